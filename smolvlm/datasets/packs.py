@@ -1,0 +1,38 @@
+"""A pack: examples laid end to end, one flat sequence with no padding; the unit that one forward pass consumes."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from smolvlm.records import SkippedRow
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pack:
+    """One flat sequence of whole examples, as tensors."""
+
+    input_ids: Int[Tensor, " seq"]
+    position_ids: Int[Tensor, " seq"]
+    scope_end: Int[Tensor, " seq"]
+    """Query q sees key k <=> k <= q < scope_end[k]."""
+    predict_from: Int[Tensor, " target"]
+    """Position whose hidden state predicts the target."""
+    target_ids: Int[Tensor, " target"]
+    target_weights: Float[Tensor, " target"]
+    target_sources: Int[Tensor, " target"]
+    """Index into the dataset's list of source names."""
+    tiles: UInt8[Tensor, "tile 3 side side"]
+    """Distinct tiles whose features are still to be computed."""
+    tile_keys: tuple[bytes, ...]
+    """Content key of each of `tiles`; the vision cache stores their features under it."""
+    cached_features: Float[Tensor, "cached patches width"] | None
+    """Features found in the vision cache; None when there are none."""
+    slot_tiles: Int[Tensor, " slot"]
+    """For each image slot, in sequence order: a row of `tiles`, or beyond them of `cached_features`."""
+    where: tuple[str, ...]
+    """`file:row` of each conversation."""
+    budget_tokens: int
+    """The token budget it was packed for; its fill is seq / budget_tokens."""
+    skipped: tuple[SkippedRow, ...]
+    """Rows that the plan put here and that could not be decoded, under `on_bad_sample: skip`."""
