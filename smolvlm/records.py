@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32
+from jaxtyping import Bool, Float32, Int32, UInt8
 
 Role = Literal["system", "user", "assistant"]
 
@@ -129,6 +129,8 @@ class Example:
     """Which tile fills each image slot, in sequence order; every slot is `tokens_per_tile` image tokens."""
     learned: Bool[np.ndarray, " seq"]
     """Tokens that are some target (for display; a trunk token may be the target of several branches)."""
+    roles: UInt8[np.ndarray, " seq"]
+    """`encoding.chat.TokenRole` of each token (for display)."""
     conversation_starts: tuple[int, ...]
     """Where each conversation's own tokens begin (its branch, or 0 for a plain conversation)."""
     where: tuple[str, ...]

@@ -1,0 +1,232 @@
+"""Conversations to arrays: ids, positions, scopes and targets.
+
+In: a `Conversation` and the grids of its pictures (from headers); or a `Sample`. Out: an `EncodedConversation`, an
+`Example`. Blocks of image tokens are spliced in by id rather than written out as text and encoded, with equal ids.
+
+A sample of several conversations becomes a tree: their common beginning, up to the first user turn's last picture,
+stands once (the trunk) and what follows in each stands beside it (a branch). Positions in a branch go on from the
+trunk's end. A target is a triple (predict_from, target_id, weight), so a trunk token may predict for many branches.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Int32, UInt8
+
+from smolvlm.encoding.chat import EndSegment, ImageSegment, Segment, StartSegment, TextSegment, TokenRole, render
+from smolvlm.encoding.tokens import PromptTokens, TextEncoder
+from smolvlm.encoding.tree import scope_ends
+from smolvlm.errors import SampleError
+from smolvlm.records import Conversation, Example, Grid, ImageRef, Lengths, Sample, TileRef, Turn
+
+LossWeighting = Literal["token", "sample", "sqrt"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedConversation:
+    """One conversation as arrays, standing alone."""
+
+    input_ids: Int32[np.ndarray, " seq"]
+    roles: UInt8[np.ndarray, " seq"]
+    learned: Bool[np.ndarray, " seq"]
+    images: tuple[ImageRef, ...]
+    """The picture of each image segment, in prompt order (a picture may occur twice)."""
+    grids: tuple[Grid, ...]
+    prefix_tokens: int
+    """End of the first user turn's last picture; 0 where that turn has none."""
+    prefix_images: int
+
+
+class Encoder:
+    """Turns conversations into arrays with one checkpoint's tokens. Stateless but for a cache of short texts."""
+
+    def __init__(self, *, tokens: PromptTokens, text: TextEncoder, loss_weighting: LossWeighting = "token") -> None:
+        self.tokens = tokens
+        self._text = text
+        self._loss_weighting: LossWeighting = loss_weighting
+
+    def encode_turns(
+        self, turns: Sequence[Turn], *, grids: Sequence[Grid], add_generation_prompt: bool = False
+    ) -> EncodedConversation:
+        """Encode one conversation.
+
+        Args:
+            turns: its messages.
+            grids: how each of its pictures is cut, in prompt order.
+            add_generation_prompt: end with `Assistant:` (for generation).
+        """
+        ids: list[int] = []
+        roles: list[int] = []
+        learned: list[bool] = []
+        images: list[ImageRef] = []
+        turn_number = 0
+        first_user_turn = next((i for i, turn in enumerate(turns) if turn.role == "user"), -1)
+        prefix_tokens = prefix_images = 0
+        for segment in render(turns, add_generation_prompt=add_generation_prompt):
+            new_ids, new_roles, new_learned = self._segment(segment, grids[len(images) :])
+            ids += new_ids
+            roles += new_roles
+            learned += new_learned
+            if isinstance(segment, EndSegment):
+                turn_number += 1
+            elif isinstance(segment, ImageSegment):
+                images.append(segment.image)
+                if turn_number <= first_user_turn:
+                    prefix_tokens, prefix_images = len(ids), len(images)
+        return EncodedConversation(
+            input_ids=np.array(ids, np.int32),
+            roles=np.array(roles, np.uint8),
+            learned=np.array(learned, bool),
+            images=tuple(images),
+            grids=tuple(grids),
+            prefix_tokens=prefix_tokens,
+            prefix_images=prefix_images,
+        )
+
+    def _segment(self, segment: Segment, grids: Sequence[Grid]) -> tuple[list[int], list[int], list[bool]]:
+        match segment:
+            case StartSegment():
+                return [self.tokens.start], [TokenRole.TEMPLATE], [False]
+            case EndSegment(role, is_learned):
+                return [self.tokens.end_of_utterance], [role], [is_learned]
+            case ImageSegment():
+                ids = image_block(self.tokens, grids[0])
+                return ids, [TokenRole.IMAGE] * len(ids), [False] * len(ids)
+            case TextSegment(pieces):
+                ids, offsets = self._text("".join(piece.text for piece in pieces))
+                owner: list[int] = []
+                for number, piece in enumerate(pieces):
+                    owner += [number] * len(piece.text)
+                # A token belongs to the speaker of its last character: " The" after "Assistant:" is the assistant's.
+                owners = [pieces[owner[max(end - 1, 0)]] for _, end in offsets]
+                return list(ids), [piece.role for piece in owners], [piece.is_learned for piece in owners]
+
+    def lengths(self, conversation: Conversation, *, grids: Sequence[Grid]) -> Lengths:
+        """Return the exact sizes of a conversation; `grids` come from headers, no pixel is decoded."""
+        encoded = self.encode_turns(conversation.turns, grids=grids)
+        key = b""
+        if encoded.prefix_tokens:
+            digest = blake2b(encoded.input_ids[: encoded.prefix_tokens].tobytes(), digest_size=16)
+            for image in encoded.images[: encoded.prefix_images]:
+                digest.update(image_identity(image))
+            key = digest.digest()
+        return Lengths(
+            num_tokens=len(encoded.input_ids),
+            num_tiles=sum(grid.num_tiles for grid in grids),
+            num_supervised_tokens=int(encoded.learned.sum()),
+            prefix_tokens=encoded.prefix_tokens,
+            prefix_key=key,
+            prefix_tiles=sum(grid.num_tiles for grid in encoded.grids[: encoded.prefix_images]),
+        )
+
+    def encode(self, sample: Sample, *, grids: Sequence[Sequence[Grid]]) -> Example:
+        """Encode a sample; several conversations become a tree over their common prefix.
+
+        Args:
+            sample: one conversation, or several with equal prefix keys.
+            grids: for each conversation, how each of its pictures is cut.
+
+        Raises:
+            SampleError: a conversation supervises no token.
+            ValueError: the conversations do not share their prefix.
+        """
+        parts = [
+            self.encode_turns(conversation.turns, grids=own)
+            for conversation, own in zip(sample.conversations, grids, strict=True)
+        ]
+        for conversation, part in zip(sample.conversations, parts, strict=True):
+            if not part.learned.any():
+                raise SampleError(
+                    "nothing in this row is learned: no assistant turn with text",
+                    where=conversation.where,
+                    fix="give the row an answer, or set `on_bad_sample: skip`",
+                )
+        trunk = parts[0].prefix_tokens if len(parts) > 1 else 0
+        for part in parts[1:]:
+            if not np.array_equal(part.input_ids[:trunk], parts[0].input_ids[:trunk]):
+                raise ValueError("the conversations of a tree must begin with the same tokens")
+        return _assemble(sample, parts, trunk=trunk, loss_weighting=self._loss_weighting)
+
+
+def image_block(tokens: PromptTokens, grid: Grid) -> list[int]:
+    """Return the ids that stand for one picture: tags, image tokens and newlines (FORMATS: one tile, R x C tiles)."""
+    places = [tokens.image] * tokens.tokens_per_tile
+    ids: list[int] = []
+    for row in range(1, grid.rows + 1):
+        for column in range(1, grid.columns + 1):
+            ids += [tokens.image_boundary, *tokens.row_column[row, column], *places]
+        ids += tokens.row_end if row < grid.rows else tokens.last_row_end
+    return [*ids, tokens.image_boundary, *tokens.global_view, *places, tokens.image_boundary]
+
+
+def image_identity(image: ImageRef) -> bytes:
+    """Return bytes that are equal for equal pictures: the path, or a digest of the row's own bytes."""
+    if image.path is not None:
+        return b"p" + str(image.path).encode()
+    return b"d" + blake2b(image.data or b"", digest_size=16).digest()
+
+
+def target_weight(num_supervised_tokens: int, weighting: LossWeighting) -> float:
+    """Return the weight of each supervised token of a conversation that has so many."""
+    match weighting:
+        case "token":
+            return 1.0
+        case "sample":
+            return 1.0 / num_supervised_tokens
+        case "sqrt":
+            return num_supervised_tokens**-0.5
+
+
+def _assemble(
+    sample: Sample, parts: Sequence[EncodedConversation], *, trunk: int, loss_weighting: LossWeighting
+) -> Example:
+    branches = [part.input_ids[trunk:] for part in parts]
+    branch_lengths = [len(branch) for branch in branches]
+    starts = trunk + np.concatenate([[0], np.cumsum(branch_lengths)[:-1]]).astype(int)
+    slots, images = _tile_slots(parts)
+    predict_from, target_ids, weights, owner = [], [], [], []
+    for number, (part, start) in enumerate(zip(parts, starts, strict=True)):
+        positions = np.flatnonzero(part.learned)
+        before = positions - 1
+        predict_from.append(np.where(before < trunk, before, before - trunk + start))
+        target_ids.append(part.input_ids[positions])
+        weights.append(np.full(len(positions), target_weight(len(positions), loss_weighting), np.float32))
+        owner.append(np.full(len(positions), number))
+    position_ids = [np.arange(trunk), *(np.arange(trunk, trunk + length) for length in branch_lengths)]
+    return Example(
+        input_ids=np.concatenate([parts[0].input_ids[:trunk], *branches]),
+        position_ids=np.concatenate(position_ids).astype(np.int32),
+        scope_end=scope_ends(branch_lengths, trunk_length=trunk),
+        predict_from=np.concatenate(predict_from).astype(np.int32),
+        target_ids=np.concatenate(target_ids),
+        target_weights=np.concatenate(weights),
+        target_conversation=np.concatenate(owner).astype(np.int32),
+        images=images,
+        tiles=slots,
+        learned=np.concatenate([parts[0].learned[:trunk], *(part.learned[trunk:] for part in parts)]),
+        roles=np.concatenate([parts[0].roles[:trunk], *(part.roles[trunk:] for part in parts)]),
+        conversation_starts=tuple(int(start) for start in starts),
+        where=tuple(conversation.where for conversation in sample.conversations),
+        sources=tuple(conversation.source for conversation in sample.conversations),
+    )
+
+
+def _tile_slots(
+    parts: Sequence[EncodedConversation],
+) -> tuple[tuple[TileRef, ...], tuple[ImageRef, ...]]:
+    """List the tile of every image slot in sequence order; the trunk's pictures stand once."""
+    places: dict[bytes, int] = {}
+    images: list[ImageRef] = []
+    slots: list[TileRef] = []
+    shared = parts[0].prefix_images if len(parts) > 1 else 0
+    for number, part in enumerate(parts):
+        first = shared if number else 0
+        for image, grid in zip(part.images[first:], part.grids[first:], strict=True):
+            place = places.setdefault(image_identity(image), len(images))
+            if place == len(images):
+                images.append(image)
+            slots += [TileRef(image=place, tile=tile) for tile in range(grid.num_tiles)]
+    return tuple(slots), tuple(images)

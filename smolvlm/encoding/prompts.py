@@ -1,0 +1,52 @@
+"""A checkpoint's processor, read once: how it cuts pictures and what its prompts are made of.
+
+In: a transformers processor (Idefics3Processor, SmolVLMProcessor). Out: `PromptSettings`. Nothing that a processor
+carries is hard-coded, and the processor itself is never changed.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from smolvlm.encoding.encode import Encoder, LossWeighting
+from smolvlm.encoding.tokens import PromptTokens, TextEncoder, read_prompt_tokens
+from smolvlm.media.geometry import TileSettings, check_tile_settings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptSettings:
+    """What encoding needs to know of a checkpoint."""
+
+    tokens: PromptTokens
+    text: TextEncoder
+    tiles: TileSettings
+
+    def encoder(self, *, loss_weighting: LossWeighting = "token") -> Encoder:
+        return Encoder(tokens=self.tokens, text=self.text, loss_weighting=loss_weighting)
+
+
+def read_prompt_settings(
+    processor: Any, *, image_splitting: bool | None = None, longest_edge_px: int | None = None, where: str = "processor"
+) -> PromptSettings:
+    """Read a processor.
+
+    Args:
+        processor: the checkpoint's; untouched.
+        image_splitting: cut pictures into tiles, or show the global view alone; None is the processor's own choice.
+        longest_edge_px: scale the longest edge to this; None is the processor's own.
+        where: what an error calls the checkpoint.
+
+    Raises:
+        ConfigError: a needed token is missing, or the sizes do not fit each other.
+    """
+    images, tokenizer = processor.image_processor, processor.tokenizer
+    tiles = TileSettings(
+        tile_side_px=int(images.max_image_size["longest_edge"]),
+        longest_edge_px=int(longest_edge_px or images.size["longest_edge"]),
+        image_splitting=bool(images.do_image_splitting) if image_splitting is None else image_splitting,
+    )
+    check_tile_settings(tiles)
+    backend = tokenizer.backend_tokenizer  # as load_processor restored it, with the digits splitting of tokenizer.json
+    tokens = read_prompt_tokens(
+        backend, tokens_per_tile=int(processor.image_seq_len), pad=int(tokenizer.pad_token_id), where=where
+    )
+    return PromptSettings(tokens=tokens, text=TextEncoder(backend), tiles=tiles)

@@ -1,0 +1,106 @@
+"""The ids a checkpoint's prompts are made of, read from its own processor.
+
+In: a tokenizer. Out: the ids of the special tokens and a text encoder that never yields one of them. Special tokens
+are spliced in by id and text is encoded with special tokens switched off, so a literal `<image>` in a user's words
+stays text. Text between two special tokens is encoded as one string, which gives the ids that encoding the whole
+prompt at once would give: the tokenizer cuts at special tokens before it does anything else.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from tokenizers import Tokenizer
+
+from smolvlm.errors import ConfigError
+
+MAX_TILES_A_SIDE = 6
+"""The vocabulary has tags up to `<row_6_col_6>`."""
+
+TokenIds = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptTokens:
+    """Ids of everything in a prompt that is not somebody's text."""
+
+    start: int
+    """`<|im_start|>`, once at the beginning."""
+    end_of_utterance: int
+    image: int
+    """`<image>`: a place for one feature vector."""
+    image_boundary: int
+    """`<fake_token_around_image>`."""
+    global_view: TokenIds
+    """`<global-img>`; several pieces where the vocabulary lacks the tag."""
+    row_column: Mapping[tuple[int, int], TokenIds]
+    """`<row_r_col_c>` by (r, c), counted from 1."""
+    row_end: TokenIds
+    """The newline after a row of tiles."""
+    last_row_end: TokenIds
+    """The newline after the last row together with the one before the global view."""
+    pad: int
+    tokens_per_tile: int
+
+
+class TextEncoder:
+    """Text to ids and character spans, with special tokens read as plain text."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
+        self._tokenizer.encode_special_tokens = True
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._cached = lru_cache(maxsize=32768)(self._encode)
+
+    def _encode(self, text: str) -> tuple[TokenIds, tuple[tuple[int, int], ...]]:
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        return tuple(encoding.ids), tuple(encoding.offsets)
+
+    def __call__(self, text: str) -> tuple[TokenIds, tuple[tuple[int, int], ...]]:
+        """Return the ids of `text` and each token's (start, end) characters in it."""
+        return self._cached(text) if len(text) <= 256 else self._encode(text)
+
+    def __reduce__(self):
+        return TextEncoder, (self._tokenizer,)
+
+
+def read_prompt_tokens(tokenizer: Tokenizer, *, tokens_per_tile: int, pad: int, where: str) -> PromptTokens:
+    """Look up the prompt's special tokens in a checkpoint's tokenizer.
+
+    Args:
+        tokenizer: the checkpoint's own.
+        tokens_per_tile: image tokens a tile costs.
+        pad: id that fills up batches in generation.
+        where: what an error calls the checkpoint.
+
+    Raises:
+        ConfigError: the tokenizer lacks a token that every SmolVLM prompt needs.
+    """
+
+    def one(token: str) -> int:
+        index = tokenizer.token_to_id(token)
+        if index is None:
+            raise ConfigError(
+                f"the tokenizer has no token {token}",
+                where=where,
+                fix="use the tokenizer of a SmolVLM, SmolVLM2 or Idefics3 checkpoint",
+            )
+        return index
+
+    def pieces(text: str) -> TokenIds:
+        return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    sides = range(1, MAX_TILES_A_SIDE + 1)
+    return PromptTokens(
+        start=one("<|im_start|>"),
+        end_of_utterance=one("<end_of_utterance>"),
+        image=one("<image>"),
+        image_boundary=one("<fake_token_around_image>"),
+        global_view=pieces("<global-img>"),
+        row_column={(row, column): pieces(f"<row_{row}_col_{column}>") for row in sides for column in sides},
+        row_end=pieces("\n"),
+        last_row_end=pieces("\n\n"),
+        pad=pad,
+        tokens_per_tile=tokens_per_tile,
+    )

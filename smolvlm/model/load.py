@@ -1,0 +1,127 @@
+"""A checkpoint, from a hub id or a folder: model and processor, checked against each other before anything runs.
+
+In: a path. Out: a `Checkpoint`. `idefics3` and `smolvlm` model types load alike; the type of the checkpoint is kept,
+so that what is saved loads wherever the original did.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from transformers import AutoConfig, AutoProcessor
+from transformers.utils.hub import cached_file
+
+from smolvlm.errors import ConfigError
+from smolvlm.model.modeling_smolvlm import MODEL_CLASSES
+from smolvlm.model.vision import PixelScaling, check_tile_side, tokens_per_tile
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """A model with the processor that belongs to it."""
+
+    model: Any
+    processor: Any
+    path: str
+
+
+def load_processor(path: str) -> Any:
+    """Load the processor of a checkpoint; nothing else is read.
+
+    Raises:
+        ConfigError: there is no such checkpoint, or it is not of the SmolVLM family.
+    """
+    _check_family(path)
+    processor = AutoProcessor.from_pretrained(path)
+    _restore_tokenizer(processor, path)
+    return processor
+
+
+def _restore_tokenizer(processor: Any, path: str) -> None:
+    """Put back the tokenizer that tokenizer.json describes.
+
+    transformers 5.23 rebuilds it from vocabulary and merges as a GPT-2 tokenizer and so drops the splitting of digits
+    (after two or more spaces, and of numerals such as a superscript two), with which the models were trained.
+    """
+    file = cached_file(path, "tokenizer.json", _raise_exceptions_for_missing_entries=False)
+    if file is None:
+        raise ConfigError("no tokenizer.json here", where=path, fix="save the checkpoint with its fast tokenizer")
+    processor.tokenizer._tokenizer = Tokenizer.from_file(file)
+
+
+def load_checkpoint(path: str, *, dtype: torch.dtype = torch.float32) -> Checkpoint:
+    """Load model and processor, attention by scopes switched on.
+
+    Args:
+        path: hub id or folder.
+        dtype: what the weights are held in.
+
+    Raises:
+        ConfigError: there is no such checkpoint, it is not of the family, or model and processor do not fit.
+    """
+    model_type = _check_family(path)
+    processor = load_processor(path)
+    model = MODEL_CLASSES[model_type].from_pretrained(path, dtype=dtype)
+    prepare_model(model, processor, where=path)
+    return Checkpoint(model=model, processor=processor, path=path)
+
+
+def prepare_model(model: Any, processor: Any, *, where: str) -> None:
+    """Give a model of `MODEL_CLASSES` what a pack's forward needs from its processor.
+
+    Raises:
+        ConfigError: tile side, tokens a tile or the image token differ between the two.
+    """
+    images = processor.image_processor
+    check_tile_side(model.config, tile_side_px=int(images.max_image_size["longest_edge"]), where=where)
+    if (expected := tokens_per_tile(model.config)) != processor.image_seq_len:
+        raise ConfigError(
+            f"the processor writes {processor.image_seq_len} image tokens a tile, the model fills {expected}",
+            where=where,
+            fix=f"set image_seq_len to {expected} in processor_config.json",
+        )
+    if (image_token := processor.tokenizer.convert_tokens_to_ids("<image>")) != model.config.image_token_id:
+        raise ConfigError(
+            f"<image> is {image_token} in the tokenizer and {model.config.image_token_id} in config.json",
+            where=where,
+            fix="use the tokenizer that belongs to the checkpoint",
+        )
+    model.pixel_scaling = PixelScaling(
+        rescale_factor=float(images.rescale_factor),
+        mean=_three(images.image_mean),
+        std=_three(images.image_std),
+    )
+    model.use_scope_attention()
+
+
+def _three(values: Any) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+def _check_family(path: str) -> str:
+    """Return the model type of a checkpoint of the family."""
+    looks_local = path.startswith((".", "/", "~")) or Path(path).exists()
+    if looks_local and not (Path(path) / "config.json").is_file():
+        raise ConfigError(
+            "no config.json here" if Path(path).is_dir() else "no such folder",
+            where=path,
+            fix="give a checkpoint's folder (config.json, model.safetensors, processor files) or a hub id",
+        )
+    try:
+        model_type = str(AutoConfig.from_pretrained(path).model_type)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"cannot load the checkpoint: {str(error).splitlines()[0]}",
+            where=path,
+            fix="check the hub id and the network, or give a local folder",
+        ) from error
+    if model_type not in MODEL_CLASSES:
+        raise ConfigError(
+            f"model type {model_type} is not of the SmolVLM family ({', '.join(MODEL_CLASSES)})",
+            where=path,
+            fix="use SmolVLM, SmolVLM2 or an Idefics3-type checkpoint",
+        )
+    return model_type

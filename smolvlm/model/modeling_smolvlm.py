@@ -1,0 +1,147 @@
+"""The stock models with one more way in: a forward over packs.
+
+`model(pack={...}, normalizer=...)` returns the pack's share of the step's loss; every other call is the stock class's.
+Subclassing keeps checkpoints, generation and every tool that knows the stock classes working: the classes here bear
+the stock names, add no parameter, and save what the stock classes load.
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import torch
+import transformers
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+from transformers.utils.generic import ModelOutput
+
+from smolvlm.model.attention import SCOPE_ATTENTION, make_scope
+from smolvlm.model.loss import target_losses, weighted_mean
+from smolvlm.model.vision import PixelScaling, normalize_pixels, run_tower, tower_modules
+
+TILES_PER_CALL = 16
+"""A frozen tower sees so many tiles at once: activations stay small, and more at once is no faster."""
+
+
+class PackTensors(TypedDict):
+    """What a pack's forward reads; `datasets.packs.Pack` says what each is."""
+
+    input_ids: Int[Tensor, " seq"]
+    position_ids: Int[Tensor, " seq"]
+    scope_end: Int[Tensor, " seq"]
+    predict_from: Int[Tensor, " target"]
+    target_ids: Int[Tensor, " target"]
+    target_weights: Float[Tensor, " target"]
+    tiles: UInt8[Tensor, "tile 3 side side"]
+    cached_features: Float[Tensor, "cached patches width"] | None
+    slot_tiles: Int[Tensor, " slot"]
+
+
+@dataclass
+class PackOutput(ModelOutput):
+    """What a pack's forward returns."""
+
+    loss: Tensor | None = None
+    """The pack's share of the step's loss."""
+    target_losses: Tensor | None = None
+    """(target,) negative log-likelihoods, detached."""
+    computed_features: Tensor | None = None
+    """(tile, ..., width) features of the pack's tiles as the cache stores them, detached; None without tiles."""
+
+
+class PackedTraining:
+    """What both families' classes gain. Set `pixel_scaling` (from the processor) before a pack with tiles comes."""
+
+    pixel_scaling: PixelScaling
+    caches_connector: bool = False
+    """Whether cached features are the connector's (both frozen) rather than the tower's."""
+    touches_vision: bool = False
+    """Whether a pack without tiles still runs tower and connector: set where ranks must agree on gradients."""
+
+    def forward_pack(self: Any, pack: PackTensors, normalizer: Tensor | float) -> PackOutput:
+        """Return the loss of one pack.
+
+        Args:
+            pack: its tensors, on the model's device.
+            normalizer: sum of target weights over the whole optimizer step.
+        """
+        hidden, computed = self.pack_hidden_states(pack)
+        losses = target_losses(hidden, self.lm_head, predict_from=pack["predict_from"], target_ids=pack["target_ids"])
+        return PackOutput(
+            loss=weighted_mean(losses, pack["target_weights"], normalizer=normalizer),
+            target_losses=losses.detach(),
+            computed_features=computed,
+        )
+
+    def pack_hidden_states(self: Any, pack: PackTensors) -> tuple[Float[Tensor, "seq hidden"], Any]:
+        """Return the language model's last hidden states over the pack, and the features that the cache may keep."""
+        input_ids = pack["input_ids"]
+        embeddings = self.get_input_embeddings()(input_ids)
+        features, computed = self.image_features(pack["tiles"], pack["cached_features"], pack["slot_tiles"])
+        if features is not None:
+            places = (input_ids == self.config.image_token_id).nonzero().squeeze(1)
+            flat = features.flatten(0, 1).to(embeddings.dtype)
+            embeddings = embeddings.index_copy(0, places, flat) if len(places) else embeddings + 0 * flat.sum()
+        output = self.model.text_model(
+            inputs_embeds=embeddings[None],
+            position_ids=pack["position_ids"][None],
+            attention_mask=None,
+            use_cache=False,
+            scope=make_scope(pack["scope_end"]),
+        )
+        return output.last_hidden_state[0], computed
+
+    def image_features(
+        self: Any, tiles: Tensor, cached: Tensor | None, slot_tiles: Tensor
+    ) -> tuple[Float[Tensor, "slot tokens hidden"] | None, Tensor | None]:
+        """Return each slot's features, and the part of them just computed, in the form the cache stores."""
+        _, connector = tower_modules(self)
+        if not len(slot_tiles):
+            if not self.touches_vision:
+                return None, None
+            side = self.config.vision_config.image_size
+            blank = torch.zeros(1, 3, side, side, dtype=torch.uint8, device=slot_tiles.device)
+            return connector(self.tower_features(blank)), None
+        computed = self.tower_features(tiles) if len(tiles) else None
+        if computed is not None and self.caches_connector:
+            computed = connector(computed)
+        parts = [part for part in (computed, cached) if part is not None]
+        features = torch.cat([part.to(parts[0].dtype) for part in parts]) if len(parts) > 1 else parts[0]
+        if not self.caches_connector:
+            features = connector(features.to(self.dtype) if computed is None else features)
+        return features.index_select(0, slot_tiles), None if computed is None else computed.detach()
+
+    def tower_features(self: Any, tiles: Tensor) -> Float[Tensor, "tile patch width"]:
+        """Return the vision tower's features of uint8 tiles; without gradient where the tower is frozen."""
+        tower, _ = tower_modules(self)
+        is_trained = any(parameter.requires_grad for parameter in tower.parameters())
+        pixel_values = normalize_pixels(tiles, self.pixel_scaling, dtype=self.dtype)
+        if is_trained and torch.is_grad_enabled():
+            return run_tower(tower, pixel_values)
+        with torch.no_grad():
+            return torch.cat([run_tower(tower, part) for part in pixel_values.split(TILES_PER_CALL)])
+
+    def use_scope_attention(self: Any) -> None:
+        """Let the language model attend by scopes; the tower keeps transformers' SDPA."""
+        self.set_attn_implementation({"text_config": SCOPE_ATTENTION, "vision_config": "sdpa"})
+
+
+def _with_packs(stock: type[nn.Module]) -> type[nn.Module]:
+    """Return a subclass of a stock class, under its name, whose forward also takes `pack=` and `normalizer=`."""
+
+    @functools.wraps(stock.forward)
+    def forward(self: Any, *args: Any, pack: Any = None, normalizer: Any = 1.0, **kwargs: Any) -> Any:
+        if pack is not None:
+            return self.forward_pack(pack, normalizer)
+        return stock.forward(self, *args, **kwargs)
+
+    return type(stock.__name__, (PackedTraining, stock), {"forward": forward, "__module__": __name__})
+
+
+SmolVLMForConditionalGeneration = _with_packs(transformers.SmolVLMForConditionalGeneration)
+Idefics3ForConditionalGeneration = _with_packs(transformers.Idefics3ForConditionalGeneration)
+
+MODEL_CLASSES: dict[str, Any] = {
+    "smolvlm": SmolVLMForConditionalGeneration,
+    "idefics3": Idefics3ForConditionalGeneration,
+}

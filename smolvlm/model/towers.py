@@ -1,0 +1,44 @@
+"""Which tower a parameter belongs to: the one answer to that question.
+
+The three parts of the family: the vision tower, the connector, and the language model, to which embeddings and output
+head belong.
+"""
+
+from collections.abc import Iterator
+from typing import Literal, get_args
+
+from torch import nn
+
+Tower = Literal["vision_tower", "connector", "language_model"]
+TOWERS: tuple[Tower, ...] = get_args(Tower)
+
+_PREFIXES: dict[str, Tower] = {
+    "model.vision_model.": "vision_tower",
+    "model.connector.": "connector",
+    "model.text_model.": "language_model",
+    "lm_head.": "language_model",
+}
+
+
+def tower_of(name: str) -> Tower:
+    """Return the tower of a parameter by its full name.
+
+    Raises:
+        ValueError: the name belongs to no tower of the family.
+    """
+    for prefix, tower in _PREFIXES.items():
+        if name.startswith(prefix):
+            return tower
+    raise ValueError(f"parameter {name} belongs to none of {', '.join(_PREFIXES)}")
+
+
+def parameters_of(model: nn.Module, tower: Tower) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield (name, parameter) of one tower."""
+    return ((name, value) for name, value in model.named_parameters() if tower_of(name) == tower)
+
+
+def freeze(model: nn.Module, learning_rates: dict[Tower, float]) -> None:
+    """Let exactly the towers with a learning rate above 0 train."""
+    for tower in TOWERS:
+        for _, parameter in parameters_of(model, tower):
+            parameter.requires_grad_(learning_rates[tower] > 0)

@@ -1,0 +1,87 @@
+"""Tiles to features: normalisation, vision tower, connector.
+
+In: uint8 tiles. Out: the feature vectors that stand in the prompt. Tiles are always full squares, so no pixel mask is
+needed, and the patch embedding is a matrix product (2.4 times the convolution's speed on CPU). This is the one file
+that reaches into the stock vision class: tests/model/test_vision.py holds its output against the stock forward.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from smolvlm.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PixelScaling:
+    """Value seen by the tower = (pixel * rescale_factor - mean) / std, per channel."""
+
+    rescale_factor: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def normalize_pixels(
+    tiles: UInt8[Tensor, "tile 3 side side"], scaling: PixelScaling, *, dtype: torch.dtype
+) -> Float[Tensor, "tile 3 side side"]:
+    """Return what the processor calls `pixel_values`; computed in float32, then cast."""
+    mean = torch.tensor(scaling.mean, device=tiles.device).view(1, 3, 1, 1)
+    std = torch.tensor(scaling.std, device=tiles.device).view(1, 3, 1, 1)
+    return ((tiles.float() * scaling.rescale_factor - mean) / std).to(dtype)
+
+
+def run_tower(tower: Any, pixel_values: Float[Tensor, "tile 3 side side"]) -> Float[Tensor, "tile patch width"]:
+    """Return the tower's features of full square tiles: equal to `tower(pixel_values).last_hidden_state`."""
+    embeddings = tower.embeddings
+    patches = _patches(pixel_values, patch_side=embeddings.patch_size)
+    convolution = embeddings.patch_embedding
+    hidden = linear(patches, convolution.weight.flatten(1), convolution.bias)
+    hidden = hidden + embeddings.position_embedding(_position_ids(embeddings, pixel_values))
+    return tower.post_layernorm(tower.encoder(inputs_embeds=hidden, attention_mask=None).last_hidden_state)
+
+
+def _patches(pixel_values: Float[Tensor, "tile 3 side side"], *, patch_side: int) -> Float[Tensor, "tile patch pixel"]:
+    tiles, channels, side, _ = pixel_values.shape
+    count = side // patch_side
+    patches = pixel_values.reshape(tiles, channels, count, patch_side, count, patch_side)
+    return patches.permute(0, 2, 4, 1, 3, 5).reshape(tiles, count * count, -1)
+
+
+def _position_ids(embeddings: Any, pixel_values: Tensor) -> Int[Tensor, "1 patch"]:
+    """Return the stock class's positions of a full tile: fractional coordinates sorted into buckets.
+
+    With a number of patches a side that is no power of two the buckets' float32 edges put some patches one bucket
+    off; the released models were trained with that, so it is repeated here.
+    """
+    side = pixel_values.shape[-1] // embeddings.patch_size
+    buckets = embeddings.num_patches_per_side
+    edges = torch.arange(1 / buckets, 1.0, 1 / buckets, device=pixel_values.device)
+    coordinates = torch.arange(side, dtype=torch.float32, device=pixel_values.device) * (1.0 / torch.tensor(side))
+    bucket = torch.bucketize(coordinates.clamp(max=1.0 - 1e-6), edges, right=True)
+    return (bucket[:, None] * buckets + bucket[None, :]).reshape(1, -1)
+
+
+def check_tile_side(config: Any, *, tile_side_px: int, where: str) -> None:
+    """Raise ConfigError where a processor's tiles do not fit the tower."""
+    side = config.vision_config.image_size
+    if tile_side_px != side:
+        raise ConfigError(
+            f"the processor cuts tiles of {tile_side_px} px, the vision tower takes {side} px",
+            where=where,
+            fix="use the processor that belongs to the checkpoint (max_image_size.longest_edge = image_size)",
+        )
+
+
+def tokens_per_tile(config: Any) -> int:
+    """Return how many image tokens a tile costs: (image_size / patch_size)^2 / scale_factor^2."""
+    vision = config.vision_config
+    return (vision.image_size // vision.patch_size) ** 2 // config.scale_factor**2
+
+
+def tower_modules(model: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """Return (vision tower, connector) of a model of the family."""
+    return model.get_submodule("model.vision_model"), model.get_submodule("model.connector")
