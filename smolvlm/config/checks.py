@@ -1,0 +1,98 @@
+"""Combinations of settings that cannot work, or in which one of them cannot take effect; checked once, at start."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from smolvlm.config.problems import Problem, shown_value
+from smolvlm.config.schema import DataConfig, RunConfig
+
+_WORKER_SETTINGS = (
+    "dataloader_prefetch_factor",
+    "dataloader_persistent_workers",
+    "dataloader_multiprocessing_context",
+)
+_HUB_SETTINGS = ("hub_model_id", "hub_private_repo", "hub_always_push", "hub_revision", "hub_strategy")
+
+
+def combination_problems(config: RunConfig) -> list[Problem]:
+    """Return every impossible combination in a config whose single settings are legal."""
+    return [*_tower_problems(config), *_data_problems(config), *_eval_problems(config), *_argument_problems(config)]
+
+
+def _tower_problems(config: RunConfig) -> Iterator[Problem]:
+    train = config.train
+    if train.language_model_lr == train.connector_lr == train.vision_tower_lr == 0:
+        what = "all three learning rates are 0, so nothing is trained"
+        yield Problem(key="train.language_model_lr", value="0", what=what, fix="give at least one part a rate above 0")
+
+
+def _data_problems(config: RunConfig) -> Iterator[Problem]:
+    data = config.data
+    if data.on_bad_sample == "skip" and data.max_bad_fraction == 0:
+        what = "with data.on_bad_sample = skip, not one row could be skipped"
+        fix = "set data.on_bad_sample: error, or allow a share"
+        yield Problem(key="data.max_bad_fraction", value="0", what=what, fix=fix)
+    if not data.share_media and data.max_branches != DataConfig.model_fields["max_branches"].default:
+        what = "has no effect with data.share_media = false"
+        yield Problem(key="data.max_branches", value=str(data.max_branches), what=what, fix="take one of the two out")
+    if data.vision_cache_dir is not None and (not data.vision_cache or config.train.vision_tower_lr > 0):
+        cause = "data.vision_cache = false" if not data.vision_cache else "a vision tower that is trained"
+        what = f"has no effect with {cause}"
+        yield Problem(
+            key="data.vision_cache_dir", value=shown_value(str(data.vision_cache_dir)), what=what, fix="take it out"
+        )
+
+
+def _eval_problems(config: RunConfig) -> Iterator[Problem]:
+    arguments = config.train.arguments
+    strategy = arguments.get("eval_strategy", "no")
+    has_mixture = config.data.eval_mixture is not None
+    if not has_mixture:
+        if strategy != "no":
+            what = "there is no data.eval_mixture to evaluate on"
+            yield Problem(
+                key="train.eval_strategy", value=shown_value(strategy), what=what, fix="name one, or take this out"
+            )
+        if config.eval.at_start:
+            what = "there is no data.eval_mixture to evaluate on"
+            yield Problem(key="eval.at_start", value="true", what=what, fix="name one, or take this out")
+    if strategy == "no":
+        for name in ("load_best_model_at_end", "eval_steps", "eval_delay"):
+            if arguments.get(name):
+                yield _needs(name, arguments, "train.eval_strategy: steps or epoch")
+        if arguments.get("lr_scheduler_type") in ("reduce_lr_on_plateau", "greedy"):
+            yield _needs("lr_scheduler_type", arguments, "train.eval_strategy: steps or epoch")
+        if arguments.get("save_strategy") == "best":
+            yield _needs("save_strategy", arguments, "train.eval_strategy: steps or epoch")
+    elif arguments.get("save_strategy") == "best" and not arguments.get("metric_for_best_model"):
+        yield _needs("save_strategy", arguments, "train.metric_for_best_model")
+    elif arguments.get("load_best_model_at_end") and arguments.get("save_strategy", "steps") not in (strategy, "best"):
+        yield _needs("load_best_model_at_end", arguments, f"train.save_strategy: {strategy}")
+
+
+def _argument_problems(config: RunConfig) -> Iterator[Problem]:
+    arguments = config.train.arguments
+    if arguments.get("bf16") and arguments.get("fp16"):
+        yield Problem(key="train.fp16", value="true", what="train.bf16 is true as well", fix="choose one of the two")
+    if arguments.get("fp16") and config.model.dtype == "bfloat16":
+        fix = "set train.bf16: true instead, or model.dtype: float32"
+        yield Problem(key="train.fp16", value="true", what="the weights are held in bfloat16", fix=fix)
+    if arguments.get("max_steps", -1) > 0 and "num_train_epochs" in arguments:
+        value = shown_value(arguments["num_train_epochs"])
+        what = "has no effect with train.max_steps"
+        yield Problem(key="train.num_train_epochs", value=value, what=what, fix="take one of the two out")
+    if not arguments.get("dataloader_num_workers"):
+        for name in _WORKER_SETTINGS:
+            if arguments.get(name):
+                yield _needs(name, arguments, "train.dataloader_num_workers above 0")
+    if not arguments.get("push_to_hub"):
+        for name in _HUB_SETTINGS:
+            if arguments.get(name):
+                yield _needs(name, arguments, "train.push_to_hub: true")
+    if arguments.get("deepspeed") and arguments.get("fsdp"):
+        yield Problem(key="train.fsdp", what="train.deepspeed is set as well", fix="choose one of the two")
+
+
+def _needs(name: str, arguments: dict[str, Any], needed: str) -> Problem:
+    what = "cannot take effect as the other settings stand"
+    return Problem(key=f"train.{name}", value=shown_value(arguments[name]), what=what, fix=f"set {needed}")

@@ -1,0 +1,135 @@
+"""A run file and its overrides in, a `RunConfig` out, or one error that lists everything that is wrong with them.
+
+The walk: YAML -> overrides put over it -> names -> paths -> types -> combinations. A stage goes on past what an earlier
+one refused, so that a run file is mended in one go; combinations are looked at once every value is legal by itself.
+Nothing but the run file (and a DeepSpeed file it names) is opened.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from smolvlm.config.checks import combination_problems
+from smolvlm.config.names import known_sections
+from smolvlm.config.overrides import apply_overrides
+from smolvlm.config.paths import resolve_paths
+from smolvlm.config.problems import Problem, problems_error, shown_value
+from smolvlm.config.schema import SECTIONS, RunConfig, Section, own_names
+from smolvlm.config.suggestions import did_you_mean
+from smolvlm.config.training_arguments import argument_problem
+from smolvlm.config.yaml_text import dump_yaml, read_yaml
+from smolvlm.errors import ConfigError
+
+_PATH_WORDS = "must be a path"
+_FIELD_WORDS = {
+    "mixture": "must be a file, or the list or mapping of sources",
+    "eval_mixture": "must be a file, or the list or mapping of sources",
+    "resume_from_checkpoint": "must be `auto`, `false` or a checkpoint folder",
+    "output_dir": _PATH_WORDS,
+    "base_dir": _PATH_WORDS,
+    "vision_cache_dir": _PATH_WORDS,
+}
+_TYPE_WORDS = {
+    "missing": "is required",
+    "bool_type": "must be true or false",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "string_type": "must be text",
+    "string_too_short": "must not be empty",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "literal_error": "must be {expected}",
+}
+
+
+def load_run_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Return a run's settings: the file's, with the overrides over them and the defaults beneath.
+
+    Args:
+        path: the YAML run file.
+        overrides: `section.key=value`, the value read as YAML.
+
+    Raises:
+        ConfigError: the file cannot be read; or some setting is wrong, and the text lists every one: its key, the value
+            given, what is wrong, and the name or value that is probably meant.
+    """
+    content = read_yaml(path)
+    if not isinstance(content, dict | None):
+        fix = "write the sections `model`, `data` and `train` with their settings beneath"
+        raise ConfigError(f"the run file is {shown_value(content)}, not a mapping", where=str(path), fix=fix)
+    problems: list[Problem] = []
+    settings, overridden = apply_overrides(content or {}, overrides, problems=problems)
+    sections = known_sections(settings, problems=problems)
+    run_dir = path.expanduser().absolute().parent
+    sections = resolve_paths(sections, run_dir=run_dir, problems=problems)
+    sections["train"] = _with_arguments(sections["train"], run_dir=run_dir, problems=problems)
+    validated = {name: _validated(name, sections[name], problems=problems) for name in SECTIONS}
+    if all(section is not None for section in validated.values()):
+        config = RunConfig.model_validate(validated)
+        problems += combination_problems(config)
+        if not problems:
+            return config
+    marked = [replace(problem, is_override=problem.key in overridden) for problem in problems]
+    raise problems_error(marked, where=str(path))
+
+
+def dump_run_config(config: RunConfig) -> str:
+    """Return the settings as a run file, defaults written out; loading it gives an equal config."""
+    sections: dict[str, dict[str, Any]] = config.model_dump()
+    arguments = sections["train"].pop("arguments")
+    sections["train"].update(arguments)
+    return dump_yaml(_with_text_paths(sections))
+
+
+def _with_arguments(train: Mapping[str, Any], *, run_dir: Path, problems: list[Problem]) -> dict[str, Any]:
+    """Return the section with the `TrainingArguments` settings gathered under `arguments`, their types checked."""
+    own = own_names("train")
+    arguments = {name: value for name, value in train.items() if name not in own}
+    for name, value in arguments.items():
+        problem = argument_problem(name, value, base_dir=run_dir)
+        if problem is not None:
+            problems.append(problem)
+    return {**{name: value for name, value in train.items() if name in own}, "arguments": arguments}
+
+
+def _validated(name: str, content: Mapping[str, Any], *, problems: list[Problem]) -> Section | None:
+    """Return a section as its model, or None after adding to `problems` what is wrong with its values."""
+    try:
+        return SECTIONS[name].model_validate(content)
+    except ValidationError as error:
+        first_by_field = {str(details["loc"][0]): details for details in reversed(error.errors(include_url=False))}
+        problems += [
+            _type_problem(name, field, details, content) for field, details in reversed(first_by_field.items())
+        ]
+        return None
+
+
+def _type_problem(section: str, field: str, details: ErrorDetails, content: Mapping[str, Any]) -> Problem:
+    """Return a validation error in the words of the run file."""
+    key = f"{section}.{field}"
+    if field not in content:
+        return Problem(key=key, what="is required, and missing", fix=f"write it beneath `{section}:`")
+    value = shown_value(content[field])
+    if key == "train.method" and content[field] == "dpo":
+        return Problem(key=key, value=value, what="preference training is not available in this version", fix="use sft")
+    words = _FIELD_WORDS.get(field) or _TYPE_WORDS.get(details["type"], details["msg"])
+    what = words.format_map(details.get("ctx", {}))
+    fix = None
+    if details["type"] == "literal_error" and isinstance(content[field], str):
+        annotation = SECTIONS[section].model_fields[field].annotation
+        fix = did_you_mean(content[field], [choice for choice in get_args(annotation) if isinstance(choice, str)])
+    return Problem(key=key, value=value, what=what, fix=fix)
+
+
+def _with_text_paths(value: Any) -> Any:
+    """Return nested mappings and lists with every path as text."""
+    if isinstance(value, dict):
+        return {key: _with_text_paths(member) for key, member in value.items()}
+    if isinstance(value, list):
+        return [_with_text_paths(member) for member in value]
+    return str(value) if isinstance(value, Path) else value

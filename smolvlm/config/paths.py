@@ -1,0 +1,88 @@
+"""Where relative paths start: what is read, from the run file's folder; what is written, from the current one.
+
+Every path comes out absolute, so that the resolved settings mean the same wherever they are read again. `model.path` is
+looked for beside the run file, then in the current folder (where an earlier run's output is); a name that is no
+folder is a hub id.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from smolvlm.config.problems import Problem, shown_value
+from smolvlm.config.schema import EMBEDDED_MODEL
+
+_HUB_ID = re.compile(r"^[\w\-.]+(/[\w\-.]+)?$", re.ASCII)
+_WRITTEN = (("train", "output_dir"), ("train", "resume_from_checkpoint"), ("data", "vision_cache_dir"))
+_READ_ARGUMENTS = ("deepspeed", "fsdp_config")
+
+
+def resolve_paths(
+    sections: Mapping[str, Mapping[str, Any]], *, run_dir: Path, problems: list[Problem]
+) -> dict[str, dict[str, Any]]:
+    """Return the sections with absolute paths; a file that must be there and is not goes to `problems`.
+
+    Args:
+        sections: section -> settings; what is not text is left for the types to judge.
+        run_dir: folder of the run file, absolute.
+        problems: receives missing files.
+    """
+    resolved = {section: dict(content) for section, content in sections.items()}
+    data, train, model = resolved["data"], resolved["train"], resolved["model"]
+    given_base = data.get("base_dir")
+    base_dir = _under(run_dir, given_base) if isinstance(given_base, str) and given_base else run_dir
+    if given_base is None or isinstance(given_base, str):
+        data["base_dir"] = base_dir
+    for name in ("mixture", "eval_mixture"):
+        if isinstance(data.get(name), str) and data[name]:
+            data[name] = _existing_file(data[name], key=f"data.{name}", base_dir=base_dir, problems=problems)
+    for section, name in _WRITTEN:
+        value = resolved[section].get(name)
+        if isinstance(value, str) and value and value != "auto":
+            resolved[section][name] = _under(Path.cwd(), value)
+    checkpoint = train.get("resume_from_checkpoint")
+    if isinstance(checkpoint, Path) and not checkpoint.is_dir():
+        fix = "name a checkpoint folder, `auto` or `false`"
+        problems.append(
+            Problem(
+                key="train.resume_from_checkpoint", value=shown_value(str(checkpoint)), what="no such folder", fix=fix
+            )
+        )
+    for name in _READ_ARGUMENTS:
+        if isinstance(train.get(name), str):
+            train[name] = str(_under(run_dir, train[name]))
+    if isinstance(model.get("path"), str) and model["path"]:
+        model["path"] = _model_path(model["path"], run_dir=run_dir, problems=problems)
+    return resolved
+
+
+def _under(folder: Path, path: str) -> Path:
+    return (folder / Path(path).expanduser()).absolute()
+
+
+def _existing_file(written: str, *, key: str, base_dir: Path, problems: list[Problem]) -> Path:
+    path = _under(base_dir, written)
+    if not path.is_file():
+        what = f"{'this is a folder' if path.is_dir() else 'no such file'}: {path}"
+        problems.append(
+            Problem(key=key, value=shown_value(written), what=what, fix=f"relative paths start from {base_dir}")
+        )
+    return path
+
+
+def _model_path(written: str, *, run_dir: Path, problems: list[Problem]) -> str:
+    """Return an absolute folder, or the hub id or the word as written."""
+    if written == EMBEDDED_MODEL:
+        return written
+    for folder in (run_dir, Path.cwd()):
+        candidate = _under(folder, written)
+        if candidate.is_dir():
+            return str(candidate)
+    is_path = written.startswith((".", "~", "/")) or not _HUB_ID.match(written)
+    if is_path:
+        fix = "give a folder with a model in it, a hub id, or `embedded`"
+        problems.append(
+            Problem(key="model.path", value=shown_value(written), what="no such folder, and no hub id", fix=fix)
+        )
+    return written

@@ -1,0 +1,46 @@
+"""Many problems in one error: everything that is wrong with a file is said at once, so that it is mended at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from smolvlm.errors import ConfigError
+
+_MAX_VALUE_CHARACTERS = 80
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """One thing that is wrong with a settings file."""
+
+    key: str
+    """Dotted key, as in `data.max_tokens_per_pack`."""
+    what: str
+    """What is wrong; starts in lower case and has no full stop."""
+    fix: str | None = None
+    value: str | None = None
+    """The value given, as `shown_value` writes it; None when there is none to show."""
+    is_override: bool = False
+    """The value was given on the command line and not in the file."""
+
+
+def shown_value(value: Any) -> str:
+    """Return a setting's value as an error message shows it: near to how YAML writes it, and short."""
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= _MAX_VALUE_CHARACTERS else text[: _MAX_VALUE_CHARACTERS - 3] + "..."
+
+
+def problems_error(problems: Sequence[Problem], *, where: str) -> ConfigError:
+    """Return one error that lists every problem: key, value, what is wrong, what to write instead.
+
+    Args:
+        problems: at least one.
+        where: the file they are in.
+    """
+    lines = ["1 problem:" if len(problems) == 1 else f"{len(problems)} problems:"]
+    for problem in problems:
+        given = f" = {problem.value}" if problem.value is not None else ""
+        origin = " (on the command line)" if problem.is_override else ""
+        cure = f"; {problem.fix}" if problem.fix else ""
+        lines.append(f"  - {problem.key}{given}{origin}: {problem.what}{cure}")
+    return ConfigError("\n".join(lines), where=where)

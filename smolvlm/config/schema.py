@@ -1,0 +1,136 @@
+"""The settings of a run: every name, type, default and limit, here and nowhere else.
+
+A `RunConfig` is frozen and complete; it is made by `load.py`, which also checks what no single field can know. Types
+are strict: text is no number and a number is no boolean, because a setting quietly converted is a setting misread.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+EMBEDDED_MODEL = "embedded"
+"""As `model.path`: build a model from parts that install as ordinary packages."""
+
+
+def _as_path(value: Any) -> Any:
+    return Path(value) if isinstance(value, str) and value else value
+
+
+def _not_a_number(value: Any) -> Any:
+    if isinstance(value, int) and value is not False:  # 0 equals False, and true names no checkpoint
+        raise ValueError("a number is no checkpoint")
+    return value
+
+
+FilePath = Annotated[Path, BeforeValidator(_as_path)]
+Mixture = FilePath | list[Any] | dict[str, Any]
+LearningRate = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """One section of the run file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class ModelConfig(Section):
+    """Where the model comes from."""
+
+    path: Annotated[str, Field(min_length=1)]
+    """A hub id, a folder, or the word `embedded`."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the weights are held in; bfloat16 weights lose small updates."""
+
+
+class DataConfig(Section):
+    """What is trained on, and how it is cut and packed."""
+
+    mixture: Mixture
+    """A YAML file, or the sources written here."""
+    eval_mixture: Mixture | None = None
+    """The same, for evaluation."""
+    base_dir: FilePath = Path(".")
+    """Folder that the relative paths of inline mixtures start from; the run file's folder unless given."""
+    max_tokens_per_pack: Count = 4096
+    max_tiles_per_pack: Count = 64
+    share_media: bool = True
+    """Conversations that begin with the same pictures become one tree, and the pictures are read once."""
+    max_branches: Count = 16
+    """Conversations in one tree."""
+    image_splitting: bool | None = None
+    """Whether pictures are cut into tiles; None is the processor's own setting."""
+    longest_edge_px: Count | None = None
+    """What a picture's longest edge is scaled to; None is the processor's own setting."""
+    loss_weighting: Literal["token", "sample", "sqrt"] = "token"
+    """Weight of each of a conversation's n supervised tokens: 1, 1/n or 1/sqrt(n)."""
+    on_bad_sample: Literal["error", "skip"] = "error"
+    max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Largest share of a source's rows that may be skipped."""
+    vision_cache: bool = True
+    """Compute each tile's features once; takes effect where the vision tower is frozen."""
+    vision_cache_dir: FilePath | None = None
+    """None is `vision_cache` in the output folder."""
+
+
+class TrainConfig(Section):
+    """How it is trained."""
+
+    output_dir: FilePath
+    language_model_lr: LearningRate = 2e-5
+    """0 freezes the part; so for the other two."""
+    connector_lr: LearningRate = 1e-4
+    vision_tower_lr: LearningRate = 0.0
+    packs_per_step: Count = 4
+    """Packs of one optimizer step, over all ranks and accumulation together."""
+    method: Literal["sft"] = "sft"
+    log_sample_ids: bool = False
+    """Write which rows each step learned from to `samples.jsonl`."""
+    resume_from_checkpoint: Annotated[Literal["auto", False] | FilePath, BeforeValidator(_not_a_number)] = "auto"
+    """`auto` goes on from the newest whole checkpoint in the output folder, if there is one."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Settings of `transformers.TrainingArguments`, as given; in the run file they stand beside the others."""
+
+
+class EvalConfig(Section):
+    """How answers are generated and scored."""
+
+    max_new_tokens: Count = 32
+    batch_size: Count = 32
+    max_rows: Count | None = None
+    """Rows of each source; None is all."""
+    at_start: bool = False
+    at_end: bool = True
+    """Evaluate once training is done; takes effect where there is an `eval_mixture`."""
+
+
+class RunConfig(Section):
+    """All settings of a run."""
+
+    model: ModelConfig
+    data: DataConfig
+    train: TrainConfig
+    eval: EvalConfig = Field(default_factory=EvalConfig)
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "model": ModelConfig,
+    "data": DataConfig,
+    "train": TrainConfig,
+    "eval": EvalConfig,
+}
+UNAVAILABLE_SECTIONS = ("adapters", "quantization")
+"""Known to the format, and not built in this version."""
+UNAVAILABLE_KEYS = {
+    "data.fps": "video is not available in this version",
+    "data.max_frames": "video is not available in this version",
+    "data.sampling": "video is not available in this version",
+    "train.beta": "preference training is not available in this version",
+    "train.loss_type": "preference training is not available in this version",
+}
+
+
+def own_names(section: str) -> tuple[str, ...]:
+    """Return the names a section has of its own; `train` takes those of `TrainingArguments` besides."""
+    return tuple(name for name in SECTIONS[section].model_fields if (section, name) != ("train", "arguments"))

@@ -1,0 +1,120 @@
+"""YAML in and out, for run files, mixtures and `key=value` overrides.
+
+Text comes in, plain Python values go out. The reading follows YAML 1.2's core rules and not PyYAML's older ones,
+because settings suffer from the difference: `1e-4` is a number here, and `save_strategy: no` is the word "no". A key
+that is written twice is an error, as the first would be lost without a word. Writing quotes whatever either set of
+rules would take for something else than text, so that what is written reads back equal here and in other programs.
+"""
+
+import re
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from smolvlm.errors import ConfigError
+
+_NUMBER_STARTS = list("-+.0123456789")
+_CORE_RULES = (
+    ("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")),
+    ("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
+    ("tag:yaml.org,2002:int", re.compile(r"^(?:[-+]?(?:0|[1-9][0-9]*)|0x[0-9a-fA-F]+)$"), _NUMBER_STARTS),
+    (
+        "tag:yaml.org,2002:float",
+        re.compile(
+            r"^(?:[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
+            r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+        ),
+        _NUMBER_STARTS,
+    ),
+    ("tag:yaml.org,2002:merge", re.compile(r"^<<$"), ["<"]),
+)
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader with the rules above, refusing a key written twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            if key_node.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key `{key_node.value}` is written twice", key_node.start_mark
+                )
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper, quoting also what only the rules above would read as a number."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - repeated values are written out, for people to read
+        return True
+
+
+_Loader.yaml_implicit_resolvers = {}  # PyYAML's own rules are dropped here, and kept in the dumper
+for _tag, _pattern, _starts in _CORE_RULES:
+    _Loader.add_implicit_resolver(_tag, _pattern, _starts)
+    _Dumper.add_implicit_resolver(_tag, _pattern, _starts)
+
+
+def parse_yaml(text: str, *, where: str) -> Any:
+    """Return the one value that `text` holds; None when it is empty.
+
+    Args:
+        text: one YAML document.
+        where: what an error calls it, a file or an override.
+
+    Raises:
+        ConfigError: not YAML, or a key is written twice; names the line.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f":{mark.line + 1}" if mark is not None else ""
+        problem = error.problem or error.context or "not valid YAML"
+        fix = "indent with spaces, not with tabs" if "\\t" in problem else "mend the line, or quote the value"
+        if "written twice" in problem:
+            fix = "keep one of the two"
+        raise ConfigError(f"cannot read the YAML: {problem}", where=f"{where}{line}", fix=fix) from None
+    except yaml.reader.ReaderError as error:
+        reason = f"character #x{error.character:04x} at position {error.position} is not allowed in YAML"
+        raise ConfigError(reason, where=where, fix="take the character out") from None
+    except ValueError as error:  # an impossible value under an explicit tag, as in `!!int x`
+        raise ConfigError(f"cannot read the YAML: {error}", where=where, fix="leave the `!!` tag out") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """Return the value a YAML file holds; None when it is empty.
+
+    Raises:
+        ConfigError: no such file, not readable, not UTF-8, not YAML, or a key is written twice.
+    """
+    return parse_yaml(read_text(path), where=str(path))
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a settings file.
+
+    Raises:
+        ConfigError: no such file, not readable, or not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError("no such file", where=str(path), fix="check the path") from None
+    except IsADirectoryError:
+        raise ConfigError("this is a folder, not a file", where=str(path), fix="name the file in it") from None
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path), fix="check its permissions") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"is not UTF-8 text (byte {error.start})", where=str(path), fix="save it as UTF-8") from None
+
+
+def dump_yaml(value: Any) -> str:
+    """Return `value` (mappings, lists, text, numbers, booleans, None) as YAML, keys in their given order."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)

@@ -1,0 +1,106 @@
+"""A source: one file of rows, where its pictures lie, and which of its rows are used.
+
+`SourceSpec` is what a mixture's entry becomes (`mixture.py`); `Sampling` is the pure rule that picks rows by number.
+The choice depends on the number of rows and the seed alone, so the same mixture trains on the same rows everywhere.
+"""
+
+import math
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+from smolvlm.errors import ConfigError
+
+Modality = Literal["text", "image", "multiimage", "video"]
+RowFormat = Literal["json", "jsonl", "parquet"]
+BadSamplePolicy = Literal["error", "skip"]
+SamplingKind = Literal["all", "first", "end", "random"]
+
+_STRATEGY = re.compile(r"^(first|end|last|random):([0-9]+(?:\.[0-9]+)?)(%?)$")
+_STRATEGY_FORMS = (
+    "write `all`, `first:N`, `first:P%`, `end:N`, `end:P%`, `last:N`, `last:P%`, `random:N` or `random:P%`"
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampling:
+    """Which rows of a source are used."""
+
+    kind: SamplingKind = "all"
+    amount: Fraction = Fraction(0)
+    """A number of rows, or a percentage of them; unused for `all`."""
+    is_percent: bool = False
+
+    def count(self, num_rows: int) -> int:
+        """Return how many of `num_rows` rows are used: P % is max(1, ceil(n * P / 100)); more than there are is all."""
+        if self.kind == "all":
+            return num_rows
+        wanted = max(1, math.ceil(num_rows * self.amount / 100)) if self.is_percent else int(self.amount)
+        return min(num_rows, wanted)
+
+    def rows(self, num_rows: int, *, seed: int) -> Sequence[int]:
+        """Return the 0-based numbers of the rows used, ascending and distinct.
+
+        Args:
+            num_rows: rows in the source.
+            seed: of the `random` kind; the others ignore it.
+        """
+        count = self.count(num_rows)
+        if self.kind == "end":
+            return range(num_rows - count, num_rows)
+        if self.kind == "random":
+            return sorted(random.Random(seed).sample(range(num_rows), count))
+        return range(count)
+
+
+def parse_sampling(strategy: str) -> Sampling:
+    """Return the rule that a `sampling_strategy` such as `all`, `first:1000` or `random:2.5%` names.
+
+    Raises:
+        ConfigError: an unknown strategy, a fractional or zero number of rows, or a percentage outside (0, 100].
+    """
+    text = strategy.strip().lower()
+    if text == "all":
+        return Sampling()
+    match = _STRATEGY.match(text)
+    if match is None:
+        raise ConfigError(f"unknown sampling strategy {strategy!r}", fix=_STRATEGY_FORMS)
+    kind, amount, percent = match[1], Fraction(match[2]), match[3] == "%"
+    if percent and not 0 < amount <= 100:
+        raise ConfigError(
+            f"{strategy!r} is no percentage above 0 and up to 100", fix="use `repeat` to see rows more often"
+        )
+    if not percent and (amount.denominator != 1 or amount < 1):
+        raise ConfigError(f"{strategy!r} is no whole number of rows above 0", fix=_STRATEGY_FORMS)
+    kinds: dict[str, SamplingKind] = {"first": "first", "end": "end", "last": "end", "random": "random"}
+    return Sampling(kind=kinds[kind], amount=amount, is_percent=percent)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceSpec:
+    """One entry of a mixture, checked and with its paths resolved."""
+
+    name: str
+    """What evaluation and reports call it."""
+    path: Path
+    """The file of rows, absolute."""
+    label: str
+    """The file as the mixture wrote it: the `file` of every `file:row`."""
+    format: RowFormat
+    media_root: Path
+    """Folder that relative picture paths start from."""
+    modality: Modality | None = None
+    """A hint only; what a row holds decides."""
+    sampling: Sampling = field(default_factory=Sampling)
+    repeat: int = 1
+    """How many times an epoch goes through the rows used."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Our name of a column (`question`, `image`, ...) -> its name in the file."""
+    seed: int = 0
+    """Of `random` sampling."""
+    on_bad_sample: BadSamplePolicy | None = None
+    """None follows the run's `data.on_bad_sample`."""

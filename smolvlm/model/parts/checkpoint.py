@@ -1,0 +1,60 @@
+"""Writes a model and its processor as one stock checkpoint folder.
+
+In: a stock model. Out: `config.json`, `generation_config.json`, `model.safetensors` and the processor's files, in a folder
+that appears whole or not at all. The rotary base is written both in transformers 5's form and as `rope_theta`, which is
+the only one that older readers know; they would silently take 10,000.
+"""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from transformers import GenerationConfig, Idefics3ForConditionalGeneration, SmolVLMForConditionalGeneration
+
+from smolvlm.model.parts.configs import tokens_per_tile
+from smolvlm.model.parts.processor import ModelType, write_processor
+from smolvlm.model.parts.tokenizer import END_OF_UTTERANCE_ID, PAD_TOKEN_ID
+
+
+def write_checkpoint(
+    out_dir: Path,
+    model: Idefics3ForConditionalGeneration | SmolVLMForConditionalGeneration,
+    *,
+    model_type: ModelType,
+    longest_edge_px: int,
+    extra_files: dict[str, str] | None = None,
+) -> None:
+    """Write the checkpoint into `out_dir`, in place of what is there.
+
+    Args:
+        longest_edge_px: what a picture's longest edge is scaled to.
+        extra_files: name -> text of further files to put beside the checkpoint.
+    """
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out_dir.parent, prefix=f".{out_dir.name}-") as work_dir:
+        folder = Path(work_dir) / "model"
+        model.generation_config = GenerationConfig(
+            bos_token_id=1, eos_token_id=END_OF_UTTERANCE_ID, pad_token_id=PAD_TOKEN_ID
+        )
+        model.save_pretrained(folder)
+        _name_rope_theta(folder / "config.json")
+        write_processor(
+            folder,
+            model_type=model_type,
+            tile_side_px=model.config.vision_config.image_size,
+            longest_edge_px=longest_edge_px,
+            tokens_per_tile=tokens_per_tile(model.config),
+        )
+        for name, text in (extra_files or {}).items():
+            (folder / name).write_text(text, encoding="utf-8")
+        if out_dir.exists():
+            shutil.rmtree(out_dir)
+        folder.replace(out_dir)
+
+
+def _name_rope_theta(config_file: Path) -> None:
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    text_config = config["text_config"]
+    text_config["rope_theta"] = text_config["rope_parameters"]["rope_theta"]
+    config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

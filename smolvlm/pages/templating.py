@@ -1,0 +1,27 @@
+"""Values and a template to one file that needs nothing else: no network, no script, no font.
+
+Everything that a template prints is escaped, except what our own code has marked as drawn. Besides, each page forbids
+itself scripts and connections by a content security policy, should an escape ever be missed.
+"""
+
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from smolvlm.pages.token_text import percent, plural
+
+
+def write_page(path: Path, *, template: str, **values: object) -> Path:
+    """Fill `templates/<template>` with `values`, write it to `path` and return that."""
+    environment = Environment(
+        loader=PackageLoader("smolvlm.pages"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = percent
+    environment.filters["plural"] = plural
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(environment.get_template(template).render(values) + "\n", encoding="utf-8")
+    return path

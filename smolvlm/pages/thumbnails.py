@@ -1,0 +1,39 @@
+"""Small pictures inside a page: pixels or a file to a `data:` URI."""
+
+from base64 import b64encode
+from io import BytesIO
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from smolvlm.media.images import open_rgb
+from smolvlm.records import ImageRef
+
+LOSSLESS_SIDE_PX = 128
+"""Up to here PNG is small and keeps every pixel; above, JPEG."""
+
+
+def pixels_uri(pixels: UInt8[np.ndarray, "3 height width"], *, max_side_px: int) -> str:
+    """Return pixels, scaled down to `max_side_px` where they are larger."""
+    return _uri(Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))), max_side_px)
+
+
+def picture_uri(ref: ImageRef, *, where: str, max_side_px: int) -> str:
+    """Return a picture, scaled down to `max_side_px` where it is larger.
+
+    Raises:
+        SampleError: it cannot be read.
+    """
+    return _uri(open_rgb(ref, where=where), max_side_px)
+
+
+def _uri(image: Image.Image, max_side_px: int) -> str:
+    image.thumbnail((max_side_px, max_side_px), Image.Resampling.LANCZOS)
+    kind = "png" if max(image.size) <= LOSSLESS_SIDE_PX else "jpeg"
+    buffer = BytesIO()
+    if kind == "png":
+        image.save(buffer, "PNG", optimize=True)
+    else:
+        image.save(buffer, "JPEG", quality=82, optimize=True)
+    return f"data:image/{kind};base64,{b64encode(buffer.getvalue()).decode('ascii')}"

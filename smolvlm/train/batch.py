@@ -1,0 +1,52 @@
+"""What the trainer hands on: a pack as the model's tensors, with what is logged about it beside them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from smolvlm.datasets.packs import Pack
+from smolvlm.records import SkippedRow
+
+MODEL_FIELDS = (
+    "input_ids",
+    "position_ids",
+    "scope_end",
+    "predict_from",
+    "target_ids",
+    "target_weights",
+    "tiles",
+    "cached_features",
+    "slot_tiles",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackInfo:
+    """What is known of a pack besides its tensors."""
+
+    tile_keys: tuple[bytes, ...]
+    where: tuple[str, ...]
+    skipped: tuple[SkippedRow, ...]
+    num_tokens: int
+    budget_tokens: int
+    num_supervised_tokens: int
+    num_tiles: int
+    """Tiles the prompt shows, each counted once, computed or cached."""
+    num_computed_tiles: int
+
+
+def as_batch(packs: Sequence[Pack]) -> dict[str, Any]:
+    """Return `{"pack": tensors for the model, "info": PackInfo}`: the collate function of a loader of single packs."""
+    (pack,) = packs
+    cached = 0 if pack.cached_features is None else len(pack.cached_features)
+    info = PackInfo(
+        tile_keys=pack.tile_keys,
+        where=pack.where,
+        skipped=pack.skipped,
+        num_tokens=len(pack.input_ids) if pack.where else 0,
+        budget_tokens=pack.budget_tokens if pack.where else 0,
+        num_supervised_tokens=len(pack.target_ids),
+        num_tiles=len(pack.tiles) + cached,
+        num_computed_tiles=len(pack.tiles),
+    )
+    return {"pack": {name: getattr(pack, name) for name in MODEL_FIELDS}, "info": info}

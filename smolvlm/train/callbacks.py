@@ -1,0 +1,96 @@
+"""When to log, evaluate and save, and what the terminal shows while training."""
+
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import DefaultFlowCallback
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+
+from smolvlm.datasets.plan import Plan
+
+
+class PlanFlowCallback(DefaultFlowCallback):
+    """The default flow with the plan's epochs.
+
+    The trainer sees the whole plan as one long epoch; here `epoch` strategies act where a planned epoch ends, the
+    trainer's epoch counter is the plan's, and the last step is always logged.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._ends = set(plan.epoch_ends)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        super().on_step_end(args, state, control, **kwargs)
+        state.epoch = self._plan.epoch_at(state.global_step)
+        if state.global_step in self._ends:
+            control.should_log |= args.logging_strategy == IntervalStrategy.EPOCH
+            control.should_evaluate |= args.eval_strategy == IntervalStrategy.EPOCH and args.eval_delay <= state.epoch
+            control.should_save |= args.save_strategy == SaveStrategy.EPOCH
+        if state.global_step >= state.max_steps:
+            control.should_log |= args.logging_strategy != IntervalStrategy.NO
+        return control
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        return control
+
+
+class ProgressBarCallback(TrainerCallback):
+    """A bar with steps, time left and the last loss on a terminal; a line a log elsewhere."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._bar: Progress | None = None
+        self._task: Any = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if not state.is_world_process_zero or args.disable_tqdm or not self._console.is_terminal:
+            return
+        self._bar = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[status]}"),
+            console=self._console,
+        )
+        self._task = self._bar.add_task("training", total=state.max_steps, completed=state.global_step, status="")
+        self._bar.start()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, completed=state.global_step)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not logs or "loss" not in logs or not state.is_world_process_zero:
+            return
+        status = f"loss {logs['loss']:.4f}  {logs['samples_per_s']:.1f} samples/s"
+        if self._bar is not None:
+            self._bar.update(self._task, status=status)
+        else:
+            print(f"step {state.global_step}/{state.max_steps}  {status}", file=sys.stderr)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None

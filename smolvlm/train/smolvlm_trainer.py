@@ -1,0 +1,225 @@
+"""The trainer: transformers' own loop over planned packs.
+
+In: a model, a `SupervisedDataset`, learning rates by tower. Out: checkpoints, metrics, a trained model. What is
+overridden, and why:
+- the sampler: the plan's order is the order;
+- the normalizer: sum of target weights over all packs of the step on all ranks, so the loss is token-exact whatever
+  the packs hold;
+- the loss: the model's pack forward, and the vision cache is fed from it;
+- the optimizer: groups by tower, checked on the live optimizer;
+- logs: sums over ranks since the last line, to `metrics.jsonl`;
+- saving: the processor goes with every checkpoint, and a marker says that it is whole;
+- evaluation: by generation, through a callable that the caller brings.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch.utils.data import Dataset, Sampler, SequentialSampler
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_callback import DefaultFlowCallback, PrinterCallback, ProgressCallback
+
+from smolvlm.datasets.bad_samples import BadSamples
+from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.errors import SampleError
+from smolvlm.model.towers import TOWERS, Tower
+from smolvlm.model.vision_cache import VisionCache
+from smolvlm.train.batch import PackInfo, as_batch
+from smolvlm.train.callbacks import PlanFlowCallback, ProgressBarCallback
+from smolvlm.train.checkpoint import RunIdentity, mark_whole
+from smolvlm.train.flops import compute_cost, peak_flops_per_s
+from smolvlm.train.optim import check_groups, groups_table, tower_groups
+from smolvlm.train.step_log import LineFile, StepCounts, Stopwatch
+
+Evaluate = Callable[[Any], Mapping[str, float]]
+"""Model in, metrics out; keys without the `eval_` prefix."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainerParts:
+    """What the trainer needs besides the model, the arguments and the packs."""
+
+    learning_rates: Mapping[Tower, float]
+    save_processor: Callable[[Path], None]
+    identity: RunIdentity
+    vision_cache: VisionCache | None = None
+    evaluate: Evaluate | None = None
+    log_sample_ids: bool = False
+    max_bad_fraction: float = 0.01
+
+
+class SmolVLMTrainer(Trainer):
+    """See the module's first lines."""
+
+    train_dataset: SupervisedDataset
+
+    def __init__(
+        self, model: Any, args: TrainingArguments, *, train_dataset: SupervisedDataset, parts: TrainerParts
+    ) -> None:
+        self._parts = parts
+        self._cost = compute_cost(model.config, dict(parts.learning_rates))
+        self._counts = StepCounts()
+        self._watch = Stopwatch()
+        self._infos: list[PackInfo] = []
+        self._skipped = BadSamples(policy="skip", max_fraction=parts.max_bad_fraction)
+        self._skipped.num_rows = len(train_dataset.measured.conversations)
+        run_dir = Path(args.output_dir or ".")
+        self._metrics_file = LineFile(run_dir / "metrics.jsonl")
+        self._samples_file = LineFile(run_dir / "samples.jsonl")
+        eval_rows: Any = [] if parts.evaluate is not None else None
+        super().__init__(
+            model=model, args=args, train_dataset=train_dataset, eval_dataset=eval_rows, data_collator=as_batch
+        )
+        self.model_accepts_loss_kwargs = True
+        self.loss_is_scaled_for_ga = True
+        model.touches_vision = args.world_size > 1
+        self.remove_callback(DefaultFlowCallback)
+        self.remove_callback(ProgressCallback)
+        self.remove_callback(PrinterCallback)
+        self.callback_handler.callbacks.insert(0, PlanFlowCallback(train_dataset.plan))
+        self.add_callback(ProgressBarCallback())
+
+    # ---- what is trained on
+
+    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler:
+        assert train_dataset is None or train_dataset is self.train_dataset
+        return SequentialSampler(self.train_dataset)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
+        """Return the step's normalizer: the sum of target weights over its packs on all ranks."""
+        self._infos = [batch["info"] for batch in batch_samples]
+        weights = torch.stack([batch["pack"]["target_weights"].sum().double() for batch in batch_samples]).sum()
+        return self._sum_over_ranks(weights.to(device)).clamp_min(1e-12)
+
+    def _sum_over_ranks(self, value: torch.Tensor) -> torch.Tensor:
+        total: Any = self.accelerator.reduce(value, reduction="sum")
+        return total
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Return this rank's share of the step's loss, times the ranks because gradients are averaged over them."""
+        assert num_items_in_batch is not None
+        info: PackInfo = inputs["info"]
+        output = model(pack=inputs["pack"], normalizer=num_items_in_batch / self.args.world_size)
+        if self._parts.vision_cache is not None and output.computed_features is not None:
+            self._parts.vision_cache.write(info.tile_keys, output.computed_features)
+        self._counts.add(info, self._cost)
+        self._note_skipped(info)
+        loss = output.loss.float()
+        return (loss, output) if return_outputs else loss
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        info: PackInfo = inputs["info"]
+        return int(
+            self._cost.pack(
+                num_tokens=info.num_tokens,
+                num_computed_tiles=info.num_computed_tiles,
+                num_targets=info.num_supervised_tokens,
+            )
+        )
+
+    def _note_skipped(self, info: PackInfo) -> None:
+        for row in info.skipped:
+            self._skipped.skipped.append(row)
+            self._skipped.errors.append(SampleError(row.reason, where=row.where))
+        if info.skipped:
+            self._skipped.settle()
+
+    # ---- the optimizer
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Build the optimizer with groups by tower."""
+        if self.optimizer is None:
+            own: Any = self.model if model is None else model
+            groups = tower_groups(
+                own,
+                self._parts.learning_rates,
+                weight_decay=self.args.weight_decay,
+                decay_names=self.get_decay_parameter_names(own),
+            )
+            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, own)
+            self.optimizer = kind(groups, **{name: value for name, value in settings.items() if name != "lr"})
+        return self.optimizer
+
+    def check_optimizer(self) -> str:
+        """Return the table of the live optimizer's groups.
+
+        Raises:
+            ConfigError: it does not hold exactly what was asked.
+        """
+        model: Any = self.model
+        return groups_table(check_groups(model, self.create_optimizer(), self._parts.learning_rates))
+
+    # ---- what is written
+
+    def fit(self, checkpoint: Path | None) -> None:
+        """Train to the plan's end, from a whole checkpoint or from the start."""
+        step = 0
+        if checkpoint is not None:
+            step = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"]
+        if self.is_world_process_zero():
+            self._metrics_file.keep_until(step)
+            self._samples_file.keep_until(step)
+        self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if self._infos and self._parts.log_sample_ids:
+            where = gather_object([where for info in self._infos for where in info.where])
+            if self.is_world_process_zero():
+                self._samples_file.append({"step": self.state.global_step + 1, "where": sorted(where)})
+        self._infos = []
+        return super().training_step(*args, **kwargs)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Complete a log line, hand it on, and write it to `metrics.jsonl`."""
+        if "loss" in logs:
+            logs.pop("learning_rate", None)
+            logs |= self._rates()
+            totals = self._sum_over_ranks(self._counts.as_vector().to(self.args.device))
+            device = "cuda" if torch.cuda.is_available() and not self.args.use_cpu else "cpu"
+            dtype = torch.bfloat16 if self.args.bf16 else torch.float32
+            peak = peak_flops_per_s(device, dtype) * self.args.world_size
+            logs |= self._counts.metrics(totals.cpu(), seconds=self._watch.lap(), peak_flops=peak)
+            self._counts = StepCounts()
+        super().log(logs, start_time)
+        if self.is_world_process_zero() and ("loss" in logs or any(key.startswith("eval_") for key in logs)):
+            self._metrics_file.append({"step": self.state.global_step, **logs})
+
+    def _rates(self) -> dict[str, float]:
+        rates = {f"learning_rate_{tower}": 0.0 for tower in TOWERS}
+        assert self.optimizer is not None
+        return rates | {f"learning_rate_{group['name']}": float(group["lr"]) for group in self.optimizer.param_groups}
+
+    def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
+        """Evaluate by generation with the callable given at construction."""
+        assert self._parts.evaluate is not None
+        self._watch.lap()
+        metrics = {f"eval_{name}": value for name, value in self._parts.evaluate(self.model).items()}
+        self._watch.lap()
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Save the model, and the processor with it."""
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            self._parts.save_processor(Path(output_dir or self.args.output_dir or "."))
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Save a checkpoint and mark it whole."""
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            folder = Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}"
+            mark_whole(folder, self._parts.identity, step=self.state.global_step)

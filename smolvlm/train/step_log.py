@@ -1,0 +1,114 @@
+"""What a run says about its steps: `metrics.jsonl`, `samples.jsonl`, and the sums between two log lines.
+
+Every number is over all ranks and all packs since the last line. Files are appended to and flushed line by line, so a
+killed run leaves whole lines; a resumed run drops the lines of steps it will do again.
+"""
+
+import json
+import resource
+import sys
+import time
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from smolvlm.train.batch import PackInfo
+from smolvlm.train.flops import ComputeCost
+
+
+@dataclass(slots=True)
+class StepCounts:
+    """Sums over the packs since the last log line, on one rank; `as_vector` is what ranks add up."""
+
+    num_tokens: float = 0
+    budget_tokens: float = 0
+    num_supervised_tokens: float = 0
+    num_tiles: float = 0
+    num_samples: float = 0
+    num_skipped: float = 0
+    flops: float = 0
+
+    def add(self, info: PackInfo, cost: ComputeCost) -> None:
+        self.num_tokens += info.num_tokens
+        self.budget_tokens += info.budget_tokens
+        self.num_supervised_tokens += info.num_supervised_tokens
+        self.num_tiles += info.num_tiles
+        self.num_samples += len(info.where)
+        self.num_skipped += len(info.skipped)
+        self.flops += cost.pack(
+            num_tokens=info.num_tokens,
+            num_computed_tiles=info.num_computed_tiles,
+            num_targets=info.num_supervised_tokens,
+        )
+
+    def as_vector(self) -> torch.Tensor:
+        return torch.tensor([float(getattr(self, column.name)) for column in fields(self)], dtype=torch.float64)
+
+    def metrics(self, totals: torch.Tensor, *, seconds: float, peak_flops: float) -> dict[str, float]:
+        """Return the log line's keys.
+
+        Args:
+            totals: `as_vector` summed over the ranks.
+            seconds: since the last line.
+            peak_flops: of all ranks' devices together, FLOPs a second.
+        """
+        total = dict(zip((column.name for column in fields(self)), totals.tolist(), strict=True))
+        return {
+            "num_tokens": int(total["num_tokens"]),
+            "num_supervised_tokens": int(total["num_supervised_tokens"]),
+            "num_tiles": int(total["num_tiles"]),
+            "num_samples": int(total["num_samples"]),
+            "num_skipped": int(total["num_skipped"]),
+            "pack_fill": round(total["num_tokens"] / total["budget_tokens"], 4) if total["budget_tokens"] else 0.0,
+            "samples_per_s": round(total["num_samples"] / seconds, 3),
+            "supervised_tokens_per_s": round(total["num_supervised_tokens"] / seconds, 3),
+            "mfu": round(total["flops"] / seconds / peak_flops, 4),
+            "peak_memory_gb": round(peak_memory_bytes() / 1e9, 3),
+        }
+
+
+def peak_memory_bytes() -> int:
+    """Return the most memory used so far: of the GPU where there is one, else of this process (resident)."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+class LineFile:
+    """A JSON-lines file that survives being killed and resumed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def keep_until(self, step: int) -> None:
+        """Drop lines of later steps, and a last line that was cut off."""
+        if not self.path.exists():
+            return
+        kept: list[str] = []
+        for line in self.path.read_text().splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if row["step"] <= step:
+                kept.append(line)
+        self.path.write_text("".join(f"{line}\n" for line in kept))
+
+    def append(self, row: dict[str, Any]) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+class Stopwatch:
+    """Seconds since the last look."""
+
+    def __init__(self) -> None:
+        self._since = time.perf_counter()
+
+    def lap(self) -> float:
+        now = time.perf_counter()
+        seconds, self._since = now - self._since, now
+        return max(seconds, 1e-9)

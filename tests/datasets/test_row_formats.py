@@ -1,0 +1,282 @@
+"""Rows to conversations: every format, every place a picture can have, every row that is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smolvlm.datasets.row_formats import to_conversation
+from smolvlm.datasets.row_media import looks_like_media
+from smolvlm.datasets.sources import SourceSpec
+from smolvlm.errors import SampleError
+from smolvlm.records import Block, Conversation, ImageRef, Turn
+
+ROOT = Path("/pictures")
+A, B = ImageRef(path=ROOT / "a.png"), ImageRef(path=ROOT / "b.png")
+
+
+def convert(row: Any, **columns: str) -> Conversation:
+    path = Path("/rows.jsonl")
+    spec = SourceSpec(name="s", path=path, label="rows.jsonl", format="jsonl", media_root=ROOT, columns=columns)
+    return to_conversation(row, spec=spec, where="rows.jsonl:7")
+
+
+def llava(*turns: tuple[str, str], **columns: Any) -> dict[str, Any]:
+    return {"conversations": [{"from": role, "value": text} for role, text in turns], **columns}
+
+
+def messages(*turns: tuple[str, Any], **columns: Any) -> dict[str, Any]:
+    return {"messages": [{"role": role, "content": content} for role, content in turns], **columns}
+
+
+def user_blocks(conversation: Conversation) -> tuple[Block, ...]:
+    return next(turn.blocks for turn in conversation.turns if turn.role == "user")
+
+
+def test_a_llava_row() -> None:
+    row = llava(
+        ("system", "Be brief."),
+        ("human", "<image>\nWhat is it?"),
+        ("gpt", "A cat."),
+        ("human", "Why?"),
+        ("gpt", "Ears."),
+        image="a.png",
+        id="17",
+        type="video",
+    )
+    assert convert(row) == Conversation(
+        turns=(
+            Turn(role="system", blocks=("Be brief.",)),
+            Turn(role="user", blocks=(A, "\nWhat is it?")),
+            Turn(role="assistant", blocks=("A cat.",)),
+            Turn(role="user", blocks=("Why?",)),
+            Turn(role="assistant", blocks=("Ears.",)),
+        ),
+        where="rows.jsonl:7",
+        source="s",
+    )
+
+
+def test_llava_roles_may_be_called_user_and_assistant() -> None:
+    assert [turn.role for turn in convert(llava(("user", "q"), ("assistant", "a"))).turns] == ["user", "assistant"]
+
+
+@pytest.mark.parametrize(
+    ("text", "images", "blocks"),
+    [
+        ("<image>\nWhat?", ["a.png"], (A, "\nWhat?")),
+        ("What?\n<image>", "a.png", ("What?\n", A)),
+        ("<image><image>same?", ["a.png", "b.png"], (A, B, "same?")),
+        ("One <image> and <image>.", ["a.png", "b.png"], ("One ", A, " and ", B, ".")),
+        ("What?", ["a.png", "b.png"], (A, B, "What?")),
+        ("<image>", ["a.png"], (A,)),
+        ("", ["a.png"], (A,)),
+        (" \n", ["a.png"], (A, " \n")),
+        ("What?", [], ("What?",)),
+        ("What?", None, ("What?",)),
+    ],
+)
+def test_pictures_go_where_the_marks_are_or_else_in_front(text: str, images: Any, blocks: tuple[Block, ...]) -> None:
+    key = "image" if isinstance(images, str) else "images"
+    assert user_blocks(convert(llava(("human", text), ("gpt", "x"), **{key: images}))) == blocks
+    assert user_blocks(convert(messages(("user", text), ("assistant", "x"), **{key: images}))) == blocks
+    assert user_blocks(convert({"question": text, "answer": "x", key: images})) == blocks
+    assert user_blocks(convert({"texts": [{"user": text, "assistant": "x"}], key: images})) == blocks
+
+
+def test_marks_of_later_turns_take_the_later_pictures() -> None:
+    row = llava(("human", "<image>1?"), ("gpt", "x"), ("human", "2?<image>"), ("gpt", "y"), image=["a.png", "b.png"])
+    conversation = convert(row)
+    assert [turn.blocks for turn in conversation.turns] == [(A, "1?"), ("x",), ("2?", B), ("y",)]
+    assert conversation.images == (A, B)
+
+
+def test_without_a_mark_all_pictures_precede_the_first_user_turn_after_the_system() -> None:
+    turns = convert(
+        llava(("system", "s"), ("human", "q"), ("gpt", "a"), ("human", "r"), ("gpt", "b"), image="a.png")
+    ).turns
+    assert [turn.blocks for turn in turns] == [("s",), (A, "q"), ("a",), ("r",), ("b",)]
+
+
+def test_a_mark_in_an_answer_is_text() -> None:
+    row = llava(("human", "<image>which tag?"), ("gpt", "It is <image>."), image="a.png")
+    assert [turn.blocks for turn in convert(row).turns] == [(A, "which tag?"), ("It is <image>.",)]
+
+
+@given(pieces=st.lists(st.text().filter(lambda text: "<image>" not in text), min_size=2, max_size=5))
+def test_marks_and_text_are_kept_exactly(pieces: list[str]) -> None:
+    text = "<image>".join(pieces)
+    if text.count("<image>") != len(pieces) - 1:
+        return
+    names = [f"{number}.png" for number in range(len(pieces) - 1)]
+    blocks = user_blocks(convert(llava(("human", text), ("gpt", "x"), image=names)))
+    assert "".join("<image>" if isinstance(block, ImageRef) else block for block in blocks) == text
+    assert [block.name for block in blocks if isinstance(block, ImageRef)] == [str(ROOT / name) for name in names]
+
+
+def test_a_mark_in_text_without_pictures_is_text_but_for_llava() -> None:
+    assert user_blocks(convert(messages(("user", "the <image> tag"), ("assistant", "x")))) == ("the <image> tag",)
+    assert user_blocks(convert({"question": "the <image> tag", "answer": "x"})) == ("the <image> tag",)
+    with pytest.raises(SampleError, match="1 <image> placeholder in the user's text, 0 images listed"):
+        convert(llava(("human", "the <image> tag"), ("gpt", "x")))
+
+
+def test_typed_blocks_take_listed_and_inline_pictures_and_leave_text_alone() -> None:
+    content = [
+        {"type": "text", "text": "Is the <image> tag in", "image": None},
+        {"type": "image", "text": None},
+        {"type": "text", "text": ""},
+        {"type": "image", "image": "b.png"},
+    ]
+    row = messages(("user", content), ("assistant", [{"type": "text", "text": "no"}]), images=["a.png"])
+    assert [turn.blocks for turn in convert(row).turns] == [("Is the <image> tag in", A, B), ("no",)]
+
+
+def test_listed_pictures_without_a_typed_place_go_in_front() -> None:
+    row = messages(("user", [{"type": "text", "text": "q"}]), ("assistant", "x"), images=["a.png"])
+    assert user_blocks(convert(row)) == (A, "q")
+
+
+def test_answers_are_references_and_the_first_is_learned() -> None:
+    conversation = convert({"question": "q", "answers": ["red", "dark red"]})
+    assert conversation.turns[-1].blocks == ("red",)
+    assert conversation.references == ("red", "dark red")
+    both = convert({"question": "q", "answer": "crimson", "answers": ["red"]})
+    assert (both.turns[-1].blocks, both.references) == (("crimson",), ("red",))
+    assert convert({"question": "q", "answer": "red", "answers": None}).references == ()
+
+
+def test_several_pairs_are_one_conversation() -> None:
+    pairs = [{"user": "q", "assistant": "a", "source": "x"}, {"user": "r", "assistant": "b", "source": "x"}]
+    conversation = convert({"images": ["a.png"], "texts": pairs})
+    assert [turn.blocks for turn in conversation.turns] == [(A, "q"), ("a",), ("r",), ("b",)]
+
+
+def test_columns_are_found_under_the_names_of_the_mixture() -> None:
+    row = {"query": "q", "label": "x", "img": "a.png", "image_id": 3}
+    conversation = convert(row, question="query", answer="label", image="img")
+    assert [turn.blocks for turn in conversation.turns] == [(A, "q"), ("x",)]
+
+
+def test_columns_choose_between_two_formats() -> None:
+    row = {**llava(("human", "q"), ("gpt", "x")), "question": "other", "answer": "y"}
+    with pytest.raises(SampleError, match=r"has `conversations` and `question`\n  fix: .*`\{conversations: conv"):
+        convert(row)
+    assert user_blocks(convert(row, question="question")) == ("other",)
+
+
+@pytest.mark.parametrize(
+    ("value", "image"),
+    [
+        ("/else/a.png", ImageRef(path=Path("/else/a.png"))),
+        ("sub/a.png", ImageRef(path=ROOT / "sub/a.png")),
+        (b"\x89PNG", ImageRef(data=b"\x89PNG")),
+        ({"bytes": b"\x89PNG", "path": "a.png"}, ImageRef(data=b"\x89PNG")),
+        ({"bytes": None, "path": "a.png"}, A),
+        ({"path": "a.png"}, A),
+    ],
+)
+def test_a_picture_is_a_path_or_bytes(value: Any, image: ImageRef) -> None:
+    assert convert({"question": "q", "answer": "x", "image": value}).images == (image,)
+    typed = messages(("user", [{"type": "image", "image": value}]), ("assistant", "x"))
+    assert convert(typed).images == (image,)
+
+
+QA = {"question": "q", "answer": "x"}
+REFUSED: list[tuple[Any, str]] = [
+    (["q", "x"], "the row is a list, not an object\n  fix: write the row as {...}"),
+    (None, "the row is missing or null, not an object"),
+    ({"id": 3, "conversation": []}, "has none of `conversations`, `messages`, `question`, `texts`; its keys are: id, conversation"),
+    ({}, "its keys are: none"),
+    (llava(("human", "<image><image>q"), ("gpt", "x"), image="a.png"),
+     "2 <image> placeholders in the user's text, 1 image listed\n  fix: make the two agree, or set `on_bad_sample: skip`"),
+    (llava(("human", "<image>q"), ("gpt", "x"), image=["a.png", "b.png"]), "1 <image> placeholder in the user's text, 2 images"),
+    (llava(("human", "q"), ("gpt", "x"), ("humn", "r"), ("gpt", "y")), "unknown role 'humn'\n  fix: did you mean `human`?"),
+    (llava(("tool", "q")), "unknown role 'tool'\n  fix: `from` is one of human, user, gpt, assistant, system"),
+    (messages(("User", "q")), "unknown role 'User'\n  fix: did you mean `user`?"),
+    (messages((None, "q")), "unknown role None"),
+    ({"conversations": [{"role": "user", "content": "q"}]}, "fix: name them in the source's `columns`: `{messages: conversations}`"),
+    ({"conversations": "q"}, "`conversations` is not a list of objects\n  fix: write `conversations` as [{...}, ...]"),
+    ({"messages": ["q"]}, "`messages` is not a list of objects"),
+    ({"texts": []}, "`texts` is empty"),
+    ({"texts": [{"user": "q"}]}, "a pair's `assistant` is missing or null, not text"),
+    (llava(("human", "q"), ("gpt", 3)), "a turn's `value` is a number, not text\n  fix: write it as text, in quotes"),
+    (messages(("user", "q"), ("assistant", None)), "a message's `content` is missing or null, not text"),
+    ({"question": 3, "answer": "x"}, "`question` is a number, not text"),
+    ({"question": "q", "answer": True}, "`answer` is a boolean, not text"),
+    ({"question": "q"}, "the row has a `question` and no `answer`"),
+    ({"question": "q", "answers": []}, "`answers` is empty\n  fix: write a list of texts"),
+    ({"question": "q", "answers": "x"}, "`answers` is text"),
+    ({"question": "q", "answers": ["x", 3]}, "one of `answers` is a number, not text"),
+    ({"question": "q", "answer": " "}, "the answer is empty"),
+    ({"question": "", "answer": "x"}, "an empty user turn\n  fix: give it text, or take the turn out of the row"),
+    (llava(("human", "q"), ("gpt", "\n")), "an empty assistant turn"),
+    (messages(("user", "q"), ("assistant", [])), "an empty assistant turn"),
+    (llava(("system", ""), ("human", "q"), ("gpt", "x")), "an empty system turn"),
+    (llava(("human", "q")), "no assistant turn, so nothing to learn\n  fix: add the answer, or take the row out"),
+    (llava(("gpt", "x"), ("human", "q"), ("gpt", "y")), "the assistant speaks first"),
+    (llava(("human", "q"), ("human", "r"), ("gpt", "y")), "two user turns in a row\n  fix: join them"),
+    (llava(("human", "q"), ("gpt", "x"), ("gpt", "y")), "two assistant turns in a row"),
+    (llava(("human", "q"), ("gpt", "x"), ("human", "r")), "the last turn is the user's, with no answer"),
+    (llava(("human", "q"), ("system", "s"), ("gpt", "x")), "a system turn after the first turn"),
+    (messages(("user", [{"type": "audio"}]), ("assistant", "x")), "unknown type of content block: 'audio'"),
+    (messages(("user", [{"type": "imag"}]), ("assistant", "x")), "fix: did you mean `image`?"),
+    (messages(("user", ["q"]), ("assistant", "x")), "a content block is text\n  fix: write blocks as {type: text, text: ...}"),
+    (messages(("user", [{"type": "text"}]), ("assistant", "x")), "a text block's `text` is missing or null"),
+    (messages(("user", "q"), ("assistant", [{"type": "image", "image": "a.png"}])), "a picture in the assistant's turn"),
+    (messages(("user", [{"type": "image"}]), ("assistant", "x")), "1 <image> placeholder in the user's text, 0 images listed"),
+    (messages(("user", [{"type": "image", "image": "b.png"}]), ("assistant", "x"), images=["a.png"]),
+     "0 <image> placeholders in the user's text, 1 image listed"),
+    ({**QA, "img": "a.png"}, "unknown key `img` looks like media\n  fix: name it in the source's `columns`: `{image: img}`"),
+    ({**QA, "image_path": "a.png"}, "unknown key `image_path` looks like media"),
+    ({**QA, "audio": {"bytes": b"x"}}, "unknown key `audio` looks like media"),
+    ({**QA, "image": "a.png", "images": ["b.png"]}, "both `image` and `images` are given"),
+    ({**QA, "image": ""}, "a picture is an empty text\n  fix: give a path, or encoded bytes"),
+    ({**QA, "image": ["a.png", None]}, "a picture is null"),
+    ({**QA, "image": 3}, "a picture is of type int"),
+    ({**QA, "image": {"bytes": None, "path": None}}, "a picture is null"),
+    ({**QA, "image": "https://example.org/a.png"}, "a picture is an address, 'https://example.org/a.png'\n  fix: download it"),
+    ({**QA, "image": "data:image/png;base64,AAAA"}, "a picture is embedded as base64 text"),
+    ({**QA, "video": "a.mp4"}, "the row has video (`video`), which is not available in this version"),
+    (llava(("human", "<video>\nq"), ("gpt", "x")), "the row has video (<video>), which is not available in this version"),
+    (messages(("user", [{"type": "video"}]), ("assistant", "x")), "the row has video (a video block)"),
+    ({"prompt": "q", "chosen": "x", "rejected": "y"}, "preference rows are not available in this version"),
+    ({"question": "half \ud800", "answer": "x"}, "`question` holds half a character (a lone surrogate)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("row", "message"), REFUSED, ids=[message[:40] for _, message in REFUSED])
+def test_a_row_that_cannot_be_trained_on_says_where_why_and_how_to_mend_it(row: Any, message: str) -> None:
+    with pytest.raises(SampleError) as caught:
+        convert(row)
+    assert str(caught.value).startswith("rows.jsonl:7: ")
+    assert message in str(caught.value)
+    assert caught.value.fix
+
+
+def test_a_column_that_the_mixture_names_must_be_in_every_row() -> None:
+    with pytest.raises(
+        SampleError, match=r"no column `qery`, which `columns` names as `question`\n  fix: did you mean `query`"
+    ):
+        convert({"query": "q", "answer": "x"}, question="qery")
+
+
+def test_other_keys_may_look_like_media_once_the_column_is_named() -> None:
+    row = {**QA, "image": "a.png", "image_url": "https://example.org/a.png"}
+    assert convert(row, image="image").images == (A,)
+
+
+@pytest.mark.parametrize(
+    "key", ["img", "imgs", "picture", "Photo", "image_path", "image-file", "imagefile", "audios", "clip"]
+)
+def test_keys_that_look_like_media(key: str) -> None:
+    assert looks_like_media(key)
+
+
+@pytest.mark.parametrize(
+    "key", ["image_id", "image_width", "id", "imagery", "caption", "frame_rate", "duration", "source"]
+)
+def test_keys_that_do_not(key: str) -> None:
+    assert not looks_like_media(key)

@@ -1,0 +1,119 @@
+"""Files of rows: three formats, the same rows; row numbers; files that are broken."""
+
+import json
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smolvlm.datasets.mixture import load_mixture
+from smolvlm.datasets.tables import RowTable, line_spans, list_spans, read_rows
+from smolvlm.errors import SampleError
+
+ROWS = [{"question": "Schön?", "n": 1}, {"question": "two \u2028 lines", "n": 2}, {"question": "", "n": 3}]
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def table_of(path: Path) -> RowTable:
+    (spec,) = load_mixture([{"json_path": path.name}], base_dir=path.parent)
+    return read_rows(spec)
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "rows.ndjson", "rows.parquet"])
+def test_every_format_gives_the_same_rows_and_numbers(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), path, row_group_size=2)
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(ROWS, indent=2), encoding="utf-8-sig")
+    else:
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS), encoding="utf-8")
+    table = table_of(path)
+    assert [table[index] for index in range(len(table))] == ROWS
+    assert [table.where(index) for index in range(len(table))] == [f"{name}:1", f"{name}:2", f"{name}:3"]
+
+
+def test_a_row_of_json_lines_is_numbered_by_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'\n{"a": 1}\r\n\n  \n{"a": 2}')
+    table = table_of(path)
+    assert [(table[index], table.where(index)) for index in range(len(table))] == [
+        ({"a": 1}, "rows.jsonl:2"),
+        ({"a": 2}, "rows.jsonl:5"),
+    ]
+
+
+def test_parquet_keeps_bytes(tmp_path: Path) -> None:
+    row = {"image": {"bytes": b"\xff\xd8", "path": "x.jpg"}, "raw": b"\x00"}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "rows.parquet")
+    assert table_of(tmp_path / "rows.parquet")[0] == row
+
+
+@given(values=st.lists(JSON_VALUES, max_size=5), indent=st.sampled_from([None, 1]))
+def test_list_spans_cut_a_list_into_its_elements(values: list, indent: int | None) -> None:
+    text = json.dumps(values, indent=indent)
+    assert [json.loads(text[start:end]) for start, end in list_spans(text, label="x")] == values
+
+
+@given(values=st.lists(JSON_VALUES, max_size=5))
+def test_line_spans_cut_lines_into_rows(values: list) -> None:
+    text = "\n".join(json.dumps(value, ensure_ascii=False) for value in values)
+    spans, numbers = line_spans(text)
+    assert [json.loads(text[start:end]) for start, end in spans] == values
+    assert numbers == list(range(1, len(values) + 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.json", '{"a": 1}\n{"a": 2}', r"a\.json: the file is not a JSON list\n  fix: one object a line .* \.jsonl"),
+        ("a.json", '[{"a": 1}, {"a": ', r"a\.json:2: not JSON: .*\n  fix: .*cut short"),
+        ("a.json", '[{"a": 1},]', r"a\.json:2: not JSON"),
+        ("a.json", '[{"a": 1}', r"a\.json:1: the list ends without its closing bracket"),
+        ("a.json", '[{"a": 1} {"a": 2}]', r"a\.json:1: no comma after the row"),
+        ("a.json", '[{"a": 1}] x', r"a\.json: text after the list's end"),
+        ("a.json", "[" * 100_000, r"a\.json:1: nested too deeply to read"),
+        ("a.json", "[ ]", r"a\.json: the file has no rows\n  fix: take the source out"),
+        ("a.jsonl", "\n\n", r"a\.jsonl: the file has no rows"),
+        ("a.json", "", r"a\.json: the file is not a JSON list"),
+        ("a.parquet", "PAR1 not at all", r"a\.parquet: not a Parquet file: "),
+    ],
+)
+def test_a_broken_file_is_named_with_the_row_where_it_breaks(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(SampleError, match=message):
+        table_of(tmp_path / name)
+
+
+def test_a_broken_line_is_an_error_of_its_own_row(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n{"a": \n' + "[" * 100_000)
+    table = table_of(tmp_path / "a.jsonl")
+    assert table[0] == {"a": 1}
+    with pytest.raises(SampleError, match=r"a\.jsonl:2: not JSON: Expecting value \(line 1, column 7\)"):
+        table[1]
+    with pytest.raises(SampleError, match=r"a\.jsonl:3: nested too deeply"):
+        table[2]
+
+
+def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b'["\xff"]')
+    with pytest.raises(SampleError, match=r"a\.json: is not UTF-8 text \(byte 2\)\n  fix: save it as UTF-8"):
+        table_of(tmp_path / "a.json")
+
+
+def test_a_file_that_vanished_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("[1]")
+    (spec,) = load_mixture([{"json_path": "a.json"}], base_dir=tmp_path)
+    path.unlink()
+    with pytest.raises(SampleError, match=r"a\.json: cannot be read: No such file"):
+        read_rows(spec)
