@@ -87,4 +87,5 @@ def _meant(section: str, name: str) -> str:
 
 
 def _shown(name: str, value: Any) -> str:
+    """Return a value for a message, unless it may be a secret."""
     return "(not shown)" if "token" in name and isinstance(value, str) else shown_value(value)

@@ -140,7 +140,7 @@ def is_of_type(value: Any, hint: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, types.NoneType if hint is None else hint)
+    return hint is Any or isinstance(value, hint)
 
 
 def type_in_words(hint: Any) -> str:
@@ -157,7 +157,7 @@ def type_in_words(hint: Any) -> str:
     if origin is list:
         return "a list"
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text", dict: "a mapping"}
-    return "null" if hint in (None, types.NoneType) else words.get(origin or hint, str(hint))
+    return "null" if hint is types.NoneType else words.get(origin or hint, str(hint))
 
 
 def _choices(hint: Any) -> list[str]:

@@ -55,6 +55,13 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    """Write text with rare line breaks in double quotes: PyYAML 6.0 folds them away in a key in single quotes."""
+    style = '"' if any(mark in text for mark in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
 _Loader.yaml_implicit_resolvers = {}  # PyYAML's own rules are dropped here, and kept in the dumper
 for _tag, _pattern, _starts in _CORE_RULES:
     _Loader.add_implicit_resolver(_tag, _pattern, _starts)

@@ -20,7 +20,7 @@ EASY_VQA_WHEEL = Wheel(
     name="easy-vqa",
     version="1.0",
     sha256="fcb51b309b78c7b00f97b64cdbcbcf5c105f94da1b39c0796cee5a787c4f650f",
-    size_mb=2,
+    size_mb=3,
 )
 
 QuestionType = Literal["shape", "color", "yes_no"]
@@ -45,10 +45,10 @@ def prepare_easy_vqa(out_dir: Path) -> Path:
     wheel_file = fetch_wheel(EASY_VQA_WHEEL)
     (out_dir / "images").mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(wheel_file) as archive, tempfile.TemporaryDirectory(dir=out_dir, prefix=".new-") as work_dir:
-        for split, folder in _SPLITS.items():
-            _extract_images(archive, folder, out_dir=out_dir, work_dir=Path(work_dir))
+        for split in _SPLITS:
+            _extract_images(archive, split, out_dir=out_dir, work_dir=Path(work_dir))
             rows_file = Path(work_dir) / f"{split}.jsonl"
-            rows_file.write_text(_rows(archive, folder), encoding="utf-8")
+            rows_file.write_text(_rows(archive, split), encoding="utf-8")
             rows_file.replace(out_dir / rows_file.name)
     mark.write_text(EASY_VQA_WHEEL.requirement, encoding="utf-8")
     return out_dir
@@ -61,23 +61,23 @@ def question_type(answer: str) -> QuestionType:
     return "shape" if answer in _SHAPES else "color"
 
 
-def _extract_images(archive: zipfile.ZipFile, folder: str, *, out_dir: Path, work_dir: Path) -> None:
-    prefix = f"easy_vqa/data/{folder}/images/"
+def _extract_images(archive: zipfile.ZipFile, split: str, *, out_dir: Path, work_dir: Path) -> None:
+    prefix = f"easy_vqa/data/{_SPLITS[split]}/images/"
     for name in archive.namelist():
         if name.startswith(prefix) and name.endswith(".png"):
             extracted = work_dir / "image.png"
             with archive.open(name) as source, extracted.open("wb") as sink:
                 shutil.copyfileobj(source, sink)
-            extracted.replace(out_dir / "images" / f"{folder}-{int(Path(name).stem):04d}.png")
+            extracted.replace(out_dir / "images" / f"{split}-{int(Path(name).stem):04d}.png")
 
 
-def _rows(archive: zipfile.ZipFile, folder: str) -> str:
-    questions = json.loads(archive.read(f"easy_vqa/data/{folder}/questions.json"))
+def _rows(archive: zipfile.ZipFile, split: str) -> str:
+    questions = json.loads(archive.read(f"easy_vqa/data/{_SPLITS[split]}/questions.json"))
     rows = (
         {
             "question": question,
             "answer": answer,
-            "image": f"images/{folder}-{image:04d}.png",
+            "image": f"images/{split}-{image:04d}.png",
             "question_type": question_type(answer),
         }
         for question, answer, image in questions

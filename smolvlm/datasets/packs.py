@@ -36,3 +36,20 @@ class Pack:
     """The token budget it was packed for; its fill is seq / budget_tokens."""
     skipped: tuple[SkippedRow, ...]
     """Rows that the plan put here and that could not be decoded, under `on_bad_sample: skip`."""
+
+    def model_tensors(self) -> dict[str, Tensor | None]:
+        """Return what the model's pack forward reads, by name."""
+        return {name: getattr(self, name) for name in MODEL_TENSORS}
+
+
+MODEL_TENSORS = (
+    "input_ids",
+    "position_ids",
+    "scope_end",
+    "predict_from",
+    "target_ids",
+    "target_weights",
+    "tiles",
+    "cached_features",
+    "slot_tiles",
+)

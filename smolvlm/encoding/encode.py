@@ -46,7 +46,7 @@ class Encoder:
     def __init__(self, *, tokens: PromptTokens, text: TextEncoder, loss_weighting: LossWeighting = "token") -> None:
         self.tokens = tokens
         self._text = text
-        self._loss_weighting: LossWeighting = loss_weighting
+        self.loss_weighting: LossWeighting = loss_weighting
 
     def encode_turns(
         self, turns: Sequence[Turn], *, grids: Sequence[Grid], add_generation_prompt: bool = False
@@ -148,7 +148,7 @@ class Encoder:
         for part in parts[1:]:
             if not np.array_equal(part.input_ids[:trunk], parts[0].input_ids[:trunk]):
                 raise ValueError("the conversations of a tree must begin with the same tokens")
-        return _assemble(sample, parts, trunk=trunk, loss_weighting=self._loss_weighting)
+        return _assemble(sample, parts, trunk=trunk, loss_weighting=self.loss_weighting)
 
 
 def image_block(tokens: PromptTokens, grid: Grid) -> list[int]:

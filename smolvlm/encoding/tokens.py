@@ -6,7 +6,7 @@ stays text. Text between two special tokens is encoded as one string, which give
 prompt at once would give: the tokenizer cuts at special tokens before it does anything else.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -60,6 +60,15 @@ class TextEncoder:
     def __call__(self, text: str) -> tuple[TokenIds, tuple[tuple[int, int], ...]]:
         """Return the ids of `text` and each token's (start, end) characters in it."""
         return self._cached(text) if len(text) <= 256 else self._encode(text)
+
+    def decode(self, ids: Sequence[int], *, stop: int | None = None) -> str:
+        """Return the text of ids up to the first `stop`, special tokens left out."""
+        own = list(ids)
+        return self._tokenizer.decode(own[: own.index(stop)] if stop in own else own, skip_special_tokens=True)
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Return the text of each token by itself, special tokens by name (for display)."""
+        return [self._tokenizer.decode([token], skip_special_tokens=False) for token in ids]
 
     def __reduce__(self):
         return TextEncoder, (self._tokenizer,)

@@ -7,18 +7,6 @@ from typing import Any
 from smolvlm.datasets.packs import Pack
 from smolvlm.records import SkippedRow
 
-MODEL_FIELDS = (
-    "input_ids",
-    "position_ids",
-    "scope_end",
-    "predict_from",
-    "target_ids",
-    "target_weights",
-    "tiles",
-    "cached_features",
-    "slot_tiles",
-)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackInfo:
@@ -49,4 +37,4 @@ def as_batch(packs: Sequence[Pack]) -> dict[str, Any]:
         num_tiles=len(pack.tiles) + cached,
         num_computed_tiles=len(pack.tiles),
     )
-    return {"pack": {name: getattr(pack, name) for name in MODEL_FIELDS}, "info": info}
+    return {"pack": pack.model_tensors(), "info": info}

@@ -66,6 +66,7 @@ class SmolVLMTrainer(Trainer):
         self._counts = StepCounts()
         self._watch = Stopwatch()
         self._infos: list[PackInfo] = []
+        self._rates: dict[str, float] = {}
         self._skipped = BadSamples(policy="skip", max_fraction=parts.max_bad_fraction)
         self._skipped.num_rows = len(train_dataset.measured.conversations)
         run_dir = Path(args.output_dir or ".")
@@ -184,7 +185,7 @@ class SmolVLMTrainer(Trainer):
         """Complete a log line, hand it on, and write it to `metrics.jsonl`."""
         if "loss" in logs:
             logs.pop("learning_rate", None)
-            logs |= self._rates()
+            logs |= self._rates
             totals = self._sum_over_ranks(self._counts.as_vector().to(self.args.device))
             device = "cuda" if torch.cuda.is_available() and not self.args.use_cpu else "cpu"
             dtype = torch.bfloat16 if self.args.bf16 else torch.float32
@@ -195,10 +196,12 @@ class SmolVLMTrainer(Trainer):
         if self.is_world_process_zero() and ("loss" in logs or any(key.startswith("eval_") for key in logs)):
             self._metrics_file.append({"step": self.state.global_step, **logs})
 
-    def _rates(self) -> dict[str, float]:
-        rates = {f"learning_rate_{tower}": 0.0 for tower in TOWERS}
+    def _get_learning_rate(self) -> float:
+        """Note every tower's rate; the loop asks before the scheduler moves on."""
         assert self.optimizer is not None
-        return rates | {f"learning_rate_{group['name']}": float(group["lr"]) for group in self.optimizer.param_groups}
+        rates = {f"learning_rate_{tower}": 0.0 for tower in TOWERS}
+        self._rates = rates | {f"learning_rate_{own['name']}": float(own["lr"]) for own in self.optimizer.param_groups}
+        return super()._get_learning_rate()
 
     def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
         """Evaluate by generation with the callable given at construction."""

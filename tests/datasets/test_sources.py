@@ -4,7 +4,7 @@ import math
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smolvlm.datasets.sources import Sampling, parse_sampling
@@ -33,12 +33,14 @@ def test_which_rows_of_five(strategy: str, rows: list[int]) -> None:
     assert list(parse_sampling(strategy).rows(5, seed=0)) == rows
 
 
+@settings(deadline=None)
 @given(num_rows=COUNTS, percent=PERCENTS, kind=st.sampled_from(["first", "end", "last", "random"]), seed=COUNTS)
 def test_percentages_round_up_exactly_and_keep_at_least_one_row(num_rows, percent, kind, seed) -> None:
     rows = list(parse_sampling(f"{kind}:{percent}%").rows(num_rows, seed=seed))
     assert len(rows) == min(num_rows, max(1, math.ceil(num_rows * Fraction(percent) / 100)))
 
 
+@settings(deadline=None)
 @given(num_rows=COUNTS, amount=st.integers(1, 6000), kind=st.sampled_from(["first", "end", "random"]), seed=COUNTS)
 def test_rows_are_distinct_ascending_and_in_the_file(num_rows, amount, kind, seed) -> None:
     rows = list(parse_sampling(f"{kind}:{amount}").rows(num_rows, seed=seed))

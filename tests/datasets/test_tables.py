@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smolvlm.datasets.mixture import load_mixture
@@ -56,12 +56,14 @@ def test_parquet_keeps_bytes(tmp_path: Path) -> None:
     assert table_of(tmp_path / "rows.parquet")[0] == row
 
 
+@settings(deadline=None)
 @given(values=st.lists(JSON_VALUES, max_size=5), indent=st.sampled_from([None, 1]))
 def test_list_spans_cut_a_list_into_its_elements(values: list, indent: int | None) -> None:
     text = json.dumps(values, indent=indent)
     assert [json.loads(text[start:end]) for start, end in list_spans(text, label="x")] == values
 
 
+@settings(deadline=None)
 @given(values=st.lists(JSON_VALUES, max_size=5))
 def test_line_spans_cut_lines_into_rows(values: list) -> None:
     text = "\n".join(json.dumps(value, ensure_ascii=False) for value in values)

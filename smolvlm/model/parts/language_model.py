@@ -82,7 +82,9 @@ def _tensors(gguf_file: Path, num_layers: int) -> Iterator[tuple[str, Tensor]]:
 
     names = {"token_embd.weight": "embed_tokens.weight", "output_norm.weight": "norm.weight"}
     for index in range(num_layers):
-        names.update({f"blk.{index}.{old}.weight": f"layers.{index}.{new}.weight" for old, new in _LAYER_TENSORS.items()})
+        names.update(
+            {f"blk.{index}.{old}.weight": f"layers.{index}.{new}.weight" for old, new in _LAYER_TENSORS.items()}
+        )
     for tensor in GGUFReader(gguf_file).tensors:
         if tensor.name not in names:
             continue

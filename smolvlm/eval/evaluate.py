@@ -1,0 +1,163 @@
+"""A held-out set through a model: what it says, how often that is right, and its loss, source by source.
+
+In: conversations, a model. Out: an `Evaluation`: predictions, and metrics as (name, value, num_rows, source). With
+several ranks each takes its share of the rows; every rank has the whole result.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+
+from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.lengths import MeasuredSet
+from smolvlm.datasets.plan import PlanSettings, plan_training
+from smolvlm.encoding.prompts import PromptSettings
+from smolvlm.eval.generate import GenerationSettings, Generator
+from smolvlm.eval.metrics import Prediction, exact_match, vqa_accuracy
+from smolvlm.model.vision_cache import VisionCache
+from smolvlm.records import Conversation
+
+ALL_SOURCES = "all"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metric:
+    """One number."""
+
+    name: str
+    value: float
+    num_rows: int
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """What one pass over a held-out set gave."""
+
+    predictions: tuple[Prediction, ...]
+    metrics: tuple[Metric, ...]
+
+    def as_log(self) -> dict[str, float]:
+        """Return `{name: value}` over all rows and `{name_source: value}` by source."""
+        return {
+            metric.name if metric.source == ALL_SOURCES else f"{metric.name}_{metric.source}": metric.value
+            for metric in self.metrics
+        }
+
+
+class Evaluator:
+    """Evaluates one held-out set, as often as asked."""
+
+    def __init__(
+        self,
+        measured: MeasuredSet,
+        *,
+        prompt: PromptSettings,
+        generation: GenerationSettings,
+        plan: PlanSettings,
+        cache: VisionCache | None = None,
+        rank: int = 0,
+        num_ranks: int = 1,
+    ) -> None:
+        self._measured = measured
+        self._prompt = prompt
+        self._generation = generation
+        self._cache = cache
+        self._ranks = (rank, num_ranks)
+        self._packs = SupervisedDataset(
+            measured,
+            plan_training(measured.lengths, plan),
+            encoder=prompt.encoder(),
+            settings=prompt.tiles,
+            read_features=cache.read if cache else None,
+        )
+
+    def __call__(self, model: Any) -> Evaluation:
+        """Generate an answer to every row, and take the loss of the true one."""
+        rank, num_ranks = self._ranks
+        own = self._measured.conversations[rank::num_ranks]
+        generator = Generator(model, self._prompt, self._generation, cache=self._cache)
+        predictions = [_prediction(row, answer) for row, answer in zip(own, generator.answers(own), strict=True)]
+        losses = self._losses(model)
+        if num_ranks > 1:
+            predictions = gather_object(predictions)
+            losses = gather_object(losses)
+        predictions.sort(key=lambda prediction: prediction.where)
+        return Evaluation(predictions=tuple(predictions), metrics=tuple(_metrics(predictions, losses)))
+
+    def _losses(self, model: Any) -> list[tuple[str, float, int]]:
+        """Return (source, summed loss, supervised tokens) of this rank's packs."""
+        found: list[tuple[str, float, int]] = []
+        rank, num_ranks = self._ranks
+        autocast = torch.autocast(
+            model.device.type,
+            dtype=self._generation.compute_dtype,
+            enabled=self._generation.compute_dtype != torch.float32,
+        )
+        for number in range(rank, len(self._packs), num_ranks):
+            pack = self._packs[number]
+            tensors = {
+                name: None if value is None else value.to(model.device) for name, value in pack.model_tensors().items()
+            }
+            with torch.no_grad(), autocast:
+                losses = model(pack=tensors).target_losses.double().cpu()
+            for source_number, source in enumerate(self._packs.sources):
+                chosen = losses[pack.target_sources == source_number]
+                if len(chosen):
+                    found.append((source, float(chosen.sum()), len(chosen)))
+        return found
+
+
+def _prediction(conversation: Conversation, answer: str) -> Prediction:
+    *earlier, last = conversation.turns
+    truth = "".join(block for block in last.blocks if isinstance(block, str)).strip()
+    question = " ".join(block.strip() for block in earlier[-1].blocks if isinstance(block, str)).strip()
+    return Prediction(
+        where=conversation.where,
+        source=conversation.source,
+        question=question,
+        answer=answer,
+        references=conversation.references or (truth,),
+        images=tuple(image.name for image in conversation.images),
+    )
+
+
+def _metrics(predictions: Sequence[Prediction], losses: Sequence[tuple[str, float, int]]) -> list[Metric]:
+    scores: list[tuple[str, Callable[[str, Sequence[str]], float]]] = [
+        ("exact_match", exact_match),
+        ("vqa_accuracy", vqa_accuracy),
+    ]
+    sources = sorted({prediction.source for prediction in predictions})
+    found: list[Metric] = []
+    for source in [ALL_SOURCES, *(sources if len(sources) > 1 else [])]:
+        own = [prediction for prediction in predictions if source in (ALL_SOURCES, prediction.source)]
+        for name, score in scores:
+            total = sum(score(prediction.answer, prediction.references) for prediction in own)
+            found.append(Metric(name=name, value=total / max(len(own), 1), num_rows=len(own), source=source))
+        parts = [(value, count) for name, value, count in losses if source in (ALL_SOURCES, name)]
+        tokens = sum(count for _, count in parts)
+        loss = sum(value for value, _ in parts) / max(tokens, 1)
+        found.append(Metric(name="loss", value=loss, num_rows=len(own), source=source))
+    return found
+
+
+def write_predictions(predictions: Sequence[Prediction], path: Path) -> None:
+    """Write one JSON object a row: what the report reads."""
+    with path.open("w") as file:
+        for prediction in predictions:
+            row = {
+                "where": prediction.where,
+                "source": prediction.source,
+                "group": prediction.source,
+                "question": prediction.question,
+                "prediction": prediction.answer,
+                "references": list(prediction.references),
+                "correct": exact_match(prediction.answer, prediction.references),
+                "images": list(prediction.images),
+            }
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -1,0 +1,136 @@
+"""Answers by greedy generation, batched, with each picture encoded once.
+
+In: conversations whose last turn is the answer wanted. Out: what the model says instead. Prompts of like length go
+together, padded on the left; the features of a picture come from the vision cache or are computed once a batch. The
+stock `generate` does the rest.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smolvlm.datasets.pictures import PictureLoader
+from smolvlm.encoding.encode import EncodedConversation, Encoder
+from smolvlm.encoding.prompts import PromptSettings
+from smolvlm.media.geometry import grid_for
+from smolvlm.media.images import header_size
+from smolvlm.model.vision_cache import VisionCache
+from smolvlm.records import Conversation, ImageRef
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerationSettings:
+    """How answers are generated."""
+
+    max_new_tokens: int
+    batch_size: int
+    compute_dtype: torch.dtype = torch.float32
+    """bfloat16 runs under autocast, as in training."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """A prompt ready to be continued."""
+
+    prompt: EncodedConversation
+    where: str
+
+
+class Generator:
+    """Generates with one model; the model's mode and settings are left as they were found."""
+
+    def __init__(
+        self, model: Any, prompt: PromptSettings, settings: GenerationSettings, *, cache: VisionCache | None = None
+    ) -> None:
+        self._model = model
+        self._prompt = prompt
+        self._settings = settings
+        self._cache = cache
+        self._encoder: Encoder = prompt.encoder()
+
+    def question(self, conversation: Conversation) -> Question:
+        """Return a row's prompt: all its turns but the last, and `Assistant:`.
+
+        Raises:
+            SampleError: a picture cannot be read.
+        """
+        turns = conversation.turns[:-1]
+        images = [block for turn in turns for block in turn.blocks if isinstance(block, ImageRef)]
+        grids = [grid_for(*header_size(image, where=conversation.where), self._prompt.tiles) for image in images]
+        encoded = self._encoder.encode_turns(turns, grids=grids, add_generation_prompt=True)
+        return Question(prompt=encoded, where=conversation.where)
+
+    def answers(self, conversations: Sequence[Conversation]) -> list[str]:
+        """Return the model's answer to each conversation's last turn, stripped."""
+        questions = [self.question(conversation) for conversation in conversations]
+        order = sorted(range(len(questions)), key=lambda number: len(questions[number].prompt.input_ids))
+        answers = [""] * len(questions)
+        with _evaluating(self._model), torch.no_grad():
+            for start in range(0, len(order), self._settings.batch_size):
+                numbers = order[start : start + self._settings.batch_size]
+                texts = self._batch([questions[number] for number in numbers])
+                for number, text in zip(numbers, texts, strict=True):
+                    answers[number] = text
+        return answers
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self._settings.compute_dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self._model.device.type, dtype=self._settings.compute_dtype)
+
+    def _batch(self, questions: Sequence[Question]) -> list[str]:
+        tokens = self._prompt.tokens
+        longest = max(len(question.prompt.input_ids) for question in questions)
+        ids = torch.full((len(questions), longest), tokens.pad)
+        mask = torch.zeros_like(ids)
+        for row, question in enumerate(questions):
+            own = torch.from_numpy(question.prompt.input_ids).long()
+            ids[row, longest - len(own) :] = own
+            mask[row, longest - len(own) :] = 1
+        device = self._model.device
+        ids, mask = ids.to(device), mask.to(device)
+        with self._autocast():
+            embeddings = self._model.get_input_embeddings()(ids)
+            features = self._features(questions)
+            if features is not None:
+                embeddings[(ids == tokens.image) & mask.bool()] = features.flatten(0, 1).to(embeddings.dtype)
+            output = self._model.generate(
+                inputs_embeds=embeddings,
+                attention_mask=mask,
+                max_new_tokens=self._settings.max_new_tokens,
+                do_sample=False,
+                use_cache=True,
+                eos_token_id=tokens.end_of_utterance,
+                pad_token_id=tokens.pad,
+            )
+        return [self._prompt.text.decode(row, stop=tokens.end_of_utterance).strip() for row in output.tolist()]
+
+    def _features(self, questions: Sequence[Question]) -> Tensor | None:
+        """Return the connector's features of every image slot of the batch, rows in order."""
+        loader = PictureLoader(self._prompt.tiles, self._cache.read if self._cache else None)
+        for question in questions:
+            loader.add_prompt(question.prompt.images, question.prompt.grids, where=question.where)
+        slots = loader.slot_tiles()
+        if not len(slots):
+            return None
+        device, cached = self._model.device, loader.cached_features()
+        features, computed = self._model.image_features(
+            loader.tiles().to(device), None if cached is None else cached.to(device), slots.to(device)
+        )
+        if self._cache is not None and computed is not None:
+            self._cache.write(loader.tile_keys, computed)
+        return features
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

@@ -1,0 +1,57 @@
+"""The run file's `train` section as `transformers.TrainingArguments`, plus what a planned run fixes."""
+
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from smolvlm.config.schema import TrainConfig
+from smolvlm.datasets.plan import Plan
+from smolvlm.errors import ConfigError
+
+DEFAULTS: dict[str, Any] = {
+    "report_to": "none",
+    "logging_steps": 10,
+    "logging_nan_inf_filter": False,
+    "ddp_find_unused_parameters": False,
+}
+"""Ours where they differ from transformers'; the run file may set any of them."""
+
+
+def seed_of(train: TrainConfig) -> int:
+    """Return the seed of the plan: `data_seed`, else `seed`, else transformers' default."""
+    for name in ("data_seed", "seed"):
+        if train.arguments.get(name) is not None:
+            return int(train.arguments[name])
+    return TrainingArguments.seed
+
+
+def planned_length(train: TrainConfig) -> tuple[float, int | None]:
+    """Return (num_epochs, max_steps or None) as the run file asks; one epoch where it does not."""
+    max_steps = int(train.arguments.get("max_steps", -1))
+    return float(train.arguments.get("num_train_epochs", 1.0)), max_steps if max_steps > 0 else None
+
+
+def training_arguments(train: TrainConfig, plan: Plan) -> TrainingArguments:
+    """Build the trainer's arguments; length, batch and accumulation come from the plan.
+
+    Raises:
+        ConfigError: the packs of a step cannot be dealt evenly to the ranks.
+    """
+    given = {name: value for name, value in train.arguments.items() if name not in ("num_train_epochs", "max_steps")}
+    fixed = {
+        "output_dir": str(train.output_dir),
+        "max_steps": plan.num_steps,
+        "per_device_train_batch_size": 1,
+        "remove_unused_columns": False,
+    }
+    settings: dict[str, Any] = DEFAULTS | {"dataloader_pin_memory": torch.cuda.is_available()} | given | fixed
+    arguments = TrainingArguments(**settings)
+    if train.packs_per_step % arguments.world_size:
+        raise ConfigError(
+            f"train.packs_per_step={train.packs_per_step} cannot be dealt to {arguments.world_size} ranks",
+            where="train.packs_per_step",
+            fix=f"set it to a multiple of {arguments.world_size}",
+        )
+    arguments.gradient_accumulation_steps = train.packs_per_step // arguments.world_size
+    return arguments

@@ -1,0 +1,154 @@
+"""A run from its settings to a trained checkpoint: build, load, fit.
+
+In: a `RunConfig`. Out: `output_dir` with checkpoints, metrics and the final model. Everything that can be refused is
+refused before the model loads: settings, rows, headers, plan.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from smolvlm.config.load import dump_run_config
+from smolvlm.config.schema import RunConfig
+from smolvlm.datasets.builder import PlannedData, plan_data
+from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.plan import deal_to_ranks
+from smolvlm.encoding.prompts import PromptSettings, read_prompt_settings
+from smolvlm.model.load import Checkpoint, load_checkpoint, load_processor
+from smolvlm.model.processor_files import save_processor
+from smolvlm.model.towers import Tower, freeze
+from smolvlm.model.vision_cache import VisionCache, open_vision_cache
+from smolvlm.train.arguments import planned_length, seed_of, training_arguments
+from smolvlm.train.checkpoint import find_checkpoint, run_identity
+from smolvlm.train.flops import compute_cost
+from smolvlm.train.smolvlm_trainer import Evaluate, SmolVLMTrainer, TrainerParts
+
+MakeEvaluate = Callable[[Checkpoint, PromptSettings, VisionCache | None], Evaluate | None]
+"""Builds the evaluation once the model is there; eval is a neighbour that this room does not know."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedRun:
+    """What `train` leaves in memory."""
+
+    checkpoint: Checkpoint
+    prompt: PromptSettings
+    planned: PlannedData
+    trainer: SmolVLMTrainer
+    vision_cache: VisionCache | None
+
+
+def learning_rates(config: RunConfig) -> dict[Tower, float]:
+    """Return the learning rate of each tower; 0 is frozen."""
+    return {
+        "vision_tower": config.train.vision_tower_lr,
+        "connector": config.train.connector_lr,
+        "language_model": config.train.language_model_lr,
+    }
+
+
+def plan_run(config: RunConfig) -> tuple[PromptSettings, PlannedData]:
+    """Read the processor, the rows and their headers, and plan every step; the model is not loaded.
+
+    Raises:
+        ConfigError, SampleError: what is wrong, where, and how to mend it.
+    """
+    prompt = read_prompt_settings(
+        load_processor(config.model.path),
+        image_splitting=config.data.image_splitting,
+        longest_edge_px=config.data.longest_edge_px,
+        where=config.model.path,
+    )
+    num_epochs, max_steps = planned_length(config.train)
+    planned = plan_data(
+        config.data,
+        prompt=prompt,
+        packs_per_step=config.train.packs_per_step,
+        seed=seed_of(config.train),
+        num_epochs=num_epochs,
+        max_steps=max_steps,
+    )
+    return prompt, planned
+
+
+def train(config: RunConfig, *, make_evaluate: MakeEvaluate | None = None) -> TrainedRun:
+    """Train as the settings say; resumes by itself where `output_dir` holds a whole checkpoint of the same run.
+
+    Raises:
+        ConfigError, SampleError: what is wrong, where, and how to mend it.
+    """
+    prompt, planned = plan_run(config)
+    arguments = training_arguments(config.train, planned.plan)
+    identity = run_identity(config.model_dump(mode="json"), planned.plan)
+    output_dir = Path(config.train.output_dir)
+    resume = find_checkpoint(config.train.resume_from_checkpoint, output_dir=output_dir, identity=identity)
+    checkpoint = load_checkpoint(config.model.path, dtype=getattr(torch, config.model.dtype))
+    rates = learning_rates(config)
+    freeze(checkpoint.model, rates)
+    cache = _vision_cache(config, checkpoint.model, uses_bf16=bool(arguments.bf16))
+    cost = compute_cost(checkpoint.model.config, rates)
+    order = deal_to_ranks(
+        planned.plan,
+        num_ranks=arguments.world_size,
+        cost_per_token=cost.per_token,
+        cost_per_tile=cost.per_tile,
+    )
+    dataset = SupervisedDataset(
+        planned.measured,
+        planned.plan,
+        encoder=prompt.encoder(loss_weighting=config.data.loss_weighting),
+        settings=prompt.tiles,
+        order=order,
+        read_features=cache.read if cache else None,
+        on_bad_sample=config.data.on_bad_sample,
+    )
+    parts = TrainerParts(
+        learning_rates=rates,
+        save_processor=lambda folder: save_processor(config.model.path, folder, tiles=prompt.tiles),
+        identity=identity,
+        vision_cache=cache,
+        evaluate=make_evaluate(checkpoint, prompt, cache) if make_evaluate else None,
+        log_sample_ids=config.train.log_sample_ids,
+        max_bad_fraction=config.data.max_bad_fraction,
+    )
+    trainer = SmolVLMTrainer(checkpoint.model, arguments, train_dataset=dataset, parts=parts)
+    if trainer.is_world_process_zero():
+        output_dir.mkdir(parents=True, exist_ok=True)
+        (output_dir / "run.yaml").write_text(dump_run_config(config))
+        print(f"{plan_summary(planned)}\n{trainer.check_optimizer()}", file=sys.stderr)
+    if resume and trainer.is_world_process_zero():
+        print(f"going on from {resume}", file=sys.stderr)
+    trainer.fit(resume)
+    trainer.save_model(str(output_dir))
+    return TrainedRun(checkpoint=checkpoint, prompt=prompt, planned=planned, trainer=trainer, vision_cache=cache)
+
+
+def plan_summary(planned: PlannedData) -> str:
+    """Return the plan in two lines."""
+    plan, lengths = planned.plan, planned.measured.lengths
+    packs = sum(1 for pack in plan.packs if pack.samples)
+    samples = sum(len(pack.samples) for pack in plan.packs)
+    rows = sum(len(members) for pack in plan.packs for members in pack.samples)
+    return (
+        f"{len(lengths):,} rows, {int(lengths.num_supervised_tokens.sum()):,} supervised of "
+        f"{int(lengths.num_tokens.sum()):,} tokens; {len(planned.skipped):,} rows skipped\n"
+        f"{plan.num_steps:,} steps, {packs:,} packs, {samples:,} samples of {rows:,} rows; fill "
+        f"{plan.token_fill:.1%} of tokens, {plan.tile_fill:.1%} of tiles"
+    )
+
+
+def _vision_cache(config: RunConfig, model: Any, *, uses_bf16: bool) -> VisionCache | None:
+    if not config.data.vision_cache or config.train.vision_tower_lr > 0:
+        return None
+    keeps_connector = config.train.connector_lr == 0
+    model.caches_connector = keeps_connector
+    return open_vision_cache(
+        config.data.vision_cache_dir or Path(config.train.output_dir) / "vision_cache",
+        model,
+        compute_dtype="bfloat16" if uses_bf16 or config.model.dtype == "bfloat16" else "float32",
+        keeps_connector=keeps_connector,
+    )

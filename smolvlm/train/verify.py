@@ -1,0 +1,159 @@
+"""The law of packing, checked on a user's own rows and model: packed = alone.
+
+In: a checkpoint and some samples. Out: how far the loss and every gradient of one pack are from those of the
+conversations run one by one through the stock classes, on what the stock processor makes of them, with correct labels.
+Float32 throughout; about 1e-6 of the loss and 1e-5 of a gradient is rounding.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForImageTextToText
+
+from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.packs import Pack
+from smolvlm.encoding.encode import Encoder, target_weight
+from smolvlm.media.images import open_rgb
+from smolvlm.model.load import load_checkpoint
+from smolvlm.model.towers import TOWERS, tower_of
+from smolvlm.records import Conversation, ImageRef
+
+LOSS_TOLERANCE = 1e-6
+GRADIENT_TOLERANCE = 1e-5
+ZERO_GRADIENT = 1e-7
+"""Of the largest gradient norm: below it a parameter's gradient is rounding alone (a key bias, which softmax cancels)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verification:
+    """How far packed is from alone."""
+
+    num_conversations: int
+    num_tokens_packed: int
+    num_tokens_alone: int
+    ids_differ: tuple[str, ...]
+    """`file:row` of conversations whose ids are not the stock processor's."""
+    loss_packed: float
+    loss_alone: float
+    gradient_error: dict[str, float]
+    """By tower: the largest |difference| / |gradient| over its parameters."""
+
+    @property
+    def loss_error(self) -> float:
+        return abs(self.loss_packed - self.loss_alone) / max(abs(self.loss_alone), 1.0)
+
+    @property
+    def holds(self) -> bool:
+        worst = max(self.gradient_error.values())
+        return not self.ids_differ and self.loss_error <= LOSS_TOLERANCE and worst <= GRADIENT_TOLERANCE
+
+
+def verify_pack(dataset: SupervisedDataset, pack: Pack, *, model_path: str, processor: Any) -> Verification:
+    """Compare one pack with its conversations alone.
+
+    Args:
+        dataset: which the pack comes from (no vision cache: pixels are needed).
+        pack: built by the dataset.
+        model_path: of the checkpoint; it is loaded twice, one after the other.
+        processor: of the checkpoint, as `load_processor` gives it.
+    """
+    normalizer = float(pack.target_weights.double().sum())
+    model = load_checkpoint(model_path).model.eval()
+    output = model(pack=pack.model_tensors(), normalizer=normalizer)
+    output.loss.backward()
+    packed = {name: value.grad for name, value in model.named_parameters()}
+    del model
+    wanted = set(pack.where)
+    rows = [row for row in dataset.measured.conversations if row.where in wanted]
+    stock = AutoModelForImageTextToText.from_pretrained(model_path, dtype=torch.float32).eval()
+    encoder = dataset.encoder
+    loss, differ, tokens = 0.0, [], 0
+    for row in rows:
+        own, ids_equal, length = _alone(stock, processor, row, dataset=dataset, encoder=encoder)
+        (own / normalizer).backward()
+        loss += float(own.detach()) / normalizer
+        tokens += length
+        if not ids_equal:
+            differ.append(row.where)
+    alone = {name: value.grad for name, value in stock.named_parameters()}
+    return Verification(
+        num_conversations=len(rows),
+        num_tokens_packed=len(pack.input_ids),
+        num_tokens_alone=tokens,
+        ids_differ=tuple(differ),
+        loss_packed=float(output.loss.detach()),
+        loss_alone=loss,
+        gradient_error=gradient_errors(packed, alone),
+    )
+
+
+def gradient_errors(ours: dict[str, Tensor | None], theirs: dict[str, Tensor | None]) -> dict[str, float]:
+    """Return by tower the largest relative error, in norm, of a parameter's gradient.
+
+    Parameters whose gradients are both below `ZERO_GRADIENT` of the largest count as equal.
+    """
+    norms = [float(gradient.norm()) for gradient in theirs.values() if gradient is not None]
+    floor = ZERO_GRADIENT * max(norms)
+    worst = dict.fromkeys(TOWERS, 0.0)
+    for name, gradient in theirs.items():
+        other = ours[name]
+        size = 0.0 if gradient is None else float(gradient.norm())
+        own_size = 0.0 if other is None else float(other.norm())
+        if max(size, own_size) <= floor:
+            continue
+        if gradient is None or other is None:
+            error = float("inf")
+        else:
+            error = float((other - gradient).norm()) / size
+        worst[tower_of(name)] = max(worst[tower_of(name)], error)
+    return dict(worst)
+
+
+def _alone(
+    stock: Any, processor: Any, row: Conversation, *, dataset: SupervisedDataset, encoder: Encoder
+) -> tuple[Tensor, bool, int]:
+    """Return (summed weighted loss, whether the ids are ours, tokens) of one conversation through the stock classes."""
+    number = dataset.measured.conversations.index(row)
+    ours = encoder.encode_turns(row.turns, grids=dataset.measured.grids[number])
+    inputs = stock_inputs(processor, row, dataset=dataset)
+    ids = inputs["input_ids"][0]
+    learned = torch.from_numpy(ours.learned)
+    ids_equal = len(ids) == len(ours.input_ids) and bool((ids == torch.from_numpy(ours.input_ids)).all())
+    logits = stock(**inputs, use_cache=False).logits[0].float()
+    positions = learned.nonzero().squeeze(1)
+    losses = torch.nn.functional.cross_entropy(
+        logits[positions - 1], torch.from_numpy(ours.input_ids).long()[positions], reduction="sum"
+    )
+    return losses * target_weight(len(positions), encoder.loss_weighting), ids_equal, len(ids)
+
+
+def stock_inputs(processor: Any, row: Conversation, *, dataset: SupervisedDataset) -> dict[str, Tensor]:
+    """Return what the stock processor makes of a row, cut as the run cuts its pictures."""
+    messages = [
+        {
+            "role": turn.role,
+            "content": [
+                {"type": "image"} if isinstance(block, ImageRef) else {"type": "text", "text": block}
+                for block in turn.blocks
+            ],
+        }
+        for turn in row.turns
+    ]
+    text = processor.apply_chat_template(messages)
+    pictures: Sequence[Any] = [open_rgb(image, where=row.where) for image in row.images]
+    settings = dataset.settings
+    inputs = processor(
+        text=text,
+        images=[list(pictures)] if pictures else None,
+        return_tensors="pt",
+        **(
+            {"do_image_splitting": settings.image_splitting, "size": {"longest_edge": settings.longest_edge_px}}
+            if pictures
+            else {}
+        ),
+    )
+    wanted = ("input_ids", "attention_mask", "pixel_values", "pixel_attention_mask")
+    return {name: inputs[name] for name in wanted if name in inputs}
