@@ -19,11 +19,8 @@ DEFAULTS: dict[str, Any] = {
 
 
 def seed_of(train: TrainConfig) -> int:
-    """Return the seed of the plan: `data_seed`, else `seed`, else transformers' default."""
-    for name in ("data_seed", "seed"):
-        if train.arguments.get(name) is not None:
-            return int(train.arguments[name])
-    return TrainingArguments.seed
+    """Return the seed of the plan: `train.seed`, else transformers' default."""
+    return int(train.arguments.get("seed", TrainingArguments.seed))
 
 
 def planned_length(train: TrainConfig) -> tuple[float, int | None]:
@@ -46,7 +43,12 @@ def training_arguments(train: TrainConfig, plan: Plan) -> TrainingArguments:
         "remove_unused_columns": False,
     }
     settings: dict[str, Any] = DEFAULTS | {"dataloader_pin_memory": torch.cuda.is_available()} | given | fixed
-    arguments = TrainingArguments(**settings)
+    try:
+        arguments = TrainingArguments(**settings)
+    except ValueError as error:
+        raise ConfigError(
+            f"transformers refuses the settings: {error}", where="train", fix="mend the setting it names"
+        ) from error
     if train.packs_per_step % arguments.world_size:
         raise ConfigError(
             f"train.packs_per_step={train.packs_per_step} cannot be dealt to {arguments.world_size} ranks",

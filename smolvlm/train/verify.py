@@ -24,7 +24,7 @@ from smolvlm.records import Conversation, ImageRef
 LOSS_TOLERANCE = 1e-6
 GRADIENT_TOLERANCE = 1e-5
 ZERO_GRADIENT = 1e-7
-"""Of the largest gradient norm: below it a parameter's gradient is rounding alone (a key bias, which softmax cancels)."""
+"""Of the largest gradient's norm: below it a gradient is rounding alone (that of a key bias, which softmax cancels)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,19 +97,17 @@ def gradient_errors(ours: dict[str, Tensor | None], theirs: dict[str, Tensor | N
     """
     norms = [float(gradient.norm()) for gradient in theirs.values() if gradient is not None]
     floor = ZERO_GRADIENT * max(norms)
-    worst = dict.fromkeys(TOWERS, 0.0)
+    worst: dict[str, float] = dict.fromkeys(TOWERS, 0.0)
     for name, gradient in theirs.items():
         other = ours[name]
         size = 0.0 if gradient is None else float(gradient.norm())
         own_size = 0.0 if other is None else float(other.norm())
         if max(size, own_size) <= floor:
             continue
-        if gradient is None or other is None:
-            error = float("inf")
-        else:
-            error = float((other - gradient).norm()) / size
+        missing = gradient is None or other is None
+        error = float("inf") if missing else float((other - gradient).norm()) / size  # pyright: ignore[reportOptionalOperand] - neither is None
         worst[tower_of(name)] = max(worst[tower_of(name)], error)
-    return dict(worst)
+    return worst
 
 
 def _alone(

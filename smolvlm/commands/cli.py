@@ -1,0 +1,100 @@
+"""The command line: arguments in, exit status out.
+
+0 done, 1 a bad row, file or setting (the message says what, where, fix), 2 wrong usage, 3 a failed self-check. Nothing
+heavy is imported before a command is chosen. Human output goes to standard error wherever `--json` writes objects to
+standard output.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from smolvlm.errors import SmolVLMError
+
+app = typer.Typer(
+    help="Fine-tune SmolVLM-family vision-language models: packed, exact and fast.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+RunFile = Annotated[Path, typer.Argument(help="The run file (YAML).")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Settings over the file's: section.key=value.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")]
+
+
+@app.command()
+def train(run_file: RunFile, overrides: Overrides = None) -> None:
+    """Train as a run file says; goes on by itself where an earlier run was stopped."""
+    from smolvlm.commands.train import run_training
+
+    run_training(run_file, overrides or [])
+
+
+@app.command("eval")
+def evaluate(
+    target: Annotated[str, typer.Argument(help="A run folder, a checkpoint folder or a hub id.")],
+    overrides: Overrides = None,
+    mixture: Annotated[Path | None, typer.Option(help="Held-out mixture; the run's eval_mixture by default.")] = None,
+    predictions: Annotated[Path | None, typer.Option(help="Write every answer to this file (JSON lines).")] = None,
+    json: Json = False,
+) -> None:
+    """Generate answers to a held-out set and score them."""
+    from smolvlm.commands.evaluate import run_evaluation
+
+    run_evaluation(target, overrides or [], mixture=mixture, predictions=predictions, as_json=json)
+
+
+@app.command()
+def inspect(
+    run_file: RunFile,
+    overrides: Overrides = None,
+    rows: Annotated[str, typer.Option(help="Samples to show: start:end (a tree counts once).")] = "0:4",
+    html: Annotated[Path | None, typer.Option(help="Write a self-contained page.")] = None,
+    pixels: Annotated[
+        Path | None, typer.Option(help="Write the samples' tiles, float32, to this safetensors file.")
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check packed = alone on these rows and this model.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Show what the model would see and learn, before anything is trained."""
+    from smolvlm.commands.inspect import run_inspection
+
+    run_inspection(run_file, overrides or [], rows=rows, html=html, pixels=pixels, verify=verify, as_json=json)
+
+
+@app.command()
+def quickstart(
+    steps: Annotated[int | None, typer.Option(help="Stop after so many optimizer steps (a short check).")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the run.")] = Path("runs/quickstart"),
+    check: Annotated[
+        bool, typer.Option("--check", help="Fail unless the loss fell and the checkpoint reloads.")
+    ] = False,
+) -> None:
+    """Train the embedded model on easy-VQA from nothing but the package index, and report."""
+    from smolvlm.commands.quickstart import run_quickstart
+
+    run_quickstart(out, steps=steps, check=check)
+
+
+@app.command()
+def report(run_dir: Annotated[Path, typer.Argument(help="A run's output folder.")]) -> None:
+    """Write a run's report.html anew from what the run left behind."""
+    from smolvlm.pages.report import write_run_report
+
+    print(write_run_report(run_dir), file=sys.stderr)
+
+
+def main() -> None:
+    """Run the command line."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app()
+    except SmolVLMError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

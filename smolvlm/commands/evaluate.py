@@ -1,0 +1,134 @@
+"""`smolvlm eval`, and the evaluation that training uses."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from smolvlm.commands.models import with_model
+from smolvlm.config.load import load_run_config
+from smolvlm.config.schema import RunConfig
+from smolvlm.datasets.builder import measure_rows, read_mixture
+from smolvlm.datasets.lengths import Budget
+from smolvlm.datasets.plan import PlanSettings
+from smolvlm.encoding.prompts import PromptSettings, read_prompt_settings
+from smolvlm.errors import ConfigError
+from smolvlm.eval.evaluate import Evaluation, Evaluator, Metric, write_predictions
+from smolvlm.eval.generate import GenerationSettings
+from smolvlm.model.load import load_checkpoint
+from smolvlm.model.vision_cache import VisionCache
+
+
+def build_evaluator(
+    config: RunConfig, prompt: PromptSettings, *, cache: VisionCache | None, rank: int = 0, num_ranks: int = 1
+) -> Evaluator:
+    """Build the evaluation of a run's `eval_mixture`.
+
+    Raises:
+        ConfigError, SampleError: the held-out set is wrong.
+    """
+    assert config.data.eval_mixture is not None
+    rows = read_mixture(config.data.eval_mixture, config.data).conversations
+    measured, _ = measure_rows(_first_of_each_source(rows, config.eval.max_rows), config.data, prompt=prompt)
+    uses_bf16 = bool(config.train.arguments.get("bf16")) or config.model.dtype == "bfloat16"
+    return Evaluator(
+        measured,
+        prompt=prompt,
+        generation=GenerationSettings(
+            max_new_tokens=config.eval.max_new_tokens,
+            batch_size=config.eval.batch_size,
+            compute_dtype=torch.bfloat16 if uses_bf16 else torch.float32,
+        ),
+        plan=PlanSettings(
+            budget=Budget(max_tokens=config.data.max_tokens_per_pack, max_tiles=config.data.max_tiles_per_pack),
+            packs_per_step=1,
+            share_media=config.data.share_media,
+            max_branches=config.data.max_branches,
+            seed=0,
+        ),
+        cache=cache,
+        rank=rank,
+        num_ranks=num_ranks,
+    )
+
+
+def _first_of_each_source(rows: Sequence[Any], max_rows: int | None) -> Sequence[Any]:
+    if max_rows is None:
+        return rows
+    counts: dict[str, int] = {}
+    kept = []
+    for row in rows:
+        counts[row.source] = counts.get(row.source, 0) + 1
+        if counts[row.source] <= max_rows:
+            kept.append(row)
+    return kept
+
+
+def run_evaluation(
+    target: str, overrides: Sequence[str], *, mixture: Path | None, predictions: Path | None, as_json: bool
+) -> Evaluation:
+    """Evaluate a run folder or a checkpoint."""
+    config = _config_for(target, overrides, mixture=mixture)
+    if config.data.eval_mixture is None:
+        raise ConfigError("nothing to evaluate on", where="data.eval_mixture", fix="give --mixture FILE")
+    checkpoint = load_checkpoint(config.model.path, dtype=getattr(torch, config.model.dtype))
+    prompt = read_prompt_settings(
+        checkpoint.processor,
+        image_splitting=config.data.image_splitting,
+        longest_edge_px=config.data.longest_edge_px,
+        where=config.model.path,
+    )
+    evaluation = build_evaluator(config, prompt, cache=None)(checkpoint.model)
+    if predictions is not None:
+        write_predictions(evaluation.predictions, predictions)
+    show_metrics(evaluation.metrics, as_json=as_json)
+    return evaluation
+
+
+def _config_for(target: str, overrides: Sequence[str], *, mixture: Path | None) -> RunConfig:
+    """Return the settings of a run folder, its own model in place of the base; or bare settings for a checkpoint."""
+    more = [f"data.eval_mixture={mixture.absolute()}"] if mixture else []
+    run_file = Path(target) / "run.yaml"
+    if run_file.is_file():
+        return load_run_config(run_file, [*overrides, *more, f"model.path={Path(target).absolute()}"])
+    if Path(target).suffix in (".yaml", ".yml") and Path(target).is_file():
+        return with_model(load_run_config(Path(target), [*overrides, *more]))
+    if (Path(target).parent / "run.yaml").is_file():
+        own = [f"model.path={Path(target).absolute()}"]
+        return load_run_config(Path(target).parent / "run.yaml", [*overrides, *more, *own])
+    if mixture is None:
+        raise ConfigError(
+            "neither a run folder nor a run file, so there is no eval_mixture",
+            where=target,
+            fix="give --mixture FILE with a checkpoint, or a run folder",
+        )
+    return load_bare_config(target, [*overrides, *more])
+
+
+def load_bare_config(model_path: str, overrides: Sequence[str]) -> RunConfig:
+    """Return settings for a checkpoint alone: the defaults, and the overrides over them."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run.yaml"
+        path.write_text("model: {}\ndata: {mixture: []}\ntrain: {output_dir: .}\n")
+        folder_or_id = Path(model_path).absolute() if Path(model_path).exists() else model_path
+        return load_run_config(path, [f"model.path={folder_or_id}", *overrides])
+
+
+def show_metrics(metrics: Sequence[Metric], *, as_json: bool) -> None:
+    """Print metrics: JSON lines on standard output, or a table on standard error."""
+    if as_json:
+        for metric in metrics:
+            row = {"name": metric.name, "value": metric.value, "num_rows": metric.num_rows, "source": metric.source}
+            print(json.dumps(row))
+        return
+    table = Table("source", "metric", "value", "rows", box=None)
+    for metric in metrics:
+        table.add_row(metric.source, metric.name, f"{metric.value:.4f}", f"{metric.num_rows:,}")
+    Console(file=sys.stderr).print(table)

@@ -1,0 +1,16 @@
+"""A run file's `model.path` as something that loads: `embedded` is assembled, everything else stands as it is."""
+
+from pathlib import Path
+
+from smolvlm.config.schema import EMBEDDED_MODEL, RunConfig
+from smolvlm.wheels import cache_dir
+
+
+def with_model(config: RunConfig) -> RunConfig:
+    """Return the settings with the embedded model assembled and put in place of its name."""
+    if config.model.path != EMBEDDED_MODEL:
+        return config
+    from smolvlm.model.parts.assemble import assemble_base_model
+
+    folder: Path = assemble_base_model(cache_dir() / "models" / "embedded")
+    return config.model_copy(update={"model": config.model.model_copy(update={"path": str(folder)})})
