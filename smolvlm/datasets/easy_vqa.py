@@ -1,10 +1,11 @@
 """The easy-VQA data set as rows that this project reads.
 
-In: the `easy-vqa` wheel of the package index (MIT): 5,000 pictures of 64 x 64 pixels with one coloured shape each, 38,575
-questions to train on and 9,673 held out on other pictures. Out: `train.jsonl`, `eval.jsonl` and `images/` in a folder, a row a
-question, questions of one picture next to each other, so that they can be trained as a tree. Nearly three quarters
-of the answers are yes or no, and every held-out question's text also occurs in training, so that answering without
-looking at the picture already scores well: hence the column `question_type`, to report each type apart.
+In: the `easy-vqa` wheel of the package index (MIT): 5,000 pictures of 64 x 64 pixels with one coloured shape each,
+38,575 questions to train on and 9,673 held out on other pictures. Out: `train.jsonl`, `eval.jsonl` and `images/` in a
+folder; a row is a question, and the questions of one picture stand next to each other, so that they can be trained as
+a tree. Nearly three quarters of the answers are yes or no, and every held-out question's text also occurs in training,
+so that answering without looking at the picture already scores well (yes/no 82.5 %, shape 35 %, colour 12 %): hence the
+column `question_type`, to report each type apart.
 """
 
 import json
@@ -34,7 +35,8 @@ _MARK = ".easy-vqa"
 def prepare_easy_vqa(out_dir: Path) -> Path:
     """Write `train.jsonl`, `eval.jsonl` and `images/` into `out_dir` and return it; at once if they are there.
 
-    Rows are `{"question", "answer", "image", "question_type"}`, `image` relative to `out_dir`, in the data set's own order.
+    Rows are `{"question", "answer", "image", "question_type"}` in the data set's own order; `image` is relative to
+    `out_dir`, `question_type` is shape, color or yes_no.
 
     Raises:
         ConfigError: the wheel could not be downloaded.

@@ -104,8 +104,10 @@ def gradient_errors(ours: dict[str, Tensor | None], theirs: dict[str, Tensor | N
         own_size = 0.0 if other is None else float(other.norm())
         if max(size, own_size) <= floor:
             continue
-        missing = gradient is None or other is None
-        error = float("inf") if missing else float((other - gradient).norm()) / size  # pyright: ignore[reportOptionalOperand] - neither is None
+        if gradient is None or other is None:
+            worst[tower_of(name)] = float("inf")
+            continue
+        error = float((other - gradient).norm()) / size
         worst[tower_of(name)] = max(worst[tower_of(name)], error)
     return worst
 

@@ -23,7 +23,7 @@ def test_every_question_is_there_with_its_picture(folder: Path) -> None:
     train, held_out = rows(folder, "train"), rows(folder, "eval")
     assert (len(train), len(held_out)) == (38_575, 9_673)
     assert train[0] == {
-        "question": "what shape does the image contain?",
+        "question": "what is the blue shape?",
         "answer": "rectangle",
         "image": "images/train-0000.png",
         "question_type": "shape",

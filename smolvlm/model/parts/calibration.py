@@ -41,7 +41,7 @@ def drawn_pictures(*, side_px: int, seed: int = 0) -> UInt8[Tensor, "picture 3 s
 
 @torch.no_grad()
 def standardise_output(tower: nn.Module, *, tile_side_px: int) -> None:
-    """Set `post_layernorm` of a stock vision tower so that drawn pictures' features have mean 0 and spread 1 a channel."""
+    """Set a stock tower's `post_layernorm` so that drawn pictures' features have mean 0, spread 1 a channel."""
     norm = tower.get_submodule("post_layernorm")
     assert isinstance(norm, nn.LayerNorm)
     norm.weight.fill_(1.0)

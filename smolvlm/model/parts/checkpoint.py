@@ -1,8 +1,8 @@
 """Writes a model and its processor as one stock checkpoint folder.
 
-In: a stock model. Out: `config.json`, `generation_config.json`, `model.safetensors` and the processor's files, in a folder
-that appears whole or not at all. The rotary base is written both in transformers 5's form and as `rope_theta`, which is
-the only one that older readers know; they would silently take 10,000.
+In: a stock model. Out: `config.json`, `generation_config.json`, `model.safetensors` and the processor's files, in a
+folder that appears whole or not at all. The rotary base is written both in transformers 5's form and as `rope_theta`,
+the only one that older readers know: they would silently take 10,000.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from transformers import GenerationConfig, Idefics3ForConditionalGeneration, SmolVLMForConditionalGeneration
 
-from smolvlm.model.parts.configs import tokens_per_tile
+from smolvlm.model.parts.configs import tile_side_px, tokens_per_tile
 from smolvlm.model.parts.processor import ModelType, write_processor
 from smolvlm.model.parts.tokenizer import END_OF_UTTERANCE_ID, PAD_TOKEN_ID
 
@@ -42,7 +42,7 @@ def write_checkpoint(
         write_processor(
             folder,
             model_type=model_type,
-            tile_side_px=model.config.vision_config.image_size,
+            tile_side_px=tile_side_px(model.config),
             longest_edge_px=longest_edge_px,
             tokens_per_tile=tokens_per_tile(model.config),
         )

@@ -1,13 +1,13 @@
 """Model configurations: the published sizes, and any other of the same family.
 
 In: the dimensions of the two towers. Out: a stock `Idefics3Config` or `SmolVLMConfig`; the two model types share every
-dimension, so one table serves both. The published sizes allow counting and timing at true dimensions without any weights.
+dimension, so one table serves both. The published sizes allow counting and timing at true dimensions, without weights.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-from transformers import Idefics3Config, SmolVLMConfig
+from transformers import Idefics3Config, Idefics3VisionConfig, SmolVLMConfig, SmolVLMVisionConfig
 
 from smolvlm.model.parts.processor import ModelType
 from smolvlm.model.parts.tokenizer import END_OF_UTTERANCE_ID, IMAGE_TOKEN_ID, PAD_TOKEN_ID, VOCABULARY_SIZE
@@ -77,9 +77,10 @@ _PUBLISHED = {
 
 
 def published_config(size: PublishedSize, *, model_type: ModelType = "smolvlm") -> Idefics3Config | SmolVLMConfig:
-    """Return the configuration with a published checkpoint's dimensions: 256,484,928, 507,482,304 or 2,246,784,880 parameters.
+    """Return the configuration with a published checkpoint's dimensions.
 
-    For 2.2B the rotary base and context are those of the first release; the dimensions are common to all releases.
+    The models have 256,484,928, 507,482,304 and 2,246,784,880 parameters, embeddings untied. For
+    2.2B the rotary base and context are those of the first release; the dimensions are common to all releases.
     """
     vision, language, scale_factor = _PUBLISHED[size]
     return build_config(vision, language, scale_factor=scale_factor, model_type=model_type)
@@ -137,5 +138,18 @@ def build_config(
 
 def tokens_per_tile(config: Idefics3Config | SmolVLMConfig) -> int:
     """Return how many language-model tokens one tile becomes."""
+    side_px, patch_px = _vision_sizes_px(config)
+    return (side_px // patch_px) ** 2 // config.scale_factor**2
+
+
+def tile_side_px(config: Idefics3Config | SmolVLMConfig) -> int:
+    """Return the side of the square tiles that the tower takes."""
+    return _vision_sizes_px(config)[0]
+
+
+def _vision_sizes_px(config: Idefics3Config | SmolVLMConfig) -> tuple[int, int]:
     vision = config.vision_config
-    return (vision.image_size // vision.patch_size) ** 2 // config.scale_factor**2
+    assert isinstance(vision, Idefics3VisionConfig | SmolVLMVisionConfig)
+    assert isinstance(vision.image_size, int)
+    assert isinstance(vision.patch_size, int)
+    return vision.image_size, vision.patch_size

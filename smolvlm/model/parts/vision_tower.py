@@ -112,7 +112,7 @@ def convert_tower(weights: OnnxWeights, *, tile_side_px: int, num_layers: int) -
 def fold_pixel_statistics(
     weight: Float[Tensor, "hidden 3 side side"], bias: Float[Tensor, " hidden"]
 ) -> tuple[Float[Tensor, "hidden 3 side side"], Float[Tensor, " hidden"]]:
-    """Return the patch embedding that gives for (x - 0.5) / 0.5 what this one gives for (x - mean) / std of ImageNet."""
+    """Return the patch embedding that does for (x - 0.5) / 0.5 what this one does for ImageNet's (x - mean) / std."""
     mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
     scale, shift = SMOLVLM_STD / std, (SMOLVLM_MEAN - mean) / std
     return weight * scale[None, :, None, None], bias + (weight.sum(dim=(2, 3)) * shift).sum(dim=1)

@@ -25,6 +25,7 @@ def test_the_file_has_the_released_files_digest() -> None:
     assert hashlib.sha256(tokenizer_json().encode()).hexdigest() == TOKENIZER_JSON_SHA256
 
 
+@pytest.mark.slow
 def test_the_file_is_the_same_when_rebuilt_from_the_vocabulary() -> None:
     tokens, merges = tokenizer_module._read_vocabulary(tokenizer_module.language_model_gguf())
     assert (len(tokens), len(merges)) == (49_152, 48_900)

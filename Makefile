@@ -1,0 +1,47 @@
+# Every task of the project. `make quickstart` and `make test` need Python 3.11 or later, make and a package index.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.made-from-$(shell cksum pyproject.toml | cut -d' ' -f1)
+
+.PHONY: help env quickstart test check bench format clean
+
+help:
+	@echo "make quickstart  train a small model on easy-VQA and report (STEPS=20 for a short check)"
+	@echo "make test        make the environment and run every test"
+	@echo "make check       ruff, pyright, import-linter, tests"
+	@echo "make bench       compare with TRL and plain transformers"
+	@echo "make clean       remove the environment and the runs"
+
+env: $(STAMP)
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet "torch>=2.9" "torchvision>=0.24"
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	rm -f $(VENV)/.made-from-*
+	touch $@
+
+quickstart: env
+	$(BIN)/smolvlm quickstart $(if $(STEPS),--steps $(STEPS) --check,) $(if $(OUT),--out $(OUT),)
+
+test: env
+	$(BIN)/python -m pytest
+
+check: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+bench: env
+	$(BIN)/python -m benchmarks.peers
+
+format: env
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) runs
