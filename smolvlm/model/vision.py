@@ -45,17 +45,19 @@ def run_tower(tower: Any, pixel_values: Float[Tensor, "tile 3 side side"]) -> Fl
 
 
 def _patches(pixel_values: Float[Tensor, "tile 3 side side"], *, patch_side: int) -> Float[Tensor, "tile patch pixel"]:
+    """Cut tiles into patches; pixels beyond the last whole patch are left out, as the stride of the convolution does."""
     tiles, channels, side, _ = pixel_values.shape
-    count = side // patch_side
-    patches = pixel_values.reshape(tiles, channels, count, patch_side, count, patch_side)
+    count = side // patch_side  # 384 px tiles of 14 px patches: 27, and 6 px at the right and the bottom that none holds
+    whole = pixel_values[:, :, : count * patch_side, : count * patch_side]
+    patches = whole.reshape(tiles, channels, count, patch_side, count, patch_side)
     return patches.permute(0, 2, 4, 1, 3, 5).reshape(tiles, count * count, -1)
 
 
 def _position_ids(embeddings: Any, pixel_values: Tensor) -> Int[Tensor, "1 patch"]:
     """Return the stock class's positions of a full tile: fractional coordinates sorted into buckets.
 
-    With a number of patches a side that is no power of two the buckets' float32 edges put some patches one bucket
-    off; the released models were trained with that, so it is repeated here.
+    For some numbers of patches a side (25 and 31, say; not the released 27 and 32) the buckets' float32 edges put some
+    patches one bucket off. The stock class does so, in training as in use, and it is repeated here.
     """
     side = pixel_values.shape[-1] // embeddings.patch_size
     buckets = embeddings.num_patches_per_side

@@ -1,0 +1,113 @@
+"""Tiny checkpoints of both model types and packs over drawn pictures, for the tests of this room."""
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from smolvlm.datasets.bad_samples import BadSamples
+from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.lengths import Budget, measure
+from smolvlm.datasets.packs import Pack
+from smolvlm.datasets.pictures import ReadFeatures
+from smolvlm.datasets.plan import Plan, PlannedPack
+from smolvlm.encoding.prompts import read_prompt_settings
+from smolvlm.model.load import Checkpoint, load_checkpoint
+from smolvlm.model.parts.processor import ModelType
+from smolvlm.model.parts.tiny import tiny_model
+from smolvlm.records import Conversation, ImageRef, Turn
+
+MODEL_TYPES: tuple[ModelType, ...] = ("smolvlm", "idefics3")
+BUDGET = Budget(max_tokens=4096, max_tiles=256)
+
+PackOf = Callable[..., Pack]
+
+
+@pytest.fixture(scope="session")
+def checkpoint_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[ModelType, Path]:
+    """Folders of tiny checkpoints by model type; not to be written to."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    return {model_type: tiny_model(root / model_type, model_type=model_type) for model_type in MODEL_TYPES}
+
+
+@pytest.fixture(params=MODEL_TYPES)
+def model_type(request: pytest.FixtureRequest) -> ModelType:
+    return request.param
+
+
+@pytest.fixture
+def folder(checkpoint_folders: dict[ModelType, Path]) -> Path:
+    """A tiny SmolVLM checkpoint's folder; not to be written to."""
+    return checkpoint_folders["smolvlm"]
+
+
+@pytest.fixture
+def checkpoint(folder: Path) -> Checkpoint:
+    """A tiny SmolVLM, freshly loaded: a test may change it."""
+    return load_checkpoint(str(folder))
+
+
+@pytest.fixture(scope="session")
+def picture() -> Callable[[int], ImageRef]:
+    """Makes a picture of noise, 70 x 40 px, from a seed: a grid of 3 x 4 tiles and a global view."""
+
+    def make(seed: int) -> ImageRef:
+        pixels = np.random.default_rng(seed).integers(0, 256, (40, 70, 3), dtype=np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG")
+        return ImageRef(data=buffer.getvalue())
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def pack_of() -> PackOf:
+    """Makes one pack of single-turn rows, each (pictures, question, answer), none of them a tree."""
+
+    def make(
+        checkpoint: Checkpoint,
+        rows: Sequence[tuple[Sequence[ImageRef], str, str]],
+        *,
+        read_features: ReadFeatures | None = None,
+    ) -> Pack:
+        prompt = read_prompt_settings(checkpoint.processor)
+        conversations = [
+            Conversation(
+                turns=(
+                    Turn(role="user", blocks=(*pictures, question)),
+                    Turn(role="assistant", blocks=(answer,)),
+                ),
+                where=f"rows.jsonl:{number}",
+                source="rows",
+            )
+            for number, (pictures, question, answer) in enumerate(rows, start=1)
+        ]
+        measured = measure(
+            conversations,
+            encoder=prompt.encoder(),
+            settings=prompt.tiles,
+            budget=BUDGET,
+            bad_samples=BadSamples(policy="error", max_fraction=0.0),
+        )
+        planned = PlannedPack(samples=tuple((row,) for row in range(len(rows))), num_tokens=0, num_tiles=0)
+        dataset = SupervisedDataset(
+            measured,
+            Plan(packs=(planned,), packs_per_step=1, epoch_ends=(1,), budget=BUDGET),
+            encoder=prompt.encoder(),
+            settings=prompt.tiles,
+            read_features=read_features,
+        )
+        return dataset[0]
+
+    return make
+
+
+@pytest.fixture
+def noise_tiles() -> torch.Tensor:
+    """Three tiles of noise, uint8, of the tiny checkpoints' side."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=generator)
