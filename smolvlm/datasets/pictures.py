@@ -56,7 +56,15 @@ class PictureLoader:
         self._add(images, counts, slots, where=where)
 
     def _add(self, images: Sequence[ImageRef], counts: Sequence[int], slots: Sequence[TileRef], *, where: str) -> None:
-        keys = [self._load(image, count, where=where) for image, count in zip(images, counts, strict=True)]
+        num_tiles, num_cached = len(self._tiles), len(self._cached)
+        try:
+            keys = [self._load(image, count, where=where) for image, count in zip(images, counts, strict=True)]
+        except SampleError:
+            del self._tiles[num_tiles:], self.tile_keys[num_tiles:], self._cached[num_cached:]
+            for key, (is_cached, row) in list(self._places.items()):
+                if row >= (num_cached if is_cached else num_tiles):
+                    del self._places[key]
+            raise
         self._slots += [keys[ref.image][ref.tile] for ref in slots]
 
     def _load(self, image: ImageRef, num_tiles: int, *, where: str) -> list[bytes]:

@@ -7,19 +7,22 @@ into packs by best fit under two budgets (tokens, tiles), in windows of the shuf
 in a pack stays random.
 """
 
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
+from jaxtyping import Int64
 
 from smolvlm.datasets.lengths import Budget, LengthTable
 
 WINDOW_SAMPLES = 2048
 """Samples sorted by size together: more fills packs better and mixes less."""
 MAX_OPEN_PACKS = 512
-MAX_CANDIDATES = 64
-"""Open packs looked at for one sample: those with the least room that still holds its tokens."""
+"""Packs that wait for more samples at a time; the fullest is closed to open another."""
+
+_NO_ROOM = np.iinfo(np.int64).max
 
 Rows = tuple[int, ...]
 """Row numbers of one sample: one conversation, or the branches of a tree."""
@@ -47,19 +50,22 @@ class Plan:
     epoch_ends: tuple[int, ...]
     """Step after which each epoch ends; the last may be cut short by `max_steps` or a fraction of an epoch."""
     budget: Budget
+    last_epoch_steps: int = 0
+    """Steps of the last epoch uncut, where it is cut short."""
 
     @property
     def num_steps(self) -> int:
         return len(self.packs) // self.packs_per_step
 
     def epoch_at(self, step: int) -> float:
-        """Return how many epochs are done after so many steps."""
-        begin = 0
-        for epoch, end in enumerate(self.epoch_ends):
-            if step <= end:
-                return epoch + (step - begin) / (end - begin)
-            begin = end
-        return float(len(self.epoch_ends))
+        """Return how many epochs are done after so many steps; an epoch cut short is never done to the end."""
+        if not self.epoch_ends:
+            return 0.0
+        last = len(self.epoch_ends) - 1
+        epoch = min(bisect_left(self.epoch_ends, step), last)
+        begin, end = self.epoch_ends[epoch - 1] if epoch else 0, self.epoch_ends[epoch]
+        uncut_steps = max(end - begin, self.last_epoch_steps if epoch == last else 0)
+        return epoch + (min(step, end) - begin) / uncut_steps
 
     @property
     def token_fill(self) -> float:
@@ -99,19 +105,26 @@ def plan_training(
     packs: list[PlannedPack] = []
     ends: list[int] = []
     per_step = settings.packs_per_step
-    epoch = 0
+    epoch = last_epoch_steps = 0
     while len(lengths) and (epoch < num_epochs if max_steps is None else len(packs) < max_steps * per_step):
         own = plan_epoch(lengths, settings, epoch=epoch)
         own += [EMPTY_PACK] * (-len(own) % per_step)
+        last_epoch_steps = len(own) // per_step
         if max_steps is None and num_epochs - epoch < 1:
-            steps = max(1, round((num_epochs - epoch) * len(own) / per_step))
+            steps = max(1, round((num_epochs - epoch) * last_epoch_steps))
             own = own[: steps * per_step]
         packs += own
         if max_steps is not None:
             del packs[max_steps * per_step :]
         ends.append(len(packs) // per_step)
         epoch += 1
-    return Plan(packs=tuple(packs), packs_per_step=per_step, epoch_ends=tuple(ends), budget=settings.budget)
+    return Plan(
+        packs=tuple(packs),
+        packs_per_step=per_step,
+        epoch_ends=tuple(ends),
+        budget=settings.budget,
+        last_epoch_steps=last_epoch_steps,
+    )
 
 
 def plan_epoch(lengths: LengthTable, settings: PlanSettings, *, epoch: int) -> list[PlannedPack]:
@@ -128,78 +141,83 @@ def plan_epoch(lengths: LengthTable, settings: PlanSettings, *, epoch: int) -> l
 
 
 def sample_size(rows: Rows, lengths: LengthTable) -> tuple[int, int]:
-    """Return (tokens, tiles) of a sample: a tree's shared beginning counts once."""
-    index = list(rows)
-    tokens = int(lengths.num_tokens[index].sum())
-    tiles = int(lengths.num_tiles[index].sum())
-    shared = len(rows) - 1
-    return tokens - shared * int(lengths.prefix_tokens[rows[0]]), tiles - shared * int(lengths.prefix_tiles[rows[0]])
+    """Return (tokens, tiles) of one sample."""
+    tokens, tiles = sample_sizes([rows], lengths)
+    return int(tokens[0]), int(tiles[0])
+
+
+def sample_sizes(
+    samples: Sequence[Rows], lengths: LengthTable
+) -> tuple[Int64[np.ndarray, " sample"], Int64[np.ndarray, " sample"]]:
+    """Return (tokens, tiles) of each sample: a tree's shared beginning counts once."""
+    if not samples:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    rows = np.fromiter(chain.from_iterable(samples), np.int64)
+    branches = np.fromiter(map(len, samples), np.int64)
+    first = np.cumsum(branches) - branches
+
+    def once(whole: Int64[np.ndarray, " row"], prefix: Int64[np.ndarray, " row"]) -> Int64[np.ndarray, " sample"]:
+        return np.add.reduceat(whole[rows], first) - (branches - 1) * prefix[rows[first]]
+
+    return once(lengths.num_tokens, lengths.prefix_tokens), once(lengths.num_tiles, lengths.prefix_tiles)
 
 
 def gather_trees(order: Sequence[int], lengths: LengthTable, *, budget: Budget, max_branches: int) -> Iterator[Rows]:
     """Group rows that begin with the same pictures into samples that fit the budget."""
+    groups = lengths.prefix_group.tolist()
+    tokens, tiles = lengths.num_tokens.tolist(), lengths.num_tiles.tolist()
+    own_tokens = (lengths.num_tokens - lengths.prefix_tokens).tolist()
+    own_tiles = (lengths.num_tiles - lengths.prefix_tiles).tolist()
     open_trees: dict[int, list[int]] = {}
     sizes: dict[int, tuple[int, int]] = {}
     for row in order:
-        group = int(lengths.prefix_group[row])
-        own = int(lengths.num_tokens[row]), int(lengths.num_tiles[row])
+        group = groups[row]
         if group < 0:
             yield (row,)
             continue
         if group in open_trees:
-            tokens = sizes[group][0] + own[0] - int(lengths.prefix_tokens[row])
-            tiles = sizes[group][1] + own[1] - int(lengths.prefix_tiles[row])
-            if tokens <= budget.max_tokens and tiles <= budget.max_tiles:
+            grown = sizes[group][0] + own_tokens[row], sizes[group][1] + own_tiles[row]
+            if grown[0] <= budget.max_tokens and grown[1] <= budget.max_tiles:
                 open_trees[group].append(row)
-                sizes[group] = tokens, tiles
+                sizes[group] = grown
                 if len(open_trees[group]) == max_branches:
                     yield tuple(open_trees.pop(group))
                 continue
             yield tuple(open_trees.pop(group))
         open_trees[group] = [row]
-        sizes[group] = own
+        sizes[group] = tokens[row], tiles[row]
     yield from map(tuple, open_trees.values())
 
 
 def fill_packs(samples: Sequence[Rows], lengths: LengthTable, *, budget: Budget) -> list[PlannedPack]:
-    """Lay samples into packs: best fit, largest first within a window."""
-    done: list[PlannedPack] = []
-    rooms: list[tuple[int, int]] = []  # (free tokens, pack number), ascending
-    contents: dict[int, list[Rows]] = {}
-    free_tiles: dict[int, int] = {}
-    opened = 0
-
-    def close(place: int) -> None:
-        free, number = rooms.pop(place)
-        tiles = budget.max_tiles - free_tiles.pop(number)
-        members = tuple(contents.pop(number))
-        done.append(PlannedPack(samples=members, num_tokens=budget.max_tokens - free, num_tiles=tiles))
-
+    """Lay samples into packs: in each window the largest first, by the larger of their shares in the two budgets; each
+    into the open pack with the least room for tokens that still holds it."""
+    tokens, tiles = sample_sizes(samples, lengths)
+    shares = np.maximum(tokens / budget.max_tokens, tiles / budget.max_tiles)
+    packs: list[list[int]] = []
+    open_packs: list[int] = []  # place -> pack number
+    free_tokens = np.full(MAX_OPEN_PACKS, -1)  # by place; one not yet used holds nothing
+    free_tiles = np.zeros(MAX_OPEN_PACKS, np.int64)
     for start in range(0, len(samples), WINDOW_SAMPLES):
-        window = [(sample_size(rows, lengths), rows) for rows in samples[start : start + WINDOW_SAMPLES]]
-        window.sort(key=lambda sized: sized[0], reverse=True)
-        for (tokens, tiles), rows in window:
-            first = bisect_left(rooms, (tokens, -1))
-            fitting = (
-                place
-                for place in range(first, min(first + MAX_CANDIDATES, len(rooms)))
-                if free_tiles[rooms[place][1]] >= tiles
-            )
-            place = next(fitting, None)
-            if place is None:
-                if len(rooms) == MAX_OPEN_PACKS:
-                    close(0)
-                free, number = budget.max_tokens, opened
-                contents[number], free_tiles[number] = [], budget.max_tiles
-                opened += 1
-            else:
-                free, number = rooms.pop(place)
-            contents[number].append(rows)
-            free_tiles[number] -= tiles
-            insort(rooms, (free - tokens, number))
-    while rooms:
-        close(0)
-    return done
+        for sample in start + np.argsort(-shares[start : start + WINDOW_SAMPLES], kind="stable"):
+            rooms = np.where((free_tokens >= tokens[sample]) & (free_tiles >= tiles[sample]), free_tokens, _NO_ROOM)
+            place = int(rooms.argmin())
+            if rooms[place] == _NO_ROOM:
+                place = len(open_packs) if len(open_packs) < MAX_OPEN_PACKS else int(free_tokens.argmin())
+                open_packs[place : place + 1] = [len(packs)]
+                packs.append([])
+                free_tokens[place], free_tiles[place] = budget.max_tokens, budget.max_tiles
+            packs[open_packs[place]].append(int(sample))
+            free_tokens[place] -= tokens[sample]
+            free_tiles[place] -= tiles[sample]
+    return [
+        PlannedPack(
+            samples=tuple(samples[sample] for sample in members),
+            num_tokens=int(tokens[members].sum()),
+            num_tiles=int(tiles[members].sum()),
+        )
+        for members in packs
+    ]
 
 
 def deal_to_ranks(plan: Plan, *, num_ranks: int, cost_per_token: float, cost_per_tile: float) -> tuple[int, ...]:

@@ -111,7 +111,7 @@ class Encoder:
         if encoded.prefix_tokens:
             digest = blake2b(encoded.input_ids[: encoded.prefix_tokens].tobytes(), digest_size=16)
             for image in encoded.images[: encoded.prefix_images]:
-                digest.update(image_identity(image))
+                digest.update(blake2b(image_identity(image), digest_size=16).digest())
             key = digest.digest()
         return Lengths(
             num_tokens=len(encoded.input_ids),

@@ -9,7 +9,11 @@ from typing import Any
 
 from smolvlm.encoding.encode import Encoder, LossWeighting
 from smolvlm.encoding.tokens import PromptTokens, TextEncoder, read_prompt_tokens
+from smolvlm.errors import ConfigError
 from smolvlm.media.geometry import TileSettings, check_tile_settings
+
+LANCZOS = 1
+"""Pillow's number of the filter, which processor files carry as `resample`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,6 +23,14 @@ class PromptSettings:
     tokens: PromptTokens
     text: TextEncoder
     tiles: TileSettings
+
+    @property
+    def missing_tags(self) -> bool:
+        """Whether pictures are cut though the vocabulary has no row and column tags (the first 2.2B checkpoint).
+
+        Its tags then fall apart into pieces of text that were never learned.
+        """
+        return self.tiles.image_splitting and any(len(ids) > 1 for ids in self.tokens.row_column.values())
 
     def encoder(self, *, loss_weighting: LossWeighting = "token") -> Encoder:
         return Encoder(tokens=self.tokens, text=self.text, loss_weighting=loss_weighting)
@@ -39,6 +51,12 @@ def read_prompt_settings(
         ConfigError: a needed token is missing, or the sizes do not fit each other.
     """
     images, tokenizer = processor.image_processor, processor.tokenizer
+    if int(images.resample) != LANCZOS:
+        raise ConfigError(
+            f"the processor resizes with resample={int(images.resample)}, the family's is LANCZOS ({LANCZOS})",
+            where=where,
+            fix="set resample to 1 in preprocessor_config.json",
+        )
     tiles = TileSettings(
         tile_side_px=int(images.max_image_size["longest_edge"]),
         longest_edge_px=int(longest_edge_px or images.size["longest_edge"]),

@@ -28,27 +28,29 @@ class Checkpoint:
 
 
 def load_processor(path: str) -> Any:
-    """Load the processor of a checkpoint; nothing else is read.
+    """Load the processor of a checkpoint; the weights are not read.
+
+    Its tokenizer is the one that tokenizer.json describes. transformers 5.23 rebuilds it from vocabulary and merges as
+    a GPT-2 tokenizer and so drops the splitting of digits (after two or more spaces, and of numerals such as a
+    superscript two), with which the models were trained.
 
     Raises:
-        ConfigError: there is no such checkpoint, or it is not of the SmolVLM family.
+        ConfigError: there is no such checkpoint, it is not of the SmolVLM family, or its processor is incomplete.
     """
     _check_family(path)
-    processor = AutoProcessor.from_pretrained(path)
-    _restore_tokenizer(processor, path)
-    return processor
-
-
-def _restore_tokenizer(processor: Any, path: str) -> None:
-    """Put back the tokenizer that tokenizer.json describes.
-
-    transformers 5.23 rebuilds it from vocabulary and merges as a GPT-2 tokenizer and so drops the splitting of digits
-    (after two or more spaces, and of numerals such as a superscript two), with which the models were trained.
-    """
-    file = cached_file(path, "tokenizer.json", _raise_exceptions_for_missing_entries=False)
-    if file is None:
+    tokenizer_file = cached_file(path, "tokenizer.json", _raise_exceptions_for_missing_entries=False)
+    if tokenizer_file is None:
         raise ConfigError("no tokenizer.json here", where=path, fix="save the checkpoint with its fast tokenizer")
-    processor.tokenizer._tokenizer = Tokenizer.from_file(file)
+    try:
+        processor = AutoProcessor.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"cannot load the processor: {str(error).splitlines()[0]}",
+            where=path,
+            fix="copy preprocessor_config.json, processor_config.json and the tokenizer's files from the base model",
+        ) from error
+    processor.tokenizer._tokenizer = Tokenizer.from_file(tokenizer_file)
+    return processor
 
 
 def load_checkpoint(path: str, *, dtype: torch.dtype = torch.float32) -> Checkpoint:
@@ -63,7 +65,14 @@ def load_checkpoint(path: str, *, dtype: torch.dtype = torch.float32) -> Checkpo
     """
     model_type = _check_family(path)
     processor = load_processor(path)
-    model = MODEL_CLASSES[model_type].from_pretrained(path, dtype=dtype)
+    try:
+        model = MODEL_CLASSES[model_type].from_pretrained(path, dtype=dtype)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot load the weights: {str(error).splitlines()[0]}",
+            where=path,
+            fix="put model.safetensors (or its shards and their index) into the folder",
+        ) from error
     prepare_model(model, processor, where=path)
     return Checkpoint(model=model, processor=processor, path=path)
 

@@ -45,9 +45,13 @@ def run_tower(tower: Any, pixel_values: Float[Tensor, "tile 3 side side"]) -> Fl
 
 
 def _patches(pixel_values: Float[Tensor, "tile 3 side side"], *, patch_side: int) -> Float[Tensor, "tile patch pixel"]:
-    """Cut tiles into patches; pixels beyond the last whole patch are left out, as the stride of the convolution does."""
+    """Cut tiles into patches, row by row.
+
+    Pixels beyond the last whole patch are left out, as by the convolution's stride: 384 px are 27 patches of 14 px and
+    6 px over.
+    """
     tiles, channels, side, _ = pixel_values.shape
-    count = side // patch_side  # 384 px tiles of 14 px patches: 27, and 6 px at the right and the bottom that none holds
+    count = side // patch_side
     whole = pixel_values[:, :, : count * patch_side, : count * patch_side]
     patches = whole.reshape(tiles, channels, count, patch_side, count, patch_side)
     return patches.permute(0, 2, 4, 1, 3, 5).reshape(tiles, count * count, -1)

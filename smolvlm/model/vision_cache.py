@@ -46,44 +46,44 @@ class FeatureLayout:
         return self.shape[0] * self.shape[1] * self.dtype.itemsize
 
 
+_ENVIRONMENTS: dict[Path, tuple[int, Any]] = {}
+"""Open files: (process that opened it, LMDB environment). LMDB wants one a file and process."""
+
+
+def _environment(path: Path) -> Any:
+    """Return this process's environment of a file, opened on first use."""
+    process, environment = _ENVIRONMENTS.get(path, (-1, None))
+    if process != os.getpid():
+        if environment is not None:
+            environment.close()  # inherited over a fork, where it must not be used; the parent's own stays open
+        path.mkdir(parents=True, exist_ok=True)
+        environment = lmdb.open(str(path), map_size=MAX_BYTES, max_readers=512, metasync=False, readahead=False)
+        _ENVIRONMENTS[path] = os.getpid(), environment
+    return environment
+
+
 class VisionCache:
     """A table from tile key to features. Safe to hand to forked or spawned workers: each opens the file itself."""
 
     def __init__(self, path: Path, layout: FeatureLayout) -> None:
-        self.path = path
+        self.path = path.resolve()
         self.layout = layout
-        self._environment: Any = None
-        self._process = -1
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "layout": self.layout, "_environment": None, "_process": -1}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-
-    def _open(self) -> Any:
-        if self._process != os.getpid():  # an environment must not be used across a fork
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._environment = lmdb.open(
-                str(self.path), map_size=MAX_BYTES, subdir=True, max_readers=512, metasync=False, readahead=False
-            )
-            self._process = os.getpid()
-        return self._environment
 
     def read(self, keys: Sequence[bytes]) -> list[Float[Tensor, "rows width"] | None]:
         """Return the features of each key, None where there are none."""
-        with self._open().begin(buffers=True) as transaction:
+        with _environment(self.path).begin(buffers=True) as transaction:
             return [self._decode(transaction.get(key)) for key in keys]
 
     def write(self, keys: Iterable[bytes], features: Float[Tensor, "tile rows width"]) -> None:
         """Keep the features of some tiles; committed together."""
         rows = features.detach().to("cpu", self.layout.dtype).contiguous().view(torch.uint8).flatten(1)
-        with self._open().begin(write=True) as transaction:
+        with _environment(self.path).begin(write=True) as transaction:
             for key, row in zip(keys, rows, strict=True):
                 transaction.put(key, row.numpy().tobytes())
 
-    def __len__(self) -> int:
-        return self._open().stat()["entries"]
+    def count(self) -> int:
+        """Return how many tiles are kept. Not the cache's length: an empty cache must not be false."""
+        return _environment(self.path).stat()["entries"]
 
     def _decode(self, value: memoryview | None) -> Tensor | None:
         if value is None or len(value) != self.layout.num_bytes:
@@ -91,10 +91,10 @@ class VisionCache:
         return torch.frombuffer(bytearray(value), dtype=self.layout.dtype).view(self.layout.shape)
 
     def close(self) -> None:
-        """Close this process's handle."""
-        if self._environment is not None and self._process == os.getpid():
-            self._environment.close()
-        self._environment, self._process = None, -1
+        """Close this process's handle, for every cache on the same file; the next use opens it again."""
+        process, environment = _ENVIRONMENTS.pop(self.path, (-1, None))
+        if process == os.getpid():
+            environment.close()
 
 
 def open_vision_cache(directory: Path, model: Any, *, compute_dtype: str, keeps_connector: bool) -> VisionCache:

@@ -120,13 +120,14 @@ def _legend(*, has_colour: bool, is_ascii: bool) -> Text:
 
 
 def _heading(sample: InspectedSample) -> Text:
-    names = [sample.where[0], f"and {len(sample.where) - 1} more"] if len(sample.where) > 1 else [sample.where[0]]
+    others = len(sample.where) - 1
     counts = [
         plural(sample.num_tokens, "token"),
         plural(sample.num_tiles, "tile"),
         f"{sample.num_learned:,} learned",
     ]
-    return Text(" ".join(names), style="bold").append("  " + ", ".join(counts), style="not bold")
+    name = sample.where[0] + (f" and {others} more" if others else "")
+    return Text(name, style="bold").append("  " + ", ".join(counts), style="not bold")
 
 
 def _texts(trunk: SamplePart | None, text) -> list[Text]:

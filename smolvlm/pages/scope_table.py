@@ -15,9 +15,12 @@ MAX_TOKENS = 600
 
 
 def scope_svg(scope_end: Int[np.ndarray, " seq"], *, trunk_length: int) -> Markup | None:
-    """Return the table as SVG, the trunk's keys in another colour than the branches'; None above `MAX_TOKENS`."""
+    """Return the table as SVG, the trunk's keys in another colour than the branches'.
+
+    None above `MAX_TOKENS`, and where every token is seen to the end: a plain triangle tells nothing.
+    """
     size = len(scope_end)
-    if size > MAX_TOKENS:
+    if size > MAX_TOKENS or (scope_end == size).all():
         return None
     table = visible(scope_end)
     is_trunk = np.arange(size) < trunk_length

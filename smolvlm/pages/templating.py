@@ -10,6 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from smolvlm.pages.token_text import percent, plural
 
+NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
+
 
 def write_page(path: Path, *, template: str, **values: object) -> Path:
     """Fill `templates/<template>` with `values`, write it to `path` and return that."""
@@ -20,7 +22,7 @@ def write_page(path: Path, *, template: str, **values: object) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = percent
+    environment.filters["percent"] = lambda share: percent(share).replace(" ", NO_BREAK_SPACE)
     environment.filters["plural"] = plural
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(environment.get_template(template).render(values) + "\n", encoding="utf-8")

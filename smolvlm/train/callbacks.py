@@ -1,8 +1,9 @@
-"""When to log, evaluate and save, and what the terminal shows while training."""
+"""When to log, evaluate and save, what every step gives the optimizer, and what the terminal shows while training."""
 
 import sys
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -40,6 +41,22 @@ class PlanFlowCallback(DefaultFlowCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
         return control
+
+
+class WholeGradientCallback(TrainerCallback):
+    """Gives each trained parameter a gradient in every step.
+
+    In a step without pictures tower and connector have none, and the optimizer would pass them over. Among several
+    ranks they always run, with a gradient of zero, so that momentum and weight decay go on; here a missing gradient
+    becomes zero, so that the number of ranks makes no difference.
+    """
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        for parameter in kwargs["model"].parameters():
+            if parameter.requires_grad and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
 
 
 class ProgressBarCallback(TrainerCallback):

@@ -74,6 +74,11 @@ def mark_whole(folder: Path, identity: RunIdentity, *, step: int) -> None:
     temporary.rename(folder / MARKER)
 
 
+def unmark(folder: Path) -> None:
+    """Take the marker away, before a checkpoint is written over an earlier one of the same step."""
+    (folder / MARKER).unlink(missing_ok=True)
+
+
 def whole_checkpoints(output_dir: Path) -> list[Path]:
     """Return the complete checkpoints of a run, oldest step first."""
     found = [path.parent for path in output_dir.glob(f"checkpoint-*/{MARKER}")]

@@ -23,6 +23,7 @@ from accelerate.utils import gather_object
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import DefaultFlowCallback, PrinterCallback, ProgressCallback
+from transformers.trainer_utils import rotate_checkpoints
 
 from smolvlm.datasets.bad_samples import BadSamples
 from smolvlm.datasets.dataset import SupervisedDataset
@@ -30,8 +31,8 @@ from smolvlm.errors import SampleError
 from smolvlm.model.towers import TOWERS, Tower
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.train.batch import PackInfo, as_batch
-from smolvlm.train.callbacks import PlanFlowCallback, ProgressBarCallback
-from smolvlm.train.checkpoint import RunIdentity, mark_whole
+from smolvlm.train.callbacks import PlanFlowCallback, ProgressBarCallback, WholeGradientCallback
+from smolvlm.train.checkpoint import RunIdentity, mark_whole, unmark
 from smolvlm.train.flops import compute_cost, peak_flops_per_s
 from smolvlm.train.optim import check_groups, groups_table, tower_groups
 from smolvlm.train.step_log import LineFile, StepCounts, Stopwatch
@@ -83,6 +84,7 @@ class SmolVLMTrainer(Trainer):
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
         self.callback_handler.callbacks.insert(0, PlanFlowCallback(train_dataset.plan))
+        self.add_callback(WholeGradientCallback())
         self.add_callback(ProgressBarCallback())
 
     # ---- what is trained on
@@ -130,10 +132,11 @@ class SmolVLMTrainer(Trainer):
         )
 
     def _note_skipped(self, info: PackInfo) -> None:
-        for row in info.skipped:
-            self._skipped.skipped.append(row)
-            self._skipped.errors.append(SampleError(row.reason, where=row.where))
-        if info.skipped:
+        known = {row.where for row in self._skipped.skipped}
+        new = [row for row in info.skipped if row.where not in known]  # a row comes again in every epoch
+        self._skipped.skipped += new
+        self._skipped.errors += [SampleError(row.reason, where=row.where) for row in new]
+        if new:
             self._skipped.settle()
 
     # ---- the optimizer
@@ -220,9 +223,20 @@ class SmolVLMTrainer(Trainer):
             self._parts.save_processor(Path(output_dir or self.args.output_dir or "."))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Save a checkpoint and mark it whole."""
+        """Save a checkpoint and mark it whole; older ones are deleted only then."""
+        run_dir = Path(self.args.output_dir or ".")
+        folder = run_dir / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            unmark(folder)
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
         super()._save_checkpoint(model, trial)
+        self.args.save_total_limit = limit
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            folder = Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}"
             mark_whole(folder, self._parts.identity, step=self.state.global_step)
+            rotate_checkpoints(
+                output_dir=str(run_dir),
+                save_total_limit=limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=True,
+            )

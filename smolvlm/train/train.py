@@ -27,6 +27,10 @@ from smolvlm.train.checkpoint import find_checkpoint, run_identity
 from smolvlm.train.flops import compute_cost
 from smolvlm.train.smolvlm_trainer import Evaluate, SmolVLMTrainer, TrainerParts
 
+MISSING_TAGS = (
+    "note: this checkpoint's vocabulary has no <row_r_col_c> tags, so the tags of cut pictures become 5 to 9 pieces of "
+    "text each, as in the released processor; data.image_splitting=false avoids them"
+)
 MakeEvaluate = Callable[[Checkpoint, PromptSettings, VisionCache | None], Evaluate | None]
 """Builds the evaluation once the model is there; eval is a neighbour that this room does not know."""
 
@@ -119,6 +123,8 @@ def train(config: RunConfig, *, make_evaluate: MakeEvaluate | None = None) -> Tr
     if trainer.is_world_process_zero():
         output_dir.mkdir(parents=True, exist_ok=True)
         (output_dir / "run.yaml").write_text(dump_run_config(config))
+        if prompt.missing_tags:
+            print(MISSING_TAGS, file=sys.stderr)
         print(f"{plan_summary(planned)}\n{trainer.check_optimizer()}", file=sys.stderr)
     if resume and trainer.is_world_process_zero():
         print(f"going on from {resume}", file=sys.stderr)

@@ -1,7 +1,9 @@
 """Tiny checkpoints of both model types and packs over drawn pictures, for the tests of this room."""
 
+import copy
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,15 @@ BUDGET = Budget(max_tokens=4096, max_tiles=256)
 PackOf = Callable[..., Pack]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny tensors: a second thread costs more than it does, tenfold where others compute beside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def checkpoint_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[ModelType, Path]:
     """Folders of tiny checkpoints by model type; not to be written to."""
@@ -45,10 +56,16 @@ def folder(checkpoint_folders: dict[ModelType, Path]) -> Path:
     return checkpoint_folders["smolvlm"]
 
 
+@pytest.fixture(scope="session")
+def loaded(checkpoint_folders: dict[ModelType, Path]) -> dict[ModelType, Checkpoint]:
+    """The tiny checkpoints in memory; not to be changed."""
+    return {model_type: load_checkpoint(str(path)) for model_type, path in checkpoint_folders.items()}
+
+
 @pytest.fixture
-def checkpoint(folder: Path) -> Checkpoint:
-    """A tiny SmolVLM, freshly loaded: a test may change it."""
-    return load_checkpoint(str(folder))
+def checkpoint(loaded: dict[ModelType, Checkpoint]) -> Checkpoint:
+    """A tiny SmolVLM as it was loaded: a test may change its model."""
+    return replace(loaded["smolvlm"], model=copy.deepcopy(loaded["smolvlm"].model))
 
 
 @pytest.fixture(scope="session")
@@ -65,16 +82,15 @@ def picture() -> Callable[[int], ImageRef]:
 
 
 @pytest.fixture(scope="session")
-def pack_of() -> PackOf:
+def pack_of(loaded: dict[ModelType, Checkpoint]) -> PackOf:
     """Makes one pack of single-turn rows, each (pictures, question, answer), none of them a tree."""
+    prompt = read_prompt_settings(loaded["smolvlm"].processor)
 
     def make(
-        checkpoint: Checkpoint,
         rows: Sequence[tuple[Sequence[ImageRef], str, str]],
         *,
         read_features: ReadFeatures | None = None,
     ) -> Pack:
-        prompt = read_prompt_settings(checkpoint.processor)
         conversations = [
             Conversation(
                 turns=(

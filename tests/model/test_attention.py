@@ -126,7 +126,7 @@ def test_masks_are_made_once_for_all_layers() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_fused_kernels_mask_equals_the_dense_rule(seed: int) -> None:
     """Forward alone: torch's `flex_attention` has no backward on CPU, and uncompiled it warns of its slow path."""
     random = np.random.default_rng(seed)
@@ -134,7 +134,9 @@ def test_the_fused_kernels_mask_equals_the_dense_rule(seed: int) -> None:
     scope_end = scope_end_of([*pack, (150, [])])
     inputs = states(len(scope_end), dtype=torch.float32)
     with torch.no_grad():
-        found = flex_scope(torch.from_numpy(scope_end)).attend(*(own.detach() for own in inputs), scale=SCALE, dropout=0.0)
+        found = flex_scope(torch.from_numpy(scope_end)).attend(
+            *(own.detach() for own in inputs), scale=SCALE, dropout=0.0
+        )
         expected = dense(*(own.double() for own in inputs), scope_end)
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
 

@@ -49,9 +49,7 @@ def noise(tiles: int, side_px: int) -> Tensor:
 
 @pytest.mark.parametrize("kinds", TOWERS, ids=["smolvlm", "idefics3"])
 @pytest.mark.parametrize(("side_px", "patch_px", "patches"), SIDES)
-def test_features_equal_the_stock_forward(
-    kinds: tuple[type, type], side_px: int, patch_px: int, patches: int
-) -> None:
+def test_features_equal_the_stock_forward(kinds: tuple[type, type], side_px: int, patch_px: int, patches: int) -> None:
     tower = stock_tower(kinds, side_px, patch_px)
     pixels = noise(2, side_px).float() / 127.5 - 1.0
     found = run_tower(tower, pixels)

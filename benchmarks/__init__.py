@@ -1,0 +1,1 @@
+"""Comparisons with other trainers; not part of the installed package. `make bench` runs `benchmarks.peers`."""

@@ -1,0 +1,103 @@
+"""What one worker process is asked to do, and the fixed numbers of the comparison.
+
+A job is one system on one scenario and one variant. Everything that must be equal between systems stands here once:
+rows of each step, learning rates, optimizer, precision, threads.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+Tower = Literal["vision_tower", "connector", "language_model"]
+System = Literal["ours", "trl", "trainer"]
+Scenario = Literal["one_question", "five_questions"]
+Variant = Literal["frozen_tower", "all_trained"]
+Precision = Literal["float32", "bf16"]
+Phase = Literal["start", "first", "between", "second"]
+"""`start` and `between` are not counted: the first warms up, the second keeps the loader's read-ahead honest."""
+
+SYSTEMS: tuple[System, ...] = ("ours", "trl", "trainer")
+SCENARIOS: tuple[Scenario, ...] = ("one_question", "five_questions")
+VARIANTS: tuple[Variant, ...] = ("frozen_tower", "all_trained")
+
+SHAPES: dict[Scenario, tuple[int, int]] = {"one_question": (8, 1), "five_questions": (4, 5)}
+"""Scenario -> pictures of a step, questions of a picture."""
+PEER_BATCH_SIZE = 4
+"""Rows of a padded batch; the rest of a step is gradient accumulation."""
+TILES_PER_TRAINED_PACK = 4
+"""Where the tower trains, a pack holds no more pictures than a peer's batch, so that none keeps more activations."""
+MAX_TOKENS_PER_PACK = 4096
+
+_RATES: dict[Variant, dict[Tower, float]] = {
+    "frozen_tower": {"vision_tower": 0.0, "connector": 1e-4, "language_model": 2e-5},
+    "all_trained": {"vision_tower": 5e-6, "connector": 1e-4, "language_model": 2e-5},
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """One optimizer step."""
+
+    phase: Phase
+    rows: tuple[int, ...]
+    """Numbers of rows in the file, in the order in which they are dealt to batches."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One worker's task."""
+
+    system: System
+    scenario: Scenario
+    variant: Variant
+    precision: Precision
+    model_dir: Path
+    rows_file: Path
+    work_dir: Path
+    steps: tuple[Step, ...]
+    num_threads: int
+
+    @property
+    def learning_rates(self) -> dict[Tower, float]:
+        return _RATES[self.variant]
+
+
+def steps_of(system: System, variant: Variant, drawn: tuple[tuple[int, ...], ...]) -> tuple[Step, ...]:
+    """Return a system's steps: warm-up, the first pass, and with a frozen tower a second pass over the same rows.
+
+    Loaders read one batch ahead, so a step's time holds the reading of the next step's first batch. The last step is
+    therefore there to be read and is never run, and our own passes are parted by one step of other rows, so
+    that each counted step reads exactly one pack of its own kind, cached or not.
+
+    Args:
+        drawn: rows of (rounds + 2) different steps.
+    """
+    start, *rounds, last = drawn
+    steps = [Step(phase="start", rows=start), *(Step(phase="first", rows=rows) for rows in rounds)]
+    if variant == "frozen_tower":
+        if system == "ours":
+            steps.append(Step(phase="between", rows=last))
+        steps += [Step(phase="second", rows=rows) for rows in rounds]
+    return (*steps, Step(phase="between", rows=last))
+
+
+def shared_arguments(job: Job) -> dict[str, Any]:
+    """Return the settings of `TrainingArguments` that all systems share."""
+    import torch  # here: the parent describes jobs and needs no libraries
+
+    has_gpu = torch.cuda.is_available()
+    return {
+        "optim": "adamw_torch_fused",
+        "lr_scheduler_type": "constant",
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "bf16": job.precision == "bf16",
+        "use_cpu": not has_gpu,
+        "dataloader_num_workers": 0,
+        "dataloader_pin_memory": has_gpu,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "seed": 0,
+    }

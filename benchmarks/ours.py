@@ -1,0 +1,95 @@
+"""Our system: the trainer as `smolvlm train` builds it, over a plan whose steps hold the benchmark's rows.
+
+The plan alone differs from a user's run: which rows a step holds is given, so that all systems learn from the same
+ones. Trees and packs within a step are the planner's own.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.job import MAX_TOKENS_PER_PACK, TILES_PER_TRAINED_PACK, Job, shared_arguments
+from smolvlm.config.load import load_run_config
+from smolvlm.config.schema import DataConfig
+from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.lengths import Budget, MeasuredSet
+from smolvlm.datasets.plan import EMPTY_PACK, Plan, PlannedPack, fill_packs, gather_trees
+from smolvlm.model.load import load_checkpoint
+from smolvlm.model.processor_files import save_processor
+from smolvlm.model.towers import freeze
+from smolvlm.model.vision_cache import open_vision_cache
+from smolvlm.train.arguments import training_arguments
+from smolvlm.train.checkpoint import run_identity
+from smolvlm.train.smolvlm_trainer import SmolVLMTrainer, TrainerParts
+from smolvlm.train.train import plan_run
+
+
+def build_ours(job: Job) -> SmolVLMTrainer:
+    """Return the trainer, ready to train."""
+    config = load_run_config(_write_run_file(job))
+    prompt, planned = plan_run(config)
+    plan = plan_steps(planned.measured, [step.rows for step in job.steps], config.data)
+    train = config.train.model_copy(update={"packs_per_step": plan.packs_per_step})
+    checkpoint = load_checkpoint(config.model.path)
+    freeze(checkpoint.model, job.learning_rates)
+    cache = None
+    if config.data.vision_cache and job.variant == "frozen_tower":
+        cache = open_vision_cache(
+            job.work_dir / "vision_cache",
+            checkpoint.model,
+            compute_dtype="bfloat16" if job.precision == "bf16" else "float32",
+            keeps_connector=False,
+        )
+    dataset = SupervisedDataset(
+        planned.measured,
+        plan,
+        encoder=prompt.encoder(loss_weighting=config.data.loss_weighting),
+        settings=prompt.tiles,
+        read_features=cache.read if cache else None,
+    )
+    parts = TrainerParts(
+        learning_rates=job.learning_rates,
+        save_processor=lambda folder: save_processor(config.model.path, folder, tiles=prompt.tiles),
+        identity=run_identity(config.model_dump(mode="json"), plan),
+        vision_cache=cache,
+    )
+    arguments = training_arguments(train, plan)
+    trainer = SmolVLMTrainer(checkpoint.model, arguments, train_dataset=dataset, parts=parts)
+    trainer.check_optimizer()
+    return trainer
+
+
+def plan_steps(measured: MeasuredSet, steps: list[tuple[int, ...]], data: DataConfig) -> Plan:
+    """Return a plan whose step s holds exactly the rows `steps[s]`, in as few packs as the planner needs."""
+    budget = Budget(max_tokens=data.max_tokens_per_pack, max_tiles=data.max_tiles_per_pack)
+    number_of = {conversation.where.rsplit(":", 1)[1]: n for n, conversation in enumerate(measured.conversations)}
+    by_step: list[list[PlannedPack]] = []
+    for rows in steps:
+        order = [number_of[str(row + 1)] for row in rows]
+        trees = list(gather_trees(order, measured.lengths, budget=budget, max_branches=data.max_branches))
+        by_step.append(fill_packs(trees, measured.lengths, budget=budget))
+    most = max(len(packs) for packs in by_step)
+    packs = [pack for own in by_step for pack in (*own, *([EMPTY_PACK] * (most - len(own))))]
+    return Plan(packs=tuple(packs), packs_per_step=most, epoch_ends=(len(steps),), budget=budget)
+
+
+def _write_run_file(job: Job) -> Path:
+    data: dict[str, Any] = {
+        "mixture": [{"json_path": str(job.rows_file), "name": job.scenario}],
+        "max_tokens_per_pack": MAX_TOKENS_PER_PACK,
+    }
+    if job.variant == "all_trained":
+        data["max_tiles_per_pack"] = TILES_PER_TRAINED_PACK
+    settings = {
+        "model": {"path": str(job.model_dir)},
+        "data": data,
+        "train": {
+            "output_dir": str(job.work_dir / "ours"),
+            "resume_from_checkpoint": False,
+            **{f"{tower}_lr": rate for tower, rate in job.learning_rates.items()},
+            **shared_arguments(job),
+        },
+    }
+    run_file = job.work_dir / "run.yaml"
+    run_file.write_text(json.dumps(settings, indent=1), encoding="utf-8")
+    return run_file

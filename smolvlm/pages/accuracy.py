@@ -1,0 +1,108 @@
+"""Answers counted by group: accuracy with its interval, and the balanced accuracy of yes/no questions.
+
+Pure functions. Where nearly all answers are the same, plain accuracy rewards saying that one; the balanced accuracy of
+a yes/no group, the mean of the share of right answers among the yes questions and among the no questions, is one half
+for anything that always says the same.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+NORMAL_QUANTILE_95 = 1.959963984540054
+YES_NO = frozenset({"yes", "no"})
+OVERALL = "overall"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prediction:
+    """One held-out row and what the model said."""
+
+    where: str
+    source: str
+    question: str
+    prediction: str
+    references: tuple[str, ...]
+    correct: float
+    """1 for right, 0 for wrong, or a share of agreement."""
+    group: str
+    images: tuple[str, ...]
+    """Paths."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Accuracy:
+    """How well the rows of one group were answered; all values are shares of 1."""
+
+    group: str
+    num_rows: int
+    value: float
+    """Mean of `correct`."""
+    low: float
+    """Lower end of the 95 % Wilson interval."""
+    high: float
+    balanced: float | None
+    """Mean of the recalls of yes and of no; None where other answers occur, or only one of the two."""
+
+
+def accuracies(rows: Sequence[Prediction]) -> tuple[Accuracy, ...]:
+    """Return the accuracy of each group, in the order of their names."""
+    groups: dict[str, list[Prediction]] = {}
+    for row in rows:
+        groups.setdefault(row.group, []).append(row)
+    return tuple(accuracy_of(groups[name], group=name) for name in sorted(groups))
+
+
+def accuracy_of(rows: Sequence[Prediction], *, group: str) -> Accuracy:
+    """Return the accuracy of all `rows` together.
+
+    Raises:
+        ValueError: there are no rows.
+    """
+    if not rows:
+        raise ValueError(f"no rows in group {group}")
+    value = sum(row.correct for row in rows) / len(rows)
+    low, high = wilson_interval(value, len(rows))
+    return Accuracy(group=group, num_rows=len(rows), value=value, low=low, high=high, balanced=balanced_accuracy(rows))
+
+
+def wilson_interval(share: float, num_rows: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share observed on `num_rows` rows (Wilson 1927), within [0, 1].
+
+    With partly right answers the observed mean stands in for the share, which makes the interval a little too wide.
+
+    Raises:
+        ValueError: no rows, or a share outside [0, 1].
+    """
+    if num_rows < 1 or not 0 <= share <= 1:
+        raise ValueError(f"a share of {share} of {num_rows} rows")
+    squared = NORMAL_QUANTILE_95**2 / num_rows
+    centre = (share + squared / 2) / (1 + squared)
+    half = sqrt(squared * share * (1 - share) + squared**2 / 4) / (1 + squared)
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
+
+
+def balanced_accuracy(rows: Iterable[Prediction]) -> float | None:
+    """Return the mean of the recalls of yes and of no; None unless those two and no others are the true answers."""
+    by_answer: dict[str, list[float]] = {}
+    for row in rows:
+        answers = {reference.strip().strip(".").lower() for reference in row.references}
+        if len(answers) != 1:
+            return None
+        by_answer.setdefault(answers.pop(), []).append(row.correct)
+    if set(by_answer) != YES_NO:
+        return None
+    recalls = [sum(correct) / len(correct) for correct in by_answer.values()]
+    return sum(recalls) / len(recalls)
+
+
+def weighted_overall(by_group: Mapping[str, float], sizes: Mapping[str, int]) -> float | None:
+    """Return a baseline's accuracy over all rows: its own `overall`, or its groups weighted by their sizes.
+
+    None where it does not say all groups.
+    """
+    if OVERALL in by_group and OVERALL not in sizes:
+        return by_group[OVERALL]
+    if not sizes or not set(sizes) <= set(by_group):
+        return None
+    return sum(by_group[group] * size for group, size in sizes.items()) / sum(sizes.values())

@@ -1,0 +1,165 @@
+"""What a run left in its output folder, read back: metrics, settings, predictions, baselines.
+
+Missing files are simply not there. A last line cut short by a killed run is passed over; any other damage is an error.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from smolvlm.errors import ConfigError, SampleError
+from smolvlm.pages.accuracy import Prediction
+
+Metrics = Mapping[str, float]
+"""One logged line: its finite numbers by key."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunFiles:
+    """An output folder, read."""
+
+    run_dir: Path
+    settings: str
+    """Text of `run.yaml`; empty where there is none."""
+    train: tuple[Metrics, ...]
+    """Training lines by step; of a step that was logged twice (a resumed run), the last."""
+    evals: tuple[Metrics, ...]
+    """The same, of evaluation lines."""
+    totals: Metrics
+    """What the trainer sums up at the end (`train_runtime` and so on); may be empty."""
+    before: tuple[Prediction, ...]
+    after: tuple[Prediction, ...]
+    baselines: Mapping[str, Mapping[str, float]]
+    """Name of a baseline to its accuracy by group."""
+
+
+def read_run_files(run_dir: Path) -> RunFiles:
+    """Read an output folder.
+
+    Raises:
+        ConfigError: it holds neither metrics nor predictions.
+        SampleError: a line is damaged or lacks a key; names file and line.
+    """
+    metrics, predictions = run_dir / "metrics.jsonl", run_dir / "predictions.jsonl"
+    if not metrics.is_file() and not predictions.is_file():
+        raise ConfigError(
+            "neither metrics.jsonl nor predictions.jsonl here",
+            where=str(run_dir),
+            fix="give the output_dir of a run that has begun",
+        )
+    train, evals, totals = _read_metrics(metrics)
+    settings = run_dir / "run.yaml"
+    return RunFiles(
+        run_dir=run_dir,
+        settings=settings.read_text(encoding="utf-8") if settings.is_file() else "",
+        train=train,
+        evals=evals,
+        totals=totals,
+        before=_read_predictions(run_dir / "predictions-before.jsonl"),
+        after=_read_predictions(predictions),
+        baselines=_read_baselines(run_dir / "baselines.json"),
+    )
+
+
+def _read_metrics(path: Path) -> tuple[tuple[Metrics, ...], tuple[Metrics, ...], Metrics]:
+    train: dict[float, dict[str, float]] = {}
+    evals: dict[float, dict[str, float]] = {}
+    totals: dict[str, float] = {}
+    for where, line in _json_lines(path):
+        step = _number(line, "step", where)
+        numbers = {key: float(value) for key, value in line.items() if _is_finite_number(value)}
+        if any(key.startswith("eval_") for key in line):
+            evals[step] = evals.get(step, {}) | numbers
+        elif "loss" in line:
+            train[step] = numbers
+        else:
+            totals |= numbers
+    return _by_step(train), _by_step(evals), totals
+
+
+def _read_predictions(path: Path) -> tuple[Prediction, ...]:
+    return tuple(
+        Prediction(
+            where=_text(line, "where", where),
+            source=_text(line, "source", where),
+            question=_text(line, "question", where),
+            prediction=_text(line, "prediction", where),
+            references=_texts(line, "references", where),
+            correct=_share(line, "correct", where),
+            group=_text(line, "group", where),
+            images=_texts(line, "images", where),
+        )
+        for where, line in _json_lines(path)
+    )
+
+
+def _read_baselines(path: Path) -> Mapping[str, Mapping[str, float]]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise SampleError(f"not JSON ({error})", where=str(path), fix="write it again, or delete it") from error
+    if not isinstance(content, dict) or not all(isinstance(groups, dict) for groups in content.values()):
+        raise _wrong(str(path), "an object of objects: baseline, group, accuracy")
+    return {
+        name: {group: _share(groups, group, f"{path}: {name}") for group in groups} for name, groups in content.items()
+    }
+
+
+def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    if not path.is_file():
+        return
+    lines = [line for line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1) if line[1].strip()]
+    for number, line in lines:
+        where = f"{path}:{number}"
+        try:
+            content = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == lines[-1][0]:
+                return  # the run was stopped while writing it
+            raise SampleError(f"not JSON ({error})", where=where, fix="delete the line") from error
+        if not isinstance(content, dict):
+            raise _wrong(where, "an object")
+        yield where, content
+
+
+def _by_step(lines: Mapping[float, Metrics]) -> tuple[Metrics, ...]:
+    return tuple(lines[step] for step in sorted(lines))
+
+
+def _is_finite_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+def _number(line: Mapping[str, Any], key: str, where: str) -> float:
+    if not _is_finite_number(line.get(key)):
+        raise _wrong(where, f"a number as `{key}`")
+    return float(line[key])
+
+
+def _share(line: Mapping[str, Any], key: str, where: str) -> float:
+    value = float(line[key]) if isinstance(line.get(key), bool) else _number(line, key, where)
+    if not 0 <= value <= 1:
+        raise _wrong(where, f"a share from 0 to 1 as `{key}`")
+    return value
+
+
+def _text(line: Mapping[str, Any], key: str, where: str) -> str:
+    if not isinstance(value := line.get(key), str):
+        raise _wrong(where, f"text as `{key}`")
+    return value
+
+
+def _texts(line: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
+    value = line.get(key)
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise _wrong(where, f"a list of texts as `{key}`")
+    return tuple(value)
+
+
+def _wrong(where: str, expected: str) -> SampleError:
+    return SampleError(f"expected {expected}", where=where, fix="write the file again")

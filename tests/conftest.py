@@ -1,0 +1,136 @@
+"""What the tests of every room share: tiny checkpoints, their processors, real pictures, random conversations."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before the first import of torch, which reads it once
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+from PIL import Image
+from PIL.ExifTags import Base as ExifTag
+
+from smolvlm.encoding.prompts import PromptSettings, read_prompt_settings
+from smolvlm.model.parts.processor import ModelType
+from smolvlm.records import ImageRef, Role, Turn
+
+MODEL_TYPES: tuple[ModelType, ...] = ("smolvlm", "idefics3")
+
+MakeTurns = Callable[..., st.SearchStrategy[tuple[Turn, ...]]]
+
+ODD_TEXTS = (
+    *("a  2", "   42", "x=3.14", " 7", "²", "½", "١٢", "1 234"),
+    *("\n", "\n\n", " ", "   ", "\t", "\r\n", " \n ", "\u00a0", "\u200b"),
+    *("User:", "Assistant:", "\nAssistant: yes", ": ", "<row", "|>"),
+    *("don't", "naïve", "é", "日本語", "👩‍👩‍👧", "İ", "ﬁ", "\0"),
+)
+"""Where tokenizers trip: numerals after spaces, white space of all kinds, the template's own words, many-byte signs."""
+CHARACTERS = st.characters(max_codepoint=0x3FFFF, exclude_categories=["Cs"], exclude_characters="\4\6\x13\x14\x16\x1d")
+"""Those that the vocabulary can write: it lacks tokens for these six, and for planes that nothing is assigned to."""
+
+
+@pytest.fixture(scope="session")
+def checkpoint_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[ModelType, Path]:
+    """Folders of tiny checkpoints by model type; not to be written to. Tiles of 32 px, longest edge 128 px."""
+    from smolvlm.model.parts.tiny import tiny_model  # here, since it imports torch, which most rooms do without
+
+    root = tmp_path_factory.mktemp("checkpoints")
+    return {model_type: tiny_model(root / model_type, model_type=model_type) for model_type in MODEL_TYPES}
+
+
+@pytest.fixture(scope="session")
+def processors(checkpoint_folders: dict[ModelType, Path]) -> dict[ModelType, Any]:
+    """Their processors; not to be changed."""
+    from smolvlm.model.load import load_processor
+
+    return {model_type: load_processor(str(folder)) for model_type, folder in checkpoint_folders.items()}
+
+
+@pytest.fixture(scope="session")
+def prompts(processors: dict[ModelType, Any]) -> dict[ModelType, PromptSettings]:
+    """What encoding needs to know of them."""
+    return {model_type: read_prompt_settings(processor) for model_type, processor in processors.items()}
+
+
+@pytest.fixture(scope="session")
+def prompt(prompts: dict[ModelType, PromptSettings]) -> PromptSettings:
+    """What encoding needs to know of the tiny SmolVLM."""
+    return prompts["smolvlm"]
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Small files of real pictures, by name: upright and turned, wide and tall, one-channel, transparent."""
+    import skimage
+
+    originals = Path(skimage.__file__).parent / "data"
+    folder = tmp_path_factory.mktemp("photos")
+
+    def save(name: str, source: str, size: tuple[int, int], **options: Any) -> Path:
+        with Image.open(originals / source) as picture:
+            picture.resize(size, Image.Resampling.LANCZOS).save(folder / name, **options)
+        return folder / name
+
+    on_its_side = Image.Exif()
+    on_its_side[ExifTag.Orientation] = 6
+    return {
+        "coffee": save("coffee.png", "coffee.png", (75, 50)),
+        "rocket": save("rocket.jpg", "rocket.jpg", (96, 20)),
+        "chelsea": save("chelsea.webp", "chelsea.png", (30, 61)),
+        "camera": save("camera.png", "camera.png", (40, 40)),
+        "horse": save("horse.png", "horse.png", (33, 27)),
+        "on_its_side": save("on_its_side.jpg", "astronaut.png", (90, 30), exif=on_its_side),
+    }
+
+
+def make_turns(
+    *, max_images: int = 3, texts: st.SearchStrategy[str] | None = None, make_image: Callable[[int], ImageRef]
+) -> st.SearchStrategy[tuple[Turn, ...]]:
+    """Draw conversations: maybe a system turn, then one to three questions with their answers.
+
+    Args:
+        max_images: pictures in all; they stand anywhere in the user's turns, and now and then in another's.
+        texts: one text block.
+        make_image: the picture of a number drawn from 0 to 999.
+    """
+    own_texts = texts if texts is not None else odd_texts()
+
+    @st.composite
+    def turns(draw: st.DrawFn) -> tuple[Turn, ...]:
+        left = draw(st.integers(0, max_images))
+        roles: list[Role] = ["system"] * draw(st.booleans()) + ["user", "assistant"] * draw(st.integers(1, 3))
+        made: list[Turn] = []
+        for role in roles:
+            blocks: list[str | ImageRef] = [draw(own_texts)]
+            num_images = draw(st.integers(0, left)) if role == "user" or draw(st.integers(0, 9)) == 0 else 0
+            left -= num_images
+            for _ in range(num_images):
+                image = make_image(draw(st.integers(0, 999)))
+                blocks.insert(draw(st.integers(0, len(blocks))), image)
+                if draw(st.booleans()):
+                    blocks.insert(draw(st.integers(0, len(blocks))), draw(own_texts))
+            if len(blocks) > 1 and draw(st.booleans()):
+                blocks = [block for block in blocks if isinstance(block, ImageRef)] or blocks
+            made.append(Turn(role=role, blocks=tuple(blocks)))
+        return tuple(made)
+
+    return turns()
+
+
+def odd_texts() -> st.SearchStrategy[str]:
+    """Draw texts that hold no special token, some of them empty."""
+    piece = (
+        st.sampled_from(ODD_TEXTS) | st.text(CHARACTERS, max_size=6) | st.sampled_from(("What is it?", "A cat.", "yes"))
+    )
+    return st.lists(piece, max_size=4).map("".join)
+
+
+@pytest.fixture(scope="session")
+def random_turns() -> MakeTurns:
+    """`make_turns`, for tests to draw from."""
+    return make_turns

@@ -1,0 +1,187 @@
+"""A bench that runs conversations packed through our model, and alone through the stock processor and class."""
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from smolvlm.datasets.bad_samples import BadSamples
+from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.lengths import Budget, measure
+from smolvlm.datasets.packs import Pack
+from smolvlm.datasets.plan import Plan, PlannedPack
+from smolvlm.encoding.encode import LossWeighting
+from smolvlm.encoding.prompts import PromptSettings, read_prompt_settings
+from smolvlm.model.load import load_checkpoint, load_processor, prepare_model
+from smolvlm.model.parts.tiny import tiny_model
+from smolvlm.records import Conversation, ImageRef
+from smolvlm.train.verify import GRADIENT_TOLERANCE, LOSS_TOLERANCE, gradient_errors
+
+BUDGET = Budget(max_tokens=100_000, max_tiles=10_000)
+
+Samples = Sequence[tuple[Conversation, ...]]
+"""Each one conversation, or several that begin with the same pictures: a tree."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """What a step gave."""
+
+    loss: float
+    gradients: dict[str, Tensor | None]
+    """By parameter; None where there is none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bench:
+    """Our model and the stock one with the same weights, with the processor of each."""
+
+    ours: Any
+    prompts: dict[bool, PromptSettings]
+    """By image splitting: what our encoding knows of the processor, read once because that takes a second."""
+    stock: Any
+    processor: Any
+    """The stock one, as `AutoProcessor` gives it."""
+    image_splitting: bool = True
+    weighting: LossWeighting = "token"
+
+    def pack(self, samples: Samples) -> Pack:
+        """Return one pack of all samples, by the way that training takes."""
+        prompt = self.prompts[self.image_splitting]
+        encoder = prompt.encoder(loss_weighting=self.weighting)
+        measured = measure(
+            [row for sample in samples for row in sample],
+            encoder=encoder,
+            settings=prompt.tiles,
+            budget=BUDGET,
+            bad_samples=BadSamples(policy="error", max_fraction=0.0),
+        )
+        ends = np.cumsum([len(sample) for sample in samples]).tolist()
+        rows = tuple(tuple(range(end - len(sample), end)) for sample, end in zip(samples, ends, strict=True))
+        planned = PlannedPack(samples=rows, num_tokens=0, num_tiles=0)
+        plan = Plan(packs=(planned,), packs_per_step=1, epoch_ends=(1,), budget=BUDGET)
+        return SupervisedDataset(measured, plan, encoder=encoder, settings=prompt.tiles)[0]
+
+    def packed(self, *packs: Samples) -> Step:
+        """Run a step of so many packs through our model."""
+        self.ours.zero_grad()
+        built = [self.pack(samples) for samples in packs]
+        normalizer = sum(float(pack.target_weights.double().sum()) for pack in built)
+        total = 0.0
+        for pack in built:
+            share = self.ours(pack=pack.model_tensors(), normalizer=normalizer).loss
+            share.backward()
+            total += share.item()
+        return Step(loss=total, gradients=_gradients(self.ours))
+
+    def alone(self, *packs: Samples) -> Step:
+        """Run a step of the same conversations one by one through the stock classes."""
+        self.stock.zero_grad()
+        encoded = [self.stock_inputs(row) for samples in packs for sample in samples for row in sample]
+        counts = [int((inputs["labels"] != -100).sum()) for inputs in encoded]
+        weights = [{"token": 1.0, "sample": 1 / n, "sqrt": n**-0.5}[self.weighting] for n in counts]
+        normalizer = sum(n * weight for n, weight in zip(counts, weights, strict=True))
+        total = 0.0
+        for inputs, weight in zip(encoded, weights, strict=True):
+            items = torch.tensor(normalizer / weight)
+            loss = self.stock(**inputs, num_items_in_batch=items, use_cache=False).loss
+            loss.backward()
+            total += loss.item()
+        return Step(loss=total, gradients=_gradients(self.stock))
+
+    def check(self, *packs: Samples, alone: Step | None = None) -> None:
+        """Hold packs against their conversations alone: the loss, and the gradient of all that trains in ours."""
+        packed = self.packed(*packs)
+        alone = alone or self.alone(*packs)
+        assert abs(packed.loss - alone.loss) <= LOSS_TOLERANCE * max(1.0, alone.loss)
+        trained = {name for name, value in self.ours.named_parameters() if value.requires_grad}
+        expected = {name: gradient for name, gradient in alone.gradients.items() if name in trained}
+        errors = gradient_errors(packed.gradients, expected)
+        assert max(errors.values()) <= GRADIENT_TOLERANCE, errors
+
+    def stock_inputs(self, row: Conversation) -> dict[str, Tensor]:
+        """Return what the stock processor makes of a conversation, with labels found by the stock template."""
+        messages = [
+            {
+                "role": turn.role,
+                "content": [
+                    {"type": "image"} if isinstance(block, ImageRef) else {"type": "text", "text": block}
+                    for block in turn.blocks
+                ],
+            }
+            for turn in row.turns
+        ]
+        pictures = [Image.open(io.BytesIO(image.data or b"")) for image in row.images]
+        inputs = self._encode(messages, pictures)
+        labels = torch.full_like(inputs["input_ids"], -100)
+        for number, message in enumerate(messages):
+            if message["role"] == "assistant":
+                begin = self._encode(messages[:number], pictures, add_generation_prompt=True)["input_ids"].shape[1]
+                end = self._encode(messages[: number + 1], pictures)["input_ids"].shape[1] - 1  # but for the newline
+                labels[0, begin:end] = inputs["input_ids"][0, begin:end]
+        wanted = ("input_ids", "attention_mask", "pixel_values", "pixel_attention_mask")
+        return {"labels": labels} | {name: inputs[name] for name in wanted if name in inputs}
+
+    def _encode(self, messages: list[dict], pictures: list[Image.Image], **prompt: Any) -> Any:
+        text = self.processor.apply_chat_template(messages, **prompt)
+        used = pictures[: sum(block["type"] == "image" for message in messages for block in message["content"])]
+        if not used:
+            return self.processor(text=text, return_tensors="pt")
+        return self.processor(text=text, images=[used], return_tensors="pt", do_image_splitting=self.image_splitting)
+
+
+def _gradients(model: Any) -> dict[str, Tensor | None]:
+    return {name: value.grad for name, value in model.named_parameters()}
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Tiny tensors: a second thread costs more than it does, tenfold where others compute beside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def make_bench(ours: Any, stock: Any, folder: Path) -> Bench:
+    """Return a bench of two models with equal weights and the processor in a folder."""
+    own = load_processor(str(folder))
+    prepare_model(ours, own, where=str(folder))
+    whole = read_prompt_settings(own, image_splitting=False)
+    split = replace(whole, tiles=replace(whole.tiles, image_splitting=True))
+    return Bench(
+        ours=ours,
+        prompts={True: split, False: whole},
+        stock=stock,
+        processor=AutoProcessor.from_pretrained(folder),
+    )
+
+
+@pytest.fixture(scope="session", name="make_bench")
+def make_bench_fixture() -> Callable[[Any, Any, Path], Bench]:
+    return make_bench
+
+
+@pytest.fixture(scope="session", params=["smolvlm", "idefics3"])
+def loaded_bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """Tiny models of one type, tiles of 32 px, a longest edge of two tiles."""
+    folder = tiny_model(tmp_path_factory.mktemp("law") / request.param, model_type=request.param, longest_edge_px=64)
+    ours = load_checkpoint(str(folder)).model
+    return make_bench(ours, AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32), folder)
+
+
+@pytest.fixture
+def bench(loaded_bench: Bench, one_thread: None) -> Bench:
+    """The tiny models as loaded: everything trains, no activation checkpointing."""
+    for model in (loaded_bench.ours, loaded_bench.stock):
+        model.eval().requires_grad_(True)
+        model.activation_checkpointing_disable()
+    return loaded_bench

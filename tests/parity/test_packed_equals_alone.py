@@ -1,0 +1,177 @@
+"""The law: a pack's loss and gradients equal those of its conversations run one by one, without any of our code.
+
+Alone means: the stock processor makes ids and pixels of the conversation, the stock class gives the loss of its labels,
+and the labels are found with the stock chat template: each assistant turn, from the end of `Assistant:` to its
+`<end_of_utterance>`. Float32 on CPU: the loss within 1e-6 of max(1, loss), each parameter's gradient within 1e-5 of its
+norm. The biases of the tower's keys have no gradient but rounding, as softmax cancels them; gradients of both sides below
+`ZERO_GRADIENT` of the largest one's norm count as equal.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+
+from smolvlm.model import loss
+from smolvlm.model.modeling_smolvlm import MODEL_CLASSES
+from smolvlm.model.parts.configs import published_config, tokens_per_tile
+from smolvlm.model.parts.processor import write_processor
+from smolvlm.model.towers import Tower, freeze, parameters_of
+from smolvlm.records import Conversation, ImageRef, Turn
+
+Sample = tuple[Conversation, ...]
+
+
+def picture(seed: int, size: tuple[int, int] = (70, 40)) -> ImageRef:
+    """Noise over a colour; 70 x 40 px become 2 x 2 tiles and the global view."""
+    random = np.random.default_rng(seed)
+    pixels = random.integers(0, 80, (size[1], size[0], 3)) + random.integers(0, 176, 3)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(buffer, "PNG")
+    return ImageRef(data=buffer.getvalue())
+
+
+def user(*blocks: str | ImageRef) -> Turn:
+    return Turn(role="user", blocks=blocks)
+
+
+def assistant(text: str) -> Turn:
+    return Turn(role="assistant", blocks=(text,))
+
+
+def talk(*turns: Turn) -> Conversation:
+    return Conversation(turns=turns, where="rows.jsonl:1", source="rows")
+
+
+def ask(pictures: Sequence[ImageRef], question: str, answer: str) -> Conversation:
+    return talk(user(*pictures, question), assistant(answer))
+
+
+def tree(num_branches: int, num_pictures: int, seed: int = 0) -> Sample:
+    """Questions about the same pictures: answers of several lengths, a further turn and picture in the last.
+
+    No answer begins with a digit: the space after `Assistant:` is then a token of its own.
+    """
+    pictures = [picture(seed + number) for number in range(num_pictures)]
+    answers = ["Blue.", "Blue and very green.", "No", "Because it rained all day long.", "Two", "Seven (or 8)."]
+    branches = [ask(pictures, f"Question {n}{'?' * n}", answers[n]) for n in range(num_branches)]
+    more = user("And then ", picture(99, (20, 20)), "?"), assistant("Then it stopped.")
+    return (*branches[:-1], talk(*branches[-1].turns, *more))
+
+
+def texts() -> list[Sample]:
+    system = Turn(role="system", blocks=("Be brief.",))
+    first = user("Name a colour, then a number."), assistant("Red, 7.")
+    second = user("Why those?"), assistant("No reason:\n\nthey came to mind.")
+    return [(talk(system, *first, *second),), (ask([], "Hi", "Hello there!"),)]
+
+
+def twice() -> list[Sample]:
+    """One picture twice in a conversation, and once more in another one, in a later turn."""
+    same = picture(3)
+    later = talk(user("Ready?"), assistant("Yes."), user("So: ", picture(3), "?"), assistant("A blur."))
+    return [(ask([same, same], "Any difference?", "None."),), (later,)]
+
+
+SAMPLES: dict[str, list[Sample]] = {
+    "one picture": [(ask([picture(0)], "What is it?", "A blur."),)],
+    "several pictures": [(ask([picture(0), picture(1, (40, 70)), picture(2, (30, 30))], "Which?", "The third."),)],
+    "same picture twice": twice(),
+}
+MIXED: list[Sample] = [*texts(), tree(3, 2), (ask([picture(9)], "What?", "Noise."),), tree(2, 1, 5), *twice()]
+
+
+@pytest.fixture(scope="session")
+def mixed_alone(loaded_bench) -> Any:
+    """What MIXED gives alone, everything trained."""
+    return loaded_bench.alone(MIXED)
+
+
+def test_text_alone(bench) -> None:
+    bench.check(texts())
+    assert all(value.grad is None for _, value in parameters_of(bench.ours, "vision_tower"))
+
+
+@pytest.mark.parametrize("image_splitting", [True, False], ids=["split", "whole"])
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_pictures(bench, kind: str, image_splitting: bool) -> None:
+    chosen = replace(bench, image_splitting=image_splitting)
+    chosen.check(SAMPLES[kind])
+    assert all(value.grad is not None for value in bench.ours.parameters())
+
+
+@pytest.mark.parametrize(("num_branches", "num_pictures"), [(2, 1), (3, 2), (4, 1), (5, 2), (6, 1)])
+def test_trees(bench, num_branches: int, num_pictures: int) -> None:
+    sample = tree(num_branches, num_pictures)
+    assert len(bench.pack([sample]).slot_tiles) == 5 * (num_pictures + 1), "the trunk's pictures stand once"
+    bench.check([sample])
+
+
+def test_everything_in_one_pack(bench, mixed_alone) -> None:
+    bench.check(MIXED, alone=mixed_alone)
+
+
+def test_the_head_in_chunks(bench, mixed_alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss, "CHUNK_TARGETS", 3)
+    bench.check(MIXED, alone=mixed_alone)
+
+
+@pytest.mark.parametrize("frozen", [("vision_tower",), ("vision_tower", "connector"), ("language_model",)])
+def test_freezing_a_tower_changes_no_gradient_of_the_others(bench, mixed_alone, frozen: tuple[Tower, ...]) -> None:
+    rates: dict[Tower, float] = {"vision_tower": 1.0, "connector": 1.0, "language_model": 1.0}
+    freeze(bench.ours, rates | dict.fromkeys(frozen, 0.0))
+    bench.check(MIXED, alone=mixed_alone)
+    for tower in rates:
+        assert all((value.grad is None) == (tower in frozen) for _, value in parameters_of(bench.ours, tower)), tower
+
+
+@pytest.mark.parametrize("has_frozen_embeddings", [False, True])
+def test_activation_checkpointing(bench, mixed_alone, has_frozen_embeddings: bool) -> None:
+    """With frozen embeddings a pack of text gives the layers an input that needs no gradient."""
+    bench.ours.get_input_embeddings().weight.requires_grad_(not has_frozen_embeddings)
+    bench.ours.activation_checkpointing_enable()
+    bench.ours.train()
+    bench.check(MIXED, alone=mixed_alone)
+    bench.check(texts())
+
+
+@pytest.mark.parametrize("weighting", ["sample", "sqrt"])
+def test_other_weights_of_the_loss(bench, weighting: str) -> None:
+    replace(bench, weighting=weighting).check([*texts(), tree(3, 1)])
+
+
+@pytest.mark.parametrize("weighting", ["token", "sample"])
+def test_several_packs_a_step(bench, weighting: str) -> None:
+    """Packs of unequal numbers of targets, one without a picture: the step's mean, not the mean of its packs."""
+    replace(bench, weighting=weighting).check(texts(), [tree(2, 1)], twice())
+
+
+@pytest.mark.parametrize(("size", "language_width"), [("256M", None), ("2.2B", 64)])
+def test_published_dimensions(make_bench, tmp_path: Path, size: Any, language_width: int | None) -> None:
+    """One layer a tower, all widths as published (but the 2.2B's language model, whose embeddings take a gigabyte)."""
+    config = published_config(size)
+    config.vision_config.num_hidden_layers = config.text_config.num_hidden_layers = 1
+    if language_width:
+        config.text_config.update({"hidden_size": language_width, "intermediate_size": 128, "head_dim": 2})
+    side_px = config.vision_config.image_size
+    config.save_pretrained(tmp_path)
+    write_processor(
+        tmp_path,
+        model_type="smolvlm",
+        tile_side_px=side_px,
+        longest_edge_px=2 * side_px,
+        tokens_per_tile=tokens_per_tile(config),
+    )
+    torch.manual_seed(0)
+    stock = transformers.SmolVLMForConditionalGeneration(config)
+    ours = MODEL_CLASSES["smolvlm"].from_pretrained(None, config=config, state_dict=stock.state_dict())
+    wide = picture(0, (80, 30))  # two tiles and the global view
+    questions = ask([wide], "What is it?", "A blur."), ask([wide], "Is it red?", "No.")
+    make_bench(ours, stock, tmp_path).check([questions, (ask([], "Hi", "Hello!"),)])

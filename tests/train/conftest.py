@@ -1,0 +1,153 @@
+"""Runs over real photographs, pairs of them and plain text, small enough to be trained many times over."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from smolvlm.config.load import load_run_config
+from smolvlm.model.parts.tiny import tiny_model
+from smolvlm.train.train import MakeEvaluate, TrainedRun, train
+
+SHOWN = ("coffee", "rocket", "chelsea", "camera", "horse")
+NUM_WORDS, NUM_PAIRS = 24, 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FinishedRun:
+    """A run that was trained, and what it wrote."""
+
+    folder: Path
+    trained: TrainedRun
+
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        return [row for row in json_rows(self.folder / "metrics.jsonl") if "loss" in row]
+
+    @property
+    def losses(self) -> list[float]:
+        return [row["loss"] for row in self.steps]
+
+
+WriteRun = Callable[..., Path]
+TrainRun = Callable[..., FinishedRun]
+
+
+def json_rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="session")
+def child_environment() -> dict[str, str]:
+    """Environment of processes started by a test: as this one's, which has one thread; the loopback device only."""
+    return os.environ | {"GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1"}
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny SmolVLM; not to be written to."""
+    return tiny_model(tmp_path_factory.mktemp("model") / "tiny", hidden_size=32)
+
+
+@pytest.fixture(scope="session")
+def rows_folder(photos: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`photos.jsonl` (three questions a photograph), `pairs.jsonl` and `words.jsonl`; not to be written to."""
+    folder = tmp_path_factory.mktemp("rows")
+    about_photos = [
+        {"image": str(photos[name]), "question": question, "answer": answer}
+        for name in SHOWN
+        for question, answer in [
+            ("What is shown?", name),
+            ("Is it a photograph?", "no" if name == "horse" else "yes"),
+            ("Describe it.", f"a small picture of {name}"),
+        ]
+    ]
+    pairs = [
+        {"messages": [_asked(photos[left], photos[right]), {"role": "assistant", "content": f"{left} and {right}"}]}
+        for left, right in zip(SHOWN[:NUM_PAIRS], SHOWN[1 : NUM_PAIRS + 1], strict=True)
+    ]
+    words = [{"question": f"What is {n} plus {n % 7}?", "answer": f"It is {n + n % 7}."} for n in range(NUM_WORDS)]
+    for name, rows in {"photos": about_photos, "pairs": pairs, "words": words}.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def _asked(*pictures: Path) -> dict[str, Any]:
+    blocks = [{"type": "image", "path": str(picture)} for picture in pictures]
+    return {"role": "user", "content": [*blocks, {"type": "text", "text": "Which two are these?"}]}
+
+
+@pytest.fixture(scope="session")
+def settings(tiny_folder: Path, rows_folder: Path) -> dict[str, Any]:
+    """A whole run's settings as `section.key` -> value: two epochs, everything logged; `output_dir` is missing."""
+    sources = [{"json_path": str(rows_folder / f"{name}.jsonl")} for name in ("photos", "pairs", "words")]
+    return {
+        "model.path": str(tiny_folder),
+        "data.mixture": sources,
+        "data.max_tokens_per_pack": 128,
+        "data.longest_edge_px": 64,
+        "train.language_model_lr": 1e-3,
+        "train.connector_lr": 5e-4,
+        "train.packs_per_step": 2,
+        "train.num_train_epochs": 2,
+        "train.use_cpu": True,
+        "train.logging_steps": 1,
+        "train.save_strategy": "no",
+        "train.log_sample_ids": True,
+        "train.disable_tqdm": True,
+    }
+
+
+@pytest.fixture(scope="session")
+def write_run(settings: dict[str, Any]) -> WriteRun:
+    """Writes `run.yaml` into a folder, `output_dir` being its `out`; changes are `section.key` -> value."""
+
+    def write(folder: Path, changes: dict[str, Any] | None = None) -> Path:
+        sections: dict[str, dict[str, Any]] = {}
+        for key, value in (settings | {"train.output_dir": str(folder / "out")} | (changes or {})).items():
+            section, _, name = key.partition(".")
+            sections.setdefault(section, {})[name] = value
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "run.yaml").write_text(yaml.safe_dump(sections))
+        return folder / "run.yaml"
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def train_run(write_run: WriteRun) -> TrainRun:
+    """Trains in this process."""
+
+    def run(
+        folder: Path, changes: dict[str, Any] | None = None, *, make_evaluate: MakeEvaluate | None = None
+    ) -> FinishedRun:
+        config = load_run_config(write_run(folder, changes))
+        return FinishedRun(folder=Path(config.train.output_dir), trained=train(config, make_evaluate=make_evaluate))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def plain_run(train_run: TrainRun, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """The run that others are compared with: all three towers trained, so without a vision cache; not to be written to.
+
+    Four packs a step, of which the last step of an epoch has empty ones.
+    """
+    changes = {"train.vision_tower_lr": 2e-4, "train.packs_per_step": 4, "train.save_strategy": "no"}
+    return train_run(tmp_path_factory.mktemp("plain"), changes)
+
+
+@pytest.fixture(scope="session")
+def frozen_run(train_run: TrainRun, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """A run with the tower frozen and its features cached, one pack a step, so that some steps have no picture.
+
+    A checkpoint every sixth step; not to be written to.
+    """
+    saved = {"train.save_strategy": "steps", "train.save_steps": 6}
+    schedule = {"train.packs_per_step": 1, "train.warmup_steps": 2, "train.lr_scheduler_type": "cosine"}
+    return train_run(tmp_path_factory.mktemp("frozen"), saved | schedule)

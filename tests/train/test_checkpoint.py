@@ -1,0 +1,128 @@
+"""Which checkpoint a run goes on from: the newest whole one of the same run, and no other."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from smolvlm.datasets.lengths import Budget, LengthTable
+from smolvlm.datasets.plan import Plan, PlanSettings, plan_training
+from smolvlm.errors import ConfigError
+from smolvlm.train.checkpoint import RunIdentity, find_checkpoint, mark_whole, run_identity, whole_checkpoints
+
+SETTINGS: dict[str, Any] = {
+    "model": {"path": "some/model"},
+    "data": {"max_tokens_per_pack": 64, "mixture": [{"json_path": "rows.jsonl"}], "vision_cache": True},
+    "train": {"output_dir": "out", "language_model_lr": 1e-4, "arguments": {"seed": 1, "save_steps": 5}},
+    "eval": {"batch_size": 8},
+}
+
+
+def planned(num_rows: int = 12, *, seed: int = 1) -> Plan:
+    lengths = np.full(num_rows, 10)
+    table = LengthTable(
+        num_tokens=lengths,
+        num_tiles=lengths * 0,
+        num_supervised_tokens=lengths,
+        prefix_tokens=lengths * 0,
+        prefix_tiles=lengths * 0,
+        prefix_group=lengths * 0 - 1,
+    )
+    budget = Budget(max_tokens=20, max_tiles=1)
+    settings = PlanSettings(budget=budget, packs_per_step=2, share_media=True, max_branches=4, seed=seed)
+    return plan_training(table, settings)
+
+
+def identity(changes: dict[str, Any] | None = None, *, plan: Plan | None = None) -> RunIdentity:
+    settings = json.loads(json.dumps(SETTINGS))
+    for key, value in (changes or {}).items():
+        *sections, name = key.split(".")
+        section = settings
+        for own in sections:
+            section = section[own]
+        section[name] = value
+    return run_identity(settings, plan or planned())
+
+
+def checkpoint(output_dir: Path, step: int, run: RunIdentity | None = None) -> Path:
+    """Make a checkpoint folder, marked as whole for a run."""
+    folder = output_dir / f"checkpoint-{step}"
+    folder.mkdir(parents=True)
+    if run is not None:
+        mark_whole(folder, run, step=step)
+    return folder
+
+
+def test_the_newest_whole_checkpoint_is_found_and_one_cut_off_is_passed_over(tmp_path: Path) -> None:
+    folders = [checkpoint(tmp_path, step, identity()) for step in (5, 10, 100)]
+    cut_off = checkpoint(tmp_path, 200)
+    (cut_off / ".smolvlm.json").write_text("{")
+    assert whole_checkpoints(tmp_path) == folders
+    assert find_checkpoint("auto", output_dir=tmp_path, identity=identity()) == folders[-1]
+
+
+def test_without_a_whole_checkpoint_or_on_false_the_run_starts_fresh(tmp_path: Path) -> None:
+    assert find_checkpoint("auto", output_dir=tmp_path / "none", identity=identity()) is None
+    checkpoint(tmp_path, 5)
+    assert find_checkpoint("auto", output_dir=tmp_path, identity=identity()) is None
+    checkpoint(tmp_path, 10, identity())
+    assert find_checkpoint(False, output_dir=tmp_path, identity=identity()) is None
+
+
+def test_a_checkpoint_can_be_named(tmp_path: Path) -> None:
+    first = checkpoint(tmp_path / "other", 5, identity())
+    checkpoint(tmp_path / "other", 10, identity())
+    assert find_checkpoint(first, output_dir=tmp_path, identity=identity()) == first
+
+
+def test_naming_one_that_is_not_whole_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such folder"):
+        find_checkpoint(tmp_path / "missing", output_dir=tmp_path, identity=identity())
+    with pytest.raises(ConfigError, match="not a whole checkpoint of this program"):
+        find_checkpoint(checkpoint(tmp_path, 5), output_dir=tmp_path, identity=identity())
+
+
+def test_every_setting_that_differs_is_named_with_both_values(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, 5, identity())
+    changes = {"train.language_model_lr": 2e-4, "data.max_tokens_per_pack": 128, "train.arguments.weight_decay": 0.1}
+    with pytest.raises(ConfigError) as caught:
+        find_checkpoint("auto", output_dir=tmp_path, identity=identity(changes))
+    assert caught.value.where == str(folder)
+    assert caught.value.what.splitlines() == [
+        "the checkpoint belongs to another run:",
+        "- data.max_tokens_per_pack: 64 there, 128 here",
+        "- train.arguments.weight_decay: (not set) there, 0.1 here",
+        "- train.language_model_lr: 0.0001 there, 0.0002 here",
+    ]
+
+
+def test_settings_that_do_not_shape_the_training_may_differ(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, 5, identity())
+    changes = {
+        "train.output_dir": "elsewhere",
+        "train.arguments.save_steps": 7,
+        "train.arguments.logging_steps": 1,
+        "train.arguments.dataloader_num_workers": 2,
+        "data.vision_cache": False,
+        "data.eval_mixture": "eval.yaml",
+        "eval.batch_size": 1,
+    }
+    assert find_checkpoint("auto", output_dir=tmp_path, identity=identity(changes)) == folder
+
+
+@pytest.mark.parametrize("plan", [planned(13), planned(seed=2)], ids=["another row", "another order"])
+def test_other_rows_are_refused(tmp_path: Path, plan: Plan) -> None:
+    checkpoint(tmp_path, 5, identity())
+    with pytest.raises(ConfigError, match="the rows: files or the order of their rows changed since"):
+        find_checkpoint("auto", output_dir=tmp_path, identity=identity(plan=plan))
+
+
+def test_the_marker_says_what_the_checkpoint_is(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, 5, identity())
+    content = json.loads((folder / "smolvlm.json").read_text())
+    assert content["step"] == 5
+    assert content["settings"]["model.path"] == "some/model"
+    assert "train.output_dir" not in content["settings"]
+    assert [path.name for path in folder.iterdir()] == ["smolvlm.json"]
