@@ -20,14 +20,31 @@ SYSTEMS: tuple[System, ...] = ("ours", "trl", "trainer")
 SCENARIOS: tuple[Scenario, ...] = ("one_question", "five_questions")
 VARIANTS: tuple[Variant, ...] = ("frozen_tower", "all_trained")
 
-SHAPES: dict[Scenario, tuple[int, int]] = {"one_question": (8, 1), "five_questions": (4, 5)}
-"""Scenario -> pictures of a step, questions of a picture."""
-PEER_BATCH_SIZE = 4
-"""Rows of a padded batch; the rest of a step is gradient accumulation."""
-TILES_PER_TRAINED_PACK = 4
-"""Where the tower trains, a pack holds no more pictures than a peer's batch, so that none keeps more activations."""
 MAX_TOKENS_PER_PACK = 4096
 
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepShape:
+    """How many rows an optimizer step holds, and how the peers cut it."""
+
+    pictures: int
+    questions_per_picture: int
+    batch_size: int
+    """Rows of a peer's padded batch; the rest of the step is gradient accumulation."""
+
+    @property
+    def num_rows(self) -> int:
+        return self.pictures * self.questions_per_picture
+
+
+SHAPES: dict[Scenario, StepShape] = {
+    "one_question": StepShape(pictures=8, questions_per_picture=1, batch_size=4),
+    "five_questions": StepShape(pictures=4, questions_per_picture=5, batch_size=4),
+}
+TINY_SHAPES: dict[Scenario, StepShape] = {
+    "one_question": StepShape(pictures=4, questions_per_picture=1, batch_size=2),
+    "five_questions": StepShape(pictures=2, questions_per_picture=5, batch_size=2),
+}
 _RATES: dict[Variant, dict[Tower, float]] = {
     "frozen_tower": {"vision_tower": 0.0, "connector": 1e-4, "language_model": 2e-5},
     "all_trained": {"vision_tower": 5e-6, "connector": 1e-4, "language_model": 2e-5},
@@ -54,6 +71,8 @@ class Job:
     model_dir: Path
     rows_file: Path
     work_dir: Path
+    batch_size: int
+    """Rows of a padded batch. Where the tower trains, also the pictures of a pack: none keeps more activations."""
     steps: tuple[Step, ...]
     num_threads: int
 

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.job import MAX_TOKENS_PER_PACK, TILES_PER_TRAINED_PACK, Job, shared_arguments
+from benchmarks.job import MAX_TOKENS_PER_PACK, Job, shared_arguments
 from smolvlm.config.load import load_run_config
 from smolvlm.config.schema import DataConfig
 from smolvlm.datasets.dataset import SupervisedDataset
@@ -79,7 +79,7 @@ def _write_run_file(job: Job) -> Path:
         "max_tokens_per_pack": MAX_TOKENS_PER_PACK,
     }
     if job.variant == "all_trained":
-        data["max_tiles_per_pack"] = TILES_PER_TRAINED_PACK
+        data["max_tiles_per_pack"] = job.batch_size
     settings = {
         "model": {"path": str(job.model_dir)},
         "data": data,

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.job import SCENARIOS, SHAPES, SYSTEMS, VARIANTS, Job, Scenario, Variant, steps_of
+from benchmarks.job import SCENARIOS, SHAPES, SYSTEMS, TINY_SHAPES, VARIANTS, Job, Scenario, Variant, steps_of
 from benchmarks.processes import write_model_apart
 from benchmarks.results import LOSS_TOLERANCE, NAMES, as_json, loss_difference, result_lines, result_table
 from benchmarks.rows import draw_steps, write_rows
@@ -34,7 +34,12 @@ EXIT_LOSSES_DIFFER = 3
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison and return the exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     console = Console(width=None if sys.stdout.isatty() else 200)
     results: list[SystemResult] = []
@@ -70,20 +75,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _jobs(folder: Path, scenario: Scenario, variant: Variant, options: argparse.Namespace) -> list[Job]:
-    pictures_per_step, questions_per_picture = SHAPES[scenario]
+    shape = (TINY_SHAPES if options.tiny else SHAPES)[scenario]
     num_steps = options.rounds + 2
     rows_file = write_rows(
         folder / scenario,
-        num_pictures=num_steps * pictures_per_step,
-        questions_per_picture=questions_per_picture,
+        num_pictures=num_steps * shape.pictures,
+        questions_per_picture=shape.questions_per_picture,
         seed=SEED,
     )
-    drawn = draw_steps(
-        num_steps=num_steps,
-        pictures_per_step=pictures_per_step,
-        questions_per_picture=questions_per_picture,
-        seed=SEED,
-    )
+    drawn = draw_steps(num_steps=num_steps, rows_per_step=shape.num_rows, seed=SEED)
     return [
         Job(
             system=system,
@@ -93,6 +93,7 @@ def _jobs(folder: Path, scenario: Scenario, variant: Variant, options: argparse.
             model_dir=folder / "model",
             rows_file=rows_file,
             work_dir=folder / f"{scenario}-{variant}",
+            batch_size=shape.batch_size,
             steps=steps_of(system, variant, drawn),
             num_threads=options.threads,
         )

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import Trainer, TrainingArguments
 
-from benchmarks.job import PEER_BATCH_SIZE, Job, shared_arguments
+from benchmarks.job import Job, shared_arguments
 from benchmarks.peer_model import answer_text, load_peer_model, peer_optimizer, prompt_text
 from benchmarks.rows import Row, read_rows
 
@@ -51,8 +51,8 @@ def build_plain_trainer(job: Job) -> Trainer:
     arguments = TrainingArguments(
         output_dir=str(job.work_dir / "trainer"),
         max_steps=len(job.steps),
-        per_device_train_batch_size=PEER_BATCH_SIZE,
-        gradient_accumulation_steps=len(job.steps[0].rows) // PEER_BATCH_SIZE,
+        per_device_train_batch_size=job.batch_size,
+        gradient_accumulation_steps=len(job.steps[0].rows) // job.batch_size,
         train_sampling_strategy="sequential",
         remove_unused_columns=False,
         **shared_arguments(job),

@@ -37,6 +37,8 @@ class Line:
     samples_per_s_max: float
     ours_is_faster: float
     """Median over the rounds of this system's seconds divided by ours, on the same rows; 1 for ours."""
+    ours_needs_less_cpu: float
+    """The same of processor seconds."""
     padding_share: float
     """Padded tokens of all tokens, over all batches of the job."""
     peak_rss_bytes: int
@@ -55,7 +57,7 @@ def _line(result: SystemResult, ours: SystemResult, phase: Phase) -> Line:
     own = [step for step in result.steps if step.phase == phase]
     reference = [step for step in ours.steps if step.phase == phase]
     rates = [step.num_rows / step.seconds for step in own]
-    factors = [step.seconds / our_step.seconds for step, our_step in zip(own, reference, strict=True)]
+    pairs = list(zip(own, reference, strict=True))
     return Line(
         system=result.job.system,
         scenario=result.job.scenario,
@@ -64,7 +66,8 @@ def _line(result: SystemResult, ours: SystemResult, phase: Phase) -> Line:
         samples_per_s=statistics.median(rates),
         samples_per_s_min=min(rates),
         samples_per_s_max=max(rates),
-        ours_is_faster=statistics.median(factors),
+        ours_is_faster=statistics.median(step.seconds / our_step.seconds for step, our_step in pairs),
+        ours_needs_less_cpu=statistics.median(step.cpu_s / our_step.cpu_s for step, our_step in pairs),
         padding_share=result.padding_share,
         peak_rss_bytes=result.peak_rss_bytes,
         first_loss=result.first_loss,
@@ -82,7 +85,7 @@ def result_table(lines: Sequence[Line], *, title: str) -> Table:
     table = Table(title=title, title_justify="left")
     for heading in ("system", "scenario", "variant", "samples/s", "min-max"):
         table.add_column(heading)
-    for heading in ("ours is faster", "padding", "peak RSS, GB", "first loss"):
+    for heading in ("ours is faster", "in CPU time", "padding", "peak RSS, GB", "first loss"):
         table.add_column(heading, justify="right")
     for line in lines:
         table.add_row(
@@ -92,6 +95,7 @@ def result_table(lines: Sequence[Line], *, title: str) -> Table:
             f"{line.samples_per_s:.3g}",
             f"{line.samples_per_s_min:.3g}-{line.samples_per_s_max:.3g}",
             f"{line.ours_is_faster:.2f}x",
+            f"{line.ours_needs_less_cpu:.2f}x",
             f"{line.padding_share:.1%}",
             f"{line.peak_rss_bytes / 1e9:.1f}",
             f"{line.first_loss:.6f}",

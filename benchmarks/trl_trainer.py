@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset, Image
 from trl import SFTConfig, SFTTrainer
 
-from benchmarks.job import PEER_BATCH_SIZE, Job, shared_arguments
+from benchmarks.job import Job, shared_arguments
 from benchmarks.peer_model import answer_text, load_peer_model, peer_optimizer, prompt_text
 from benchmarks.rows import Row, read_rows
 
@@ -34,8 +34,8 @@ def build_trl_trainer(job: Job) -> SFTTrainer:
     arguments = SFTConfig(
         output_dir=str(job.work_dir / "trl"),
         max_steps=len(job.steps),
-        per_device_train_batch_size=PEER_BATCH_SIZE,
-        gradient_accumulation_steps=len(job.steps[0].rows) // PEER_BATCH_SIZE,
+        per_device_train_batch_size=job.batch_size,
+        gradient_accumulation_steps=len(job.steps[0].rows) // job.batch_size,
         train_sampling_strategy="sequential",
         gradient_checkpointing=False,
         max_length=None,

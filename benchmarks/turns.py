@@ -4,6 +4,7 @@ In: the three jobs of a scenario and a variant. Out: each system's measured step
 time; the order is A B C, C B A, A B C, ..., so that a machine that grows slower hits all alike.
 """
 
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -26,6 +27,8 @@ class MeasuredStep:
     phase: Phase
     num_rows: int
     seconds: float
+    cpu_s: float
+    """Processor seconds of the worker, all threads: steadier than the clock on a machine that others use too."""
     loss: float
 
 
@@ -73,9 +76,9 @@ class _Worker:
         own = self.job.steps[len(self.done)]
         started = time.perf_counter()
         self.connection.send(GO)
-        loss = self.receive()["loss"]
+        answer = self.receive()
         seconds = time.perf_counter() - started
-        self.done.append(MeasuredStep(phase=own.phase, num_rows=len(own.rows), seconds=seconds, loss=loss))
+        self.done.append(MeasuredStep(phase=own.phase, num_rows=len(own.rows), seconds=seconds, **answer))
 
 
 def measure_jobs(jobs: Sequence[Job], *, compares_rows: bool) -> list[SystemResult]:
@@ -101,6 +104,7 @@ def measure_jobs(jobs: Sequence[Job], *, compares_rows: bool) -> list[SystemResu
                 if _phase(worker) == "between" and _is_next(worker):
                     worker.step()
             turn += 1
+            _show_turn(turn, workers)
         return [_finish(worker, conversational.get(worker.job.system)) for worker in workers]
 
 
@@ -117,6 +121,13 @@ def _start(job: Job, stack: ExitStack, *, compares_rows: bool) -> _Worker:
     stack.callback(process.terminate)
     stack.callback(own.close)
     return _Worker(job=job, process=process, connection=own)
+
+
+def _show_turn(turn: int, workers: Sequence[_Worker]) -> None:
+    last = {worker.job.system: [step for step in worker.done if step.phase != "between"][-1] for worker in workers}
+    seconds = ", ".join(f"{system} {step.seconds:.2f} s" for system, step in last.items())
+    job = workers[0].job
+    print(f"{job.scenario}, {job.variant}, turn {turn}: {seconds}", file=sys.stderr, flush=True)
 
 
 def _is_next(worker: _Worker) -> bool:

@@ -2,12 +2,13 @@
 
 The trainers run their own loops. A callback holds them after each step's log line until the parent says "go", so a
 turn is everything a user waits for: reading rows and pictures, forward, backward, optimizer, log. Messages to the
-parent: {"ready": ...}, then {"loss": float} a step, and after "stop" a summary.
+parent: {"ready": ...}, then {"loss": ..., "cpu_s": ...} a step, and after "stop" a summary.
 """
 
 import os
 import resource
 import sys
+import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainerControl
 from transformers.trainer_callback import PrinterCallback
 
-from benchmarks.job import PEER_BATCH_SIZE, Job, System
+from benchmarks.job import Job, System
 from benchmarks.processes import STOP
 from benchmarks.rows import read_rows
 
@@ -27,6 +28,7 @@ class Turnstile(TrainerCallback):
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._cpu_before_s = 0.0
 
     def on_train_begin(self, _args: Any, _state: Any, control: TrainerControl, **_kwargs: Any) -> None:
         self._connection.send({"ready": True})
@@ -36,12 +38,14 @@ class Turnstile(TrainerCallback):
         self, _args: Any, _state: Any, control: TrainerControl, logs: dict[str, Any] | None = None, **_kwargs: Any
     ) -> None:
         if logs and "loss" in logs:
-            self._connection.send({"loss": float(logs["loss"])})
+            cpu_s = time.process_time() - self._cpu_before_s
+            self._connection.send({"loss": float(logs["loss"]), "cpu_s": cpu_s})
             self._wait(control)
 
     def _wait(self, control: TrainerControl) -> None:
         if self._connection.recv() == STOP:
             control.should_training_stop = True
+        self._cpu_before_s = time.process_time()
 
 
 class PaddingCount:
@@ -78,7 +82,7 @@ def run_worker(job: Job, connection: Connection, *, compares_rows: bool) -> None
         from benchmarks.trl_trainer import conversational_losses
 
         rows = read_rows(job.rows_file)
-        first = [rows[number] for number in job.steps[0].rows[:PEER_BATCH_SIZE]]
+        first = [rows[number] for number in job.steps[0].rows[: job.batch_size]]
         connection.send({"rows": conversational_losses(trainer, first)})
     trainer.data_collator = count
     trainer.remove_callback(PrinterCallback)

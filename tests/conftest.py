@@ -103,7 +103,10 @@ def make_turns(
     @st.composite
     def turns(draw: st.DrawFn) -> tuple[Turn, ...]:
         left = draw(st.integers(0, max_images))
-        roles: list[Role] = ["system"] * draw(st.booleans()) + ["user", "assistant"] * draw(st.integers(1, 3))
+        has_system, num_questions = draw(st.booleans()), draw(st.integers(1, 3))
+        roles: list[Role] = ["system"] if has_system else []
+        for _ in range(num_questions):
+            roles += "user", "assistant"
         made: list[Turn] = []
         for role in roles:
             blocks: list[str | ImageRef] = [draw(own_texts)]

@@ -85,7 +85,7 @@ def quickstart(
 @app.command()
 def report(run_dir: Annotated[Path, typer.Argument(help="A run's output folder.")]) -> None:
     """Write a run's report.html anew from what the run left behind."""
-    from smolvlm.pages.report import write_run_report
+    from smolvlm.pages.run_report import write_run_report
 
     print(write_run_report(run_dir), file=sys.stderr)
 

@@ -14,7 +14,7 @@ from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.eval.evaluate import Evaluation, Evaluator, write_predictions
 from smolvlm.model.load import Checkpoint
 from smolvlm.model.vision_cache import VisionCache
-from smolvlm.pages.report import write_run_report
+from smolvlm.pages.run_report import write_run_report
 from smolvlm.train.smolvlm_trainer import Evaluate
 from smolvlm.train.train import TrainedRun, train
 

@@ -77,9 +77,10 @@ def learning_rate_chart(train: Sequence[Metrics]) -> Chart | None:
     parts = [(name, name.removeprefix(RATE_PREFIX)) for name in names]
 
     def draw(axes: "Axes", is_narrow: bool) -> None:
-        for name, part in parts:
+        for number, (name, part) in enumerate(parts):
             points = [(line["step"], line[name]) for line in shown if name in line]
-            axes.plot(*zip(*points, strict=True), color=COLOURS[RATE_COLOURS.get(part, "base1")], linewidth=2)
+            width = 2 + 3 * (len(parts) - 1 - number)  # equal rates show as one line with a border, not as one part
+            axes.plot(*zip(*points, strict=True), color=COLOURS[RATE_COLOURS.get(part, "base1")], linewidth=width)
         _style_steps(axes, is_narrow, y_label="learning rate")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
 
@@ -175,7 +176,7 @@ def _style_steps(axes: "Axes", is_narrow: bool, *, y_label: str, is_log: bool = 
     axes.set_xlabel("optimizer step")
     axes.set_ylabel(y_label)
     axes.grid(axis="y")
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=4 if is_narrow else 8, integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=4 if is_narrow else 8, steps=[1, 2, 5, 10], integer=True))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.margins(x=0.01)
     if is_log:

@@ -28,8 +28,6 @@ class RunFiles:
     """Training lines by step; of a step that was logged twice (a resumed run), the last."""
     evals: tuple[Metrics, ...]
     """The same, of evaluation lines."""
-    totals: Metrics
-    """What the trainer sums up at the end (`train_runtime` and so on); may be empty."""
     before: tuple[Prediction, ...]
     after: tuple[Prediction, ...]
     baselines: Mapping[str, Mapping[str, float]]
@@ -50,24 +48,22 @@ def read_run_files(run_dir: Path) -> RunFiles:
             where=str(run_dir),
             fix="give the output_dir of a run that has begun",
         )
-    train, evals, totals = _read_metrics(metrics)
+    train, evals = _read_metrics(metrics)
     settings = run_dir / "run.yaml"
     return RunFiles(
         run_dir=run_dir,
         settings=settings.read_text(encoding="utf-8") if settings.is_file() else "",
         train=train,
         evals=evals,
-        totals=totals,
         before=_read_predictions(run_dir / "predictions-before.jsonl"),
         after=_read_predictions(predictions),
         baselines=_read_baselines(run_dir / "baselines.json"),
     )
 
 
-def _read_metrics(path: Path) -> tuple[tuple[Metrics, ...], tuple[Metrics, ...], Metrics]:
+def _read_metrics(path: Path) -> tuple[tuple[Metrics, ...], tuple[Metrics, ...]]:
     train: dict[float, dict[str, float]] = {}
     evals: dict[float, dict[str, float]] = {}
-    totals: dict[str, float] = {}
     for where, line in _json_lines(path):
         step = _number(line, "step", where)
         numbers = {key: float(value) for key, value in line.items() if _is_finite_number(value)}
@@ -75,9 +71,7 @@ def _read_metrics(path: Path) -> tuple[tuple[Metrics, ...], tuple[Metrics, ...],
             evals[step] = evals.get(step, {}) | numbers
         elif "loss" in line:
             train[step] = numbers
-        else:
-            totals |= numbers
-    return _by_step(train), _by_step(evals), totals
+    return _by_step(train), _by_step(evals)
 
 
 def _read_predictions(path: Path) -> tuple[Prediction, ...]:

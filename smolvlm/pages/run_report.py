@@ -101,7 +101,7 @@ def accuracy_rows(run: RunFiles) -> tuple[AccuracyRow, ...]:
 
 def training_seconds(train: Sequence[Metrics]) -> float:
     """Return the time between the log lines: each says its samples and its samples a second."""
-    return sum(line["num_samples"] / line["samples_per_s"] for line in train if line.get("samples_per_s"))
+    return sum(line.get("num_samples", 0) / line["samples_per_s"] for line in train if line.get("samples_per_s"))
 
 
 def duration(seconds: float) -> str:
@@ -143,20 +143,21 @@ def _headlines(run: RunFiles, rows: Sequence[AccuracyRow]) -> list[Headline]:
         start = f"{100 * before.value:.1f} → " if before else ""
         interval = f"95 % interval {100 * after.low:.1f} to {100 * after.high:.1f}"
         found.append(Headline(name="Accuracy", value=f"{start}{percent(after.value)}", detail=interval))
-    if not run.train:
-        return found
-    first, last = run.train[0]["loss"], run.train[-1]["loss"]
-    value = f"{last:.3f}" if len(run.train) == 1 else f"{first:.2f} → {last:.3f}"
-    found.append(
-        Headline(
-            name="Loss", value=value, detail="first and last logged step" if len(run.train) > 1 else "one logged step"
-        )
-    )
-    total = {key: sum(line.get(key, 0) for line in run.train) for key in ("num_samples", "num_tokens", "num_tiles")}
-    learned = sum(line.get("num_supervised_tokens", 0) for line in run.train)
-    steps = plural(int(run.train[-1]["step"]), "step")
-    if seconds := training_seconds(run.train):
-        found.append(Headline(name="Time in steps", value=duration(seconds), detail=steps))
+    if run.train:
+        found += _training_headlines(run.train[0], run.train[-1], run.train)
+    return found
+
+
+def _training_headlines(first: Metrics, last: Metrics, train: Sequence[Metrics]) -> list[Headline]:
+    if len(train) == 1:
+        found = [Headline(name="Loss", value=f"{last['loss']:.3f}", detail="one logged step")]
+    else:
+        value = f"{first['loss']:.2f} → {last['loss']:.3f}"
+        found = [Headline(name="Loss", value=value, detail="first and last log line")]
+    total = {key: sum(line.get(key, 0) for line in train) for key in ("num_samples", "num_tokens", "num_tiles")}
+    learned = sum(line.get("num_supervised_tokens", 0) for line in train)
+    if seconds := training_seconds(train):
+        found.append(Headline(name="Time in steps", value=duration(seconds), detail=plural(int(last["step"]), "step")))
         speed = f"{total['num_samples'] / seconds:,.1f} / s"
         found.append(Headline(name="Samples", value=speed, detail=f"{total['num_samples']:,.0f} in all"))
     if total["num_tokens"]:
@@ -167,9 +168,9 @@ def _headlines(run: RunFiles, rows: Sequence[AccuracyRow]) -> list[Headline]:
 
 def short_count(count: float) -> str:
     """Return `873`, `12.4 k`, `1.25 M` or `3.1 G`."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if count >= size:
-            scaled = count / min(size, 1e3 if letter == "k" else size)
+    for least, unit, letter in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if count >= least:
+            scaled = count / unit
             return f"{scaled:.3g} {letter}" if scaled < 999.5 else f"{scaled:,.0f} {letter}"
     return f"{count:,.0f}"
 

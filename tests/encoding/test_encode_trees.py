@@ -31,8 +31,8 @@ def conversation(number: int, shared: Sequence[Turn | str | ImageRef], rest: Seq
 @st.composite
 def trees(draw: st.DrawFn, random_turns: MakeTurns) -> tuple[list[Conversation], list[list[Grid]]]:
     """Two to four rows that begin with the same pictures and may show more of them in later turns."""
-    before = draw(st.sampled_from([[], [("system", "Be brief.")], [("assistant", "Hello.")]]))
-    shared: list[Turn | str | ImageRef] = [Turn(role=role, blocks=(text,)) for role, text in before]
+    openings = Turn(role="system", blocks=("Be brief.",)), Turn(role="assistant", blocks=("Hello.",))
+    shared: list[Turn | str | ImageRef] = [*draw(st.sampled_from([(), openings[:1], openings[1:]]))]
     shared += draw(st.sampled_from([[], ["Look: "]]))
     shared += [picture(number) for number in draw(st.lists(st.integers(0, 3), min_size=1, max_size=2))]
     one_text = st.sampled_from(("What?", "  2", "\n", " of it"))

@@ -1,8 +1,8 @@
-"""Tiny checkpoints of both model types and packs over drawn pictures, for the tests of this room."""
+"""Tiny models in memory, and packs of drawn pictures, for the tests of this room."""
 
 import copy
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,35 +17,17 @@ from smolvlm.datasets.lengths import Budget, measure
 from smolvlm.datasets.packs import Pack
 from smolvlm.datasets.pictures import ReadFeatures
 from smolvlm.datasets.plan import Plan, PlannedPack
-from smolvlm.encoding.prompts import read_prompt_settings
+from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.model.load import Checkpoint, load_checkpoint
 from smolvlm.model.parts.processor import ModelType
-from smolvlm.model.parts.tiny import tiny_model
 from smolvlm.records import Conversation, ImageRef, Turn
 
-MODEL_TYPES: tuple[ModelType, ...] = ("smolvlm", "idefics3")
 BUDGET = Budget(max_tokens=4096, max_tiles=256)
 
 PackOf = Callable[..., Pack]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny tensors: a second thread costs more than it does, tenfold where others compute beside."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session")
-def checkpoint_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[ModelType, Path]:
-    """Folders of tiny checkpoints by model type; not to be written to."""
-    root = tmp_path_factory.mktemp("checkpoints")
-    return {model_type: tiny_model(root / model_type, model_type=model_type) for model_type in MODEL_TYPES}
-
-
-@pytest.fixture(params=MODEL_TYPES)
+@pytest.fixture(params=["smolvlm", "idefics3"])
 def model_type(request: pytest.FixtureRequest) -> ModelType:
     return request.param
 
@@ -82,9 +64,8 @@ def picture() -> Callable[[int], ImageRef]:
 
 
 @pytest.fixture(scope="session")
-def pack_of(loaded: dict[ModelType, Checkpoint]) -> PackOf:
+def pack_of(prompt: PromptSettings) -> PackOf:
     """Makes one pack of single-turn rows, each (pictures, question, answer), none of them a tree."""
-    prompt = read_prompt_settings(loaded["smolvlm"].processor)
 
     def make(
         rows: Sequence[tuple[Sequence[ImageRef], str, str]],

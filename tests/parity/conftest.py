@@ -1,7 +1,7 @@
 """A bench that runs conversations packed through our model, and alone through the stock processor and class."""
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -142,15 +142,6 @@ def _gradients(model: Any) -> dict[str, Tensor | None]:
     return {name: value.grad for name, value in model.named_parameters()}
 
 
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """Tiny tensors: a second thread costs more than it does, tenfold where others compute beside."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def make_bench(ours: Any, stock: Any, folder: Path) -> Bench:
     """Return a bench of two models with equal weights and the processor in a folder."""
     own = load_processor(str(folder))
@@ -179,7 +170,7 @@ def loaded_bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 
 
 @pytest.fixture
-def bench(loaded_bench: Bench, one_thread: None) -> Bench:
+def bench(loaded_bench: Bench) -> Bench:
     """The tiny models as loaded: everything trains, no activation checkpointing."""
     for model in (loaded_bench.ours, loaded_bench.stock):
         model.eval().requires_grad_(True)

@@ -1,8 +1,9 @@
 """Runs over real photographs, pairs of them and plain text, small enough to be trained many times over."""
 
+import functools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+import smolvlm.model.load
+import smolvlm.train.train
 from smolvlm.config.load import load_run_config
 from smolvlm.model.parts.tiny import tiny_model
 from smolvlm.train.train import MakeEvaluate, TrainedRun, train
@@ -40,6 +43,16 @@ TrainRun = Callable[..., FinishedRun]
 
 def json_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def processors_loaded_once() -> Iterator[None]:
+    """Every run loads the same processor twice, which takes as long as its steps: here each folder's is loaded once."""
+    load_once = functools.cache(smolvlm.model.load.load_processor)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(smolvlm.model.load, "load_processor", load_once)
+        patch.setattr(smolvlm.train.train, "load_processor", load_once)
+        yield
 
 
 @pytest.fixture(scope="session")

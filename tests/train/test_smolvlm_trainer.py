@@ -51,9 +51,7 @@ def test_many_small_packs_learn_what_one_large_pack_learns(
     assert largest_difference(many.folder, one.folder) < 1e-5
 
 
-def test_activation_checkpointing_gives_the_same_losses(
-    train_run: TrainRun, plain_run: Any, tmp_path: Path
-) -> None:
+def test_activation_checkpointing_gives_the_same_losses(train_run: TrainRun, plain_run: Any, tmp_path: Path) -> None:
     changes = {"train.vision_tower_lr": 2e-4, "train.packs_per_step": 4, "train.activation_checkpointing": True}
     run = train_run(tmp_path, changes)
     assert run.trained.checkpoint.model.is_activation_checkpointing

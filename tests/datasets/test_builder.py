@@ -1,0 +1,74 @@
+"""From a run's `data` section to measured rows and a plan."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smolvlm.config.schema import DataConfig
+from smolvlm.datasets.builder import PlannedData, plan_data
+from smolvlm.encoding.prompts import PromptSettings
+from smolvlm.errors import ConfigError, SampleError
+from smolvlm.records import SkippedRow
+
+
+@pytest.fixture
+def folder(tmp_path: Path, photos: dict[str, Path]) -> Path:
+    """Six good rows, four of them about one picture; and beside them a row without answer and one without picture."""
+    good = [{"question": f"{number}?", "answer": "yes", "image": str(photos["coffee"])} for number in range(4)]
+    good += [{"question": "Hi", "answer": "Ho"}, {"question": "Ho", "answer": "Hi"}]
+    bad = [{"question": "q", "answer": ""}, {"question": "q", "answer": "a", "image": "no.png"}]
+    (tmp_path / "good.json").write_text(json.dumps(good))
+    (tmp_path / "mixed.json").write_text(json.dumps([*good, *bad]))
+    return tmp_path
+
+
+def planned(folder: Path, prompt: PromptSettings, *names: str, **settings: Any) -> PlannedData:
+    data = DataConfig(mixture=[{"json_path": name} for name in names], base_dir=folder, **settings)
+    return plan_data(data, prompt=prompt, packs_per_step=2, seed=0)
+
+
+def test_rows_are_measured_and_planned(folder: Path, prompt: PromptSettings) -> None:
+    data = planned(folder, prompt, "good.json")
+    assert len(data.measured.conversations) == len(data.measured.lengths) == 6
+    assert sorted(len(rows) for pack in data.plan.packs for rows in pack.samples) == [1, 1, 4]
+    assert (data.plan.num_steps, data.skipped) == (1, ())
+    assert (data.plan.budget.max_tokens, data.plan.budget.max_tiles) == (4096, 64)
+    assert [(count.name, count.num_rows) for count in data.counts] == [("good", 6)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sizes"),
+    [({"share_media": False}, [1] * 6), ({"max_branches": 1}, [1] * 6), ({"max_branches": 3}, [1, 1, 1, 3])],
+)
+def test_sharing_is_as_set(folder: Path, prompt: PromptSettings, settings: dict[str, Any], sizes: list[int]) -> None:
+    data = planned(folder, prompt, "good.json", **settings)
+    assert sorted(len(rows) for pack in data.plan.packs for rows in pack.samples) == sizes
+
+
+def test_bad_rows_of_both_stages_are_skipped_and_named(folder: Path, prompt: PromptSettings) -> None:
+    data = planned(folder, prompt, "mixed.json", on_bad_sample="skip", max_bad_fraction=0.5)
+    assert len(data.measured.conversations) == 6
+    assert [row.where for row in data.skipped] == ["mixed.json:7", "mixed.json:8"]
+    assert isinstance(data.skipped[1], SkippedRow)
+    assert "does not exist" in data.skipped[1].reason
+
+
+def test_a_bad_row_is_an_error_unless_skipped(folder: Path, prompt: PromptSettings) -> None:
+    with pytest.raises(SampleError, match=r"mixed\.json:7: "):
+        planned(folder, prompt, "mixed.json")
+    with pytest.raises(SampleError, match=r"max_bad_fraction"):
+        planned(folder, prompt, "mixed.json", on_bad_sample="skip", max_bad_fraction=0.01)
+
+
+def test_budgets_are_the_runs(folder: Path, prompt: PromptSettings) -> None:
+    with pytest.raises(
+        SampleError, match=r"4 of 6 rows cannot be used(.|\n)*13 tiles, a pack holds data\.max_tiles_per"
+    ):
+        planned(folder, prompt, "good.json", max_tiles_per_pack=5)
+
+
+def test_nothing_is_left_to_train_on(folder: Path, prompt: PromptSettings) -> None:
+    with pytest.raises(ConfigError, match=r"data\.mixture: the mixture holds no row(.|\n)*fix: add a source with rows"):
+        planned(folder, prompt, "good.json", on_bad_sample="skip", max_bad_fraction=1.0, max_tokens_per_pack=5)

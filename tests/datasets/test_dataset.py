@@ -1,0 +1,186 @@
+"""Packs as tensors: examples laid end to end, whoever builds them, and rows that turn out bad."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.lengths import Budget
+from smolvlm.datasets.packs import Pack
+from smolvlm.datasets.plan import EMPTY_PACK
+from smolvlm.encoding.prompts import PromptSettings
+from smolvlm.errors import SampleError
+from smolvlm.media.images import open_rgb
+from smolvlm.media.tiles import make_tiles
+from smolvlm.records import Conversation, ImageRef, SkippedRow
+
+DatasetOf = Callable[..., SupervisedDataset]
+Asks = Callable[..., Conversation]
+
+
+@pytest.fixture
+def rows(asks: Asks, photos: dict[str, Path]) -> list[Conversation]:
+    """Several questions about every picture, and some about none, from two sources."""
+    pictures = [*photos.values()] * 3
+    about_pictures = [asks(number, path, f"Question {number}?") for number, path in enumerate(pictures)]
+    about_none = [asks(number, f"Say {number}", answer="word " * number, source="texts") for number in range(1, 6)]
+    return [*about_pictures, *about_none]
+
+
+def assert_same(first: Pack, second: Pack) -> None:
+    for field in dataclasses.fields(Pack):
+        one, other = getattr(first, field.name), getattr(second, field.name)
+        if isinstance(one, torch.Tensor):
+            assert torch.equal(one, other), field.name
+            assert one.dtype == other.dtype
+        else:
+            assert one == other, field.name
+
+
+def test_a_pack_is_its_examples_end_to_end(
+    rows: list[Conversation], dataset_of: DatasetOf, prompt: PromptSettings
+) -> None:
+    dataset = dataset_of(rows)
+    names = ("input_ids", "position_ids", "scope_end", "predict_from", "target_ids", "target_weights")
+    trees = 0
+    for number, planned in enumerate(dataset.plan.packs):
+        if not planned.samples:
+            continue
+        pack = dataset[number]
+        joined: dict[str, list[Any]] = {name: [] for name in names}
+        sources: list[str] = []
+        where: list[str] = []
+        pixels = []
+        offset = 0
+        for members in planned.samples:
+            example = dataset.example(members)
+            trees += len(members) > 1
+            for name in names:
+                shift = offset if name in ("scope_end", "predict_from") else 0
+                joined[name] += (getattr(example, name) + shift).tolist()
+            sources += [example.sources[owner] for owner in example.target_conversation]
+            where += example.where
+            made = [make_tiles(open_rgb(image, where="test"), prompt.tiles) for image in example.images]
+            pixels += [made[ref.image][ref.tile] for ref in example.tiles]
+            offset += len(example.input_ids)
+        for name in names:
+            assert getattr(pack, name).tolist() == joined[name], name
+            assert getattr(pack, name).dtype == (torch.float32 if name == "target_weights" else torch.long)
+        assert [dataset.sources[source] for source in pack.target_sources] == sources
+        assert pack.where == tuple(where)
+        shown = pack.tiles[pack.slot_tiles]
+        assert torch.equal(shown, torch.from_numpy(np.stack(pixels)) if pixels else shown[:0])
+        assert len(set(pack.tile_keys)) == len(pack.tiles) == len(pack.slot_tiles.unique())
+        assert (len(pack.input_ids), pack.budget_tokens) == (planned.num_tokens, 700)
+        assert len(pack.slot_tiles) == planned.num_tiles
+    assert trees
+
+
+def test_scopes_end_within_the_pack(rows: list[Conversation], dataset_of: DatasetOf) -> None:
+    for pack in dataset_of(rows):
+        positions = torch.arange(len(pack.input_ids))
+        assert (pack.scope_end > positions).all()
+        assert (pack.scope_end <= len(pack.input_ids)).all()
+
+
+def test_equal_pictures_under_other_names_are_one_tile(
+    asks: Asks, dataset_of: DatasetOf, photos: dict[str, Path], tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.jpg"
+    copy.write_bytes(photos["rocket"].read_bytes())
+    in_the_row = ImageRef(data=copy.read_bytes())
+    rows = [asks(1, photos["rocket"], "a?"), asks(2, copy, "b?"), asks(3, in_the_row, copy, "c?")]
+    pack = dataset_of(rows, [(0,), (1,), (2,)])[0]
+    assert len(pack.tiles) == 5
+    assert pack.slot_tiles.tolist() == [*range(5)] * 4
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_workers_change_nothing(rows: list[Conversation], dataset_of: DatasetOf, num_workers: int) -> None:
+    dataset = dataset_of(rows)
+    loaded = list(DataLoader(dataset, batch_size=None, num_workers=num_workers))
+    assert len(loaded) == len(dataset) == len(dataset.plan.packs)
+    for number, pack in enumerate(loaded):
+        assert_same(pack, dataset[number])
+
+
+def test_packs_are_handed_out_in_the_order_given(rows: list[Conversation], dataset_of: DatasetOf) -> None:
+    dataset = dataset_of(rows)
+    backwards = dataset_of(rows, order=range(len(dataset) - 1, -1, -1))
+    for number in range(len(dataset)):
+        assert_same(backwards[number], dataset[len(dataset) - 1 - number])
+
+
+def test_an_empty_pack_is_one_token_that_nothing_learns(dataset_of: DatasetOf, prompt: PromptSettings) -> None:
+    pack = dataset_of([], []).build(EMPTY_PACK)
+    assert pack.input_ids.tolist() == [prompt.tokens.pad]
+    assert (pack.position_ids.tolist(), pack.scope_end.tolist()) == ([0], [1])
+    assert len(pack.predict_from) == len(pack.target_ids) == len(pack.target_weights) == len(pack.slot_tiles) == 0
+    assert pack.tiles.shape == (0, 3, 32, 32)
+    assert pack.target_weights.dtype == torch.float32
+    assert (pack.where, pack.skipped, pack.cached_features) == ((), (), None)
+
+
+@pytest.fixture
+def with_corrupt(asks: Asks, photos: dict[str, Path], tmp_path: Path) -> list[Conversation]:
+    """Rows of which the middle two show a picture whose header is whole and whose pixels are cut short."""
+    cut_short = tmp_path / "cut.png"
+    cut_short.write_bytes(photos["coffee"].read_bytes()[:2000])
+    corrupt = [asks(number, cut_short, f"{number}?") for number in (2, 3)]
+    return [asks(1, photos["rocket"], "1?"), *corrupt, asks(4, "text")]
+
+
+def test_a_tree_with_a_corrupt_picture_is_left_out_whole(
+    with_corrupt: list[Conversation], dataset_of: DatasetOf
+) -> None:
+    pack = dataset_of(with_corrupt, [(0,), (1, 2), (3,)], on_bad_sample="skip")[0]
+    reason = pack.skipped[0].reason
+    assert "cut.png is damaged or cut short" in reason
+    assert pack.skipped == tuple(SkippedRow(where=f"rows.jsonl:{number}", reason=reason) for number in (2, 3))
+    good = dataset_of(with_corrupt, [(0,), (3,)])[0]
+    assert_same(dataclasses.replace(pack, skipped=()), good)
+
+
+def test_a_pack_of_nothing_but_corrupt_rows_is_empty(with_corrupt: list[Conversation], dataset_of: DatasetOf) -> None:
+    pack = dataset_of(with_corrupt, [(1,), (2,)], on_bad_sample="skip")[0]
+    assert [row.where for row in pack.skipped] == ["rows.jsonl:2", "rows.jsonl:3"]
+    assert (len(pack.input_ids), len(pack.target_ids), len(pack.tiles), pack.where) == (1, 0, 0, ())
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_corrupt_pixels_are_an_error_that_names_the_row(
+    with_corrupt: list[Conversation], dataset_of: DatasetOf, num_workers: int
+) -> None:
+    dataset = dataset_of(with_corrupt, [(0,), (1, 2), (3,)])
+    with pytest.raises(SampleError, match=r"rows\.jsonl:2: picture \S*cut\.png is damaged(.|\n)*fix: replace the file"):
+        list(DataLoader(dataset, batch_size=None, num_workers=num_workers))
+
+
+def test_cached_features_take_the_place_of_tiles(asks: Asks, dataset_of: DatasetOf, photos: dict[str, Path]) -> None:
+    rows = [asks(1, photos["rocket"], "a?"), asks(2, photos["camera"], "b?")]
+    plain = dataset_of(rows, [(0,), (1,)])[0]
+    features = {key: torch.full((4, 2), float(number)) for number, key in enumerate(plain.tile_keys)}
+    rocket_keys = plain.tile_keys[:5]
+
+    def read(keys: list[bytes]) -> list[torch.Tensor | None]:
+        return [features[key] if key in rocket_keys else None for key in keys]
+
+    pack = dataset_of(rows, [(0,), (1,)], read_features=read)[0]
+    assert pack.cached_features is not None
+    assert pack.tile_keys == plain.tile_keys[5:]
+    assert pack.slot_tiles.tolist() == [*range(17, 22), *range(17)]
+    assert pack.cached_features[:, 0, 0].tolist() == [0, 1, 2, 3, 4]
+    assert torch.equal(pack.tiles, plain.tiles[5:])
+
+
+def test_a_budget_is_kept_by_what_is_built(rows: list[Conversation], dataset_of: DatasetOf) -> None:
+    budget = Budget(max_tokens=260, max_tiles=40)
+    for pack in dataset_of(rows, budget=budget):
+        assert len(pack.input_ids) <= budget.max_tokens
+        assert len(pack.slot_tiles) <= budget.max_tiles

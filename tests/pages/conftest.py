@@ -1,0 +1,168 @@
+"""Samples of real pictures with the tiny checkpoint's prompts, and a run's output folder written by hand."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smolvlm.encoding.prompts import PromptSettings
+from smolvlm.media.geometry import grid_for
+from smolvlm.media.images import header_size, open_rgb
+from smolvlm.media.tiles import make_tiles
+from smolvlm.pages.inspect_data import Decode, inspect_example, token_texts
+from smolvlm.pages.inspect_records import InspectedSample
+from smolvlm.records import Conversation, Example, ImageRef, Sample, Turn
+
+MakeExample = Callable[..., Example]
+SCRIPT = "<script>alert(1)</script>"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """A question about pictures, and its answer."""
+
+    question: str
+    answer: str
+    images: tuple[ImageRef, ...] = ()
+
+
+@pytest.fixture(scope="session")
+def decode(processors: dict[str, Any]) -> Decode:
+    return token_texts(processors["smolvlm"].tokenizer.backend_tokenizer)
+
+
+@pytest.fixture(scope="session")
+def make_example(prompt: PromptSettings) -> MakeExample:
+    """Encodes rows as one sample: several become a tree."""
+
+    def make(*rows: Row) -> Example:
+        conversations = [
+            Conversation(
+                turns=(
+                    Turn(role="user", blocks=(*row.images, row.question)),
+                    Turn(role="assistant", blocks=(row.answer,)),
+                ),
+                where=f"rows.jsonl:{number}",
+                source="rows",
+            )
+            for number, row in enumerate(rows, start=1)
+        ]
+        grids = [
+            [grid_for(*header_size(image, where="test"), prompt.tiles) for image in conversation.images]
+            for conversation in conversations
+        ]
+        return prompt.encoder().encode(Sample(conversations=tuple(conversations)), grids=grids)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tree(make_example: MakeExample, photos: dict[str, Path]) -> Example:
+    """Two questions about one picture of 3 x 4 tiles; one of them is hostile."""
+    coffee = ImageRef(path=photos["coffee"])
+    return make_example(
+        Row(question="What is in the cup?", answer="Coffee.", images=(coffee,)),
+        Row(question=f"Is [bold]this{SCRIPT} it? \x1b[31m", answer="Yes.", images=(coffee,)),
+    )
+
+
+@pytest.fixture(scope="session")
+def inspect(prompt: PromptSettings, decode: Decode) -> Callable[[Example], InspectedSample]:
+    """Lays a sample out, with its pixels."""
+
+    def make(example: Example) -> InspectedSample:
+        tiles = [make_tiles(open_rgb(image, where="test"), prompt.tiles) for image in example.images]
+        return inspect_example(example, decode=decode, image_token_id=prompt.tokens.image, tiles=tiles)
+
+    return make
+
+
+WriteRun = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def write_run(tmp_path_factory: pytest.TempPathFactory) -> WriteRun:
+    """Writes an output folder: metrics of some steps, predictions as given; returns it."""
+
+    def write(
+        *,
+        steps: int = 20,
+        after: Sequence[dict[str, Any]] = (),
+        before: Sequence[dict[str, Any]] = (),
+        baselines: dict[str, dict[str, float]] | None = None,
+        settings: str = "",
+    ) -> Path:
+        run_dir = tmp_path_factory.mktemp("run")
+        write_lines(run_dir / "metrics.jsonl", [train_line(step) for step in range(1, steps + 1)])
+        for name, rows in (("predictions.jsonl", after), ("predictions-before.jsonl", before)):
+            if rows:
+                write_lines(run_dir / name, rows)
+        if baselines is not None:
+            (run_dir / "baselines.json").write_text(json.dumps(baselines))
+        if settings:
+            (run_dir / "run.yaml").write_text(settings)
+        return run_dir
+
+    return write
+
+
+def write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def train_line(step: int, **changes: float) -> dict[str, float]:
+    line = {
+        "step": step,
+        "epoch": step / 10,
+        "loss": 8 / step,
+        "grad_norm": 1.0,
+        "learning_rate_language_model": 1e-4,
+        "learning_rate_connector": 2e-4,
+        "learning_rate_vision_tower": 0.0,
+        "num_tokens": 4000,
+        "num_supervised_tokens": 400,
+        "num_tiles": 12,
+        "num_samples": 100,
+        "num_skipped": 0,
+        "pack_fill": 0.97,
+        "samples_per_s": 50.0,
+        "supervised_tokens_per_s": 200.0,
+        "mfu": 0.3,
+        "peak_memory_gb": 2.5,
+    }
+    return {**line, **changes}
+
+
+def answer_line(number: int, **changes: Any) -> dict[str, Any]:
+    line = {
+        "where": f"eval.jsonl:{number}",
+        "source": "eval",
+        "group": "shape",
+        "question": "Which shape?",
+        "prediction": "circle",
+        "references": ["circle"],
+        "correct": 1.0,
+        "images": [],
+    }
+    return {**line, **changes}
+
+
+@pytest.fixture(scope="session")
+def line_of() -> Callable[..., dict[str, float]]:
+    """`train_line`, for tests to call."""
+    return train_line
+
+
+@pytest.fixture(scope="session")
+def answer_of() -> Callable[..., dict[str, Any]]:
+    """`answer_line`, for tests to call."""
+    return answer_line
+
+
+@pytest.fixture(scope="session")
+def row_type() -> type[Row]:
+    """`Row`, for tests to make."""
+    return Row

@@ -1,0 +1,152 @@
+"""A run that is killed and started again with the same command is the run that was never stopped."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from smolvlm.config.load import load_run_config
+from smolvlm.errors import ConfigError
+from smolvlm.train.checkpoint import MARKER, whole_checkpoints
+from smolvlm.train.train import train
+
+KILLED_AT_STEP = 7
+TIMEOUT_S = 300
+CHANGES: dict[str, dict[str, Any]] = {
+    "cached": {"train.vision_tower_lr": 0.0, "train.packs_per_step": 1, "train.num_train_epochs": 1},
+    "workers": {"train.vision_tower_lr": 2e-4, "train.packs_per_step": 2, "train.dataloader_num_workers": 2},
+}
+SAVED = {"train.save_strategy": "steps", "train.save_steps": 4}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoppedRun:
+    """A run that was killed, was started again, and its twin that was not."""
+
+    whole: Any
+    resumed: Path
+    messages_before: str
+    """Standard error of the process that was killed."""
+    messages: str
+    """Standard error of the second start."""
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def stopped_runs(
+    train_run: Callable[..., Any],
+    write_run: Callable[..., Path],
+    child_environment: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, StoppedRun]:
+    """Both runs, killed and started again, side by side, while their twins run in this process."""
+    root = tmp_path_factory.mktemp("stopped")
+    files = {name: write_run(root / name, changes | SAVED) for name, changes in CHANGES.items()}
+    (root / "cached" / "out" / "checkpoint-6").mkdir(parents=True)  # as if cut off before its marker was written
+    command = [
+        sys.executable,
+        str(Path(__file__).parent / "killed_runs.py"),
+        str(KILLED_AT_STEP),
+        *map(str, files.values()),
+    ]
+    process = subprocess.Popen(command, env=child_environment, text=True, stderr=subprocess.PIPE)
+    whole = {name: train_run(root / f"{name}-whole", changes) for name, changes in CHANGES.items()}
+    _, errors = process.communicate(timeout=TIMEOUT_S)
+    logs = {name: [root / name / f"{start}.log" for start in ("killed", "again")] for name in CHANGES}
+    assert process.returncode == 0, errors + "".join(log.read_text() for own in logs.values() for log in own)
+    return {
+        name: StoppedRun(
+            whole=whole[name],
+            resumed=root / name / "out",
+            messages_before=logs[name][0].read_text(),
+            messages=logs[name][1].read_text(),
+        )
+        for name in CHANGES
+    }
+
+
+@pytest.fixture(scope="module", params=list(CHANGES))
+def stopped(stopped_runs: dict[str, StoppedRun], request: pytest.FixtureRequest) -> StoppedRun:
+    return stopped_runs[request.param]
+
+
+def test_it_was_killed_after_a_checkpoint_and_went_on_from_there(stopped: StoppedRun) -> None:
+    assert f"step {KILLED_AT_STEP - 1}/" in stopped.messages_before
+    assert f"step {KILLED_AT_STEP}/" not in stopped.messages_before
+    assert f"going on from {stopped.resumed / 'checkpoint-4'}\n" in stopped.messages
+    assert "step 5/" in stopped.messages
+    assert "step 4/" not in stopped.messages
+
+
+def test_losses_rates_and_counts_are_equal_to_the_last_bit(stopped: StoppedRun) -> None:
+    measured = {"samples_per_s", "supervised_tokens_per_s", "mfu", "peak_memory_gb"}
+    lines = [row for row in rows(stopped.resumed / "metrics.jsonl") if "loss" in row]
+    for ours, theirs in zip(lines, stopped.whole.steps, strict=True):
+        assert {key: ours[key] for key in ours.keys() - measured} == {
+            key: theirs[key] for key in theirs.keys() - measured
+        }
+
+
+def test_the_same_rows_were_learned_from_in_every_step(stopped: StoppedRun) -> None:
+    assert rows(stopped.resumed / "samples.jsonl") == rows(stopped.whole.folder / "samples.jsonl")
+
+
+def test_the_weights_are_equal_to_the_last_bit(stopped: StoppedRun) -> None:
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (stopped.resumed, stopped.whole.folder))
+    assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
+
+
+def test_the_resumed_run_leaves_what_any_run_leaves(stopped: StoppedRun) -> None:
+    assert (stopped.resumed / "report.html").stat().st_size > 0
+    last = len(stopped.whole.steps)
+    assert [path.name for path in whole_checkpoints(stopped.resumed)][-1] == f"checkpoint-{last}"
+
+
+def changed(run: StoppedRun, **changes: Any) -> Any:
+    """Return the settings of a finished run, some changed, as `section__key=value`."""
+    file = run.resumed.parent / "run.yaml"
+    return load_run_config(file, [f"{key.replace('__', '.')}={value}" for key, value in changes.items()])
+
+
+def test_changed_settings_are_refused_and_each_is_named(stopped: StoppedRun) -> None:
+    config = changed(stopped, train__connector_lr=3e-4, data__max_tokens_per_pack=256, train__weight_decay=0.5)
+    with pytest.raises(ConfigError, match="belongs to another run") as caught:
+        train(config)
+    assert "- train.connector_lr: 0.0005 there, 0.0003 here" in caught.value.what
+    assert "- data.max_tokens_per_pack: 128 there, 256 here" in caught.value.what
+    assert "- train.arguments.weight_decay: (not set) there, 0.5 here" in caught.value.what
+    assert caught.value.what.count("\n- ") == 3
+
+
+def test_changed_rows_are_refused(stopped: StoppedRun) -> None:
+    words = Path(yaml.safe_load((stopped.resumed / "run.yaml").read_text())["data"]["mixture"][2]["json_path"])
+    before = words.read_text()
+    words.write_text(before.replace('"What is 3 plus 3?"', '"What is the sum of three and three, if you please?"'))
+    try:
+        with pytest.raises(ConfigError, match="the rows: files or the order of their rows changed since"):
+            train(changed(stopped))
+    finally:
+        words.write_text(before)
+
+
+def test_false_starts_afresh_and_writes_over_what_was_there(
+    stopped_runs: dict[str, StoppedRun], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = stopped_runs["cached"]
+    changes = {"train__resume_from_checkpoint": "false", "train__num_train_epochs": 0.5}
+    train(changed(run, **changes))
+    assert "going on from" not in capsys.readouterr().err
+    lines = rows(run.resumed / "metrics.jsonl")
+    assert [row["step"] for row in lines] == [1, 2, 3, 4, 5]
+    assert json.loads((run.resumed / "checkpoint-5" / MARKER).read_text())["step"] == 5
