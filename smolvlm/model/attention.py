@@ -54,7 +54,11 @@ class Block:
 
 
 def plan_blocks(scope_end: Int[np.ndarray, " seq"], *, dense_tokens: int = DENSE_TOKENS) -> list[Block]:
-    """Cut a pack into blocks of at most `dense_tokens` masked queries; single conversations stay whole."""
+    """Cut a pack into blocks; single conversations stay whole, without a mask.
+
+    A masked block has at most `dense_tokens` queries, or is one longer branch of a tree; its keys are its own and the
+    trunk's. (Splitting a long branch would need its keys copied for every part: more memory than the mask.)
+    """
     blocks: list[Block] = []
     gathered: list[tuple[int, int]] = []
 

@@ -85,7 +85,9 @@ class PackedTraining:
         output = self.model.text_model(
             inputs_embeds=embeddings[None],
             position_ids=pack["position_ids"][None],
-            attention_mask=None,
+            # Nobody reads this mask. Any of four dimensions is handed on as it is; with none given transformers (5.23)
+            # takes the restarting positions for packed sequences and builds a mask of seq x seq.
+            attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=embeddings.device),
             use_cache=False,
             scope=make_scope(pack["scope_end"]),
         )

@@ -79,7 +79,7 @@ def learning_rate_chart(train: Sequence[Metrics]) -> Chart | None:
     def draw(axes: "Axes", is_narrow: bool) -> None:
         for number, (name, part) in enumerate(parts):
             points = [(line["step"], line[name]) for line in shown if name in line]
-            width = 2 + 3 * (len(parts) - 1 - number)  # equal rates show as one line with a border, not as one part
+            width = 1.8 * (len(parts) - number)  # equal rates show as one line with a border, not as one part
             axes.plot(*zip(*points, strict=True), color=COLOURS[RATE_COLOURS.get(part, "base1")], linewidth=width)
         _style_steps(axes, is_narrow, y_label="learning rate")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")

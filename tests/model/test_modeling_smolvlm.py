@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from smolvlm.model import modeling_smolvlm
 from smolvlm.model.attention import SCOPE_ATTENTION
@@ -107,6 +108,20 @@ def test_a_pack_of_nothing_has_loss_0_and_gradients_of_0(checkpoint: Checkpoint,
     assert len(output.target_losses) == 0
     own = [value.grad for _, value in parameters_of(checkpoint.model, "language_model")]
     assert all(gradient is not None and not gradient.any() for gradient in own)
+
+
+def test_no_mask_over_the_pack_is_built(
+    checkpoint: Checkpoint, pack_of, picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers would make one of seq x seq out of positions that restart, for nobody to read."""
+
+    def fails(*_args: object, **_kwargs: object) -> None:
+        raise AssertionError("a mask is built")
+
+    monkeypatch.setitem(ALL_MASK_ATTENTION_FUNCTIONS._global_mapping, SCOPE_ATTENTION, fails)
+    shares(checkpoint.model, pack_of([([picture(0)], "What?", "Noise."), *ROWS_OF_TEXT]))
+    with pytest.raises(AssertionError, match="a mask is built"):
+        checkpoint.model(input_ids=torch.ones(1, 5, dtype=torch.long), attention_mask=torch.tensor([[0, 1, 1, 1, 1]]))
 
 
 def test_losses_come_a_target_each_and_detached(checkpoint: Checkpoint, pack_of, picture) -> None:

@@ -21,6 +21,7 @@ from smolvlm.model.towers import freeze
 from smolvlm.model.vision_cache import FeatureLayout, Stage, VisionCache, fingerprint, open_vision_cache
 
 LAYOUT = FeatureLayout(stage="tower", shape=(5, 8), dtype=torch.float32)
+HALF_TOLERANCE = 1e-3
 BATCH_TOLERANCE = 2e-6
 """A tower is not batch-invariant: tiles computed in other company moved the tiny models' loss by up to 5e-7."""
 
@@ -242,4 +243,23 @@ def test_half_cached_is_equal_up_to_the_towers_batch(
     half = pack_of(rows, read_features=cache.read)
     assert (len(half.tiles), len(half.cached_features)) == (13, 13)
     mixed = frozen_run(checkpoint, half, stage)
+    print("REL", abs(mixed.loss.item() - whole.loss.item())/whole.loss.item())
     assert abs(mixed.loss.item() - whole.loss.item()) <= BATCH_TOLERANCE * whole.loss.item()
+
+
+@pytest.mark.parametrize("stage", ["tower", "connector"])
+def test_under_autocast_half_cached_is_equal_up_to_bfloat16(
+    checkpoint: Checkpoint, tmp_path: Path, pack_of, picture, stage: Stage
+) -> None:
+    """The cache then keeps bfloat16, and the tower's last layer norm gives float32: one rounding more."""
+    rows = [([picture(0)], "What?", "Noise"), ([picture(1), picture(0)], "And these?", "More noise")]
+    cache = layout_of(checkpoint, tmp_path, stage, "bfloat16")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        whole = frozen_run(checkpoint, pack_of(rows), stage)
+        one = pack_of([([picture(1)], "Alone?", "Yes")], read_features=cache.read)
+        cache.write(one.tile_keys, frozen_run(checkpoint, one, stage).computed_features)
+        half = pack_of(rows, read_features=cache.read)
+        assert half.cached_features.dtype is torch.bfloat16
+        mixed = frozen_run(checkpoint, half, stage)
+    print("REL", abs(mixed.loss.item() - whole.loss.item())/whole.loss.item())
+    assert abs(mixed.loss.item() - whole.loss.item()) <= HALF_TOLERANCE * whole.loss.item()

@@ -3,8 +3,12 @@
 import functools
 import json
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,7 @@ from smolvlm.model.parts.tiny import tiny_model
 from smolvlm.train.train import MakeEvaluate, TrainedRun, train
 
 SHOWN = ("coffee", "rocket", "chelsea", "camera", "horse")
-NUM_WORDS, NUM_PAIRS = 24, 3
+NUM_WORDS = 24
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +43,8 @@ class FinishedRun:
 
 WriteRun = Callable[..., Path]
 TrainRun = Callable[..., FinishedRun]
+StartChild = Callable[..., "Child"]
+CHILD_TIMEOUT_S = 300
 
 
 def json_rows(path: Path) -> list[dict[str, Any]]:
@@ -55,10 +61,34 @@ def processors_loaded_once() -> Iterator[None]:
         yield
 
 
+class Child:
+    """A process started by a test: it ends with the test, whatever becomes of either."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self._process = subprocess.Popen(
+            command, env=environment, text=True, stderr=subprocess.PIPE, start_new_session=True
+        )
+
+    def finish(self) -> tuple[int, str]:
+        """Wait and return (exit status, standard error); one that hangs is killed with all it started.
+
+        Raises:
+            TimeoutExpired: it hung.
+        """
+        try:
+            _, errors = self._process.communicate(timeout=CHILD_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.communicate()
+            raise
+        return self._process.returncode, errors
+
+
 @pytest.fixture(scope="session")
-def child_environment() -> dict[str, str]:
-    """Environment of processes started by a test: as this one's, which has one thread; the loopback device only."""
-    return os.environ | {"GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1"}
+def start_child() -> StartChild:
+    """Starts this Python with these arguments: one thread, as in this process, and the loopback device only."""
+    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1"}
+    return lambda *arguments: Child([sys.executable, *map(str, arguments)], environment)
 
 
 @pytest.fixture(scope="session")
@@ -82,7 +112,7 @@ def rows_folder(photos: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
     ]
     pairs = [
         {"messages": [_asked(photos[left], photos[right]), {"role": "assistant", "content": f"{left} and {right}"}]}
-        for left, right in zip(SHOWN[:NUM_PAIRS], SHOWN[1 : NUM_PAIRS + 1], strict=True)
+        for left, right in pairwise(SHOWN)
     ]
     words = [{"question": f"What is {n} plus {n % 7}?", "answer": f"It is {n + n % 7}."} for n in range(NUM_WORDS)]
     for name, rows in {"photos": about_photos, "pairs": pairs, "words": words}.items():

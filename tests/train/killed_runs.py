@@ -1,8 +1,8 @@
 """`smolvlm train RUN.yaml`, killed in the middle of a step and given again: `killed_runs.py STEP RUN.yaml...`.
 
-The signal is SIGKILL, so nothing is flushed, closed or cleaned up. All runs go side by side, and each start is a process
-of its own, forked from this one, which has only imported what they need. Standard error of the second starts goes to
-`again.log` beside the run file. Exit status 0 means that all were killed the first time and well the second.
+The signal is SIGKILL, so nothing is flushed, closed or cleaned up. All runs go side by side, and each start is a
+process of its own, forked from this one, which has only imported what they need. Standard error goes to `killed.log`
+and `again.log` beside the run file. Exit status 0 means that all were killed the first time and ended well the second.
 """
 
 import os

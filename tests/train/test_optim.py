@@ -64,7 +64,7 @@ def test_what_was_asked_passes_and_is_printed(model: Any) -> None:
 
 def test_a_schedule_under_way_does_not_count_as_another_rate(model: Any) -> None:
     optimizer = optimizer_for(model)
-    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5)
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 0.5)
     assert optimizer.param_groups[0]["lr"] == 5e-5
     check_groups(model, optimizer, RATES)
 
@@ -85,7 +85,7 @@ def test_a_parameter_in_two_groups_is_refused(model: Any) -> None:
 
 def test_another_rate_is_refused(model: Any) -> None:
     optimizer = optimizer_for(model, {**RATES, "connector": 3e-4})
-    with pytest.raises(ConfigError, match="has learning rate 0.0003, asked 0.0001") as caught:
+    with pytest.raises(ConfigError, match=r"has learning rate 0\.0003, asked 0\.0001") as caught:
         check_groups(model, optimizer, RATES)
     assert "(1 parameters)" in caught.value.what
     assert caught.value.where == "train.*_lr"

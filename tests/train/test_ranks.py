@@ -1,14 +1,11 @@
 """One rank or two: the same rows in every step, the same losses, the same answers, and nobody waits for ever."""
 
 import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from smolvlm.commands.train import train_and_report
@@ -16,7 +13,6 @@ from smolvlm.config.load import load_run_config
 from smolvlm.datasets.plan import PlannedPack, deal_to_ranks
 from smolvlm.train.flops import compute_cost
 
-TIMEOUT_S = 300
 PACKS_PER_STEP = 4
 
 
@@ -35,9 +31,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def runs(
-    write_run: Any, rows_folder: Path, child_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> BothRuns:
+def runs(write_run: Any, rows_folder: Path, start_child: Any, tmp_path_factory: pytest.TempPathFactory) -> BothRuns:
     root = tmp_path_factory.mktemp("ranks")
     held_out = [{"json_path": str(rows_folder / f"{name}.jsonl"), "name": name} for name in ("photos", "words")]
     changes = {
@@ -47,13 +41,12 @@ def runs(
         "eval.max_rows": 5,
         "eval.max_new_tokens": 3,
     }
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    backend = {"train.ddp_backend": "gloo", "train.use_cpu": True}
-    command = [*torchrun, str(Path(__file__).parent / "ranks_run.py"), str(write_run(root / "two", changes | backend))]
-    process = subprocess.Popen(command, env=child_environment, text=True, stderr=subprocess.PIPE)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    two_ranks = write_run(root / "two", changes | {"train.ddp_backend": "gloo"})
+    child = start_child(*torchrun, Path(__file__).parent / "ranks_run.py", two_ranks)
     trained = train_and_report(load_run_config(write_run(root / "one", changes)))
-    _, errors = process.communicate(timeout=TIMEOUT_S)
-    assert process.returncode == 0, errors
+    status, errors = child.finish()
+    assert status == 0, errors
     return BothRuns(alone=root / "one" / "out", shared=root / "two" / "out", trained=trained)
 
 
@@ -91,9 +84,13 @@ def test_losses_and_counts_are_equal_in_every_step(runs: BothRuns) -> None:
 
 def test_the_trained_weights_are_equal_but_for_rounding(runs: BothRuns) -> None:
     ours, theirs = (load_file(folder / "model.safetensors") for folder in (runs.shared, runs.alone))
-    errors = {name: float((ours[name] - value).norm() / value.norm()) for name, value in theirs.items()}
-    assert max(errors.values()) < 1e-3
-    assert all(torch.isfinite(value).all() for value in ours.values())
+    noise = "k_proj.bias"  # softmax cancels it: its gradient is rounding alone, which Adam makes as large as any
+    errors = {
+        name: float((ours[name] - value).norm() / value.norm())
+        for name, value in theirs.items()
+        if not name.endswith(noise)
+    }
+    assert max(errors.values()) < 1e-5
 
 
 def test_both_give_the_same_answers_and_held_out_loss(runs: BothRuns) -> None:

@@ -1,8 +1,6 @@
 """A run that is killed and started again with the same command is the run that was never stopped."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,6 @@ from smolvlm.train.checkpoint import MARKER, whole_checkpoints
 from smolvlm.train.train import train
 
 KILLED_AT_STEP = 7
-TIMEOUT_S = 300
 CHANGES: dict[str, dict[str, Any]] = {
     "cached": {"train.vision_tower_lr": 0.0, "train.packs_per_step": 1, "train.num_train_epochs": 1},
     "workers": {"train.vision_tower_lr": 2e-4, "train.packs_per_step": 2, "train.dataloader_num_workers": 2},
@@ -47,24 +44,18 @@ def rows(path: Path) -> list[dict[str, Any]]:
 def stopped_runs(
     train_run: Callable[..., Any],
     write_run: Callable[..., Path],
-    child_environment: dict[str, str],
+    start_child: Callable[..., Any],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, StoppedRun]:
     """Both runs, killed and started again, side by side, while their twins run in this process."""
     root = tmp_path_factory.mktemp("stopped")
     files = {name: write_run(root / name, changes | SAVED) for name, changes in CHANGES.items()}
     (root / "cached" / "out" / "checkpoint-6").mkdir(parents=True)  # as if cut off before its marker was written
-    command = [
-        sys.executable,
-        str(Path(__file__).parent / "killed_runs.py"),
-        str(KILLED_AT_STEP),
-        *map(str, files.values()),
-    ]
-    process = subprocess.Popen(command, env=child_environment, text=True, stderr=subprocess.PIPE)
+    child = start_child(Path(__file__).parent / "killed_runs.py", KILLED_AT_STEP, *files.values())
     whole = {name: train_run(root / f"{name}-whole", changes) for name, changes in CHANGES.items()}
-    _, errors = process.communicate(timeout=TIMEOUT_S)
+    status, errors = child.finish()
     logs = {name: [root / name / f"{start}.log" for start in ("killed", "again")] for name in CHANGES}
-    assert process.returncode == 0, errors + "".join(log.read_text() for own in logs.values() for log in own)
+    assert status == 0, errors + "".join(log.read_text() for own in logs.values() for log in own)
     return {
         name: StoppedRun(
             whole=whole[name],
