@@ -17,7 +17,7 @@ from smolvlm.datasets.dataset import SupervisedDataset
 from smolvlm.datasets.lengths import MeasuredSet
 from smolvlm.datasets.plan import PlanSettings, plan_training
 from smolvlm.encoding.prompts import PromptSettings
-from smolvlm.eval.generate import GenerationSettings, Generator
+from smolvlm.eval.generate import GenerationSettings, Generator, evaluating
 from smolvlm.eval.metrics import Prediction, exact_match, vqa_accuracy
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.records import Conversation
@@ -87,7 +87,8 @@ class Evaluator:
         if num_ranks > 1:
             predictions = gather_object(predictions)
             losses = gather_object(losses)
-        predictions.sort(key=lambda prediction: prediction.where)
+        place = {row.where: number for number, row in enumerate(self._measured.conversations)}
+        predictions.sort(key=lambda prediction: place[prediction.where])
         return Evaluation(predictions=tuple(predictions), metrics=tuple(_metrics(predictions, losses)))
 
     def _losses(self, model: Any) -> list[tuple[str, float, int]]:
@@ -104,7 +105,7 @@ class Evaluator:
             tensors = {
                 name: None if value is None else value.to(model.device) for name, value in pack.model_tensors().items()
             }
-            with torch.no_grad(), autocast:
+            with evaluating(model), torch.no_grad(), autocast:
                 losses = model(pack=tensors).target_losses.double().cpu()
             for source_number, source in enumerate(self._packs.sources):
                 chosen = losses[pack.target_sources == source_number]

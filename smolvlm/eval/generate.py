@@ -69,7 +69,7 @@ class Generator:
         questions = [self.question(conversation) for conversation in conversations]
         order = sorted(range(len(questions)), key=lambda number: len(questions[number].prompt.input_ids))
         answers = [""] * len(questions)
-        with _evaluating(self._model), torch.no_grad():
+        with evaluating(self._model), torch.no_grad():
             for start in range(0, len(order), self._settings.batch_size):
                 numbers = order[start : start + self._settings.batch_size]
                 texts = self._batch([questions[number] for number in numbers])
@@ -127,7 +127,8 @@ class Generator:
 
 
 @contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
+def evaluating(model: Any) -> Iterator[None]:
+    """Put a model into evaluation mode, and back into the mode it was in."""
     was_training = model.training
     model.eval()
     try:

@@ -33,7 +33,8 @@ def training_arguments(train: TrainConfig, plan: Plan) -> TrainingArguments:
     """Build the trainer's arguments; length, batch and accumulation come from the plan.
 
     Raises:
-        ConfigError: the packs of a step cannot be dealt evenly to the ranks.
+        ConfigError: transformers refuses a setting, the packs of a step cannot be dealt evenly to the ranks, or one
+            process sees several GPUs.
     """
     given = {name: value for name, value in train.arguments.items() if name not in ("num_train_epochs", "max_steps")}
     fixed = {
@@ -49,6 +50,13 @@ def training_arguments(train: TrainConfig, plan: Plan) -> TrainingArguments:
         raise ConfigError(
             f"transformers refuses the settings: {error}", where="train", fix="mend the setting it names"
         ) from error
+    if arguments.n_gpu > 1:
+        raise ConfigError(
+            f"{arguments.n_gpu} GPUs and one process",
+            where="torchrun",
+            fix=f"start one process a GPU: torchrun --nproc-per-node {arguments.n_gpu} --no-python smolvlm train ...; "
+            "or show it one: CUDA_VISIBLE_DEVICES=0",
+        )
     if train.packs_per_step % arguments.world_size:
         raise ConfigError(
             f"train.packs_per_step={train.packs_per_step} cannot be dealt to {arguments.world_size} ranks",

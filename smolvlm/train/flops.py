@@ -13,8 +13,8 @@ import torch
 
 from smolvlm.model.towers import Tower
 
-
 MEASURING_S = 0.5
+"""A CPU without bfloat16 units takes a hundred times as long over such a product."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,18 +51,18 @@ def compute_cost(config: Any, learning_rates: dict[Tower, float]) -> ComputeCost
 
 @cache
 def peak_flops_per_s(device: str, dtype: torch.dtype) -> float:
-    """Measure what this device reaches on a large square matrix product, FLOPs a second: best of five, or of as many as
-    half a second allows (a CPU without bfloat16 units takes a hundred times as long in it)."""
+    """Measure what this device reaches on a large square matrix product, FLOPs a second (best of at most five)."""
     size = 512 if device == "cpu" else 8192
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best = float("inf")
     begun = time.perf_counter()
     for _ in range(5):
         started = time.perf_counter()
-        if started - begun > MEASURING_S:
-            break
         product = left @ right
         if device != "cpu":
             product[0, 0].item()
-        best = min(best, time.perf_counter() - started)
+        ended = time.perf_counter()
+        best = min(best, ended - started)
+        if ended - begun > MEASURING_S:
+            break
     return 2.0 * size**3 / best

@@ -41,7 +41,7 @@ def tables(draw: st.DrawFn) -> LengthTable:
     """Rows that fit `TIGHT` one by one; those of a group have a prefix in common."""
     prefixes = draw(st.lists(st.tuples(st.integers(1, 30), st.integers(1, 8)), min_size=1, max_size=4))
     rows = []
-    for _ in range(draw(st.integers(0, 40))):
+    for _ in range(draw(st.integers(0, 24))):
         group = draw(st.integers(-1, len(prefixes) - 1))
         tokens, tiles = prefixes[group] if group >= 0 else (0, 0)
         more_tokens = draw(st.integers(1, TIGHT.max_tokens - tokens))
@@ -64,7 +64,7 @@ def ragged(num_rows: int, *, seed: int, tiles: tuple[int, ...]) -> LengthTable:
     return table([(words + 64 * count, count, 0, 0, -1) for words, count in zip(text, own, strict=True)])
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(lengths=tables(), share=st.booleans(), branches=st.integers(1, 4), epoch=st.integers(0, 3))
 def test_every_row_stands_in_an_epoch_once_and_no_pack_is_too_large(
     lengths: LengthTable, share: bool, branches: int, epoch: int
@@ -116,7 +116,7 @@ def test_seed_and_epoch_draw_the_order() -> None:
     assert first != plan_epoch(lengths, other_seed, epoch=0)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(lengths=tables(), per_step=st.integers(1, 4), num_epochs=st.sampled_from((0.3, 1.0, 1.5, 2.0, 3.25)))
 def test_steps_are_exact(lengths: LengthTable, per_step: int, num_epochs: float) -> None:
     chosen = plan_settings(per_step=per_step)
@@ -140,7 +140,7 @@ def test_steps_are_exact(lengths: LengthTable, per_step: int, num_epochs: float)
     assert plan.packs[: whole_steps * per_step] == plan_training(lengths, chosen, num_epochs=int(num_epochs)).packs
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(lengths=tables().filter(len), max_steps=st.integers(1, 30), per_step=st.integers(1, 3))
 def test_max_steps_go_through_as_many_epochs_as_they_need(lengths: LengthTable, max_steps: int, per_step: int) -> None:
     chosen = plan_settings(per_step=per_step)

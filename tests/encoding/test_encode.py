@@ -47,7 +47,7 @@ def stretches_of(turn: Turn) -> list[str]:
     return [text for text in texts[:-1] if text] + [(texts[-1] or "") + "<end_of_utterance>"]
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_exactly_the_assistants_texts_and_ends_are_learned(
     prompt: PromptSettings, random_turns: MakeTurns, data: st.DataObject

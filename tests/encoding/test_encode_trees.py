@@ -52,7 +52,7 @@ def own_positions(example: Example, number: int, trunk: int) -> np.ndarray:
     return np.concatenate([np.arange(trunk), np.arange(start, example.scope_end[start])])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(data=st.data(), weighting=st.sampled_from(("token", "sample", "sqrt")))
 def test_each_conversation_stands_in_the_tree_as_it_does_alone(
     prompt: PromptSettings, random_turns: MakeTurns, data: st.DataObject, weighting: LossWeighting

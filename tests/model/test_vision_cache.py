@@ -21,9 +21,11 @@ from smolvlm.model.towers import freeze
 from smolvlm.model.vision_cache import FeatureLayout, Stage, VisionCache, fingerprint, open_vision_cache
 
 LAYOUT = FeatureLayout(stage="tower", shape=(5, 8), dtype=torch.float32)
+BATCH_TOLERANCE = 1e-6
+"""A tower is not batch-invariant: sums may be taken in another order where tiles come in other company, by relative
+1e-4 in bfloat16 at released widths. At these widths the loss was measured to be equal to the bit; this leaves room for
+other processors' kernels."""
 HALF_TOLERANCE = 1e-3
-BATCH_TOLERANCE = 2e-6
-"""A tower is not batch-invariant: tiles computed in other company moved the tiny models' loss by up to 5e-7."""
 
 
 @pytest.fixture
@@ -243,7 +245,6 @@ def test_half_cached_is_equal_up_to_the_towers_batch(
     half = pack_of(rows, read_features=cache.read)
     assert (len(half.tiles), len(half.cached_features)) == (13, 13)
     mixed = frozen_run(checkpoint, half, stage)
-    print("REL", abs(mixed.loss.item() - whole.loss.item())/whole.loss.item())
     assert abs(mixed.loss.item() - whole.loss.item()) <= BATCH_TOLERANCE * whole.loss.item()
 
 
@@ -261,5 +262,4 @@ def test_under_autocast_half_cached_is_equal_up_to_bfloat16(
         half = pack_of(rows, read_features=cache.read)
         assert half.cached_features.dtype is torch.bfloat16
         mixed = frozen_run(checkpoint, half, stage)
-    print("REL", abs(mixed.loss.item() - whole.loss.item())/whole.loss.item())
     assert abs(mixed.loss.item() - whole.loss.item()) <= HALF_TOLERANCE * whole.loss.item()

@@ -77,7 +77,7 @@ def pair(
     return Pair(processor=processors[request.param], prompt=prompts[request.param])
 
 
-@settings(deadline=None, max_examples=70)
+@settings(deadline=None, max_examples=50)
 @given(data=st.data(), splits=st.booleans(), edge=st.sampled_from((32, 64, 128, 192)), asks=st.booleans())
 def test_ids_are_the_processors(
     pair: Pair, random_turns: MakeTurns, data: st.DataObject, splits: bool, edge: int, asks: bool

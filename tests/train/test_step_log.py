@@ -23,7 +23,9 @@ def info(**changes: int) -> PackInfo:
         "num_computed_tiles": 2,
     }
     skipped = (SkippedRow(where="rows.jsonl:3", reason="cut off"),)
-    return PackInfo(tile_keys=(b"a", b"b"), where=("rows.jsonl:1", "rows.jsonl:2"), skipped=skipped, **numbers | changes)
+    return PackInfo(
+        tile_keys=(b"a", b"b"), where=("rows.jsonl:1", "rows.jsonl:2"), skipped=skipped, **numbers | changes
+    )
 
 
 def test_a_line_says_what_the_packs_of_all_ranks_held() -> None:

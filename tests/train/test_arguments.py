@@ -1,0 +1,80 @@
+"""From the run file to transformers' arguments: the plan fixes the length, the rest stands as it is given."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import TrainingArguments
+
+from smolvlm.config.load import load_run_config
+from smolvlm.config.schema import TrainConfig
+from smolvlm.datasets.lengths import Budget
+from smolvlm.datasets.plan import EMPTY_PACK, Plan
+from smolvlm.errors import ConfigError
+from smolvlm.train.arguments import planned_length, seed_of, training_arguments
+
+PLAN = Plan(packs=(EMPTY_PACK,) * 12, packs_per_step=4, epoch_ends=(3,), budget=Budget(max_tokens=64, max_tiles=4))
+
+Section = Callable[..., TrainConfig]
+
+
+@pytest.fixture
+def section(tmp_path: Path) -> Section:
+    """Makes a `train` section; transformers' settings stand beside ours, as in a run file."""
+
+    def make(**values: Any) -> TrainConfig:
+        lines = "".join(f"  {name}: {value}\n" for name, value in {"use_cpu": "true", **values}.items())
+        path = tmp_path / "run.yaml"
+        path.write_text(
+            f"model: {{path: m}}\ndata: {{mixture: [], eval_mixture: []}}\ntrain:\n  output_dir: out\n{lines}"
+        )
+        return load_run_config(path).train
+
+    return make
+
+
+def test_the_plan_fixes_length_batch_and_accumulation(section: Section) -> None:
+    arguments = training_arguments(section(packs_per_step=4, num_train_epochs=7.5), PLAN)
+    assert arguments.max_steps == 3
+    assert arguments.per_device_train_batch_size == 1
+    assert arguments.gradient_accumulation_steps == 4
+    assert not arguments.remove_unused_columns
+
+
+def test_our_defaults_give_way_to_the_run_file(section: Section) -> None:
+    assert training_arguments(section(), PLAN).logging_steps == 10
+    assert training_arguments(section(), PLAN).report_to == []
+    assert training_arguments(section(logging_steps=3), PLAN).logging_steps == 3
+    assert training_arguments(section(weight_decay=0.1, seed=5), PLAN).weight_decay == 0.1
+
+
+def test_packs_must_be_dealt_evenly(section: Section, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TrainingArguments, "world_size", property(lambda _: 4))
+    assert training_arguments(section(packs_per_step=8), PLAN).gradient_accumulation_steps == 2
+    with pytest.raises(ConfigError, match=r"packs_per_step=6 cannot be dealt to 4 ranks") as caught:
+        training_arguments(section(packs_per_step=6), PLAN)
+    assert caught.value.fix == "set it to a multiple of 4"
+
+
+def test_several_gpus_in_one_process_are_refused(section: Section, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda _: 2))
+    with pytest.raises(ConfigError, match="2 GPUs and one process") as caught:
+        training_arguments(section(), PLAN)
+    assert caught.value.fix is not None
+    assert "torchrun --nproc-per-node 2" in caught.value.fix
+
+
+def test_what_transformers_refuses_is_said_in_our_words(section: Section) -> None:
+    unmatched = {"load_best_model_at_end": "true", "eval_strategy": "steps", "eval_steps": 2, "save_steps": 3}
+    with pytest.raises(ConfigError, match="transformers refuses the settings: ") as caught:
+        training_arguments(section(**unmatched), PLAN)
+    assert caught.value.where == "train"
+
+
+def test_length_and_seed_as_asked(section: Section) -> None:
+    assert planned_length(section()) == (1.0, None)
+    assert planned_length(section(num_train_epochs=2.5)) == (2.5, None)
+    assert planned_length(section(max_steps=7)) == (1.0, 7)
+    assert seed_of(section()) == TrainingArguments.seed == 42
+    assert seed_of(section(seed=7)) == 7
