@@ -66,21 +66,21 @@ def verify_pack(dataset: SupervisedDataset, pack: Pack, *, model_path: str, proc
     output.loss.backward()
     packed = {name: value.grad for name, value in model.named_parameters()}
     del model
-    wanted = set(pack.where)
-    rows = [row for row in dataset.measured.conversations if row.where in wanted]
+    number_of = {row.where: number for number, row in enumerate(dataset.measured.conversations)}
+    numbers = [number_of[where] for where in pack.where]  # a row that its source repeats may stand there twice
     stock = AutoModelForImageTextToText.from_pretrained(model_path, dtype=torch.float32).eval()
     encoder = dataset.encoder
     loss, differ, tokens = 0.0, [], 0
-    for row in rows:
-        own, ids_equal, length = _alone(stock, processor, row, dataset=dataset, encoder=encoder)
+    for number in numbers:
+        own, ids_equal, length = _alone(stock, processor, number, dataset=dataset, encoder=encoder)
         (own / normalizer).backward()
         loss += float(own.detach()) / normalizer
         tokens += length
         if not ids_equal:
-            differ.append(row.where)
+            differ.append(dataset.measured.conversations[number].where)
     alone = {name: value.grad for name, value in stock.named_parameters()}
     return Verification(
-        num_conversations=len(rows),
+        num_conversations=len(numbers),
         num_tokens_packed=len(pack.input_ids),
         num_tokens_alone=tokens,
         ids_differ=tuple(differ),
@@ -113,10 +113,10 @@ def gradient_errors(ours: dict[str, Tensor | None], theirs: dict[str, Tensor | N
 
 
 def _alone(
-    stock: Any, processor: Any, row: Conversation, *, dataset: SupervisedDataset, encoder: Encoder
+    stock: Any, processor: Any, number: int, *, dataset: SupervisedDataset, encoder: Encoder
 ) -> tuple[Tensor, bool, int]:
     """Return (summed weighted loss, whether the ids are ours, tokens) of one conversation through the stock classes."""
-    number = dataset.measured.conversations.index(row)
+    row = dataset.measured.conversations[number]
     ours = encoder.encode_turns(row.turns, grids=dataset.measured.grids[number])
     inputs = stock_inputs(processor, row, dataset=dataset)
     ids = inputs["input_ids"][0]

@@ -1,13 +1,17 @@
 """What the model reads of a pack."""
 
-import dataclasses
+from collections.abc import Callable
+from pathlib import Path
 
-from smolvlm.datasets.packs import MODEL_TENSORS, Pack
+from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.packs import MODEL_TENSORS
+from smolvlm.records import Conversation
 
 
-def test_model_tensors_are_fields_of_a_pack() -> None:
-    names = [field.name for field in dataclasses.fields(Pack)]
-    assert set(MODEL_TENSORS) < set(names)
-    values = dict.fromkeys(names, None) | {"input_ids": "ids"}
-    pack = Pack(**values)  # pyright: ignore[reportArgumentType] - only the names matter
-    assert pack.model_tensors() == {name: values[name] for name in MODEL_TENSORS}
+def test_the_model_reads_a_packs_own_tensors(
+    asks: Callable[..., Conversation], dataset_of: Callable[..., SupervisedDataset], photos: dict[str, Path]
+) -> None:
+    pack = dataset_of([asks(1, photos["rocket"], "What?")], [(0,)])[0]
+    tensors = pack.model_tensors()
+    assert tuple(tensors) == MODEL_TENSORS
+    assert all(tensors[name] is getattr(pack, name) for name in MODEL_TENSORS)

@@ -6,7 +6,7 @@ ids as in training (digits after spaces and numerals included), and pictures cut
 
 import copy
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from smolvlm.encoding.prompts import PromptSettings, read_prompt_settings
-from smolvlm.media.geometry import grid_for
+from smolvlm.media.geometry import TileSettings, grid_for
 from smolvlm.media.tiles import make_tiles
 from smolvlm.model.load import load_checkpoint
 from smolvlm.model.processor_files import save_processor
@@ -44,11 +44,11 @@ class Saved:
 
 
 @pytest.fixture(scope="module", params=STOCK_CLASSES)
-def saved(request: pytest.FixtureRequest, checkpoint_folders, tmp_path_factory: pytest.TempPathFactory) -> Saved:
+def saved(request: pytest.FixtureRequest, checkpoint_folders, prompts, tmp_path_factory) -> Saved:
     """One step of training with other picture settings than the base's, saved as a run saves it."""
-    base = checkpoint_folders[request.param]
+    base, prompt = checkpoint_folders[request.param], prompts[request.param]
     checkpoint = load_checkpoint(str(base))
-    prompt = read_prompt_settings(checkpoint.processor, image_splitting=True, longest_edge_px=96)
+    prompt = replace(prompt, tiles=replace(prompt.tiles, longest_edge_px=96))
     model = checkpoint.model.train()
     inputs = plain_inputs(AutoProcessor.from_pretrained(base))
     model(**inputs, labels=inputs["input_ids"]).loss.backward()
@@ -113,9 +113,8 @@ def test_a_plain_processor_gives_the_pixels_of_training(saved: Saved) -> None:
 
 @pytest.mark.parametrize("image_splitting", [True, False])
 def test_the_runs_picture_settings_are_saved(saved: Saved, tmp_path: Path, image_splitting: bool) -> None:
-    checkpoint = load_checkpoint(str(saved.base))
-    prompt = read_prompt_settings(checkpoint.processor, image_splitting=image_splitting, longest_edge_px=64)
-    save_processor(str(saved.base), tmp_path, tiles=prompt.tiles)
+    tiles = TileSettings(tile_side_px=32, longest_edge_px=64, image_splitting=image_splitting)
+    save_processor(str(saved.base), tmp_path, tiles=tiles)
     images = AutoProcessor.from_pretrained(tmp_path).image_processor
     assert images.do_image_splitting is image_splitting
     assert dict(images.size) == {"longest_edge": 64}

@@ -153,7 +153,8 @@ def test_several_packs_a_step(bench, weighting: str) -> None:
     replace(bench, weighting=weighting).check(texts(), [tree(2, 1)], twice())
 
 
-@pytest.mark.parametrize(("size", "language_width"), [("256M", None), pytest.param("2.2B", 64, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "language_width"), [("256M", None), ("2.2B", 64)])
 def test_published_dimensions(make_bench, tmp_path: Path, size: Any, language_width: int | None) -> None:
     """One layer a tower, one tile a picture; widths as published, but for the 2.2B's language model, 1 GB a copy."""
     config = published_config(size)

@@ -1,0 +1,65 @@
+"""`smolvlm eval`: a run, a checkpoint or a bare model, scored; numbers as JSON lines or as a table."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+
+@pytest.fixture(scope="module")
+def evaluated(out: Path, smolvlm_command: Any) -> Any:
+    return smolvlm_command("eval", out, "--json", "--predictions", out.parent / "again.jsonl")
+
+
+def test_json_lines_are_metrics_and_nothing_else(evaluated: Any) -> None:
+    assert evaluated.status == 0
+    assert all(metric.keys() == {"name", "value", "num_rows", "source"} for metric in evaluated.objects)
+    assert {(metric["name"], metric["source"], metric["num_rows"]) for metric in evaluated.objects} == {
+        (name, source, 6 if source == "all" else 3)
+        for name in ("exact_match", "vqa_accuracy", "loss")
+        for source in ("all", "photos", "words")
+    }
+
+
+def test_a_run_folder_scores_as_the_run_did_at_its_end(evaluated: Any, out: Path, json_rows: Any) -> None:
+    logged = json_rows(out / "metrics.jsonl")[-1]
+    for metric in evaluated.objects:
+        suffix = "" if metric["source"] == "all" else f"_{metric['source']}"
+        assert metric["value"] == pytest.approx(logged[f"eval_{metric['name']}{suffix}"], rel=1e-6)
+    assert json_rows(out.parent / "again.jsonl") == json_rows(out / "predictions.jsonl")
+
+
+def test_a_checkpoint_within_a_run_is_another_model(evaluated: Any, out: Path, smolvlm_command: Any) -> None:
+    outcome = smolvlm_command("eval", out / "checkpoint-4", "eval.max_new_tokens=1", "--json")
+    assert outcome.status == 0
+    losses = [next(own for own in found.objects if own["name"] == "loss") for found in (evaluated, outcome)]
+    assert losses[1]["value"] != losses[0]["value"]
+
+
+def test_a_bare_model_needs_a_mixture_and_then_takes_every_row(
+    settings: dict[str, Any], sources: list[dict[str, Any]], smolvlm_command: Any, tmp_path: Path
+) -> None:
+    model = settings["model"]["path"]
+    refused = smolvlm_command("eval", model)
+    assert refused.status == 1
+    assert "give --mixture FILE" in refused.messages
+    (tmp_path / "held-out.yaml").write_text(yaml.safe_dump(sources))
+    outcome = smolvlm_command("eval", model, "--mixture", tmp_path / "held-out.yaml", "eval.max_new_tokens=1")
+    assert outcome.status == 0
+    assert outcome.output == "", "the table is for people"
+    assert "photos" in outcome.messages
+    assert "exact_match" in outcome.messages
+
+
+def test_references_of_a_row_are_all_accepted(
+    settings: dict[str, Any], smolvlm_command: Any, tmp_path: Path, json_rows: Any
+) -> None:
+    rows = [{"question": "Is it?", "answers": ["yes", "yep"]}]
+    (tmp_path / "rows.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    (tmp_path / "held-out.yaml").write_text(yaml.safe_dump([{"json_path": "rows.jsonl"}]))
+    mixture, predictions = tmp_path / "held-out.yaml", tmp_path / "said.jsonl"
+    arguments = ["--mixture", mixture, "--predictions", predictions, "--json", "eval.max_new_tokens=1"]
+    assert smolvlm_command("eval", settings["model"]["path"], *arguments).status == 0
+    assert json_rows(predictions)[0]["references"] == ["yes", "yep"]

@@ -1,0 +1,126 @@
+"""`smolvlm train`: a run with its evaluations and its report, and errors that need no traceback."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COMMAND = [sys.executable, "-c", "from smolvlm.commands.cli import main; main()"]
+TIMEOUT_S = 300
+SCORES = ("exact_match", "vqa_accuracy", "loss")
+EVAL_KEYS = {f"eval_{score}{source}" for score in SCORES for source in ("", "_photos", "_words")}
+
+
+def test_it_trains_evaluates_and_reports(trained: Any, out: Path, json_rows: Any) -> None:
+    assert trained.status == 0
+    assert trained.output == ""
+    assert "16 rows, " in trained.messages
+    assert "language_model           0.001" in trained.messages
+    assert (out / "report.html").read_text().startswith("<!DOCTYPE html>")
+    predictions = json_rows(out / "predictions.jsonl")
+    assert [row["source"] for row in predictions] == ["photos"] * 3 + ["words"] * 3, "eval.max_rows of each source"
+    assert [row["where"].rsplit(":")[-1] for row in predictions] == ["1", "2", "3"] * 2
+    before = json_rows(out / "predictions-before.jsonl")
+    assert [row["where"] for row in before] == [row["where"] for row in predictions]
+    assert [row["prediction"] for row in before] != [row["prediction"] for row in predictions]
+
+
+def test_evaluations_amid_training_stand_between_its_lines(out: Path, json_rows: Any) -> None:
+    lines = json_rows(out / "metrics.jsonl")
+    steps = [line["step"] for line in lines if "loss" in line]
+    assert steps == list(range(1, len(steps) + 1))
+    evaluations = [line for line in lines if "loss" not in line]
+    assert all(line.keys() == EVAL_KEYS | {"step", "epoch"} for line in evaluations)
+    half = len(steps) // 2
+    assert [(line["step"], line["epoch"]) for line in evaluations] == [
+        (half, 1.0),
+        (len(steps), 2.0),
+        (len(steps), 2.0),
+    ]
+    assert evaluations[1] == evaluations[2], "at the last epoch's end and once more when all is done"
+    assert evaluations[0]["eval_loss"] > evaluations[1]["eval_loss"]
+
+
+def test_evaluation_every_so_many_steps(run_file: Path, smolvlm_command: Any, json_rows: Any, tmp_path: Path) -> None:
+    often = ["train.eval_strategy=steps", "train.eval_steps=2", "eval.at_start=false", "eval.max_new_tokens=1"]
+    short = ["train.num_train_epochs=1", "train.save_strategy=no", f"train.output_dir={tmp_path}", "eval.at_end=false"]
+    assert smolvlm_command("train", run_file, *often, *short).status == 0
+    lines = json_rows(tmp_path / "metrics.jsonl")
+    steps = max(line["step"] for line in lines)
+    assert [line["step"] for line in lines if "eval_loss" in line] == sorted({*range(2, steps + 1, 2), steps})
+    assert not (tmp_path / "predictions.jsonl").exists()
+
+
+def test_the_untrained_model_is_evaluated_once_however_often_the_command_is_given(
+    run_file: Path, out: Path, smolvlm_command: Any
+) -> None:
+    before = (out / "predictions-before.jsonl").stat().st_mtime_ns
+    again = smolvlm_command("train", run_file)
+    assert again.status == 0
+    assert f"going on from {out}/checkpoint-" in again.messages
+    assert "step 1/" not in again.messages
+    assert (out / "predictions-before.jsonl").stat().st_mtime_ns == before
+
+
+def test_a_bad_run_file_lists_every_problem(smolvlm_command: Any, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(
+        "model: {pth: x}\ndata: {mixture: [], max_tokens_per_pack: none}\n"
+        "train: {output_dir: out, learning_rate: 1.0e-4, save_stepz: 3}\n"
+    )
+    outcome = smolvlm_command("train", tmp_path / "run.yaml", "train.language_model_lr=fast")
+    assert outcome.status == 1
+    assert outcome.output == ""
+    assert outcome.messages.startswith(f"error: {tmp_path / 'run.yaml'}: 6 problems:")
+    for expected in (
+        "model.pth",
+        "model.path",
+        "data.max_tokens_per_pack",
+        "train.learning_rate",
+        "did you mean train.save_steps?",
+        "train.language_model_lr",
+    ):
+        assert expected in outcome.messages
+    assert "Traceback" not in outcome.messages
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["data.mixture=[]"], "the mixture has no sources"),
+        (["data.eval_mixture=[]"], "the mixture has no sources"),
+        (["model.path=./nowhere"], "no such folder"),
+        (["data.max_tokens_per_pack=8"], "tokens, a pack holds data.max_tokens_per_pack=8"),
+    ],
+)
+def test_what_cannot_be_trained_is_an_error_before_the_first_step(
+    run_file: Path, smolvlm_command: Any, tmp_path: Path, overrides: list[str], expected: str
+) -> None:
+    outcome = smolvlm_command("train", run_file, f"train.output_dir={tmp_path}", *overrides)
+    assert outcome.status == 1
+    assert expected in outcome.messages
+    assert "Traceback" not in outcome.messages
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_corrupt_pixels_met_by_a_worker_end_the_process_with_one_and_name_the_row(
+    settings: dict[str, dict[str, Any]], rows_folder: Path, photos: dict[str, Path], tmp_path: Path, write_yaml: Any
+) -> None:
+    whole = photos["coffee"].read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    rows = (rows_folder / "photos.jsonl").read_text().replace(str(photos["coffee"]), str(tmp_path / "cut.png"))
+    (tmp_path / "photos.jsonl").write_text(rows)
+    data = {"mixture": [{"json_path": "photos.jsonl"}], "longest_edge_px": 64}
+    train = {"output_dir": str(tmp_path / "out"), "use_cpu": True, "dataloader_num_workers": 1}
+    run_file = write_yaml(tmp_path / "run.yaml", {"model": settings["model"], "data": data, "train": train})
+    result = subprocess.run(
+        [*COMMAND, "train", str(run_file)], env=dict(os.environ), capture_output=True, text=True, timeout=TIMEOUT_S
+    )
+    assert result.returncode == 1
+    error = result.stderr[result.stderr.index("error: ") :]
+    assert error.startswith(("error: photos.jsonl:1: ", "error: photos.jsonl:2: "))
+    assert "cut.png" in error
+    assert "  fix: " in error
+    assert "Traceback" not in result.stderr
