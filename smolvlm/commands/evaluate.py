@@ -34,8 +34,6 @@ def build_evaluator(
     """
     assert config.data.eval_mixture is not None
     rows = read_mixture(config.data.eval_mixture, config.data).conversations
-    if not len(rows):
-        raise ConfigError("the mixture holds no row to evaluate on", where="data.eval_mixture", fix="add a source with rows")
     measured, _ = measure_rows(_first_of_each_source(rows, config.eval.max_rows), config.data, prompt=prompt)
     uses_bf16 = bool(config.train.arguments.get("bf16")) or config.model.dtype == "bfloat16"
     return Evaluator(

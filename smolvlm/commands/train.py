@@ -15,7 +15,7 @@ from smolvlm.eval.evaluate import Evaluation, Evaluator, write_predictions
 from smolvlm.model.load import Checkpoint
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.pages.run_report import write_run_report
-from smolvlm.train.smolvlm_trainer import Evaluate
+from smolvlm.train.smolvlm_trainer import Evaluate, SmolVLMTrainer
 from smolvlm.train.train import TrainedRun, train
 
 
@@ -43,6 +43,7 @@ class _RunEvaluation:
         self._config = config
         self._output_dir = Path(config.train.output_dir)
         self._evaluator: Evaluator | None = None
+        self._last: Evaluation | None = None
 
     def make(self, checkpoint: Checkpoint, prompt: PromptSettings, cache: VisionCache | None) -> Evaluate:
         """Build the evaluator once the model is there; evaluate the untrained model if asked and not yet done."""
@@ -56,15 +57,18 @@ class _RunEvaluation:
             self._write(evaluator(checkpoint.model), before)
 
         def evaluate(model: Any) -> Mapping[str, float]:
-            return evaluator(model).as_log()
+            self._last = evaluator(model)
+            return self._last.as_log()
 
         return evaluate
 
     def after(self, run: TrainedRun) -> None:
-        """Evaluate the trained model, log it and keep its answers."""
+        """Evaluate the trained model, unless its last step just was, log it and keep its answers."""
         assert self._evaluator is not None
-        evaluation = self._evaluator(run.checkpoint.model)
-        run.trainer.log({f"eval_{name}": value for name, value in evaluation.as_log().items()})
+        evaluation = self._last if _ends_evaluated(run.trainer) else None
+        if evaluation is None:
+            evaluation = self._evaluator(run.checkpoint.model)
+            run.trainer.log({f"eval_{name}": value for name, value in evaluation.as_log().items()})
         self._write(evaluation, self._output_dir / "predictions.jsonl")
 
     def _write(self, evaluation: Evaluation, path: Path) -> None:
@@ -72,3 +76,10 @@ class _RunEvaluation:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_predictions(evaluation.predictions, path)
             show_metrics(evaluation.metrics, as_json=False)
+
+
+def _ends_evaluated(trainer: SmolVLMTrainer) -> bool:
+    """Say whether the last evaluation was of the weights that the run ended with."""
+    lines = [line for line in trainer.state.log_history if "eval_loss" in line]
+    at_the_end = bool(lines) and lines[-1]["step"] == trainer.state.global_step
+    return at_the_end and not trainer.args.load_best_model_at_end

@@ -1,10 +1,11 @@
-"""What the trainer hands on: a pack as the model's tensors, with what is logged about it beside them."""
+"""What the loader hands to the trainer: a pack as the model's tensors, with what is logged about it; or an error."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from smolvlm.datasets.packs import Pack
+from smolvlm.errors import SampleError
 from smolvlm.records import SkippedRow
 
 
@@ -38,3 +39,10 @@ def as_batch(packs: Sequence[Pack]) -> dict[str, Any]:
         num_computed_tiles=len(pack.tiles),
     )
     return {"pack": pack.model_tensors(), "info": info}
+
+
+def without_worker_traceback(error: SampleError) -> SampleError:
+    """Return an error as it was raised; out of a loader worker it comes behind that worker's traceback, as text."""
+    name = f"{SampleError.__module__}.{SampleError.__qualname__}: "
+    text = str(error)
+    return SampleError(text.rpartition(name)[2].strip()) if text.startswith("Caught ") else error

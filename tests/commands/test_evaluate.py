@@ -32,7 +32,7 @@ def test_a_run_folder_scores_as_the_run_did_at_its_end(evaluated: Any, out: Path
 
 
 def test_a_checkpoint_within_a_run_is_another_model(evaluated: Any, out: Path, smolvlm_command: Any) -> None:
-    outcome = smolvlm_command("eval", out / "checkpoint-4", "eval.max_new_tokens=1", "--json")
+    outcome = smolvlm_command("eval", out / "checkpoint-3", "eval.max_new_tokens=1", "--json")
     assert outcome.status == 0
     losses = [next(own for own in found.objects if own["name"] == "loss") for found in (evaluated, outcome)]
     assert losses[1]["value"] != losses[0]["value"]

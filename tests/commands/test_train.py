@@ -19,7 +19,7 @@ def test_it_trains_evaluates_and_reports(trained: Any, out: Path, json_rows: Any
     assert trained.output == ""
     assert "16 rows, " in trained.messages
     assert "language_model           0.001" in trained.messages
-    assert (out / "report.html").read_text().startswith("<!DOCTYPE html>")
+    assert (out / "report.html").read_text().startswith("<!doctype html>")
     predictions = json_rows(out / "predictions.jsonl")
     assert [row["source"] for row in predictions] == ["photos"] * 3 + ["words"] * 3, "eval.max_rows of each source"
     assert [row["where"].rsplit(":")[-1] for row in predictions] == ["1", "2", "3"] * 2
@@ -35,12 +35,8 @@ def test_evaluations_amid_training_stand_between_its_lines(out: Path, json_rows:
     evaluations = [line for line in lines if "loss" not in line]
     assert all(line.keys() == EVAL_KEYS | {"step", "epoch"} for line in evaluations)
     half = len(steps) // 2
-    assert [(line["step"], line["epoch"]) for line in evaluations] == [
-        (half, 1.0),
-        (len(steps), 2.0),
-        (len(steps), 2.0),
-    ]
-    assert evaluations[1] == evaluations[2], "at the last epoch's end and once more when all is done"
+    found = [(line["step"], line["epoch"]) for line in evaluations]
+    assert found == [(half, 1.0), (len(steps), 2.0)], "and not once more when all is done"
     assert evaluations[0]["eval_loss"] > evaluations[1]["eval_loss"]
 
 

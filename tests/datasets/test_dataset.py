@@ -1,6 +1,7 @@
 """Packs as tensors: examples laid end to end, whoever builds them, and rows that turn out bad."""
 
 import dataclasses
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,13 @@ def test_workers_change_nothing(rows: list[Conversation], dataset_of: DatasetOf,
     assert len(loaded) == len(dataset) == len(dataset.plan.packs)
     for number, pack in enumerate(loaded):
         assert_same(pack, dataset[number])
+
+
+def test_a_pickled_copy_gives_the_same_packs(rows: list[Conversation], dataset_of: DatasetOf) -> None:
+    """As workers that are not forked receive it."""
+    dataset = dataset_of(rows)
+    copy: SupervisedDataset = pickle.loads(pickle.dumps(dataset))
+    assert_same(copy[0], dataset[0])
 
 
 def test_packs_are_handed_out_in_the_order_given(rows: list[Conversation], dataset_of: DatasetOf) -> None:

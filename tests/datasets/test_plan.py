@@ -137,7 +137,9 @@ def test_steps_are_exact(lengths: LengthTable, per_step: int, num_epochs: float)
         assert is_filled.count(False) < per_step  # and only in its last step
         begin = end
     whole_steps = sum(uncut[: int(num_epochs)])
-    assert plan.packs[: whole_steps * per_step] == plan_training(lengths, chosen, num_epochs=int(num_epochs)).packs
+    assert (
+        plan.packs[: whole_steps * per_step] == plan_training(lengths, chosen, num_epochs=float(int(num_epochs))).packs
+    )
 
 
 @settings(deadline=None, max_examples=25)
@@ -146,7 +148,7 @@ def test_max_steps_go_through_as_many_epochs_as_they_need(lengths: LengthTable, 
     chosen = plan_settings(per_step=per_step)
     plan = plan_training(lengths, chosen, num_epochs=0.1, max_steps=max_steps)
     assert plan.num_steps == max_steps == plan.epoch_ends[-1]
-    longer = plan_training(lengths, chosen, num_epochs=len(plan.epoch_ends))
+    longer = plan_training(lengths, chosen, num_epochs=float(len(plan.epoch_ends)))
     assert plan.packs == longer.packs[: len(plan.packs)]
     assert plan.epoch_at(max_steps) == pytest.approx(longer.epoch_at(max_steps))
 

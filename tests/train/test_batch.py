@@ -1,0 +1,62 @@
+"""What a loader hands over: a pack's tensors with what is counted of it, or an error without a worker's traceback."""
+
+import pytest
+import torch
+from torch._utils import ExceptionWrapper
+
+from smolvlm.datasets.packs import MODEL_TENSORS, Pack
+from smolvlm.errors import SampleError
+from smolvlm.train.batch import as_batch, without_worker_traceback
+
+
+def pack(*, num_tokens: int, where: tuple[str, ...], num_cached: int) -> Pack:
+    places = torch.arange(num_tokens)
+    return Pack(
+        input_ids=places,
+        position_ids=places,
+        scope_end=torch.full((num_tokens,), num_tokens),
+        predict_from=places[:2],
+        target_ids=places[:2],
+        target_weights=torch.ones(len(places[:2])),
+        target_sources=places[:2] * 0,
+        tiles=torch.zeros(1, 3, 4, 4, dtype=torch.uint8),
+        tile_keys=(b"key",),
+        cached_features=torch.zeros(num_cached, 4, 8) if num_cached else None,
+        slot_tiles=torch.arange(1 + num_cached),
+        where=where,
+        budget_tokens=16,
+        skipped=(),
+    )
+
+
+def test_a_batch_is_one_pack_with_its_counts() -> None:
+    own = pack(num_tokens=9, where=("rows.jsonl:1",), num_cached=2)
+    batch = as_batch([own])
+    assert tuple(batch["pack"]) == MODEL_TENSORS
+    assert batch["pack"]["input_ids"] is own.input_ids
+    info = batch["info"]
+    assert (info.num_tokens, info.budget_tokens, info.num_supervised_tokens) == (9, 16, 2)
+    assert (info.num_tiles, info.num_computed_tiles, info.tile_keys) == (3, 1, (b"key",))
+
+
+def test_a_pack_without_rows_fills_nothing() -> None:
+    info = as_batch([pack(num_tokens=1, where=(), num_cached=0)])["info"]
+    assert (info.num_tokens, info.budget_tokens) == (0, 0)
+
+
+def test_packs_are_never_stacked() -> None:
+    own = pack(num_tokens=9, where=(), num_cached=0)
+    with pytest.raises(ValueError, match="unpack"):
+        as_batch([own, own])
+
+
+def test_an_error_out_of_a_worker_is_told_as_it_was_raised() -> None:
+    raised = SampleError("cut off", where="rows.jsonl:3", fix="replace the file")
+    try:
+        raise raised
+    except SampleError:
+        wrapped = ExceptionWrapper(where="in DataLoader worker process 0")
+    with pytest.raises(SampleError, match="Traceback") as caught:
+        wrapped.reraise()
+    assert str(without_worker_traceback(caught.value)) == "rows.jsonl:3: cut off\n  fix: replace the file"
+    assert without_worker_traceback(raised) is raised
