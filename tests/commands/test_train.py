@@ -1,15 +1,10 @@
 """`smolvlm train`: a run with its evaluations and its report, and errors that need no traceback."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-COMMAND = [sys.executable, "-c", "from smolvlm.commands.cli import main; main()"]
-TIMEOUT_S = 300
 SCORES = ("exact_match", "vqa_accuracy", "loss")
 EVAL_KEYS = {f"eval_{score}{source}" for score in SCORES for source in ("", "_photos", "_words")}
 
@@ -101,22 +96,25 @@ def test_what_cannot_be_trained_is_an_error_before_the_first_step(
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
-def test_corrupt_pixels_met_by_a_worker_end_the_process_with_one_and_name_the_row(
-    settings: dict[str, dict[str, Any]], rows_folder: Path, photos: dict[str, Path], tmp_path: Path, write_yaml: Any
+def test_corrupt_pixels_amid_the_run_are_an_error_that_names_the_row(
+    settings: dict[str, dict[str, Any]],
+    rows_folder: Path,
+    photos: dict[str, Path],
+    tmp_path: Path,
+    write_yaml: Any,
+    smolvlm_command: Any,
 ) -> None:
     whole = photos["coffee"].read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     rows = (rows_folder / "photos.jsonl").read_text().replace(str(photos["coffee"]), str(tmp_path / "cut.png"))
     (tmp_path / "photos.jsonl").write_text(rows)
     data = {"mixture": [{"json_path": "photos.jsonl"}], "longest_edge_px": 64}
-    train = {"output_dir": str(tmp_path / "out"), "use_cpu": True, "dataloader_num_workers": 1}
+    train = {"output_dir": str(tmp_path / "out"), "use_cpu": True}
     run_file = write_yaml(tmp_path / "run.yaml", {"model": settings["model"], "data": data, "train": train})
-    result = subprocess.run(
-        [*COMMAND, "train", str(run_file)], env=dict(os.environ), capture_output=True, text=True, timeout=TIMEOUT_S
-    )
-    assert result.returncode == 1
-    error = result.stderr[result.stderr.index("error: ") :]
+    outcome = smolvlm_command("train", run_file)
+    assert outcome.status == 1
+    error = outcome.messages[outcome.messages.index("error: ") :]
     assert error.startswith(("error: photos.jsonl:1: ", "error: photos.jsonl:2: "))
     assert "cut.png" in error
     assert "  fix: " in error
-    assert "Traceback" not in result.stderr
+    assert "Traceback" not in outcome.messages

@@ -121,13 +121,16 @@ def spoiled(settings: dict[str, Any], photos: dict[str, Path], rows_folder: Path
     return {"data.mixture": sources, "train.packs_per_step": 1}
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of Python 3.12: the loader forks its workers
+@pytest.mark.parametrize("num_workers", [0, 1])
 def test_corrupt_pixels_stop_the_run_and_name_the_row(
-    train_run: TrainRun, tmp_path: Path, spoiled: dict[str, Any]
+    train_run: TrainRun, tmp_path: Path, spoiled: dict[str, Any], num_workers: int
 ) -> None:
     with pytest.raises(SampleError) as caught:
-        train_run(tmp_path / "run", spoiled)
-    assert caught.value.where is not None
-    assert caught.value.where.endswith(("photos.jsonl:10", "photos.jsonl:11", "photos.jsonl:12"))
+        train_run(tmp_path / "run", spoiled | {"train.dataloader_num_workers": num_workers})
+    file = spoiled["data.mixture"][0]["json_path"]
+    assert str(caught.value).startswith((f"{file}:10: ", f"{file}:11: ", f"{file}:12: "))
+    assert "Traceback" not in str(caught.value)
     assert (tmp_path / "run" / "out" / "metrics.jsonl").exists(), "the steps before it were made"
 
 
