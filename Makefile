@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made-from-$(shell cksum pyproject.toml | cut -d' ' -f1)
 
-.PHONY: help env quickstart test check bench format clean
+.PHONY: help env quickstart test lint check bench format clean
 
 help:
 	@echo "make quickstart  train a small model on easy-VQA and report (STEPS=20 for a short check)"
@@ -29,12 +29,13 @@ quickstart: env
 test: env
 	$(BIN)/python -m pytest
 
-check: env
+lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+
+check: lint test
 
 bench: env
 	$(BIN)/python -m benchmarks.peers

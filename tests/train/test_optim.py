@@ -124,6 +124,6 @@ def test_a_run_steps_with_fused_adamw_and_the_rates_asked(frozen_run: Any) -> No
         "language_model": 1e-3,
     }
     steps = {int(state["step"]) for state in live.state.values()}
-    assert steps == {20}, "a step without pictures counts for the connector too"
+    assert steps == {len(frozen_run.steps)}, "a step without pictures counts for the connector too"
     assert len(live.state) == sum(1 for value in trainer.model.parameters() if value.requires_grad)
     assert trainer.check_optimizer().splitlines()[2].startswith("connector               0.0005")
