@@ -212,7 +212,7 @@ def test_each_steps_packs_are_dealt_evenly(costs: list[tuple[int, int]], num_ran
 
 
 def test_dear_packs_go_to_different_ranks() -> None:
-    packs = tuple(PlannedPack(samples=((0,),), num_tokens=size, num_tiles=0) for size in (4, 3, 2, 1))
+    packs = tuple(PlannedPack(samples=((0,),), num_tokens=size, num_tiles=0) for size in (1, 2, 3, 4))
     plan = Plan(packs=packs, packs_per_step=4, epoch_ends=(1,), budget=TIGHT)
     assert deal_to_ranks(plan, num_ranks=1, cost_per_token=1.0, cost_per_tile=0.0) == (0, 1, 2, 3)
     order = deal_to_ranks(plan, num_ranks=2, cost_per_token=1.0, cost_per_tile=0.0)

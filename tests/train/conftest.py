@@ -41,10 +41,31 @@ class FinishedRun:
         return [row["loss"] for row in self.steps]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoppedRun:
+    """A run that was killed, was started again, and its twin that was not."""
+
+    whole: FinishedRun
+    resumed: Path
+    messages_before: str
+    """Standard error of the process that was killed."""
+    messages: str
+    """Standard error of the second start."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ForkedRuns:
+    """What ran in processes of its own."""
+
+    stopped: dict[str, StoppedRun]
+    shared: Path
+    """Output folder of the run that two ranks shared; `plain_run` is its twin."""
+
+
 WriteRun = Callable[..., Path]
 TrainRun = Callable[..., FinishedRun]
-StartChild = Callable[..., "Child"]
-CHILD_TIMEOUT_S = 300
+CHILD_TIMEOUT_S = 400
+KILLED_IN_STEP = 9
 
 
 def json_rows(path: Path) -> list[dict[str, Any]]:
@@ -59,36 +80,6 @@ def processors_loaded_once() -> Iterator[None]:
         patch.setattr(smolvlm.model.load, "load_processor", load_once)
         patch.setattr(smolvlm.train.train, "load_processor", load_once)
         yield
-
-
-class Child:
-    """A process started by a test: it ends with the test, whatever becomes of either."""
-
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
-        self._process = subprocess.Popen(
-            command, env=environment, text=True, stderr=subprocess.PIPE, start_new_session=True
-        )
-
-    def finish(self) -> tuple[int, str]:
-        """Wait and return (exit status, standard error); one that hangs is killed with all it started.
-
-        Raises:
-            TimeoutExpired: it hung.
-        """
-        try:
-            _, errors = self._process.communicate(timeout=CHILD_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.communicate()
-            raise
-        return self._process.returncode, errors
-
-
-@pytest.fixture(scope="session")
-def start_child() -> StartChild:
-    """Starts this Python with these arguments: one thread, as in this process, and the loopback device only."""
-    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1"}
-    return lambda *arguments: Child([sys.executable, *map(str, arguments)], environment)
 
 
 @pytest.fixture(scope="session")
@@ -147,6 +138,12 @@ def settings(tiny_folder: Path, rows_folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
+def words_alone(rows_folder: Path) -> dict[str, Any]:
+    """Changes that leave text alone to be trained on, in five packs an epoch: for what pictures do not bear upon."""
+    return {"data.mixture": [{"json_path": str(rows_folder / "words.jsonl")}]}
+
+
+@pytest.fixture(scope="session")
 def write_run(settings: dict[str, Any]) -> WriteRun:
     """Writes `run.yaml` into a folder, `output_dir` being its `out`; changes are `section.key` -> value."""
 
@@ -175,14 +172,17 @@ def train_run(write_run: WriteRun) -> TrainRun:
     return run
 
 
+PLAIN = {"train.vision_tower_lr": 2e-4, "train.num_train_epochs": 4, "train.packs_per_step": 4}
+FROZEN = {"train.packs_per_step": 1, "train.warmup_steps": 2, "train.lr_scheduler_type": "cosine"}
+
+
 @pytest.fixture(scope="session")
 def plain_run(train_run: TrainRun, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
     """The run that others are compared with: all three towers trained, so without a vision cache; not to be written to.
 
     Four packs a step, of which the last step of an epoch has empty ones.
     """
-    changes = {"train.vision_tower_lr": 2e-4, "train.packs_per_step": 4, "train.save_strategy": "no"}
-    return train_run(tmp_path_factory.mktemp("plain"), changes)
+    return train_run(tmp_path_factory.mktemp("plain"), PLAIN)
 
 
 @pytest.fixture(scope="session")
@@ -192,5 +192,52 @@ def frozen_run(train_run: TrainRun, tmp_path_factory: pytest.TempPathFactory) ->
     A checkpoint every sixth step; not to be written to.
     """
     saved = {"train.save_strategy": "steps", "train.save_steps": 6}
-    schedule = {"train.packs_per_step": 1, "train.warmup_steps": 2, "train.lr_scheduler_type": "cosine"}
-    return train_run(tmp_path_factory.mktemp("frozen"), saved | schedule)
+    return train_run(tmp_path_factory.mktemp("frozen"), FROZEN | saved)
+
+
+@pytest.fixture(scope="session")
+def forked_runs(
+    write_run: WriteRun, rows_folder: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> ForkedRuns:
+    """The plain and the frozen run again, killed and resumed, and the plain one on two ranks.
+
+    They run while their twins do in this process; one that hangs is killed with all that it started.
+    """
+    root = tmp_path_factory.mktemp("forked")
+    saved = {"train.save_strategy": "steps", "train.save_steps": 6}
+    held_out = [{"json_path": str(rows_folder / f"{name}.jsonl"), "name": name} for name in ("photos", "words")]
+    evaluated = {"data.eval_mixture": held_out, "eval.max_rows": 5, "eval.max_new_tokens": 3}
+    stopped = {
+        "cached": write_run(root / "cached", FROZEN | saved),
+        "workers": write_run(root / "workers", PLAIN | saved | {"train.dataloader_num_workers": 2}),
+    }
+    (root / "cached" / "out" / "checkpoint-8").mkdir(parents=True)  # as if cut off before its marker was written
+    shared = write_run(root / "shared", PLAIN | evaluated | {"train.ddp_backend": "gloo"})
+    files = map(str, (*stopped.values(), shared))
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__).parent / "forked_runs.py"), str(KILLED_IN_STEP), *files],
+        env=os.environ | {"GLOO_SOCKET_IFNAME": "lo"},
+        text=True,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        twins = {"cached": request.getfixturevalue("frozen_run"), "workers": request.getfixturevalue("plain_run")}
+        _, errors = process.communicate(timeout=CHILD_TIMEOUT_S)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+    assert process.returncode == 0, errors + "".join(log.read_text() for log in sorted(root.glob("*/*.log")))
+    return ForkedRuns(
+        stopped={
+            name: StoppedRun(
+                whole=twins[name],
+                resumed=root / name / "out",
+                messages_before=(root / name / "killed.log").read_text(),
+                messages=(root / name / "again.log").read_text(),
+            )
+            for name in stopped
+        },
+        shared=root / "shared" / "out",
+    )

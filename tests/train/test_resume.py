@@ -1,8 +1,6 @@
 """A run that is killed and started again with the same command is the run that was never stopped."""
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,71 +14,28 @@ from smolvlm.errors import ConfigError
 from smolvlm.train.checkpoint import MARKER, whole_checkpoints
 from smolvlm.train.train import train
 
-KILLED_AT_STEP = 7
-CHANGES: dict[str, dict[str, Any]] = {
-    "cached": {"train.vision_tower_lr": 0.0, "train.packs_per_step": 1, "train.num_train_epochs": 1},
-    "workers": {"train.vision_tower_lr": 2e-4, "train.packs_per_step": 2, "train.dataloader_num_workers": 2},
-}
-SAVED = {"train.save_strategy": "steps", "train.save_steps": 4}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StoppedRun:
-    """A run that was killed, was started again, and its twin that was not."""
-
-    whole: Any
-    resumed: Path
-    messages_before: str
-    """Standard error of the process that was killed."""
-    messages: str
-    """Standard error of the second start."""
+KILLED_IN_STEP, CHECKPOINT = 9, 6
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.fixture(scope="module")
-def stopped_runs(
-    train_run: Callable[..., Any],
-    write_run: Callable[..., Path],
-    start_child: Callable[..., Any],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> dict[str, StoppedRun]:
-    """Both runs, killed and started again, side by side, while their twins run in this process."""
-    root = tmp_path_factory.mktemp("stopped")
-    files = {name: write_run(root / name, changes | SAVED) for name, changes in CHANGES.items()}
-    (root / "cached" / "out" / "checkpoint-6").mkdir(parents=True)  # as if cut off before its marker was written
-    child = start_child(Path(__file__).parent / "killed_runs.py", KILLED_AT_STEP, *files.values())
-    whole = {name: train_run(root / f"{name}-whole", changes) for name, changes in CHANGES.items()}
-    status, errors = child.finish()
-    logs = {name: [root / name / f"{start}.log" for start in ("killed", "again")] for name in CHANGES}
-    assert status == 0, errors + "".join(log.read_text() for own in logs.values() for log in own)
-    return {
-        name: StoppedRun(
-            whole=whole[name],
-            resumed=root / name / "out",
-            messages_before=logs[name][0].read_text(),
-            messages=logs[name][1].read_text(),
-        )
-        for name in CHANGES
-    }
+@pytest.fixture(scope="module", params=["cached", "workers"])
+def stopped(forked_runs: Any, request: pytest.FixtureRequest) -> Any:
+    """A run with a frozen tower and cached features; one that trains all towers, with two loader workers."""
+    return forked_runs.stopped[request.param]
 
 
-@pytest.fixture(scope="module", params=list(CHANGES))
-def stopped(stopped_runs: dict[str, StoppedRun], request: pytest.FixtureRequest) -> StoppedRun:
-    return stopped_runs[request.param]
+def test_it_was_killed_after_a_checkpoint_and_went_on_from_there(stopped: Any) -> None:
+    assert f"step {KILLED_IN_STEP - 1}/" in stopped.messages_before
+    assert f"step {KILLED_IN_STEP}/" not in stopped.messages_before
+    assert f"going on from {stopped.resumed / f'checkpoint-{CHECKPOINT}'}\n" in stopped.messages
+    assert f"step {CHECKPOINT + 1}/" in stopped.messages
+    assert f"step {CHECKPOINT}/" not in stopped.messages
 
 
-def test_it_was_killed_after_a_checkpoint_and_went_on_from_there(stopped: StoppedRun) -> None:
-    assert f"step {KILLED_AT_STEP - 1}/" in stopped.messages_before
-    assert f"step {KILLED_AT_STEP}/" not in stopped.messages_before
-    assert f"going on from {stopped.resumed / 'checkpoint-4'}\n" in stopped.messages
-    assert "step 5/" in stopped.messages
-    assert "step 4/" not in stopped.messages
-
-
-def test_losses_rates_and_counts_are_equal_to_the_last_bit(stopped: StoppedRun) -> None:
+def test_losses_rates_and_counts_are_equal_to_the_last_bit(stopped: Any) -> None:
     measured = {"samples_per_s", "supervised_tokens_per_s", "mfu", "peak_memory_gb"}
     lines = [row for row in rows(stopped.resumed / "metrics.jsonl") if "loss" in row]
     for ours, theirs in zip(lines, stopped.whole.steps, strict=True):
@@ -89,28 +44,28 @@ def test_losses_rates_and_counts_are_equal_to_the_last_bit(stopped: StoppedRun) 
         }
 
 
-def test_the_same_rows_were_learned_from_in_every_step(stopped: StoppedRun) -> None:
+def test_the_same_rows_were_learned_from_in_every_step(stopped: Any) -> None:
     assert rows(stopped.resumed / "samples.jsonl") == rows(stopped.whole.folder / "samples.jsonl")
 
 
-def test_the_weights_are_equal_to_the_last_bit(stopped: StoppedRun) -> None:
+def test_the_weights_are_equal_to_the_last_bit(stopped: Any) -> None:
     ours, theirs = (load_file(folder / "model.safetensors") for folder in (stopped.resumed, stopped.whole.folder))
     assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
 
 
-def test_the_resumed_run_leaves_what_any_run_leaves(stopped: StoppedRun) -> None:
+def test_the_resumed_run_leaves_what_any_run_leaves(stopped: Any) -> None:
     assert (stopped.resumed / "report.html").stat().st_size > 0
     last = len(stopped.whole.steps)
     assert [path.name for path in whole_checkpoints(stopped.resumed)][-1] == f"checkpoint-{last}"
 
 
-def changed(run: StoppedRun, **changes: Any) -> Any:
+def changed(run: Any, **changes: Any) -> Any:
     """Return the settings of a finished run, some changed, as `section__key=value`."""
     file = run.resumed.parent / "run.yaml"
     return load_run_config(file, [f"{key.replace('__', '.')}={value}" for key, value in changes.items()])
 
 
-def test_changed_settings_are_refused_and_each_is_named(stopped: StoppedRun) -> None:
+def test_changed_settings_are_refused_and_each_is_named(stopped: Any) -> None:
     config = changed(stopped, train__connector_lr=3e-4, data__max_tokens_per_pack=256, train__weight_decay=0.5)
     with pytest.raises(ConfigError, match="belongs to another run") as caught:
         train(config)
@@ -120,7 +75,7 @@ def test_changed_settings_are_refused_and_each_is_named(stopped: StoppedRun) -> 
     assert caught.value.what.count("\n- ") == 3
 
 
-def test_changed_rows_are_refused(stopped: StoppedRun) -> None:
+def test_changed_rows_are_refused(stopped: Any) -> None:
     words = Path(yaml.safe_load((stopped.resumed / "run.yaml").read_text())["data"]["mixture"][2]["json_path"])
     before = words.read_text()
     words.write_text(before.replace('"What is 3 plus 3?"', '"What is the sum of three and three, if you please?"'))
@@ -132,13 +87,13 @@ def test_changed_rows_are_refused(stopped: StoppedRun) -> None:
 
 
 def test_false_starts_afresh_and_writes_over_what_was_there(
-    stopped_runs: dict[str, StoppedRun], capsys: pytest.CaptureFixture[str]
+    forked_runs: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = stopped_runs["cached"]
+    run = forked_runs.stopped["cached"]
     changes = {"train__resume_from_checkpoint": "false", "train__num_train_epochs": 0.5}
     train(changed(run, **changes))
     assert "going on from" not in capsys.readouterr().err
     lines = rows(run.resumed / "metrics.jsonl")
-    last = len(run.whole.steps) // 2
+    last = len(run.whole.steps) // 4
     assert [row["step"] for row in lines] == list(range(1, last + 1))
     assert json.loads((run.resumed / f"checkpoint-{last}" / MARKER).read_text())["step"] == last

@@ -52,8 +52,8 @@ def test_many_small_packs_learn_what_one_large_pack_learns(
 
 
 def test_activation_checkpointing_gives_the_same_losses(train_run: TrainRun, plain_run: Any, tmp_path: Path) -> None:
-    changes = {"train.vision_tower_lr": 2e-4, "train.packs_per_step": 4, "train.activation_checkpointing": True}
-    run = train_run(tmp_path, changes)
+    plain = {"train.vision_tower_lr": 2e-4, "train.num_train_epochs": 4, "train.packs_per_step": 4}
+    run = train_run(tmp_path, plain | {"train.activation_checkpointing": True})
     assert run.trained.checkpoint.model.is_activation_checkpointing
     assert run.losses == pytest.approx(plain_run.losses, rel=1e-6)
 
@@ -79,7 +79,7 @@ def test_cached_features_change_no_loss_and_the_second_epoch_computes_no_tile(
 
     monkeypatch.setattr(modeling_smolvlm, "run_tower", counted)
     handle = register_optimizer_step_post_hook(lambda *_: computed.append(0))
-    changes = {"train.connector_lr": connector_lr, "train.packs_per_step": 1}
+    changes = {"train.connector_lr": connector_lr, "train.packs_per_step": 2}
     try:
         cached = train_run(tmp_path / "cached", changes)
     finally:
@@ -88,7 +88,9 @@ def test_cached_features_change_no_loss_and_the_second_epoch_computes_no_tile(
     assert cache is not None
     assert cache.layout.stage == ("connector" if connector_lr == 0 else "tower")
     assert sum(computed[:first_epoch_steps]) >= cache.count() == len(set(tiles_shown(cached)))
-    assert sum(computed[first_epoch_steps + 1 :]) == 0, "the loader makes one pack ahead, so the first may be too early"
+    assert sum(computed[first_epoch_steps + 1 :]) == 0, (
+        "a pack is made one ahead, so the epoch's first may be too early"
+    )
 
     computed[:] = [0]
     without = train_run(tmp_path / "without", changes | {"data.vision_cache": False})
@@ -155,10 +157,10 @@ def test_too_many_corrupt_rows_are_an_error_all_the_same(
 
 
 def test_an_older_checkpoint_is_deleted_only_once_the_newer_one_is_whole(
-    train_run: TrainRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train_run: TrainRun, words_alone: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved = {"train.save_strategy": "steps", "train.save_steps": 2, "train.save_total_limit": 1}
-    changes = saved | {"train.num_train_epochs": 1}
+    changes = words_alone | saved
     run = train_run(tmp_path, changes)
     folder, last = run.folder, run.folder / f"checkpoint-{len(run.steps)}"
     assert whole_checkpoints(folder) == [last] == list(folder.glob("checkpoint-*"))
@@ -177,7 +179,7 @@ def test_an_older_checkpoint_is_deleted_only_once_the_newer_one_is_whole(
 
 
 def test_evaluation_is_asked_for_where_the_plans_epochs_end_and_logged(
-    train_run: TrainRun, rows_folder: Path, tmp_path: Path
+    train_run: TrainRun, words_alone: dict[str, Any], tmp_path: Path
 ) -> None:
     asked: list[bool] = []
 
@@ -185,14 +187,10 @@ def test_evaluation_is_asked_for_where_the_plans_epochs_end_and_logged(
         asked.append(model.training)
         return {"exact_match": len(asked) / 10}
 
-    held_out = {"data.eval_mixture": [{"json_path": str(rows_folder / "words.jsonl")}]}
-    run = train_run(
-        tmp_path,
-        held_out | {"train.packs_per_step": 5, "train.num_train_epochs": 2.5, "train.eval_strategy": "epoch"},
-        make_evaluate=lambda *_: evaluate,
-    )
+    changes = words_alone | {"data.eval_mixture": words_alone["data.mixture"], "train.eval_strategy": "epoch"}
+    run = train_run(tmp_path, changes | {"train.num_train_epochs": 2.5}, make_evaluate=lambda *_: evaluate)
     first, second, end = run.trained.planned.plan.epoch_ends
-    assert (second, end) == (2 * first, 2 * first + round(first / 2))
+    assert (second, end) == (2 * first, 2 * first + round(0.5 * first))
     lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     evaluations = [line for line in lines if "loss" not in line]
     assert [(line["step"], line["epoch"], line["eval_exact_match"]) for line in evaluations] == [

@@ -123,7 +123,7 @@ def test_a_trained_tower_moves_and_is_not_cached(plain_run: Any, tiny_folder: Pa
 
 
 def test_logged_learning_rates_are_those_of_the_step(
-    train_run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train_run: Callable[..., Any], words_alone: dict[str, Any], tmp_path: Path
 ) -> None:
     used: list[dict[str, float]] = []
 
@@ -131,9 +131,11 @@ def test_logged_learning_rates_are_those_of_the_step(
         used.append({f"learning_rate_{group['name']}": float(group["lr"]) for group in optimizer.param_groups})
 
     handle = register_optimizer_step_pre_hook(note)
-    changes = {"train.vision_tower_lr": 1e-4, "train.num_train_epochs": 1}
+    changes = {"train.vision_tower_lr": 1e-4, "train.packs_per_step": 1}
     try:
-        run = train_run(tmp_path, changes | {"train.warmup_steps": 2, "train.lr_scheduler_type": "cosine"})
+        run = train_run(
+            tmp_path, words_alone | changes | {"train.warmup_steps": 2, "train.lr_scheduler_type": "cosine"}
+        )
     finally:
         handle.remove()
     logged = [{name: value for name, value in row.items() if name.startswith("learning_rate")} for row in run.steps]
@@ -145,9 +147,9 @@ def test_logged_learning_rates_are_those_of_the_step(
 
 
 def test_the_same_command_again_changes_nothing(
-    train_run: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    train_run: Callable[..., Any], words_alone: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    changes = {"train.save_strategy": "steps", "train.save_steps": 2, "train.num_train_epochs": 0.6}
+    changes = words_alone | {"train.save_strategy": "steps", "train.save_steps": 2}
     first = train_run(tmp_path, changes)
     weights, lines = load_file(first.folder / "model.safetensors"), (first.folder / "metrics.jsonl").read_text()
     again = train_run(tmp_path, changes)
@@ -165,9 +167,7 @@ def test_rates_by_tower_and_the_plan_in_words(frozen_run: Any) -> None:
     assert prompt.tiles == frozen_run.trained.prompt.tiles
     first, second = plan_summary(planned).splitlines()
     lengths = planned.measured.lengths
-    assert first == (
-        f"{len(lengths)} rows, {lengths.num_supervised_tokens.sum():,} supervised of {lengths.num_tokens.sum():,} tokens; "
-        "0 rows skipped"
-    )
+    learned, tokens = lengths.num_supervised_tokens.sum(), lengths.num_tokens.sum()
+    assert first == f"{len(lengths)} rows, {learned:,} supervised of {tokens:,} tokens; 0 rows skipped"
     assert second.startswith(f"{planned.plan.num_steps} steps, {len(planned.plan.packs)} packs, ")
     assert f" of {2 * len(lengths)} rows; fill " in second
