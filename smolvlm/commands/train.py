@@ -53,7 +53,8 @@ class _RunEvaluation:
         )
         self._evaluator = evaluator
         before = self._output_dir / "predictions-before.jsonl"
-        if self._config.eval.at_start and not before.exists():
+        is_begun = before.exists() and self._config.train.resume_from_checkpoint is not False
+        if self._config.eval.at_start and not is_begun:
             self._write(evaluator(checkpoint.model), before)
 
         def evaluate(model: Any) -> Mapping[str, float]:

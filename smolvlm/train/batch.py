@@ -19,6 +19,8 @@ class PackInfo:
     num_tokens: int
     budget_tokens: int
     num_supervised_tokens: int
+    target_weight: float
+    """Sum of the targets' weights."""
     num_tiles: int
     """Tiles the prompt shows, each counted once, computed or cached."""
     num_computed_tiles: int
@@ -35,6 +37,7 @@ def as_batch(packs: Sequence[Pack]) -> dict[str, Any]:
         num_tokens=len(pack.input_ids) if pack.where else 0,
         budget_tokens=pack.budget_tokens if pack.where else 0,
         num_supervised_tokens=len(pack.target_ids),
+        target_weight=float(pack.target_weights.double().sum()),
         num_tiles=len(pack.tiles) + cached,
         num_computed_tiles=len(pack.tiles),
     )

@@ -96,12 +96,15 @@ class SmolVLMTrainer(Trainer):
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
         """Return the step's normalizer: the sum of target weights over its packs on all ranks."""
         self._infos = [batch["info"] for batch in batch_samples]
-        weights = torch.stack([batch["pack"]["target_weights"].sum().double() for batch in batch_samples]).sum()
-        return self._sum_over_ranks(weights.to(device)).clamp_min(1e-12)
+        weight = torch.tensor(sum(info.target_weight for info in self._infos), dtype=torch.float64)
+        return self._sum_over_ranks(weight).clamp_min(1e-12).float().to(device)
 
     def _sum_over_ranks(self, value: torch.Tensor) -> torch.Tensor:
-        total: Any = self.accelerator.reduce(value, reduction="sum")
-        return total
+        """Return the sum of a tensor over the ranks; on the CPU, since MPS has no float64."""
+        if self.args.world_size == 1:
+            return value
+        total: Any = self.accelerator.reduce(value.to(self.args.device), reduction="sum")
+        return total.cpu()
 
     def compute_loss(
         self,
@@ -196,11 +199,11 @@ class SmolVLMTrainer(Trainer):
         if "loss" in logs:
             logs.pop("learning_rate", None)
             logs |= self._rates
-            totals = self._sum_over_ranks(self._counts.as_vector().to(self.args.device))
+            totals = self._sum_over_ranks(self._counts.as_vector())
             device = "cuda" if torch.cuda.is_available() and not self.args.use_cpu else "cpu"
             dtype = torch.bfloat16 if self.args.bf16 else torch.float32
             peak = peak_flops_per_s(device, dtype) * self.args.world_size
-            logs |= self._counts.metrics(totals.cpu(), seconds=self._watch.lap(), peak_flops=peak)
+            logs |= self._counts.metrics(totals, seconds=self._watch.lap(), peak_flops=peak)
             self._counts = StepCounts()
         super().log(logs, start_time)
         if self.is_world_process_zero() and ("loss" in logs or any(key.startswith("eval_") for key in logs)):

@@ -35,14 +35,18 @@ def test_evaluations_amid_training_stand_between_its_lines(out: Path, json_rows:
     assert evaluations[0]["eval_loss"] > evaluations[1]["eval_loss"]
 
 
-def test_evaluation_every_so_many_steps(run_file: Path, smolvlm_command: Any, json_rows: Any, tmp_path: Path) -> None:
-    often = ["train.eval_strategy=steps", "train.eval_steps=2", "eval.at_start=false", "eval.max_new_tokens=1"]
-    short = ["train.num_train_epochs=1", "train.save_strategy=no", f"train.output_dir={tmp_path}", "eval.at_end=false"]
-    assert smolvlm_command("train", run_file, *often, *short).status == 0
+def test_evaluation_every_so_many_steps_and_anew_where_nothing_is_resumed(
+    run_file: Path, smolvlm_command: Any, json_rows: Any, tmp_path: Path
+) -> None:
+    often = ["train.eval_strategy=steps", "train.eval_steps=2", "eval.max_new_tokens=1", "eval.at_end=false"]
+    fresh = ["train.num_train_epochs=1", "train.save_strategy=no", "train.resume_from_checkpoint=false"]
+    (tmp_path / "predictions-before.jsonl").write_text("of another model\n")
+    assert smolvlm_command("train", run_file, *often, *fresh, f"train.output_dir={tmp_path}").status == 0
+    assert len(json_rows(tmp_path / "predictions-before.jsonl")) == 6
+    assert not (tmp_path / "predictions.jsonl").exists()
     lines = json_rows(tmp_path / "metrics.jsonl")
     steps = max(line["step"] for line in lines)
     assert [line["step"] for line in lines if "eval_loss" in line] == sorted({*range(2, steps + 1, 2), steps})
-    assert not (tmp_path / "predictions.jsonl").exists()
 
 
 def test_the_untrained_model_is_evaluated_once_however_often_the_command_is_given(

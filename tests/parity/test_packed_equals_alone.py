@@ -114,6 +114,17 @@ def test_trees(bench, num_branches: int, num_pictures: int) -> None:
     bench.check([sample])
 
 
+def test_a_trunk_in_which_the_assistant_speaks(bench) -> None:
+    """What is learned in the trunk is learned once for every branch, and from positions in the trunk."""
+    greeting = Turn(role="system", blocks=("Be kind.",)), assistant("Hello! Show me something.")
+    answers = [("What is it?", "A blur."), ("Is it red?", "No."), ("Why?", "Nobody knows why.")]
+    sample = tuple(talk(*greeting, user(picture(4), question), assistant(answer)) for question, answer in answers)
+    pack = bench.pack([sample])
+    assert len(pack.slot_tiles) == 5
+    assert len(pack.predict_from) > len(pack.predict_from.unique())
+    bench.check([sample])
+
+
 def test_everything_in_one_pack(bench, mixed_alone) -> None:
     bench.check(MIXED, alone=mixed_alone)
 

@@ -17,7 +17,7 @@ def pack(*, num_tokens: int, where: tuple[str, ...], num_cached: int) -> Pack:
         scope_end=torch.full((num_tokens,), num_tokens),
         predict_from=places[:2],
         target_ids=places[:2],
-        target_weights=torch.ones(len(places[:2])),
+        target_weights=torch.tensor([0.5, 0.25])[: len(places)],
         target_sources=places[:2] * 0,
         tiles=torch.zeros(1, 3, 4, 4, dtype=torch.uint8),
         tile_keys=(b"key",),
@@ -36,6 +36,7 @@ def test_a_batch_is_one_pack_with_its_counts() -> None:
     assert batch["pack"]["input_ids"] is own.input_ids
     info = batch["info"]
     assert (info.num_tokens, info.budget_tokens, info.num_supervised_tokens) == (9, 16, 2)
+    assert info.target_weight == pytest.approx(0.75)
     assert (info.num_tiles, info.num_computed_tiles, info.tile_keys) == (3, 1, (b"key",))
 
 

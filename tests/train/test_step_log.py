@@ -24,7 +24,11 @@ def info(**changes: int) -> PackInfo:
     }
     skipped = (SkippedRow(where="rows.jsonl:3", reason="cut off"),)
     return PackInfo(
-        tile_keys=(b"a", b"b"), where=("rows.jsonl:1", "rows.jsonl:2"), skipped=skipped, **numbers | changes
+        tile_keys=(b"a", b"b"),
+        where=("rows.jsonl:1", "rows.jsonl:2"),
+        skipped=skipped,
+        target_weight=1.0,
+        **numbers | changes,
     )
 
 
