@@ -219,9 +219,8 @@ class SmolVLMTrainer(Trainer):
     def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
         """Evaluate by generation with the callable given at construction."""
         assert self._parts.evaluate is not None
-        self._watch.lap()
-        metrics = {f"eval_{name}": value for name, value in self._parts.evaluate(self.model).items()}
-        self._watch.lap()
+        with self._watch.paused():
+            metrics = {f"eval_{name}": value for name, value in self._parts.evaluate(self.model).items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -244,9 +243,4 @@ class SmolVLMTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             mark_whole(folder, self._parts.identity, step=self.state.global_step)
-            rotate_checkpoints(
-                output_dir=str(run_dir),
-                save_total_limit=limit,
-                best_model_checkpoint=self.state.best_model_checkpoint,
-                use_mtime=True,
-            )
+            rotate_checkpoints(str(run_dir), limit, self.state.best_model_checkpoint, use_mtime=True)

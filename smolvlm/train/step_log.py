@@ -8,6 +8,8 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -103,7 +105,7 @@ class LineFile:
 
 
 class Stopwatch:
-    """Seconds since the last look."""
+    """Seconds since the last look, pauses left out."""
 
     def __init__(self) -> None:
         self._since = time.perf_counter()
@@ -112,3 +114,10 @@ class Stopwatch:
         now = time.perf_counter()
         seconds, self._since = now - self._since, now
         return max(seconds, 1e-9)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stand still for as long as the context is open."""
+        began = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - began

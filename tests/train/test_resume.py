@@ -91,9 +91,9 @@ def test_false_starts_afresh_and_writes_over_what_was_there(
 ) -> None:
     run = forked_runs.stopped["cached"]
     changes = {"train__resume_from_checkpoint": "false", "train__num_train_epochs": 0.5}
-    train(changed(run, **changes))
+    fresh = train(changed(run, **changes))
     assert "going on from" not in capsys.readouterr().err
     lines = rows(run.resumed / "metrics.jsonl")
-    last = len(run.whole.steps) // 4
+    last = fresh.planned.plan.num_steps
     assert [row["step"] for row in lines] == list(range(1, last + 1))
     assert json.loads((run.resumed / f"checkpoint-{last}" / MARKER).read_text())["step"] == last

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from smolvlm.records import SkippedRow
+from smolvlm.train import step_log
 from smolvlm.train.batch import PackInfo
 from smolvlm.train.flops import ComputeCost
 from smolvlm.train.step_log import LineFile, StepCounts, Stopwatch, peak_memory_bytes
@@ -81,10 +82,14 @@ def test_a_fresh_start_empties_the_file_and_needs_none(tmp_path: Path) -> None:
     assert file.path.read_text() == ""
 
 
-def test_the_stopwatch_starts_anew_at_each_look() -> None:
-    watch = Stopwatch()
-    assert 0 < watch.lap() < 10
-    assert 0 < watch.lap() < 10
+def test_the_stopwatch_starts_anew_at_each_look_and_leaves_out_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([100.0, 103.0, 105.0, 111.0, 112.0])
+    monkeypatch.setattr(step_log.time, "perf_counter", lambda: next(now))
+    watch = Stopwatch()  # at 100
+    assert watch.lap() == 3.0
+    with watch.paused():  # from 105 to 111
+        pass
+    assert watch.lap() == pytest.approx(9.0 - 6.0)
 
 
 def test_peak_memory_is_this_process_and_never_falls() -> None:

@@ -17,8 +17,8 @@ NAMES = {
 
 def gradients(**scales: float | None) -> dict[str, Tensor | None]:
     """Return a gradient a tower: ones times a scale, or None."""
-    given = dict.fromkeys(TOWERS, 1.0) | scales
-    return {name: None if given[tower] is None else torch.ones(8) * given[tower] for tower, name in NAMES.items()}
+    given = {NAMES[tower]: scales.get(tower, 1.0) for tower in TOWERS}
+    return {name: None if scale is None else torch.full((8,), scale) for name, scale in given.items()}
 
 
 def test_equal_gradients_have_no_error() -> None:
