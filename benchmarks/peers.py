@@ -5,7 +5,7 @@ optimizer step on the same rows, at the same precision, with the same optimizer 
 and texts happens within the step for all (no loader workers). The first losses must agree, or exit status 3 says
 that the systems do not learn the same thing and the times compare nothing.
 
-Ours runs the rows as packs and trees; the peers run batches of four padded to the longest row, with accumulation. The
+Ours runs the rows as packs and trees; the peers run small batches padded to the longest row, with accumulation. The
 passes over the rows are told apart where the vision tower is frozen: in the first our vision cache is empty, in the
 second full. Peers have no such cache and do the same work twice.
 """
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5, help="measured steps of each pass")
+    parser.add_argument("--rounds", type=int, default=3, help="measured steps of each pass")
     parser.add_argument("--scenario", action="append", choices=SCENARIOS, help="only this one; may be repeated")
     parser.add_argument("--variant", action="append", choices=VARIANTS, help="only this one; may be repeated")
     parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="bf16 is autocast")

@@ -19,8 +19,10 @@ from smolvlm.model.attention import SCOPE_ATTENTION, make_scope
 from smolvlm.model.loss import target_losses, weighted_mean
 from smolvlm.model.vision import PixelScaling, normalize_pixels, run_tower, tower_modules
 
-TILES_PER_CALL = 16
-"""A frozen tower sees so many tiles at once: activations stay small, and more at once is no faster."""
+PATCHES_PER_CALL = {"cpu": 2048}
+"""A frozen tower sees tiles of so many patches at once, by device type: on a CPU what fits its caches is fastest."""
+DEFAULT_PATCHES_PER_CALL = 16384
+"""On other devices: activations stay small, and more at once is no faster."""
 
 
 class PackTensors(TypedDict):
@@ -121,7 +123,14 @@ class PackedTraining:
         if is_trained and torch.is_grad_enabled():
             return run_tower(tower, pixel_values)
         with torch.no_grad():
-            return torch.cat([run_tower(tower, part) for part in pixel_values.split(TILES_PER_CALL)])
+            return torch.cat([run_tower(tower, part) for part in pixel_values.split(self.tiles_per_call)])
+
+    @property
+    def tiles_per_call(self: Any) -> int:
+        """How many tiles a frozen tower sees at once."""
+        vision = self.config.vision_config
+        patches = (vision.image_size // vision.patch_size) ** 2
+        return max(1, PATCHES_PER_CALL.get(self.device.type, DEFAULT_PATCHES_PER_CALL) // patches)
 
     def use_scope_attention(self: Any) -> None:
         """Let the language model attend by scopes; the tower keeps transformers' SDPA."""

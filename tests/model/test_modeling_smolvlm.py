@@ -14,7 +14,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from smolvlm.model import modeling_smolvlm
 from smolvlm.model.attention import SCOPE_ATTENTION
 from smolvlm.model.load import Checkpoint
-from smolvlm.model.modeling_smolvlm import MODEL_CLASSES, TILES_PER_CALL
+from smolvlm.model.modeling_smolvlm import MODEL_CLASSES, PATCHES_PER_CALL
 from smolvlm.model.towers import TOWERS, freeze, parameters_of
 
 FROZEN_TOWER = {"vision_tower": 0.0, "connector": 1.0, "language_model": 1.0}
@@ -140,11 +140,15 @@ def test_the_same_picture_twice_is_encoded_once(checkpoint: Checkpoint, pack_of,
     assert output.computed_features.shape == (13, 16, 32)
 
 
-@pytest.mark.parametrize(("vision_lr", "sizes"), [(0.0, [TILES_PER_CALL, 26 - TILES_PER_CALL]), (1.0, [26])])
+@pytest.mark.parametrize(("vision_lr", "sizes"), [(0.0, [10, 10, 6]), (1.0, [26])])
 def test_a_frozen_tower_sees_few_tiles_at_once_and_a_trained_one_all(
     checkpoint: Checkpoint, pack_of, picture, vision_lr: float, sizes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     freeze(checkpoint.model, FROZEN_TOWER | {"vision_tower": vision_lr})  # type: ignore[arg-type]
+    vision = checkpoint.model.config.vision_config
+    patches = (vision.image_size // vision.patch_size) ** 2
+    assert checkpoint.model.tiles_per_call == PATCHES_PER_CALL["cpu"] // patches
+    monkeypatch.setitem(PATCHES_PER_CALL, "cpu", 11 * patches - 1)
     seen: list[int] = []
     run_tower = modeling_smolvlm.run_tower
 
