@@ -8,12 +8,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.job import MAX_TOKENS_PER_PACK, Job, shared_arguments
 from smolvlm.config.load import load_run_config
 from smolvlm.config.schema import DataConfig
+from smolvlm.datasets.builder import budget_of
 from smolvlm.datasets.dataset import SupervisedDataset
-from smolvlm.datasets.lengths import Budget, MeasuredSet
-from smolvlm.datasets.plan import EMPTY_PACK, Plan, PlannedPack, fill_packs, gather_trees
+from smolvlm.datasets.measured import MeasuredSet
+from smolvlm.datasets.plan import Plan, PlannedPacks, fill_packs, gather_samples
 from smolvlm.model.load import load_checkpoint
 from smolvlm.model.processor_files import save_processor
 from smolvlm.model.towers import freeze
@@ -61,16 +64,16 @@ def build_ours(job: Job) -> SmolVLMTrainer:
 
 def plan_steps(measured: MeasuredSet, steps: list[tuple[int, ...]], data: DataConfig) -> Plan:
     """Return a plan whose step s holds exactly the rows `steps[s]`, in as few packs as the planner needs."""
-    budget = Budget(max_tokens=data.max_tokens_per_pack, max_tiles=data.max_tiles_per_pack)
-    number_of = {conversation.where.rsplit(":", 1)[1]: n for n, conversation in enumerate(measured.conversations)}
-    by_step: list[list[PlannedPack]] = []
-    for rows in steps:
-        order = [number_of[str(row + 1)] for row in rows]
-        trees = list(gather_trees(order, measured.lengths, budget=budget, max_branches=data.max_branches))
-        by_step.append(fill_packs(trees, measured.lengths, budget=budget))
+    budget = budget_of(data)
+    by_step: list[PlannedPacks] = []
+    for rows in steps:  # one file, all of its rows used: row numbers are its own
+        trees = gather_samples(np.array(rows), measured.lengths, budget=budget, max_branches=data.max_branches)
+        by_step.append(fill_packs(trees, budget=budget))
     most = max(len(packs) for packs in by_step)
-    packs = [pack for own in by_step for pack in (*own, *([EMPTY_PACK] * (most - len(own))))]
-    return Plan(packs=tuple(packs), packs_per_step=most, epoch_ends=(len(steps),), budget=budget)
+    padded = [own.reordered(np.where(np.arange(most) < len(own), np.arange(most), -1)) for own in by_step]
+    return Plan(
+        packs=PlannedPacks.joined(padded), packs_per_step=most, epoch_ends=(len(steps),), budget=budget
+    )
 
 
 def _write_run_file(job: Job) -> Path:

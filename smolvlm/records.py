@@ -28,11 +28,15 @@ class ImageRef:
     """The file, or None when the row carries the bytes."""
     data: bytes | None = None
     """The encoded bytes (JPEG, PNG, ...), or None when `path` is given."""
+    span: tuple[int, int] | None = None
+    """(offset, size in bytes) where the picture is a part of the file, as in a tar shard; None is the whole file."""
 
     @property
     def name(self) -> str:
         """What an error message calls the picture."""
-        return str(self.path) if self.path is not None else f"<{len(self.data or b'')} bytes in the row>"
+        if self.path is None:
+            return f"<{len(self.data or b'')} bytes in the row>"
+        return str(self.path) if self.span is None else f"{self.path}, bytes {self.span[0]} to {sum(self.span)}"
 
 
 Block = str | ImageRef

@@ -69,6 +69,36 @@ def inspect(
 
 
 @app.command()
+def prepare(
+    mixture: Annotated[Path, typer.Argument(help="A mixture (YAML), or a run file.")],
+    overrides: Overrides = None,
+    model: Annotated[
+        str | None, typer.Option(help="Whose processor measures; the released 256M one's by default.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="local (all cores of this machine) or ray.")] = "local",
+    workers: Annotated[int | None, typer.Option(help="Processes; one a core by default.")] = None,
+    allow_outside_root: Annotated[
+        bool, typer.Option("--allow-outside-root", help="Rows may name pictures outside their folder of pictures.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Measure a mixture's rows once, keep their sizes, and show what it is made of."""
+    from smolvlm.commands.prepare import run_preparation
+
+    if engine not in ("local", "ray"):
+        raise typer.BadParameter(f"--engine is local or ray, not {engine!r}")
+    run_preparation(
+        mixture,
+        overrides or [],
+        model=model,
+        engine=engine,
+        num_workers=workers,
+        allow_outside_root=allow_outside_root,
+        as_json=json,
+    )
+
+
+@app.command()
 def quickstart(
     steps: Annotated[int | None, typer.Option(help="Stop after so many optimizer steps (a short check).")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the run.")] = Path("runs/quickstart"),

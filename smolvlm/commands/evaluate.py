@@ -13,8 +13,7 @@ from rich.table import Table
 from smolvlm.commands.models import with_model
 from smolvlm.config.load import load_run_config
 from smolvlm.config.schema import RunConfig
-from smolvlm.datasets.builder import measure_rows, read_mixture
-from smolvlm.datasets.lengths import Budget
+from smolvlm.datasets.builder import budget_of, measure_mixture
 from smolvlm.datasets.plan import PlanSettings
 from smolvlm.encoding.prompts import PromptSettings, read_prompt_settings
 from smolvlm.errors import ConfigError
@@ -33,8 +32,7 @@ def build_evaluator(
         ConfigError, SampleError: the held-out set is wrong.
     """
     assert config.data.eval_mixture is not None
-    rows = read_mixture(config.data.eval_mixture, config.data).conversations
-    measured, _ = measure_rows(_first_of_each_source(rows, config.eval.max_rows), config.data, prompt=prompt)
+    measured = measure_mixture(config.data.eval_mixture, config.data, prompt=prompt, max_rows=config.eval.max_rows)
     uses_bf16 = bool(config.train.arguments.get("bf16")) or config.model.dtype == "bfloat16"
     return Evaluator(
         measured,
@@ -45,7 +43,7 @@ def build_evaluator(
             compute_dtype=torch.bfloat16 if uses_bf16 else torch.float32,
         ),
         plan=PlanSettings(
-            budget=Budget(max_tokens=config.data.max_tokens_per_pack, max_tiles=config.data.max_tiles_per_pack),
+            budget=budget_of(config.data),
             packs_per_step=1,
             share_media=config.data.share_media,
             max_branches=config.data.max_branches,
@@ -55,18 +53,6 @@ def build_evaluator(
         rank=rank,
         num_ranks=num_ranks,
     )
-
-
-def _first_of_each_source(rows: Sequence[Any], max_rows: int | None) -> Sequence[Any]:
-    if max_rows is None:
-        return rows
-    counts: dict[str, int] = {}
-    kept = []
-    for row in rows:
-        counts[row.source] = counts.get(row.source, 0) + 1
-        if counts[row.source] <= max_rows:
-            kept.append(row)
-    return kept
 
 
 def run_evaluation(

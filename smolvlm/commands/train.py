@@ -8,6 +8,7 @@ from accelerate import PartialState
 
 from smolvlm.commands.evaluate import build_evaluator, show_metrics
 from smolvlm.commands.models import with_model
+from smolvlm.commands.progress import measuring_bar
 from smolvlm.config.load import load_run_config
 from smolvlm.config.schema import RunConfig
 from smolvlm.encoding.prompts import PromptSettings
@@ -28,7 +29,8 @@ def train_and_report(config: RunConfig) -> TrainedRun:
     """Train, evaluate as the `eval` section says, and write `report.html`."""
     config = with_model(config)
     evaluation = _RunEvaluation(config)
-    run = train(config, make_evaluate=evaluation.make if config.data.eval_mixture is not None else None)
+    make_evaluate = evaluation.make if config.data.eval_mixture is not None else None
+    run = train(config, make_evaluate=make_evaluate, measuring_bar=measuring_bar)
     if config.data.eval_mixture is not None and config.eval.at_end:
         evaluation.after(run)
     if run.trainer.is_world_process_zero():

@@ -53,6 +53,8 @@ class DataConfig(Section):
     """The same, for evaluation."""
     base_dir: FilePath = Path(".")
     """Folder that the relative paths of inline mixtures start from; the run file's folder unless given."""
+    allow_outside_root: bool = False
+    """Whether rows may name pictures outside their source's folder of pictures (`..`, links, absolute paths)."""
     max_tokens_per_pack: Count = 4096
     max_tiles_per_pack: Count = 64
     share_media: bool = True

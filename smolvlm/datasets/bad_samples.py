@@ -16,11 +16,12 @@ from smolvlm.records import SkippedRow
 Policy = Literal["error", "skip"]
 Value = TypeVar("Value")
 SHOWN_ERRORS = 5
+SHOWN_REASONS = 5
 
 
 @dataclass(slots=True)
 class BadSamples:
-    """What went wrong with the rows of one stage."""
+    """What went wrong with the rows of one stage or one source."""
 
     policy: Policy = "error"
     max_fraction: float = 0.01
@@ -28,6 +29,8 @@ class BadSamples:
     num_rows: int = 0
     skipped: list[SkippedRow] = field(default_factory=list)
     errors: list[SampleError] = field(default_factory=list)
+    label: str | None = None
+    """What a message about their number calls the source."""
 
     def attempt(self, work: Callable[[], Value], *, where: str) -> Value | None:
         """Return what `work` returns, or None where it raised a `SampleError`."""
@@ -35,12 +38,19 @@ class BadSamples:
         try:
             return work()
         except SampleError as error:
-            self.errors.append(error)
-            self.skipped.append(SkippedRow(where=error.where or where, reason=error.what))
+            self.note(error, where=where)
             return None
 
-    def settle(self) -> None:
+    def note(self, error: SampleError, *, where: str) -> None:
+        """Count an error that somebody else caught."""
+        self.errors.append(error)
+        self.skipped.append(SkippedRow(where=error.where or where, reason=error.what))
+
+    def settle(self, *, needs_a_row: bool = False) -> None:
         """Raise if the policy does not bear what was caught.
+
+        Args:
+            needs_a_row: under `skip`, having skipped all rows is an error whatever `max_fraction` says.
 
         Raises:
             SampleError: `error` and anything was caught, or `skip` and more than `max_fraction` of the rows.
@@ -52,18 +62,27 @@ class BadSamples:
                 raise self.errors[0]
             raise SampleError(
                 f"{len(self.errors)} of {self.num_rows} rows cannot be used; the first:\n" + self._first_errors(),
+                where=self.label,
                 fix="mend the rows, or set `on_bad_sample: skip`",
             )
-        if len(self.errors) > self.max_fraction * self.num_rows:
+        is_nothing_left = needs_a_row and len(self.errors) == self.num_rows
+        if is_nothing_left or len(self.errors) > self.max_fraction * self.num_rows:
+            share = f"{len(self.errors)} of {self.num_rows} rows cannot be used"
             raise SampleError(
-                f"{len(self.errors)} of {self.num_rows} rows cannot be used, more than max_bad_fraction="
-                f"{self.max_fraction:g}; the first:\n" + self._first_errors(),
-                fix="mend the rows, or raise `max_bad_fraction`",
+                f"{share}, more than max_bad_fraction={self.max_fraction:g} allows: {self._listed_reasons()}; "
+                f"the first:\n{self._first_errors()}",
+                where=self.label,
+                fix="mend the rows, or raise `data.max_bad_fraction`",
             )
 
     def reasons(self) -> Counter[str]:
         """Return how many rows were left out for which reason."""
         return Counter(row.reason for row in self.skipped)
+
+    def _listed_reasons(self) -> str:
+        reasons = self.reasons().most_common()
+        listed = "; ".join(f"{count} x {reason}" for reason, count in reasons[:SHOWN_REASONS])
+        return listed + (f"; and {len(reasons) - SHOWN_REASONS} more reasons" if len(reasons) > SHOWN_REASONS else "")
 
     def _first_errors(self) -> str:
         return "\n".join(f"- {error}" for error in self.errors[:SHOWN_ERRORS])

@@ -1,19 +1,19 @@
 """From the run file's `data` section to measured rows and a plan: the one place here that sees config objects."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from smolvlm.config.schema import DataConfig
-from smolvlm.datasets.bad_samples import BadSamples
-from smolvlm.datasets.lengths import Budget, MeasuredSet, measure
+from smolvlm.datasets.length_index import Report, measure_sources
+from smolvlm.datasets.lengths import Budget
+from smolvlm.datasets.measured import MeasuredSet, SourceCount, settle_rows
 from smolvlm.datasets.mixture import load_mixture
 from smolvlm.datasets.plan import Plan, PlanSettings, plan_training
-from smolvlm.datasets.rows import ConversationSet, SourceCount, load_conversations
+from smolvlm.datasets.rows import OpenSource, open_sources
 from smolvlm.encoding.prompts import PromptSettings
-from smolvlm.errors import ConfigError
-from smolvlm.records import Conversation, SkippedRow
+from smolvlm.records import SkippedRow
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,37 +22,59 @@ class PlannedData:
 
     measured: MeasuredSet
     plan: Plan
-    skipped: tuple[SkippedRow, ...]
-    counts: tuple[SourceCount, ...]
+
+    @property
+    def skipped(self) -> tuple[SkippedRow, ...]:
+        return self.measured.skipped
+
+    @property
+    def counts(self) -> tuple[SourceCount, ...]:
+        return self.measured.counts
 
 
-def read_mixture(mixture: Path | list[Any] | dict[str, Any], data: DataConfig) -> ConversationSet:
-    """Read the rows of a mixture as a run's `data` section asks.
+def budget_of(data: DataConfig) -> Budget:
+    """Return what a pack may hold."""
+    return Budget(max_tokens=data.max_tokens_per_pack, max_tiles=data.max_tiles_per_pack)
+
+
+def measure_mixture(
+    mixture: Path | list[Any] | dict[str, Any],
+    data: DataConfig,
+    *,
+    prompt: PromptSettings,
+    max_rows: int | None = None,
+    measure: Callable[..., list[Any]] = measure_sources,
+    report: Report | None = None,
+) -> MeasuredSet:
+    """Read and measure the rows of a mixture as a run's `data` section asks.
+
+    Args:
+        mixture: a file, or the sources themselves.
+        data: the run's section.
+        prompt: of the checkpoint.
+        max_rows: the first so many rows of each source; None is all.
+        measure: what measures the sources.
+        report: told of progress.
 
     Raises:
         ConfigError: the mixture is wrong.
         SampleError: a row is, and the run does not skip.
     """
-    return load_conversations(
-        load_mixture(mixture, base_dir=data.base_dir),
+    sources = open_sources(load_mixture(mixture, base_dir=data.base_dir, allow_outside_root=data.allow_outside_root))
+    if max_rows is not None:
+        sources = tuple(replace(source, rows=source.rows[:max_rows]) for source in sources)
+    return settle(sources, measure(sources, prompt, report=report), data)
+
+
+def settle(sources: Sequence[OpenSource], sizes: list[Any], data: DataConfig) -> MeasuredSet:
+    """Keep the rows that a run can train on; raises as `settle_rows`."""
+    return settle_rows(
+        sources,
+        sizes,
+        budget=budget_of(data),
         on_bad_sample=data.on_bad_sample,
         max_bad_fraction=data.max_bad_fraction,
     )
-
-
-def measure_rows(
-    conversations: Sequence[Conversation], data: DataConfig, *, prompt: PromptSettings
-) -> tuple[MeasuredSet, list[SkippedRow]]:
-    """Measure rows from headers; returns what can be trained and what was skipped."""
-    bad = BadSamples(policy=data.on_bad_sample, max_fraction=data.max_bad_fraction)
-    measured = measure(
-        conversations,
-        encoder=prompt.encoder(loss_weighting=data.loss_weighting),
-        settings=prompt.tiles,
-        budget=Budget(max_tokens=data.max_tokens_per_pack, max_tiles=data.max_tiles_per_pack),
-        bad_samples=bad,
-    )
-    return measured, bad.skipped
 
 
 def plan_data(
@@ -63,6 +85,7 @@ def plan_data(
     seed: int,
     num_epochs: float = 1.0,
     max_steps: int | None = None,
+    report: Report | None = None,
 ) -> PlannedData:
     """Read, measure and plan a run's training rows.
 
@@ -70,16 +93,13 @@ def plan_data(
         ConfigError: the mixture is wrong or holds no row.
         SampleError: a row is, and the run does not skip.
     """
-    rows = read_mixture(data.mixture, data)
-    measured, skipped = measure_rows(rows.conversations, data, prompt=prompt)
-    if not measured.conversations:
-        raise ConfigError("the mixture holds no row to train on", where="data.mixture", fix="add a source with rows")
+    measured = measure_mixture(data.mixture, data, prompt=prompt, report=report)
     settings = PlanSettings(
-        budget=Budget(max_tokens=data.max_tokens_per_pack, max_tiles=data.max_tiles_per_pack),
+        budget=budget_of(data),
         packs_per_step=packs_per_step,
         share_media=data.share_media,
         max_branches=data.max_branches,
         seed=seed,
     )
     plan = plan_training(measured.lengths, settings, num_epochs=num_epochs, max_steps=max_steps)
-    return PlannedData(measured=measured, plan=plan, skipped=(*rows.skipped, *skipped), counts=rows.counts)
+    return PlannedData(measured=measured, plan=plan)

@@ -10,17 +10,20 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from smolvlm.datasets.bad_samples import BadSamples, Policy
-from smolvlm.datasets.lengths import MeasuredSet
+from smolvlm.datasets.lengths import HeaderReader
+from smolvlm.datasets.measured import MeasuredSet
 from smolvlm.datasets.packs import Pack
 from smolvlm.datasets.pictures import PictureLoader, ReadFeatures
-from smolvlm.datasets.plan import Plan, PlannedPack, Rows
+from smolvlm.datasets.plan import Plan, PlannedPack, Rows, sample_size
 from smolvlm.encoding.encode import Encoder
+from smolvlm.errors import SampleError
 from smolvlm.media.geometry import TileSettings
-from smolvlm.records import Example, Sample, SkippedRow
+from smolvlm.records import Conversation, Example, Grid, Sample, SkippedRow
 
 
 class SupervisedDataset(Dataset[Pack]):
@@ -33,7 +36,7 @@ class SupervisedDataset(Dataset[Pack]):
         *,
         encoder: Encoder,
         settings: TileSettings,
-        order: Sequence[int] | None = None,
+        order: Sequence[int] | Int64[np.ndarray, " pack"] | None = None,
         read_features: ReadFeatures | None = None,
         on_bad_sample: Policy = "error",
     ) -> None:
@@ -49,11 +52,12 @@ class SupervisedDataset(Dataset[Pack]):
         """
         self.measured = measured
         self.plan = plan
-        self.sources = tuple(sorted({conversation.source for conversation in measured.conversations}))
+        self.sources = measured.conversations.source_names
         self._source_numbers = {source: number for number, source in enumerate(self.sources)}
-        self._order = tuple(order) if order is not None else tuple(range(len(plan.packs)))
+        self._order = np.arange(len(plan.packs)) if order is None else np.asarray(order)
         self.encoder = encoder
         self.settings = settings
+        self._headers = HeaderReader(settings)
         self._read_features = read_features
         self._on_bad_sample: Policy = on_bad_sample
 
@@ -61,14 +65,30 @@ class SupervisedDataset(Dataset[Pack]):
         return len(self._order)
 
     def __getitem__(self, index: int) -> Pack:
-        return self.build(self.plan.packs[self._order[index]])
+        return self.build(self.plan.packs[int(self._order[index])])
 
     def example(self, rows: Rows) -> Example:
-        """Return one sample as arrays; no pixel is touched."""
+        """Return one sample as arrays; no pixel is touched.
+
+        Raises:
+            SampleError: a row or a picture's header changed since it was measured.
+        """
         conversations = tuple(self.measured.conversations[row] for row in rows)
-        return self.encoder.encode(
-            Sample(conversations=conversations), grids=[self.measured.grids[row] for row in rows]
-        )
+        grids = [self.grids(row) for row in conversations]
+        example = self.encoder.encode(Sample(conversations=conversations), grids=grids)
+        planned = sample_size(rows, self.measured.lengths)
+        if (len(example.input_ids), len(example.tiles)) != planned:
+            raise SampleError(
+                f"{len(example.input_ids)} tokens and {len(example.tiles)} tiles, {planned[0]} and {planned[1]} were "
+                "planned",
+                where=conversations[0].where,
+                fix="the row or its pictures changed after they were measured; start again",
+            )
+        return example
+
+    def grids(self, row: Conversation) -> tuple[Grid, ...]:
+        """Return how a row's pictures are cut."""
+        return self._headers.grids(row.images, where=row.where)
 
     def build(self, planned: PlannedPack) -> Pack:
         """Return a planned pack as tensors.
@@ -80,13 +100,22 @@ class SupervisedDataset(Dataset[Pack]):
         bad = BadSamples(policy=self._on_bad_sample, max_fraction=1.0)
         examples: list[Example] = []
         for rows in planned.samples:
-            example = self.example(rows)
-            if bad.attempt(lambda: loader.add_example(example), where=example.where[0]) is not None:  # noqa: B023 - called at once
+            example = bad.attempt(lambda: self._loaded(rows, loader), where=self._where(rows[0]))  # noqa: B023 - called at once
+            if example is not None:
                 examples.append(example)
             else:
-                bad.skipped += [SkippedRow(where=where, reason=bad.skipped[-1].reason) for where in example.where[1:]]
+                reason = bad.skipped.pop().reason
+                bad.skipped += [SkippedRow(where=self._where(row), reason=reason) for row in rows]
         bad.settle()
         return self._join(examples, loader, bad)
+
+    def _where(self, row: int) -> str:
+        return self.measured.conversations.where(row)
+
+    def _loaded(self, rows: Rows, loader: PictureLoader) -> Example:
+        example = self.example(rows)
+        loader.add_example(example)
+        return example
 
     def _join(self, examples: Sequence[Example], loader: PictureLoader, bad: BadSamples) -> Pack:
         sizes = [len(example.input_ids) for example in examples]

@@ -1,22 +1,44 @@
-"""The exact size of every row before a pixel is decoded: from its text and the headers of its pictures.
+"""The exact size of every row before a pixel is decoded: from its text and the headers of its media.
 
-In: conversations. Out: a `MeasuredSet`: rows that can be trained, their sizes as columns, and the grids of their
-pictures. A missing, empty or foreign file, a decompression bomb, an answer that is not there and a row above the
-budget are found here, before training starts.
+In: conversations, one at a time. Out: columns of sizes; planning, dealing and statistics work on these alone. A missing,
+empty or foreign file, a decompression bomb, an answer that is not there: each is a row with an error here, before
+training starts.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
+import pyarrow as pa
+from jaxtyping import Float32, Int32
 
-from smolvlm.datasets.bad_samples import BadSamples
 from smolvlm.encoding.encode import Encoder, image_identity
 from smolvlm.errors import SampleError
 from smolvlm.media.geometry import TileSettings, grid_for
 from smolvlm.media.images import header_size
-from smolvlm.records import Conversation, Grid, ImageRef, Lengths
+from smolvlm.records import Conversation, Grid, ImageRef
+
+MODALITIES = ("text", "image", "multiimage", "video")
+HEADERS_KEPT = 65536
+"""Pictures whose grid is remembered: the rows about one picture are mostly neighbours."""
+
+SIZES = pa.schema(
+    [
+        ("row", pa.int32()),
+        ("num_tokens", pa.int32()),
+        ("num_tiles", pa.int32()),
+        ("num_supervised_tokens", pa.int32()),
+        ("prefix_tokens", pa.int32()),
+        ("prefix_tiles", pa.int32()),
+        ("prefix_key", pa.int64()),
+        ("modality", pa.int8()),
+        ("where", pa.string()),
+        ("error", pa.string()),
+        ("fix", pa.string()),
+    ]
+)
+"""Sizes of the rows of one source, as columns; `where`, `error` and `fix` are null but for rows that cannot be used."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,33 +53,32 @@ class Budget:
 class LengthTable:
     """Sizes of many conversations, a column each (axis `row`)."""
 
-    num_tokens: Int64[np.ndarray, " row"]
-    num_tiles: Int64[np.ndarray, " row"]
-    num_supervised_tokens: Int64[np.ndarray, " row"]
-    prefix_tokens: Int64[np.ndarray, " row"]
-    prefix_tiles: Int64[np.ndarray, " row"]
-    prefix_group: Int64[np.ndarray, " row"]
+    num_tokens: Int32[np.ndarray, " row"]
+    num_tiles: Int32[np.ndarray, " row"]
+    num_supervised_tokens: Int32[np.ndarray, " row"]
+    prefix_tokens: Int32[np.ndarray, " row"]
+    prefix_tiles: Int32[np.ndarray, " row"]
+    prefix_group: Int32[np.ndarray, " row"]
     """Rows with equal numbers begin with the same pictures; -1 for a row that can share nothing."""
+    repeats: Float32[np.ndarray, " row"]
+    """How often an epoch sees the row; of 2.25 the quarter is drawn anew for each epoch."""
 
     def __len__(self) -> int:
         return len(self.num_tokens)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MeasuredSet:
-    """Rows that can be trained on, with all that planning needs."""
-
-    conversations: tuple[Conversation, ...]
-    grids: tuple[tuple[Grid, ...], ...]
-    lengths: LengthTable
-
-
 class HeaderReader:
-    """Grids of pictures, each header read once however many rows show the picture."""
+    """Grids of pictures, each header read once for a while."""
 
     def __init__(self, settings: TileSettings) -> None:
         self._settings = settings
         self._grids: dict[bytes, Grid] = {}
+
+    def __getstate__(self) -> TileSettings:
+        return self._settings
+
+    def __setstate__(self, settings: TileSettings) -> None:
+        self._settings, self._grids = settings, {}
 
     def grids(self, images: Iterable[ImageRef], *, where: str) -> tuple[Grid, ...]:
         """Return the grid of each picture.
@@ -70,77 +91,71 @@ class HeaderReader:
     def _grid(self, image: ImageRef, *, where: str) -> Grid:
         identity = image_identity(image)
         if identity not in self._grids:
+            if len(self._grids) >= HEADERS_KEPT:
+                self._grids.clear()
             width, height = header_size(image, where=where)
             self._grids[identity] = grid_for(width, height, self._settings)
         return self._grids[identity]
 
 
-def measure(
-    conversations: Sequence[Conversation],
-    *,
-    encoder: Encoder,
-    settings: TileSettings,
-    budget: Budget,
-    bad_samples: BadSamples,
-) -> MeasuredSet:
-    """Measure rows; those that cannot be trained go to `bad_samples`, which is settled at the end.
+class Meter:
+    """Measures conversations for one checkpoint's prompts."""
 
-    Raises:
-        SampleError: as `bad_samples` decides.
-    """
-    headers = HeaderReader(settings)
-    kept: list[Conversation] = []
-    grids: list[tuple[Grid, ...]] = []
-    lengths: list[Lengths] = []
+    def __init__(self, encoder: Encoder, settings: TileSettings) -> None:
+        self._encoder = encoder
+        self._headers = HeaderReader(settings)
 
-    def measured(conversation: Conversation) -> tuple[tuple[Grid, ...], Lengths]:
-        own = headers.grids(conversation.images, where=conversation.where)
-        sizes = encoder.lengths(conversation, grids=own)
-        _check_sizes(sizes, budget, where=conversation.where)
-        return own, sizes
+    def sizes(self, conversations: Sequence[Conversation], rows: Iterable[int]) -> pa.Table:
+        """Return the sizes of some rows; `SIZES` is its schema.
 
-    for conversation in conversations:
-        found = bad_samples.attempt(lambda: measured(conversation), where=conversation.where)  # noqa: B023 - called at once
-        if found is not None:
-            kept.append(conversation)
-            grids.append(found[0])
-            lengths.append(found[1])
-    bad_samples.settle()
-    return MeasuredSet(conversations=tuple(kept), grids=tuple(grids), lengths=length_table(lengths))
+        Args:
+            conversations: of one source; reading one may raise SampleError.
+            rows: numbers in `conversations`; what the `row` column holds.
+        """
+        columns: dict[str, list[Any]] = {name: [] for name in SIZES.names}
+        for row in rows:
+            try:
+                found = self._measured(conversations[row])
+            except SampleError as error:
+                found = {"where": error.where, "error": error.what, "fix": error.fix}
+            columns["row"].append(row)
+            for name in SIZES.names[1:]:
+                columns[name].append(found.get(name))
+        return pa.table(columns, schema=SIZES)
 
-
-def length_table(lengths: Sequence[Lengths]) -> LengthTable:
-    """Turn rows of lengths into columns; equal prefix keys become equal group numbers."""
-    groups: dict[bytes, int] = {}
-    group = [groups.setdefault(size.prefix_key, len(groups)) if size.prefix_key else -1 for size in lengths]
-
-    def column(values: Iterable[int]) -> Int64[np.ndarray, " row"]:
-        return np.fromiter(values, np.int64, len(lengths))
-
-    return LengthTable(
-        num_tokens=column(size.num_tokens for size in lengths),
-        num_tiles=column(size.num_tiles for size in lengths),
-        num_supervised_tokens=column(size.num_supervised_tokens for size in lengths),
-        prefix_tokens=column(size.prefix_tokens for size in lengths),
-        prefix_tiles=column(size.prefix_tiles for size in lengths),
-        prefix_group=np.array(group, np.int64),
-    )
+    def _measured(self, conversation: Conversation) -> Mapping[str, int]:
+        grids = self._headers.grids(conversation.images, where=conversation.where)
+        sizes = self._encoder.lengths(conversation, grids=grids)
+        if not sizes.num_supervised_tokens:
+            raise SampleError(
+                "nothing in this row is learned: no assistant turn with text",
+                where=conversation.where,
+                fix="give the row an answer",
+            )
+        return {
+            "num_tokens": sizes.num_tokens,
+            "num_tiles": sizes.num_tiles,
+            "num_supervised_tokens": sizes.num_supervised_tokens,
+            "prefix_tokens": sizes.prefix_tokens,
+            "prefix_tiles": sizes.prefix_tiles,
+            # Of the key's 16 bytes 8 are kept; should two ever meet, the encoder refuses the tree.
+            "prefix_key": int.from_bytes(sizes.prefix_key[:8], "little", signed=True) if sizes.prefix_key else 0,
+            "modality": min(len(conversation.images), 2),
+        }
 
 
-def _check_sizes(sizes: Lengths, budget: Budget, *, where: str) -> None:
-    if not sizes.num_supervised_tokens:
-        raise SampleError(
-            "nothing in this row is learned: no assistant turn with text", where=where, fix="give the row an answer"
-        )
-    if sizes.num_tokens > budget.max_tokens:
-        raise SampleError(
-            f"{sizes.num_tokens} tokens, a pack holds data.max_tokens_per_pack={budget.max_tokens}",
+def over_budget(sizes: Mapping[str, int], budget: Budget, *, where: str) -> SampleError | None:
+    """Return what is wrong with a row of these sizes, if it is larger than a pack."""
+    if sizes["num_tokens"] > budget.max_tokens:
+        return SampleError(
+            f"{sizes['num_tokens']} tokens, a pack holds data.max_tokens_per_pack={budget.max_tokens}",
             where=where,
-            fix=f"set data.max_tokens_per_pack to {sizes.num_tokens} or more, or shorten the row",
+            fix=f"set data.max_tokens_per_pack to {sizes['num_tokens']} or more, or shorten the row",
         )
-    if sizes.num_tiles > budget.max_tiles:
-        raise SampleError(
-            f"{sizes.num_tiles} tiles, a pack holds data.max_tiles_per_pack={budget.max_tiles}",
+    if sizes["num_tiles"] > budget.max_tiles:
+        return SampleError(
+            f"{sizes['num_tiles']} tiles, a pack holds data.max_tiles_per_pack={budget.max_tiles}",
             where=where,
-            fix=f"set data.max_tiles_per_pack to {sizes.num_tiles} or more, or data.image_splitting to false",
+            fix=f"set data.max_tiles_per_pack to {sizes['num_tiles']} or more, or data.image_splitting to false",
         )
+    return None

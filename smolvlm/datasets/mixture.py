@@ -5,14 +5,18 @@ is opened but the mixture itself; every problem of every source is reported at o
 
 Where files are looked for: a mixture file's relative paths start from its own folder, an inline mixture's from the
 run file's. `json_path` names the file of rows and `path` the folder of its pictures; where `json_path` is missing,
-`path` names the file of rows. Without a folder of pictures, the rows' own folder is it.
+`path` names the file of rows. Without a folder of pictures, the rows' own folder is it. A name may be a pattern for
+several files: `shards/*.tar`, `part-{000..127}.jsonl`.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from glob import glob
 from pathlib import Path
 from typing import Any, get_args
+
+from braceexpand import braceexpand
 
 from smolvlm.config.problems import Problem, problems_error, shown_value
 from smolvlm.config.suggestions import did_you_mean
@@ -25,33 +29,39 @@ FORMAT_OF_ENDING: Mapping[str, RowFormat] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".parquet": "parquet",
+    ".tar": "tar",
 }
-READABLE = "readable now: a JSON list (.json), JSON lines (.jsonl) and Parquet (.parquet)"
+READABLE = (
+    "rows are read from a JSON list (.json), JSON lines (.jsonl), Parquet (.parquet), WebDataset shards (.tar), a folder "
+    "written by `save_to_disk`, and data sets of the hub (`hub: owner/name`)"
+)
+SAVED_MARKS = ("dataset_dict.json", "state.json", "dataset_info.json")
 COLUMN_NAMES = (
     *("conversations", "messages", "question", "answer", "answers", "texts"),
     *("image", "images", "video", "videos", "prompt", "chosen", "rejected"),
 )
 _KEYS = (
     *("json_path", "path", "name", "modality", "sampling_strategy"),
-    *("repeat", "columns", "seed", "on_bad_sample"),
+    *("hub", "split", "weight", "repeat", "columns", "seed", "on_bad_sample"),
 )
 _IGNORED_KEYS = frozenset({"source", "category", "quality", "duration", "_comment"})
 _UNAVAILABLE_KEYS = {
-    "hub": f"data sets of the hub are not available in this version; {READABLE}",
-    "split": f"splits belong to Hugging Face data sets, which are not available in this version; {READABLE}",
     "source_fps": "video is not available in this version; take the source out",
-    "weight": "relative weights are not available in this version; use `repeat` or `sampling_strategy`",
 }
 
 
 def load_mixture(
-    path_or_inline: str | Path | Sequence[Any] | Mapping[str, Any], *, base_dir: Path
+    path_or_inline: str | Path | Sequence[Any] | Mapping[str, Any],
+    *,
+    base_dir: Path,
+    allow_outside_root: bool = False,
 ) -> tuple[SourceSpec, ...]:
     """Return the sources of a mixture, in its order.
 
     Args:
         path_or_inline: a YAML file (relative to `base_dir`), or the list or mapping itself.
         base_dir: folder that an inline mixture's relative paths start from.
+        allow_outside_root: whether rows may name pictures outside their source's folder of pictures.
 
     Raises:
         ConfigError: the file cannot be read, or some source is wrong; lists every problem with its key.
@@ -66,9 +76,10 @@ def load_mixture(
     for key, entry in _entries(content, where=where):
         source = _read_source(entry, key=key, base_dir=base_dir, problems=problems)
         if source is not None:
-            sources.append(source)
+            sources.append(replace(source, allow_outside_root=allow_outside_root))
     if problems:
         raise problems_error(problems, where=where)
+    _check_weights(sources, where=where)
     return _with_distinct_names(sources)
 
 
@@ -103,25 +114,30 @@ def _read_source(entry: Any, *, key: str, base_dir: Path, problems: list[Problem
     reader = _EntryReader(entry, key=key, problems=problems)
     num_before = len(problems)
     reader.check_keys()
-    rows_key = "json_path" if entry.get("json_path") is not None else "path"
+    rows_key = next((name for name in ("json_path", "hub") if entry.get(name) is not None), "path")
     written = reader.text(rows_key)
-    if entry.get("json_path") is None and entry.get("path") is None and entry.get("hub") is None:
+    if entry.get(rows_key) is None:
         reader.problem("json_path", "missing: a source needs its file of rows", fix="write `json_path: FILE`")
-    media = reader.text("path") if rows_key == "json_path" else None
-    path = (base_dir / Path(written or "").expanduser()).absolute()
+    media = reader.text("path") if rows_key != "path" else None
+    files, row_format = reader.files(rows_key, base_dir) if written else ((base_dir / "rows",), "json")
     source = SourceSpec(
-        name=reader.text("name") or path.stem,
-        path=path,
+        name=reader.text("name") or (files[0].stem if rows_key != "hub" else str(written).rpartition("/")[2]),
+        path=files[0],
+        more_files=files[1:],
         label=written or "",
-        format=reader.row_format(rows_key, path) if written else "json",
-        media_root=(base_dir / Path(media).expanduser()).absolute() if media else path.parent,
+        format=row_format,
+        split=reader.split(row_format),
+        media_root=(base_dir / Path(media).expanduser()).absolute() if media else files[0].parent,
         modality=reader.choice("modality", get_args(Modality)),
         sampling=reader.sampling(),
-        repeat=reader.whole_number("repeat", default=1, minimum=1),
+        repeat=reader.number("repeat") or 1.0,
+        weight=reader.number("weight"),
         columns=reader.columns(),
         seed=reader.whole_number("seed", default=0, minimum=0),
         on_bad_sample=reader.choice("on_bad_sample", get_args(BadSamplePolicy)),
     )
+    if source.weight is not None and entry.get("repeat") is not None:
+        reader.problem("weight", "with `repeat` besides", fix="keep one of the two")
     if source.modality == "video":
         reader.problem("modality", "video is not available in this version", fix="take the source out")
     return source if len(problems) == num_before else None
@@ -154,20 +170,44 @@ class _EntryReader:
             return None
         return value
 
-    def row_format(self, name: str, path: Path) -> RowFormat:
-        row_format = FORMAT_OF_ENDING.get(path.suffix.lower())
-        if row_format is not None and path.is_file():
-            return row_format
+    def files(self, name: str, base_dir: Path) -> tuple[tuple[Path, ...], RowFormat]:
+        """Return the files of rows that `name` gives, and their format."""
+        written = str(self.entry[name])
+        if name == "hub":
+            return (base_dir / "hub",), "hub"
+        path = (base_dir / Path(written).expanduser()).absolute()
         if path.is_dir():
-            what = "a folder, not a file of rows; saved data sets and shards are not available in this version"
-            self.problem(name, what, fix=READABLE)
-        elif row_format is None:
+            if any((path / mark).is_file() for mark in SAVED_MARKS):
+                return (path,), "saved"
+            self.problem(name, "a folder that `save_to_disk` did not write", fix=f"name its files: `{written}/*.parquet`")
+            return (path,), "json"
+        files = tuple(found for pattern in braceexpand(str(path)) for found in _matching(pattern))
+        formats = {FORMAT_OF_ENDING.get(file.suffix.lower()) for file in files or (path,)}
+        if formats == {None}:
             self.problem(name, f"the ending {path.suffix!r} is no known format of rows", fix=READABLE)
-        else:
+        elif not files:
             self.problem(
                 name, f"no such file: {path}", fix="check the path; relative ones start from the mixture's folder"
             )
-        return row_format or "json"
+        elif len(formats) > 1:
+            self.problem(name, "names files of several formats", fix="make each format a source of its own")
+        return files or (path,), formats.pop() or "json"
+
+    def split(self, row_format: RowFormat) -> str | None:
+        value = self.text("split")
+        if value is not None and row_format not in ("hub", "saved"):
+            self.problem("split", "splits belong to Hugging Face data sets", fix="name the split's own file")
+        return value
+
+    def number(self, name: str) -> float | None:
+        """Return a number above 0, or None where it is not given."""
+        value = self.entry.get(name)
+        if value is None:
+            return None
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf"):
+            return float(value)
+        self.problem(name, "must be a number above 0")
+        return None
 
     def choice(self, name: str, choices: Sequence[str]) -> Any:
         value = self.entry.get(name)
@@ -206,6 +246,20 @@ class _EntryReader:
                 fix = did_you_mean(str(ours), COLUMN_NAMES) or f"the names are {', '.join(COLUMN_NAMES)}"
                 self.problem("columns", f"`{ours}` is no column that rows are read from", fix=fix)
         return dict(value)
+
+
+def _matching(pattern: str) -> list[Path]:
+    """Return the files that a pattern with `*` names, sorted; a name without one is itself."""
+    if not any(mark in pattern for mark in "*?["):
+        return [Path(pattern)] if Path(pattern).is_file() else []
+    return sorted(Path(found) for found in glob(pattern, recursive=True) if Path(found).is_file())
+
+
+def _check_weights(sources: Sequence[SourceSpec], *, where: str) -> None:
+    without = [source.name for source in sources if source.weight is None]
+    if 0 < len(without) < len(sources):
+        what = f"some sources have a `weight`, and {', '.join(without[:3])} {'has' if len(without) == 1 else 'have'} none"
+        raise ConfigError(what, where=where, fix="give every source a weight, or none")
 
 
 def _with_distinct_names(sources: Sequence[SourceSpec]) -> tuple[SourceSpec, ...]:

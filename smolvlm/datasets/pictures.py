@@ -37,7 +37,7 @@ class PictureLoader:
         self._places: dict[bytes, tuple[bool, int]] = {}  # tile key -> (is cached, row)
         self._slots: list[bytes] = []
 
-    def add_example(self, example: Example) -> bool:
+    def add_example(self, example: Example) -> None:
         """Load an example's pictures and note its slots; all or nothing.
 
         Raises:
@@ -47,7 +47,6 @@ class PictureLoader:
         for ref in example.tiles:
             counts[ref.image] = max(counts[ref.image], ref.tile + 1)
         self._add(example.images, counts, example.tiles, where=example.where[0])
-        return True
 
     def add_prompt(self, images: Sequence[ImageRef], grids: Sequence[Grid], *, where: str) -> None:
         """Load the pictures of one prompt, in prompt order, and note its slots; raises as `add_example`."""

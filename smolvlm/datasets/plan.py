@@ -3,26 +3,24 @@
 In: lengths, budget, seed. Out: a `Plan`, a pure function of these: no file, rank or worker has a say. Every row stands
 in an epoch exactly once. The number of steps is exact, so the progress bar and the schedule are true and resuming is a
 matter of one counter. Rows that begin with the same pictures become trees of at most `max_branches`; samples are laid
-into packs by best fit under two budgets (tokens, tiles), in windows of the shuffled order so that which samples meet
-in a pack stays random.
+into packs by best fit under two budgets, tokens and tiles (`best_fit.py`).
+
+Plans of millions of rows are kept as columns, some ten bytes a row and epoch; a `PlannedPack` is made when it is asked
+for.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from functools import cached_property
+from hashlib import blake2b
+from typing import overload
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float32, Int32, Int64
 
+from smolvlm.datasets.best_fit import SampleTable, best_fit, gather_trees, joined_starts, spread
 from smolvlm.datasets.lengths import Budget, LengthTable
-
-WINDOW_SAMPLES = 2048
-"""Samples sorted by size together: more fills packs better and mixes less."""
-MAX_OPEN_PACKS = 512
-"""Packs that wait for more samples at a time; the fullest is closed to open another."""
-
-_NO_ROOM = np.iinfo(np.int64).max
 
 Rows = tuple[int, ...]
 """Row numbers of one sample: one conversation, or the branches of a tree."""
@@ -41,11 +39,116 @@ EMPTY_PACK = PlannedPack(samples=(), num_tokens=0, num_tiles=0)
 """Fills the last step of an epoch where packs run out: every rank takes part in every step."""
 
 
+class PlannedPacks(Sequence[PlannedPack]):
+    """Many packs as columns."""
+
+    def __init__(self, samples: SampleTable, starts: Int64[np.ndarray, " pack+1"]) -> None:
+        """
+        Args:
+            samples: of all packs, pack after pack.
+            starts: pack p holds samples starts[p] to starts[p + 1].
+        """
+        self._samples = samples
+        self._starts = starts
+
+    @classmethod
+    def of(cls, packs: Iterable[PlannedPack]) -> "PlannedPacks":
+        """Turn packs into columns; a pack's size is put to its first sample."""
+        all_packs = list(packs)
+        samples = [rows for pack in all_packs for rows in pack.samples]
+        starts = np.cumsum([0, *(len(pack.samples) for pack in all_packs)])
+        tokens, tiles = np.zeros(len(samples), np.int32), np.zeros(len(samples), np.int32)
+        for pack, start in zip(all_packs, starts, strict=False):
+            if pack.samples:
+                tokens[start], tiles[start] = pack.num_tokens, pack.num_tiles
+        table = SampleTable(
+            rows=np.array([row for rows in samples for row in rows], np.int32),
+            starts=np.cumsum([0, *map(len, samples)]),
+            num_tokens=tokens,
+            num_tiles=tiles,
+        )
+        return cls(table, starts)
+
+    @classmethod
+    def joined(cls, parts: Sequence["PlannedPacks"]) -> "PlannedPacks":
+        """Return the packs of all parts, one after the other."""
+        return cls(
+            SampleTable.joined(part._samples for part in parts), joined_starts([part._starts for part in parts])
+        )
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> PlannedPack: ...
+    @overload
+    def __getitem__(self, index: slice) -> "PlannedPacks": ...
+    def __getitem__(self, index: int | slice) -> "PlannedPack | PlannedPacks":
+        if isinstance(index, slice):
+            return self.reordered(np.arange(len(self))[index])
+        number = range(len(self))[index]
+        begin, end = self._starts[number], self._starts[number + 1]
+        starts = self._samples.starts[begin : end + 1].tolist()
+        rows = self._samples.rows[starts[0] : starts[-1]].tolist()
+        return PlannedPack(
+            samples=tuple(
+                tuple(rows[first - starts[0] : last - starts[0]])
+                for first, last in zip(starts[:-1], starts[1:], strict=True)
+            ),
+            num_tokens=int(self._samples.num_tokens[begin:end].sum()),
+            num_tiles=int(self._samples.num_tiles[begin:end].sum()),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PlannedPacks) and self.digest() == other.digest()
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType] - columns, compared by content
+
+    def reordered(self, order: Int64[np.ndarray, " chosen"]) -> "PlannedPacks":
+        """Return some of the packs, in another order; -1 is an empty one."""
+        first = self._starts[order]
+        sizes = np.where(order < 0, 0, self._starts[order + 1] - first)
+        return PlannedPacks(
+            self._samples.reordered(spread(first, sizes)), np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        )
+
+    @property
+    def num_samples(self) -> Int64[np.ndarray, " pack"]:
+        """Samples in each pack."""
+        return np.diff(self._starts)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows in all packs together."""
+        return len(self._samples.rows)
+
+    @cached_property
+    def num_tokens(self) -> Int64[np.ndarray, " pack"]:
+        """Tokens in each pack."""
+        return self._sums(self._samples.num_tokens)
+
+    @cached_property
+    def num_tiles(self) -> Int64[np.ndarray, " pack"]:
+        """Tiles in each pack."""
+        return self._sums(self._samples.num_tiles)
+
+    def _sums(self, sizes: Int32[np.ndarray, " sample"]) -> Int64[np.ndarray, " pack"]:
+        running = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+        return running[self._starts[1:]] - running[self._starts[:-1]]
+
+    def digest(self) -> str:
+        """Return a digest of which rows meet in which pack."""
+        made = blake2b(digest_size=16)
+        for column in (self._samples.rows, self._samples.starts, self._starts):
+            made.update(np.ascontiguousarray(column, np.int64).tobytes())
+        return made.hexdigest()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """All steps of a training run: step s trains on packs [s * packs_per_step, (s + 1) * packs_per_step)."""
 
-    packs: tuple[PlannedPack, ...]
+    packs: PlannedPacks
     packs_per_step: int
     epoch_ends: tuple[int, ...]
     """Step after which each epoch ends; the last may be cut short by `max_steps` or a fraction of an epoch."""
@@ -68,16 +171,21 @@ class Plan:
         return epoch + (min(step, end) - begin) / uncut_steps
 
     @property
+    def num_used_packs(self) -> int:
+        """Packs that hold anything."""
+        return int((self.packs.num_samples > 0).sum())
+
+    @property
     def token_fill(self) -> float:
         """Share of the token budget that is used, over all packs that hold anything."""
-        used = [pack.num_tokens for pack in self.packs if pack.samples]
-        return sum(used) / (len(used) * self.budget.max_tokens) if used else 0.0
+        used = self.num_used_packs
+        return float(self.packs.num_tokens.sum()) / (used * self.budget.max_tokens) if used else 0.0
 
     @property
     def tile_fill(self) -> float:
         """Share of the tile budget that is used."""
-        used = [pack.num_tiles for pack in self.packs if pack.samples]
-        return sum(used) / (len(used) * self.budget.max_tiles) if used else 0.0
+        used = self.num_used_packs
+        return float(self.packs.num_tiles.sum()) / (used * self.budget.max_tiles) if used else 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,24 +210,23 @@ def plan_training(
         num_epochs: how often each row is seen; a fraction cuts the last epoch short.
         max_steps: stop after so many steps, however many epochs that takes; overrides `num_epochs`.
     """
-    packs: list[PlannedPack] = []
+    epochs: list[PlannedPacks] = []
     ends: list[int] = []
     per_step = settings.packs_per_step
-    epoch = last_epoch_steps = 0
-    while len(lengths) and (epoch < num_epochs if max_steps is None else len(packs) < max_steps * per_step):
-        own = plan_epoch(lengths, settings, epoch=epoch)
-        own += [EMPTY_PACK] * (-len(own) % per_step)
-        last_epoch_steps = len(own) // per_step
-        if max_steps is None and num_epochs - epoch < 1:
-            steps = max(1, round((num_epochs - epoch) * last_epoch_steps))
-            own = own[: steps * per_step]
-        packs += own
+    last_epoch_steps = done = 0
+    while len(lengths) and (len(epochs) < num_epochs if max_steps is None else done < max_steps):
+        own = plan_epoch(lengths, settings, epoch=len(epochs))
+        last_epoch_steps = steps = -(-len(own) // per_step)
         if max_steps is not None:
-            del packs[max_steps * per_step :]
-        ends.append(len(packs) // per_step)
-        epoch += 1
+            steps = min(steps, max_steps - done)
+        elif num_epochs - len(epochs) < 1:
+            steps = max(1, round((num_epochs - len(epochs)) * steps))
+        order = np.arange(steps * per_step)
+        epochs.append(own.reordered(np.where(order < len(own), order, -1)))
+        done += steps
+        ends.append(done)
     return Plan(
-        packs=tuple(packs),
+        packs=PlannedPacks.joined(epochs),
         packs_per_step=per_step,
         epoch_ends=tuple(ends),
         budget=settings.budget,
@@ -127,121 +234,112 @@ def plan_training(
     )
 
 
-def plan_epoch(lengths: LengthTable, settings: PlanSettings, *, epoch: int) -> list[PlannedPack]:
-    """Plan one epoch: every row exactly once, in packs within the budget, order drawn from (seed, epoch)."""
+def plan_epoch(lengths: LengthTable, settings: PlanSettings, *, epoch: int) -> PlannedPacks:
+    """Plan one epoch: every row as often as `repeats` says, in packs within the budget, drawn from (seed, epoch)."""
     random = np.random.default_rng([settings.seed, epoch])
-    order: list[int] = random.permutation(len(lengths)).tolist()
-    if settings.share_media and settings.max_branches > 1:
-        samples = list(gather_trees(order, lengths, budget=settings.budget, max_branches=settings.max_branches))
-        samples = [samples[number] for number in random.permutation(len(samples))]
-    else:
-        samples = [(row,) for row in order]
-    packs = fill_packs(samples, lengths, budget=settings.budget)
-    return [packs[number] for number in random.permutation(len(packs))]
+    samples = SampleTable.joined(
+        gather_samples(
+            order,
+            lengths,
+            budget=settings.budget,
+            max_branches=settings.max_branches if settings.share_media else 1,
+        )
+        for order in _passes(lengths.repeats, random)
+    )
+    packs = fill_packs(samples.reordered(random.permutation(len(samples))), budget=settings.budget)
+    return packs.reordered(random.permutation(len(packs)))
+
+
+def _passes(
+    repeats: Float32[np.ndarray, " row"], random: np.random.Generator
+) -> Iterator[Int64[np.ndarray, " chosen"]]:
+    """Yield the rows of an epoch, shuffled, each at most once in each pass: a row and its copy never share a tree.
+
+    Of rows that are seen 2.25 times a quarter is drawn into the third pass; equal repeats are drawn from together.
+    """
+    for number in range(int(np.ceil(repeats.max(initial=0.0)))):
+        chosen = [np.flatnonzero(repeats >= number + 1)]
+        for partial in np.unique(repeats[(repeats > number) & (repeats < number + 1)]):
+            rows = np.flatnonzero(repeats == partial)
+            chosen.append(random.permutation(rows)[: round(float(partial - number) * len(rows))])
+        yield random.permutation(np.concatenate(chosen))
+
+
+def gather_samples(
+    order: Int64[np.ndarray, " row"], lengths: LengthTable, *, budget: Budget, max_branches: int
+) -> SampleTable:
+    """Group rows into samples: trees of rows that begin with the same pictures, every other row alone."""
+    return gather_trees(
+        order,
+        tokens=lengths.num_tokens,
+        tiles=lengths.num_tiles,
+        prefix_tokens=lengths.prefix_tokens,
+        prefix_tiles=lengths.prefix_tiles,
+        group=lengths.prefix_group,
+        max_tokens=budget.max_tokens,
+        max_tiles=budget.max_tiles,
+        max_branches=max_branches,
+    )
+
+
+def fill_packs(samples: SampleTable, *, budget: Budget) -> PlannedPacks:
+    """Lay samples into packs by best fit."""
+    pack_of = best_fit(
+        samples.num_tokens, samples.num_tiles, max_tokens=budget.max_tokens, max_tiles=budget.max_tiles
+    )
+    num_packs = int(pack_of.max()) + 1 if len(pack_of) else 0
+    sizes = np.bincount(pack_of, minlength=num_packs)
+    return PlannedPacks(
+        samples.reordered(np.argsort(pack_of, kind="stable")), np.concatenate([[0], np.cumsum(sizes)])
+    )
 
 
 def sample_size(rows: Rows, lengths: LengthTable) -> tuple[int, int]:
-    """Return (tokens, tiles) of one sample."""
-    tokens, tiles = sample_sizes([rows], lengths)
-    return int(tokens[0]), int(tiles[0])
+    """Return (tokens, tiles) of one sample: a tree's shared beginning counts once."""
+    own = np.array(rows)
+    more, first = len(rows) - 1, rows[0]
+    return (
+        int(lengths.num_tokens[own].sum() - more * lengths.prefix_tokens[first]),
+        int(lengths.num_tiles[own].sum() - more * lengths.prefix_tiles[first]),
+    )
 
 
-def sample_sizes(
-    samples: Sequence[Rows], lengths: LengthTable
-) -> tuple[Int64[np.ndarray, " sample"], Int64[np.ndarray, " sample"]]:
-    """Return (tokens, tiles) of each sample: a tree's shared beginning counts once."""
-    if not samples:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    rows = np.fromiter(chain.from_iterable(samples), np.int64)
-    branches = np.fromiter(map(len, samples), np.int64)
-    first = np.cumsum(branches) - branches
-
-    def once(whole: Int64[np.ndarray, " row"], prefix: Int64[np.ndarray, " row"]) -> Int64[np.ndarray, " sample"]:
-        return np.add.reduceat(whole[rows], first) - (branches - 1) * prefix[rows[first]]
-
-    return once(lengths.num_tokens, lengths.prefix_tokens), once(lengths.num_tiles, lengths.prefix_tiles)
-
-
-def gather_trees(order: Sequence[int], lengths: LengthTable, *, budget: Budget, max_branches: int) -> Iterator[Rows]:
-    """Group rows that begin with the same pictures into samples that fit the budget."""
-    groups = lengths.prefix_group.tolist()
-    tokens, tiles = lengths.num_tokens.tolist(), lengths.num_tiles.tolist()
-    own_tokens = (lengths.num_tokens - lengths.prefix_tokens).tolist()
-    own_tiles = (lengths.num_tiles - lengths.prefix_tiles).tolist()
-    open_trees: dict[int, list[int]] = {}
-    sizes: dict[int, tuple[int, int]] = {}
-    for row in order:
-        group = groups[row]
-        if group < 0:
-            yield (row,)
-            continue
-        if group in open_trees:
-            grown = sizes[group][0] + own_tokens[row], sizes[group][1] + own_tiles[row]
-            if grown[0] <= budget.max_tokens and grown[1] <= budget.max_tiles:
-                open_trees[group].append(row)
-                sizes[group] = grown
-                if len(open_trees[group]) == max_branches:
-                    yield tuple(open_trees.pop(group))
-                continue
-            yield tuple(open_trees.pop(group))
-        open_trees[group] = [row]
-        sizes[group] = tokens[row], tiles[row]
-    yield from map(tuple, open_trees.values())
-
-
-def fill_packs(samples: Sequence[Rows], lengths: LengthTable, *, budget: Budget) -> list[PlannedPack]:
-    """Lay samples into packs: in each window the largest first, by the larger of their shares in the two budgets; each
-    into the open pack with the least room for tokens that still holds it."""
-    tokens, tiles = sample_sizes(samples, lengths)
-    shares = np.maximum(tokens / budget.max_tokens, tiles / budget.max_tiles)
-    packs: list[list[int]] = []
-    open_packs: list[int] = []  # place -> pack number
-    free_tokens = np.full(MAX_OPEN_PACKS, -1)  # by place; one not yet used holds nothing
-    free_tiles = np.zeros(MAX_OPEN_PACKS, np.int64)
-    for start in range(0, len(samples), WINDOW_SAMPLES):
-        for sample in start + np.argsort(-shares[start : start + WINDOW_SAMPLES], kind="stable"):
-            rooms = np.where((free_tokens >= tokens[sample]) & (free_tiles >= tiles[sample]), free_tokens, _NO_ROOM)
-            place = int(rooms.argmin())
-            if rooms[place] == _NO_ROOM:
-                place = len(open_packs) if len(open_packs) < MAX_OPEN_PACKS else int(free_tokens.argmin())
-                open_packs[place : place + 1] = [len(packs)]
-                packs.append([])
-                free_tokens[place], free_tiles[place] = budget.max_tokens, budget.max_tiles
-            packs[open_packs[place]].append(int(sample))
-            free_tokens[place] -= tokens[sample]
-            free_tiles[place] -= tiles[sample]
-    return [
-        PlannedPack(
-            samples=tuple(samples[sample] for sample in members),
-            num_tokens=int(tokens[members].sum()),
-            num_tiles=int(tiles[members].sum()),
-        )
-        for members in packs
-    ]
-
-
-def deal_to_ranks(plan: Plan, *, num_ranks: int, cost_per_token: float, cost_per_tile: float) -> tuple[int, ...]:
+def deal_to_ranks(
+    plan: Plan, *, num_ranks: int, cost_per_token: float, cost_per_tile: float
+) -> Int64[np.ndarray, " pack"]:
     """Return the order in which pack numbers are handed out so that each step's ranks finish together.
 
     The loader gives pack i of a step to rank i % num_ranks. Which packs a step holds never changes, only their order
     within it; packs are dealt dearest first, each to the rank with the least to do that still has a place.
     """
-    order: list[int] = []
-    for step in range(plan.num_steps):
-        numbers = range(step * plan.packs_per_step, (step + 1) * plan.packs_per_step)
-        if num_ranks == 1:
-            order += numbers
-            continue
-        cost = {
-            number: plan.packs[number].num_tokens * cost_per_token + plan.packs[number].num_tiles * cost_per_tile
-            for number in numbers
-        }
+    order = np.arange(len(plan.packs))
+    if num_ranks == 1:
+        return order
+    places = plan.packs_per_step // num_ranks
+    costs = (plan.packs.num_tokens * cost_per_token + plan.packs.num_tiles * cost_per_tile).tolist()
+    for start in range(0, len(order), plan.packs_per_step):
         hands: list[list[int]] = [[] for _ in range(num_ranks)]
         loads = [0.0] * num_ranks
-        places = plan.packs_per_step // num_ranks
-        for number in sorted(numbers, key=lambda own: -cost[own]):
+        for number in sorted(range(start, start + plan.packs_per_step), key=lambda own: -costs[own]):
             rank = min((r for r in range(num_ranks) if len(hands[r]) < places), key=lambda r: loads[r])
             hands[rank].append(number)
-            loads[rank] += cost[number]
-        order += [hands[rank][turn] for turn in range(places) for rank in range(num_ranks)]
-    return tuple(order)
+            loads[rank] += costs[number]
+        order[start : start + plan.packs_per_step] = [
+            hands[rank][turn] for turn in range(places) for rank in range(num_ranks)
+        ]
+    return order
+
+
+def imbalance(plan: Plan, order: Int64[np.ndarray, " pack"], *, num_ranks: int, costs: tuple[float, float]) -> float:
+    """Return the share of the ranks' time that is spent waiting for the slowest, by estimated cost.
+
+    Args:
+        order: as `deal_to_ranks` gives it.
+        costs: of a token and of a tile.
+    """
+    cost = (plan.packs.num_tokens * costs[0] + plan.packs.num_tiles * costs[1])[order]
+    by_step = cost.reshape(-1, plan.packs_per_step // num_ranks, num_ranks)
+    if not by_step.size:
+        return 0.0
+    slowest = by_step.sum(axis=1).max(axis=1).sum()
+    return float(1 - cost.sum() / (num_ranks * slowest)) if slowest else 0.0

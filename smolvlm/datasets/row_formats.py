@@ -46,7 +46,7 @@ def to_conversation(row: Any, *, spec: SourceSpec, where: str) -> Conversation:
     Raises:
         SampleError: the row is no conversation that can be trained on; says which part, and the mend.
     """
-    context = RowContext(where=where, media_root=spec.media_root)
+    context = RowContext(where=where, media_root=spec.media_root, allow_outside_root=spec.allow_outside_root)
     if not isinstance(row, dict):
         raise context.error(f"the row is {_kind(row)}, not an object", fix="write the row as {...}")
     row = _with_our_names(row, spec.columns, context=context)

@@ -4,6 +4,7 @@ In a user's plain text `<image>` marks a picture's place where the row lists pic
 in front of the first user turn. The characters around a mark are kept exactly as written.
 """
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ class RowContext:
     where: str
     """`file:row`."""
     media_root: Path
+    allow_outside_root: bool = False
 
     def error(self, what: str, *, fix: str) -> SampleError:
         return SampleError(what, where=self.where, fix=fix)
@@ -80,6 +82,8 @@ def image_ref(value: Any, *, context: RowContext) -> ImageRef:
     Raises:
         SampleError: an address, embedded base64, an empty path, or another kind of value.
     """
+    if isinstance(value, ImageRef):
+        return value
     if isinstance(value, bytes) and value:
         return ImageRef(data=value)
     if isinstance(value, dict):
@@ -101,13 +105,32 @@ def image_ref(value: Any, *, context: RowContext) -> ImageRef:
         raise context.error(f"a picture is an address, {value[:60]!r}", fix="download it and give the file's path")
     if value.startswith("data:"):
         raise context.error("a picture is embedded as base64 text", fix="save it as a file, or as bytes in Parquet")
-    return _file_ref(context.media_root, value)
+    found, is_inside = _file_ref(context.media_root, value)
+    if not is_inside and not context.allow_outside_root:
+        raise context.error(
+            f"a picture lies outside the folder of pictures: {value[:200]!r}",
+            fix="set the source's `path` to a folder above it, or `data.allow_outside_root: true` if you trust the rows",
+        )
+    return found
 
 
 @lru_cache(maxsize=65536)
-def _file_ref(media_root: Path, value: str) -> ImageRef:
-    """Return the picture at a path; remembered, because the rows about one picture are many and mostly neighbours."""
-    return ImageRef(path=media_root / value)
+def _file_ref(media_root: Path, value: str) -> tuple[ImageRef, bool]:
+    """Return the picture at a path, and whether it lies below the media root, links followed.
+
+    Remembered, because the rows about one picture are many and mostly neighbours.
+    """
+    path = media_root / value
+    try:
+        is_inside = Path(os.path.realpath(path)).is_relative_to(_real_root(media_root))
+    except ValueError:  # a null byte: opening it says so
+        is_inside = True
+    return ImageRef(path=path), is_inside
+
+
+@lru_cache(maxsize=256)
+def _real_root(media_root: Path) -> Path:
+    return Path(os.path.realpath(media_root))
 
 
 class Place:

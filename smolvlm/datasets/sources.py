@@ -1,4 +1,4 @@
-"""A source: one file of rows, where its pictures lie, and which of its rows are used.
+"""A source: rows in one file or several, where their pictures lie, and which rows are used.
 
 `SourceSpec` is what a mixture's entry becomes (`mixture.py`); `Sampling` is the pure rule that picks rows by number.
 The choice depends on the number of rows and the seed alone, so the same mixture trains on the same rows everywhere.
@@ -16,7 +16,7 @@ from typing import Literal
 from smolvlm.errors import ConfigError
 
 Modality = Literal["text", "image", "multiimage", "video"]
-RowFormat = Literal["json", "jsonl", "parquet"]
+RowFormat = Literal["json", "jsonl", "parquet", "tar", "saved", "hub"]
 BadSamplePolicy = Literal["error", "skip"]
 SamplingKind = Literal["all", "first", "end", "random"]
 
@@ -87,20 +87,33 @@ class SourceSpec:
     name: str
     """What evaluation and reports call it."""
     path: Path
-    """The file of rows, absolute."""
+    """The file of rows, or the first of several, absolute; for a data set of the hub a stand-in."""
     label: str
     """The file as the mixture wrote it: the `file` of every `file:row`."""
+    more_files: tuple[Path, ...] = ()
+    """Where the mixture names several files by a pattern: those after the first, in order."""
+    split: str | None = None
+    """Of a Hugging Face data set."""
     format: RowFormat
     media_root: Path
     """Folder that relative picture paths start from."""
+    allow_outside_root: bool = False
+    """Whether rows may name pictures that lie elsewhere: by `..`, by links, by absolute paths."""
     modality: Modality | None = None
     """A hint only; what a row holds decides."""
     sampling: Sampling = field(default_factory=Sampling)
-    repeat: int = 1
-    """How many times an epoch goes through the rows used."""
+    repeat: float = 1
+    """How many times an epoch goes through the rows used; of a fraction, other rows each epoch."""
+    weight: float | None = None
+    """Share of the mix relative to the other sources' weights, in rows; None where no source has one."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """Our name of a column (`question`, `image`, ...) -> its name in the file."""
     seed: int = 0
     """Of `random` sampling."""
     on_bad_sample: BadSamplePolicy | None = None
     """None follows the run's `data.on_bad_sample`."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that hold the rows."""
+        return (self.path, *self.more_files)

@@ -1,26 +1,35 @@
-"""Files of rows: a JSON list, JSON lines or Parquet in, a table with a length and rows by number out.
+"""Files of rows in, tables out: a length, and rows by number, read when they are asked for.
 
-A table holds the file's text (or Arrow columns) and where each row begins, and turns a row into Python values only when
-it is asked for. So a hundred thousand rows cost the memory of their file, and leave no objects for a garbage collector
-or a forked data-loader worker to touch. The whole file is in memory; that is the limit of this way.
+Every file becomes one Arrow file, mapped into memory: the text of a JSON row, or the columns of a Parquet row, is read
+from disk when the row is, and a table of millions of rows costs a process next to nothing. The conversion is done once:
+the Arrow file lies in the cache folder (`cache_dir`, folder `rows`), named by the source's path, size and time of
+change, and may be deleted at any time. Small files are converted in memory.
 """
 
 import json
-import re
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
 
-import numpy as np
+import pyarrow as pa
 
-from smolvlm.datasets.sources import SourceSpec
+from smolvlm.datasets.json_rows import json_lines, json_list, not_json, too_deep
+from smolvlm.datasets.sources import RowFormat, SourceSpec
+from smolvlm.datasets.tar_rows import read_tar_row, tar_index
 from smolvlm.errors import SampleError
+from smolvlm.wheels import cache_dir
 
-if TYPE_CHECKING:
-    import pyarrow
-
-_DECODER = json.JSONDecoder()
-_JSON_SPACE = re.compile(r"[ \t\n\r]*")
+IN_MEMORY_BYTES = 8 << 20
+"""Files up to this size are not cached."""
+BATCH_BYTES = 8 << 20
+CONVERSION = 1
+"""Raise it when the Arrow files of an earlier version must not be read."""
+_JSON_SCHEMA = pa.schema([("json", pa.large_binary()), ("number", pa.int64())])
 
 
 class RowTable(ABC):
@@ -44,147 +53,279 @@ class RowTable(ABC):
         """Return the `file:row` of row `index`."""
         return f"{self.label}:{index + 1}"
 
+    @property
+    def identity(self) -> str:
+        """What tells these rows from others; empty where the files' own identity does."""
+        return ""
 
-class TextTable(RowTable):
-    """Rows of JSON text, by the place in the file's text where each begins and ends."""
 
-    def __init__(
-        self, text: str, spans: Sequence[tuple[int, int]], *, row_numbers: Sequence[int] | None, label: str
-    ) -> None:
-        super().__init__(label=label)
-        self._text = text
-        self._spans = np.array(spans, dtype=np.int64).reshape(-1, 2)
-        self._row_numbers = None if row_numbers is None else np.array(row_numbers, dtype=np.int64)
+class ArrowRows:
+    """The record batches of an Arrow file: mapped from disk, or in memory."""
+
+    def __init__(self, source: Path | pa.Buffer) -> None:
+        self._source = source
+        self._open()
+
+    def _open(self) -> None:
+        file = pa.memory_map(str(self._source)) if isinstance(self._source, Path) else pa.BufferReader(self._source)
+        reader = pa.ipc.open_file(file)
+        self.names = reader.schema.names
+        self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+        self._ends = list(accumulate(batch.num_rows for batch in self._batches))
+
+    def __getstate__(self) -> Path | bytes:
+        return self._source if isinstance(self._source, Path) else self._source.to_pybytes()
+
+    def __setstate__(self, state: Path | bytes) -> None:
+        self._source = state if isinstance(state, Path) else pa.py_buffer(state)
+        self._open()
 
     def __len__(self) -> int:
-        return len(self._spans)
+        return self._ends[-1] if self._ends else 0
+
+    def value(self, column: int, index: int) -> Any:
+        """Return one value as Python objects."""
+        batch = bisect_right(self._ends, index)
+        begin = self._ends[batch - 1] if batch else 0
+        return self._batches[batch].column(column)[index - begin].as_py()
+
+
+class JsonTable(RowTable):
+    """Rows of JSON text."""
+
+    def __init__(self, rows: ArrowRows, *, label: str) -> None:
+        super().__init__(label=label)
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
     def __getitem__(self, index: int) -> Any:
-        start, end = self._spans[index].tolist()
+        if not 0 <= index < len(self):
+            raise IndexError(index)
         try:
-            return json.loads(self._text[start:end])
+            return json.loads(self._rows.value(0, index))
         except json.JSONDecodeError as error:
-            raise _not_json(error, where=self.where(index)) from None
+            raise not_json(error.msg, line=error.lineno, column=error.colno, where=self.where(index)) from None
+        except UnicodeDecodeError as error:
+            what = f"is not UTF-8 text (byte {error.start} of the row)"
+            raise SampleError(what, where=self.where(index), fix="save the file as UTF-8") from None
         except RecursionError:
-            raise SampleError("nested too deeply to read", where=self.where(index), fix="mend the row") from None
+            raise too_deep(self.where(index)) from None
 
     def where(self, index: int) -> str:
-        number = index + 1 if self._row_numbers is None else int(self._row_numbers[index])
-        return f"{self.label}:{number}"
+        return f"{self.label}:{self._rows.value(1, index)}"
 
 
-class ArrowTable(RowTable):
+class ColumnTable(RowTable):
     """Rows of Arrow columns."""
 
-    def __init__(self, table: "pyarrow.Table", *, label: str) -> None:
+    def __init__(self, rows: ArrowRows, *, label: str) -> None:
         super().__init__(label=label)
-        self._table = table.combine_chunks() if table.nbytes < 2**30 else table
+        self._rows = rows
 
     def __len__(self) -> int:
-        return self._table.num_rows
+        return len(self._rows)
 
     def __getitem__(self, index: int) -> Any:
-        return {
-            name: column[index].as_py()
-            for name, column in zip(self._table.column_names, self._table.columns, strict=True)
-        }
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return {name: self._rows.value(column, index) for column, name in enumerate(self._rows.names)}
 
 
-def read_rows(spec: SourceSpec) -> RowTable:
-    """Return the rows of a source's file, all of them: sampling is applied later.
+class TarTable(RowTable):
+    """Rows of a WebDataset shard."""
+
+    def __init__(self, rows: ArrowRows, path: Path, *, label: str) -> None:
+        super().__init__(label=label)
+        self._index = JsonTable(rows, label=label)
+        self._path = path
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, index: int) -> Any:
+        return read_tar_row(self._path, self._index[index], where=self.where(index))
+
+
+class SavedTable(RowTable):
+    """Rows of a Hugging Face data set, in memory-mapped Arrow files already; media come as bytes or paths."""
+
+    def __init__(self, dataset: Any, *, label: str) -> None:
+        super().__init__(label=label)
+        self.identity_of_rows = str(dataset._fingerprint)  # noqa: SLF001 - the library has no other name for it
+        self._dataset = dataset.with_format("arrow")
+
+    @property
+    def identity(self) -> str:
+        return self.identity_of_rows
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._dataset[index].to_pylist()[0]
+
+
+class ChainTable(RowTable):
+    """The rows of several files, one after the other; each keeps its own name and numbers in messages."""
+
+    def __init__(self, tables: Sequence[RowTable], *, label: str) -> None:
+        super().__init__(label=label)
+        self._tables = tuple(tables)
+        self._ends = list(accumulate(map(len, tables)))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> Any:
+        table, row = self._place(index)
+        return table[row]
+
+    def where(self, index: int) -> str:
+        table, row = self._place(index)
+        return table.where(row)
+
+    def _place(self, index: int) -> tuple[RowTable, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        number = bisect_right(self._ends, index)
+        return self._tables[number], index - (self._ends[number - 1] if number else 0)
+
+
+def open_table(spec: SourceSpec) -> RowTable:
+    """Return the rows of a source, all of them: sampling is applied later.
+
+    Raises:
+        SampleError: a file cannot be read, is not of its format, or has no rows.
+    """
+    if spec.format in ("saved", "hub"):
+        return _open_saved(spec)
+    tables = [read_rows(path, spec.format, label=_label(spec, path)) for path in spec.files]
+    return tables[0] if len(tables) == 1 else ChainTable(tables, label=spec.label)
+
+
+def _label(spec: SourceSpec, path: Path) -> str:
+    return spec.label if len(spec.files) == 1 else str(Path(spec.label).parent / path.name)
+
+
+def _open_saved(spec: SourceSpec) -> RowTable:
+    """Open a folder that `save_to_disk` wrote, or a data set of the hub (downloaded once by `datasets`)."""
+    import datasets
+
+    try:
+        found: Any = (
+            datasets.load_dataset(spec.label, split=spec.split or "train")
+            if spec.format == "hub"
+            else datasets.load_from_disk(str(spec.path))
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        fix = "check the name, the split and the network" if spec.format == "hub" else "save the data set anew"
+        raise SampleError(f"cannot be opened: {error}", where=spec.label, fix=fix) from None
+    if isinstance(found, datasets.DatasetDict):
+        split = spec.split or ("train" if "train" in found else next(iter(found), ""))
+        if split not in found:
+            raise SampleError(
+                f"no split {split!r}", where=spec.label, fix=f"set `split` to one of {', '.join(map(str, found))}"
+            )
+        found = found[split]
+    if not len(found):
+        raise SampleError("the data set has no rows", where=spec.label, fix="take the source out of the mixture")
+    return SavedTable(found, label=spec.label)
+
+
+def read_rows(path: Path, row_format: RowFormat, *, label: str) -> RowTable:
+    """Return the rows of one file.
+
+    Args:
+        path: the file.
+        row_format: what is in it.
+        label: what messages call it.
 
     Raises:
         SampleError: the file cannot be read, is not of its format, or has no rows.
     """
-    table = read_parquet(spec) if spec.format == "parquet" else read_json(spec)
+    try:
+        rows = _arrow_rows(path, row_format, label=label)
+    except OSError as error:
+        what = f"cannot be read: {error.strerror or error}"
+        raise SampleError(what, where=label, fix="check the path") from None
+    table: RowTable
+    if row_format == "tar":
+        table = TarTable(rows, path, label=label)
+    else:
+        table = (ColumnTable if row_format == "parquet" else JsonTable)(rows, label=label)
     if len(table) == 0:
-        raise SampleError("the file has no rows", where=spec.label, fix="take the source out of the mixture")
+        raise SampleError("the file has no rows", where=label, fix="take the source out of the mixture")
     return table
 
 
-def read_json(spec: SourceSpec) -> RowTable:
-    """Return the rows of a JSON list or of JSON lines."""
-    try:
-        text = spec.path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise SampleError(f"cannot be read: {error.strerror}", where=spec.label, fix="check the path") from None
-    except UnicodeDecodeError as error:
-        raise SampleError(f"is not UTF-8 text (byte {error.start})", where=spec.label, fix="save it as UTF-8") from None
-    if spec.format == "jsonl":
-        spans, line_numbers = line_spans(text)
-        return TextTable(text, spans, row_numbers=line_numbers, label=spec.label)
-    return TextTable(text, list_spans(text, label=spec.label), row_numbers=None, label=spec.label)
-
-
-def line_spans(text: str) -> tuple[list[tuple[int, int]], list[int]]:
-    """Return (start, end) of each line with something on it, and the lines' numbers, from 1; blank lines are no rows.
-
-    A message's row number is the line's, so that an editor finds it.
-    """
-    spans: list[tuple[int, int]] = []
-    numbers: list[int] = []
-    start = 0
-    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: JSON text may hold U+2028
-        if line.strip():
-            spans.append((start, start + len(line)))
-            numbers.append(number)
-        start += len(line) + 1
-    return spans, numbers
-
-
-def list_spans(text: str, *, label: str) -> list[tuple[int, int]]:
-    """Return (start, end) of each element of the JSON list that `text` is.
-
-    Raises:
-        SampleError: not a list, or not JSON; names the row where reading stopped.
-    """
-    position = _after_space(text, 0)
-    if not text.startswith("[", position):
-        lines_fix = "one object a line is JSON lines: give the file the ending .jsonl; else write a list of rows, [...]"
-        raise SampleError("the file is not a JSON list", where=label, fix=lines_fix)
-    position = _after_space(text, position + 1)
-    spans: list[tuple[int, int]] = []
-    while not (text.startswith("]", position) and not spans):
-        where = f"{label}:{len(spans) + 1}"
+def _arrow_rows(path: Path, row_format: RowFormat, *, label: str) -> ArrowRows:
+    if path.stat().st_size <= IN_MEMORY_BYTES:  # a shard's index is small, but reading its headers takes long
+        sink = pa.BufferOutputStream()
+        _convert(path, row_format, sink, label=label)
+        return ArrowRows(sink.getvalue())
+    target = cache_dir() / "rows" / f"{path.stem[:40]}-{file_identity(path)}-{row_format}.arrow"
+    if not target.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.{os.getpid()}")
         try:
-            _, end = _DECODER.raw_decode(text, position)
-        except json.JSONDecodeError as error:
-            raise _not_json(error, where=where) from None
-        except RecursionError:
-            raise SampleError("nested too deeply to read", where=where, fix="mend the row") from None
-        spans.append((position, end))
-        position = _after_space(text, end)
-        if text.startswith("]", position):
-            break
-        if not text.startswith(",", position):
-            what = "the list ends without its closing bracket" if position >= len(text) else "no comma after the row"
-            raise SampleError(what, where=where, fix="mend the file here; it may have been cut short")
-        position = _after_space(text, position + 1)
-    if _after_space(text, position + 1) != len(text):
-        raise SampleError("text after the list's end", where=label, fix="keep one list in a file")
-    return spans
+            with pa.OSFile(str(partial), "wb") as sink:
+                _convert(path, row_format, sink, label=label)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+    return ArrowRows(target)
 
 
-def read_parquet(spec: SourceSpec) -> RowTable:
-    """Return the rows of a Parquet file, read whole."""
-    import pyarrow
+def file_identity(path: Path) -> str:
+    """Return a digest of a file's path, size and time of change."""
+    state = path.stat()
+    parts = f"{CONVERSION}\0{path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}"
+    return blake2b(parts.encode(), digest_size=12).hexdigest()
+
+
+def _convert(path: Path, row_format: RowFormat, sink: Any, *, label: str) -> None:
+    """Write a file's rows to an Arrow file, a few megabytes at a time."""
+    if row_format == "parquet":
+        _convert_parquet(path, sink, label=label)
+        return
+    with path.open("rb") as stream, pa.ipc.new_file(sink, _JSON_SCHEMA) as writer:
+        match row_format:
+            case "jsonl":
+                found = json_lines(stream)
+            case "tar":
+                found = tar_index(path, label=label)
+            case _:
+                found = json_list(stream, label=label)
+        for texts, numbers in _batched(found):
+            writer.write_batch(pa.record_batch([pa.array(texts, pa.large_binary()), pa.array(numbers)], _JSON_SCHEMA))
+
+
+def _batched(rows: Iterator[tuple[int, bytes]]) -> Iterator[tuple[Sequence[bytes], Sequence[int]]]:
+    texts: list[bytes] = []
+    numbers: list[int] = []
+    size = 0
+    for number, text in rows:
+        texts.append(text)
+        numbers.append(number)
+        size += len(text)
+        if size >= BATCH_BYTES:
+            yield texts, numbers
+            texts, numbers, size = [], [], 0
+    if texts:
+        yield texts, numbers
+
+
+def _convert_parquet(path: Path, sink: Any, *, label: str) -> None:
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(spec.path) as file:
-            return ArrowTable(file.read(), label=spec.label)
-    except OSError as error:
-        raise SampleError(f"cannot be read: {error}", where=spec.label, fix="check the path") from None
-    except (pyarrow.ArrowException, ValueError) as error:
-        raise SampleError(f"not a Parquet file: {error}", where=spec.label, fix="write the file anew") from None
-
-
-def _after_space(text: str, position: int) -> int:
-    match = _JSON_SPACE.match(text, position)
-    assert match is not None, "the pattern matches the empty text"
-    return match.end()
-
-
-def _not_json(error: json.JSONDecodeError, *, where: str) -> SampleError:
-    what = f"not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
-    return SampleError(what, where=where, fix="mend the row; a file cut short ends like this")
+        with pyarrow.parquet.ParquetFile(path) as file, pa.ipc.new_file(sink, file.schema_arrow) as writer:
+            rows_per_batch = max(1, file.metadata.num_rows * BATCH_BYTES // max(path.stat().st_size, 1))
+            for batch in file.iter_batches(batch_size=min(rows_per_batch, 65536)):
+                writer.write_batch(batch)
+    except (pa.ArrowException, ValueError) as error:
+        raise SampleError(f"not a Parquet file: {error}", where=label, fix="write the file anew") from None

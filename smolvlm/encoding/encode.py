@@ -148,6 +148,8 @@ class Encoder:
         for part in parts[1:]:
             if not np.array_equal(part.input_ids[:trunk], parts[0].input_ids[:trunk]):
                 raise ValueError("the conversations of a tree must begin with the same tokens")
+            if _prefix_pictures(part) != _prefix_pictures(parts[0]):
+                raise ValueError("the conversations of a tree must begin with the same pictures")
         return _assemble(sample, parts, trunk=trunk, loss_weighting=self.loss_weighting)
 
 
@@ -163,10 +165,14 @@ def image_block(tokens: PromptTokens, grid: Grid) -> list[int]:
 
 
 def image_identity(image: ImageRef) -> bytes:
-    """Return bytes that are equal for equal pictures: the path, or a digest of the row's own bytes."""
+    """Return bytes that are equal for equal pictures: the path (and place in it), or a digest of the row's bytes."""
     if image.path is not None:
-        return b"p" + str(image.path).encode()
+        return b"p" + f"{image.path}\0{image.span or ''}".encode()
     return b"d" + blake2b(image.data or b"", digest_size=16).digest()
+
+
+def _prefix_pictures(part: EncodedConversation) -> list[bytes]:
+    return [image_identity(image) for image in part.images[: part.prefix_images]]
 
 
 def target_weight(num_supervised_tokens: int, weighting: LossWeighting) -> float:

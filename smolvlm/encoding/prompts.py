@@ -5,6 +5,7 @@ carries is hard-coded, and the processor itself is never changed.
 """
 
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 from smolvlm.encoding.encode import Encoder, LossWeighting
@@ -31,6 +32,12 @@ class PromptSettings:
         Its tags then fall apart into pieces of text that were never learned.
         """
         return self.tiles.image_splitting and any(len(ids) > 1 for ids in self.tokens.row_column.values())
+
+    @property
+    def identity(self) -> str:
+        """A digest that is equal where every prompt is: tokens, tokenizer, tiles."""
+        parts = repr((self.tokens, self.tiles)).encode() + self.text.definition().encode()
+        return blake2b(parts, digest_size=12).hexdigest()
 
     def encoder(self, *, loss_weighting: LossWeighting = "token") -> Encoder:
         return Encoder(tokens=self.tokens, text=self.text, loss_weighting=loss_weighting)

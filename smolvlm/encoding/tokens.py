@@ -70,6 +70,10 @@ class TextEncoder:
         """Return the text of each token by itself, special tokens by name (for display)."""
         return [self._tokenizer.decode([token], skip_special_tokens=False) for token in ids]
 
+    def definition(self) -> str:
+        """Return the tokenizer as JSON text."""
+        return self._tokenizer.to_str()
+
     def __reduce__(self):
         return TextEncoder, (self._tokenizer,)
 

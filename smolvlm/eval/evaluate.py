@@ -14,7 +14,7 @@ import torch
 from accelerate.utils import gather_object
 
 from smolvlm.datasets.dataset import SupervisedDataset
-from smolvlm.datasets.lengths import MeasuredSet
+from smolvlm.datasets.measured import MeasuredSet
 from smolvlm.datasets.plan import PlanSettings, plan_training
 from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.eval.generate import GenerationSettings, Generator, evaluating
@@ -87,7 +87,8 @@ class Evaluator:
         if num_ranks > 1:
             predictions = gather_object(predictions)
             losses = gather_object(losses)
-        place = {row.where: number for number, row in enumerate(self._measured.conversations)}
+        rows = self._measured.conversations
+        place = {rows.where(number): number for number in range(len(rows))}
         predictions.sort(key=lambda prediction: place[prediction.where])
         return Evaluation(predictions=tuple(predictions), metrics=tuple(_metrics(predictions, losses)))
 

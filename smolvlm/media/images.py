@@ -133,6 +133,10 @@ def _open_stream(ref: ImageRef, *, where: str) -> BinaryIO:
         raise SampleError("a picture with neither a path nor bytes", where=where, fix="give one of the two")
     try:
         stream = open(ref.path, "rb")  # noqa: SIM115 - the caller closes it
+        if ref.span is not None:
+            with stream:
+                stream.seek(ref.span[0])
+                return _stream_of(stream.read(ref.span[1]), where)
         is_empty = os.fstat(stream.fileno()).st_size == 0
     except FileNotFoundError as error:
         raise SampleError(

@@ -49,11 +49,7 @@ def run_identity(settings: Mapping[str, Any], plan: Plan) -> RunIdentity:
         for key, value in flat.items()
         if key not in WITHOUT_EFFECT and not key.startswith(WITHOUT_EFFECT_PREFIXES)
     }
-    digest = blake2b(digest_size=16)
-    for step in range(plan.num_steps):
-        packs = plan.packs[step * plan.packs_per_step : (step + 1) * plan.packs_per_step]
-        digest.update(repr([pack.samples for pack in packs]).encode())
-    return RunIdentity(settings=json.loads(json.dumps(kept, default=str)), plan=digest.hexdigest())
+    return RunIdentity(settings=json.loads(json.dumps(kept, default=str)), plan=plan.packs.digest())
 
 
 def _flatten(value: Any, prefix: str) -> list[tuple[str, Any]]:

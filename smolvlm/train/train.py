@@ -6,6 +6,7 @@ refused before the model loads: settings, rows, headers, plan.
 
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from smolvlm.config.load import dump_run_config
 from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.builder import PlannedData, plan_data
 from smolvlm.datasets.dataset import SupervisedDataset
-from smolvlm.datasets.plan import deal_to_ranks
+from smolvlm.datasets.length_index import Report
+from smolvlm.datasets.plan import deal_to_ranks, imbalance
 from smolvlm.encoding.prompts import PromptSettings, read_prompt_settings
 from smolvlm.model.load import Checkpoint, load_checkpoint, load_processor
 from smolvlm.model.processor_files import save_processor
@@ -33,6 +35,7 @@ MISSING_TAGS = (
 )
 MakeEvaluate = Callable[[Checkpoint, PromptSettings, VisionCache | None], Evaluate | None]
 """Builds the evaluation once the model is there; eval is a neighbour that this room does not know."""
+MeasuringBar = Callable[[], AbstractContextManager[Report | None]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +58,7 @@ def learning_rates(config: RunConfig) -> dict[Tower, float]:
     }
 
 
-def plan_run(config: RunConfig) -> tuple[PromptSettings, PlannedData]:
+def plan_run(config: RunConfig, *, report: Report | None = None) -> tuple[PromptSettings, PlannedData]:
     """Read the processor, the rows and their headers, and plan every step; the model is not loaded.
 
     Raises:
@@ -75,17 +78,26 @@ def plan_run(config: RunConfig) -> tuple[PromptSettings, PlannedData]:
         seed=seed_of(config.train),
         num_epochs=num_epochs,
         max_steps=max_steps,
+        report=report,
     )
     return prompt, planned
 
 
-def train(config: RunConfig, *, make_evaluate: MakeEvaluate | None = None) -> TrainedRun:
+def train(
+    config: RunConfig, *, make_evaluate: MakeEvaluate | None = None, measuring_bar: MeasuringBar = nullcontext
+) -> TrainedRun:
     """Train as the settings say; resumes by itself where `output_dir` holds a whole checkpoint of the same run.
+
+    Args:
+        config: the settings, complete.
+        make_evaluate: makes what evaluates during training, once the model is there.
+        measuring_bar: gives what shows progress while rows are measured.
 
     Raises:
         ConfigError, SampleError: what is wrong, where, and how to mend it.
     """
-    prompt, planned = plan_run(config)
+    with measuring_bar() as report:
+        prompt, planned = plan_run(config, report=report)
     arguments = training_arguments(config.train, planned.plan)
     identity = run_identity(config.model_dump(mode="json"), planned.plan)
     output_dir = Path(config.train.output_dir)
@@ -126,6 +138,10 @@ def train(config: RunConfig, *, make_evaluate: MakeEvaluate | None = None) -> Tr
         if prompt.missing_tags:
             print(MISSING_TAGS, file=sys.stderr)
         print(f"{plan_summary(planned)}\n{trainer.check_optimizer()}", file=sys.stderr)
+        if arguments.world_size > 1:
+            costs = (cost.per_token, cost.per_tile)
+            waiting = imbalance(planned.plan, order, num_ranks=arguments.world_size, costs=costs)
+            print(f"{arguments.world_size} ranks wait {waiting:.1%} of the time, by estimated cost", file=sys.stderr)
     if resume and trainer.is_world_process_zero():
         print(f"going on from {resume}", file=sys.stderr)
     trainer.fit(resume)
@@ -136,13 +152,11 @@ def train(config: RunConfig, *, make_evaluate: MakeEvaluate | None = None) -> Tr
 def plan_summary(planned: PlannedData) -> str:
     """Return the plan in two lines."""
     plan, lengths = planned.plan, planned.measured.lengths
-    packs = sum(1 for pack in plan.packs if pack.samples)
-    samples = sum(len(pack.samples) for pack in plan.packs)
-    rows = sum(len(members) for pack in plan.packs for members in pack.samples)
     return (
         f"{len(lengths):,} rows, {int(lengths.num_supervised_tokens.sum()):,} supervised of "
         f"{int(lengths.num_tokens.sum()):,} tokens; {len(planned.skipped):,} rows skipped\n"
-        f"{plan.num_steps:,} steps, {packs:,} packs, {samples:,} samples of {rows:,} rows; fill "
+        f"{plan.num_steps:,} steps, {plan.num_used_packs:,} packs, {int(plan.packs.num_samples.sum()):,} samples of "
+        f"{plan.packs.num_rows:,} rows; fill "
         f"{plan.token_fill:.1%} of tokens, {plan.tile_fill:.1%} of tiles"
     )
 

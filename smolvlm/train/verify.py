@@ -15,7 +15,7 @@ from transformers import AutoModelForImageTextToText
 
 from smolvlm.datasets.dataset import SupervisedDataset
 from smolvlm.datasets.packs import Pack
-from smolvlm.encoding.encode import Encoder, target_weight
+from smolvlm.encoding.encode import target_weight
 from smolvlm.media.images import open_rgb
 from smolvlm.model.load import load_checkpoint
 from smolvlm.model.towers import TOWERS, tower_of
@@ -51,12 +51,15 @@ class Verification:
         return not self.ids_differ and self.loss_error <= LOSS_TOLERANCE and worst <= GRADIENT_TOLERANCE
 
 
-def verify_pack(dataset: SupervisedDataset, pack: Pack, *, model_path: str, processor: Any) -> Verification:
+def verify_pack(
+    dataset: SupervisedDataset, pack: Pack, rows: Sequence[int], *, model_path: str, processor: Any
+) -> Verification:
     """Compare one pack with its conversations alone.
 
     Args:
         dataset: which the pack comes from (no vision cache: pixels are needed).
         pack: built by the dataset.
+        rows: numbers of the pack's conversations in the dataset.
         model_path: of the checkpoint; it is loaded twice, one after the other.
         processor: of the checkpoint, as `load_processor` gives it.
     """
@@ -66,21 +69,19 @@ def verify_pack(dataset: SupervisedDataset, pack: Pack, *, model_path: str, proc
     output.loss.backward()
     packed = {name: value.grad for name, value in model.named_parameters()}
     del model
-    number_of = {row.where: number for number, row in enumerate(dataset.measured.conversations)}
-    numbers = [number_of[where] for where in pack.where]  # a row that its source repeats may stand there twice
     stock = AutoModelForImageTextToText.from_pretrained(model_path, dtype=torch.float32).eval()
-    encoder = dataset.encoder
     loss, differ, tokens = 0.0, [], 0
-    for number in numbers:
-        own, ids_equal, length = _alone(stock, processor, number, dataset=dataset, encoder=encoder)
+    for number in rows:
+        row = dataset.measured.conversations[number]
+        own, ids_equal, length = _alone(stock, processor, row, dataset=dataset)
         (own / normalizer).backward()
         loss += float(own.detach()) / normalizer
         tokens += length
         if not ids_equal:
-            differ.append(dataset.measured.conversations[number].where)
+            differ.append(row.where)
     alone = {name: value.grad for name, value in stock.named_parameters()}
     return Verification(
-        num_conversations=len(numbers),
+        num_conversations=len(rows),
         num_tokens_packed=len(pack.input_ids),
         num_tokens_alone=tokens,
         ids_differ=tuple(differ),
@@ -113,11 +114,11 @@ def gradient_errors(ours: dict[str, Tensor | None], theirs: dict[str, Tensor | N
 
 
 def _alone(
-    stock: Any, processor: Any, number: int, *, dataset: SupervisedDataset, encoder: Encoder
+    stock: Any, processor: Any, row: Conversation, *, dataset: SupervisedDataset
 ) -> tuple[Tensor, bool, int]:
     """Return (summed weighted loss, whether the ids are ours, tokens) of one conversation through the stock classes."""
-    row = dataset.measured.conversations[number]
-    ours = encoder.encode_turns(row.turns, grids=dataset.measured.grids[number])
+    encoder = dataset.encoder
+    ours = encoder.encode_turns(row.turns, grids=dataset.grids(row))
     inputs = stock_inputs(processor, row, dataset=dataset)
     ids = inputs["input_ids"][0]
     learned = torch.from_numpy(ours.learned)

@@ -112,6 +112,7 @@ def settings(sources: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFac
         "data": {
             "mixture": sources,
             "eval_mixture": sources,
+            "allow_outside_root": True,
             "max_tokens_per_pack": 128,
             "longest_edge_px": 64,
         },

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from smolvlm.datasets.bad_samples import BadSamples, Policy
+from smolvlm.datasets.bad_samples import Policy
 from smolvlm.datasets.dataset import SupervisedDataset
-from smolvlm.datasets.lengths import Budget, measure
+from smolvlm.datasets.lengths import Budget
 from smolvlm.datasets.pictures import ReadFeatures
-from smolvlm.datasets.plan import Plan, PlannedPack, PlanSettings, plan_training
+from smolvlm.datasets.plan import Plan, PlannedPack, PlannedPacks, PlanSettings, plan_training
 from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.records import Conversation, ImageRef, Turn
+from tests.memory_rows import measured_rows
 
 DatasetOf = Callable[..., SupervisedDataset]
 Asks = Callable[..., Conversation]
@@ -43,15 +44,13 @@ def dataset_of(prompt: PromptSettings) -> DatasetOf:
         order: Sequence[int] | None = None,
     ) -> SupervisedDataset:
         encoder = prompt.encoder()
-        measured = measure(
-            rows, encoder=encoder, settings=prompt.tiles, budget=budget, bad_samples=BadSamples(policy="error")
-        )
+        measured = measured_rows(rows, prompt)
         if samples is None:
             chosen = PlanSettings(budget=budget, packs_per_step=2, share_media=True, max_branches=4, seed=0)
             plan = plan_training(measured.lengths, chosen)
         else:
             planned = PlannedPack(samples=tuple(samples), num_tokens=0, num_tiles=0)
-            plan = Plan(packs=(planned,), packs_per_step=1, epoch_ends=(1,), budget=budget)
+            plan = Plan(packs=PlannedPacks.of([planned]), packs_per_step=1, epoch_ends=(1,), budget=budget)
         return SupervisedDataset(
             measured,
             plan,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,15 +10,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from smolvlm.datasets import lengths as lengths_module
-from smolvlm.datasets.bad_samples import BadSamples
-from smolvlm.datasets.lengths import Budget, HeaderReader, MeasuredSet, length_table, measure
+from smolvlm.datasets.lengths import MODALITIES, Budget, HeaderReader, Meter, over_budget
+from smolvlm.datasets.measured import length_table
 from smolvlm.encoding.prompts import PromptSettings
-from smolvlm.errors import SampleError
 from smolvlm.media.images import open_rgb
 from smolvlm.media.tiles import make_tiles
-from smolvlm.records import Conversation, Grid, ImageRef, Lengths, Sample, Turn
+from smolvlm.records import Conversation, Grid, ImageRef, Sample, Turn
+from tests.memory_rows import measured_rows
 
-AMPLE = Budget(max_tokens=4096, max_tiles=256)
 ONE_TILE = Grid(rows=0, columns=0)
 
 
@@ -26,12 +26,8 @@ def asks(number: int, *blocks: str | ImageRef, answer: str = "yes", before: Sequ
     return Conversation(turns=turns, where=f"rows.jsonl:{number}", source="rows")
 
 
-def measured(
-    rows: Sequence[Conversation], prompt: PromptSettings, *, budget: Budget = AMPLE, bad: BadSamples | None = None
-) -> MeasuredSet:
-    return measure(
-        rows, encoder=prompt.encoder(), settings=prompt.tiles, budget=budget, bad_samples=bad or BadSamples()
-    )
+def sizes_of(rows: Sequence[Conversation], prompt: PromptSettings) -> list[dict[str, Any]]:
+    return Meter(prompt.encoder(), prompt.tiles).sizes(rows, range(len(rows))).to_pylist()
 
 
 @pytest.fixture
@@ -55,12 +51,11 @@ def all_shapes(photos: dict[str, Path]) -> list[Conversation]:
 
 
 def test_predicted_sizes_are_the_true_ones(prompt: PromptSettings, all_shapes: list[Conversation]) -> None:
-    found = measured(all_shapes, prompt)
-    assert found.conversations == tuple(all_shapes)
-    table = found.lengths
+    found = measured_rows(all_shapes, prompt)
+    table, headers = found.lengths, HeaderReader(prompt.tiles)
     assert len(table) == len(all_shapes)
     for number, row in enumerate(all_shapes):
-        example = prompt.encoder().encode(Sample(conversations=(row,)), grids=[found.grids[number]])
+        example = prompt.encoder().encode(Sample(conversations=(row,)), grids=[headers.grids(row.images, where="row")])
         assert table.num_tokens[number] == len(example.input_ids)
         assert table.num_supervised_tokens[number] == len(example.target_ids)
         tiles = [len(make_tiles(open_rgb(image, where=row.where), prompt.tiles)) for image in row.images]
@@ -93,7 +88,7 @@ def test_a_header_is_read_once_however_many_rows_show_the_picture(
     monkeypatch.setattr(lengths_module, "header_size", counting)
     bytes_of_horse = photos["horse"].read_bytes()
     refs = [ImageRef(path=photos["coffee"]), ImageRef(path=photos["rocket"]), ImageRef(data=bytes_of_horse)]
-    measured([asks(number, refs[number % 3], refs[(number + 1) % 3], "?") for number in range(9)], prompt)
+    sizes_of([asks(number, refs[number % 3], refs[(number + 1) % 3], "?") for number in range(9)], prompt)
     assert sorted(read) == sorted(image.name for image in refs)
 
 
@@ -129,46 +124,30 @@ def test_the_grid_is_part_of_the_beginning(prompt: PromptSettings) -> None:
     assert one != two
 
 
-def test_equal_keys_become_equal_groups() -> None:
-    sizes = [
-        Lengths(num_tokens=5, num_tiles=1, num_supervised_tokens=2, prefix_tokens=3, prefix_tiles=1, prefix_key=key)
-        for key in (b"a", b"", b"b", b"a", b"")
-    ]
-    table = length_table(sizes)
-    assert table.prefix_group.tolist() == [0, -1, 1, 0, -1]
-    assert table.num_tokens.tolist() == [5] * 5
-    assert len(length_table([])) == 0
+def test_equal_beginnings_become_equal_groups(prompt: PromptSettings, photos: dict[str, Path]) -> None:
+    coffee, rocket = (ImageRef(path=photos[name]) for name in ("coffee", "rocket"))
+    rows = [asks(1, coffee, "a?"), asks(2, "Hi"), asks(3, rocket, "b?"), asks(4, coffee, "c?"), asks(5, "Ho")]
+    groups = measured_rows(rows, prompt).lengths.prefix_group.tolist()
+    assert groups[0] == groups[3] != groups[2]
+    assert groups[1] == groups[4] == -1
+    assert len(length_table([], [])) == 0
 
 
-def test_a_row_above_the_token_budget(prompt: PromptSettings) -> None:
-    with pytest.raises(SampleError) as raised:
-        measured([asks(3, "word " * 50)], prompt, budget=Budget(max_tokens=20, max_tiles=1))
+def test_modality_is_what_a_row_holds(prompt: PromptSettings, photos: dict[str, Path]) -> None:
+    coffee = ImageRef(path=photos["coffee"])
+    rows = [asks(1, "Hi"), asks(2, coffee), asks(3, coffee, coffee)]
+    assert [MODALITIES[row["modality"]] for row in sizes_of(rows, prompt)] == ["text", "image", "multiimage"]
+
+
+def test_a_row_above_a_budget(prompt: PromptSettings) -> None:
     what = "rows.jsonl:3: 62 tokens, a pack holds data.max_tokens_per_pack=20"
-    assert str(raised.value) == f"{what}\n  fix: set data.max_tokens_per_pack to 62 or more, or shorten the row"
-
-
-def test_a_row_above_the_tile_budget(prompt: PromptSettings, photos: dict[str, Path]) -> None:
-    with pytest.raises(SampleError) as raised:
-        measured([asks(3, ImageRef(path=photos["coffee"]))], prompt, budget=Budget(max_tokens=4096, max_tiles=12))
+    fix = "set data.max_tokens_per_pack to 62 or more, or shorten the row"
+    sizes = {"num_tokens": 62, "num_tiles": 13}
+    assert str(over_budget(sizes, Budget(max_tokens=20, max_tiles=13), where="rows.jsonl:3")) == f"{what}\n  fix: {fix}"
     what = "rows.jsonl:3: 13 tiles, a pack holds data.max_tiles_per_pack=12"
     fix = "set data.max_tiles_per_pack to 13 or more, or data.image_splitting to false"
-    assert str(raised.value) == f"{what}\n  fix: {fix}"
-
-
-def test_a_row_that_fits_its_budget_exactly(prompt: PromptSettings, photos: dict[str, Path]) -> None:
-    row = asks(3, ImageRef(path=photos["coffee"]))
-    num_tokens = int(measured([row], prompt).lengths.num_tokens[0])
-    exact = Budget(max_tokens=num_tokens, max_tiles=13)
-    assert len(measured([row], prompt, budget=exact).lengths) == 1
-    with pytest.raises(SampleError, match=f"{num_tokens} tokens"):
-        measured([row], prompt, budget=Budget(max_tokens=num_tokens - 1, max_tiles=13))
-
-
-def test_a_missing_picture(prompt: PromptSettings, tmp_path: Path) -> None:
-    missing = tmp_path / "no.png"
-    with pytest.raises(SampleError) as raised:
-        measured([asks(9, ImageRef(path=missing), "What?")], prompt)
-    assert str(raised.value).startswith(f"rows.jsonl:9: picture {missing} does not exist\n  fix: correct the path")
+    assert str(over_budget(sizes, Budget(max_tokens=62, max_tiles=12), where="rows.jsonl:3")) == f"{what}\n  fix: {fix}"
+    assert over_budget(sizes, Budget(max_tokens=62, max_tiles=13), where="rows.jsonl:3") is None
 
 
 def bad_rows(tmp_path: Path) -> list[Conversation]:
@@ -179,27 +158,14 @@ def bad_rows(tmp_path: Path) -> list[Conversation]:
     return [*(asks(number, ImageRef(path=tmp_path / name)) for number, name in enumerate(names, start=1)), mute]
 
 
-def test_all_findings_are_raised_together(prompt: PromptSettings, tmp_path: Path) -> None:
-    with pytest.raises(SampleError) as raised:
-        measured([*bad_rows(tmp_path), asks(5, "Hi")], prompt)
-    text = str(raised.value)
-    assert text.startswith("4 of 5 rows cannot be used; the first:\n- rows.jsonl:1: picture ")
-    for part in (":2: picture", "is empty", ":3: ", "is not a picture", ":4: nothing in this row is learned"):
-        assert part in text
-
-
-def test_skipped_rows_are_counted_and_the_rest_keeps_its_order(prompt: PromptSettings, tmp_path: Path) -> None:
-    bad = BadSamples(policy="skip", max_fraction=0.8)
-    rows = [asks(0, "first"), *bad_rows(tmp_path), asks(5, "last")]
-    found = measured(rows, prompt, bad=bad)
-    assert found.conversations == (rows[0], rows[-1])
-    assert len(found.grids) == len(found.lengths) == 2
-    assert [row.where for row in bad.skipped] == [f"rows.jsonl:{number}" for number in (1, 2, 3, 4)]
-    assert bad.num_rows == 6
-    assert len(bad.reasons()) == 4
-
-
-def test_too_many_skipped_rows_are_an_error(prompt: PromptSettings, tmp_path: Path) -> None:
-    bad = BadSamples(policy="skip", max_fraction=0.5)
-    with pytest.raises(SampleError, match=r"4 of 5 rows cannot be used, more than max_bad_fraction=0\.5"):
-        measured([*bad_rows(tmp_path), asks(5, "Hi")], prompt, bad=bad)
+def test_rows_that_cannot_be_used_carry_their_error_and_keep_their_place(
+    prompt: PromptSettings, tmp_path: Path
+) -> None:
+    found = sizes_of([asks(0, "first"), *bad_rows(tmp_path), asks(5, "last")], prompt)
+    assert [row["row"] for row in found] == list(range(6))
+    assert [row["where"] for row in found] == [None, *(f"rows.jsonl:{number}" for number in (1, 2, 3, 4)), None]
+    assert [row["num_tokens"] is None for row in found] == [False, True, True, True, True, False]
+    parts = ("does not exist", "is empty", "is not a picture", "nothing in this row is learned")
+    for row, part in zip(found[1:5], parts, strict=True):
+        assert part in row["error"]
+        assert row["fix"]

@@ -91,7 +91,7 @@ def test_all_problems_are_reported_at_once(folder: Path) -> None:
     for part in (
         "group[0].sampling_stratgy = 'all': unknown key; did you mean `sampling_strategy`?",
         f"group[1].json_path = 'gone.json': no such file: {folder / 'gone.json'}; check the path",
-        "group[1].repeat = 0: must be a whole number, at least 1",
+        "group[1].repeat = 0: must be a number above 0",
         "group[2].modality = 'pictures': must be one of text, image, multiimage, video",
         "group[2].on_bad_sample = 'skp': must be one of error, skip; did you mean `skip`?",
         "`qestion` is no column that rows are read from; did you mean `question`?",
@@ -107,16 +107,18 @@ def test_all_problems_are_reported_at_once(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"hub": "someone/data"}, "data sets of the hub are not available in this version"),
-        ({"json_path": "a.json", "split": "train"}, "splits belong to Hugging Face data sets"),
-        ({"json_path": "a.json", "weight": 2}, "relative weights are not available in this version; use `repeat`"),
+        ({"json_path": "a.json", "split": "train"}, "splits belong to Hugging Face data sets; name the split's own file"),
+        ({"json_path": "a.json", "weight": 2, "repeat": 2}, "with `repeat` besides; keep one of the two"),
+        ({"json_path": "a.json", "weight": 0}, "must be a number above 0"),
         ({"json_path": "a.json", "source_fps": 2}, "video is not available in this version"),
         ({"json_path": "a.json", "modality": "video"}, "video is not available in this version"),
-        ({"path": "sub"}, "a folder, not a file of rows; saved data sets and shards are not available in this version"),
-        ({"path": "shard-{00..10}.tar"}, "the ending '.tar' is no known format of rows; readable now: a JSON list"),
+        ({"path": "sub"}, "a folder that `save_to_disk` did not write; name its files: `sub/*.parquet`"),
+        ({"path": "shard-{00..10}.tar"}, "no such file"),
+        ({"path": "*.md"}, "the ending '.md' is no known format of rows; rows are read from a JSON list"),
+        ({"path": "?.*"}, "names files of several formats"),
     ],
 )
-def test_what_is_not_built_says_so(folder: Path, entry: dict, message: str) -> None:
+def test_what_a_source_cannot_be_is_said(folder: Path, entry: dict, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_mixture([entry], base_dir=folder)
     assert message in str(caught.value)
@@ -135,3 +137,30 @@ def test_another_shape_is_refused(folder: Path, content: object) -> None:
 def test_a_missing_mixture_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"gone\.yaml: no such file"):
         load_mixture("gone.yaml", base_dir=tmp_path)
+
+
+def test_a_pattern_names_several_files_in_order(folder: Path) -> None:
+    for number in (10, 9, 11):
+        (folder / f"part-{number:02d}.jsonl").write_text("{}")
+    names = ["part-09.jsonl", "part-10.jsonl", "part-11.jsonl"]
+    for pattern in ("part-*.jsonl", "part-{09..11}.jsonl", "part-{09,10,11}.jsonl"):
+        (source,) = load_mixture([{"path": pattern, "name": "parts"}], base_dir=folder)
+        assert [file.name for file in source.files] == names
+        assert (source.format, source.label) == ("jsonl", pattern)
+
+
+def test_a_hub_name_and_a_saved_folder(folder: Path) -> None:
+    (folder / "saved").mkdir()
+    (folder / "saved" / "dataset_dict.json").write_text("{}")
+    entries = [{"hub": "someone/charts", "split": "validation", "path": "media"}, {"path": "saved"}]
+    hub, saved = load_mixture(entries, base_dir=folder)
+    assert (hub.format, hub.label, hub.name, hub.split) == ("hub", "someone/charts", "charts", "validation")
+    assert hub.media_root == folder / "media"
+    assert (saved.format, saved.path, saved.split) == ("saved", folder / "saved", None)
+
+
+def test_weights_are_for_all_sources_or_none(folder: Path) -> None:
+    both = load_mixture([{"path": "a.json", "weight": 1}, {"path": "b.jsonl", "weight": 2.5}], base_dir=folder)
+    assert [source.weight for source in both] == [1.0, 2.5]
+    with pytest.raises(ConfigError, match="some sources have a `weight`, and b has none"):
+        load_mixture([{"path": "a.json", "weight": 1}, {"path": "b.jsonl"}], base_dir=folder)

@@ -13,8 +13,10 @@ from smolvlm.datasets.plan import (
     EMPTY_PACK,
     Plan,
     PlannedPack,
+    PlannedPacks,
     PlanSettings,
     deal_to_ranks,
+    imbalance,
     plan_epoch,
     plan_training,
     sample_size,
@@ -23,16 +25,17 @@ from smolvlm.datasets.plan import (
 TIGHT = Budget(max_tokens=60, max_tiles=12)
 
 
-def table(rows: list[tuple[int, int, int, int, int]]) -> LengthTable:
+def table(rows: list[tuple[int, int, int, int, int]], repeats: list[float] | None = None) -> LengthTable:
     """Rows of (tokens, tiles, prefix tokens, prefix tiles, group)."""
-    columns = np.array(rows, np.int64).reshape(len(rows), 5).T
+    columns = np.array(rows, np.int32).reshape(len(rows), 5).T
     return LengthTable(
         num_tokens=columns[0],
         num_tiles=columns[1],
-        num_supervised_tokens=np.ones(len(rows), np.int64),
+        num_supervised_tokens=np.ones(len(rows), np.int32),
         prefix_tokens=columns[2],
         prefix_tiles=columns[3],
         prefix_group=columns[4],
+        repeats=np.ones(len(rows), np.float32) if repeats is None else np.array(repeats, np.float32),
     )
 
 
@@ -171,6 +174,15 @@ def test_full_packs() -> None:
     assert plan.tile_fill == pytest.approx(np.mean([pack.num_tiles for pack in used]) / 64)
 
 
+def test_a_pack_mixes_sizes() -> None:
+    """A pack of rows of nearly equal length would bias its step."""
+    random = np.random.default_rng(0)
+    lengths = table([(int(size), 0, 0, 0, -1) for size in random.integers(20, 400, 5000)])
+    packs = plan_epoch(lengths, plan_settings(budget=Budget(max_tokens=4096, max_tiles=1)), epoch=0)
+    within = [lengths.num_tokens[[row for rows in pack.samples for row in rows]].std() for pack in packs]
+    assert np.median(within) > 0.9 * lengths.num_tokens.std()
+
+
 @pytest.mark.parametrize("max_tiles", [20, 32, 48])
 def test_full_packs_where_tiles_bind(max_tiles: int) -> None:
     """Packs without room for tiles must not keep those with room from being found."""
@@ -200,9 +212,14 @@ def test_each_steps_packs_are_dealt_evenly(costs: list[tuple[int, int]], num_ran
     per_step = num_ranks * turns
     costs += [(0, 0)] * (-len(costs) % per_step)
     packs = tuple(PlannedPack(samples=((0,),), num_tokens=tokens, num_tiles=tiles) for tokens, tiles in costs)
-    plan = Plan(packs=packs, packs_per_step=per_step, epoch_ends=(len(packs) // per_step,), budget=TIGHT)
+    plan = Plan(
+        packs=PlannedPacks.of(packs), packs_per_step=per_step, epoch_ends=(len(packs) // per_step,), budget=TIGHT
+    )
     order = deal_to_ranks(plan, num_ranks=num_ranks, cost_per_token=1.0, cost_per_tile=50.0)
     assert len(order) == len(packs)
+    waiting = imbalance(plan, order, num_ranks=num_ranks, costs=(1.0, 50.0))
+    assert 0 <= waiting < 1
+    assert num_ranks > 1 or waiting == 0
     for step in range(plan.num_steps):
         own = order[step * per_step : (step + 1) * per_step]
         assert sorted(own) == list(range(step * per_step, (step + 1) * per_step))
@@ -213,7 +230,37 @@ def test_each_steps_packs_are_dealt_evenly(costs: list[tuple[int, int]], num_ran
 
 def test_dear_packs_go_to_different_ranks() -> None:
     packs = tuple(PlannedPack(samples=((0,),), num_tokens=size, num_tiles=0) for size in (1, 2, 3, 4))
-    plan = Plan(packs=packs, packs_per_step=4, epoch_ends=(1,), budget=TIGHT)
-    assert deal_to_ranks(plan, num_ranks=1, cost_per_token=1.0, cost_per_tile=0.0) == (0, 1, 2, 3)
+    plan = Plan(packs=PlannedPacks.of(packs), packs_per_step=4, epoch_ends=(1,), budget=TIGHT)
+    assert deal_to_ranks(plan, num_ranks=1, cost_per_token=1.0, cost_per_tile=0.0).tolist() == [0, 1, 2, 3]
     order = deal_to_ranks(plan, num_ranks=2, cost_per_token=1.0, cost_per_tile=0.0)
-    assert [{order[place] for place in range(rank, 4, 2)} for rank in range(2)] == [{0, 3}, {1, 2}]
+    assert [{int(order[place]) for place in range(rank, 4, 2)} for rank in range(2)] == [{0, 3}, {1, 2}]
+    assert imbalance(plan, order, num_ranks=2, costs=(1.0, 0.0)) == 0
+    assert imbalance(plan, np.arange(4), num_ranks=2, costs=(1.0, 0.0)) == pytest.approx(1 - 10 / (2 * 6))
+
+
+def test_repeated_rows_come_as_often_as_asked_and_others_each_epoch() -> None:
+    lengths = table([(12, 1, 10, 1, 0)] * 8 + [(5, 0, 0, 0, -1)] * 40, [1.0] * 4 + [2.0] * 4 + [0.25] * 40)
+    drawn = []
+    for epoch in range(3):
+        samples = [rows for pack in plan_epoch(lengths, plan_settings(), epoch=epoch) for rows in pack.samples]
+        assert all(len(set(rows)) == len(rows) for rows in samples), "a row and its copy never share a tree"
+        counts = Counter(chain.from_iterable(samples))
+        assert [counts[row] for row in range(8)] == [1] * 4 + [2] * 4
+        drawn.append({row for row in counts if row >= 8})
+        assert len(drawn[-1]) == 10
+        assert all(counts[row] == 1 for row in drawn[-1])
+    assert drawn[0] != drawn[1] != drawn[2]
+
+
+def test_packs_are_a_sequence() -> None:
+    packs = [PlannedPack(samples=((3, 1), (2,)), num_tokens=7, num_tiles=2), EMPTY_PACK]
+    columns = PlannedPacks.of(packs)
+    assert list(columns) == packs
+    assert columns[-1] == EMPTY_PACK
+    assert list(columns[::-1]) == packs[::-1]
+    assert list(columns.reordered(np.array([-1, 0, 0]))) == [EMPTY_PACK, packs[0], packs[0]]
+    assert list(PlannedPacks.joined([columns, columns])) == packs * 2
+    assert columns == PlannedPacks.of(packs) != PlannedPacks.of(packs[:1])
+    assert (columns.num_tokens.tolist(), columns.num_tiles.tolist(), columns.num_rows) == ([7, 0], [2, 0], 3)
+    with pytest.raises(IndexError):
+        columns[2]

@@ -1,5 +1,6 @@
 """Rows to conversations: every format, every place a picture can have, every row that is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,7 @@ def test_columns_choose_between_two_formats() -> None:
 @pytest.mark.parametrize(
     ("value", "image"),
     [
-        ("/else/a.png", ImageRef(path=Path("/else/a.png"))),
+        ("/pictures/a.png", A),
         ("sub/a.png", ImageRef(path=ROOT / "sub/a.png")),
         (b"\x89PNG", ImageRef(data=b"\x89PNG")),
         ({"bytes": b"\x89PNG", "path": "a.png"}, ImageRef(data=b"\x89PNG")),
@@ -183,6 +184,26 @@ def test_a_picture_is_a_path_or_bytes(value: Any, image: ImageRef) -> None:
     assert convert({"question": "q", "answer": "x", "image": value}).images == (image,)
     typed = messages(("user", [{"type": "image", "image": value}]), ("assistant", "x"))
     assert convert(typed).images == (image,)
+
+
+def test_pictures_outside_their_folder_are_refused_unless_allowed(tmp_path: Path) -> None:
+    root = tmp_path / "pictures"
+    (root / "sub").mkdir(parents=True)
+    (tmp_path / "secret.png").touch()
+    (root / "link.png").symlink_to(tmp_path / "secret.png")
+    (root / "folder").symlink_to(tmp_path)
+    (root / "inner.png").symlink_to(root / "sub")
+    spec = SourceSpec(name="s", path=tmp_path / "r.jsonl", label="r.jsonl", format="jsonl", media_root=root)
+    for value in ("../secret.png", "sub/../../secret.png", str(tmp_path / "secret.png"), "link.png", "folder/secret.png"):
+        row = {**QA, "image": value}
+        with pytest.raises(SampleError, match=r"r\.jsonl:1: a picture lies outside the folder of pictures"):
+            to_conversation(row, spec=spec, where="r.jsonl:1")
+        allowed = to_conversation(row, spec=replace(spec, allow_outside_root=True), where="r.jsonl:1")
+        assert allowed.images == (ImageRef(path=root / value),)
+    for value in ("sub/../a.png", "inner.png", str(root / "a.png")):
+        assert to_conversation({**QA, "image": value}, spec=spec, where="r.jsonl:1").images == (
+            ImageRef(path=root / value),
+        )
 
 
 QA = {"question": "q", "answer": "x"}

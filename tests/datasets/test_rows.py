@@ -9,18 +9,40 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from smolvlm.datasets.lengths import Budget, Meter
+from smolvlm.datasets.measured import MeasuredSet, SourceCount, settle_rows
 from smolvlm.datasets.mixture import load_mixture
-from smolvlm.datasets.rows import ConversationSet, SourceCount, load_conversations
+from smolvlm.datasets.rows import open_sources
 from smolvlm.errors import SampleError
-from smolvlm.records import Conversation, ImageRef, SkippedRow, Turn
+from smolvlm.media.geometry import TileSettings
+from smolvlm.records import Conversation, ImageRef, Lengths, SkippedRow, Turn
 
 GOOD = [{"question": f"q{number}", "answer": "x"} for number in range(8)]
 BAD = {"question": "q", "answer": ""}
+TILES = TileSettings(tile_side_px=32, longest_edge_px=128, image_splitting=False)
 
 
-def load(folder: Path, *entries: dict[str, Any], on_bad_sample: Any = "error", allowed: float = 0.5) -> ConversationSet:
-    specs = load_mixture(list(entries), base_dir=folder)
-    return load_conversations(specs, on_bad_sample=on_bad_sample, max_bad_fraction=allowed)
+def load(folder: Path, *entries: dict[str, Any], on_bad_sample: Any = "error", allowed: float = 0.5) -> MeasuredSet:
+    """Return the rows of a mixture of texts, settled without a checkpoint."""
+    sources = open_sources(load_mixture(list(entries), base_dir=folder))
+    sizes = [Meter(WordEncoder(), TILES).sizes(source.all_rows(), source.rows.tolist()) for source in sources]  # type: ignore[arg-type]
+    budget = Budget(max_tokens=1000, max_tiles=10)
+    return settle_rows(sources, sizes, budget=budget, on_bad_sample=on_bad_sample, max_bad_fraction=allowed)
+
+
+class WordEncoder:
+    """Counts words: what these tests are about happens around the encoder."""
+
+    def lengths(self, conversation: Conversation, *, grids: Any) -> Lengths:
+        num_tokens = sum(len(str(block).split()) for turn in conversation.turns for block in turn.blocks)
+        return Lengths(
+            num_tokens=num_tokens,
+            num_tiles=len(grids),
+            num_supervised_tokens=1,
+            prefix_tokens=0,
+            prefix_tiles=0,
+            prefix_key=b"",
+        )
 
 
 @pytest.fixture
@@ -40,15 +62,25 @@ def test_sources_follow_one_another_sampled_and_repeated(folder: Path) -> None:
         {"json_path": "good.json", "sampling_strategy": "end:2", "repeat": 2},
         {"json_path": "good.json", "sampling_strategy": "first:1", "name": "again"},
     )
-    assert questions(result.conversations) == ["q6", "q7", "q6", "q7", "q0"]
-    assert [conversation.where for conversation in result.conversations] == [
-        *("good.json:7", "good.json:8") * 2,
-        "good.json:1",
-    ]
-    assert [conversation.source for conversation in result.conversations] == ["good"] * 4 + ["again"]
+    assert questions(result.conversations) == ["q6", "q7", "q0"]
+    wheres = ["good.json:7", "good.json:8", "good.json:1"]
+    assert [conversation.where for conversation in result.conversations] == wheres
+    assert [result.conversations.where(number) for number in range(3)] == wheres
+    assert [conversation.source for conversation in result.conversations] == ["good", "good", "again"]
+    assert result.conversations.source_names == ("again", "good")
+    assert result.lengths.repeats.tolist() == [2.0, 2.0, 1.0]
     assert result.skipped == ()
-    first = SourceCount(name="good", num_rows=8, num_sampled=2, num_skipped=0, repeat=2, skip_reasons={})
-    assert result.counts[0] == first
+    assert result.counts[0] == SourceCount(
+        name="good",
+        num_rows=8,
+        num_sampled=2,
+        num_skipped=0,
+        repeat=2,
+        num_tokens=4,
+        num_tiles=0,
+        modalities={"text": 2},
+        skip_reasons={},
+    )
 
 
 def test_the_sequence_behaves_like_a_list(folder: Path) -> None:
@@ -63,14 +95,16 @@ def test_the_sequence_behaves_like_a_list(folder: Path) -> None:
 
 def test_a_bad_row_is_an_error_where_errors_are_asked_for(folder: Path) -> None:
     with pytest.raises(SampleError, match=r"^bad\.jsonl:4: the answer is empty"):
+        load(folder, {"json_path": "bad.jsonl", "sampling_strategy": "first:4"})
+    with pytest.raises(SampleError, match=r"^bad\.jsonl: 3 of 6 rows cannot be used; the first:\n- bad\.jsonl:4: the"):
         load(folder, {"json_path": "bad.jsonl"})
-    with pytest.raises(SampleError, match=r"^bad\.jsonl:4"):
+    with pytest.raises(SampleError, match=r"^bad\.jsonl: 3 of 6"):
         load(folder, {"json_path": "bad.jsonl", "on_bad_sample": "error"}, on_bad_sample="skip")
 
 
 def test_skipped_rows_are_named_and_counted(folder: Path) -> None:
     result = load(folder, {"json_path": "bad.jsonl", "repeat": 2}, on_bad_sample="skip")
-    assert questions(result.conversations) == ["q0", "q1", "q2"] * 2
+    assert questions(result.conversations) == ["q0", "q1", "q2"]
     assert result.skipped == (
         SkippedRow(where="bad.jsonl:4", reason="the answer is empty"),
         SkippedRow(where="bad.jsonl:5", reason="the row is a number, not an object"),
@@ -87,8 +121,8 @@ def test_a_source_may_skip_where_the_run_does_not(folder: Path) -> None:
 
 def test_too_many_bad_rows_fail_with_their_reasons(folder: Path) -> None:
     message = (
-        r"^bad\.jsonl: 3 of 6 rows are bad \(50 %\), more than max_bad_fraction = 0\.4 allows: "
-        r"2 x the answer is empty; 1 x the row is a number, not an object; the first is bad\.jsonl:4\n"
+        r"^bad\.jsonl: 3 of 6 rows cannot be used, more than max_bad_fraction=0\.4 allows: "
+        r"2 x the answer is empty; 1 x the row is a number, not an object; the first:\n- bad\.jsonl:4(.|\n)*"
         r"  fix: mend the rows, or raise `data\.max_bad_fraction`$"
     )
     with pytest.raises(SampleError, match=message):
@@ -101,7 +135,7 @@ def test_the_share_is_that_of_the_rows_used(folder: Path) -> None:
 
 
 def test_a_source_without_one_good_row_fails_whatever_is_allowed(folder: Path) -> None:
-    with pytest.raises(SampleError, match=r"1 of 1 rows are bad"):
+    with pytest.raises(SampleError, match=r"1 of 1 rows cannot be used"):
         load(folder, {"json_path": "bad.jsonl", "sampling_strategy": "end:1"}, on_bad_sample="skip", allowed=1.0)
 
 
@@ -114,9 +148,19 @@ def test_parquet_rows_carry_their_pictures(tmp_path: Path) -> None:
         ],
     }
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "rows.parquet")
-    (conversation,) = load(tmp_path, {"json_path": "rows.parquet"}).conversations
+    (source,) = open_sources(load_mixture([{"json_path": "rows.parquet"}], base_dir=tmp_path))
+    (conversation,) = source.all_rows()
     turns = (
         Turn(role="user", blocks=(ImageRef(data=b"\x89PNG"), "q")),
         Turn(role="assistant", blocks=("x",)),
     )
     assert conversation == Conversation(turns=turns, where="rows.parquet:1", source="rows")
+
+
+def test_weights_are_shares_and_no_row_is_lost(folder: Path) -> None:
+    (folder / "few.json").write_text(json.dumps(GOOD[:2]))
+    result = load(folder, {"json_path": "good.json", "weight": 1}, {"json_path": "few.json", "weight": 3})
+    assert [count.repeat for count in result.counts] == [1.0, 12.0]
+    assert result.lengths.repeats.tolist() == [1.0] * 8 + [12.0] * 2
+    equal = load(folder, {"json_path": "good.json", "weight": 2}, {"json_path": "few.json", "weight": 2})
+    assert [count.repeat for count in equal.counts] == [1.0, 4.0]

@@ -1,7 +1,12 @@
 """Files of rows: three formats, the same rows; row numbers; files that are broken."""
 
+import contextlib
+import io
 import json
+import pickle
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pyarrow
 import pyarrow.parquet
@@ -10,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smolvlm.datasets.mixture import load_mixture
-from smolvlm.datasets.tables import RowTable, line_spans, list_spans, read_rows
+from smolvlm.datasets import json_rows, tables
+from smolvlm.datasets.json_rows import json_lines, json_list
+from smolvlm.datasets.tables import RowTable, read_rows
 from smolvlm.errors import SampleError
 
 ROWS = [{"question": "Schön?", "n": 1}, {"question": "two \u2028 lines", "n": 2}, {"question": "", "n": 3}]
@@ -23,11 +30,20 @@ JSON_VALUES = st.recursive(
 
 def table_of(path: Path) -> RowTable:
     (spec,) = load_mixture([{"json_path": path.name}], base_dir=path.parent)
-    return read_rows(spec)
+    return read_rows(spec.path, spec.format, label=spec.label)
+
+
+@pytest.fixture(params=["in memory", "mapped"])
+def way(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Small files are converted in memory, large ones to a file of the cache folder: both give the same rows."""
+    monkeypatch.setenv("SMOLVLM_HOME", str(tmp_path / "home"))
+    if request.param == "mapped":
+        monkeypatch.setattr(tables, "IN_MEMORY_BYTES", -1)
+    return request.param
 
 
 @pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "rows.ndjson", "rows.parquet"])
-def test_every_format_gives_the_same_rows_and_numbers(tmp_path: Path, name: str) -> None:
+def test_every_format_gives_the_same_rows_and_numbers(way: str, tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     if path.suffix == ".parquet":
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), path, row_group_size=2)
@@ -38,6 +54,45 @@ def test_every_format_gives_the_same_rows_and_numbers(tmp_path: Path, name: str)
     table = table_of(path)
     assert [table[index] for index in range(len(table))] == ROWS
     assert [table.where(index) for index in range(len(table))] == [f"{name}:1", f"{name}:2", f"{name}:3"]
+    assert list((tmp_path / "home").glob("rows/rows-*.arrow")) != [] or way == "in memory"
+    copy: RowTable = pickle.loads(pickle.dumps(table))
+    assert [copy[index] for index in range(len(copy))] == ROWS
+    with pytest.raises(IndexError):
+        table[3]
+
+
+def test_a_file_that_changed_is_converted_again_and_one_that_did_not_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SMOLVLM_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(tables, "IN_MEMORY_BYTES", -1)
+    path = tmp_path / "rows.json"
+    path.write_text("[1, 2]")
+    assert len(table_of(path)) == 2
+    with monkeypatch.context() as patched:
+        patched.setattr(tables, "json_list", lambda *_args, **_kwargs: pytest.fail("converted again"))
+        assert len(table_of(path)) == 2
+    path.write_text("[1, 2, 3]")
+    assert [table_of(path)[index] for index in range(3)] == [1, 2, 3]
+
+
+def test_a_conversion_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMOLVLM_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(tables, "IN_MEMORY_BYTES", -1)
+    (tmp_path / "rows.json").write_text("[1, 2")
+    with pytest.raises(SampleError):
+        table_of(tmp_path / "rows.json")
+    assert list((tmp_path / "home" / "rows").iterdir()) == []
+
+
+def test_many_batches_are_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "BATCH_BYTES", 40)
+    rows = [{"n": number} for number in range(50)]
+    (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    for name in ("rows.jsonl", "rows.parquet"):
+        table = table_of(tmp_path / name)
+        assert [table[index] for index in range(len(table))] == rows
 
 
 def test_a_row_of_json_lines_is_numbered_by_its_line(tmp_path: Path) -> None:
@@ -56,20 +111,48 @@ def test_parquet_keeps_bytes(tmp_path: Path) -> None:
     assert table_of(tmp_path / "rows.parquet")[0] == row
 
 
+def streamed(chunk: int) -> Any:
+    """Make the reader see a file in pieces of so many bytes."""
+    return patch.object(json_rows, "CHUNK_BYTES", chunk)
+
+
 @settings(deadline=None)
-@given(values=st.lists(JSON_VALUES, max_size=5), indent=st.sampled_from([None, 1]))
-def test_list_spans_cut_a_list_into_its_elements(values: list, indent: int | None) -> None:
-    text = json.dumps(values, indent=indent)
-    assert [json.loads(text[start:end]) for start, end in list_spans(text, label="x")] == values
+@given(values=st.lists(JSON_VALUES, max_size=5), indent=st.sampled_from([None, 1]), chunk=st.integers(1, 40))
+def test_a_list_is_cut_into_its_elements_however_it_streams(values: list, indent: int | None, chunk: int) -> None:
+    data = json.dumps(values, indent=indent, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    with streamed(chunk):
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            with pytest.raises(SampleError, match="is not UTF-8 text"):
+                list(json_list(io.BytesIO(data), label="x"))
+            return
+        found = list(json_list(io.BytesIO(data), label="x"))
+    assert [json.loads(text) for _, text in found] == values
+    assert [number for number, _ in found] == list(range(1, len(values) + 1))
 
 
 @settings(deadline=None)
 @given(values=st.lists(JSON_VALUES, max_size=5))
-def test_line_spans_cut_lines_into_rows(values: list) -> None:
-    text = "\n".join(json.dumps(value, ensure_ascii=False) for value in values)
-    spans, numbers = line_spans(text)
-    assert [json.loads(text[start:end]) for start, end in spans] == values
-    assert numbers == list(range(1, len(values) + 1))
+def test_lines_are_rows(values: list) -> None:
+    data = "\n".join(json.dumps(value) for value in values).encode()
+    found = list(json_lines(io.BytesIO(data)))
+    assert [json.loads(text) for _, text in found] == values
+    assert [number for number, _ in found] == list(range(1, len(values) + 1))
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7, 1000])
+def test_an_error_names_its_line_and_column_in_the_file(chunk: int) -> None:
+    data = b'[{"a": 1},\n {"a": 22},\n\n  {"b": oops}]'
+    with streamed(chunk), pytest.raises(SampleError, match=r"^x:3: not JSON: Expecting value \(line 4, column 9\)"):
+        list(json_list(io.BytesIO(data), label="x"))
+
+
+@settings(deadline=None, max_examples=300)
+@given(data=st.binary(max_size=60), chunk=st.integers(1, 9), opened=st.booleans())
+def test_no_bytes_do_more_than_a_sample_error(data: bytes, chunk: int, opened: bool) -> None:
+    with streamed(chunk), contextlib.suppress(SampleError):
+        list(json_list(io.BytesIO(b"[" * opened + data), label="x"))
 
 
 @pytest.mark.parametrize(
@@ -118,4 +201,4 @@ def test_a_file_that_vanished_is_named(tmp_path: Path) -> None:
     (spec,) = load_mixture([{"json_path": "a.json"}], base_dir=tmp_path)
     path.unlink()
     with pytest.raises(SampleError, match=r"a\.json: cannot be read: No such file"):
-        read_rows(spec)
+        read_rows(spec.path, spec.format, label=spec.label)

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from smolvlm.datasets.bad_samples import BadSamples
-from smolvlm.datasets.lengths import Budget, MeasuredSet, measure
+from smolvlm.datasets.lengths import Budget
 from smolvlm.datasets.plan import PlanSettings
 from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.eval.evaluate import Evaluation, Evaluator, Metric, write_predictions
@@ -20,6 +19,7 @@ from smolvlm.media.images import open_rgb
 from smolvlm.model.load import Checkpoint
 from smolvlm.model.parts.processor import ModelType
 from smolvlm.records import Conversation, ImageRef
+from tests.memory_rows import measured_rows
 
 BUDGET = Budget(max_tokens=512, max_tiles=64)
 GENERATION = GenerationSettings(max_new_tokens=4, batch_size=3)
@@ -30,11 +30,8 @@ MakeEvaluator = Callable[..., Evaluator]
 @pytest.fixture
 def make_evaluator(prompt: PromptSettings) -> MakeEvaluator:
     def make(rows: list[Conversation], **options: Any) -> Evaluator:
-        measured: MeasuredSet = measure(
-            rows, encoder=prompt.encoder(), settings=prompt.tiles, budget=BUDGET, bad_samples=BadSamples()
-        )
         plan = PlanSettings(budget=BUDGET, packs_per_step=1, share_media=True, max_branches=8, seed=0)
-        return Evaluator(measured, prompt=prompt, generation=GENERATION, plan=plan, **options)
+        return Evaluator(measured_rows(rows, prompt), prompt=prompt, generation=GENERATION, plan=plan, **options)
 
     return make
 

@@ -11,16 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
-from smolvlm.datasets.bad_samples import BadSamples
 from smolvlm.datasets.dataset import SupervisedDataset
-from smolvlm.datasets.lengths import Budget, measure
+from smolvlm.datasets.lengths import Budget
 from smolvlm.datasets.packs import Pack
 from smolvlm.datasets.pictures import ReadFeatures
-from smolvlm.datasets.plan import Plan, PlannedPack
+from smolvlm.datasets.plan import Plan, PlannedPack, PlannedPacks
 from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.model.load import Checkpoint, load_checkpoint
 from smolvlm.model.parts.processor import ModelType
 from smolvlm.records import Conversation, ImageRef, Turn
+from tests.memory_rows import measured_rows
 
 BUDGET = Budget(max_tokens=4096, max_tiles=256)
 
@@ -83,17 +83,11 @@ def pack_of(prompt: PromptSettings) -> PackOf:
             )
             for number, (pictures, question, answer) in enumerate(rows, start=1)
         ]
-        measured = measure(
-            conversations,
-            encoder=prompt.encoder(),
-            settings=prompt.tiles,
-            budget=BUDGET,
-            bad_samples=BadSamples(policy="error", max_fraction=0.0),
-        )
+        measured = measured_rows(conversations, prompt)
         planned = PlannedPack(samples=tuple((row,) for row in range(len(rows))), num_tokens=0, num_tiles=0)
         dataset = SupervisedDataset(
             measured,
-            Plan(packs=(planned,), packs_per_step=1, epoch_ends=(1,), budget=BUDGET),
+            Plan(packs=PlannedPacks.of([planned]), packs_per_step=1, epoch_ends=(1,), budget=BUDGET),
             encoder=prompt.encoder(),
             settings=prompt.tiles,
             read_features=read_features,

@@ -13,17 +13,17 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from smolvlm.datasets.bad_samples import BadSamples
 from smolvlm.datasets.dataset import SupervisedDataset
-from smolvlm.datasets.lengths import Budget, measure
+from smolvlm.datasets.lengths import Budget
 from smolvlm.datasets.packs import Pack
-from smolvlm.datasets.plan import Plan, PlannedPack
+from smolvlm.datasets.plan import Plan, PlannedPack, PlannedPacks
 from smolvlm.encoding.encode import LossWeighting
 from smolvlm.encoding.prompts import PromptSettings, read_prompt_settings
 from smolvlm.model.load import load_checkpoint, load_processor, prepare_model
 from smolvlm.model.parts.tiny import tiny_model
 from smolvlm.records import Conversation, ImageRef
 from smolvlm.train.verify import GRADIENT_TOLERANCE, LOSS_TOLERANCE, gradient_errors
+from tests.memory_rows import measured_rows
 
 BUDGET = Budget(max_tokens=100_000, max_tiles=10_000)
 
@@ -57,17 +57,11 @@ class Bench:
         """Return one pack of all samples, by the way that training takes."""
         prompt = self.prompts[self.image_splitting]
         encoder = prompt.encoder(loss_weighting=self.weighting)
-        measured = measure(
-            [row for sample in samples for row in sample],
-            encoder=encoder,
-            settings=prompt.tiles,
-            budget=BUDGET,
-            bad_samples=BadSamples(policy="error", max_fraction=0.0),
-        )
+        measured = measured_rows([row for sample in samples for row in sample], prompt)
         ends = np.cumsum([len(sample) for sample in samples]).tolist()
         rows = tuple(tuple(range(end - len(sample), end)) for sample, end in zip(samples, ends, strict=True))
         planned = PlannedPack(samples=rows, num_tokens=0, num_tiles=0)
-        plan = Plan(packs=(planned,), packs_per_step=1, epoch_ends=(1,), budget=BUDGET)
+        plan = Plan(packs=PlannedPacks.of([planned]), packs_per_step=1, epoch_ends=(1,), budget=BUDGET)
         return SupervisedDataset(measured, plan, encoder=encoder, settings=prompt.tiles)[0]
 
     def packed(self, *packs: Samples) -> Step:

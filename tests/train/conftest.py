@@ -123,6 +123,7 @@ def settings(tiny_folder: Path, rows_folder: Path) -> dict[str, Any]:
     return {
         "model.path": str(tiny_folder),
         "data.mixture": sources,
+        "data.allow_outside_root": True,
         "data.max_tokens_per_pack": 128,
         "data.longest_edge_px": 64,
         "train.language_model_lr": 1e-3,

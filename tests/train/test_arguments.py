@@ -10,11 +10,11 @@ from transformers import TrainingArguments
 from smolvlm.config.load import load_run_config
 from smolvlm.config.schema import TrainConfig
 from smolvlm.datasets.lengths import Budget
-from smolvlm.datasets.plan import EMPTY_PACK, Plan
+from smolvlm.datasets.plan import EMPTY_PACK, Plan, PlannedPacks
 from smolvlm.errors import ConfigError
 from smolvlm.train.arguments import planned_length, seed_of, training_arguments
 
-PLAN = Plan(packs=(EMPTY_PACK,) * 12, packs_per_step=4, epoch_ends=(3,), budget=Budget(max_tokens=64, max_tiles=4))
+PLAN = Plan(packs=PlannedPacks.of([EMPTY_PACK] * 12), packs_per_step=4, epoch_ends=(3,), budget=Budget(max_tokens=64, max_tiles=4))
 
 Section = Callable[..., TrainConfig]
 

@@ -9,11 +9,11 @@ from torch import nn
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from smolvlm.datasets.lengths import Budget
-from smolvlm.datasets.plan import EMPTY_PACK, Plan
+from smolvlm.datasets.plan import EMPTY_PACK, Plan, PlannedPacks
 from smolvlm.train.callbacks import PlanFlowCallback, ProgressBarCallback, WholeGradientCallback
 
 PLAN = Plan(
-    packs=(EMPTY_PACK,) * 14,
+    packs=PlannedPacks.of([EMPTY_PACK] * 14),
     packs_per_step=2,
     epoch_ends=(3, 6, 7),
     budget=Budget(max_tokens=64, max_tiles=4),

@@ -101,11 +101,11 @@ def test_cached_features_change_no_loss_and_the_second_epoch_computes_no_tile(
 
 
 def tiles_shown(run: Any) -> list[tuple[str, int]]:
-    measured = run.trained.planned.measured
+    dataset = run.trained.trainer.train_dataset
     return [
         (image.name, tile)
-        for row, grids in zip(measured.conversations, measured.grids, strict=True)
-        for image, grid in zip(row.images, grids, strict=True)
+        for row in dataset.measured.conversations
+        for image, grid in zip(row.images, dataset.grids(row), strict=True)
         for tile in range(grid.num_tiles)
     ]
 

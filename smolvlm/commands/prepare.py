@@ -1,0 +1,145 @@
+"""`smolvlm prepare`: measure a mixture once, on all cores, and say what it is made of.
+
+The sizes of all rows are kept in the cache folder, where `smolvlm train` finds them; a preparation that was stopped
+goes on where it was.
+"""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rich.console import Console
+from rich.table import Table
+
+from smolvlm.commands.models import with_model
+from smolvlm.commands.progress import measuring_bar
+from smolvlm.config.load import load_run_config
+from smolvlm.config.schema import DataConfig
+from smolvlm.config.yaml_text import read_yaml
+from smolvlm.datasets.builder import budget_of
+from smolvlm.datasets.length_index import Engine, measure_sources
+from smolvlm.datasets.measured import MeasuredSet, SourceCount, settle_rows
+from smolvlm.datasets.mixture import load_mixture
+from smolvlm.datasets.plan import Plan, PlanSettings, plan_training
+from smolvlm.datasets.rows import open_sources
+from smolvlm.encoding.prompts import PromptSettings, read_prompt_settings
+from smolvlm.model.load import load_processor
+
+
+def run_preparation(
+    target: Path,
+    overrides: Sequence[str],
+    *,
+    model: str | None,
+    engine: Engine,
+    num_workers: int | None,
+    allow_outside_root: bool,
+    as_json: bool,
+) -> None:
+    """Prepare a mixture, or the mixture of a run file.
+
+    Args:
+        target: a mixture's YAML, or a run file's.
+        overrides: of the run file.
+        model: whose processor measures a bare mixture; None is the released 256M checkpoint's.
+        engine: what measures.
+        num_workers: processes of the local engine; None is one a core.
+        allow_outside_root: as `data.allow_outside_root`.
+        as_json: print one object a source on standard output.
+    """
+    data, prompt = _settings(target, overrides, model)
+    outside = allow_outside_root or data.allow_outside_root
+    sources = open_sources(load_mixture(data.mixture, base_dir=data.base_dir, allow_outside_root=outside))
+    with measuring_bar() as report:
+        sizes = measure_sources(sources, prompt, engine=engine, num_workers=num_workers, keeps_all=True, report=report)
+    measured = settle_rows(
+        sources, sizes, budget=budget_of(data), on_bad_sample="skip", max_bad_fraction=1.0, overrules=True
+    )
+    if as_json:
+        for count in measured.counts:
+            print(json.dumps(_as_object(count)))
+    plan = plan_training(
+        measured.lengths,
+        PlanSettings(
+            budget=budget_of(data),
+            packs_per_step=1,
+            share_media=data.share_media,
+            max_branches=data.max_branches,
+            seed=0,
+        ),
+    )
+    _show(measured, plan, Console(file=sys.stderr))
+
+
+def _settings(target: Path, overrides: Sequence[str], model: str | None) -> tuple[DataConfig, PromptSettings]:
+    """Return the data section and the prompt settings of a run file, or of a bare mixture with defaults."""
+    content = read_yaml(target)
+    if isinstance(content, dict) and {"model", "data"} <= content.keys():
+        changes = [*overrides, f"model.path={model}"] if model else overrides
+        config = with_model(load_run_config(target, changes))
+        return config.data, _prompt(config.model.path, config.data)
+    data = DataConfig(mixture=target.absolute())
+    if model is not None:
+        return data, _prompt(model, data)
+    from smolvlm.model.parts.processor import write_processor
+
+    with TemporaryDirectory() as folder:
+        write_processor(
+            Path(folder), model_type="idefics3", tile_side_px=512, longest_edge_px=2048, tokens_per_tile=64
+        )
+        return data, _prompt(folder, data)
+
+
+def _prompt(model: str, data: DataConfig) -> PromptSettings:
+    return read_prompt_settings(
+        load_processor(model), image_splitting=data.image_splitting, longest_edge_px=data.longest_edge_px, where=model
+    )
+
+
+def _as_object(count: SourceCount) -> dict[str, object]:
+    return {
+        "name": count.name,
+        "rows": count.num_rows,
+        "used": count.num_sampled,
+        "tokens": count.num_tokens,
+        "tiles": count.num_tiles,
+        "modality": max(count.modalities, key=lambda name: count.modalities[name], default=None),
+        "modalities": dict(count.modalities),
+        "repeat": count.repeat,
+        "skipped": dict(count.skip_reasons),
+    }
+
+
+def _show(measured: MeasuredSet, plan: Plan, console: Console) -> None:
+    table = Table("source", "rows", "used", "skipped", "repeat", "tokens", "tiles", "share of rows", "of tokens")
+    rows = [(count.num_sampled - count.num_skipped) * count.repeat for count in measured.counts]
+    tokens = [count.num_tokens * count.repeat for count in measured.counts]
+    for count, own_rows, own_tokens in zip(measured.counts, rows, tokens, strict=True):
+        table.add_row(
+            count.name,
+            f"{count.num_rows:,}",
+            f"{count.num_sampled:,}",
+            f"{count.num_skipped:,}",
+            f"{count.repeat:g}",
+            f"{count.num_tokens:,}",
+            f"{count.num_tiles:,}",
+            f"{own_rows / max(sum(rows), 1):.1%}",
+            f"{own_tokens / max(sum(tokens), 1):.1%}",
+        )
+    console.print(table)
+    shares: Counter[str] = Counter()
+    for count in measured.counts:
+        for name, number in count.modalities.items():
+            shares[name] += number * count.repeat
+    total = max(sum(shares.values()), 1)
+    console.print("rows by modality: " + ", ".join(f"{name} {own / total:.1%}" for name, own in shares.most_common()))
+    for count in measured.counts:
+        for reason, number in list(count.skip_reasons.items())[:5]:
+            console.print(f"skipped in {count.name}: {number:,} x {reason}", style="yellow", markup=False)
+    console.print(
+        f"an epoch: {plan.packs.num_rows:,} rows in {plan.num_used_packs:,} packs of {plan.budget.max_tokens:,} tokens "
+        f"and {plan.budget.max_tiles:,} tiles; fill {plan.token_fill:.1%} of tokens, {plan.tile_fill:.1%} of tiles"
+    )

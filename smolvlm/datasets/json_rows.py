@@ -1,0 +1,138 @@
+"""JSON files cut into rows as they stream by: the text of each row, never the file as a whole.
+
+In: an open file. Out: (row number, JSON text) pairs. JSON lines are cut at newlines and not looked into; a JSON list is
+cut by the decoder itself, a few megabytes at a time.
+"""
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from smolvlm.errors import SampleError
+
+CHUNK_BYTES = 4 << 20
+MAX_ROW_BYTES = 256 << 20
+"""A row of a list that does not end within so much text is an error and not read on."""
+_DECODER = json.JSONDecoder()
+_SPACE = re.compile(r"[ \t\n\r]*")
+
+
+def json_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Yield (line number, text) of each line with something on it; blank lines are no rows.
+
+    A message's row number is the line's, so that an editor finds it.
+    """
+    for number, line in enumerate(stream, start=1):
+        text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+        if text.strip():
+            yield number, text.rstrip(b"\r\n")
+
+
+def json_list(stream: BinaryIO, *, label: str) -> Iterator[tuple[int, bytes]]:
+    """Yield (place in the list, text) of each element of a JSON list, counted from 1.
+
+    Raises:
+        SampleError: not a list, not JSON, or not UTF-8; names the row where reading stopped.
+    """
+    text = _Window(stream, label=label)
+    if text.next_character() != "[":
+        lines_fix = "one object a line is JSON lines: give the file the ending .jsonl; else write a list of rows, [...]"
+        raise SampleError("the file is not a JSON list", where=label, fix=lines_fix)
+    text.skip(1)
+    number = 0
+    while not (text.next_character() == "]" and not number):
+        number += 1
+        where = f"{label}:{number}"
+        yield number, text.element(where=where)
+        character = text.next_character()
+        if character == "]":
+            break
+        if character != ",":
+            what = "no comma after the row" if character else "the list ends without its closing bracket"
+            raise SampleError(what, where=where, fix="mend the file here; it may have been cut short")
+        text.skip(1)
+    text.skip(1)
+    if text.next_character():
+        raise SampleError("text after the list's end", where=label, fix="keep one list in a file")
+
+
+class _Window:
+    """The part of a file's text that is being read, and where it lies in the file."""
+
+    def __init__(self, stream: BinaryIO, *, label: str) -> None:
+        self._stream = stream
+        self._label = label
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
+        self._text = ""
+        self._position = 0
+        self._bytes_read = 0
+        self._lines_before = 0
+        self._columns_before = 0
+        self._is_whole = False
+
+    def next_character(self) -> str:
+        """Return the next character that is no space, staying in front of it; empty at the end."""
+        while True:
+            match = _SPACE.match(self._text, self._position)
+            assert match is not None, "the pattern matches the empty text"
+            self._position = match.end()
+            if self._position < len(self._text) or not self._more():
+                return self._text[self._position : self._position + 1]
+
+    def skip(self, count: int) -> None:
+        self._position += count
+
+    def element(self, *, where: str) -> bytes:
+        """Return the text of the value that begins here, and go behind it."""
+        self.next_character()
+        while True:
+            try:
+                _, end = _DECODER.raw_decode(self._text, self._position)
+            except json.JSONDecodeError as error:
+                if len(self._text) - self._position > MAX_ROW_BYTES or not self._more():
+                    raise self._not_json(error, where=where) from None
+                continue
+            except RecursionError:
+                raise too_deep(where) from None
+            if end < len(self._text) or not self._more():  # a number at the window's edge may go on behind it
+                break
+        found = self._text[self._position : end]
+        self._position = end
+        return found.encode()
+
+    def _more(self) -> bool:
+        """Read on, dropping what lies behind; False at the file's end."""
+        if self._is_whole:
+            return False
+        behind = self._text[: self._position]
+        if newlines := behind.count("\n"):
+            self._lines_before += newlines
+            self._columns_before = 0
+        self._columns_before += len(behind) - (behind.rfind("\n") + 1)
+        data = self._stream.read(max(CHUNK_BYTES, len(self._text) - self._position))
+        self._is_whole = not data
+        try:
+            self._text = self._text[self._position :] + self._decoder.decode(data, final=self._is_whole)
+        except UnicodeDecodeError as error:
+            start = self._bytes_read + error.start - (len(error.object) - len(data))
+            raise SampleError(
+                f"is not UTF-8 text (byte {start})", where=self._label, fix="save it as UTF-8"
+            ) from None
+        self._bytes_read += len(data)
+        self._position = 0
+        return True
+
+    def _not_json(self, error: json.JSONDecodeError, *, where: str) -> SampleError:
+        column = error.colno + (self._columns_before if error.lineno == 1 else 0)
+        return not_json(error.msg, line=error.lineno + self._lines_before, column=column, where=where)
+
+
+def not_json(message: str, *, line: int, column: int, where: str) -> SampleError:
+    what = f"not JSON: {message} (line {line}, column {column})"
+    return SampleError(what, where=where, fix="mend the row; a file cut short ends like this")
+
+
+def too_deep(where: str) -> SampleError:
+    return SampleError("nested too deeply to read", where=where, fix="mend the row")

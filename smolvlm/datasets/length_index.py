@@ -1,0 +1,187 @@
+"""Sizes of all rows of a mixture: measured over all cores, kept on disk, resumable.
+
+In: open sources and a checkpoint's prompt settings. Out: each source's sizes (`lengths.SIZES`). Rows are measured in
+parts of `PART_ROWS`; with a cache folder each part becomes a Parquet file as soon as it is done, so a run that was
+stopped goes on with the parts that are missing. A part is named by what its sizes depend on: the file of rows, the
+source's settings, the prompt's tokens and tiles. Pictures are not part of the name: rows that could not be used are
+measured again each time (somebody mends them), and a picture that changed since is found when it is decoded.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from hashlib import blake2b
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+from jaxtyping import Int32
+
+from smolvlm.datasets.lengths import Meter
+from smolvlm.datasets.rows import OpenSource
+from smolvlm.datasets.tables import file_identity
+from smolvlm.encoding.prompts import PromptSettings
+from smolvlm.wheels import cache_dir
+
+PART_ROWS = 8192
+SMALL_ROWS = 4 * PART_ROWS
+"""Sources with fewer rows are measured by this process, each time: as fast as starting others, and never stale."""
+INDEX = 1
+"""Raise it when sizes of an earlier version must not be read."""
+
+Engine = Literal["local", "ray"]
+Report = Callable[[int, int], None]
+"""Called with the number of rows measured so far, and of all."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """Some rows of one source."""
+
+    source: int
+    rows: Int32[np.ndarray, " row"]
+    file: Path | None
+    """Where its sizes are kept; None keeps them nowhere."""
+
+
+def measure_sources(
+    sources: Sequence[OpenSource],
+    prompt: PromptSettings,
+    *,
+    engine: Engine = "local",
+    num_workers: int | None = None,
+    keeps_all: bool = False,
+    report: Report | None = None,
+) -> list[pa.Table]:
+    """Return the sizes of each source's used rows.
+
+    Args:
+        sources: of a mixture.
+        prompt: of the checkpoint.
+        engine: `local` uses this machine's cores, `ray` a Ray cluster.
+        num_workers: processes; None is one a core.
+        keeps_all: keep the sizes of small sources too.
+        report: told of progress.
+    """
+    parts = [part for number, source in enumerate(sources) for part in _parts(number, source, prompt, keeps_all)]
+    done: dict[int, pa.Table] = {}
+    missing: list[int] = []
+    for number, part in enumerate(parts):
+        if part.file is not None and part.file.is_file():
+            done[number] = _again_if_bad(pyarrow.parquet.read_table(part.file), part, sources, prompt)
+        else:
+            missing.append(number)
+    num_done, num_rows = (sum(len(parts[own].rows) for own in numbers) for numbers in (done, range(len(parts))))
+    for number, table in _measured(missing, parts, sources, prompt, engine=engine, num_workers=num_workers):
+        done[number] = table
+        if (file := parts[number].file) is not None:
+            _write(table, file)
+        num_done += len(parts[number].rows)
+        if report is not None:
+            report(num_done, num_rows)
+    return [
+        pa.concat_tables([done[place] for place, part in enumerate(parts) if part.source == number])
+        for number in range(len(sources))
+    ]
+
+
+def _parts(number: int, source: OpenSource, prompt: PromptSettings, keeps_all: bool) -> Iterator[Part]:
+    folder = index_folder(source, prompt) if keeps_all or len(source.rows) > SMALL_ROWS else None
+    for start in range(0, max(len(source.rows), 1), PART_ROWS):
+        rows = source.rows[start : start + PART_ROWS]
+        name = f"{int(rows[0]) if len(rows) else 0:09d}-{blake2b(rows.tobytes(), digest_size=6).hexdigest()}.parquet"
+        yield Part(source=number, rows=rows, file=folder / name if folder else None)
+
+
+def index_folder(source: OpenSource, prompt: PromptSettings) -> Path:
+    """Return the folder that keeps a source's sizes under these prompt settings."""
+    spec = source.spec
+    described = repr(
+        (
+            INDEX,
+            source.table.identity if spec.format in ("hub", "saved") else [file_identity(file) for file in spec.files],
+            spec.format,
+            str(spec.media_root),
+            sorted(spec.columns.items()),
+            prompt.identity,
+        )
+    )
+    return cache_dir() / "lengths" / f"{spec.path.stem[:40]}-{blake2b(described.encode(), digest_size=12).hexdigest()}"
+
+
+def _again_if_bad(kept: pa.Table, part: Part, sources: Sequence[OpenSource], prompt: PromptSettings) -> pa.Table:
+    """Return the sizes with those rows measured anew that could not be used."""
+    bad = kept["error"].is_valid().to_numpy()
+    if not bad.any():
+        return kept
+    meter = Meter(prompt.encoder(), prompt.tiles)
+    again = meter.sizes(sources[part.source].all_rows(), kept["row"].to_numpy()[bad].tolist())
+    return pa.concat_tables([kept.filter(pa.array(~bad)), again]).sort_by("row")
+
+
+def _measured(
+    missing: Sequence[int],
+    parts: Sequence[Part],
+    sources: Sequence[OpenSource],
+    prompt: PromptSettings,
+    *,
+    engine: Engine,
+    num_workers: int | None,
+) -> Iterator[tuple[int, pa.Table]]:
+    """Yield (number, sizes) of parts, in any order."""
+    if engine == "ray":
+        from smolvlm.datasets.ray_engine import measured_over_ray
+
+        yield from measured_over_ray([(number, parts[number]) for number in missing], sources, prompt)
+        return
+    workers = min(num_workers or os.cpu_count() or 1, len(missing))
+    num_rows = sum(len(parts[number].rows) for number in missing)
+    if workers < 2 or num_rows <= SMALL_ROWS:
+        meter = Meter(prompt.encoder(), prompt.tiles)
+        for number in missing:
+            yield number, meter.sizes(sources[parts[number].source].all_rows(), parts[number].rows.tolist())
+        return
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(tuple(sources), prompt)
+    ) as pool:
+        running: dict[Future[pa.Table], int] = {
+            pool.submit(_measure_part, parts[number].source, parts[number].rows): number for number in missing
+        }
+        try:
+            for future in as_completed(running):
+                yield running[future], future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Worker:
+    """What a worker process keeps from part to part."""
+
+    sources: tuple[OpenSource, ...]
+    meter: Meter
+
+
+_worker: list[_Worker] = []
+
+
+def _start_worker(sources: tuple[OpenSource, ...], prompt: PromptSettings) -> None:
+    _worker.append(_Worker(sources, Meter(prompt.encoder(), prompt.tiles)))
+
+
+def _measure_part(source: int, rows: Int32[np.ndarray, " row"]) -> pa.Table:
+    return _worker[0].meter.sizes(_worker[0].sources[source].all_rows(), rows.tolist())
+
+
+def _write(table: pa.Table, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial_file = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        pyarrow.parquet.write_table(table, partial_file)
+        partial_file.replace(file)
+    finally:
+        partial_file.unlink(missing_ok=True)

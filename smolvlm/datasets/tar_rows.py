@@ -1,0 +1,119 @@
+"""WebDataset shards: the members of a tar file that share a name up to its first dot are one row.
+
+Nothing is unpacked: each row knows where its members' bytes lie, pictures are read from there when they are decoded.
+A `.json` member holds the row's fields, other text members are fields named by their ending, and pictures take the
+place of the row's `image` (one) or `images` (several, in the shard's order).
+"""
+
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from smolvlm.errors import SampleError
+from smolvlm.records import ImageRef
+
+MAX_MEMBERS = 20_000_000
+MAX_TEXT_BYTES = 16 << 20
+MAX_MEDIA_BYTES = 4 << 30
+PICTURE_ENDINGS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "jp2", "ppm"})
+VIDEO_ENDINGS = frozenset({"mp4", "webm", "mkv", "mov", "avi", "m4v", "mpg", "mpeg"})
+
+Member = tuple[str, int, int]
+"""(ending, offset, size in bytes) within the shard."""
+
+
+def tar_index(path: Path, *, label: str) -> Iterator[tuple[int, bytes]]:
+    """Yield (row number, JSON text of its key and members) of a shard; its headers alone are read.
+
+    Raises:
+        SampleError: not a plain tar file, cut short, or a member without a name's ending.
+    """
+    number, key, members = 0, "", []
+    try:
+        with tarfile.open(path, "r:") as shard:
+            for count, info in enumerate(shard):
+                if count >= MAX_MEMBERS:
+                    raise SampleError(f"more than {MAX_MEMBERS:,} members", where=label, fix="split the shard")
+                if not info.isreg():
+                    continue
+                own_key, ending = _split_name(info.name)
+                if own_key != key and members:
+                    number += 1
+                    yield number, _as_json(key, members)
+                    members = []
+                key = own_key
+                members.append((ending, info.offset_data, info.size))
+    except (tarfile.TarError, ValueError, EOFError, OverflowError, RecursionError) as error:
+        fix = "give a plain .tar (not compressed: rows are read in any order)"
+        raise SampleError(f"not a tar file, or cut short: {error}", where=label, fix=fix) from None
+    if members:
+        yield number + 1, _as_json(key, members)
+    end = max((offset + size for _, offset, size in members), default=0)
+    if end > path.stat().st_size:
+        raise SampleError("the shard is cut short", where=label, fix="copy it again")
+
+
+def _split_name(name: str) -> tuple[str, str]:
+    """Return ("images/0001", "jpg") for "images/0001.jpg": the ending begins at the last folder's first dot."""
+    folder, slash, base = name.rpartition("/")
+    stem, _, ending = base.partition(".")
+    return f"{folder}{slash}{stem}", ending.lower()
+
+
+def _as_json(key: str, members: list[Member]) -> bytes:
+    return json.dumps({"key": key, "members": members}).encode()
+
+
+def read_tar_row(path: Path, row: dict[str, Any], *, where: str) -> dict[str, Any]:
+    """Return the fields of a row; its pictures are named, not read.
+
+    Args:
+        path: the shard.
+        row: as `tar_index` wrote it.
+        where: `file:row`.
+
+    Raises:
+        SampleError: a member is too large, or is not the text that it should be.
+    """
+    fields: dict[str, Any] = {}
+    pictures: list[ImageRef] = []
+    for ending, offset, size in row["members"]:
+        kind = ending.rpartition(".")[2]
+        if kind in PICTURE_ENDINGS:
+            _check_size(size, MAX_MEDIA_BYTES, ending, where)
+            pictures.append(ImageRef(path=path, span=(offset, size)))
+        elif kind in VIDEO_ENDINGS:
+            fields["video"] = {"member": (offset, size)}
+        else:
+            _check_size(size, MAX_TEXT_BYTES, ending, where)
+            fields |= _text_fields(path, ending, offset, size, where=where)
+    if len(pictures) == 1:
+        fields.pop("images", None)
+        fields["image"] = pictures[0]
+    elif pictures:
+        fields.pop("image", None)
+        fields["images"] = pictures
+    return fields
+
+
+def _text_fields(path: Path, ending: str, offset: int, size: int, *, where: str) -> dict[str, Any]:
+    with path.open("rb") as stream:
+        stream.seek(offset)
+        data = stream.read(size)
+    try:
+        text = data.decode("utf-8-sig")
+        if ending.rpartition(".")[2] != "json":
+            return {ending: text}
+        fields = json.loads(text)
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise SampleError(f"member .{ending} cannot be read: {error}", where=where, fix="write the shard anew") from None
+    if not isinstance(fields, dict):
+        raise SampleError(f"member .{ending} is no JSON object", where=where, fix="write the row as {...}")
+    return fields
+
+
+def _check_size(size: int, limit: int, ending: str, where: str) -> None:
+    if size > limit:
+        raise SampleError(f"member .{ending} has {size:,} bytes, more than {limit:,}", where=where, fix="shrink it")
