@@ -39,7 +39,7 @@ class StepShape:
 
 SHAPES: dict[Scenario, StepShape] = {
     "one_question": StepShape(pictures=8, questions_per_picture=1, batch_size=4),
-    "five_questions": StepShape(pictures=2, questions_per_picture=5, batch_size=5),
+    "five_questions": StepShape(pictures=4, questions_per_picture=5, batch_size=4),
 }
 TINY_SHAPES: dict[Scenario, StepShape] = {
     "one_question": StepShape(pictures=4, questions_per_picture=1, batch_size=2),

@@ -71,9 +71,7 @@ def plan_steps(measured: MeasuredSet, steps: list[tuple[int, ...]], data: DataCo
         by_step.append(fill_packs(trees, budget=budget))
     most = max(len(packs) for packs in by_step)
     padded = [own.reordered(np.where(np.arange(most) < len(own), np.arange(most), -1)) for own in by_step]
-    return Plan(
-        packs=PlannedPacks.joined(padded), packs_per_step=most, epoch_ends=(len(steps),), budget=budget
-    )
+    return Plan(packs=PlannedPacks.joined(padded), packs_per_step=most, epoch_ends=(len(steps),), budget=budget)
 
 
 def _write_run_file(job: Job) -> Path:

@@ -87,9 +87,7 @@ def _settings(target: Path, overrides: Sequence[str], model: str | None) -> tupl
     from smolvlm.model.parts.processor import write_processor
 
     with TemporaryDirectory() as folder:
-        write_processor(
-            Path(folder), model_type="idefics3", tile_side_px=512, longest_edge_px=2048, tokens_per_tile=64
-        )
+        write_processor(Path(folder), model_type="idefics3", tile_side_px=512, longest_edge_px=2048, tokens_per_tile=64)
         return data, _prompt(folder, data)
 
 

@@ -1,8 +1,8 @@
 """Which samples share a pack: trees gathered, then laid by best fit under two budgets. Arrays in, arrays out.
 
-A million rows are laid in seconds on one core. Open packs stand in a shelf by the room they have left; a big integer
-has a bit for each room that some pack has, so "the fullest pack that still holds this" is a shift and a count of zeros,
-whatever the number of open packs. Rooms of packs whose tiles are used up are kept apart: only text looks there.
+A million rows are laid in seconds on one core. Open packs stand on shelves by the room they have left; a shelf's big
+integer has a bit for each room that some pack has, so "the fullest pack that still holds this" is a shift and a count
+of zeros, whatever the number of open packs.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ LARGE_SHARE = 1 / 8
 MAX_OPEN_PACKS = 1024
 """Packs that wait for more samples at a time; the fullest is closed to open another."""
 MAX_LOOKS = 32
-"""Open packs that are asked for room for a sample's tiles before a new one is opened."""
+"""Open packs that are asked whether a sample's tiles fit, on the shelf where some may hold them and some not."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +45,6 @@ class SampleTable:
             num_tokens=self.num_tokens[order],
             num_tiles=self.num_tiles[order],
         )
-
 
     @classmethod
     def joined(cls, parts: Iterable["SampleTable"]) -> "SampleTable":
@@ -150,13 +149,21 @@ def _tree_starts(
     ends = np.append(group_starts[1:], len(group))
     for number in np.flatnonzero(np.isin(group[group_starts], np.unique(group[starts[above]]))):
         begin, end = int(group_starts[number]), int(ends[number])
-        walked.append(begin + _walk(own_tokens[begin:end].tolist(), own_tiles[begin:end].tolist(),
-                                    room=(max_tokens - int(prefix_tokens[begin]), max_tiles - int(prefix_tiles[begin])),
-                                    max_branches=max_branches))
+        walked.append(
+            begin
+            + _walk(
+                own_tokens[begin:end].tolist(),
+                own_tiles[begin:end].tolist(),
+                room=(max_tokens - int(prefix_tokens[begin]), max_tiles - int(prefix_tiles[begin])),
+                max_branches=max_branches,
+            )
+        )
     return np.sort(np.concatenate(walked))
 
 
-def _walk(tokens: list[int], tiles: list[int], *, room: tuple[int, int], max_branches: int) -> Int64[np.ndarray, " tree"]:
+def _walk(
+    tokens: list[int], tiles: list[int], *, room: tuple[int, int], max_branches: int
+) -> Int64[np.ndarray, " tree"]:
     """Return where trees begin in one group: each takes the next rows as long as they fit."""
     starts: list[int] = []
     used_tokens = used_tiles = branches = 0
@@ -169,10 +176,11 @@ def _walk(tokens: list[int], tiles: list[int], *, room: tuple[int, int], max_bra
 
 
 class _Shelf:
-    """Open packs by the room for tokens they have left."""
+    """Open packs by the room for tokens that they have left."""
 
     def __init__(self, max_tokens: int) -> None:
         self.rooms = 0
+        """Bit r is set where some pack has room for r tokens."""
         self._packs: list[list[int]] = [[] for _ in range(max_tokens + 1)]
 
     def put(self, pack: int, room: int) -> None:
@@ -181,34 +189,78 @@ class _Shelf:
             self.rooms |= 1 << room
         packs.append(pack)
 
-    def take(self, tokens: int, tiles: int, free_tiles: list[int]) -> tuple[int, int] | None:
-        """Remove and return (pack, room) of the fullest pack that holds so much, or None."""
+    def tightest(self, tokens: int) -> int:
+        """Return the least room of a pack that holds so many tokens, or a number above all rooms."""
+        rooms = self.rooms >> tokens
+        return tokens + (rooms & -rooms).bit_length() - 1 if rooms else len(self._packs)
+
+    def take(self, room: int, place: int = -1) -> int:
+        """Remove and return a pack with just so much room."""
+        packs = self._packs[room]
+        pack = packs.pop(place)
+        if not packs:
+            self.rooms &= ~(1 << room)
+        return pack
+
+    def tightest_with_tiles(self, tokens: int, tiles: int, free_tiles: list[int]) -> tuple[int, int]:
+        """Return (room, place) of the tightest pack that holds so much, as far as `MAX_LOOKS` goes."""
         rooms, room, looks = self.rooms >> tokens, tokens - 1, 0
-        while rooms:
+        while rooms and looks < MAX_LOOKS:
             step = (rooms & -rooms).bit_length()
             room += step
-            packs = self._packs[room]
-            for place in range(len(packs) - 1, -1, -1):
-                if free_tiles[packs[place]] >= tiles:
-                    pack = packs.pop(place)
-                    if not packs:
-                        self.rooms &= ~(1 << room)
-                    return pack, room
+            for place, pack in enumerate(self._packs[room]):
+                if free_tiles[pack] >= tiles:
+                    return room, place
                 looks += 1
-                if looks == MAX_LOOKS:
-                    return None
             rooms >>= step
-        return None
+        return len(self._packs), -1
 
-    def close_fullest(self) -> bool:
-        """Forget the pack with the least room; False where there is none."""
-        if not self.rooms:
-            return False
-        room = (self.rooms & -self.rooms).bit_length() - 1
-        self._packs[room].pop()
-        if not self._packs[room]:
-            self.rooms &= ~(1 << room)
-        return True
+
+class _OpenPacks:
+    """Open packs, on shelves by the room for tiles that they have left: none, 1, 2 to 3, 4 to 7, ...
+
+    A sample with t tiles fits any pack of the shelves above t's own; on its own shelf some packs are asked.
+    """
+
+    def __init__(self, *, max_tokens: int, max_tiles: int) -> None:
+        self.free_tiles: list[int] = []
+        """By pack number."""
+        self._full = max_tokens, max_tiles
+        self._shelves = [_Shelf(max_tokens) for _ in range(max_tiles.bit_length() + 1)]
+        self._num_open = 0
+
+    def lay(self, tokens: int, tiles: int) -> int:
+        """Lay a sample into a pack and return its number."""
+        found = self._take(tokens, tiles)
+        if found is None:
+            if self._num_open == MAX_OPEN_PACKS:
+                self._close_fullest()
+            found = len(self.free_tiles), self._full[0]
+            self.free_tiles.append(self._full[1])
+            self._num_open += 1
+        pack, room = found
+        self.free_tiles[pack] -= tiles
+        if room > tokens:
+            self._shelves[self.free_tiles[pack].bit_length()].put(pack, room - tokens)
+        else:
+            self._num_open -= 1
+        return pack
+
+    def _take(self, tokens: int, tiles: int) -> tuple[int, int] | None:
+        """Remove and return (pack, room) of the pack with the least room for tokens that holds so much."""
+        own = tiles.bit_length()
+        room, place = self._shelves[own].tightest_with_tiles(tokens, tiles, self.free_tiles)
+        shelf = self._shelves[own]
+        if tiles or place < 0:  # text fills packs that have no room for tiles first
+            for other in self._shelves[own + 1 :]:
+                if (other_room := other.tightest(tokens)) < room:
+                    room, place, shelf = other_room, -1, other
+        return (shelf.take(room, place), room) if room <= self._full[0] else None
+
+    def _close_fullest(self) -> None:
+        shelf = min(self._shelves, key=lambda own: own.tightest(0))
+        shelf.take(shelf.tightest(0))
+        self._num_open -= 1
 
 
 def best_fit(
@@ -225,29 +277,10 @@ def best_fit(
     """
     pack_of = np.empty(len(tokens), np.int32)
     shares = np.maximum(tokens / max_tokens, tiles / max_tiles)
-    with_tiles, without_tiles = _Shelf(max_tokens), _Shelf(max_tokens)
-    free_tiles: list[int] = []
-    num_open = 0
+    packs = _OpenPacks(max_tokens=max_tokens, max_tiles=max_tiles)
     for start in range(0, len(tokens), WINDOW_SAMPLES):
         own = shares[start : start + WINDOW_SAMPLES]
         order = start + np.argsort(np.where(own > LARGE_SHARE, -own, 0.0), kind="stable")
-        placed: list[int] = []
-        for size, need in zip(tokens[order].tolist(), tiles[order].tolist(), strict=True):
-            found = None if need else without_tiles.take(size, 0, free_tiles)
-            found = found or with_tiles.take(size, need, free_tiles)
-            if found is None:
-                if num_open == MAX_OPEN_PACKS:
-                    _ = without_tiles.close_fullest() or with_tiles.close_fullest()
-                    num_open -= 1
-                found = len(free_tiles), max_tokens
-                free_tiles.append(max_tiles)
-                num_open += 1
-            pack, room = found
-            free_tiles[pack] -= need
-            if room > size:
-                (with_tiles if free_tiles[pack] else without_tiles).put(pack, room - size)
-            else:
-                num_open -= 1
-            placed.append(pack)
-        pack_of[order] = placed
+        sizes = zip(tokens[order].tolist(), tiles[order].tolist(), strict=True)
+        pack_of[order] = [packs.lay(*size) for size in sizes]
     return pack_of

@@ -117,9 +117,7 @@ class _Window:
             self._text = self._text[self._position :] + self._decoder.decode(data, final=self._is_whole)
         except UnicodeDecodeError as error:
             start = self._bytes_read + error.start - (len(error.object) - len(data))
-            raise SampleError(
-                f"is not UTF-8 text (byte {start})", where=self._label, fix="save it as UTF-8"
-            ) from None
+            raise SampleError(f"is not UTF-8 text (byte {start})", where=self._label, fix="save it as UTF-8") from None
         self._bytes_read += len(data)
         self._position = 0
         return True

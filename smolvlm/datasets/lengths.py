@@ -1,8 +1,8 @@
 """The exact size of every row before a pixel is decoded: from its text and the headers of its media.
 
-In: conversations, one at a time. Out: columns of sizes; planning, dealing and statistics work on these alone. A missing,
-empty or foreign file, a decompression bomb, an answer that is not there: each is a row with an error here, before
-training starts.
+In: conversations, one at a time. Out: columns of sizes; planning, dealing and statistics work on these alone. A
+missing, empty or foreign file, a decompression bomb, an answer that is not there: each is a row with an error here,
+before training starts.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

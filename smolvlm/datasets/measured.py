@@ -149,9 +149,7 @@ def length_table(parts: Sequence[pa.Table], repeats: Sequence[float]) -> LengthT
     keys: Int64[np.ndarray, " row"] = _joined([part["prefix_key"].to_numpy() for part in parts], np.int64)
     _, group = np.unique(keys, return_inverse=True)
     columns = {name: _joined([part[name].to_numpy() for part in parts], np.int32) for name in _COLUMNS}
-    repeat: Float32[np.ndarray, " row"] = np.repeat(
-        np.array(repeats, np.float32), [len(part) for part in parts]
-    )
+    repeat: Float32[np.ndarray, " row"] = np.repeat(np.array(repeats, np.float32), [len(part) for part in parts])
     return LengthTable(**columns, prefix_group=np.where(keys == 0, -1, group).astype(np.int32), repeats=repeat)
 
 

@@ -32,8 +32,8 @@ FORMAT_OF_ENDING: Mapping[str, RowFormat] = {
     ".tar": "tar",
 }
 READABLE = (
-    "rows are read from a JSON list (.json), JSON lines (.jsonl), Parquet (.parquet), WebDataset shards (.tar), a folder "
-    "written by `save_to_disk`, and data sets of the hub (`hub: owner/name`)"
+    "rows are read from a JSON list (.json), JSON lines (.jsonl), Parquet (.parquet), WebDataset shards (.tar), a "
+    "folder written by `save_to_disk`, and data sets of the hub (`hub: owner/name`)"
 )
 SAVED_MARKS = ("dataset_dict.json", "state.json", "dataset_info.json")
 COLUMN_NAMES = (
@@ -179,7 +179,9 @@ class _EntryReader:
         if path.is_dir():
             if any((path / mark).is_file() for mark in SAVED_MARKS):
                 return (path,), "saved"
-            self.problem(name, "a folder that `save_to_disk` did not write", fix=f"name its files: `{written}/*.parquet`")
+            self.problem(
+                name, "a folder that `save_to_disk` did not write", fix=f"name its files: `{written}/*.parquet`"
+            )
             return (path,), "json"
         files = tuple(found for pattern in braceexpand(str(path)) for found in _matching(pattern))
         formats = {FORMAT_OF_ENDING.get(file.suffix.lower()) for file in files or (path,)}
@@ -258,7 +260,9 @@ def _matching(pattern: str) -> list[Path]:
 def _check_weights(sources: Sequence[SourceSpec], *, where: str) -> None:
     without = [source.name for source in sources if source.weight is None]
     if 0 < len(without) < len(sources):
-        what = f"some sources have a `weight`, and {', '.join(without[:3])} {'has' if len(without) == 1 else 'have'} none"
+        what = (
+            f"some sources have a `weight`, and {', '.join(without[:3])} {'has' if len(without) == 1 else 'have'} none"
+        )
         raise ConfigError(what, where=where, fix="give every source a weight, or none")
 
 

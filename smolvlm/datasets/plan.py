@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
+from itertools import pairwise
 from typing import overload
 
 import numpy as np
@@ -72,9 +73,7 @@ class PlannedPacks(Sequence[PlannedPack]):
     @classmethod
     def joined(cls, parts: Sequence["PlannedPacks"]) -> "PlannedPacks":
         """Return the packs of all parts, one after the other."""
-        return cls(
-            SampleTable.joined(part._samples for part in parts), joined_starts([part._starts for part in parts])
-        )
+        return cls(SampleTable.joined(part._samples for part in parts), joined_starts([part._starts for part in parts]))
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -91,10 +90,7 @@ class PlannedPacks(Sequence[PlannedPack]):
         starts = self._samples.starts[begin : end + 1].tolist()
         rows = self._samples.rows[starts[0] : starts[-1]].tolist()
         return PlannedPack(
-            samples=tuple(
-                tuple(rows[first - starts[0] : last - starts[0]])
-                for first, last in zip(starts[:-1], starts[1:], strict=True)
-            ),
+            samples=tuple(tuple(rows[first - starts[0] : last - starts[0]]) for first, last in pairwise(starts)),
             num_tokens=int(self._samples.num_tokens[begin:end].sum()),
             num_tiles=int(self._samples.num_tiles[begin:end].sum()),
         )
@@ -284,14 +280,10 @@ def gather_samples(
 
 def fill_packs(samples: SampleTable, *, budget: Budget) -> PlannedPacks:
     """Lay samples into packs by best fit."""
-    pack_of = best_fit(
-        samples.num_tokens, samples.num_tiles, max_tokens=budget.max_tokens, max_tiles=budget.max_tiles
-    )
+    pack_of = best_fit(samples.num_tokens, samples.num_tiles, max_tokens=budget.max_tokens, max_tiles=budget.max_tiles)
     num_packs = int(pack_of.max()) + 1 if len(pack_of) else 0
     sizes = np.bincount(pack_of, minlength=num_packs)
-    return PlannedPacks(
-        samples.reordered(np.argsort(pack_of, kind="stable")), np.concatenate([[0], np.cumsum(sizes)])
-    )
+    return PlannedPacks(samples.reordered(np.argsort(pack_of, kind="stable")), np.concatenate([[0], np.cumsum(sizes)]))
 
 
 def sample_size(rows: Rows, lengths: LengthTable) -> tuple[int, int]:

@@ -109,7 +109,7 @@ def image_ref(value: Any, *, context: RowContext) -> ImageRef:
     if not is_inside and not context.allow_outside_root:
         raise context.error(
             f"a picture lies outside the folder of pictures: {value[:200]!r}",
-            fix="set the source's `path` to a folder above it, or `data.allow_outside_root: true` if you trust the rows",
+            fix="set the source's `path` to a folder above it, or `data.allow_outside_root: true` if you trust them",
         )
     return found
 

@@ -153,7 +153,7 @@ class SavedTable(RowTable):
 
     def __init__(self, dataset: Any, *, label: str) -> None:
         super().__init__(label=label)
-        self.identity_of_rows = str(dataset._fingerprint)  # noqa: SLF001 - the library has no other name for it
+        self.identity_of_rows = str(dataset._fingerprint)
         self._dataset = dataset.with_format("arrow")
 
     @property

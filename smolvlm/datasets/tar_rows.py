@@ -108,7 +108,9 @@ def _text_fields(path: Path, ending: str, offset: int, size: int, *, where: str)
             return {ending: text}
         fields = json.loads(text)
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise SampleError(f"member .{ending} cannot be read: {error}", where=where, fix="write the shard anew") from None
+        raise SampleError(
+            f"member .{ending} cannot be read: {error}", where=where, fix="write the shard anew"
+        ) from None
     if not isinstance(fields, dict):
         raise SampleError(f"member .{ending} is no JSON object", where=where, fix="write the row as {...}")
     return fields

@@ -108,14 +108,12 @@ def gradient_errors(ours: dict[str, Tensor | None], theirs: dict[str, Tensor | N
         if gradient is None or other is None:
             worst[tower_of(name)] = float("inf")
             continue
-        error = float((other - gradient).norm()) / size
+        error = float((other - gradient).norm()) / size if size else float("inf")
         worst[tower_of(name)] = max(worst[tower_of(name)], error)
     return worst
 
 
-def _alone(
-    stock: Any, processor: Any, row: Conversation, *, dataset: SupervisedDataset
-) -> tuple[Tensor, bool, int]:
+def _alone(stock: Any, processor: Any, row: Conversation, *, dataset: SupervisedDataset) -> tuple[Tensor, bool, int]:
     """Return (summed weighted loss, whether the ids are ours, tokens) of one conversation through the stock classes."""
     encoder = dataset.encoder
     ours = encoder.encode_turns(row.turns, grids=dataset.grids(row))

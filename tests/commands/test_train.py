@@ -112,7 +112,7 @@ def test_corrupt_pixels_amid_the_run_are_an_error_that_names_the_row(
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     rows = (rows_folder / "photos.jsonl").read_text().replace(str(photos["coffee"]), str(tmp_path / "cut.png"))
     (tmp_path / "photos.jsonl").write_text(rows)
-    data = {"mixture": [{"json_path": "photos.jsonl"}], "longest_edge_px": 64}
+    data = {"mixture": [{"json_path": "photos.jsonl"}], "longest_edge_px": 64, "allow_outside_root": True}
     train = {"output_dir": str(tmp_path / "out"), "use_cpu": True}
     run_file = write_yaml(tmp_path / "run.yaml", {"model": settings["model"], "data": data, "train": train})
     outcome = smolvlm_command("train", run_file)

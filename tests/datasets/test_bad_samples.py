@@ -69,6 +69,8 @@ def test_more_than_the_allowed_share_is_an_error(num_good: int, is_borne: bool) 
         bad.settle()
         return
     with pytest.raises(
-        SampleError, match=r"2 of 9 rows cannot be used, more than max_bad_fraction=0\.2 allows: 1 x reason 1; 1 x(.|\n)*raise `data\.max"
+        SampleError,
+        match=r"2 of 9 rows cannot be used, more than max_bad_fraction=0\.2 allows: "
+        r"1 x reason 1; 1 x(.|\n)*raise `data\.max",
     ):
         bad.settle()

@@ -25,7 +25,9 @@ def folder(tmp_path: Path, photos: dict[str, Path]) -> Path:
 
 
 def planned(folder: Path, prompt: PromptSettings, *names: str, **settings: Any) -> PlannedData:
-    data = DataConfig(mixture=[{"json_path": name} for name in names], base_dir=folder, allow_outside_root=True, **settings)
+    data = DataConfig(
+        mixture=[{"json_path": name} for name in names], base_dir=folder, allow_outside_root=True, **settings
+    )
     return plan_data(data, prompt=prompt, packs_per_step=2, seed=0)
 
 

@@ -33,7 +33,9 @@ def sources(tmp_path: Path, photos: dict[str, Path]) -> tuple[OpenSource, ...]:
     rows[11]["image"] = "later.png"
     (tmp_path / "many.json").write_text(json.dumps(rows))
     (tmp_path / "few.jsonl").write_text(json.dumps({"question": "q", "answer": "a"}))
-    return open_sources(load_mixture([{"path": "many.json"}, {"path": "few.jsonl"}], base_dir=tmp_path, allow_outside_root=True))
+    return open_sources(
+        load_mixture([{"path": "many.json"}, {"path": "few.jsonl"}], base_dir=tmp_path, allow_outside_root=True)
+    )
 
 
 def parts_of(source: OpenSource, prompt: PromptSettings) -> list[Path]:

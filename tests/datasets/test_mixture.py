@@ -107,7 +107,10 @@ def test_all_problems_are_reported_at_once(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"json_path": "a.json", "split": "train"}, "splits belong to Hugging Face data sets; name the split's own file"),
+        (
+            {"json_path": "a.json", "split": "train"},
+            "splits belong to Hugging Face data sets; name the split's own file",
+        ),
         ({"json_path": "a.json", "weight": 2, "repeat": 2}, "with `repeat` besides; keep one of the two"),
         ({"json_path": "a.json", "weight": 0}, "must be a number above 0"),
         ({"json_path": "a.json", "source_fps": 2}, "video is not available in this version"),

@@ -194,7 +194,13 @@ def test_pictures_outside_their_folder_are_refused_unless_allowed(tmp_path: Path
     (root / "folder").symlink_to(tmp_path)
     (root / "inner.png").symlink_to(root / "sub")
     spec = SourceSpec(name="s", path=tmp_path / "r.jsonl", label="r.jsonl", format="jsonl", media_root=root)
-    for value in ("../secret.png", "sub/../../secret.png", str(tmp_path / "secret.png"), "link.png", "folder/secret.png"):
+    for value in (
+        "../secret.png",
+        "sub/../../secret.png",
+        str(tmp_path / "secret.png"),
+        "link.png",
+        "folder/secret.png",
+    ):
         row = {**QA, "image": value}
         with pytest.raises(SampleError, match=r"r\.jsonl:1: a picture lies outside the folder of pictures"):
             to_conversation(row, spec=spec, where="r.jsonl:1")

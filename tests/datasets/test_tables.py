@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smolvlm.datasets.mixture import load_mixture
 from smolvlm.datasets import json_rows, tables
 from smolvlm.datasets.json_rows import json_lines, json_list
+from smolvlm.datasets.mixture import load_mixture
 from smolvlm.datasets.tables import RowTable, read_rows
 from smolvlm.errors import SampleError
 

@@ -38,8 +38,13 @@ def shards(tmp_path: Path, photos: dict[str, Path]) -> Path:
     coffee, rocket = (photos[name].read_bytes() for name in ("coffee", "rocket"))
     write_shard(
         tmp_path / "s-0.tar",
-        [("a/1.png", coffee), ("a/1.json", asks("one?", image="1.png")), ("a/2.left.png", coffee), ("a/2.json", asks("2?"))]
-        + [("a/2.right.jpg", rocket)],
+        [
+            ("a/1.png", coffee),
+            ("a/1.json", asks("one?", image="1.png")),
+            ("a/2.left.png", coffee),
+            ("a/2.json", asks("2?")),
+            ("a/2.right.jpg", rocket),
+        ],
     )
     write_shard(tmp_path / "s-1.tar", [("b.question", b"three?"), ("b.answer", b"no"), ("b.jpg", rocket)])
     return tmp_path

@@ -14,7 +14,12 @@ from smolvlm.datasets.plan import EMPTY_PACK, Plan, PlannedPacks
 from smolvlm.errors import ConfigError
 from smolvlm.train.arguments import planned_length, seed_of, training_arguments
 
-PLAN = Plan(packs=PlannedPacks.of([EMPTY_PACK] * 12), packs_per_step=4, epoch_ends=(3,), budget=Budget(max_tokens=64, max_tiles=4))
+PLAN = Plan(
+    packs=PlannedPacks.of([EMPTY_PACK] * 12),
+    packs_per_step=4,
+    epoch_ends=(3,),
+    budget=Budget(max_tokens=64, max_tiles=4),
+)
 
 Section = Callable[..., TrainConfig]
 
