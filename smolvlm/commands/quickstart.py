@@ -133,7 +133,7 @@ def show_result(out: Path) -> None:
     table.add_row("yes_no, balanced", "", "50.0", "", "", f"{100 * balanced:.1f}")
     console = Console(file=sys.stderr)
     console.print(table)
-    console.print(f"checkpoint: {out}\nreport:     {out / 'report.html'}")
+    console.print(f"checkpoint: {out}\nreport:     {out / 'report.html'}", soft_wrap=True)
 
 
 def check_run(out: Path) -> None:

@@ -38,6 +38,9 @@ def test_a_checkpoint_within_a_run_is_another_model(evaluated: Any, out: Path, s
     assert losses[1]["value"] != losses[0]["value"]
 
 
+SETTINGS = ("eval.max_new_tokens=1", "data.allow_outside_root=true")
+
+
 def test_a_bare_model_needs_a_mixture_and_then_takes_every_row(
     settings: dict[str, Any], sources: list[dict[str, Any]], smolvlm_command: Any, tmp_path: Path
 ) -> None:
@@ -46,7 +49,7 @@ def test_a_bare_model_needs_a_mixture_and_then_takes_every_row(
     assert refused.status == 1
     assert "give --mixture FILE" in refused.messages
     (tmp_path / "held-out.yaml").write_text(yaml.safe_dump(sources))
-    outcome = smolvlm_command("eval", model, "--mixture", tmp_path / "held-out.yaml", "eval.max_new_tokens=1")
+    outcome = smolvlm_command("eval", model, "--mixture", tmp_path / "held-out.yaml", *SETTINGS)
     assert outcome.status == 0
     assert outcome.output == "", "the table is for people"
     assert "photos" in outcome.messages

@@ -110,6 +110,7 @@ def verified(
     def run(model_type: str, *overrides: str) -> Any:
         repeated = [{**source, "repeat": 2} if source["name"] == "words" else source for source in sources]
         data = {"mixture": repeated, "longest_edge_px": 64, "max_tokens_per_pack": 1024, "loss_weighting": "sqrt"}
+        data["allow_outside_root"] = True
         train = {"output_dir": str(tmp_path / "out")}
         path = tmp_path / "run.yaml"
         path.write_text(

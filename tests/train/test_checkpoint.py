@@ -21,7 +21,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def planned(num_rows: int = 12, *, seed: int = 1) -> Plan:
-    lengths = np.full(num_rows, 10)
+    lengths = np.full(num_rows, 10, np.int32)
     table = LengthTable(
         num_tokens=lengths,
         num_tiles=lengths * 0,
@@ -29,6 +29,7 @@ def planned(num_rows: int = 12, *, seed: int = 1) -> Plan:
         prefix_tokens=lengths * 0,
         prefix_tiles=lengths * 0,
         prefix_group=lengths * 0 - 1,
+        repeats=np.ones(num_rows, np.float32),
     )
     budget = Budget(max_tokens=20, max_tiles=1)
     settings = PlanSettings(budget=budget, packs_per_step=2, share_media=True, max_branches=4, seed=seed)
