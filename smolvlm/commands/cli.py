@@ -123,6 +123,8 @@ def report(run_dir: Annotated[Path, typer.Argument(help="A run's output folder."
 def main() -> None:
     """Run the command line."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         app()
     except SmolVLMError as error:

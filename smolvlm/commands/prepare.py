@@ -6,7 +6,6 @@ goes on where it was.
 
 import json
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -84,9 +83,11 @@ def _settings(target: Path, overrides: Sequence[str], model: str | None) -> tupl
     data = DataConfig(mixture=target.absolute())
     if model is not None:
         return data, _prompt(model, data)
+    from smolvlm.model.parts.configs import published_config
     from smolvlm.model.parts.processor import write_processor
 
     with TemporaryDirectory() as folder:
+        published_config("256M").save_pretrained(folder)
         write_processor(Path(folder), model_type="idefics3", tile_side_px=512, longest_edge_px=2048, tokens_per_tile=64)
         return data, _prompt(folder, data)
 
@@ -112,7 +113,7 @@ def _as_object(count: SourceCount) -> dict[str, object]:
 
 
 def _show(measured: MeasuredSet, plan: Plan, console: Console) -> None:
-    table = Table("source", "rows", "used", "skipped", "repeat", "tokens", "tiles", "share of rows", "of tokens")
+    table = Table("source", "rows", "used", "bad", "repeat", "tokens", "tiles", "rows %", "tokens %", box=None)
     rows = [(count.num_sampled - count.num_skipped) * count.repeat for count in measured.counts]
     tokens = [count.num_tokens * count.repeat for count in measured.counts]
     for count, own_rows, own_tokens in zip(measured.counts, rows, tokens, strict=True):
@@ -124,16 +125,16 @@ def _show(measured: MeasuredSet, plan: Plan, console: Console) -> None:
             f"{count.repeat:g}",
             f"{count.num_tokens:,}",
             f"{count.num_tiles:,}",
-            f"{own_rows / max(sum(rows), 1):.1%}",
-            f"{own_tokens / max(sum(tokens), 1):.1%}",
+            f"{100 * own_rows / max(sum(rows), 1):.1f}",
+            f"{100 * own_tokens / max(sum(tokens), 1):.1f}",
         )
     console.print(table)
-    shares: Counter[str] = Counter()
+    shares: dict[str, float] = {}
     for count in measured.counts:
         for name, number in count.modalities.items():
-            shares[name] += number * count.repeat
+            shares[name] = shares.get(name, 0.0) + number * count.repeat
     total = max(sum(shares.values()), 1)
-    console.print("rows by modality: " + ", ".join(f"{name} {own / total:.1%}" for name, own in shares.most_common()))
+    console.print("rows by modality: " + ", ".join(f"{name} {own / total:.1%}" for name, own in shares.items()))
     for count in measured.counts:
         for reason, number in list(count.skip_reasons.items())[:5]:
             console.print(f"skipped in {count.name}: {number:,} x {reason}", style="yellow", markup=False)

@@ -38,10 +38,9 @@ class SampleTable:
     def reordered(self, order: Int64[np.ndarray, " chosen"]) -> "SampleTable":
         """Return the samples in another order."""
         sizes = np.diff(self.starts)[order]
-        starts = np.concatenate([[0], np.cumsum(sizes)])
         return SampleTable(
             rows=self.rows[spread(self.starts[order], sizes)],
-            starts=starts,
+            starts=starts_of(sizes),
             num_tokens=self.num_tokens[order],
             num_tiles=self.num_tiles[order],
         )
@@ -61,8 +60,14 @@ class SampleTable:
 
 def joined_starts(parts: Sequence[Int64[np.ndarray, " bound"]]) -> Int64[np.ndarray, " bound"]:
     """Return the bounds of all runs, one part's after the other's."""
-    sizes = [np.diff(part) for part in parts]
-    return np.concatenate([[0], np.cumsum(np.concatenate([np.zeros(0, np.int64), *sizes]))]).astype(np.int64)
+    return starts_of(np.concatenate([np.zeros(0, np.int64), *(np.diff(part) for part in parts)]))
+
+
+def starts_of(sizes: Int64[np.ndarray, " run"]) -> Int64[np.ndarray, " bound"]:
+    """Return where runs of these sizes begin, and at last where the last one ends."""
+    bounds = np.zeros(len(sizes) + 1, np.int64)
+    np.cumsum(sizes, out=bounds[1:])
+    return bounds
 
 
 def spread(starts: Int64[np.ndarray, " run"], sizes: Int64[np.ndarray, " run"]) -> Int64[np.ndarray, " place"]:
@@ -90,9 +95,15 @@ def gather_trees(
         max_tokens, max_tiles: what a tree may hold.
         max_branches: rows of a tree at most; 1 keeps every row alone.
     """
+    if max_branches == 1 or not len(order) or not (group >= 0).any():
+        return SampleTable(
+            rows=order.astype(np.int32),
+            starts=np.arange(len(order) + 1),
+            num_tokens=tokens[order],
+            num_tiles=tiles[order],
+        )
     own_group = group[order]
-    alone = order[own_group < 0] if max_branches > 1 else order
-    shared = order[own_group >= 0] if max_branches > 1 else order[:0]
+    alone, shared = order[own_group < 0], order[own_group >= 0]
     shared = shared[np.argsort(group[shared], kind="stable")]
     first_of_tree = _tree_starts(
         group[shared],
@@ -106,9 +117,6 @@ def gather_trees(
     )
     rows = np.concatenate([alone, shared]).astype(np.int32)
     starts = np.concatenate([np.arange(len(alone)), len(alone) + first_of_tree, [len(rows)]]).astype(np.int64)
-    if not len(rows):
-        empty = np.zeros(0, np.int32)
-        return SampleTable(rows=rows, starts=np.zeros(1, np.int64), num_tokens=empty, num_tiles=empty)
     first, branches = rows[starts[:-1]], np.diff(starts)
 
     def once(whole: Int32[np.ndarray, " row"], prefix: Int32[np.ndarray, " row"]) -> Int32[np.ndarray, " sample"]:
@@ -276,11 +284,11 @@ def best_fit(
         max_tokens, max_tiles: what a pack may hold.
     """
     pack_of = np.empty(len(tokens), np.int32)
-    shares = np.maximum(tokens / max_tokens, tiles / max_tiles)
     packs = _OpenPacks(max_tokens=max_tokens, max_tiles=max_tiles)
     for start in range(0, len(tokens), WINDOW_SAMPLES):
-        own = shares[start : start + WINDOW_SAMPLES]
-        order = start + np.argsort(np.where(own > LARGE_SHARE, -own, 0.0), kind="stable")
+        window = slice(start, start + WINDOW_SAMPLES)
+        shares = np.maximum(tokens[window] / max_tokens, tiles[window] / max_tiles)
+        order = start + np.argsort(np.where(shares > LARGE_SHARE, -shares, 0.0), kind="stable")
         sizes = zip(tokens[order].tolist(), tiles[order].tolist(), strict=True)
         pack_of[order] = [packs.lay(*size) for size in sizes]
     return pack_of

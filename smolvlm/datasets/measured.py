@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from jaxtyping import Float32, Int32, Int64
 
 from smolvlm.datasets.bad_samples import BadSamples, Policy
@@ -94,6 +93,8 @@ def settle_rows(
         _joined([rows for rows, _ in kept], np.int32),
     )
     lengths = length_table([own for _, own in kept], repeats)
+    del kept
+    pa.default_memory_pool().release_unused()
     return MeasuredSet(conversations=conversations, lengths=lengths, skipped=tuple(skipped), counts=tuple(counts))
 
 
@@ -116,16 +117,16 @@ def _bad_rows(sizes: pa.Table, budget: Budget, *, source: OpenSource) -> tuple[n
 
 
 def _count(source: OpenSource, good: pa.Table, bad: BadSamples) -> SourceCount:
-    by_modality = {entry["values"]: entry["counts"] for entry in pc.value_counts(good["modality"]).to_pylist()}
+    rows_of = np.bincount(good["modality"].to_numpy(), minlength=len(MODALITIES)).tolist()
     return SourceCount(
         name=source.spec.name,
         num_rows=len(source.table),
         num_sampled=len(source.rows),
         num_skipped=len(bad.skipped),
         repeat=1.0,
-        num_tokens=pc.sum(good["num_tokens"]).as_py() or 0,
-        num_tiles=pc.sum(good["num_tiles"]).as_py() or 0,
-        modalities={name: by_modality[number] for number, name in enumerate(MODALITIES) if number in by_modality},
+        num_tokens=int(good["num_tokens"].to_numpy().sum(dtype=np.int64)),
+        num_tiles=int(good["num_tiles"].to_numpy().sum(dtype=np.int64)),
+        modalities={name: rows for name, rows in zip(MODALITIES, rows_of, strict=True) if rows},
         skip_reasons=dict(bad.reasons().most_common()),
     )
 
@@ -147,7 +148,7 @@ def _repeats(sources: Sequence[OpenSource], num_rows: Sequence[int]) -> list[flo
 def length_table(parts: Sequence[pa.Table], repeats: Sequence[float]) -> LengthTable:
     """Join the sizes of several sources to one table; equal prefix keys become equal group numbers."""
     keys: Int64[np.ndarray, " row"] = _joined([part["prefix_key"].to_numpy() for part in parts], np.int64)
-    _, group = np.unique(keys, return_inverse=True)
+    group = np.unique(keys, return_inverse=True)[1] if keys.any() else keys
     columns = {name: _joined([part[name].to_numpy() for part in parts], np.int32) for name in _COLUMNS}
     repeat: Float32[np.ndarray, " row"] = np.repeat(np.array(repeats, np.float32), [len(part) for part in parts])
     return LengthTable(**columns, prefix_group=np.where(keys == 0, -1, group).astype(np.int32), repeats=repeat)

@@ -183,17 +183,22 @@ class _EntryReader:
                 name, "a folder that `save_to_disk` did not write", fix=f"name its files: `{written}/*.parquet`"
             )
             return (path,), "json"
-        files = tuple(found for pattern in braceexpand(str(path)) for found in _matching(pattern))
-        formats = {FORMAT_OF_ENDING.get(file.suffix.lower()) for file in files or (path,)}
-        if formats == {None}:
+        try:
+            files = tuple(found for pattern in braceexpand(str(path)) for found in _matching(pattern))
+        except ValueError as error:
+            self.problem(name, f"no pattern of files: {error}", fix="write {000..127} or {a,b}, braces in pairs")
+            return (path,), "json"
+        formats: list[RowFormat | None] = [_format_of(file) for file in files or (path,)]
+        if set(formats) == {None}:
             self.problem(name, f"the ending {path.suffix!r} is no known format of rows", fix=READABLE)
         elif not files:
             self.problem(
                 name, f"no such file: {path}", fix="check the path; relative ones start from the mixture's folder"
             )
-        elif len(formats) > 1:
+        elif len(set(formats)) > 1:
             self.problem(name, "names files of several formats", fix="make each format a source of its own")
-        return files or (path,), formats.pop() or "json"
+        first: RowFormat | None = formats[0]
+        return files or (path,), "json" if first is None else first
 
     def split(self, row_format: RowFormat) -> str | None:
         value = self.text("split")
@@ -248,6 +253,10 @@ class _EntryReader:
                 fix = did_you_mean(str(ours), COLUMN_NAMES) or f"the names are {', '.join(COLUMN_NAMES)}"
                 self.problem("columns", f"`{ours}` is no column that rows are read from", fix=fix)
         return dict(value)
+
+
+def _format_of(file: Path) -> RowFormat | None:
+    return FORMAT_OF_ENDING.get(file.suffix.lower())
 
 
 def _matching(pattern: str) -> list[Path]:

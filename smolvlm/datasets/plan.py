@@ -12,7 +12,6 @@ for.
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from hashlib import blake2b
 from itertools import pairwise
 from typing import overload
@@ -20,7 +19,7 @@ from typing import overload
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
-from smolvlm.datasets.best_fit import SampleTable, best_fit, gather_trees, joined_starts, spread
+from smolvlm.datasets.best_fit import SampleTable, best_fit, gather_trees, joined_starts, spread, starts_of
 from smolvlm.datasets.lengths import Budget, LengthTable
 
 Rows = tuple[int, ...]
@@ -43,40 +42,57 @@ EMPTY_PACK = PlannedPack(samples=(), num_tokens=0, num_tiles=0)
 class PlannedPacks(Sequence[PlannedPack]):
     """Many packs as columns."""
 
-    def __init__(self, samples: SampleTable, starts: Int64[np.ndarray, " pack+1"]) -> None:
+    def __init__(
+        self,
+        *,
+        rows: Int32[np.ndarray, " row"],
+        sample_starts: Int64[np.ndarray, " sample+1"],
+        pack_starts: Int64[np.ndarray, " pack+1"],
+        num_tokens: Int32[np.ndarray, " pack"],
+        num_tiles: Int32[np.ndarray, " pack"],
+    ) -> None:
         """
         Args:
-            samples: of all packs, pack after pack.
-            starts: pack p holds samples starts[p] to starts[p + 1].
+            rows: row numbers, sample after sample.
+            sample_starts: sample s is `rows[sample_starts[s] : sample_starts[s + 1]]`.
+            pack_starts: pack p holds samples pack_starts[p] to pack_starts[p + 1].
+            num_tokens, num_tiles: of each pack.
         """
-        self._samples = samples
-        self._starts = starts
+        self._rows = rows
+        self._sample_starts = sample_starts
+        self._pack_starts = pack_starts
+        self.num_tokens = num_tokens
+        self.num_tiles = num_tiles
 
     @classmethod
     def of(cls, packs: Iterable[PlannedPack]) -> "PlannedPacks":
-        """Turn packs into columns; a pack's size is put to its first sample."""
-        all_packs = list(packs)
-        samples = [rows for pack in all_packs for rows in pack.samples]
-        starts = np.cumsum([0, *(len(pack.samples) for pack in all_packs)])
-        tokens, tiles = np.zeros(len(samples), np.int32), np.zeros(len(samples), np.int32)
-        for pack, start in zip(all_packs, starts, strict=False):
-            if pack.samples:
-                tokens[start], tiles[start] = pack.num_tokens, pack.num_tiles
-        table = SampleTable(
+        """Turn packs into columns."""
+        given = list(packs)
+        samples = [rows for pack in given for rows in pack.samples]
+        return cls(
             rows=np.array([row for rows in samples for row in rows], np.int32),
-            starts=np.cumsum([0, *map(len, samples)]),
-            num_tokens=tokens,
-            num_tiles=tiles,
+            sample_starts=np.cumsum([0, *map(len, samples)]),
+            pack_starts=np.cumsum([0, *(len(pack.samples) for pack in given)]),
+            num_tokens=np.array([pack.num_tokens for pack in given], np.int32),
+            num_tiles=np.array([pack.num_tiles for pack in given], np.int32),
         )
-        return cls(table, starts)
 
     @classmethod
     def joined(cls, parts: Sequence["PlannedPacks"]) -> "PlannedPacks":
         """Return the packs of all parts, one after the other."""
-        return cls(SampleTable.joined(part._samples for part in parts), joined_starts([part._starts for part in parts]))
+        if len(parts) == 1:
+            return parts[0]
+        empty = np.zeros(0, np.int32)
+        return cls(
+            rows=np.concatenate([empty, *(part._rows for part in parts)]),
+            sample_starts=joined_starts([part._sample_starts for part in parts]),
+            pack_starts=joined_starts([part._pack_starts for part in parts]),
+            num_tokens=np.concatenate([empty, *(part.num_tokens for part in parts)]),
+            num_tiles=np.concatenate([empty, *(part.num_tiles for part in parts)]),
+        )
 
     def __len__(self) -> int:
-        return len(self._starts) - 1
+        return len(self.num_tokens)
 
     @overload
     def __getitem__(self, index: int) -> PlannedPack: ...
@@ -86,13 +102,13 @@ class PlannedPacks(Sequence[PlannedPack]):
         if isinstance(index, slice):
             return self.reordered(np.arange(len(self))[index])
         number = range(len(self))[index]
-        begin, end = self._starts[number], self._starts[number + 1]
-        starts = self._samples.starts[begin : end + 1].tolist()
-        rows = self._samples.rows[starts[0] : starts[-1]].tolist()
+        begin, end = self._pack_starts[number], self._pack_starts[number + 1]
+        starts = self._sample_starts[begin : end + 1].tolist()
+        rows = self._rows[starts[0] : starts[-1]].tolist()
         return PlannedPack(
             samples=tuple(tuple(rows[first - starts[0] : last - starts[0]]) for first, last in pairwise(starts)),
-            num_tokens=int(self._samples.num_tokens[begin:end].sum()),
-            num_tiles=int(self._samples.num_tiles[begin:end].sum()),
+            num_tokens=int(self.num_tokens[number]),
+            num_tiles=int(self.num_tiles[number]),
         )
 
     def __eq__(self, other: object) -> bool:
@@ -102,40 +118,32 @@ class PlannedPacks(Sequence[PlannedPack]):
 
     def reordered(self, order: Int64[np.ndarray, " chosen"]) -> "PlannedPacks":
         """Return some of the packs, in another order; -1 is an empty one."""
-        first = self._starts[order]
-        sizes = np.where(order < 0, 0, self._starts[order + 1] - first)
+        is_empty = order < 0
+        sizes = np.where(is_empty, 0, np.diff(self._pack_starts)[order] if len(self) else 0)
+        samples = spread(self._pack_starts[order], sizes)
+        sample_sizes = np.diff(self._sample_starts)[samples]
         return PlannedPacks(
-            self._samples.reordered(spread(first, sizes)), np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+            rows=self._rows[spread(self._sample_starts[samples], sample_sizes)],
+            sample_starts=starts_of(sample_sizes),
+            pack_starts=starts_of(sizes),
+            num_tokens=np.where(is_empty, 0, self.num_tokens[order] if len(self) else 0).astype(np.int32),
+            num_tiles=np.where(is_empty, 0, self.num_tiles[order] if len(self) else 0).astype(np.int32),
         )
 
     @property
     def num_samples(self) -> Int64[np.ndarray, " pack"]:
         """Samples in each pack."""
-        return np.diff(self._starts)
+        return np.diff(self._pack_starts)
 
     @property
     def num_rows(self) -> int:
         """Rows in all packs together."""
-        return len(self._samples.rows)
-
-    @cached_property
-    def num_tokens(self) -> Int64[np.ndarray, " pack"]:
-        """Tokens in each pack."""
-        return self._sums(self._samples.num_tokens)
-
-    @cached_property
-    def num_tiles(self) -> Int64[np.ndarray, " pack"]:
-        """Tiles in each pack."""
-        return self._sums(self._samples.num_tiles)
-
-    def _sums(self, sizes: Int32[np.ndarray, " sample"]) -> Int64[np.ndarray, " pack"]:
-        running = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
-        return running[self._starts[1:]] - running[self._starts[:-1]]
+        return len(self._rows)
 
     def digest(self) -> str:
         """Return a digest of which rows meet in which pack."""
         made = blake2b(digest_size=16)
-        for column in (self._samples.rows, self._samples.starts, self._starts):
+        for column in (self._rows, self._sample_starts, self._pack_starts):
             made.update(np.ascontiguousarray(column, np.int64).tobytes())
         return made.hexdigest()
 
@@ -254,9 +262,9 @@ def _passes(
     Of rows that are seen 2.25 times a quarter is drawn into the third pass; equal repeats are drawn from together.
     """
     for number in range(int(np.ceil(repeats.max(initial=0.0)))):
-        chosen = [np.flatnonzero(repeats >= number + 1)]
+        chosen = [np.flatnonzero(repeats >= number + 1).astype(np.int32)]
         for partial in np.unique(repeats[(repeats > number) & (repeats < number + 1)]):
-            rows = np.flatnonzero(repeats == partial)
+            rows = np.flatnonzero(repeats == partial).astype(np.int32)
             chosen.append(random.permutation(rows)[: round(float(partial - number) * len(rows))])
         yield random.permutation(np.concatenate(chosen))
 
@@ -281,9 +289,15 @@ def gather_samples(
 def fill_packs(samples: SampleTable, *, budget: Budget) -> PlannedPacks:
     """Lay samples into packs by best fit."""
     pack_of = best_fit(samples.num_tokens, samples.num_tiles, max_tokens=budget.max_tokens, max_tiles=budget.max_tiles)
-    num_packs = int(pack_of.max()) + 1 if len(pack_of) else 0
-    sizes = np.bincount(pack_of, minlength=num_packs)
-    return PlannedPacks(samples.reordered(np.argsort(pack_of, kind="stable")), np.concatenate([[0], np.cumsum(sizes)]))
+    num_packs = int(pack_of.max(initial=-1)) + 1
+    laid = samples.reordered(np.argsort(pack_of, kind="stable"))
+    return PlannedPacks(
+        rows=laid.rows,
+        sample_starts=laid.starts,
+        pack_starts=starts_of(np.bincount(pack_of, minlength=num_packs)),
+        num_tokens=np.bincount(pack_of, samples.num_tokens, num_packs).astype(np.int32),
+        num_tiles=np.bincount(pack_of, samples.num_tiles, num_packs).astype(np.int32),
+    )
 
 
 def sample_size(rows: Rows, lengths: LengthTable) -> tuple[int, int]:

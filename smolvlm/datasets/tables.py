@@ -7,6 +7,7 @@ change, and may be deleted at any time. Small files are converted in memory.
 """
 
 import json
+import mmap
 import os
 from abc import ABC, abstractmethod
 from bisect import bisect_right
@@ -27,6 +28,8 @@ from smolvlm.wheels import cache_dir
 IN_MEMORY_BYTES = 8 << 20
 """Files up to this size are not cached."""
 BATCH_BYTES = 8 << 20
+READS_UNTIL_RELEASE = 128
+"""Values read between two releases of a mapped file's pages: the system keeps them cached, the process lets them go."""
 CONVERSION = 1
 """Raise it when the Arrow files of an earlier version must not be read."""
 _JSON_SCHEMA = pa.schema([("json", pa.large_binary()), ("number", pa.int64())])
@@ -67,8 +70,9 @@ class ArrowRows:
         self._open()
 
     def _open(self) -> None:
-        file = pa.memory_map(str(self._source)) if isinstance(self._source, Path) else pa.BufferReader(self._source)
-        reader = pa.ipc.open_file(file)
+        self._mapped = _map(self._source) if isinstance(self._source, Path) else None
+        self._reads = 0
+        reader = pa.ipc.open_file(pa.BufferReader(self._source if self._mapped is None else pa.py_buffer(self._mapped)))
         self.names = reader.schema.names
         self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
         self._ends = list(accumulate(batch.num_rows for batch in self._batches))
@@ -85,6 +89,9 @@ class ArrowRows:
 
     def value(self, column: int, index: int) -> Any:
         """Return one value as Python objects."""
+        self._reads += 1
+        if self._mapped is not None and self._reads % READS_UNTIL_RELEASE == 0 and hasattr(mmap, "MADV_DONTNEED"):
+            self._mapped.madvise(mmap.MADV_DONTNEED)
         batch = bisect_right(self._ends, index)
         begin = self._ends[batch - 1] if batch else 0
         return self._batches[batch].column(column)[index - begin].as_py()
@@ -302,6 +309,11 @@ def _convert(path: Path, row_format: RowFormat, sink: Any, *, label: str) -> Non
                 found = json_list(stream, label=label)
         for texts, numbers in _batched(found):
             writer.write_batch(pa.record_batch([pa.array(texts, pa.large_binary()), pa.array(numbers)], _JSON_SCHEMA))
+
+
+def _map(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _batched(rows: Iterator[tuple[int, bytes]]) -> Iterator[tuple[Sequence[bytes], Sequence[int]]]:

@@ -2,6 +2,9 @@
 
 import json
 import os
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +104,24 @@ def test_a_part_is_a_plain_parquet_file(sources: tuple[OpenSource, ...], prompt:
     (row,) = pyarrow.parquet.read_table(part).to_pylist()
     assert (row["row"], row["num_tiles"], row["error"]) == (0, 0, None)
     assert row["num_tokens"] > 5
+
+
+@pytest.mark.slow
+def test_a_local_ray_cluster_gives_the_same(sources: tuple[OpenSource, ...], prompt: PromptSettings) -> None:
+    """Ray's own processes warn of many things; only what comes back matters here, so they are not held to errors."""
+    alone = [Meter(prompt.encoder(), prompt.tiles).sizes(own.all_rows(), own.rows.tolist()) for own in sources]
+    code = (
+        "import pickle, sys, ray\n"
+        "from smolvlm.datasets import length_index\n"
+        "length_index.PART_ROWS = 8\n"
+        "sources, prompt = pickle.load(sys.stdin.buffer)\n"
+        "ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)\n"
+        "found = length_index.measure_sources(sources, prompt, engine='ray')\n"
+        "ray.shutdown()\n"
+        "open(sys.argv[1], 'wb').write(pickle.dumps([table.to_pylist() for table in found]))\n"
+    )
+    out = Path(sources[0].spec.path).with_name("found.pickle")
+    given = pickle.dumps((sources, prompt))
+    done = subprocess.run([sys.executable, "-c", code, str(out)], input=given, capture_output=True, timeout=240)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    assert pickle.loads(out.read_bytes()) == [table.to_pylist() for table in alone]

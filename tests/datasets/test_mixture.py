@@ -119,6 +119,7 @@ def test_all_problems_are_reported_at_once(folder: Path) -> None:
         ({"path": "shard-{00..10}.tar"}, "no such file"),
         ({"path": "*.md"}, "the ending '.md' is no known format of rows; rows are read from a JSON list"),
         ({"path": "?.*"}, "names files of several formats"),
+        ({"path": "a{b.json"}, "no pattern of files"),
     ],
 )
 def test_what_a_source_cannot_be_is_said(folder: Path, entry: dict, message: str) -> None:

@@ -1,0 +1,76 @@
+"""`smolvlm prepare`: what a mixture is made of, from files of every format, with bad rows named and counted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow
+import pyarrow.parquet
+import pytest
+import yaml
+
+ROWS = [{"question": f"What is {number}?", "answer": "a number"} for number in range(10)]
+
+
+@pytest.fixture
+def mixture(tmp_path: Path, rows_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Five sources, one of a format each."""
+    monkeypatch.setenv("SMOLVLM_HOME", str(tmp_path / "home"))
+    (tmp_path / "list.json").write_text(json.dumps([*ROWS, {"question": "q", "answer": ""}]))
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "table.parquet")
+    saved = datasets.DatasetDict(
+        {"train": datasets.Dataset.from_list(ROWS), "test": datasets.Dataset.from_list(ROWS[:3])}
+    )
+    saved.save_to_disk(tmp_path / "saved")
+    sources = [
+        {"path": "list.json"},
+        {"path": "table.parquet", "sampling_strategy": "first:25%"},
+        {"path": "saved", "split": "test", "repeat": 2},
+        {"path": str(rows_folder / "photos.jsonl")},
+    ]
+    path = tmp_path / "mixture.yaml"
+    path.write_text(yaml.safe_dump(sources))
+    return path
+
+
+def test_each_source_is_an_object(mixture: Path, settings: dict[str, Any], smolvlm_command: Any) -> None:
+    model = settings["model"]["path"]
+    outcome = smolvlm_command("prepare", mixture, "--model", model, "--allow-outside-root", "--json")
+    assert outcome.status == 0, outcome.messages
+    found = {own["name"]: own for own in outcome.objects}
+    assert {name: (own["rows"], own["used"], own["repeat"]) for name, own in found.items()} == {
+        "list": (11, 11, 1.0),
+        "table": (10, 3, 1.0),
+        "saved": (3, 3, 2.0),
+        "photos": (8, 8, 1.0),
+    }
+    assert found["list"]["skipped"] == {"the answer is empty": 1}
+    assert {name: own["modality"] for name, own in found.items()}["photos"] == "image"
+    assert found["photos"]["tiles"] > 8
+    assert found["list"]["tokens"] > 10 * found["table"]["tokens"] / 3 * 0.9
+    assert "rows by modality: text " in outcome.messages
+    assert "skipped in list: 1 x the answer is empty" in outcome.messages
+    assert list((mixture.parent / "home" / "lengths").glob("list-*/*.parquet")), "the sizes are kept"
+
+
+def test_a_run_file_names_model_and_budget(
+    mixture: Path, settings: dict[str, Any], smolvlm_command: Any, write_yaml: Any
+) -> None:
+    data = {**settings["data"], "mixture": mixture.name}
+    run_file = write_yaml(mixture.parent / "run.yaml", {**settings, "data": data})
+    outcome = smolvlm_command("prepare", run_file, "data.max_tokens_per_pack=256")
+    assert outcome.status == 0, outcome.messages
+    assert "packs of 256 tokens" in " ".join(outcome.messages.split())
+    assert outcome.output == ""
+
+
+def test_a_split_that_is_not_there_is_named(mixture: Path, settings: dict[str, Any], smolvlm_command: Any) -> None:
+    mixture.write_text(yaml.safe_dump([{"path": "saved", "split": "validation"}]))
+    outcome = smolvlm_command("prepare", mixture, "--model", settings["model"]["path"])
+    assert outcome.status == 1
+    assert "saved: no split 'validation'\n  fix: set `split` to one of train, test" in outcome.messages
+
+
+def test_an_unknown_engine_is_wrong_usage(mixture: Path, smolvlm_command: Any) -> None:
+    assert smolvlm_command("prepare", mixture, "--engine", "spark").status == 2
