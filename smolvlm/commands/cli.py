@@ -99,6 +99,36 @@ def prepare(
 
 
 @app.command()
+def check(
+    mixture: Annotated[Path, typer.Argument(help="A mixture (YAML), or a run file.")],
+    overrides: Overrides = None,
+    model: Annotated[
+        str | None, typer.Option(help="Whose processor measures; the released 256M one's by default.")
+    ] = None,
+    held_out: Annotated[Path | None, typer.Option(help="Held-out mixture; the run's eval_mixture by default.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page, and its JSON twin beside it.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; one a core by default.")] = None,
+    allow_outside_root: Annotated[
+        bool, typer.Option("--allow-outside-root", help="Rows may name pictures outside their folder of pictures.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Read every row and decode every picture; name what is wrong. Exit status 1 where there are errors."""
+    from smolvlm.commands.check import run_check
+
+    run_check(
+        mixture,
+        overrides or [],
+        model=model,
+        held_out=held_out,
+        html=html,
+        num_workers=workers,
+        allow_outside_root=allow_outside_root,
+        as_json=json,
+    )
+
+
+@app.command()
 def quickstart(
     steps: Annotated[int | None, typer.Option(help="Stop after so many optimizer steps (a short check).")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the run.")] = Path("runs/quickstart"),

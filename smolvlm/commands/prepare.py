@@ -49,7 +49,7 @@ def run_preparation(
         allow_outside_root: as `data.allow_outside_root`.
         as_json: print one object a source on standard output.
     """
-    data, prompt = _settings(target, overrides, model)
+    data, prompt = mixture_settings(target, overrides, model)
     outside = allow_outside_root or data.allow_outside_root
     sources = open_sources(load_mixture(data.mixture, base_dir=data.base_dir, allow_outside_root=outside))
     with measuring_bar() as report:
@@ -73,7 +73,7 @@ def run_preparation(
     _show(measured, plan, Console(file=sys.stderr))
 
 
-def _settings(target: Path, overrides: Sequence[str], model: str | None) -> tuple[DataConfig, PromptSettings]:
+def mixture_settings(target: Path, overrides: Sequence[str], model: str | None) -> tuple[DataConfig, PromptSettings]:
     """Return the data section and the prompt settings of a run file, or of a bare mixture with defaults."""
     content = read_yaml(target)
     if isinstance(content, dict) and {"model", "data"} <= content.keys():

@@ -9,10 +9,8 @@ measured again each time (somebody mends them), and a picture that changed since
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from hashlib import blake2b
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +22,7 @@ from jaxtyping import Int32
 from smolvlm.datasets.lengths import Meter
 from smolvlm.datasets.rows import OpenSource
 from smolvlm.datasets.tables import file_identity
+from smolvlm.datasets.workers import over_cores
 from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.wheels import cache_dir
 
@@ -138,43 +137,23 @@ def _measured(
 
         yield from measured_over_ray([(number, parts[number]) for number in missing], sources, prompt)
         return
-    workers = min(num_workers or os.cpu_count() or 1, len(missing))
-    num_rows = sum(len(parts[number].rows) for number in missing)
-    if workers < 2 or num_rows <= SMALL_ROWS:
-        meter = Meter(prompt.encoder(), prompt.tiles)
-        for number in missing:
-            yield number, meter.sizes(sources[parts[number].source].all_rows(), parts[number].rows.tolist())
-        return
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(tuple(sources), prompt)
-    ) as pool:
-        running: dict[Future[pa.Table], int] = {
-            pool.submit(_measure_part, parts[number].source, parts[number].rows): number for number in missing
-        }
-        try:
-            for future in as_completed(running):
-                yield running[future], future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    own = [parts[number] for number in missing]
+    is_small = sum(len(part.rows) for part in own) <= SMALL_ROWS
+    for place, sizes in over_cores(
+        PartMeter, (tuple(sources), prompt), own, num_workers=1 if is_small else num_workers
+    ):
+        yield missing[place], sizes
 
 
-@dataclass(frozen=True, slots=True)
-class _Worker:
-    """What a worker process keeps from part to part."""
+class PartMeter:
+    """Measures parts; its sources stay open from part to part."""
 
-    sources: tuple[OpenSource, ...]
-    meter: Meter
+    def __init__(self, sources: Sequence[OpenSource], prompt: PromptSettings) -> None:
+        self._sources = sources
+        self._meter = Meter(prompt.encoder(), prompt.tiles)
 
-
-_worker: list[_Worker] = []
-
-
-def _start_worker(sources: tuple[OpenSource, ...], prompt: PromptSettings) -> None:
-    _worker.append(_Worker(sources, Meter(prompt.encoder(), prompt.tiles)))
-
-
-def _measure_part(source: int, rows: Int32[np.ndarray, " row"]) -> pa.Table:
-    return _worker[0].meter.sizes(_worker[0].sources[source].all_rows(), rows.tolist())
+    def __call__(self, part: Part) -> pa.Table:
+        return self._meter.sizes(self._sources[part.source].all_rows(), part.rows.tolist())
 
 
 def _write(table: pa.Table, file: Path) -> None:

@@ -5,28 +5,25 @@ Needs the extra `ray`. Every node must see the files of rows and the pictures un
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from smolvlm.datasets.lengths import Meter
+from smolvlm.datasets.length_index import Part, PartMeter
 from smolvlm.datasets.rows import OpenSource
 from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.errors import ConfigError
 
-if TYPE_CHECKING:
-    from smolvlm.datasets.length_index import Part
-
 
 class _RayMeter:
-    """An actor: its sources stay open from part to part."""
+    """An actor; Ray sends rows of plain values and gets such back."""
 
     def __init__(self, sources: Sequence[OpenSource], prompt: PromptSettings) -> None:
-        self._sources = sources
-        self._meter = Meter(prompt.encoder(), prompt.tiles)
+        self._meter = PartMeter(sources, prompt)
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
-        sizes = self._meter.sizes(self._sources[part["source"]].all_rows(), list(part["rows"]))
+        sizes = self._meter(Part(source=part["source"], rows=np.array(part["rows"], np.int32), file=None))
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, sizes.schema) as writer:
             writer.write_table(sizes)
@@ -34,7 +31,7 @@ class _RayMeter:
 
 
 def measured_over_ray(
-    parts: Sequence[tuple[int, "Part"]], sources: Sequence[OpenSource], prompt: PromptSettings
+    parts: Sequence[tuple[int, Part]], sources: Sequence[OpenSource], prompt: PromptSettings
 ) -> Iterator[tuple[int, pa.Table]]:
     """Yield (number, sizes) of parts as they are done, in any order.
 

@@ -1,0 +1,92 @@
+"""`smolvlm check`: the data doctor. Reads every row, decodes every picture, names what is wrong; needs no model."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from smolvlm.commands.prepare import mixture_settings
+from smolvlm.commands.progress import measuring_bar
+from smolvlm.datasets.builder import budget_of
+from smolvlm.datasets.doctor import Examination, Finding, examine
+from smolvlm.datasets.mixture import load_mixture
+from smolvlm.datasets.rows import open_sources
+from smolvlm.pages.check_page import write_check_page
+
+FOUND_ERRORS = 1
+
+
+def run_check(
+    target: Path,
+    overrides: Sequence[str],
+    *,
+    model: str | None,
+    held_out: Path | None,
+    html: Path | None,
+    num_workers: int | None,
+    allow_outside_root: bool,
+    as_json: bool,
+) -> None:
+    """Examine a mixture, or the mixtures of a run file; exit status 1 where there are errors.
+
+    Args:
+        target: a mixture's YAML, or a run file's.
+        overrides: of the run file.
+        model: whose processor measures a bare mixture; None is the released 256M checkpoint's.
+        held_out: mixture to look for leaks into; a run file's `eval_mixture` by default.
+        html: page to write; its JSON twin goes beside it.
+        num_workers: processes; None is one a core.
+        allow_outside_root: as `data.allow_outside_root`.
+        as_json: print one object a finding on standard output.
+    """
+    data, prompt = mixture_settings(target, overrides, model)
+    outside = allow_outside_root or data.allow_outside_root
+    other = held_out.absolute() if held_out is not None else data.eval_mixture
+    sources = open_sources(load_mixture(data.mixture, base_dir=data.base_dir, allow_outside_root=outside))
+    evaluated = (
+        open_sources(load_mixture(other, base_dir=data.base_dir, allow_outside_root=outside))
+        if other is not None
+        else ()
+    )
+    with measuring_bar() as report:
+        found = examine(sources, evaluated, prompt, budget=budget_of(data), num_workers=num_workers, report=report)
+    objects = [_as_object(finding) for finding in found.findings]
+    if as_json:
+        for own in objects:
+            print(json.dumps(own, ensure_ascii=False))
+    _show(found, Console(file=sys.stderr))
+    if html is not None:
+        write_check_page(found, path=html, title=target.name)
+        html.with_suffix(".json").write_text(json.dumps(objects, ensure_ascii=False, indent=1) + "\n")
+        print(f"page: {html}", file=sys.stderr)
+    if found.num_errors:
+        raise typer.Exit(FOUND_ERRORS)
+
+
+def _as_object(finding: Finding) -> dict[str, str]:
+    return {
+        "where": finding.where,
+        "severity": finding.severity,
+        "kind": finding.kind,
+        "message": finding.message,
+    }
+
+
+def _show(found: Examination, console: Console) -> None:
+    warnings = len(found.findings) - found.num_errors
+    console.print(
+        f"{found.num_rows:,} rows, {found.num_pictures:,} pictures decoded: {found.num_errors:,} errors, "
+        f"{warnings:,} warnings"
+    )
+    if not found.findings:
+        return
+    table = Table("kind", "findings", "the first", box=None)
+    firsts = {own.kind: own for own in reversed(found.findings)}
+    for kind, count in found.kinds().most_common():
+        first = firsts[kind]
+        table.add_row(kind, f"{count:,}", f"{first.where}: {first.message}")
+    console.print(table, markup=False)
