@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.made-from-$(shell cksum pyproject.toml | cut -d' ' -f1)
+CONSTRAINTS ?= constraints.txt
+PIP := $(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS),)
+STAMP := $(VENV)/.made-from-$(shell cat pyproject.toml $(CONSTRAINTS) | cksum | cut -d' ' -f1)
 
 .PHONY: help env quickstart test lint check bench format clean
 
@@ -15,11 +17,11 @@ help:
 
 env: $(STAMP)
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet "torch>=2.9" "torchvision>=0.24"
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(PIP) "torch>=2.9" "torchvision>=0.24"
+	$(PIP) --editable ".[dev]"
 	rm -f $(VENV)/.made-from-*
 	touch $@
 

@@ -16,7 +16,8 @@ from smolvlm.config.schema import DataConfig
 from smolvlm.datasets.builder import budget_of
 from smolvlm.datasets.dataset import SupervisedDataset
 from smolvlm.datasets.measured import MeasuredSet
-from smolvlm.datasets.plan import Plan, PlannedPacks, fill_packs, gather_samples
+from smolvlm.datasets.plan import Plan, fill_packs, gather_samples
+from smolvlm.datasets.planned_packs import PlannedPacks
 from smolvlm.model.load import load_checkpoint
 from smolvlm.model.processor_files import save_processor
 from smolvlm.model.towers import freeze

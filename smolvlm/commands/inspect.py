@@ -17,7 +17,8 @@ from smolvlm.commands.models import with_model
 from smolvlm.config.load import load_run_config
 from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.dataset import SupervisedDataset
-from smolvlm.datasets.plan import PlannedPack, Rows, sample_size
+from smolvlm.datasets.plan import sample_size
+from smolvlm.datasets.planned_packs import PlannedPack, Rows
 from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.errors import ConfigError
 from smolvlm.media.images import open_rgb

@@ -19,7 +19,8 @@ from smolvlm.datasets.lengths import HeaderReader
 from smolvlm.datasets.measured import MeasuredSet
 from smolvlm.datasets.packs import Pack
 from smolvlm.datasets.pictures import PictureLoader, ReadFeatures
-from smolvlm.datasets.plan import Plan, PlannedPack, Rows, sample_size
+from smolvlm.datasets.plan import Plan, sample_size
+from smolvlm.datasets.planned_packs import PlannedPack, Rows
 from smolvlm.encoding.encode import Encoder
 from smolvlm.errors import SampleError
 from smolvlm.media.geometry import TileSettings

@@ -9,7 +9,8 @@ from smolvlm.datasets.bad_samples import Policy
 from smolvlm.datasets.dataset import SupervisedDataset
 from smolvlm.datasets.lengths import Budget
 from smolvlm.datasets.pictures import ReadFeatures
-from smolvlm.datasets.plan import Plan, PlannedPack, PlannedPacks, PlanSettings, plan_training
+from smolvlm.datasets.plan import Plan, PlanSettings, plan_training
+from smolvlm.datasets.planned_packs import PlannedPack, PlannedPacks
 from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.records import Conversation, ImageRef, Turn
 from tests.memory_rows import measured_rows

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from smolvlm.datasets.dataset import SupervisedDataset
 from smolvlm.datasets.lengths import Budget
 from smolvlm.datasets.packs import Pack
-from smolvlm.datasets.plan import EMPTY_PACK
+from smolvlm.datasets.planned_packs import EMPTY_PACK
 from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.errors import SampleError
 from smolvlm.media.images import open_rgb

@@ -9,18 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smolvlm.datasets.lengths import Budget, LengthTable
-from smolvlm.datasets.plan import (
-    EMPTY_PACK,
-    Plan,
-    PlannedPack,
-    PlannedPacks,
-    PlanSettings,
-    deal_to_ranks,
-    imbalance,
-    plan_epoch,
-    plan_training,
-    sample_size,
-)
+from smolvlm.datasets.plan import Plan, PlanSettings, deal_to_ranks, imbalance, plan_epoch, plan_training, sample_size
+from smolvlm.datasets.planned_packs import EMPTY_PACK, PlannedPack, PlannedPacks
 
 TIGHT = Budget(max_tokens=60, max_tiles=12)
 

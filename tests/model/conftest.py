@@ -15,7 +15,8 @@ from smolvlm.datasets.dataset import SupervisedDataset
 from smolvlm.datasets.lengths import Budget
 from smolvlm.datasets.packs import Pack
 from smolvlm.datasets.pictures import ReadFeatures
-from smolvlm.datasets.plan import Plan, PlannedPack, PlannedPacks
+from smolvlm.datasets.plan import Plan
+from smolvlm.datasets.planned_packs import PlannedPack, PlannedPacks
 from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.model.load import Checkpoint, load_checkpoint
 from smolvlm.model.parts.processor import ModelType

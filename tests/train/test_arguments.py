@@ -10,7 +10,8 @@ from transformers import TrainingArguments
 from smolvlm.config.load import load_run_config
 from smolvlm.config.schema import TrainConfig
 from smolvlm.datasets.lengths import Budget
-from smolvlm.datasets.plan import EMPTY_PACK, Plan, PlannedPacks
+from smolvlm.datasets.plan import Plan
+from smolvlm.datasets.planned_packs import EMPTY_PACK, PlannedPacks
 from smolvlm.errors import ConfigError
 from smolvlm.train.arguments import planned_length, seed_of, training_arguments
 

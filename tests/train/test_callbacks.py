@@ -9,7 +9,8 @@ from torch import nn
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from smolvlm.datasets.lengths import Budget
-from smolvlm.datasets.plan import EMPTY_PACK, Plan, PlannedPacks
+from smolvlm.datasets.plan import Plan
+from smolvlm.datasets.planned_packs import EMPTY_PACK, PlannedPacks
 from smolvlm.train.callbacks import PlanFlowCallback, ProgressBarCallback, WholeGradientCallback
 
 PLAN = Plan(

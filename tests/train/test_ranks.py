@@ -9,7 +9,8 @@ import pytest
 from safetensors.torch import load_file
 
 from smolvlm.commands.evaluate import run_evaluation
-from smolvlm.datasets.plan import PlannedPack, deal_to_ranks
+from smolvlm.datasets.plan import deal_to_ranks
+from smolvlm.datasets.planned_packs import PlannedPack
 from smolvlm.train.flops import compute_cost
 from smolvlm.train.train import TrainedRun
 
