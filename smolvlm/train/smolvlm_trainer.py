@@ -79,7 +79,8 @@ class SmolVLMTrainer(Trainer):
         )
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
-        model.touches_vision = args.world_size > 1
+        # A world of one process is wrapped for gradient reduction too, which waits for every parameter's gradient.
+        model.touches_vision = torch.distributed.is_available() and torch.distributed.is_initialized()
         self.remove_callback(DefaultFlowCallback)
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)

@@ -178,6 +178,12 @@ FROZEN = {"train.packs_per_step": 1, "train.warmup_steps": 2, "train.lr_schedule
 
 
 @pytest.fixture(scope="session")
+def plain_changes() -> dict[str, Any]:
+    """What `plain_run` changes."""
+    return PLAIN
+
+
+@pytest.fixture(scope="session")
 def plain_run(train_run: TrainRun, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
     """The run that others are compared with: all three towers trained, so without a vision cache; not to be written to.
 

@@ -1,0 +1,67 @@
+"""Whole runs forked from one process that has only imported what they need, which is most of a short run's time."""
+
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from smolvlm.commands.cli import main
+from smolvlm.train.smolvlm_trainer import SmolVLMTrainer
+
+
+def forked(work: Callable[[], None], log: Path) -> int:
+    """Start work in a process of its own, its messages in `log`, and return its id."""
+    process = os.fork()
+    if process:
+        return process
+    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT), sys.stderr.fileno())
+    try:
+        work()
+    except SystemExit as end:
+        os._exit(int(end.code or 0))
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def train(run_file: Path) -> None:
+    """`smolvlm train RUN.yaml`."""
+    sys.argv = ["smolvlm", "train", str(run_file)]
+    main()
+
+
+def die_in_step(step: int) -> None:
+    """Let this process be killed in the middle of a step: nothing is flushed, closed or cleaned up."""
+    training_step = SmolVLMTrainer.training_step
+
+    def training_step_and_die(self: SmolVLMTrainer, *args: Any, **kwargs: Any) -> Any:
+        loss = training_step(self, *args, **kwargs)
+        if self.state.global_step + 1 == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return loss
+
+    SmolVLMTrainer.training_step = training_step_and_die
+
+
+def be_rank(rank: int, *, num_ranks: int, port: int) -> None:
+    """Tell this process what torchrun tells its processes."""
+    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num_ranks, "LOCAL_WORLD_SIZE": num_ranks}
+    os.environ |= {name: str(number) for name, number in {**numbers, "MASTER_PORT": port}.items()}
+    os.environ["MASTER_ADDR"] = "127.0.0.1"
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def codes(processes: Sequence[int]) -> list[int]:
+    """Wait for processes; return their exit codes, a signal as a negative number."""
+    return [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
