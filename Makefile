@@ -11,6 +11,7 @@ STAMP := $(VENV)/.made-from-$(shell cat pyproject.toml $(CONSTRAINTS) | cksum | 
 help:
 	@echo "make quickstart  train a small model on easy-VQA and report (STEPS=20 for a short check)"
 	@echo "make test        make the environment and run every test"
+	@echo "make env         make the environment alone: source .venv/bin/activate puts smolvlm on your path"
 	@echo "make check       ruff, pyright, import-linter, tests"
 	@echo "make bench       compare with TRL and plain transformers"
 	@echo "make clean       remove the environment and the runs"

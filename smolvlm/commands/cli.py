@@ -7,6 +7,7 @@ standard output.
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -26,9 +27,21 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="Settings over the f
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")]
 
 
+def check_early(run_file: Path, overrides: Sequence[str]) -> None:
+    """Report what is wrong with a run file and its mixtures within a second, before anything heavy is imported."""
+    from smolvlm.config.load import load_run_config
+    from smolvlm.datasets.mixture import load_mixture
+
+    data = load_run_config(run_file, overrides).data
+    for name, mixture in (("mixture", data.mixture), ("eval_mixture", data.eval_mixture)):
+        if mixture is not None:
+            load_mixture(mixture, base_dir=data.base_dir, name=f"{run_file}: data.{name}")
+
+
 @app.command()
 def train(run_file: RunFile, overrides: Overrides = None) -> None:
     """Train as a run file says; goes on by itself where an earlier run was stopped."""
+    check_early(run_file, overrides or [])
     from smolvlm.commands.train import run_training
 
     run_training(run_file, overrides or [])
@@ -63,6 +76,7 @@ def inspect(
     json: Json = False,
 ) -> None:
     """Show what the model would see and learn, before anything is trained."""
+    check_early(run_file, overrides or [])
     from smolvlm.commands.inspect import run_inspection
 
     run_inspection(run_file, overrides or [], rows=rows, html=html, pixels=pixels, verify=verify, as_json=json)

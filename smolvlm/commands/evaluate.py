@@ -87,10 +87,11 @@ def _config_for(target: str, overrides: Sequence[str], *, mixture: Path | None) 
         own = [f"model.path={Path(target).absolute()}"]
         return load_run_config(Path(target).parent / "run.yaml", [*overrides, *more, *own])
     if mixture is None:
+        missing = "" if Path(target).exists() else f"no such folder ({Path(target).absolute()}): "
         raise ConfigError(
-            "neither a run folder nor a run file, so there is no eval_mixture",
+            f"{missing}neither a run folder nor a run file, so there is no eval_mixture",
             where=target,
-            fix="give --mixture FILE with a checkpoint, or a run folder",
+            fix="give a run folder, or --mixture FILE with a checkpoint or a hub id",
         )
     return load_bare_config(target, [*overrides, *more])
 

@@ -151,7 +151,7 @@ def verification_text(found: Verification) -> str:
     """Return what `--verify` prints."""
     lines = [
         f"packed = alone, on {found.num_conversations} conversations "
-        f"({found.num_tokens_packed:,} tokens packed, {found.num_tokens_alone:,} alone), float32:",
+        f"({found.num_tokens_packed:,} tokens packed, {found.num_tokens_alone:,} alone), float64:",
         f"  ids        {'equal' if not found.ids_differ else 'DIFFER in ' + ', '.join(found.ids_differ)}",
         f"  loss       {found.loss_packed:.8f} packed, {found.loss_alone:.8f} alone, "
         f"error {found.loss_error:.1e} (allowed {LOSS_TOLERANCE:g})",
@@ -160,4 +160,9 @@ def verification_text(found: Verification) -> str:
         f"  gradients  {tower:<16} error {error:.1e} (allowed {GRADIENT_TOLERANCE:g})"
         for tower, error in found.gradient_error.items()
     ]
-    return "\n".join([*lines, "  holds" if found.holds else "  DOES NOT HOLD"])
+    verdict = (
+        "  holds"
+        if found.holds
+        else "  DOES NOT HOLD: do not train on this; please report it with these rows and versions"
+    )
+    return "\n".join([*lines, verdict])

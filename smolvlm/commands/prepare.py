@@ -26,6 +26,7 @@ from smolvlm.datasets.plan import Plan, PlanSettings, plan_training
 from smolvlm.datasets.rows import open_sources
 from smolvlm.encoding.prompts import PromptSettings, read_prompt_settings
 from smolvlm.model.load import load_processor
+from smolvlm.pages.token_text import plural
 
 
 def run_preparation(
@@ -138,7 +139,8 @@ def _show(measured: MeasuredSet, plan: Plan, console: Console) -> None:
     for count in measured.counts:
         for reason, number in list(count.skip_reasons.items())[:5]:
             console.print(f"skipped in {count.name}: {number:,} x {reason}", style="yellow", markup=False)
+    packs = plural(plan.num_used_packs, "pack")
     console.print(
-        f"an epoch: {plan.packs.num_rows:,} rows in {plan.num_used_packs:,} packs of {plan.budget.max_tokens:,} tokens "
+        f"an epoch: {plan.packs.num_rows:,} rows in {packs} of {plan.budget.max_tokens:,} tokens "
         f"and {plan.budget.max_tiles:,} tiles; fill {plan.token_fill:.1%} of tokens, {plan.tile_fill:.1%} of tiles"
     )

@@ -5,7 +5,7 @@ one refused, so that a run file is mended in one go; combinations are looked at 
 Nothing but the run file (and a DeepSpeed file it names) is opened.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -64,6 +64,7 @@ def load_run_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(f"the run file is {shown_value(content)}, not a mapping", where=str(path), fix=fix)
     problems: list[Problem] = []
     settings, overridden = apply_overrides(content or {}, overrides, problems=problems)
+    _let_overrides_win(settings, overridden)
     sections = known_sections(settings, problems=problems)
     run_dir = path.expanduser().absolute().parent
     sections = resolve_paths(sections, run_dir=run_dir, problems=problems)
@@ -76,6 +77,14 @@ def load_run_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
             return config
     marked = [replace(problem, is_override=problem.key in overridden) for problem in problems]
     raise problems_error(marked, where=str(path))
+
+
+def _let_overrides_win(settings: dict[str, Any], overridden: Collection[str]) -> None:
+    """Take the file's length of training out where the command line gives the other kind of length."""
+    train = settings.get("train")
+    for name, other in (("max_steps", "num_train_epochs"), ("num_train_epochs", "max_steps")):
+        if f"train.{name}" in overridden and f"train.{other}" not in overridden and isinstance(train, dict):
+            settings["train"] = train = {key: value for key, value in train.items() if key != other}
 
 
 def dump_run_config(config: RunConfig) -> str:

@@ -60,7 +60,9 @@ def measure_mixture(
         ConfigError: the mixture is wrong.
         SampleError: a row is, and the run does not skip.
     """
-    sources = open_sources(load_mixture(mixture, base_dir=data.base_dir, allow_outside_root=data.allow_outside_root))
+    sources = open_sources(
+        load_mixture(mixture, base_dir=data.base_dir, allow_outside_root=data.allow_outside_root, name="data.mixture")
+    )
     if max_rows is not None:
         sources = tuple(replace(source, rows=source.rows[:max_rows]) for source in sources)
     return settle(sources, measure(sources, prompt, report=report), data)

@@ -55,6 +55,7 @@ def load_mixture(
     *,
     base_dir: Path,
     allow_outside_root: bool = False,
+    name: str = "inline mixture",
 ) -> tuple[SourceSpec, ...]:
     """Return the sources of a mixture, in its order.
 
@@ -62,6 +63,7 @@ def load_mixture(
         path_or_inline: a YAML file (relative to `base_dir`), or the list or mapping itself.
         base_dir: folder that an inline mixture's relative paths start from.
         allow_outside_root: whether rows may name pictures outside their source's folder of pictures.
+        name: what messages call a mixture that is no file.
 
     Raises:
         ConfigError: the file cannot be read, or some source is wrong; lists every problem with its key.
@@ -70,7 +72,7 @@ def load_mixture(
         path = base_dir / Path(path_or_inline).expanduser()
         where, content, base_dir = str(path_or_inline), read_yaml(path), path.parent
     else:
-        where, content = "inline mixture", path_or_inline
+        where, content = name, path_or_inline
     problems: list[Problem] = []
     sources: list[SourceSpec] = []
     for key, entry in _entries(content, where=where):

@@ -47,7 +47,7 @@ def test_a_bare_model_needs_a_mixture_and_then_takes_every_row(
     model = settings["model"]["path"]
     refused = smolvlm_command("eval", model)
     assert refused.status == 1
-    assert "give --mixture FILE" in refused.messages
+    assert "or --mixture FILE with a checkpoint" in refused.messages
     (tmp_path / "held-out.yaml").write_text(yaml.safe_dump(sources))
     outcome = smolvlm_command("eval", model, "--mixture", tmp_path / "held-out.yaml", *SETTINGS)
     assert outcome.status == 0

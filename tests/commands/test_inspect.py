@@ -137,7 +137,7 @@ def test_conversations_that_see_each_other_are_found_out(verified: Any, monkeypa
     outcome = verified("smolvlm")
     assert outcome.status == 3
     assert "ids        equal" in outcome.messages
-    assert outcome.messages.rstrip().endswith("  DOES NOT HOLD")
+    assert "  DOES NOT HOLD: do not train on this" in outcome.messages
 
 
 def test_no_error_at_all_is_too_much_to_ask(verified: Any, monkeypatch: pytest.MonkeyPatch) -> None:

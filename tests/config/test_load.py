@@ -225,3 +225,18 @@ def test_nothing_heavy_is_imported_where_no_name_has_to_be_looked_up(run_dir: Pa
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("override", "kept"),
+    [("train.max_steps=3", {"max_steps": 3}), ("train.num_train_epochs=0.5", {"num_train_epochs": 0.5})],
+)
+def test_a_length_on_the_command_line_takes_the_place_of_the_files(
+    tmp_path: Path, override: str, kept: dict[str, float]
+) -> None:
+    other = "num_train_epochs: 2" if "max_steps" in override else "max_steps: 9"
+    path = tmp_path / "run.yaml"
+    path.write_text(f"model: {{path: m}}\ndata: {{mixture: []}}\ntrain: {{output_dir: out, {other}}}\n")
+    assert load_run_config(path, [override]).train.arguments == kept
+    with pytest.raises(ConfigError, match=r"has no effect with train\.max_steps"):
+        load_run_config(path, ["train.max_steps=3", "train.num_train_epochs=1"])
