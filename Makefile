@@ -13,7 +13,7 @@ help:
 	@echo "make test        make the environment and run every test"
 	@echo "make env         make the environment alone: source .venv/bin/activate puts smolvlm on your path"
 	@echo "make check       ruff, pyright, import-linter, tests"
-	@echo "make bench       compare with TRL and plain transformers"
+	@echo "make bench       compare with TRL and plain transformers, tower frozen (most of an hour on two cores)"
 	@echo "make clean       remove the environment and the runs"
 
 env: $(STAMP)

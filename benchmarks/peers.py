@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="smolvlm-bench-", dir=options.work_dir) as folder:
         write_model_apart(Path(folder) / "model", is_tiny=options.tiny)
         for scenario in options.scenario or SCENARIOS:
-            for variant in options.variant or VARIANTS:
+            for variant in options.variant or VARIANTS[:1]:
                 jobs = _jobs(Path(folder), scenario, variant, options)
                 own = measure_jobs(jobs, compares_rows=not results)
                 results += own
@@ -65,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=3, help="measured steps of each pass")
     parser.add_argument("--scenario", action="append", choices=SCENARIOS, help="only this one; may be repeated")
-    parser.add_argument("--variant", action="append", choices=VARIANTS, help="only this one; may be repeated")
+    parser.add_argument(
+        "--variant", action="append", choices=VARIANTS, help="frozen_tower alone by default; repeatable"
+    )
     parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="bf16 is autocast")
     parser.add_argument("--threads", type=int, default=2, help="threads of each worker; only one computes at a time")
     parser.add_argument("--tiny", action="store_true", help="tiny dimensions: checks the comparison, measures nothing")

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 def test_all_systems_learn_the_same_and_every_line_is_there(tmp_path):
     out = tmp_path / "out.json"
     command = [sys.executable, "-m", "benchmarks.peers", "--tiny", "--rounds", "1", "--threads", "1"]
+    command += ["--variant", "frozen_tower", "--variant", "all_trained"]
     run = subprocess.run(
         [*command, "--out", str(out), "--work-dir", str(tmp_path)],
         cwd=ROOT,
