@@ -11,10 +11,8 @@ from rich.table import Table
 
 from smolvlm.commands.prepare import mixture_settings
 from smolvlm.commands.progress import measuring_bar
-from smolvlm.datasets.builder import budget_of
+from smolvlm.datasets.builder import budget_of, open_mixture
 from smolvlm.datasets.doctor import Examination, Finding, examine
-from smolvlm.datasets.mixture import load_mixture
-from smolvlm.datasets.rows import open_sources
 from smolvlm.pages.check_page import write_check_page
 
 FOUND_ERRORS = 1
@@ -43,15 +41,10 @@ def run_check(
         allow_outside_root: as `data.allow_outside_root`.
         as_json: print one object a finding on standard output.
     """
-    data, prompt = mixture_settings(target, overrides, model)
-    outside = allow_outside_root or data.allow_outside_root
+    data, prompt = mixture_settings(target, overrides, model, allow_outside_root=allow_outside_root)
     other = held_out.absolute() if held_out is not None else data.eval_mixture
-    sources = open_sources(load_mixture(data.mixture, base_dir=data.base_dir, allow_outside_root=outside))
-    evaluated = (
-        open_sources(load_mixture(other, base_dir=data.base_dir, allow_outside_root=outside))
-        if other is not None
-        else ()
-    )
+    sources = open_mixture(data.mixture, data)
+    evaluated = open_mixture(other, data) if other is not None else ()
     with measuring_bar() as report:
         found = examine(sources, evaluated, prompt, budget=budget_of(data), num_workers=num_workers, report=report)
     objects = [_as_object(finding) for finding in found.findings]

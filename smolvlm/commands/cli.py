@@ -24,6 +24,12 @@ app = typer.Typer(
 
 RunFile = Annotated[Path, typer.Argument(help="The run file (YAML).")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings over the file's: section.key=value.")]
+MixtureOrRun = Annotated[Path, typer.Argument(help="A mixture (YAML), or a run file.")]
+ProcessorOf = Annotated[str | None, typer.Option(help="Whose processor measures; the released 256M one's by default.")]
+Workers = Annotated[int | None, typer.Option(help="Processes; one a core by default.")]
+OutsideRoot = Annotated[
+    bool, typer.Option("--allow-outside-root", help="Rows may name pictures outside their folder of pictures.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")]
 
 
@@ -84,16 +90,12 @@ def inspect(
 
 @app.command()
 def prepare(
-    mixture: Annotated[Path, typer.Argument(help="A mixture (YAML), or a run file.")],
+    mixture: MixtureOrRun,
     overrides: Overrides = None,
-    model: Annotated[
-        str | None, typer.Option(help="Whose processor measures; the released 256M one's by default.")
-    ] = None,
+    model: ProcessorOf = None,
     engine: Annotated[str, typer.Option(help="local (all cores of this machine) or ray.")] = "local",
-    workers: Annotated[int | None, typer.Option(help="Processes; one a core by default.")] = None,
-    allow_outside_root: Annotated[
-        bool, typer.Option("--allow-outside-root", help="Rows may name pictures outside their folder of pictures.")
-    ] = False,
+    workers: Workers = None,
+    allow_outside_root: OutsideRoot = False,
     json: Json = False,
 ) -> None:
     """Measure a mixture's rows once, keep their sizes, and show what it is made of."""
@@ -114,17 +116,13 @@ def prepare(
 
 @app.command()
 def check(
-    mixture: Annotated[Path, typer.Argument(help="A mixture (YAML), or a run file.")],
+    mixture: MixtureOrRun,
     overrides: Overrides = None,
-    model: Annotated[
-        str | None, typer.Option(help="Whose processor measures; the released 256M one's by default.")
-    ] = None,
+    model: ProcessorOf = None,
     held_out: Annotated[Path | None, typer.Option(help="Held-out mixture; the run's eval_mixture by default.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page, and its JSON twin beside it.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes; one a core by default.")] = None,
-    allow_outside_root: Annotated[
-        bool, typer.Option("--allow-outside-root", help="Rows may name pictures outside their folder of pictures.")
-    ] = False,
+    workers: Workers = None,
+    allow_outside_root: OutsideRoot = False,
     json: Json = False,
 ) -> None:
     """Read every row and decode every picture; name what is wrong. Exit status 1 where there are errors."""

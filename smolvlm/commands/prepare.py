@@ -13,20 +13,24 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 from rich.table import Table
 
+from smolvlm.commands.evaluate import load_bare_config
 from smolvlm.commands.models import with_model
 from smolvlm.commands.progress import measuring_bar
 from smolvlm.config.load import load_run_config
 from smolvlm.config.schema import DataConfig
 from smolvlm.config.yaml_text import read_yaml
-from smolvlm.datasets.builder import budget_of
+from smolvlm.datasets.builder import budget_of, open_mixture
 from smolvlm.datasets.length_index import Engine, measure_sources
 from smolvlm.datasets.measured import MeasuredSet, SourceCount, settle_rows
-from smolvlm.datasets.mixture import load_mixture
 from smolvlm.datasets.plan import Plan, PlanSettings, plan_training
-from smolvlm.datasets.rows import open_sources
 from smolvlm.encoding.prompts import PromptSettings, read_prompt_settings
 from smolvlm.model.load import load_processor
+from smolvlm.model.parts.configs import published_config
+from smolvlm.model.parts.processor import write_processor
 from smolvlm.pages.token_text import plural
+
+RELEASED = "HuggingFaceTB/SmolVLM-256M-Instruct"
+"""Whose processor measures where none is named; its tokenizer and picture settings are built here, without the hub."""
 
 
 def run_preparation(
@@ -50,9 +54,8 @@ def run_preparation(
         allow_outside_root: as `data.allow_outside_root`.
         as_json: print one object a source on standard output.
     """
-    data, prompt = mixture_settings(target, overrides, model)
-    outside = allow_outside_root or data.allow_outside_root
-    sources = open_sources(load_mixture(data.mixture, base_dir=data.base_dir, allow_outside_root=outside))
+    data, prompt = mixture_settings(target, overrides, model, allow_outside_root=allow_outside_root)
+    sources = open_mixture(data.mixture, data)
     with measuring_bar() as report:
         sizes = measure_sources(sources, prompt, engine=engine, num_workers=num_workers, keeps_all=True, report=report)
     measured = settle_rows(
@@ -74,21 +77,20 @@ def run_preparation(
     _show(measured, plan, Console(file=sys.stderr))
 
 
-def mixture_settings(target: Path, overrides: Sequence[str], model: str | None) -> tuple[DataConfig, PromptSettings]:
+def mixture_settings(
+    target: Path, overrides: Sequence[str], model: str | None, *, allow_outside_root: bool
+) -> tuple[DataConfig, PromptSettings]:
     """Return the data section and the prompt settings of a run file, or of a bare mixture with defaults."""
+    changes = [*overrides, *(["data.allow_outside_root=true"] if allow_outside_root else [])]
     content = read_yaml(target)
     if isinstance(content, dict) and {"model", "data"} <= content.keys():
-        changes = [*overrides, f"model.path={model}"] if model else overrides
-        config = with_model(load_run_config(target, changes))
+        config = with_model(load_run_config(target, [*changes, *([f"model.path={model}"] if model else [])]))
         return config.data, _prompt(config.model.path, config.data)
-    data = DataConfig(mixture=target.absolute())
+    data = load_bare_config(model or RELEASED, [f"data.mixture={target.absolute()}", *changes]).data
     if model is not None:
         return data, _prompt(model, data)
-    from smolvlm.model.parts.configs import published_config
-    from smolvlm.model.parts.processor import write_processor
-
     with TemporaryDirectory() as folder:
-        published_config("256M").save_pretrained(folder)
+        published_config("256M", model_type="idefics3").save_pretrained(folder)
         write_processor(Path(folder), model_type="idefics3", tile_side_px=512, longest_edge_px=2048, tokens_per_tile=64)
         return data, _prompt(folder, data)
 

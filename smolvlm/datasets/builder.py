@@ -1,6 +1,5 @@
 """From the run file's `data` section to measured rows and a plan: the one place here that sees config objects."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,13 +36,24 @@ def budget_of(data: DataConfig) -> Budget:
     return Budget(max_tokens=data.max_tokens_per_pack, max_tiles=data.max_tiles_per_pack)
 
 
+def open_mixture(mixture: Path | list[Any] | dict[str, Any], data: DataConfig) -> tuple[OpenSource, ...]:
+    """Open the sources of a mixture as a run's `data` section asks.
+
+    Raises:
+        ConfigError: the mixture is wrong.
+        SampleError: a file of rows is.
+    """
+    outside = data.allow_outside_root
+    specs = load_mixture(mixture, base_dir=data.base_dir, allow_outside_root=outside, name="data.mixture")
+    return open_sources(specs)
+
+
 def measure_mixture(
     mixture: Path | list[Any] | dict[str, Any],
     data: DataConfig,
     *,
     prompt: PromptSettings,
     max_rows: int | None = None,
-    measure: Callable[..., list[Any]] = measure_sources,
     report: Report | None = None,
 ) -> MeasuredSet:
     """Read and measure the rows of a mixture as a run's `data` section asks.
@@ -53,26 +63,18 @@ def measure_mixture(
         data: the run's section.
         prompt: of the checkpoint.
         max_rows: the first so many rows of each source; None is all.
-        measure: what measures the sources.
         report: told of progress.
 
     Raises:
         ConfigError: the mixture is wrong.
         SampleError: a row is, and the run does not skip.
     """
-    sources = open_sources(
-        load_mixture(mixture, base_dir=data.base_dir, allow_outside_root=data.allow_outside_root, name="data.mixture")
-    )
+    sources = open_mixture(mixture, data)
     if max_rows is not None:
         sources = tuple(replace(source, rows=source.rows[:max_rows]) for source in sources)
-    return settle(sources, measure(sources, prompt, report=report), data)
-
-
-def settle(sources: Sequence[OpenSource], sizes: list[Any], data: DataConfig) -> MeasuredSet:
-    """Keep the rows that a run can train on; raises as `settle_rows`."""
     return settle_rows(
         sources,
-        sizes,
+        measure_sources(sources, prompt, report=report),
         budget=budget_of(data),
         on_bad_sample=data.on_bad_sample,
         max_bad_fraction=data.max_bad_fraction,

@@ -74,3 +74,12 @@ def test_a_split_that_is_not_there_is_named(mixture: Path, settings: dict[str, A
 
 def test_an_unknown_engine_is_wrong_usage(mixture: Path, smolvlm_command: Any) -> None:
     assert smolvlm_command("prepare", mixture, "--engine", "spark").status == 2
+
+
+def test_settings_besides_take_effect_on_a_bare_mixture(
+    mixture: Path, settings: dict[str, Any], smolvlm_command: Any
+) -> None:
+    arguments = ["--model", settings["model"]["path"], "--allow-outside-root"]
+    outcome = smolvlm_command("prepare", mixture, "data.max_tokens_per_pack=512", *arguments)
+    assert "of 512 tokens" in " ".join(outcome.messages.split())
+    assert smolvlm_command("prepare", mixture, "data.max_token=512", *arguments).status == 1
