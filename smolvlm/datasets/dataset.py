@@ -83,7 +83,8 @@ class SupervisedDataset(Dataset[Pack]):
                 f"{len(example.input_ids)} tokens and {len(example.tiles)} tiles, {planned[0]} and {planned[1]} were "
                 "planned",
                 where=conversations[0].where,
-                fix="the row or its pictures changed after they were measured; start again",
+                fix="the row or its pictures changed after they were measured; delete the kept sizes (the folder "
+                "`lengths` in $SMOLVLM_HOME, by default ~/.cache/smolvlm) and start again",
             )
         return example
 

@@ -201,3 +201,15 @@ def test_a_budget_is_kept_by_what_is_built(rows: list[Conversation], dataset_of:
     for pack in dataset_of(rows, budget=budget):
         assert len(pack.input_ids) <= budget.max_tokens
         assert len(pack.slot_tiles) <= budget.max_tiles
+
+
+def test_a_picture_that_changed_since_it_was_measured_is_named(
+    asks: Asks, dataset_of: DatasetOf, photos: dict[str, Path], tmp_path: Path
+) -> None:
+    """Kept sizes outlive the pictures they were taken from, so the mend must be one that helps."""
+    path = tmp_path / "picture"
+    path.write_bytes(photos["coffee"].read_bytes())
+    dataset = dataset_of([asks(1, path, "a?")], [(0,)])
+    path.write_bytes(photos["rocket"].read_bytes())
+    with pytest.raises(SampleError, match=r"rows\.jsonl:1: \d+ tokens and 5 tiles, \d+ and 13 were planned\n.*lengths"):
+        dataset[0]
