@@ -48,12 +48,12 @@ def build_ours(job: Job) -> SmolVLMTrainer:
         planned.measured,
         plan,
         encoder=prompt.encoder(loss_weighting=config.data.loss_weighting),
-        settings=prompt.tiles,
+        settings=prompt.media,
         read_features=cache.read if cache else None,
     )
     parts = TrainerParts(
         learning_rates=job.learning_rates,
-        save_processor=lambda folder: save_processor(config.model.path, folder, tiles=prompt.tiles),
+        save_processor=lambda folder: save_processor(config.model.path, folder, media=prompt.media),
         identity=run_identity(config.model_dump(mode="json"), plan),
         vision_cache=cache,
     )

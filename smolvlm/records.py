@@ -3,8 +3,9 @@
     rows -> Conversation -> (Lengths -> Plan) -> Sample -> Example -> Pack -> model
 
 A `Conversation` is one row. A `Sample` is what is trained as one unit: a conversation, or several that form a tree
-because they begin with the same pictures. An `Example` is a sample as arrays; a `Pack` (`datasets/packs.py`, tensors)
-is many examples laid end to end. Every record is frozen; nothing downstream may change what an earlier stage said.
+because they begin with the same pictures or clips. An `Example` is a sample as arrays; a `Pack` (tensors, in
+`datasets/packs.py`) is many examples laid end to end. Every record is frozen; nothing downstream may change what an
+earlier stage said.
 
 Axis names: `seq` tokens of an example or a pack, `target` supervised tokens, `tile` square pixel tiles,
 `slot` places in the text where a tile's features go.
@@ -39,8 +40,37 @@ class ImageRef:
         return str(self.path) if self.span is None else f"{self.path}, bytes {self.span[0]} to {sum(self.span)}"
 
 
-Block = str | ImageRef
-"""One piece of a turn: text, or a picture."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoRef:
+    """A clip that a row names: a file, or its frames as pictures; nothing is opened until it is needed."""
+
+    path: Path | None = None
+    """The file, or a folder of numbered pictures; None when the row carries the bytes or lists the frames."""
+    data: bytes | None = None
+    """The encoded bytes (MP4, WebM, ...) of the row."""
+    span: tuple[int, int] | None = None
+    """(offset, size in bytes) where the clip is a part of the file, as in a tar shard; None is the whole file."""
+    frames: tuple[ImageRef, ...] = ()
+    """Where the row lists the frames: a picture each, in order."""
+    source_fps: float = 1.0
+    """Frames a second of a folder or a list; a file carries its own times."""
+    start_s: float | None = None
+    """Begin of the part that is shown, in the clip's own presentation times; None is the clip's begin."""
+    end_s: float | None = None
+    """Its end; None is the clip's."""
+
+    @property
+    def name(self) -> str:
+        """What an error message calls the clip."""
+        if self.frames:
+            return f"{self.frames[0].name} and {len(self.frames) - 1} more frames"
+        return ImageRef(path=self.path, data=self.data, span=self.span).name
+
+
+Media = ImageRef | VideoRef
+"""What a place in the text may show."""
+Block = str | ImageRef | VideoRef
+"""One piece of a turn: text, a picture, or a clip."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,9 +94,9 @@ class Conversation:
     """Further accepted answers to the last question, for evaluation (VQA accuracy); training uses the turns alone."""
 
     @property
-    def images(self) -> tuple[ImageRef, ...]:
-        """The row's pictures in prompt order."""
-        return tuple(block for turn in self.turns for block in turn.blocks if isinstance(block, ImageRef))
+    def media(self) -> tuple[Media, ...]:
+        """The row's pictures and clips in prompt order."""
+        return tuple(block for turn in self.turns for block in turn.blocks if not isinstance(block, str))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,28 +119,48 @@ class Grid:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Frames:
+    """Which frames of a clip are shown: one tile each, never cut."""
+
+    numbers: tuple[int, ...]
+    """Ascending and distinct, counted from 0 in the order of presentation."""
+    times_s: tuple[float, ...]
+    """The presentation time of each, as the clip says it."""
+    duration_s: float
+    """Of the whole clip: from its first frame's begin to its last frame's end."""
+
+    @property
+    def num_tiles(self) -> int:
+        return len(self.numbers)
+
+
+Layout = Grid | Frames
+"""What of a picture or a clip is shown; known from headers, before a pixel is decoded."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Lengths:
-    """A conversation's exact sizes, known from its text and the headers of its pictures."""
+    """A conversation's exact sizes, known from its text and the headers of its media."""
 
     num_tokens: int
     num_tiles: int
     num_supervised_tokens: int
     prefix_tokens: int
-    """Tokens up to the end of the first user turn's last picture: what a tree may share. 0 without pictures."""
+    """Tokens up to the end of the first user turn's last picture or frame: what a tree may share. 0 without media."""
     prefix_key: bytes
-    """Equal keys <=> equal prefix tokens and equal pictures in them; empty without pictures."""
+    """Equal keys <=> equal prefix tokens and equal media in them; empty without media."""
     prefix_tiles: int
     """Tiles within the prefix."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TileRef:
-    """One tile of one picture of an example."""
+    """One tile of one picture or clip of an example."""
 
-    image: int
-    """Index into `Example.images`."""
+    medium: int
+    """Index into `Example.media`."""
     tile: int
-    """0-based number of the tile within its picture, in prompt order (row by row, the global view last)."""
+    """0-based number of the tile within it, in prompt order: row by row and the global view last; frame by frame."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,8 +177,10 @@ class Example:
     target_weights: Float32[np.ndarray, " target"]
     target_conversation: Int32[np.ndarray, " target"]
     """Which conversation of the sample each target belongs to."""
-    images: tuple[ImageRef, ...]
-    """Distinct pictures of the sample."""
+    media: tuple[Media, ...]
+    """Distinct pictures and clips of the sample."""
+    layouts: tuple[Layout, ...]
+    """What of each is shown."""
     tiles: tuple[TileRef, ...]
     """Which tile fills each image slot, in sequence order; every slot is `tokens_per_tile` image tokens."""
     learned: Bool[np.ndarray, " seq"]

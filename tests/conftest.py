@@ -7,6 +7,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before the first import of torch, which reads it once
 
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +138,41 @@ def odd_texts() -> st.SearchStrategy[str]:
 def random_turns() -> MakeTurns:
     """`make_turns`, for tests to draw from."""
     return make_turns
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Small clips of real pictures, by name: constant and variable rate, a folder of frames, one cut short."""
+    import numpy as np
+    import skimage
+
+    folder = tmp_path_factory.mktemp("clips")
+    with Image.open(Path(skimage.__file__).parent / "data" / "coffee.png") as picture:
+        whole = picture.convert("RGB").resize((120, 80))
+
+    def frame(number: int) -> Image.Image:
+        return whole.crop((number % 56, number % 32, number % 56 + 64, number % 32 + 48))
+
+    def write(name: str, times: list[int]) -> Path:
+        """Write a clip whose frames are shown at these hundredths of a second."""
+        import av
+
+        with av.open(str(folder / name), "w") as container:
+            stream: Any = container.add_stream("libx264", rate=25, options={"g": "10"})
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            stream.codec_context.time_base = Fraction(1, 100)
+            for number, time in enumerate(times):
+                shown = av.VideoFrame.from_ndarray(np.asarray(frame(number)), format="rgb24")
+                shown.pts, shown.time_base = time, Fraction(1, 100)
+                container.mux(stream.encode(shown))
+            container.mux(stream.encode(None))
+        return folder / name
+
+    (folder / "frames").mkdir()
+    for number in range(1, 13):
+        frame(5 * number).save(folder / "frames" / f"frame_{number}.png")
+    steady = write("steady.mp4", [4 * number for number in range(75)])
+    data = steady.read_bytes()
+    (folder / "cut.mp4").write_bytes(data[: len(data) // 2])
+    uneven = write("uneven.mp4", [0, 1, 2, 100, 101, 230, 231, 300, 420])
+    return {"steady": steady, "uneven": uneven, "frames": folder / "frames", "cut": folder / "cut.mp4"}

@@ -25,7 +25,7 @@ class MemoryRows(list[Conversation]):
 def measured_rows(rows: Sequence[Conversation], prompt: PromptSettings) -> MeasuredSet:
     """Return good rows as a measured set."""
     own: Any = MemoryRows(rows)
-    sizes = Meter(prompt.encoder(), prompt.tiles).sizes(own, range(len(own)))
+    sizes = Meter(prompt.encoder(), prompt.media).sizes(own, range(len(own)))
     if sizes["error"].null_count < len(sizes):
         pytest.fail(str(sizes["error"].drop_null()))
     return MeasuredSet(conversations=own, lengths=length_table([sizes], [1.0]))

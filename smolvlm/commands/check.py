@@ -1,4 +1,4 @@
-"""`smolvlm check`: the data doctor. Reads every row, decodes every picture, names what is wrong; needs no model."""
+"""`smolvlm check`: the data doctor. Reads every row, decodes every picture and clip, says what is wrong; no model."""
 
 import json
 import sys
@@ -72,7 +72,8 @@ def _as_object(finding: Finding) -> dict[str, str]:
 def _show(found: Examination, console: Console) -> None:
     warnings = len(found.findings) - found.num_errors
     console.print(
-        f"{found.num_rows:,} rows, {found.num_pictures:,} pictures decoded: {found.num_errors:,} errors, "
+        f"{found.num_rows:,} rows, {found.num_pictures:,} pictures and {found.num_clips:,} clips decoded: "
+        f"{found.num_errors:,} errors, "
         f"{warnings:,} warnings"
     )
     if not found.findings:

@@ -12,9 +12,9 @@ from rich.table import Table
 from smolvlm.commands.models import with_model
 from smolvlm.config.load import load_run_config
 from smolvlm.config.schema import RunConfig
-from smolvlm.datasets.builder import budget_of, measure_mixture
+from smolvlm.datasets.builder import budget_of, measure_mixture, read_prompt
 from smolvlm.datasets.plan import PlanSettings
-from smolvlm.encoding.prompts import PromptSettings, read_prompt_settings
+from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.errors import ConfigError
 from smolvlm.eval.evaluate import Evaluation, Evaluator, Metric, write_predictions
 from smolvlm.eval.generate import GenerationSettings
@@ -62,12 +62,7 @@ def run_evaluation(
     if config.data.eval_mixture is None:
         raise ConfigError("nothing to evaluate on", where="data.eval_mixture", fix="give --mixture FILE")
     checkpoint = load_checkpoint(config.model.path, dtype=getattr(torch, config.model.dtype))
-    prompt = read_prompt_settings(
-        checkpoint.processor,
-        image_splitting=config.data.image_splitting,
-        longest_edge_px=config.data.longest_edge_px,
-        where=config.model.path,
-    )
+    prompt = read_prompt(checkpoint.processor, config.data, where=config.model.path)
     evaluation = build_evaluator(config, prompt, cache=None)(checkpoint.model)
     if predictions is not None:
         write_predictions(evaluation.predictions, predictions)

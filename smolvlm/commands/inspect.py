@@ -21,8 +21,8 @@ from smolvlm.datasets.plan import sample_size
 from smolvlm.datasets.planned_packs import PlannedPack, Rows
 from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.errors import ConfigError
-from smolvlm.media.images import open_rgb
-from smolvlm.media.tiles import make_tiles, pixel_values
+from smolvlm.media.medium import open_medium
+from smolvlm.media.tiles import pixel_values
 from smolvlm.model.load import load_processor
 from smolvlm.pages.inspect_data import as_json_object, check_learned, inspect_example, token_texts
 from smolvlm.pages.inspect_page import write_inspect_page
@@ -53,7 +53,7 @@ def run_inspection(
         planned.measured,
         planned.plan,
         encoder=prompt.encoder(loss_weighting=config.data.loss_weighting),
-        settings=prompt.tiles,
+        settings=prompt.media,
     )
     first_epoch = planned.plan.packs[: planned.plan.epoch_ends[0] * planned.plan.packs_per_step]
     chosen = _choose(first_epoch, rows)
@@ -108,7 +108,8 @@ def _summary(packs: Sequence[PlannedPack], config: RunConfig) -> PackSummary:
 
 
 def _tiles(example: Example, prompt: PromptSettings) -> list[TilePixels]:
-    return [make_tiles(open_rgb(image, where=example.where[0]), prompt.tiles) for image in example.images]
+    pairs = zip(example.media, example.layouts, strict=True)
+    return [open_medium(medium, layout, prompt.media, where=example.where[0]).tiles() for medium, layout in pairs]
 
 
 def _write_pixels(examples: Sequence[Example], prompt: PromptSettings, processor: object, path: Path) -> None:
@@ -121,7 +122,7 @@ def _write_pixels(examples: Sequence[Example], prompt: PromptSettings, processor
         tiles = _tiles(example, prompt)
         if not example.tiles:
             continue
-        stacked = np.stack([tiles[ref.image][ref.tile] for ref in example.tiles])
+        stacked = np.stack([tiles[ref.medium][ref.tile] for ref in example.tiles])
         tensors[f"sample_{number}"] = pixel_values(
             stacked, mean=images.image_mean, std=images.image_std, rescale_factor=images.rescale_factor
         )

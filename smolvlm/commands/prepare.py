@@ -19,11 +19,11 @@ from smolvlm.commands.progress import measuring_bar
 from smolvlm.config.load import load_run_config
 from smolvlm.config.schema import DataConfig
 from smolvlm.config.yaml_text import read_yaml
-from smolvlm.datasets.builder import budget_of, open_mixture
+from smolvlm.datasets.builder import budget_of, open_mixture, read_prompt
 from smolvlm.datasets.length_index import Engine, measure_sources
 from smolvlm.datasets.measured import MeasuredSet, SourceCount, settle_rows
 from smolvlm.datasets.plan import Plan, PlanSettings, plan_training
-from smolvlm.encoding.prompts import PromptSettings, read_prompt_settings
+from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.model.load import load_processor
 from smolvlm.model.parts.configs import published_config
 from smolvlm.model.parts.processor import write_processor
@@ -96,9 +96,7 @@ def mixture_settings(
 
 
 def _prompt(model: str, data: DataConfig) -> PromptSettings:
-    return read_prompt_settings(
-        load_processor(model), image_splitting=data.image_splitting, longest_edge_px=data.longest_edge_px, where=model
-    )
+    return read_prompt(load_processor(model), data, where=model)
 
 
 def _as_object(count: SourceCount) -> dict[str, object]:

@@ -41,6 +41,11 @@ def _data_problems(config: RunConfig) -> Iterator[Problem]:
         yield Problem(
             key="data.vision_cache_dir", value=shown_value(str(data.vision_cache_dir)), what=what, fix="take it out"
         )
+    has_workers = bool(config.train.arguments.get("dataloader_num_workers"))
+    if data.prefetch_mb != DataConfig.model_fields["prefetch_mb"].default and not has_workers:
+        fix = "set train.dataloader_num_workers above 0, or take it out"
+        what = "has no effect without loader workers"
+        yield Problem(key="data.prefetch_mb", value=str(data.prefetch_mb), what=what, fix=fix)
 
 
 def _eval_problems(config: RunConfig) -> Iterator[Problem]:

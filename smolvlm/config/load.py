@@ -42,6 +42,7 @@ _TYPE_WORDS = {
     "string_type": "must be text",
     "string_too_short": "must not be empty",
     "greater_than_equal": "must be at least {ge:g}",
+    "greater_than": "must be above {gt:g}",
     "less_than_equal": "must be at most {le:g}",
     "literal_error": "must be {expected}",
 }

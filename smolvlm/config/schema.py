@@ -65,6 +65,16 @@ class DataConfig(Section):
     """Whether pictures are cut into tiles; None is the processor's own setting."""
     longest_edge_px: Count | None = None
     """What a picture's longest edge is scaled to; None is the processor's own setting."""
+    fps: Annotated[float, Field(gt=0)] = 1.0
+    """Frames shown of a second of video; fewer where that would be more than `max_frames`."""
+    max_frames: Count = 64
+    """Frames shown of one clip at most."""
+    sampling: Literal["fps", "uniform"] = "fps"
+    """`uniform` shows `max_frames` frames of every clip, however long it is."""
+    video_backend: Literal["pyav", "torchcodec", "decord"] = "pyav"
+    """What decodes clips."""
+    prompt_wording: Literal["released", "legacy"] = "released"
+    """What is said around media: as the released processor says it, or as the released models' own training did."""
     loss_weighting: Literal["token", "sample", "sqrt"] = "token"
     """Weight of each of a conversation's n supervised tokens: 1, 1/n or 1/sqrt(n)."""
     on_bad_sample: Literal["error", "skip"] = "error"
@@ -74,6 +84,9 @@ class DataConfig(Section):
     """Compute each tile's features once; takes effect where the vision tower is frozen."""
     vision_cache_dir: FilePath | None = None
     """None is `vision_cache` in the output folder."""
+    prefetch_mb: Count = 512
+    """Memory of a rank's packs that loader workers make ahead, two at least, in 10^6 bytes; besides it stands
+    `train.dataloader_prefetch_factor`, in packs a worker."""
 
 
 class TrainConfig(Section):
@@ -125,9 +138,6 @@ SECTIONS: dict[str, type[Section]] = {
 UNAVAILABLE_SECTIONS = ("adapters", "quantization")
 """Known to the format, and not built in this version."""
 UNAVAILABLE_KEYS = {
-    "data.fps": "video is not available in this version",
-    "data.max_frames": "video is not available in this version",
-    "data.sampling": "video is not available in this version",
     "train.beta": "preference training is not available in this version",
     "train.loss_type": "preference training is not available in this version",
 }

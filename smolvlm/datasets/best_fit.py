@@ -5,11 +5,10 @@ integer has a bit for each room that some pack has, so "the fullest pack that st
 of zeros, whatever the number of open packs.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-
 import numpy as np
-from jaxtyping import Int32, Int64
+from jaxtyping import Int, Int32, Int64
+
+from smolvlm.datasets.planned_packs import SampleTable, run_windows, taken
 
 WINDOW_SAMPLES = 8192
 """Samples laid together, the large ones first: more fills packs better and mixes less."""
@@ -21,63 +20,8 @@ MAX_LOOKS = 32
 """Open packs that are asked whether a sample's tiles fit, on the shelf where some may hold them and some not."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SampleTable:
-    """Samples as columns: which rows each is made of, and its size (a tree's shared beginning counts once)."""
-
-    rows: Int32[np.ndarray, " row"]
-    """Row numbers, sample after sample."""
-    starts: Int64[np.ndarray, " sample+1"]
-    """Sample s is `rows[starts[s] : starts[s + 1]]`."""
-    num_tokens: Int32[np.ndarray, " sample"]
-    num_tiles: Int32[np.ndarray, " sample"]
-
-    def __len__(self) -> int:
-        return len(self.num_tokens)
-
-    def reordered(self, order: Int64[np.ndarray, " chosen"]) -> "SampleTable":
-        """Return the samples in another order."""
-        sizes = np.diff(self.starts)[order]
-        return SampleTable(
-            rows=self.rows[spread(self.starts[order], sizes)],
-            starts=starts_of(sizes),
-            num_tokens=self.num_tokens[order],
-            num_tiles=self.num_tiles[order],
-        )
-
-    @classmethod
-    def joined(cls, parts: Iterable["SampleTable"]) -> "SampleTable":
-        """Return the samples of all parts, one after the other."""
-        own = list(parts)
-        empty = np.zeros(0, np.int32)
-        return cls(
-            rows=np.concatenate([empty, *(part.rows for part in own)]),
-            starts=joined_starts([part.starts for part in own]),
-            num_tokens=np.concatenate([empty, *(part.num_tokens for part in own)]),
-            num_tiles=np.concatenate([empty, *(part.num_tiles for part in own)]),
-        )
-
-
-def joined_starts(parts: Sequence[Int64[np.ndarray, " bound"]]) -> Int64[np.ndarray, " bound"]:
-    """Return the bounds of all runs, one part's after the other's."""
-    return starts_of(np.concatenate([np.zeros(0, np.int64), *(np.diff(part) for part in parts)]))
-
-
-def starts_of(sizes: Int64[np.ndarray, " run"]) -> Int64[np.ndarray, " bound"]:
-    """Return where runs of these sizes begin, and at last where the last one ends."""
-    bounds = np.zeros(len(sizes) + 1, np.int64)
-    np.cumsum(sizes, out=bounds[1:])
-    return bounds
-
-
-def spread(starts: Int64[np.ndarray, " run"], sizes: Int64[np.ndarray, " run"]) -> Int64[np.ndarray, " place"]:
-    """Return the places of all runs one after the other: start, start + 1, ... of each."""
-    ends = np.cumsum(sizes)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - sizes), sizes)
-
-
 def gather_trees(
-    order: Int64[np.ndarray, " row"],
+    order: Int[np.ndarray, " row"],
     *,
     tokens: Int32[np.ndarray, " row"],
     tiles: Int32[np.ndarray, " row"],
@@ -95,36 +39,64 @@ def gather_trees(
         max_tokens, max_tiles: what a tree may hold.
         max_branches: rows of a tree at most; 1 keeps every row alone.
     """
+    order = order.astype(np.int32, copy=False)
     if max_branches == 1 or not len(order) or not (group >= 0).any():
-        return SampleTable(
-            rows=order.astype(np.int32),
-            starts=np.arange(len(order) + 1),
-            num_tokens=tokens[order],
-            num_tiles=tiles[order],
+        return _alone(order, tokens, tiles)
+    alone, shared, group_starts = _by_group(order, group)
+    parts = [_alone(alone, tokens, tiles)]
+    for window in run_windows(group_starts):  # groups do not touch each other
+        rows = shared[group_starts[window.start] : group_starts[window.stop]]
+        own_tokens, own_tiles, own_prefix_tokens, own_prefix_tiles = (
+            column[rows] for column in (tokens, tiles, prefix_tokens, prefix_tiles)
         )
-    own_group = group[order]
-    alone, shared = order[own_group < 0], order[own_group >= 0]
-    shared = shared[np.argsort(group[shared], kind="stable")]
-    first_of_tree = _tree_starts(
-        group[shared],
-        (tokens - prefix_tokens)[shared],
-        (tiles - prefix_tiles)[shared],
-        prefix_tokens[shared],
-        prefix_tiles[shared],
-        max_tokens=max_tokens,
-        max_tiles=max_tiles,
-        max_branches=max_branches,
-    )
-    rows = np.concatenate([alone, shared]).astype(np.int32)
-    starts = np.concatenate([np.arange(len(alone)), len(alone) + first_of_tree, [len(rows)]]).astype(np.int64)
-    first, branches = rows[starts[:-1]], np.diff(starts)
+        first = _tree_starts(
+            group[rows],
+            own_tokens - own_prefix_tokens,
+            own_tiles - own_prefix_tiles,
+            own_prefix_tokens,
+            own_prefix_tiles,
+            max_tokens=max_tokens,
+            max_tiles=max_tiles,
+            max_branches=max_branches,
+        )
+        starts = np.append(first, len(rows)).astype(np.int32)
+        once = np.diff(starts) - 1
+        parts.append(
+            SampleTable(
+                rows=rows,
+                starts=starts,
+                num_tokens=np.add.reduceat(own_tokens, first, dtype=np.int32) - once * own_prefix_tokens[first],
+                num_tiles=np.add.reduceat(own_tiles, first, dtype=np.int32) - once * own_prefix_tiles[first],
+            )
+        )
+    return SampleTable.joined(parts)
 
-    def once(whole: Int32[np.ndarray, " row"], prefix: Int32[np.ndarray, " row"]) -> Int32[np.ndarray, " sample"]:
-        return (np.add.reduceat(whole[rows], starts[:-1]) - (branches - 1) * prefix[first]).astype(np.int32)
 
+def _alone(
+    rows: Int32[np.ndarray, " row"], tokens: Int32[np.ndarray, " all"], tiles: Int32[np.ndarray, " all"]
+) -> SampleTable:
+    """Return each of these rows as a sample."""
     return SampleTable(
-        rows=rows, starts=starts, num_tokens=once(tokens, prefix_tokens), num_tiles=once(tiles, prefix_tiles)
+        rows=rows,
+        starts=np.arange(len(rows) + 1, dtype=np.int32),
+        num_tokens=taken(tokens, rows),
+        num_tiles=taken(tiles, rows),
     )
+
+
+def _by_group(
+    order: Int32[np.ndarray, " row"], group: Int32[np.ndarray, " all"]
+) -> tuple[Int32[np.ndarray, " alone"], Int32[np.ndarray, " shared"], Int32[np.ndarray, " bound"]]:
+    """Return the rows of no group, those of groups sorted by group, and where groups begin among these."""
+    own_group = taken(group, order)
+    is_alone = own_group < 0
+    alone, shared, own_group = order[is_alone], order[~is_alone], own_group[~is_alone]
+    sorting = np.argsort(own_group, kind="stable")
+    shared, own_group = taken(shared, sorting), taken(own_group, sorting)
+    del sorting
+    changes = 1 + np.flatnonzero(own_group[1:] != own_group[:-1])
+    starts = [0, *changes, len(shared)] if len(shared) else [0]
+    return alone, shared, np.array(starts, np.int32)
 
 
 def _tree_starts(

@@ -11,7 +11,8 @@ from smolvlm.datasets.measured import MeasuredSet, SourceCount, settle_rows
 from smolvlm.datasets.mixture import load_mixture
 from smolvlm.datasets.plan import Plan, PlanSettings, plan_training
 from smolvlm.datasets.rows import OpenSource, open_sources
-from smolvlm.encoding.prompts import PromptSettings
+from smolvlm.encoding.prompts import PromptSettings, read_prompt_settings
+from smolvlm.media.frames import FrameSettings
 from smolvlm.records import SkippedRow
 
 
@@ -34,6 +35,28 @@ class PlannedData:
 def budget_of(data: DataConfig) -> Budget:
     """Return what a pack may hold."""
     return Budget(max_tokens=data.max_tokens_per_pack, max_tiles=data.max_tiles_per_pack)
+
+
+def read_prompt(processor: Any, data: DataConfig, *, where: str) -> PromptSettings:
+    """Return what encoding needs to know of a checkpoint, as a run's `data` section asks.
+
+    Args:
+        processor: the checkpoint's.
+        data: the run's section.
+        where: what an error calls the checkpoint.
+
+    Raises:
+        ConfigError: the processor lacks something, or its sizes and the section's do not fit each other.
+    """
+    return read_prompt_settings(
+        processor,
+        image_splitting=data.image_splitting,
+        longest_edge_px=data.longest_edge_px,
+        frames=FrameSettings(fps=data.fps, max_frames=data.max_frames, sampling=data.sampling),
+        video_backend=data.video_backend,
+        wording=data.prompt_wording,
+        where=where,
+    )
 
 
 def open_mixture(mixture: Path | list[Any] | dict[str, Any], data: DataConfig) -> tuple[OpenSource, ...]:

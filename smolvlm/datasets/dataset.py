@@ -6,7 +6,7 @@ pack, under whatever name, is decoded and encoded once. Which item holds what de
 same for any number of workers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -18,13 +18,14 @@ from smolvlm.datasets.bad_samples import BadSamples, Policy
 from smolvlm.datasets.lengths import HeaderReader
 from smolvlm.datasets.measured import MeasuredSet
 from smolvlm.datasets.packs import Pack
-from smolvlm.datasets.pictures import PictureLoader, ReadFeatures
 from smolvlm.datasets.plan import Plan, sample_size
-from smolvlm.datasets.planned_packs import PlannedPack, Rows
+from smolvlm.datasets.planned_packs import PlannedPack, PlannedPacks, Rows
+from smolvlm.datasets.tile_loader import ReadFeatures, TileLoader
 from smolvlm.encoding.encode import Encoder
 from smolvlm.errors import SampleError
-from smolvlm.media.geometry import TileSettings
-from smolvlm.records import Conversation, Example, Grid, Sample, SkippedRow
+from smolvlm.media.medium import CHANGED_FIX
+from smolvlm.media.settings import MediaSettings
+from smolvlm.records import Conversation, Example, Layout, Sample, SkippedRow
 
 
 class SupervisedDataset(Dataset[Pack]):
@@ -36,7 +37,7 @@ class SupervisedDataset(Dataset[Pack]):
         plan: Plan,
         *,
         encoder: Encoder,
-        settings: TileSettings,
+        settings: MediaSettings,
         order: Sequence[int] | Int64[np.ndarray, " pack"] | None = None,
         read_features: ReadFeatures | None = None,
         on_bad_sample: Policy = "error",
@@ -46,7 +47,7 @@ class SupervisedDataset(Dataset[Pack]):
             measured: the rows.
             plan: which of them meet in which pack.
             encoder: of the checkpoint.
-            settings: how pictures are cut; those the rows were measured with.
+            settings: how pictures are cut and clips shown; those the rows were measured with.
             order: pack numbers in the order they are handed out (`deal_to_ranks`); the plan's own by default.
             read_features: the vision cache, where the tower is frozen.
             on_bad_sample: what happens to a picture whose pixels turn out corrupt.
@@ -66,7 +67,20 @@ class SupervisedDataset(Dataset[Pack]):
         return len(self._order)
 
     def __getitem__(self, index: int) -> Pack:
-        return self.build(self.plan.packs[int(self._order[index])])
+        return self.build(self.planned(index))
+
+    @property
+    def planned_packs(self) -> PlannedPacks:
+        """All packs in the order they are handed out."""
+        return self.plan.packs.reordered(self._order)
+
+    def planned(self, index: int) -> PlannedPack:
+        """Return what item `index` is made of."""
+        return self.plan.packs[int(self._order[index])]
+
+    def where(self, row: int) -> str:
+        """Return a row's `file:row`."""
+        return self.measured.conversations.where(row)
 
     def example(self, rows: Rows) -> Example:
         """Return one sample as arrays; no pixel is touched.
@@ -75,51 +89,52 @@ class SupervisedDataset(Dataset[Pack]):
             SampleError: a row or a picture's header changed since it was measured.
         """
         conversations = tuple(self.measured.conversations[row] for row in rows)
-        grids = [self.grids(row) for row in conversations]
-        example = self.encoder.encode(Sample(conversations=conversations), grids=grids)
+        layouts = [self.layouts(row) for row in conversations]
+        example = self.encoder.encode(Sample(conversations=conversations), layouts=layouts)
         planned = sample_size(rows, self.measured.lengths)
         if (len(example.input_ids), len(example.tiles)) != planned:
             raise SampleError(
                 f"{len(example.input_ids)} tokens and {len(example.tiles)} tiles, {planned[0]} and {planned[1]} were "
                 "planned",
                 where=conversations[0].where,
-                fix="the row or its pictures changed after they were measured; delete the kept sizes (the folder "
-                "`lengths` in $SMOLVLM_HOME, by default ~/.cache/smolvlm) and start again",
+                fix=CHANGED_FIX,
             )
         return example
 
-    def grids(self, row: Conversation) -> tuple[Grid, ...]:
-        """Return how a row's pictures are cut."""
-        return self._headers.grids(row.images, where=row.where)
+    def layouts(self, row: Conversation) -> tuple[Layout, ...]:
+        """Return what is shown of a row's pictures and clips."""
+        return self._headers.layouts(row.media, where=row.where)
 
-    def build(self, planned: PlannedPack) -> Pack:
+    def build(self, planned: PlannedPack, *, begin_sample: Callable[[int], None] = lambda _: None) -> Pack:
         """Return a planned pack as tensors.
+
+        Args:
+            planned: which rows.
+            begin_sample: told the number of each sample before it is read.
 
         Raises:
             SampleError: a picture is corrupt or changed since it was measured, under `on_bad_sample: error`.
         """
-        loader = PictureLoader(self.settings, self._read_features)
+        loader = TileLoader(self.settings, self._read_features)
         bad = BadSamples(policy=self._on_bad_sample, max_fraction=1.0)
         examples: list[Example] = []
-        for rows in planned.samples:
-            example = bad.attempt(lambda: self._loaded(rows, loader), where=self._where(rows[0]))  # noqa: B023 - called at once
+        for number, rows in enumerate(planned.samples):
+            begin_sample(number)
+            example = bad.attempt(lambda: self._loaded(rows, loader), where=self.where(rows[0]))  # noqa: B023 - called at once
             if example is not None:
                 examples.append(example)
             else:
                 reason = bad.skipped.pop().reason
-                bad.skipped += [SkippedRow(where=self._where(row), reason=reason) for row in rows]
+                bad.skipped += [SkippedRow(where=self.where(row), reason=reason) for row in rows]
         bad.settle()
         return self._join(examples, loader, bad)
 
-    def _where(self, row: int) -> str:
-        return self.measured.conversations.where(row)
-
-    def _loaded(self, rows: Rows, loader: PictureLoader) -> Example:
+    def _loaded(self, rows: Rows, loader: TileLoader) -> Example:
         example = self.example(rows)
         loader.add_example(example)
         return example
 
-    def _join(self, examples: Sequence[Example], loader: PictureLoader, bad: BadSamples) -> Pack:
+    def _join(self, examples: Sequence[Example], loader: TileLoader, bad: BadSamples) -> Pack:
         sizes = [len(example.input_ids) for example in examples]
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)[: len(examples)]
         pairs = list(zip(examples, offsets, strict=True))

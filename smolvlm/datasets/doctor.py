@@ -1,4 +1,4 @@
-"""The data doctor: every row of a mixture read, every picture really decoded, and what is wrong with them said.
+"""The data doctor: every row of a mixture read, every picture and clip really decoded, and what is wrong said.
 
 In: open sources, for training and held out. Out: an `Examination`: findings with their rows, and numbers for
 histograms. No model is needed. Rows are examined in parts over all cores; what only shows between rows (duplicates,
@@ -12,18 +12,20 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Literal
 
-from smolvlm.datasets.lengths import Budget, over_budget
+from smolvlm.datasets.lengths import Budget, modality_of, over_budget
 from smolvlm.datasets.rows import OpenSource
 from smolvlm.datasets.workers import over_cores
-from smolvlm.encoding.encode import Encoder, image_identity
+from smolvlm.encoding.encode import Encoder, media_identity
 from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.errors import SampleError
-from smolvlm.media.geometry import grid_for
+from smolvlm.media.clip_check import examine_clip
 from smolvlm.media.images import content_key, open_rgb, read_bytes
-from smolvlm.records import Conversation, ImageRef
+from smolvlm.media.medium import layout_of
+from smolvlm.media.video import clip_key
+from smolvlm.records import Conversation, ImageRef, Layout, Media, VideoRef
 
 PART_ROWS = 512
-PICTURES_KEPT = 4096
+MEDIA_KEPT = 4096
 Severity = Literal["error", "warning"]
 
 _KINDS: tuple[tuple[str, str], ...] = (
@@ -31,7 +33,11 @@ _KINDS: tuple[tuple[str, str], ...] = (
     (r"is empty \(zero bytes\)", "empty_media"),
     ("larger than the limit", "too_large_media"),
     ("outside the folder", "outside_root"),
-    (r"damaged|cut short|not a picture|32-bit pixels|not supported|cannot be read|is a directory", "corrupt_media"),
+    (
+        r"damaged|cut short|not a picture|not a video|no video|no frame|cannot be decoded|32-bit pixels|not supported"
+        r"|cannot be read|is a directory|a folder without pictures",
+        "corrupt_media",
+    ),
     ("placeholder", "placeholder_mismatch"),
     (r"tokens, a pack|tiles, a pack", "over_budget"),
     (r"answer is empty|an empty|nothing in this row|no assistant turn|no `answer`", "empty_row"),
@@ -49,8 +55,21 @@ class Finding:
     severity: Severity
     kind: str
     message: str
-    picture: ImageRef | None = None
-    """The picture in question, where there is one."""
+    medium: Media | None = None
+    """The picture or clip in question, where there is one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExaminedMedium:
+    """A picture or clip that could be decoded to its end."""
+
+    key: bytes
+    """Digest of the bytes."""
+    size: tuple[int, int]
+    """(width, height) in pixels, upright."""
+    duration_s: float | None
+    """Of a clip; None for a picture."""
+    layout: Layout
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,8 +85,7 @@ class ExaminedRow:
     """Digest of all text and of which pictures stand where."""
     words_key: bytes
     """Digest of the user's and the assistant's words alone."""
-    pictures: tuple[tuple[bytes, tuple[int, int]], ...]
-    """(digest of the bytes, (width, height) in pixels) of each picture that could be decoded."""
+    media: tuple[ExaminedMedium, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,10 +96,13 @@ class Examination:
     num_rows: int
     num_pictures: int
     """Distinct, that could be decoded."""
+    num_clips: int
     tokens: tuple[int, ...]
     """Of each good row."""
     sizes: tuple[tuple[int, int], ...]
-    """(width, height) in pixels of each distinct picture."""
+    """(width, height) in pixels of each distinct picture and clip."""
+    durations_s: tuple[float, ...]
+    """Of each distinct clip."""
 
     @property
     def num_errors(self) -> int:
@@ -137,18 +158,21 @@ def examine(
     ordered = [found[number] for number in range(len(parts))]
     rows = [row for part in ordered for row in part.rows]
     findings = [finding for part in ordered for finding in part.findings]
-    sizes = {key: size for row in rows for key, size in row.pictures}
+    media = {medium.key: medium for row in rows for medium in row.media}
+    durations = tuple(own.duration_s for own in media.values() if own.duration_s is not None)
     return Examination(
         findings=(*findings, *_duplicates(rows), *_leaks(rows)),
         num_rows=total,
-        num_pictures=len(sizes),
+        num_pictures=len(media) - len(durations),
+        num_clips=len(durations),
         tokens=tuple(row.num_tokens for row in rows),
-        sizes=tuple(sizes.values()),
+        sizes=tuple(medium.size for medium in media.values()),
+        durations_s=durations,
     )
 
 
 class RowDoctor:
-    """Examines rows one by one; pictures that neighbours share are decoded once."""
+    """Examines rows one by one; media that neighbours share are decoded once."""
 
     def __init__(
         self, sources: Sequence[OpenSource], num_training: int, prompt: PromptSettings, budget: Budget
@@ -156,9 +180,9 @@ class RowDoctor:
         self._sources = sources
         self._num_training = num_training
         self._encoder: Encoder = prompt.encoder()
-        self._tiles = prompt.tiles
+        self._settings = prompt.media
         self._budget = budget
-        self._pictures: dict[bytes, tuple[bytes, tuple[int, int]] | SampleError] = {}
+        self._media: dict[bytes, ExaminedMedium | SampleError] = {}
 
     def __call__(self, part: tuple[int, list[int]]) -> ExaminedPart:
         number, rows = part
@@ -174,18 +198,22 @@ class RowDoctor:
         return found
 
     def _examine(self, row: Conversation, found: ExaminedPart, *, is_held_out: bool) -> None:
-        pictures: list[tuple[bytes, tuple[int, int]]] = []
+        media: list[ExaminedMedium] = []
         num_findings = len(found.findings)
-        for image in row.images:
-            decoded = self._picture(image, where=row.where)
+        for medium in row.media:
+            decoded = self._medium(medium, where=row.where)
             if isinstance(decoded, SampleError):
-                found.findings.append(finding_of(decoded, where=row.where, picture=image))
+                found.findings.append(finding_of(decoded, where=row.where, medium=medium))
             else:
-                pictures.append(decoded)
+                media.append(decoded)
         if len(found.findings) > num_findings:
             return
-        lengths = self._encoder.lengths(row, grids=[grid_for(*size, self._tiles) for _, size in pictures])
-        sizes = {"num_tokens": lengths.num_tokens, "num_tiles": lengths.num_tiles}
+        lengths = self._encoder.lengths(row, layouts=[own.layout for own in media])
+        sizes = {
+            "num_tokens": lengths.num_tokens,
+            "num_tiles": lengths.num_tiles,
+            "modality": modality_of(row.media),
+        }
         if (error := over_budget(sizes, self._budget, where=row.where)) is not None:
             found.findings.append(finding_of(error, where=row.where))
         found.rows.append(
@@ -195,40 +223,53 @@ class RowDoctor:
                 is_held_out=is_held_out,
                 num_tokens=lengths.num_tokens,
                 num_tiles=lengths.num_tiles,
-                text_key=_digest(_spoken(row, [key for key, _ in pictures])),
+                text_key=_digest(_spoken(row, [own.key for own in media])),
                 words_key=_digest(_spoken(row, [])),
-                pictures=tuple(pictures),
+                media=tuple(media),
             )
         )
 
-    def _picture(self, image: ImageRef, *, where: str) -> tuple[bytes, tuple[int, int]] | SampleError:
-        identity = image_identity(image)
-        if identity not in self._pictures:
-            if len(self._pictures) >= PICTURES_KEPT:
-                self._pictures.clear()
+    def _medium(self, medium: Media, *, where: str) -> ExaminedMedium | SampleError:
+        identity = media_identity(medium)
+        if identity not in self._media:
+            if len(self._media) >= MEDIA_KEPT:
+                self._media.clear()
             try:
-                data = read_bytes(image, where=where)
-                size = open_rgb(ImageRef(path=image.path, data=data), where=where).size
-                self._pictures[identity] = content_key(data), size
+                self._media[identity] = self._decoded(medium, where=where)
             except SampleError as error:
-                self._pictures[identity] = error
-        return self._pictures[identity]
+                self._media[identity] = error
+        return self._media[identity]
+
+    def _decoded(self, medium: Media, *, where: str) -> ExaminedMedium:
+        if isinstance(medium, VideoRef):
+            facts = examine_clip(medium, where=where)
+            key, size, duration_s = clip_key(medium, where=where), (facts.width, facts.height), facts.duration_s
+        else:
+            data = read_bytes(medium, where=where)
+            size = open_rgb(ImageRef(path=medium.path, data=data), where=where).size
+            key, duration_s = content_key(data), None
+        layout = layout_of(medium, self._settings, where=where)
+        return ExaminedMedium(key=key, size=size, duration_s=duration_s, layout=layout)
 
 
-def finding_of(error: SampleError, *, where: str, picture: ImageRef | None = None) -> Finding:
+def finding_of(error: SampleError, *, where: str, medium: Media | None = None) -> Finding:
     """Return an error about a row as a finding."""
     kind = next((kind for pattern, kind in _KINDS if re.search(pattern, error.what)), "bad_row")
     message = f"{error.what}; {error.fix}" if error.fix else error.what
-    return Finding(where=where, severity="error", kind=kind, message=message, picture=picture)
+    return Finding(where=where, severity="error", kind=kind, message=message, medium=medium)
 
 
-def _spoken(row: Conversation, pictures: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield a row's words, and its pictures where they are given, so that different rows differ."""
-    keys = iter(pictures)
+def _spoken(row: Conversation, media: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield a row's words, and the keys of its media where they are given, so that different rows differ."""
+    keys = iter(media)
     for turn in row.turns:
         yield turn.role.encode()
         for block in turn.blocks:
-            yield b"t" + block.strip().encode() if isinstance(block, str) else b"p" + next(keys, b"")
+            if isinstance(block, str):
+                yield b"t" + block.strip().encode()
+            else:
+                bounds = (block.start_s, block.end_s) if isinstance(block, VideoRef) else ""
+                yield b"p" + next(keys, b"") + str(bounds).encode()
 
 
 def _digest(parts: Iterable[bytes]) -> bytes:
@@ -244,7 +285,7 @@ def _duplicates(rows: Sequence[ExaminedRow]) -> Iterator[Finding]:
     for row in rows:
         earlier = first.setdefault((row.is_held_out, row.text_key), row.where)
         if earlier != row.where:
-            message = f"the same words and pictures as {earlier}; take one out, or use `repeat` to see rows more often"
+            message = f"the same words and media as {earlier}; take one out, or use `repeat` to see rows more often"
             yield Finding(where=row.where, severity="warning", kind="duplicate_row", message=message)
 
 
@@ -252,14 +293,15 @@ def _leaks(rows: Sequence[ExaminedRow]) -> Iterator[Finding]:
     """Yield held-out rows whose whole content, or one of whose pictures, is trained on too."""
     training = [row for row in reversed(rows) if not row.is_held_out]  # of several the first is named
     trained = {row.text_key: row.where for row in training}
-    shown = {key: row.where for row in training for key, _ in row.pictures}
-    words = {row.words_key: row.where for row in training if not row.pictures}
+    shown = {medium.key: row.where for row in training for medium in row.media}
+    words = {row.words_key: row.where for row in training if not row.media}
     for row in rows:
         if not row.is_held_out:
             continue
-        if (other := trained.get(row.text_key) or (words.get(row.words_key) if not row.pictures else None)) is not None:
+        if (other := trained.get(row.text_key) or (words.get(row.words_key) if not row.media else None)) is not None:
             message = f"held out, and the same row is trained on: {other}; take one of them out"
             yield Finding(where=row.where, severity="error", kind="leaked_row", message=message)
-        elif (other := next((shown[key] for key, _ in row.pictures if key in shown), None)) is not None:
-            message = f"held out, and its picture is trained on in {other}; split by picture, not by row"
-            yield Finding(where=row.where, severity="warning", kind="leaked_picture", message=message)
+        elif (own := next((medium for medium in row.media if medium.key in shown), None)) is not None:
+            name = "picture" if own.duration_s is None else "clip"
+            message = f"held out, and its {name} is trained on in {shown[own.key]}; split by {name}, not by row"
+            yield Finding(where=row.where, severity="warning", kind=f"leaked_{name}", message=message)

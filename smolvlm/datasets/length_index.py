@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from jaxtyping import Int32
 
-from smolvlm.datasets.lengths import Meter
+from smolvlm.datasets.lengths import SIZES, Meter
 from smolvlm.datasets.rows import OpenSource
 from smolvlm.datasets.tables import file_identity
 from smolvlm.datasets.workers import over_cores
@@ -31,6 +31,8 @@ SMALL_ROWS = 4 * PART_ROWS
 """Sources with fewer rows are measured by this process, each time: as fast as starting others, and never stale."""
 INDEX = 1
 """Raise it when sizes of an earlier version must not be read."""
+
+_NO_TEXT = pa.nulls(PART_ROWS, pa.string())
 
 Engine = Literal["local", "ray"]
 Report = Callable[[int, int], None]
@@ -66,19 +68,19 @@ def measure_sources(
         keeps_all: keep the sizes of small sources too.
         report: told of progress.
     """
-    parts = [part for number, source in enumerate(sources) for part in _parts(number, source, prompt, keeps_all)]
+    parts = [part for number, source in enumerate(sources) for part in parts_of(number, source, prompt, keeps_all)]
     done: dict[int, pa.Table] = {}
     missing: list[int] = []
     for number, part in enumerate(parts):
         if part.file is not None and part.file.is_file():
-            done[number] = _again_if_bad(pyarrow.parquet.read_table(part.file), part, sources, prompt)
+            done[number] = _compact(_again_if_bad(_read(part.file), part, sources, prompt))
         else:
             missing.append(number)
     num_done, num_rows = (sum(len(parts[own].rows) for own in numbers) for numbers in (done, range(len(parts))))
     for number, table in _measured(missing, parts, sources, prompt, engine=engine, num_workers=num_workers):
-        done[number] = table
+        done[number] = _compact(table)
         if (file := parts[number].file) is not None:
-            _write(table, file)
+            write_part(table, file)
         num_done += len(parts[number].rows)
         if report is not None:
             report(num_done, num_rows)
@@ -88,7 +90,8 @@ def measure_sources(
     ]
 
 
-def _parts(number: int, source: OpenSource, prompt: PromptSettings, keeps_all: bool) -> Iterator[Part]:
+def parts_of(number: int, source: OpenSource, prompt: PromptSettings, keeps_all: bool) -> Iterator[Part]:
+    """Yield the parts of a source; its number is theirs, and small sources keep nothing unless `keeps_all`."""
     folder = index_folder(source, prompt) if keeps_all or len(source.rows) > SMALL_ROWS else None
     for start in range(0, max(len(source.rows), 1), PART_ROWS):
         rows = source.rows[start : start + PART_ROWS]
@@ -106,10 +109,31 @@ def index_folder(source: OpenSource, prompt: PromptSettings) -> Path:
             spec.format,
             str(spec.media_root),
             sorted(spec.columns.items()),
+            spec.source_fps,
             prompt.identity,
         )
     )
     return cache_dir() / "lengths" / f"{spec.path.stem[:40]}-{blake2b(described.encode(), digest_size=12).hexdigest()}"
+
+
+def _read(file: Path) -> pa.Table:
+    with pyarrow.parquet.ParquetFile(file) as kept:
+        return kept.read(use_threads=False)  # a part is read faster than threads are woken
+
+
+def _compact(table: pa.Table) -> pa.Table:
+    """Return the sizes of a part in some half of the memory, since millions of rows wait here as small parts.
+
+    Arrow's memory is wasted on pieces as small as these; numpy's is not. Parts without a bad row share one column that
+    says so.
+    """
+    if table["error"].null_count < len(table):
+        return table
+    nothing = _NO_TEXT.slice(0, len(table))
+    columns = [
+        nothing if field.type == pa.string() else pa.array(table[field.name].to_numpy().copy()) for field in SIZES
+    ]
+    return pa.table(columns, schema=SIZES)
 
 
 def _again_if_bad(kept: pa.Table, part: Part, sources: Sequence[OpenSource], prompt: PromptSettings) -> pa.Table:
@@ -117,7 +141,7 @@ def _again_if_bad(kept: pa.Table, part: Part, sources: Sequence[OpenSource], pro
     bad = kept["error"].is_valid().to_numpy()
     if not bad.any():
         return kept
-    meter = Meter(prompt.encoder(), prompt.tiles)
+    meter = Meter(prompt.encoder(), prompt.media)
     again = meter.sizes(sources[part.source].all_rows(), kept["row"].to_numpy()[bad].tolist())
     return pa.concat_tables([kept.filter(pa.array(~bad)), again]).sort_by("row")
 
@@ -150,13 +174,14 @@ class PartMeter:
 
     def __init__(self, sources: Sequence[OpenSource], prompt: PromptSettings) -> None:
         self._sources = sources
-        self._meter = Meter(prompt.encoder(), prompt.tiles)
+        self._meter = Meter(prompt.encoder(), prompt.media)
 
     def __call__(self, part: Part) -> pa.Table:
         return self._meter.sizes(self._sources[part.source].all_rows(), part.rows.tolist())
 
 
-def _write(table: pa.Table, file: Path) -> None:
+def write_part(table: pa.Table, file: Path) -> None:
+    """Keep a part's sizes: the file is there whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial_file = file.with_name(f".{file.name}.{os.getpid()}")
     try:

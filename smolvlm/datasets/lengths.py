@@ -13,15 +13,15 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float32, Int32
 
-from smolvlm.encoding.encode import Encoder, image_identity
+from smolvlm.encoding.encode import Encoder, media_identity
 from smolvlm.errors import SampleError
-from smolvlm.media.geometry import TileSettings, grid_for
-from smolvlm.media.images import header_size
-from smolvlm.records import Conversation, Grid, ImageRef
+from smolvlm.media.medium import layout_of
+from smolvlm.media.settings import MediaSettings
+from smolvlm.records import Conversation, Layout, Media, VideoRef
 
 MODALITIES = ("text", "image", "multiimage", "video")
 HEADERS_KEPT = 65536
-"""Pictures whose grid is remembered: the rows about one picture are mostly neighbours."""
+"""Media whose layout is remembered: the rows about one picture are mostly neighbours."""
 
 SIZES = pa.schema(
     [
@@ -68,40 +68,46 @@ class LengthTable:
 
 
 class HeaderReader:
-    """Grids of pictures, each header read once for a while."""
+    """What is shown of pictures and clips, each header read once for a while."""
 
-    def __init__(self, settings: TileSettings) -> None:
+    def __init__(self, settings: MediaSettings) -> None:
         self._settings = settings
-        self._grids: dict[bytes, Grid] = {}
+        self._layouts: dict[bytes, Layout] = {}
 
-    def __getstate__(self) -> TileSettings:
+    def __getstate__(self) -> MediaSettings:
         return self._settings
 
-    def __setstate__(self, settings: TileSettings) -> None:
-        self._settings, self._grids = settings, {}
+    def __setstate__(self, settings: MediaSettings) -> None:
+        self._settings, self._layouts = settings, {}
 
-    def grids(self, images: Iterable[ImageRef], *, where: str) -> tuple[Grid, ...]:
-        """Return the grid of each picture.
+    def layouts(self, media: Iterable[Media], *, where: str) -> tuple[Layout, ...]:
+        """Return what is shown of each picture and clip.
 
         Raises:
-            SampleError: a picture cannot be read; `where` names the row.
+            SampleError: one cannot be read; `where` names the row.
         """
-        return tuple(self._grid(image, where=where) for image in images)
+        return tuple(self._layout(medium, where=where) for medium in media)
 
-    def _grid(self, image: ImageRef, *, where: str) -> Grid:
-        identity = image_identity(image)
-        if identity not in self._grids:
-            if len(self._grids) >= HEADERS_KEPT:
-                self._grids.clear()
-            width, height = header_size(image, where=where)
-            self._grids[identity] = grid_for(width, height, self._settings)
-        return self._grids[identity]
+    def _layout(self, medium: Media, *, where: str) -> Layout:
+        identity = media_identity(medium)
+        if identity not in self._layouts:
+            if len(self._layouts) >= HEADERS_KEPT:
+                self._layouts.clear()
+            self._layouts[identity] = layout_of(medium, self._settings, where=where)
+        return self._layouts[identity]
+
+
+def modality_of(media: Sequence[Media]) -> int:
+    """Return the number of a row's modality in `MODALITIES`: what it holds decides, not what it is called."""
+    if any(isinstance(medium, VideoRef) for medium in media):
+        return MODALITIES.index("video")
+    return min(len(media), MODALITIES.index("multiimage"))
 
 
 class Meter:
     """Measures conversations for one checkpoint's prompts."""
 
-    def __init__(self, encoder: Encoder, settings: TileSettings) -> None:
+    def __init__(self, encoder: Encoder, settings: MediaSettings) -> None:
         self._encoder = encoder
         self._headers = HeaderReader(settings)
 
@@ -124,8 +130,8 @@ class Meter:
         return pa.table(columns, schema=SIZES)
 
     def _measured(self, conversation: Conversation) -> Mapping[str, int]:
-        grids = self._headers.grids(conversation.images, where=conversation.where)
-        sizes = self._encoder.lengths(conversation, grids=grids)
+        layouts = self._headers.layouts(conversation.media, where=conversation.where)
+        sizes = self._encoder.lengths(conversation, layouts=layouts)
         if not sizes.num_supervised_tokens:
             raise SampleError(
                 "nothing in this row is learned: no assistant turn with text",
@@ -140,22 +146,31 @@ class Meter:
             "prefix_tiles": sizes.prefix_tiles,
             # Of the key's 16 bytes 8 are kept; should two ever meet, the encoder refuses the tree.
             "prefix_key": int.from_bytes(sizes.prefix_key[:8], "little", signed=True) if sizes.prefix_key else 0,
-            "modality": min(len(conversation.images), 2),
+            "modality": modality_of(conversation.media),
         }
 
 
 def over_budget(sizes: Mapping[str, int], budget: Budget, *, where: str) -> SampleError | None:
-    """Return what is wrong with a row of these sizes, if it is larger than a pack."""
+    """Return what is wrong with a row of these sizes, if it is larger than a pack.
+
+    Args:
+        sizes: `num_tokens` and `num_tiles`; with `modality` the mend can name what makes such rows shorter.
+        budget: of a pack.
+        where: the row.
+    """
+    is_video = sizes.get("modality") == MODALITIES.index("video")
     if sizes["num_tokens"] > budget.max_tokens:
+        other = "data.max_frames to fewer" if is_video else "shorten the row"
         return SampleError(
             f"{sizes['num_tokens']} tokens, a pack holds data.max_tokens_per_pack={budget.max_tokens}",
             where=where,
-            fix=f"set data.max_tokens_per_pack to {sizes['num_tokens']} or more, or shorten the row",
+            fix=f"set data.max_tokens_per_pack to {sizes['num_tokens']} or more, or {other}",
         )
     if sizes["num_tiles"] > budget.max_tiles:
+        other = "data.max_frames to fewer" if is_video else "data.image_splitting to false"
         return SampleError(
             f"{sizes['num_tiles']} tiles, a pack holds data.max_tiles_per_pack={budget.max_tiles}",
             where=where,
-            fix=f"set data.max_tiles_per_pack to {sizes['num_tiles']} or more, or data.image_splitting to false",
+            fix=f"set data.max_tiles_per_pack to {sizes['num_tiles']} or more, or {other}",
         )
     return None

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float32, Int32, Int64
+from jaxtyping import Bool, Float32, Int32, Int64
 
 from smolvlm.datasets.bad_samples import BadSamples, Policy
 from smolvlm.datasets.lengths import MODALITIES, Budget, LengthTable, over_budget
+from smolvlm.datasets.planned_packs import trim_memory, windows
 from smolvlm.datasets.rows import Conversations, OpenSource
 from smolvlm.errors import SampleError
 from smolvlm.records import SkippedRow
@@ -53,7 +54,7 @@ class MeasuredSet:
 
 def settle_rows(
     sources: Sequence[OpenSource],
-    sizes: Sequence[pa.Table],
+    sizes: list[pa.Table],
     *,
     budget: Budget,
     on_bad_sample: Policy,
@@ -64,7 +65,8 @@ def settle_rows(
 
     Args:
         sources: of the mixture.
-        sizes: of each source's used rows (`lengths.SIZES`).
+        sizes: of each source's used rows (`lengths.SIZES`); the list is emptied, since of millions of rows there should
+            be no second copy while they are planned.
         budget: of a pack.
         on_bad_sample: `error` raises for any bad row, `skip` leaves them out; a source's own setting goes before it.
         max_bad_fraction: largest share of a source's used rows that may be skipped, 0 to 1.
@@ -75,58 +77,73 @@ def settle_rows(
     """
     skipped: list[SkippedRow] = []
     counts: list[SourceCount] = []
-    kept: list[tuple[Int32[np.ndarray, " row"], pa.Table]] = []
-    for source, own in zip(sources, sizes, strict=True):
-        is_bad, bad = _bad_rows(own, budget, source=source)
+    kept: list[pa.Table] = []
+    for number, source in zip(range(len(sizes)), sources, strict=True):
+        is_bad, bad = _bad_rows(sizes[number], budget, source=source)
         bad.policy = on_bad_sample if overrules else source.spec.on_bad_sample or on_bad_sample
         bad.max_fraction = max_bad_fraction
         bad.settle(needs_a_row=not overrules)
-        good = own.filter(pa.array(~is_bad)).drop_columns(["where", "error", "fix"]) if bad.skipped else own
-        kept.append((good["row"].to_numpy(), good))
+        kept.append(_good_rows(sizes[number], is_bad) if bad.skipped else sizes[number])
         skipped += bad.skipped
-        counts.append(_count(source, good, bad))
-    repeats = _repeats(sources, [len(rows) for rows, _ in kept])
+        counts.append(_count(source, kept[-1], bad))
+    sizes.clear()
+    repeats = _repeats(sources, [len(own) for own in kept])
     counts = [replace(count, repeat=repeat) for count, repeat in zip(counts, repeats, strict=True)]
     conversations = Conversations(
         [(source.spec, source.table) for source in sources],
-        np.repeat(np.arange(len(sources), dtype=np.int16), [len(rows) for rows, _ in kept]),
-        _joined([rows for rows, _ in kept], np.int32),
+        np.repeat(np.arange(len(sources), dtype=np.int16), [len(own) for own in kept]),
+        _column(kept, "row", np.int32),
     )
-    lengths = length_table([own for _, own in kept], repeats)
-    del kept
+    lengths = length_table(kept, repeats)
+    kept.clear()
     pa.default_memory_pool().release_unused()
+    trim_memory()
     return MeasuredSet(conversations=conversations, lengths=lengths, skipped=tuple(skipped), counts=tuple(counts))
 
 
-def _bad_rows(sizes: pa.Table, budget: Budget, *, source: OpenSource) -> tuple[np.ndarray, BadSamples]:
+def _bad_rows(sizes: pa.Table, budget: Budget, *, source: OpenSource) -> tuple[Bool[np.ndarray, " row"], BadSamples]:
     """Return which rows cannot be used, and why."""
-    failed = sizes["error"].is_valid().to_numpy()
-    tokens, tiles = (sizes[name].fill_null(0).to_numpy() for name in ("num_tokens", "num_tiles"))
-    is_bad = failed | (tokens > budget.max_tokens) | (tiles > budget.max_tiles)
+    is_bad = np.zeros(len(sizes), np.bool_)
     bad = BadSamples(num_rows=len(sizes), label=source.spec.label)
-    for row in sizes.take(np.flatnonzero(is_bad)).to_pylist():
-        where = row["where"] or source.table.where(row["row"])
-        error = (
-            SampleError(row["error"], where=where, fix=row["fix"])
-            if row["error"] is not None
-            else over_budget(row, budget, where=where)
-        )
-        assert error is not None
-        bad.note(error, where=where)
+    done = 0
+    for batch in sizes.to_batches():  # one by one: Arrow would join all of them before it takes a few rows
+        tokens, tiles = (batch[name].fill_null(0).to_numpy() for name in ("num_tokens", "num_tiles"))
+        own = batch["error"].is_valid().to_numpy(zero_copy_only=False)
+        own = own | (tokens > budget.max_tokens) | (tiles > budget.max_tiles)
+        is_bad[done : done + len(batch)] = own
+        done += len(batch)
+        for row in batch.filter(pa.array(own)).to_pylist() if own.any() else ():
+            where = row["where"] or source.table.where(row["row"])
+            error = (
+                SampleError(row["error"], where=where, fix=row["fix"])
+                if row["error"] is not None
+                else over_budget(row, budget, where=where)
+            )
+            assert error is not None
+            bad.note(error, where=where)
     return is_bad, bad
 
 
+def _good_rows(sizes: pa.Table, is_bad: Bool[np.ndarray, " row"]) -> pa.Table:
+    return sizes.drop_columns(["where", "error", "fix"]).filter(pa.array(~is_bad))
+
+
 def _count(source: OpenSource, good: pa.Table, bad: BadSamples) -> SourceCount:
-    rows_of = np.bincount(good["modality"].to_numpy(), minlength=len(MODALITIES)).tolist()
+    rows_of = np.zeros(len(MODALITIES), np.int64)
+    num_tokens = num_tiles = 0
+    for batch in good.to_batches():
+        rows_of += np.bincount(batch["modality"].to_numpy(), minlength=len(MODALITIES))
+        num_tokens += int(batch["num_tokens"].to_numpy().sum(dtype=np.int64))
+        num_tiles += int(batch["num_tiles"].to_numpy().sum(dtype=np.int64))
     return SourceCount(
         name=source.spec.name,
         num_rows=len(source.table),
         num_sampled=len(source.rows),
         num_skipped=len(bad.skipped),
         repeat=1.0,
-        num_tokens=int(good["num_tokens"].to_numpy().sum(dtype=np.int64)),
-        num_tiles=int(good["num_tiles"].to_numpy().sum(dtype=np.int64)),
-        modalities={name: rows for name, rows in zip(MODALITIES, rows_of, strict=True) if rows},
+        num_tokens=num_tokens,
+        num_tiles=num_tiles,
+        modalities={name: rows for name, rows in zip(MODALITIES, rows_of.tolist(), strict=True) if rows},
         skip_reasons=dict(bad.reasons().most_common()),
     )
 
@@ -147,12 +164,34 @@ def _repeats(sources: Sequence[OpenSource], num_rows: Sequence[int]) -> list[flo
 
 def length_table(parts: Sequence[pa.Table], repeats: Sequence[float]) -> LengthTable:
     """Join the sizes of several sources to one table; equal prefix keys become equal group numbers."""
-    keys: Int64[np.ndarray, " row"] = _joined([part["prefix_key"].to_numpy() for part in parts], np.int64)
-    group = np.unique(keys, return_inverse=True)[1] if keys.any() else keys
-    columns = {name: _joined([part[name].to_numpy() for part in parts], np.int32) for name in _COLUMNS}
+    group = _groups(_column(parts, "prefix_key", np.int64))  # first, since it takes most on the way
+    columns = {name: _column(parts, name, np.int32) for name in _COLUMNS}
     repeat: Float32[np.ndarray, " row"] = np.repeat(np.array(repeats, np.float32), [len(part) for part in parts])
-    return LengthTable(**columns, prefix_group=np.where(keys == 0, -1, group).astype(np.int32), repeats=repeat)
+    return LengthTable(**columns, prefix_group=group, repeats=repeat)
 
 
-def _joined(parts: Sequence[np.ndarray], kind: type) -> np.ndarray:
-    return np.concatenate([np.zeros(0, kind), *parts]).astype(kind, copy=False)
+def _groups(keys: Int64[np.ndarray, " row"]) -> Int32[np.ndarray, " row"]:
+    """Return each key's place among the different keys, ascending; -1 for key 0."""
+    group = np.full(len(keys), -1, np.int32)
+    if not keys.any():
+        return group
+    order = np.argsort(keys)
+    last, previous = -1, None
+    for window in windows(len(keys)):
+        own = keys[order[window]]
+        is_new = np.append(own[0] != previous, own[1:] != own[:-1])
+        numbers = last + np.cumsum(is_new)
+        group[order[window]] = np.where(own == 0, -1, numbers)
+        last, previous = numbers[-1], own[-1]
+    return group
+
+
+def _column(parts: Sequence[pa.Table], name: str, kind: type) -> np.ndarray:
+    """Return one column of all parts; Arrow would copy it once more on the way."""
+    found = np.empty(sum(map(len, parts)), kind)
+    done = 0
+    for part in parts:
+        for chunk in part[name].chunks:
+            found[done : done + len(chunk)] = chunk.to_numpy()
+            done += len(chunk)
+    return found

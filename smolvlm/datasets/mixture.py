@@ -42,12 +42,9 @@ COLUMN_NAMES = (
 )
 _KEYS = (
     *("json_path", "path", "name", "modality", "sampling_strategy"),
-    *("hub", "split", "weight", "repeat", "columns", "seed", "on_bad_sample"),
+    *("hub", "split", "weight", "repeat", "columns", "seed", "on_bad_sample", "source_fps"),
 )
 _IGNORED_KEYS = frozenset({"source", "category", "quality", "duration", "_comment"})
-_UNAVAILABLE_KEYS = {
-    "source_fps": "video is not available in this version; take the source out",
-}
 
 
 def load_mixture(
@@ -134,14 +131,13 @@ def _read_source(entry: Any, *, key: str, base_dir: Path, problems: list[Problem
         sampling=reader.sampling(),
         repeat=reader.number("repeat") or 1.0,
         weight=reader.number("weight"),
+        source_fps=reader.number("source_fps") or 1.0,
         columns=reader.columns(),
         seed=reader.whole_number("seed", default=0, minimum=0),
         on_bad_sample=reader.choice("on_bad_sample", get_args(BadSamplePolicy)),
     )
     if source.weight is not None and entry.get("repeat") is not None:
         reader.problem("weight", "with `repeat` besides", fix="keep one of the two")
-    if source.modality == "video":
-        reader.problem("modality", "video is not available in this version", fix="take the source out")
     return source if len(problems) == num_before else None
 
 
@@ -159,9 +155,7 @@ class _EntryReader:
 
     def check_keys(self) -> None:
         for name in self.entry:
-            if name in _UNAVAILABLE_KEYS:
-                self.problem(name, _UNAVAILABLE_KEYS[name])
-            elif name not in _KEYS and name not in _IGNORED_KEYS:
+            if name not in _KEYS and name not in _IGNORED_KEYS:
                 known = f"a source's keys are {', '.join(_KEYS)}"
                 self.problem(name, "unknown key", fix=did_you_mean(str(name), _KEYS) or known)
 

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int32, Int64
 
-from smolvlm.datasets.best_fit import SampleTable, best_fit, gather_trees, starts_of
+from smolvlm.datasets.best_fit import best_fit, gather_trees
 from smolvlm.datasets.lengths import Budget, LengthTable
-from smolvlm.datasets.planned_packs import PlannedPacks, Rows
+from smolvlm.datasets.planned_packs import PlannedPacks, Rows, SampleTable, taken, taken_runs, trim_memory
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,8 +97,10 @@ def plan_training(
             steps = max(1, round((num_epochs - len(epochs)) * steps))
         order = np.arange(steps * per_step)
         epochs.append(own.reordered(np.where(order < len(own), order, -1)))
+        del own
         done += steps
         ends.append(done)
+        trim_memory()
     return Plan(
         packs=PlannedPacks.joined(epochs),
         packs_per_step=per_step,
@@ -120,27 +122,42 @@ def plan_epoch(lengths: LengthTable, settings: PlanSettings, *, epoch: int) -> P
         )
         for order in _passes(lengths.repeats, random)
     )
-    packs = fill_packs(samples.reordered(random.permutation(len(samples))), budget=settings.budget)
+    samples = samples.reordered(_shuffled(np.arange(len(samples), dtype=np.int32), random))
+    packs = fill_packs(samples, budget=settings.budget)
+    del samples
     return packs.reordered(random.permutation(len(packs)))
 
 
 def _passes(
     repeats: Float32[np.ndarray, " row"], random: np.random.Generator
-) -> Iterator[Int64[np.ndarray, " chosen"]]:
-    """Yield the rows of an epoch, shuffled, each at most once in each pass: a row and its copy never share a tree.
+) -> Iterator[Int32[np.ndarray, " chosen"]]:
+    """Yield the rows of an epoch, shuffled, each at most once in each pass: a row and its copy never share a tree."""
+    for number in range(int(np.ceil(repeats.max(initial=0.0)))):
+        yield _shuffled(_drawn(repeats, number, random), random)
+
+
+def _drawn(
+    repeats: Float32[np.ndarray, " row"], number: int, random: np.random.Generator
+) -> Int32[np.ndarray, " chosen"]:
+    """Return the rows of a pass.
 
     Of rows that are seen 2.25 times a quarter is drawn into the third pass; equal repeats are drawn from together.
     """
-    for number in range(int(np.ceil(repeats.max(initial=0.0)))):
-        chosen = [np.flatnonzero(repeats >= number + 1).astype(np.int32)]
-        for partial in np.unique(repeats[(repeats > number) & (repeats < number + 1)]):
-            rows = np.flatnonzero(repeats == partial).astype(np.int32)
-            chosen.append(random.permutation(rows)[: round(float(partial - number) * len(rows))])
-        yield random.permutation(np.concatenate(chosen))
+    chosen = [np.flatnonzero(repeats >= number + 1).astype(np.int32)]
+    for partial in np.unique(repeats[(repeats > number) & (repeats < number + 1)]):
+        rows = _shuffled(np.flatnonzero(repeats == partial).astype(np.int32), random)
+        chosen.append(rows[: round(float(partial - number) * len(rows))])
+    return np.concatenate(chosen) if len(chosen) > 1 else chosen[0]
+
+
+def _shuffled(numbers: Int32[np.ndarray, " chosen"], random: np.random.Generator) -> Int32[np.ndarray, " chosen"]:
+    """Shuffle in place: `random.permutation` gives the same order in more memory."""
+    random.shuffle(numbers)
+    return numbers
 
 
 def gather_samples(
-    order: Int64[np.ndarray, " row"], lengths: LengthTable, *, budget: Budget, max_branches: int
+    order: Int32[np.ndarray, " row"], lengths: LengthTable, *, budget: Budget, max_branches: int
 ) -> SampleTable:
     """Group rows into samples: trees of rows that begin with the same pictures, every other row alone."""
     return gather_trees(
@@ -158,16 +175,29 @@ def gather_samples(
 
 def fill_packs(samples: SampleTable, *, budget: Budget) -> PlannedPacks:
     """Lay samples into packs by best fit."""
-    pack_of = best_fit(samples.num_tokens, samples.num_tiles, max_tokens=budget.max_tokens, max_tiles=budget.max_tiles)
-    num_packs = int(pack_of.max(initial=-1)) + 1
-    laid = samples.reordered(np.argsort(pack_of, kind="stable"))
+    order, pack_starts = _laid(samples, budget)
+    rows, sample_starts = taken_runs(samples.rows, samples.starts, order)
     return PlannedPacks(
-        rows=laid.rows,
-        sample_starts=laid.starts,
-        pack_starts=starts_of(np.bincount(pack_of, minlength=num_packs)),
-        num_tokens=np.bincount(pack_of, samples.num_tokens, num_packs).astype(np.int32),
-        num_tiles=np.bincount(pack_of, samples.num_tiles, num_packs).astype(np.int32),
+        rows=rows,
+        sample_starts=sample_starts,
+        pack_starts=pack_starts,
+        num_tokens=_sums(taken(samples.num_tokens, order), pack_starts),
+        num_tiles=_sums(taken(samples.num_tiles, order), pack_starts),
     )
+
+
+def _laid(samples: SampleTable, budget: Budget) -> tuple[Int32[np.ndarray, " sample"], Int32[np.ndarray, " pack+1"]]:
+    """Return samples in the order of their packs, and where packs begin among them."""
+    pack_of = best_fit(samples.num_tokens, samples.num_tiles, max_tokens=budget.max_tokens, max_tiles=budget.max_tiles)
+    order = np.argsort(pack_of, kind="stable").astype(np.int32)
+    pack_of.sort()
+    numbers = np.arange(pack_of.max(initial=-1) + 2, dtype=np.int32)
+    return order, np.searchsorted(pack_of, numbers).astype(np.int32)
+
+
+def _sums(sizes: Int32[np.ndarray, " sample"], starts: Int32[np.ndarray, " pack+1"]) -> Int32[np.ndarray, " pack"]:
+    """Return each pack's size; no pack is empty."""
+    return np.add.reduceat(sizes, starts[:-1], dtype=np.int32) if len(sizes) else np.zeros(0, np.int32)
 
 
 def sample_size(rows: Rows, lengths: LengthTable) -> tuple[int, int]:
@@ -192,14 +222,15 @@ def deal_to_ranks(
     if num_ranks == 1:
         return order
     places = plan.packs_per_step // num_ranks
-    costs = (plan.packs.num_tokens * cost_per_token + plan.packs.num_tiles * cost_per_tile).tolist()
+    costs = plan.packs.num_tokens * cost_per_token + plan.packs.num_tiles * cost_per_tile
     for start in range(0, len(order), plan.packs_per_step):
+        own = costs[start : start + plan.packs_per_step].tolist()
         hands: list[list[int]] = [[] for _ in range(num_ranks)]
         loads = [0.0] * num_ranks
-        for number in sorted(range(start, start + plan.packs_per_step), key=lambda own: -costs[own]):
+        for place in sorted(range(plan.packs_per_step), key=own.__getitem__, reverse=True):
             rank = min((r for r in range(num_ranks) if len(hands[r]) < places), key=lambda r: loads[r])
-            hands[rank].append(number)
-            loads[rank] += costs[number]
+            hands[rank].append(start + place)
+            loads[rank] += own[place]
         order[start : start + plan.packs_per_step] = [
             hands[rank][turn] for turn in range(places) for rank in range(num_ranks)
         ]

@@ -1,19 +1,23 @@
-"""Many packs as columns: which rows form which samples, which samples which pack. Some twelve bytes a row.
+"""Samples and packs as columns: which rows form which samples, which samples which pack. Some eight bytes a row.
 
-A `PlannedPack` is made when it is asked for.
+Columns are of 32 bits, and are put into another order a window at a time: numpy widens the places it is given to 64
+bits, which for millions of rows is more memory than the columns themselves. A `PlannedPack` is made when it is asked
+for.
 """
 
-from collections.abc import Iterable, Sequence
+import ctypes
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import pairwise
 from typing import overload
 
 import numpy as np
-from jaxtyping import Int32, Int64
+from jaxtyping import Int, Int32, Int64, Shaped
 
-from smolvlm.datasets.best_fit import joined_starts, spread, starts_of
-
+WINDOW_ROWS = 1 << 17
+"""Rows that are handled together where what is made for each of them on the way is large."""
 Rows = tuple[int, ...]
 """Row numbers of one sample: one conversation, or the branches of a tree."""
 
@@ -31,6 +35,120 @@ EMPTY_PACK = PlannedPack(samples=(), num_tokens=0, num_tiles=0)
 """Fills the last step of an epoch where packs run out: every rank takes part in every step."""
 
 
+def trim_memory() -> None:
+    """Give the system back what columns have left behind.
+
+    The GNU C library keeps freed blocks of up to 32 MB, some millions of rows, for as long as anything lies above them.
+    """
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.malloc_trim(0)
+
+
+def windows(num_rows: int) -> Iterator[slice]:
+    """Yield slices that together are all rows."""
+    return (slice(start, min(start + WINDOW_ROWS, num_rows)) for start in range(0, num_rows, WINDOW_ROWS))
+
+
+def run_windows(starts: Int[np.ndarray, " bound"]) -> Iterator[slice]:
+    """Yield slices of runs that together are all runs; those of a slice hold `WINDOW_ROWS` or are one larger run."""
+    begin, num_runs = 0, len(starts) - 1
+    while begin < num_runs:
+        last = min(int(starts[begin]) + WINDOW_ROWS, int(starts[-1]))
+        end = int(np.searchsorted(starts, starts.dtype.type(last), side="right")) - 1  # another type copies all starts
+        end = min(max(end, begin + 1), begin + WINDOW_ROWS, num_runs)
+        yield slice(begin, end)
+        begin = end
+
+
+def starts_of(sizes: Int[np.ndarray, " run"]) -> Int[np.ndarray, " bound"]:
+    """Return where runs of these sizes begin, and at last where the last one ends."""
+    is_small = int(sizes.sum(dtype=np.int64)) <= np.iinfo(np.int32).max
+    bounds = np.zeros(len(sizes) + 1, np.int32 if is_small else np.int64)
+    np.cumsum(sizes, out=bounds[1:], dtype=bounds.dtype)
+    return bounds
+
+
+def spread(starts: Int[np.ndarray, " run"], sizes: Int[np.ndarray, " run"]) -> Int64[np.ndarray, " place"]:
+    """Return the places of all runs one after the other: start, start + 1, ... of each."""
+    ends = np.cumsum(sizes, dtype=np.int64)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - sizes), sizes)
+
+
+def taken(column: Shaped[np.ndarray, " row"], order: Int[np.ndarray, " chosen"]) -> Shaped[np.ndarray, " chosen"]:
+    """Return `column[order]`."""
+    found = np.empty(len(order), column.dtype)
+    for window in windows(len(order)):
+        found[window] = column[order[window]]
+    return found
+
+
+def taken_runs(
+    column: Int32[np.ndarray, " row"], starts: Int[np.ndarray, " bound"], order: Int[np.ndarray, " chosen"]
+) -> tuple[Int32[np.ndarray, " taken"], Int[np.ndarray, " bound"]]:
+    """Return some runs in another order, and where they begin then.
+
+    Args:
+        column: run r is `column[starts[r] : starts[r + 1]]`.
+        starts: of all runs, and at last where the last one ends.
+        order: numbers of runs; -1 is an empty one.
+    """
+    sizes = np.empty(len(order), np.int32)
+    for window in windows(len(order)):
+        own = order[window]
+        sizes[window] = np.where(own < 0, 0, starts[own + 1] - starts[own])
+    own_starts = starts_of(sizes)
+    found = np.empty(own_starts[-1], column.dtype)
+    for window in run_windows(own_starts):
+        place = slice(own_starts[window.start], own_starts[window.stop])
+        found[place] = column[spread(starts[order[window]], sizes[window])]
+    return found, own_starts
+
+
+def joined_runs(
+    parts: Sequence[tuple[Int32[np.ndarray, " row"], Int[np.ndarray, " bound"]]],
+) -> tuple[Int32[np.ndarray, " row"], Int[np.ndarray, " bound"]]:
+    """Return all parts' runs, one part's after the other's."""
+    sizes = np.concatenate([np.zeros(0, np.int32), *(np.diff(starts) for _, starts in parts)])
+    return np.concatenate([np.zeros(0, np.int32), *(column for column, _ in parts)]), starts_of(sizes)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleTable:
+    """Samples as columns: which rows each is made of, and its size (a tree's shared beginning counts once)."""
+
+    rows: Int32[np.ndarray, " row"]
+    """Row numbers, sample after sample."""
+    starts: Int[np.ndarray, " sample+1"]
+    """Sample s is `rows[starts[s] : starts[s + 1]]`."""
+    num_tokens: Int32[np.ndarray, " sample"]
+    num_tiles: Int32[np.ndarray, " sample"]
+
+    def __len__(self) -> int:
+        return len(self.num_tokens)
+
+    def reordered(self, order: Int[np.ndarray, " chosen"]) -> "SampleTable":
+        """Return the samples in another order."""
+        rows, starts = taken_runs(self.rows, self.starts, order)
+        return SampleTable(
+            rows=rows, starts=starts, num_tokens=taken(self.num_tokens, order), num_tiles=taken(self.num_tiles, order)
+        )
+
+    @classmethod
+    def joined(cls, parts: Iterable["SampleTable"]) -> "SampleTable":
+        """Return the samples of all parts, one after the other."""
+        own = list(parts)
+        if len(own) == 1:
+            return own[0]
+        rows, starts = joined_runs([(part.rows, part.starts) for part in own])
+        empty = np.zeros(0, np.int32)
+        return cls(
+            rows=rows,
+            starts=starts,
+            num_tokens=np.concatenate([empty, *(part.num_tokens for part in own)]),
+            num_tiles=np.concatenate([empty, *(part.num_tiles for part in own)]),
+        )
+
+
 class PlannedPacks(Sequence[PlannedPack]):
     """Many packs as columns."""
 
@@ -38,8 +156,8 @@ class PlannedPacks(Sequence[PlannedPack]):
         self,
         *,
         rows: Int32[np.ndarray, " row"],
-        sample_starts: Int64[np.ndarray, " sample+1"],
-        pack_starts: Int64[np.ndarray, " pack+1"],
+        sample_starts: Int[np.ndarray, " sample+1"],
+        pack_starts: Int[np.ndarray, " pack+1"],
         num_tokens: Int32[np.ndarray, " pack"],
         num_tiles: Int32[np.ndarray, " pack"],
     ) -> None:
@@ -63,8 +181,8 @@ class PlannedPacks(Sequence[PlannedPack]):
         samples = [rows for pack in given for rows in pack.samples]
         return cls(
             rows=np.array([row for rows in samples for row in rows], np.int32),
-            sample_starts=np.cumsum([0, *map(len, samples)]),
-            pack_starts=np.cumsum([0, *(len(pack.samples) for pack in given)]),
+            sample_starts=starts_of(np.array([len(rows) for rows in samples], np.int32)),
+            pack_starts=starts_of(np.array([len(pack.samples) for pack in given], np.int32)),
             num_tokens=np.array([pack.num_tokens for pack in given], np.int32),
             num_tiles=np.array([pack.num_tiles for pack in given], np.int32),
         )
@@ -74,12 +192,14 @@ class PlannedPacks(Sequence[PlannedPack]):
         """Return the packs of all parts, one after the other."""
         if len(parts) == 1:
             return parts[0]
+        rows, sample_starts = joined_runs([(part._rows, part._sample_starts) for part in parts])
+        num_tokens, pack_starts = joined_runs([(part.num_tokens, part._pack_starts) for part in parts])
         empty = np.zeros(0, np.int32)
         return cls(
-            rows=np.concatenate([empty, *(part._rows for part in parts)]),
-            sample_starts=joined_starts([part._sample_starts for part in parts]),
-            pack_starts=joined_starts([part._pack_starts for part in parts]),
-            num_tokens=np.concatenate([empty, *(part.num_tokens for part in parts)]),
+            rows=rows,
+            sample_starts=sample_starts,
+            pack_starts=pack_starts,
+            num_tokens=num_tokens,
             num_tiles=np.concatenate([empty, *(part.num_tiles for part in parts)]),
         )
 
@@ -108,22 +228,23 @@ class PlannedPacks(Sequence[PlannedPack]):
 
     __hash__ = None  # pyright: ignore[reportAssignmentType] - columns, compared by content
 
-    def reordered(self, order: Int64[np.ndarray, " chosen"]) -> "PlannedPacks":
+    def reordered(self, order: Int[np.ndarray, " chosen"]) -> "PlannedPacks":
         """Return some of the packs, in another order; -1 is an empty one."""
+        row_starts = self._sample_starts[self._pack_starts]
+        sample_sizes, pack_starts = taken_runs(np.diff(self._sample_starts), self._pack_starts, order)
+        sample_starts = starts_of(sample_sizes)
+        del sample_sizes
         is_empty = order < 0
-        sizes = np.where(is_empty, 0, np.diff(self._pack_starts)[order] if len(self) else 0)
-        samples = spread(self._pack_starts[order], sizes)
-        sample_sizes = np.diff(self._sample_starts)[samples]
         return PlannedPacks(
-            rows=self._rows[spread(self._sample_starts[samples], sample_sizes)],
-            sample_starts=starts_of(sample_sizes),
-            pack_starts=starts_of(sizes),
+            rows=taken_runs(self._rows, row_starts, order)[0],
+            sample_starts=sample_starts,
+            pack_starts=pack_starts,
             num_tokens=np.where(is_empty, 0, self.num_tokens[order] if len(self) else 0).astype(np.int32),
             num_tiles=np.where(is_empty, 0, self.num_tiles[order] if len(self) else 0).astype(np.int32),
         )
 
     @property
-    def num_samples(self) -> Int64[np.ndarray, " pack"]:
+    def num_samples(self) -> Int[np.ndarray, " pack"]:
         """Samples in each pack."""
         return np.diff(self._pack_starts)
 
@@ -136,5 +257,6 @@ class PlannedPacks(Sequence[PlannedPack]):
         """Return a digest of which rows meet in which pack."""
         made = blake2b(digest_size=16)
         for column in (self._rows, self._sample_starts, self._pack_starts):
-            made.update(np.ascontiguousarray(column, np.int64).tobytes())
+            for window in windows(len(column)):
+                made.update(column[window].astype(np.int64).tobytes())
         return made.hexdigest()

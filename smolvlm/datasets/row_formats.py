@@ -10,18 +10,8 @@ from itertools import pairwise
 from typing import Any
 
 from smolvlm.config.suggestions import did_you_mean
-from smolvlm.datasets.row_media import (
-    PLACEHOLDER,
-    VIDEO_PLACEHOLDER,
-    DraftTurn,
-    Place,
-    RowContext,
-    fill_places,
-    image_ref,
-    row_images,
-    split_at_marks,
-    video_error,
-)
+from smolvlm.datasets.row_media import Kind, RowContext, image_ref, row_media, video_ref
+from smolvlm.datasets.row_places import DraftTurn, Place, fill_places, has_marks, split_at_marks
 from smolvlm.datasets.sources import SourceSpec
 from smolvlm.records import Block, Conversation, Role
 
@@ -36,7 +26,7 @@ _MESSAGE_ROLES: Mapping[str, Role] = {"user": "user", "assistant": "assistant", 
 
 
 def to_conversation(row: Any, *, spec: SourceSpec, where: str) -> Conversation:
-    """Return one row as a conversation; its pictures are named, not opened.
+    """Return one row as a conversation; its media are named, not opened.
 
     Args:
         row: the row's values, as its file gives them.
@@ -46,16 +36,21 @@ def to_conversation(row: Any, *, spec: SourceSpec, where: str) -> Conversation:
     Raises:
         SampleError: the row is no conversation that can be trained on; says which part, and the mend.
     """
-    context = RowContext(where=where, media_root=spec.media_root, allow_outside_root=spec.allow_outside_root)
+    context = RowContext(
+        where=where,
+        media_root=spec.media_root,
+        allow_outside_root=spec.allow_outside_root,
+        source_fps=spec.source_fps,
+    )
     if not isinstance(row, dict):
         raise context.error(f"the row is {_kind(row)}, not an object", fix="write the row as {...}")
     row = _with_our_names(row, spec.columns, context=context)
     name = _format_name(row, spec.columns, context=context)
-    media_is_named = "image" in spec.columns or "images" in spec.columns
-    images = row_images(row, context=context, media_is_named=media_is_named)
-    drafts, references = _READERS[name](row, bool(images), context)
+    media_is_named = not spec.columns.keys().isdisjoint(("image", "images", "video", "videos"))
+    listed = row_media(row, context=context, media_is_named=media_is_named)
+    drafts, references = _READERS[name](row, len(listed) > 0, context)
     _check_order(drafts, context=context)
-    turns = fill_places(drafts, images, context=context)
+    turns = fill_places(drafts, listed, context=context)
     for turn in turns:
         if not turn.blocks or (turn.role == "assistant" and not "".join(map(str, turn.blocks)).strip()):
             fix = "give it text, or take the turn out of the row"
@@ -94,7 +89,7 @@ def _format_name(row: Mapping[str, Any], columns: Mapping[str, str], *, context:
 
 
 def _read_llava(
-    row: Mapping[str, Any], _has_images: bool, context: RowContext
+    row: Mapping[str, Any], _has_media: bool, context: RowContext
 ) -> tuple[list[DraftTurn], tuple[str, ...]]:
     """Read `conversations: [{from, value}]`; a mark in the user's text is always a placeholder here."""
     drafts: list[DraftTurn] = []
@@ -104,14 +99,12 @@ def _read_llava(
             raise context.error("`conversations` holds role/content messages", fix=fix)
         role = _role(message.get("from"), _LLAVA_ROLES, key="from", context=context)
         text = _text(message.get("value"), "a turn's `value`", context=context)
-        if role == "user" and VIDEO_PLACEHOLDER in text:
-            raise video_error(context, named=VIDEO_PLACEHOLDER)
         drafts.append(_plain_turn(role, text, has_places=role == "user"))
     return drafts, ()
 
 
 def _read_messages(
-    row: Mapping[str, Any], has_images: bool, context: RowContext
+    row: Mapping[str, Any], has_media: bool, context: RowContext
 ) -> tuple[list[DraftTurn], tuple[str, ...]]:
     """Read `messages: [{role, content}]`, the content plain text or a list of typed blocks."""
     drafts: list[DraftTurn] = []
@@ -123,12 +116,12 @@ def _read_messages(
             drafts.append(DraftTurn(role=role, blocks=tuple(block for block in blocks if block != "")))
         else:
             text = _text(content, "a message's `content`", context=context)
-            drafts.append(_plain_turn(role, text, has_places=role == "user" and has_images))
+            drafts.append(_plain_turn(role, text, has_places=role == "user" and has_media))
     return drafts, ()
 
 
 def _read_question(
-    row: Mapping[str, Any], has_images: bool, context: RowContext
+    row: Mapping[str, Any], has_media: bool, context: RowContext
 ) -> tuple[list[DraftTurn], tuple[str, ...]]:
     """Read `question` and `answer` or `answers`: the answer, or the first of several, is learned."""
     question = _text(row["question"], "`question`", context=context)
@@ -143,19 +136,19 @@ def _read_question(
     if not answer.strip():
         raise context.error("the answer is empty", fix="write it, or take the row out")
     return [
-        _plain_turn("user", question, has_places=has_images),
+        _plain_turn("user", question, has_places=has_media),
         _plain_turn("assistant", answer, has_places=False),
     ], references
 
 
 def _read_pairs(
-    row: Mapping[str, Any], has_images: bool, context: RowContext
+    row: Mapping[str, Any], has_media: bool, context: RowContext
 ) -> tuple[list[DraftTurn], tuple[str, ...]]:
     """Read `texts: [{user, assistant}]`: several pairs are the turns of one conversation."""
     drafts: list[DraftTurn] = []
     for pair in _objects(row["texts"], "texts", context=context):
         user = _text(pair.get("user"), "a pair's `user`", context=context)
-        drafts.append(_plain_turn("user", user, has_places=has_images))
+        drafts.append(_plain_turn("user", user, has_places=has_media))
         assistant = _text(pair.get("assistant"), "a pair's `assistant`", context=context)
         drafts.append(_plain_turn("assistant", assistant, has_places=False))
     return drafts, ()
@@ -170,27 +163,36 @@ _READERS: Mapping[str, Callable[[Mapping[str, Any], bool, RowContext], tuple[lis
 
 
 def _plain_turn(role: Role, text: str, *, has_places: bool) -> DraftTurn:
-    if has_places and PLACEHOLDER in text:
+    if has_places and has_marks(text):
         return DraftTurn(role=role, blocks=split_at_marks(text))
     return DraftTurn(role=role, blocks=(text,) if text else ())
 
 
 def _typed_block(block: Any, *, role: Role, context: RowContext) -> Block | Place:
-    """Return one typed block: text as it stands, an inline picture, or the place of the next listed one."""
+    """Return one typed block: text as it stands, a picture or clip inline, or the place of the next listed one."""
     if not isinstance(block, dict):
         raise context.error(f"a content block is {_kind(block)}", fix="write blocks as {type: text, text: ...}")
     kind = block.get("type")
     if kind == "text":
         return _text(block.get("text"), "a text block's `text`", context=context)
-    if kind == "video":
-        raise video_error(context, named="a video block")
-    if kind != "image":
-        fix = did_you_mean(str(kind), ("text", "image")) or "a block's type is text or image"
+    if kind not in ("image", "video"):
+        fix = did_you_mean(str(kind), ("text", "image", "video")) or "a block's type is text, image or video"
         raise context.error(f"unknown type of content block: {kind!r}", fix=fix)
     if role != "user":
-        raise context.error(f"a picture in the {role}'s turn", fix="move it to a user turn")
-    given = [block[key] for key in ("image", "path", "bytes", "url") if block.get(key) is not None]
-    return image_ref(given[0], context=context) if given else Place()
+        raise context.error(
+            f"a {'picture' if kind == 'image' else 'clip'} in the {role}'s turn", fix="move it to a user turn"
+        )
+    return _inline_medium(block, kind, context=context)
+
+
+def _inline_medium(block: Mapping[str, Any], kind: Kind, *, context: RowContext) -> Block | Place:
+    given = [block[key] for key in (kind, "path", "bytes", "url") if block.get(key) is not None]
+    bounds = (block.get("start_s"), block.get("end_s"))
+    if given and kind == "video":
+        return video_ref(given[0], context=context, bounds=bounds)
+    if bounds != (None, None):
+        raise context.error("`start_s` or `end_s` in a block that names no clip", fix="write them with the clip's path")
+    return image_ref(given[0], context=context) if given else Place(kind)
 
 
 def _check_order(drafts: Sequence[DraftTurn], *, context: RowContext) -> None:

@@ -1,22 +1,23 @@
-"""The pictures that a row lists, and where in its text they go. Nothing is opened here.
-
-In a user's plain text `<image>` marks a picture's place where the row lists pictures; without any mark, all of them go
-in front of the first user turn. The characters around a mark are kept exactly as written.
-"""
+"""The pictures and clips that a row names: by path, by bytes, by a list of frames. Nothing is opened here."""
 
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal
 
 from smolvlm.errors import SampleError
-from smolvlm.records import Block, ImageRef, Role, Turn
+from smolvlm.records import ImageRef, Media, VideoRef
 
-PLACEHOLDER = "<image>"
-VIDEO_PLACEHOLDER = "<video>"
+Kind = Literal["image", "video"]
+VIDEO_ENDINGS = frozenset(
+    {"3gp", "avi", "flv", "m2ts", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "ogv", "ts", "webm", "wmv"}
+)
+PICTURE_SUFFIXES = frozenset(
+    {".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
 _MEDIA_WORDS = "img|image|picture|pic|photo|audio|sound|speech|video|clip|frame|media"
 _MEDIA_ENDINGS = "path|file|filename|file_?path|url|uri|name|list|bytes|data|b64|base64"
 _LOOKS_LIKE_MEDIA = re.compile(rf"^(?:{_MEDIA_WORDS})s?(?:_?(?:{_MEDIA_ENDINGS})s?)?$")
@@ -32,48 +33,86 @@ class RowContext:
     """`file:row`."""
     media_root: Path
     allow_outside_root: bool = False
+    source_fps: float = 1.0
+    """Frames a second of clips given as frames."""
 
     def error(self, what: str, *, fix: str) -> SampleError:
         return SampleError(what, where=self.where, fix=fix)
 
 
-def row_images(row: Mapping[str, Any], *, context: RowContext, media_is_named: bool) -> tuple[ImageRef, ...]:
-    """Return the pictures of a row's `image` or `images`, in order.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ListedMedia:
+    """What a row lists outside its text."""
+
+    images: tuple[ImageRef, ...] = ()
+    videos: tuple[VideoRef, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.images) + len(self.videos)
+
+    def of(self, kind: Kind) -> tuple[Media, ...]:
+        return self.images if kind == "image" else self.videos
+
+
+def row_media(row: Mapping[str, Any], *, context: RowContext, media_is_named: bool) -> ListedMedia:
+    """Return the media of a row's `image`, `images`, `video` and `videos`, in order.
 
     Args:
         row: with our column names.
         context: for messages and paths.
-        media_is_named: the mixture says which column holds the pictures, so other keys that look like media are known
+        media_is_named: the mixture says which column holds the media, so other keys that look like media are known
             not to be meant.
 
     Raises:
-        SampleError: video, a key that looks like media and is not read, both columns at once, or no picture in a value.
+        SampleError: a key that looks like media and is not read, both columns of a kind at once, or a value that names
+            no picture or clip.
     """
     for key, value in row.items():
         if key not in _READ_KEYS and not media_is_named and value is not None and looks_like_media(key):
             fix = f"name it in the source's `columns`: `{{image: {key}}}`, or rename it if it is no picture"
             raise context.error(f"unknown key `{key}` looks like media", fix=fix)
-    for key in ("video", "videos"):
-        if row.get(key):
-            raise video_error(context, named=f"`{key}`")
-    image, images = row.get("image"), row.get("images")
-    if image is not None and images is not None:
-        raise context.error("both `image` and `images` are given", fix="keep one of the two")
-    value = image if images is None else images
-    if value is None:
-        return ()
-    members = value if isinstance(value, list) else [value]
-    return tuple(image_ref(member, context=context) for member in members)
+    images = _one_of(row, "image", "images", context=context)
+    videos = _one_of(row, "video", "videos", context=context)
+    pictures = [] if images is None else images if isinstance(images, list) else [images]
+    bounds = (row.get("start_s"), row.get("end_s"))
+    clips = () if videos is None else _clips(videos, bounds, context=context)
+    return ListedMedia(images=tuple(image_ref(own, context=context) for own in pictures), videos=clips)
+
+
+def _one_of(row: Mapping[str, Any], one: str, several: str, *, context: RowContext) -> Any:
+    first, second = row.get(one), row.get(several)
+    if first is not None and second is not None:
+        raise context.error(f"both `{one}` and `{several}` are given", fix="keep one of the two")
+    return first if second is None else second
+
+
+def _clips(value: Any, bounds: tuple[Any, Any], *, context: RowContext) -> tuple[VideoRef, ...]:
+    """Return a row's clips: one, or a list of them; a list of pictures is one clip's frames."""
+    are_frames = isinstance(value, list) and bool(value) and all(_is_picture_name(member) for member in value)
+    members = value if isinstance(value, list) and not are_frames else [value]
+    if len(members) != 1 and bounds != (None, None):
+        what = f"`start_s` or `end_s` beside {len(members)} clips"
+        raise context.error(what, fix="write them with the clip: `{path: FILE, start_s: 2, end_s: 5}`")
+    return tuple(video_ref(member, context=context, bounds=bounds) for member in members)
+
+
+def _is_picture_name(value: Any) -> bool:
+    """Say whether a member of a `video` list is one frame: a picture's bytes or the name of a picture."""
+    if isinstance(value, dict):
+        value = value.get("path") if value.get("path") is not None else value.get("bytes")
+    if isinstance(value, bytes):
+        return (
+            value[:3] == b"\xff\xd8\xff"
+            or value[:8] == b"\x89PNG\r\n\x1a\n"
+            or (value[:4] == b"RIFF" and value[8:12] == b"WEBP")
+        )
+    return isinstance(value, ImageRef) or (isinstance(value, str) and Path(value).suffix.lower() in PICTURE_SUFFIXES)
 
 
 @lru_cache(maxsize=4096)
 def looks_like_media(key: str) -> bool:
     """Say whether a key such as `img`, `image_path` or `Audio` must be meant as media."""
     return _LOOKS_LIKE_MEDIA.match(key.lower().replace("-", "_")) is not None
-
-
-def video_error(context: RowContext, *, named: str) -> SampleError:
-    return context.error(f"the row has video ({named}), which is not available in this version", fix="take the row out")
 
 
 def image_ref(value: Any, *, context: RowContext) -> ImageRef:
@@ -84,39 +123,82 @@ def image_ref(value: Any, *, context: RowContext) -> ImageRef:
     """
     if isinstance(value, ImageRef):
         return value
-    if isinstance(value, bytes) and value:
-        return ImageRef(data=value)
+    found = _named(value, "a picture", context=context)
+    return ImageRef(data=found) if isinstance(found, bytes) else ImageRef(path=found)
+
+
+def video_ref(value: Any, *, context: RowContext, bounds: tuple[Any, Any] = (None, None)) -> VideoRef:
+    """Return the clip that a path, a list of frames, encoded bytes, or a mapping with one of them names.
+
+    Args:
+        value: as the row gives it; a mapping may carry `start_s` and `end_s` too.
+        context: for messages and paths.
+        bounds: begin and end in seconds that stand elsewhere in the row.
+
+    Raises:
+        SampleError: as `image_ref`; or bounds that are no times in order.
+    """
+    if isinstance(value, dict) and {"start_s", "end_s"} & value.keys():
+        if bounds != (None, None):
+            raise context.error("`start_s` or `end_s` stands twice", fix="keep it in one place")
+        bounds = (value.get("start_s"), value.get("end_s"))
+    start_s, end_s = (_time(own, name, context=context) for own, name in zip(bounds, ("start_s", "end_s"), strict=True))
+    if start_s is not None and end_s is not None and start_s >= end_s:
+        raise context.error(f"start_s={start_s:g} is not before end_s={end_s:g}", fix="mend the times")
+    if isinstance(value, VideoRef):
+        return replace(value, start_s=start_s, end_s=end_s)
+    shared: dict[str, Any] = {"start_s": start_s, "end_s": end_s, "source_fps": context.source_fps}
+    frames = value.get("frames") if isinstance(value, dict) else value
+    if isinstance(frames, list):
+        if not frames:
+            raise context.error("a clip is an empty list of frames", fix="list its frames, or take the row out")
+        return VideoRef(frames=tuple(image_ref(frame, context=context) for frame in frames), **shared)
+    found = _named(value, "a clip", context=context)
+    return VideoRef(data=found, **shared) if isinstance(found, bytes) else VideoRef(path=found, **shared)
+
+
+def _time(value: Any, name: str, *, context: RowContext) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf"):
+        return float(value)
+    raise context.error(f"`{name}` is {value!r}, no time in seconds", fix="write a number, 0 or more, or leave it out")
+
+
+def _named(value: Any, kind: str, *, context: RowContext) -> bytes | Path:
+    """Return the bytes, or the file below the media root, that a value names."""
     if isinstance(value, dict):
         if isinstance(value.get("bytes"), bytes) and value["bytes"]:
-            return ImageRef(data=value["bytes"])
+            return value["bytes"]
         value = value.get("path")
+    if isinstance(value, bytes) and value:
+        return value
     if not isinstance(value, str) or not value.strip():
-        kind = (
+        given = (
             "an empty text"
             if isinstance(value, str)
             else "null"
             if value is None
             else f"of type {type(value).__name__}"
         )
-        raise context.error(
-            f"a picture is {kind}", fix="give a path, or encoded bytes; leave the key out of a text row"
-        )
+        fix = "give a path, or encoded bytes; leave the key out of a text row"
+        raise context.error(f"{kind} is {given}", fix=fix)
     if _ADDRESS.match(value):
-        raise context.error(f"a picture is an address, {value[:60]!r}", fix="download it and give the file's path")
+        raise context.error(f"{kind} is an address, {value[:60]!r}", fix="download it and give the file's path")
     if value.startswith("data:"):
-        raise context.error("a picture is embedded as base64 text", fix="save it as a file, or as bytes in Parquet")
-    found, is_inside = _file_ref(context.media_root, value)
+        raise context.error(f"{kind} is embedded as base64 text", fix="save it as a file, or as bytes in Parquet")
+    path, is_inside = _file(context.media_root, value)
     if not is_inside and not context.allow_outside_root:
         raise context.error(
-            f"a picture lies outside the folder of pictures: {value[:200]!r}",
+            f"{kind} lies outside the folder of media: {value[:200]!r}",
             fix="set the source's `path` to a folder above it, or `data.allow_outside_root: true` if you trust them",
         )
-    return found
+    return path
 
 
 @lru_cache(maxsize=65536)
-def _file_ref(media_root: Path, value: str) -> tuple[ImageRef, bool]:
-    """Return the picture at a path, and whether it lies below the media root, links followed.
+def _file(media_root: Path, value: str) -> tuple[Path, bool]:
+    """Return a path below the media root, and whether it does lie there, links followed.
 
     Remembered, because the rows about one picture are many and mostly neighbours.
     """
@@ -125,68 +207,9 @@ def _file_ref(media_root: Path, value: str) -> tuple[ImageRef, bool]:
         is_inside = Path(os.path.realpath(path)).is_relative_to(_real_root(media_root))
     except ValueError:  # a null byte: opening it says so
         is_inside = True
-    return ImageRef(path=path), is_inside
+    return path, is_inside
 
 
 @lru_cache(maxsize=256)
 def _real_root(media_root: Path) -> Path:
     return Path(os.path.realpath(media_root))
-
-
-class Place:
-    """Marks, in a draft turn, where the next listed picture goes."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DraftTurn:
-    """A turn as the row writes it: pictures are either inline, or a `Place` to be filled from the row's list."""
-
-    role: Role
-    blocks: tuple[Block | Place, ...]
-
-
-def split_at_marks(text: str) -> tuple[str | Place, ...]:
-    """Return the text's pieces with a `Place` for each `<image>`; every other character is kept.
-
-    "<image>\\nWhat?" gives (Place, "\\nWhat?").
-    """
-    pieces: list[str | Place] = []
-    for number, piece in enumerate(text.split(PLACEHOLDER)):
-        if number:
-            pieces.append(Place())
-        if piece:
-            pieces.append(piece)
-    return tuple(pieces)
-
-
-def fill_places(drafts: Sequence[DraftTurn], images: Sequence[ImageRef], *, context: RowContext) -> tuple[Turn, ...]:
-    """Return the turns with the listed pictures in their places.
-
-    Args:
-        drafts: the row's turns, at least one of the user.
-        images: the pictures that the row lists, in order. With no place and no inline picture in the turns, all of them
-            go in front of the first user turn.
-        context: for messages.
-
-    Raises:
-        SampleError: not as many places as listed pictures.
-    """
-    kinds = [type(block) for draft in drafts for block in draft.blocks]
-    num_places = kinds.count(Place)
-    has_inline = ImageRef in kinds
-    in_front = tuple(images) if images and not num_places and not has_inline else ()
-    if not in_front and num_places != len(images):
-        marks = f"{num_places} {PLACEHOLDER} placeholder{'' if num_places == 1 else 's'} in the user's text"
-        what = f"{marks}, {len(images)} image{'' if len(images) == 1 else 's'} listed"
-        raise context.error(what, fix="make the two agree, or set `on_bad_sample: skip` on this source")
-    if not num_places and not in_front:
-        return tuple(Turn(role=draft.role, blocks=cast("tuple[Block, ...]", draft.blocks)) for draft in drafts)
-    remaining = iter(images)
-    turns: list[Turn] = []
-    for draft in drafts:
-        if in_front and draft.role == "user":
-            filled, in_front = (*in_front, *cast("tuple[Block, ...]", draft.blocks)), ()
-        else:
-            filled = tuple(next(remaining) if isinstance(block, Place) else block for block in draft.blocks)
-        turns.append(Turn(role=draft.role, blocks=filled))
-    return tuple(turns)

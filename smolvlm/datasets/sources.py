@@ -96,9 +96,9 @@ class SourceSpec:
     """Of a Hugging Face data set."""
     format: RowFormat
     media_root: Path
-    """Folder that relative picture paths start from."""
+    """Folder that relative paths of pictures and clips start from."""
     allow_outside_root: bool = False
-    """Whether rows may name pictures that lie elsewhere: by `..`, by links, by absolute paths."""
+    """Whether rows may name media that lie elsewhere: by `..`, by links, by absolute paths."""
     modality: Modality | None = None
     """A hint only; what a row holds decides."""
     sampling: Sampling = field(default_factory=Sampling)
@@ -106,6 +106,8 @@ class SourceSpec:
     """How many times an epoch goes through the rows used; of a fraction, other rows each epoch."""
     weight: float | None = None
     """Share of the mix relative to the other sources' weights, in rows; None where no source has one."""
+    source_fps: float = 1.0
+    """Frames a second of clips that are given as frames: folders and lists of pictures."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """Our name of a column (`question`, `image`, ...) -> its name in the file."""
     seed: int = 0

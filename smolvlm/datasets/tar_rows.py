@@ -1,8 +1,8 @@
 """WebDataset shards: the members of a tar file that share a name up to its first dot are one row.
 
 Nothing is unpacked: each row knows where its members' bytes lie, pictures are read from there when they are decoded.
-A `.json` member holds the row's fields, other text members are fields named by their ending, and pictures take the
-place of the row's `image` (one) or `images` (several, in the shard's order).
+A `.json` member holds the row's fields, other text members are fields named by their ending, and media take the
+place of the row's `image` or `video` (one), `images` or `videos` (several, in the shard's order).
 """
 
 import json
@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from smolvlm.datasets.row_media import VIDEO_ENDINGS
 from smolvlm.errors import SampleError
-from smolvlm.records import ImageRef
+from smolvlm.records import ImageRef, VideoRef
 
 MAX_MEMBERS = 20_000_000
 MAX_TEXT_BYTES = 16 << 20
 MAX_MEDIA_BYTES = 4 << 30
 PICTURE_ENDINGS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "jp2", "ppm"})
-VIDEO_ENDINGS = frozenset({"mp4", "webm", "mkv", "mov", "avi", "m4v", "mpg", "mpeg"})
 
 Member = tuple[str, int, int]
 """(ending, offset, size in bytes) within the shard."""
@@ -79,13 +79,15 @@ def read_tar_row(path: Path, row: dict[str, Any], *, where: str) -> dict[str, An
     """
     fields: dict[str, Any] = {}
     pictures: list[ImageRef] = []
+    clips: list[VideoRef] = []
     for ending, offset, size in row["members"]:
         kind = ending.rpartition(".")[2]
         if kind in PICTURE_ENDINGS:
             _check_size(size, MAX_MEDIA_BYTES, ending, where)
             pictures.append(ImageRef(path=path, span=(offset, size)))
         elif kind in VIDEO_ENDINGS:
-            fields["video"] = {"member": (offset, size)}
+            _check_size(size, MAX_MEDIA_BYTES, ending, where)
+            clips.append(VideoRef(path=path, span=(offset, size)))
         else:
             _check_size(size, MAX_TEXT_BYTES, ending, where)
             fields |= _text_fields(path, ending, offset, size, where=where)
@@ -95,6 +97,12 @@ def read_tar_row(path: Path, row: dict[str, Any], *, where: str) -> dict[str, An
     elif pictures:
         fields.pop("image", None)
         fields["images"] = pictures
+    if len(clips) == 1:
+        fields.pop("videos", None)
+        fields["video"] = clips[0]
+    elif clips:
+        fields.pop("video", None)
+        fields["videos"] = clips
     return fields
 
 

@@ -1,16 +1,25 @@
-"""A conversation as the model reads it: pieces of text, special tokens and places for pictures.
+"""A conversation as the model reads it: pieces of text, special tokens and places for pictures and frames.
 
-In: turns. Out: segments, in order. The wording is the released chat template's, byte for byte (tests/parity compares
-the two): `<|im_start|>` once; then a message as `Role:` (a space after the colon unless a picture comes first), its
-blocks, `<end_of_utterance>` and a newline. The writer knows which characters the assistant says, so labels need no
-searching: exactly the assistant's text and its `<end_of_utterance>` are learned.
+In: turns, and what of their media is shown. Out: segments, in order. The wording is the released chat template's, byte
+for byte (tests/parity compares the two): `<|im_start|>` once; then a message as `Role:` (a space after the colon unless
+a picture comes first), its blocks, `<end_of_utterance>` and a newline. A clip is a sentence about it, then each frame
+under its time. The writer knows which characters the assistant says, so labels need no searching: exactly the
+assistant's text and its `<end_of_utterance>` are learned, and nothing of what is said about a clip.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from smolvlm.records import ImageRef, Turn
+from smolvlm.encoding.video_words import (
+    RELEASED_OUTRO,
+    PromptWording,
+    frame_caption,
+    has_intro,
+    video_intro,
+    with_legacy_words,
+)
+from smolvlm.records import Frames, Grid, ImageRef, Layout, Turn
 
 
 class TokenRole(IntEnum):
@@ -58,25 +67,43 @@ class EndSegment:
 
 @dataclass(frozen=True, slots=True)
 class ImageSegment:
-    """The place of a picture."""
+    """The place of a picture, or of one frame of a clip."""
 
-    image: ImageRef
+    grid: Grid
+    medium: int
+    """Which of the conversation's media it shows, counted from 0 in prompt order."""
 
 
 Segment = TextSegment | StartSegment | EndSegment | ImageSegment
 
 
-def render(turns: Sequence[Turn], *, add_generation_prompt: bool = False) -> Iterator[Segment]:
+WHOLE = Grid(rows=0, columns=0)
+"""A frame is never cut."""
+
+
+def render(
+    turns: Sequence[Turn],
+    layouts: Sequence[Layout],
+    *,
+    wording: PromptWording = "released",
+    add_generation_prompt: bool = False,
+) -> Iterator[Segment]:
     """Yield the segments of a conversation.
 
     Args:
         turns: the messages; each has at least one block.
+        layouts: what is shown of each picture and clip, in prompt order.
+        wording: what is said around media.
         add_generation_prompt: end with `Assistant:`, for the model to go on from.
     """
+    if wording == "legacy":
+        turns = with_legacy_words(turns)
     yield StartSegment()
     text: list[Piece] = []
-    for turn in turns:
-        for item in _turn_items(turn):
+    media = enumerate(layouts)
+    first_user_turn = next((number for number, turn in enumerate(turns) if turn.role == "user"), -1)
+    for number, turn in enumerate(turns):
+        for item in _turn_items(turn, media, wording=wording, is_first=number == first_user_turn):
             if isinstance(item, Piece):
                 text.append(item)
                 continue
@@ -88,14 +115,37 @@ def render(turns: Sequence[Turn], *, add_generation_prompt: bool = False) -> Ite
     yield from _flush(text)
 
 
-def _turn_items(turn: Turn) -> Iterable[Piece | ImageSegment | EndSegment]:
+def _turn_items(
+    turn: Turn, media: Iterator[tuple[int, Layout]], *, wording: PromptWording, is_first: bool
+) -> Iterator[Piece | ImageSegment | EndSegment]:
     role = SPEAKERS[turn.role]
     is_learned = role is TokenRole.ASSISTANT
     starts_with_image = isinstance(turn.blocks[0], ImageRef)
     yield Piece(f"{turn.role.capitalize()}:" + ("" if starts_with_image else " "), TokenRole.TEMPLATE)
-    for block in turn.blocks:
-        yield ImageSegment(block) if isinstance(block, ImageRef) else Piece(block, role, is_learned)
+    for place, block in enumerate(turn.blocks):
+        if isinstance(block, str):
+            yield Piece(block, role, is_learned)
+            continue
+        number, layout = next(media)
+        if isinstance(layout, Grid):
+            yield ImageSegment(layout, number)
+        else:
+            introduces = has_intro(turn, place, is_first_user_turn=is_first, wording=wording)
+            yield from _clip_items(number, layout, wording=wording, introduces=introduces)
     yield EndSegment(role, is_learned)
+
+
+def _clip_items(
+    number: int, frames: Frames, *, wording: PromptWording, introduces: bool
+) -> Iterator[Piece | ImageSegment]:
+    if introduces:
+        intro = video_intro(frames.num_tiles, frames.duration_s, wording=wording)
+        yield Piece(intro, TokenRole.TEMPLATE)
+    for time_s in frames.times_s:
+        yield Piece(frame_caption(time_s, wording=wording), TokenRole.TEMPLATE)
+        yield ImageSegment(WHOLE, number)
+    if wording == "released":
+        yield Piece(RELEASED_OUTRO, TokenRole.TEMPLATE)
 
 
 def _flush(text: list[Piece]) -> Iterator[TextSegment]:

@@ -1,16 +1,17 @@
 """Conversations to arrays: ids, positions, scopes and targets.
 
-In: a `Conversation` and the grids of its pictures (from headers); or a `Sample`. Out: an `EncodedConversation`, an
+In: a `Conversation` and what of its media is shown (from headers); or a `Sample`. Out: an `EncodedConversation`, an
 `Example`. Blocks of image tokens are spliced in by id rather than written out as text and encoded, with equal ids.
 
-A sample of several conversations becomes a tree: their common beginning, up to the first user turn's last picture,
-stands once (the trunk) and what follows in each stands beside it (a branch). Positions in a branch go on from the
-trunk's end. A target is a triple (predict_from, target_id, weight), so a trunk token may predict for many branches.
+A sample of several conversations becomes a tree: their common beginning, up to the first user turn's last picture or
+frame, stands once (the trunk) and what follows in each stands beside it (a branch). Positions in a branch go on from
+the trunk's end. A target is a triple (predict_from, target_id, weight), so a trunk token may predict for many branches.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -19,8 +20,9 @@ from jaxtyping import Bool, Int32, UInt8
 from smolvlm.encoding.chat import EndSegment, ImageSegment, Segment, StartSegment, TextSegment, TokenRole, render
 from smolvlm.encoding.tokens import PromptTokens, TextEncoder
 from smolvlm.encoding.tree import scope_ends
+from smolvlm.encoding.video_words import PromptWording
 from smolvlm.errors import SampleError
-from smolvlm.records import Conversation, Example, Grid, ImageRef, Lengths, Sample, TileRef, Turn
+from smolvlm.records import Conversation, Example, Grid, ImageRef, Layout, Lengths, Media, Sample, TileRef, Turn
 
 LossWeighting = Literal["token", "sample", "sqrt"]
 
@@ -32,68 +34,72 @@ class EncodedConversation:
     input_ids: Int32[np.ndarray, " seq"]
     roles: UInt8[np.ndarray, " seq"]
     learned: Bool[np.ndarray, " seq"]
-    images: tuple[ImageRef, ...]
-    """The picture of each image segment, in prompt order (a picture may occur twice)."""
-    grids: tuple[Grid, ...]
+    media: tuple[Media, ...]
+    """Pictures and clips in prompt order (one may occur twice)."""
+    layouts: tuple[Layout, ...]
     prefix_tokens: int
-    """End of the first user turn's last picture; 0 where that turn has none."""
-    prefix_images: int
+    """End of the first user turn's last picture or frame; 0 where that turn has none."""
+    prefix_media: int
 
 
 class Encoder:
     """Turns conversations into arrays with one checkpoint's tokens. Stateless but for a cache of short texts."""
 
-    def __init__(self, *, tokens: PromptTokens, text: TextEncoder, loss_weighting: LossWeighting = "token") -> None:
+    def __init__(
+        self,
+        *,
+        tokens: PromptTokens,
+        text: TextEncoder,
+        wording: PromptWording = "released",
+        loss_weighting: LossWeighting = "token",
+    ) -> None:
         self.tokens = tokens
         self._text = text
+        self._wording: PromptWording = wording
         self.loss_weighting: LossWeighting = loss_weighting
 
     def encode_turns(
-        self, turns: Sequence[Turn], *, grids: Sequence[Grid], add_generation_prompt: bool = False
+        self, turns: Sequence[Turn], *, layouts: Sequence[Layout], add_generation_prompt: bool = False
     ) -> EncodedConversation:
         """Encode one conversation.
 
         Args:
             turns: its messages.
-            grids: how each of its pictures is cut, in prompt order.
+            layouts: what is shown of each of its pictures and clips, in prompt order.
             add_generation_prompt: end with `Assistant:` (for generation).
         """
         ids: list[int] = []
         roles: list[int] = []
         learned: list[bool] = []
-        images: list[ImageRef] = []
-        turn_number = 0
-        first_user_turn = next((i for i, turn in enumerate(turns) if turn.role == "user"), -1)
-        prefix_tokens = prefix_images = 0
-        for segment in render(turns, add_generation_prompt=add_generation_prompt):
-            new_ids, new_roles, new_learned = self._segment(segment, grids[len(images) :])
+        is_user_turn_over = False
+        prefix_tokens = prefix_media = 0
+        for segment in render(turns, layouts, wording=self._wording, add_generation_prompt=add_generation_prompt):
+            new_ids, new_roles, new_learned = self._segment(segment)
             ids += new_ids
             roles += new_roles
             learned += new_learned
             if isinstance(segment, EndSegment):
-                turn_number += 1
-            elif isinstance(segment, ImageSegment):
-                images.append(segment.image)
-                if turn_number <= first_user_turn:
-                    prefix_tokens, prefix_images = len(ids), len(images)
+                is_user_turn_over |= segment.role is TokenRole.USER
+            elif isinstance(segment, ImageSegment) and not is_user_turn_over:
+                prefix_tokens, prefix_media = len(ids), segment.medium + 1
         return EncodedConversation(
             input_ids=np.array(ids, np.int32),
             roles=np.array(roles, np.uint8),
             learned=np.array(learned, bool),
-            images=tuple(images),
-            grids=tuple(grids),
+            media=tuple(block for turn in turns for block in turn.blocks if not isinstance(block, str)),
+            layouts=tuple(layouts),
             prefix_tokens=prefix_tokens,
-            prefix_images=prefix_images,
+            prefix_media=prefix_media,
         )
 
-    def _segment(self, segment: Segment, grids: Sequence[Grid]) -> tuple[list[int], list[int], list[bool]]:
+    def _segment(self, segment: Segment) -> tuple[list[int], list[int], list[bool]]:
         match segment:
             case StartSegment():
                 return [self.tokens.start], [TokenRole.TEMPLATE], [False]
             case EndSegment(role, is_learned):
                 return [self.tokens.end_of_utterance], [role], [is_learned]
-            case ImageSegment():
-                ids = image_block(self.tokens, grids[0])
+            case ImageSegment(grid):
+                ids = image_block(self.tokens, grid)
                 return ids, [TokenRole.IMAGE] * len(ids), [False] * len(ids)
             case TextSegment(pieces):
                 ids, offsets = self._text("".join(piece.text for piece in pieces))
@@ -104,38 +110,38 @@ class Encoder:
                 owners = [pieces[owner[max(end - 1, 0)]] for _, end in offsets]
                 return list(ids), [piece.role for piece in owners], [piece.is_learned for piece in owners]
 
-    def lengths(self, conversation: Conversation, *, grids: Sequence[Grid]) -> Lengths:
-        """Return the exact sizes of a conversation; `grids` come from headers, no pixel is decoded."""
-        encoded = self.encode_turns(conversation.turns, grids=grids)
+    def lengths(self, conversation: Conversation, *, layouts: Sequence[Layout]) -> Lengths:
+        """Return the exact sizes of a conversation; `layouts` come from headers, no pixel is decoded."""
+        encoded = self.encode_turns(conversation.turns, layouts=layouts)
         key = b""
         if encoded.prefix_tokens:
             digest = blake2b(encoded.input_ids[: encoded.prefix_tokens].tobytes(), digest_size=16)
-            for image in encoded.images[: encoded.prefix_images]:
-                digest.update(blake2b(image_identity(image), digest_size=16).digest())
+            for medium in encoded.media[: encoded.prefix_media]:
+                digest.update(blake2b(media_identity(medium), digest_size=16).digest())
             key = digest.digest()
         return Lengths(
             num_tokens=len(encoded.input_ids),
-            num_tiles=sum(grid.num_tiles for grid in grids),
+            num_tiles=sum(layout.num_tiles for layout in layouts),
             num_supervised_tokens=int(encoded.learned.sum()),
             prefix_tokens=encoded.prefix_tokens,
             prefix_key=key,
-            prefix_tiles=sum(grid.num_tiles for grid in encoded.grids[: encoded.prefix_images]),
+            prefix_tiles=sum(layout.num_tiles for layout in encoded.layouts[: encoded.prefix_media]),
         )
 
-    def encode(self, sample: Sample, *, grids: Sequence[Sequence[Grid]]) -> Example:
+    def encode(self, sample: Sample, *, layouts: Sequence[Sequence[Layout]]) -> Example:
         """Encode a sample; several conversations become a tree over their common prefix.
 
         Args:
             sample: one conversation, or several with equal prefix keys.
-            grids: for each conversation, how each of its pictures is cut.
+            layouts: for each conversation, what is shown of each of its pictures and clips.
 
         Raises:
             SampleError: a conversation supervises no token.
             ValueError: the conversations do not share their prefix.
         """
         parts = [
-            self.encode_turns(conversation.turns, grids=own)
-            for conversation, own in zip(sample.conversations, grids, strict=True)
+            self.encode_turns(conversation.turns, layouts=own)
+            for conversation, own in zip(sample.conversations, layouts, strict=True)
         ]
         for conversation, part in zip(sample.conversations, parts, strict=True):
             if not part.learned.any():
@@ -148,8 +154,8 @@ class Encoder:
         for part in parts[1:]:
             if not np.array_equal(part.input_ids[:trunk], parts[0].input_ids[:trunk]):
                 raise ValueError("the conversations of a tree must begin with the same tokens")
-            if _prefix_pictures(part) != _prefix_pictures(parts[0]):
-                raise ValueError("the conversations of a tree must begin with the same pictures")
+            if _prefix_media(part) != _prefix_media(parts[0]):
+                raise ValueError("the conversations of a tree must begin with the same pictures and clips")
         return _assemble(sample, parts, trunk=trunk, loss_weighting=self.loss_weighting)
 
 
@@ -164,15 +170,25 @@ def image_block(tokens: PromptTokens, grid: Grid) -> list[int]:
     return [*ids, tokens.image_boundary, *tokens.global_view, *places, tokens.image_boundary]
 
 
-def image_identity(image: ImageRef) -> bytes:
-    """Return bytes that are equal for equal pictures: the path (and place in it), or a digest of the row's bytes."""
-    if image.path is not None:
-        return b"p" + f"{image.path}\0{image.span or ''}".encode()
-    return b"d" + blake2b(image.data or b"", digest_size=16).digest()
+def media_identity(medium: Media) -> bytes:
+    """Return bytes that are equal for equal media: the path (and place in it), or a digest of the row's bytes."""
+    if isinstance(medium, ImageRef) or not medium.frames:
+        own = _file_identity(medium.path, medium.data, medium.span)
+    else:
+        own = blake2b(b"".join(media_identity(frame) + b"\0" for frame in medium.frames), digest_size=16).digest()
+    if isinstance(medium, ImageRef):
+        return own
+    return b"v" + repr((medium.source_fps, medium.start_s, medium.end_s)).encode() + own
 
 
-def _prefix_pictures(part: EncodedConversation) -> list[bytes]:
-    return [image_identity(image) for image in part.images[: part.prefix_images]]
+def _file_identity(path: Path | None, data: bytes | None, span: tuple[int, int] | None) -> bytes:
+    if path is not None:
+        return b"p" + f"{path}\0{span or ''}".encode()
+    return b"d" + blake2b(data or b"", digest_size=16).digest()
+
+
+def _prefix_media(part: EncodedConversation) -> list[bytes]:
+    return [media_identity(medium) for medium in part.media[: part.prefix_media]]
 
 
 def target_weight(num_supervised_tokens: int, weighting: LossWeighting) -> float:
@@ -192,7 +208,7 @@ def _assemble(
     branches = [part.input_ids[trunk:] for part in parts]
     branch_lengths = [len(branch) for branch in branches]
     starts = trunk + np.concatenate([[0], np.cumsum(branch_lengths)[:-1]]).astype(int)
-    slots, images = _tile_slots(parts)
+    slots, media, layouts = _tile_slots(parts)
     predict_from, target_ids, weights, owner = [], [], [], []
     for number, (part, start) in enumerate(zip(parts, starts, strict=True)):
         positions = np.flatnonzero(part.learned)
@@ -210,7 +226,8 @@ def _assemble(
         target_ids=np.concatenate(target_ids),
         target_weights=np.concatenate(weights),
         target_conversation=np.concatenate(owner).astype(np.int32),
-        images=images,
+        media=media,
+        layouts=layouts,
         tiles=slots,
         learned=np.concatenate([parts[0].learned[:trunk], *(part.learned[trunk:] for part in parts)]),
         roles=np.concatenate([parts[0].roles[:trunk], *(part.roles[trunk:] for part in parts)]),
@@ -222,17 +239,19 @@ def _assemble(
 
 def _tile_slots(
     parts: Sequence[EncodedConversation],
-) -> tuple[tuple[TileRef, ...], tuple[ImageRef, ...]]:
-    """List the tile of every image slot in sequence order; the trunk's pictures stand once."""
+) -> tuple[tuple[TileRef, ...], tuple[Media, ...], tuple[Layout, ...]]:
+    """List the tile of every image slot in sequence order, and the distinct media; the trunk's stand once."""
     places: dict[bytes, int] = {}
-    images: list[ImageRef] = []
+    media: list[Media] = []
+    layouts: list[Layout] = []
     slots: list[TileRef] = []
-    shared = parts[0].prefix_images if len(parts) > 1 else 0
+    shared = parts[0].prefix_media if len(parts) > 1 else 0
     for number, part in enumerate(parts):
         first = shared if number else 0
-        for image, grid in zip(part.images[first:], part.grids[first:], strict=True):
-            place = places.setdefault(image_identity(image), len(images))
-            if place == len(images):
-                images.append(image)
-            slots += [TileRef(image=place, tile=tile) for tile in range(grid.num_tiles)]
-    return tuple(slots), tuple(images)
+        for medium, layout in zip(part.media[first:], part.layouts[first:], strict=True):
+            place = places.setdefault(media_identity(medium), len(media))
+            if place == len(media):
+                media.append(medium)
+                layouts.append(layout)
+            slots += [TileRef(medium=place, tile=tile) for tile in range(layout.num_tiles)]
+    return tuple(slots), tuple(media), tuple(layouts)

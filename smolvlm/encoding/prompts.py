@@ -1,4 +1,4 @@
-"""A checkpoint's processor, read once: how it cuts pictures and what its prompts are made of.
+"""A checkpoint's processor, read once: how it cuts pictures, shows clips, and what its prompts are made of.
 
 In: a transformers processor (Idefics3Processor, SmolVLMProcessor). Out: `PromptSettings`. Nothing that a processor
 carries is hard-coded, and the processor itself is never changed.
@@ -10,11 +10,17 @@ from typing import Any
 
 from smolvlm.encoding.encode import Encoder, LossWeighting
 from smolvlm.encoding.tokens import PromptTokens, TextEncoder, read_prompt_tokens
+from smolvlm.encoding.video_words import PromptWording
 from smolvlm.errors import ConfigError
+from smolvlm.media.frames import FrameSettings
 from smolvlm.media.geometry import TileSettings, check_tile_settings
+from smolvlm.media.settings import MediaSettings
+from smolvlm.media.video import VideoBackend
 
 LANCZOS = 1
 """Pillow's number of the filter, which processor files carry as `resample`."""
+PUBLISHED_FRAMES = FrameSettings(fps=1.0, max_frames=64, sampling="fps")
+"""What the released video processors carry, and what the published models' video stage was trained with."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,7 +29,8 @@ class PromptSettings:
 
     tokens: PromptTokens
     text: TextEncoder
-    tiles: TileSettings
+    media: MediaSettings
+    wording: PromptWording = "released"
 
     @property
     def missing_tags(self) -> bool:
@@ -31,20 +38,27 @@ class PromptSettings:
 
         Its tags then fall apart into pieces of text that were never learned.
         """
-        return self.tiles.image_splitting and any(len(ids) > 1 for ids in self.tokens.row_column.values())
+        return self.media.pictures.image_splitting and any(len(ids) > 1 for ids in self.tokens.row_column.values())
 
     @property
     def identity(self) -> str:
-        """A digest that is equal where every prompt is: tokens, tokenizer, tiles."""
-        parts = repr((self.tokens, self.tiles)).encode() + self.text.definition().encode()
+        """A digest that is equal where every prompt is: tokens, tokenizer, tiles, frames, wording."""
+        parts = repr((self.tokens, self.media, self.wording)).encode() + self.text.definition().encode()
         return blake2b(parts, digest_size=12).hexdigest()
 
     def encoder(self, *, loss_weighting: LossWeighting = "token") -> Encoder:
-        return Encoder(tokens=self.tokens, text=self.text, loss_weighting=loss_weighting)
+        return Encoder(tokens=self.tokens, text=self.text, wording=self.wording, loss_weighting=loss_weighting)
 
 
 def read_prompt_settings(
-    processor: Any, *, image_splitting: bool | None = None, longest_edge_px: int | None = None, where: str = "processor"
+    processor: Any,
+    *,
+    image_splitting: bool | None = None,
+    longest_edge_px: int | None = None,
+    frames: FrameSettings = PUBLISHED_FRAMES,
+    video_backend: VideoBackend = "pyav",
+    wording: PromptWording = "released",
+    where: str = "processor",
 ) -> PromptSettings:
     """Read a processor.
 
@@ -52,6 +66,9 @@ def read_prompt_settings(
         processor: the checkpoint's; untouched.
         image_splitting: cut pictures into tiles, or show the global view alone; None is the processor's own choice.
         longest_edge_px: scale the longest edge to this; None is the processor's own.
+        frames: which frames of a clip are shown.
+        video_backend: what decodes clips.
+        wording: what is said around media.
         where: what an error calls the checkpoint.
 
     Raises:
@@ -70,8 +87,25 @@ def read_prompt_settings(
         image_splitting=bool(images.do_image_splitting) if image_splitting is None else image_splitting,
     )
     check_tile_settings(tiles)
+    media = MediaSettings(
+        pictures=tiles, frame_tiles=_frame_tiles(processor, tiles), frames=frames, video_backend=video_backend
+    )
     backend = tokenizer.backend_tokenizer  # as load_processor restored it, with the digits splitting of tokenizer.json
     tokens = read_prompt_tokens(
         backend, tokens_per_tile=int(processor.image_seq_len), pad=int(tokenizer.pad_token_id), where=where
     )
-    return PromptSettings(tokens=tokens, text=TextEncoder(backend), tiles=tiles)
+    return PromptSettings(tokens=tokens, text=TextEncoder(backend), media=media, wording=wording)
+
+
+def _frame_tiles(processor: Any, pictures: TileSettings) -> TileSettings:
+    """Return how frames become tiles: as the video processor says, or to a longest edge of one tile.
+
+    Where one file holds the settings of both, transformers (5.23) takes the pictures' longest edge for the frames' too,
+    whatever `video_sampling.video_size` says: every frame would be blown up to 2048 px and shrunk to 512 again. All
+    published models say one tile there.
+    """
+    videos = getattr(processor, "video_processor", None)  # processors of the first models have no such thing
+    edge = pictures.tile_side_px
+    if videos is not None and videos.size["longest_edge"] != processor.image_processor.size["longest_edge"]:
+        edge = int(videos.size["longest_edge"])
+    return TileSettings(tile_side_px=pictures.tile_side_px, longest_edge_px=edge, image_splitting=False)

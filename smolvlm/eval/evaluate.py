@@ -73,7 +73,7 @@ class Evaluator:
             measured,
             plan_training(measured.lengths, plan),
             encoder=prompt.encoder(),
-            settings=prompt.tiles,
+            settings=prompt.media,
             read_features=cache.read if cache else None,
         )
 
@@ -125,7 +125,7 @@ def _prediction(conversation: Conversation, answer: str) -> Prediction:
         question=question,
         answer=answer,
         references=conversation.references or (truth,),
-        images=tuple(image.name for image in conversation.images),
+        images=tuple(medium.name for medium in conversation.media),
     )
 
 

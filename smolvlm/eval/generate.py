@@ -13,13 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smolvlm.datasets.pictures import PictureLoader
+from smolvlm.datasets.tile_loader import TileLoader
 from smolvlm.encoding.encode import EncodedConversation, Encoder
 from smolvlm.encoding.prompts import PromptSettings
-from smolvlm.media.geometry import grid_for
-from smolvlm.media.images import header_size
+from smolvlm.media.medium import layout_of
 from smolvlm.model.vision_cache import VisionCache
-from smolvlm.records import Conversation, ImageRef
+from smolvlm.records import Conversation
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,12 +55,12 @@ class Generator:
         """Return a row's prompt: all its turns but the last, and `Assistant:`.
 
         Raises:
-            SampleError: a picture cannot be read.
+            SampleError: a picture or a clip cannot be read.
         """
         turns = conversation.turns[:-1]
-        images = [block for turn in turns for block in turn.blocks if isinstance(block, ImageRef)]
-        grids = [grid_for(*header_size(image, where=conversation.where), self._prompt.tiles) for image in images]
-        encoded = self._encoder.encode_turns(turns, grids=grids, add_generation_prompt=True)
+        media = [block for turn in turns for block in turn.blocks if not isinstance(block, str)]
+        layouts = [layout_of(medium, self._prompt.media, where=conversation.where) for medium in media]
+        encoded = self._encoder.encode_turns(turns, layouts=layouts, add_generation_prompt=True)
         return Question(prompt=encoded, where=conversation.where)
 
     def answers(self, conversations: Sequence[Conversation]) -> list[str]:
@@ -111,9 +110,9 @@ class Generator:
 
     def _features(self, questions: Sequence[Question]) -> Tensor | None:
         """Return the connector's features of every image slot of the batch, rows in order."""
-        loader = PictureLoader(self._prompt.tiles, self._cache.read if self._cache else None)
+        loader = TileLoader(self._prompt.media, self._cache.read if self._cache else None)
         for question in questions:
-            loader.add_prompt(question.prompt.images, question.prompt.grids, where=question.where)
+            loader.add_prompt(question.prompt.media, question.prompt.layouts, where=question.where)
         slots = loader.slot_tiles()
         if not len(slots):
             return None

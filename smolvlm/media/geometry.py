@@ -100,6 +100,20 @@ def grid_for(width: int, height: int, settings: TileSettings) -> Grid:
     return plan_resize(width, height, settings).grid
 
 
+def size_within(width: int, height: int, max_side_px: int) -> Size:
+    """Return the size of a frame whose longest side must not be above `max_side_px`; smaller ones keep theirs.
+
+    The sides are those of the first resize of `plan_resize`, which therefore leaves such a frame as it is.
+
+    Raises:
+        ValueError: a side below 1 px.
+    """
+    if max(width, height) <= max_side_px:
+        return width, height
+    unsplit = TileSettings(tile_side_px=max_side_px, longest_edge_px=max_side_px, image_splitting=False)
+    return plan_resize(width, height, unsplit).longest_edge_size
+
+
 def _to_longest_edge(width: int, height: int, edge: int) -> Size:
     """Scale the longest edge to `edge`; the other side is truncated and then rounded up to an even length."""
     aspect_ratio = width / height

@@ -85,6 +85,14 @@ def pixel_values(
     return (tiles.astype(np.float32) - channel_mean) / channel_std
 
 
+def scale_image(image: Image.Image, size: Size, *, backend: ResizeBackend = DEFAULT_BACKEND) -> Image.Image:
+    """Return a picture of mode RGB resized with LANCZOS, as every resize of `make_tiles` is done."""
+    if backend == "pillow":
+        return _resize_pillow(image, size)
+    resized = _resize_torch(torch.from_numpy(_to_pixels(image)), size).numpy()
+    return Image.fromarray(np.ascontiguousarray(resized[..., :3]))
+
+
 def _to_pixels(image: Image.Image) -> UInt8[np.ndarray, "height width 4"]:
     """Copy a picture out of Pillow; torch wants memory that it might write to."""
     width, height = image.size

@@ -1,8 +1,9 @@
 """The processor that goes with every checkpoint: the base's own files, as the run used them.
 
 The files are copied, not written anew by transformers (5.23 would write a tokenizer.json without its splitting of
-digits). Three values are set: the sizes and the splitting of pictures that the run trained with, and a tokenizer class
-that reads tokenizer.json as it stands, so that what a plain `AutoProcessor` does afterwards is what was trained.
+digits). What is set: the sizes and the splitting of pictures and the choice of frames that the run trained with, and a
+tokenizer class that reads tokenizer.json as it stands, so that what a plain `AutoProcessor` does afterwards is what was
+trained.
 """
 
 import json
@@ -12,7 +13,7 @@ from typing import Any
 
 from transformers.utils.hub import cached_file
 
-from smolvlm.media.geometry import TileSettings
+from smolvlm.media.settings import MediaSettings
 
 PROCESSOR_FILES = (
     "preprocessor_config.json",
@@ -29,13 +30,13 @@ PROCESSOR_FILES = (
 )
 
 
-def save_processor(base: str, folder: Path, *, tiles: TileSettings) -> None:
+def save_processor(base: str, folder: Path, *, media: MediaSettings) -> None:
     """Copy the processor of a checkpoint into a folder.
 
     Args:
         base: hub id or folder of the checkpoint that training began from.
         folder: where a trained model was saved.
-        tiles: how the run cut its pictures.
+        media: how the run cut its pictures and showed its clips.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in PROCESSOR_FILES:
@@ -44,19 +45,39 @@ def save_processor(base: str, folder: Path, *, tiles: TileSettings) -> None:
             shutil.copyfile(found, folder / name)
     _update(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
     for name in ("preprocessor_config.json", "processor_config.json"):
-        _set_pictures(folder / name, tiles)
+        if (folder / name).is_file():
+            content = json.loads((folder / name).read_text())
+            _set_pictures(content.get("image_processor", content), media)
+            if "video_processor" in content:
+                _set_clips(content["video_processor"], media)
+            (folder / name).write_text(json.dumps(content, indent=2) + "\n")
+    _write_video_file(folder, media)
 
 
-def _set_pictures(path: Path, tiles: TileSettings) -> None:
-    """Set sizes and splitting where the file holds them: at its top or under `image_processor`."""
-    if not path.is_file():
-        return
-    content = json.loads(path.read_text())
-    holder: dict[str, Any] = content.get("image_processor", content)
+def _set_pictures(holder: dict[str, Any], media: MediaSettings) -> None:
     if "max_image_size" in holder:
-        holder["do_image_splitting"] = tiles.image_splitting
-        holder["size"] = {"longest_edge": tiles.longest_edge_px}
-        path.write_text(json.dumps(content, indent=2) + "\n")
+        holder["do_image_splitting"] = media.pictures.image_splitting
+        holder["size"] = {"longest_edge": media.pictures.longest_edge_px}
+
+
+def _set_clips(holder: dict[str, Any], media: MediaSettings) -> None:
+    edge = {"longest_edge": media.frame_tiles.longest_edge_px}
+    frames = media.frames
+    holder["size"] = edge
+    holder["video_sampling"] = {"fps": frames.fps, "max_frames": frames.max_frames, "video_size": edge}
+
+
+def _write_video_file(folder: Path, media: MediaSettings) -> None:
+    """Give clips a file of their own where one file held both: read from it, their size would be the pictures'."""
+    path, shared = folder / "video_preprocessor_config.json", folder / "preprocessor_config.json"
+    source = path if path.is_file() else shared
+    content = json.loads(source.read_text()) if source.is_file() else {}
+    if "video_sampling" not in content:
+        return
+    content.pop("image_processor_type", None)
+    content["video_processor_type"] = "SmolVLMVideoProcessor"
+    _set_clips(content, media)
+    path.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _update(path: Path, values: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from smolvlm.datasets.doctor import Examination, Finding
 from smolvlm.errors import SampleError
 from smolvlm.pages.figure_svg import COLOURS, draw_chart
 from smolvlm.pages.templating import write_page
-from smolvlm.pages.thumbnails import picture_uri
+from smolvlm.pages.thumbnails import medium_uri
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,16 +23,17 @@ THUMBNAIL_SIDE_PX = 112
 KIND_TITLES = {
     "missing_media": "Missing files",
     "empty_media": "Empty files",
-    "corrupt_media": "Pictures that cannot be read",
+    "corrupt_media": "Pictures and clips that cannot be read",
     "too_large_media": "Enormous pictures",
-    "outside_root": "Pictures outside their folder",
-    "placeholder_mismatch": "Placeholders and pictures that do not match",
+    "outside_root": "Media outside their folder",
+    "placeholder_mismatch": "Placeholders and media that do not match",
     "over_budget": "Rows larger than a pack",
     "empty_row": "Rows that teach nothing",
     "role": "Turns in the wrong order",
     "duplicate_row": "Duplicates",
     "leaked_row": "Held-out rows that are trained on",
     "leaked_picture": "Held-out pictures that are trained on",
+    "leaked_clip": "Held-out clips that are trained on",
     "bad_row": "Rows that cannot be read",
 }
 
@@ -43,7 +44,7 @@ class FindingView:
 
     finding: Finding
     thumbnail: str
-    """Empty where there is no picture, or none that can be read."""
+    """Of a picture, or of a clip's first frame; empty where there is none, or none that can be read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +66,8 @@ def write_check_page(found: Examination, *, path: Path, title: str) -> Path:
     widths = np.array([max(size) for size in found.sizes])
     charts = [
         ("Tokens of a row", _histogram(np.array(found.tokens), name="tokens", unit="tokens")),
-        ("Longest side of a picture", _histogram(widths, name="sides", unit="pixels")),
+        ("Longest side of a picture or clip", _histogram(widths, name="sides", unit="pixels")),
+        ("Length of a clip", _histogram(np.array(found.durations_s), name="durations", unit="seconds")),
     ]
     return write_page(
         path,
@@ -84,10 +86,10 @@ def _kind(kind: str, findings: Sequence[Finding]) -> KindView:
 
 
 def _thumbnail(finding: Finding) -> str:
-    if finding.picture is None:
+    if finding.medium is None:
         return ""
     try:
-        return picture_uri(finding.picture, where=finding.where, max_side_px=THUMBNAIL_SIDE_PX)
+        return medium_uri(finding.medium, where=finding.where, max_side_px=THUMBNAIL_SIDE_PX)
     except SampleError:
         return ""
 
@@ -106,5 +108,5 @@ def _histogram(values: np.ndarray, *, name: str, unit: str) -> Markup | None:
         axes.locator_params(axis="x", nbins=4 if is_narrow else 9, integer=True)
         axes.locator_params(axis="y", nbins=5, integer=True)
 
-    label = f"Histogram of {len(values)} values from {values.min():,} to {values.max():,} {unit}"
+    label = f"Histogram of {len(values)} values from {values.min():,.6g} to {values.max():,.6g} {unit}"
     return draw_chart(draw, name=name, label=label, height_px=lambda is_narrow: 200 if is_narrow else 240)

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
+from smolvlm.datasets.row_media import VIDEO_ENDINGS
 from smolvlm.errors import SampleError
 from smolvlm.pages.accuracy import Prediction
-from smolvlm.pages.thumbnails import picture_uri
+from smolvlm.pages.thumbnails import medium_uri
 from smolvlm.pages.token_text import percent, shown_text
-from smolvlm.records import ImageRef
+from smolvlm.records import ImageRef, VideoRef
 
 MAX_PICTURES = 3
 MAX_CHARACTERS = 400
@@ -77,7 +78,9 @@ def _view(row: Prediction, said_before: Mapping[tuple[str, str], str], run_dir: 
 
 def _picture(path: Path, where: str) -> str | None:
     try:
-        return picture_uri(ImageRef(path=path), where=where, max_side_px=PICTURE_SIDE_PX)
+        is_clip = path.is_dir() or path.suffix.lower().lstrip(".") in VIDEO_ENDINGS
+        medium = VideoRef(path=path) if is_clip else ImageRef(path=path)
+        return medium_uri(medium, where=where, max_side_px=PICTURE_SIDE_PX)
     except SampleError:  # moved since, or it came inside the row: the report is of the run, and says so in its place
         return None
 

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from smolvlm.encoding.chat import TokenRole
 from smolvlm.errors import SampleError
 from smolvlm.pages.inspect_records import (
+    InspectedClip,
     InspectedPicture,
     InspectedSample,
     InspectedTarget,
@@ -21,7 +22,7 @@ from smolvlm.pages.inspect_records import (
     TilePixels,
     TokenRun,
 )
-from smolvlm.records import Example, Grid, TileRef
+from smolvlm.records import Example, Frames, Grid, TileRef
 
 Decode = Callable[[Sequence[int]], Sequence[str]]
 """Token ids to the text of each, special tokens written out."""
@@ -60,21 +61,15 @@ def inspect_example(
         example: as encoded.
         decode: ids to texts, as `token_texts` makes it.
         image_token_id: id of `<image>`.
-        tiles: the tiles of each of `example.images`; None draws no pictures.
+        tiles: the tiles of each of `example.media`; None draws no pictures.
 
     Raises:
         ValueError: the image tokens, the tiles or the scopes of the example do not fit each other.
     """
     runs = _token_runs(example, decode, image_token_id)
-    if tiles is not None and len(tiles) != len(example.images):
-        raise ValueError(f"tiles of {len(tiles)} pictures for a sample of {len(example.images)}")
-    pictures = [
-        InspectedPicture(name=image.name, grid=_grid_of(runs, number), tiles=tiles[number] if tiles else None)
-        for number, image in enumerate(example.images)
-    ]
-    for picture in pictures:
-        if picture.tiles is not None and len(picture.tiles) != picture.grid.num_tiles:
-            raise ValueError(f"{picture.name}: {len(picture.tiles)} tiles, its text has {picture.grid.num_tiles}")
+    if tiles is not None and len(tiles) != len(example.media):
+        raise ValueError(f"tiles of {len(tiles)} media for a sample of {len(example.media)}")
+    media = [_medium(example, runs, number, tiles[number] if tiles else None) for number in range(len(example.media))]
     trunk, branches = _parts(example, runs)
     return InspectedSample(
         where=example.where,
@@ -82,7 +77,7 @@ def inspect_example(
         trunk=trunk,
         branches=branches,
         targets=_targets(example, decode),
-        pictures=tuple(pictures),
+        media=tuple(media),
         scope_end=example.scope_end,
         num_tiles=len(example.tiles),
         num_learned=int(example.learned.sum()),
@@ -101,9 +96,19 @@ def as_json_object(example: Example, decode: Decode) -> dict[str, object]:
         "scope_end": example.scope_end.tolist(),
         "targets": [list(row) for row in targets],
         "num_tiles": len(example.tiles),
-        "frame_times_s": [],
+        "frame_times_s": frame_times_s(example),
         "text": "".join(decode(example.input_ids.tolist())),
     }
+
+
+def frame_times_s(example: Example) -> list[float]:
+    """Return the presentation time of every frame in the sample, in prompt order."""
+    found: list[float] = []
+    for ref in example.tiles:
+        layout = example.layouts[ref.medium]
+        if isinstance(layout, Frames):
+            found.append(layout.times_s[ref.tile])
+    return found
 
 
 def check_learned(example: Example, *, image_token_id: int) -> None:
@@ -159,16 +164,34 @@ def _token_runs(example: Example, decode: Decode, image_token_id: int) -> list[T
     return runs
 
 
-def _grid_of(runs: Sequence[TokenRun], image: int) -> Grid:
-    """Read a picture's grid off its first appearance: a newline between two tiles ends a row."""
-    first = next(number for number, run in enumerate(runs) if run.tile == TileRef(image=image, tile=0))
+def _medium(
+    example: Example, runs: Sequence[TokenRun], number: int, tiles: TilePixels | None
+) -> InspectedPicture | InspectedClip:
+    name, layout, places = example.media[number].name, example.layouts[number], _places(runs, number)
+    if tiles is not None and len(tiles) != len(places):
+        raise ValueError(f"{name}: {len(tiles)} tiles, its text has {len(places)}")
+    if not isinstance(layout, Frames):
+        return InspectedPicture(name=name, grid=_grid_of(runs, places), tiles=tiles)
+    if len(places) != layout.num_tiles:
+        raise ValueError(f"{name}: {layout.num_tiles} frames, its text has {len(places)}")
+    return InspectedClip(name=name, times_s=layout.times_s, duration_s=layout.duration_s, tiles=tiles)
+
+
+def _places(runs: Sequence[TokenRun], medium: int) -> list[int]:
+    """Return the places among the runs where a medium's tiles stand for the first time."""
+    first = next(number for number, run in enumerate(runs) if run.tile == TileRef(medium=medium, tile=0))
     places = [first]
     for number in range(first + 1, len(runs)):
         tile = runs[number].tile
-        if tile is not None and (tile.image != image or tile.tile != len(places)):
+        if tile is not None and (tile.medium != medium or tile.tile != len(places)):
             break
         if tile is not None:
             places.append(number)
+    return places
+
+
+def _grid_of(runs: Sequence[TokenRun], places: Sequence[int]) -> Grid:
+    """Read a picture's grid off its first appearance: a newline between two tiles ends a row."""
     row_ends = [
         place
         for place, (before, after) in enumerate(pairwise(places), start=1)

@@ -7,15 +7,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from smolvlm.pages.inspect_records import InspectedPicture, InspectedSample, PackSummary, SamplePart, TokenRun
+from smolvlm.pages.inspect_records import (
+    InspectedClip,
+    InspectedPicture,
+    InspectedSample,
+    PackSummary,
+    SamplePart,
+    TokenRun,
+)
 from smolvlm.pages.scope_table import scope_svg
 from smolvlm.pages.templating import write_page
 from smolvlm.pages.thumbnails import pixels_uri
-from smolvlm.pages.token_text import NEWLINE, run_label, shown_text
+from smolvlm.pages.token_text import NEWLINE, plural, run_label, shown_text
 
 TILE_SIDE_PX = 112
 WHOLE_VIEW_SIDE_PX = 224
 MAX_PACKS_SHOWN = 160
+FRAME_COLUMNS = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,13 +49,16 @@ class PartView:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PictureView:
-    """A picture's tiles by the classes that carry them, without the whole view, which stands beside."""
+    """A picture's tiles by the classes that carry them, without the whole view, which stands beside; or a clip's."""
 
     name: str
     cut: str
     columns: int
     tile_classes: tuple[str, ...]
+    captions: tuple[str, ...]
+    """Of a clip: the time of each of its frames, which are its tiles."""
     whole_class: str
+    """Empty for a clip."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,7 +119,7 @@ def _sample_view(number: int, sample: InspectedSample) -> SampleView:
         sample=sample,
         trunk=view(sample.trunk) if sample.trunk else None,
         branches=tuple(view(branch) for branch in sample.branches),
-        pictures=tuple(_picture_view(picture, number, place) for place, picture in enumerate(sample.pictures)),
+        pictures=tuple(_picture_view(picture, number, place) for place, picture in enumerate(sample.media)),
         scopes=scope_svg(sample.scope_end, trunk_length=trunk_length),
     )
 
@@ -126,20 +137,29 @@ def _token_view(run: TokenRun, sample: int, predicted: dict[int, list[str]]) -> 
         text=run_label(run) if run.tile else shown_text(run.text).replace("\n", NEWLINE + "\n"),
         classes=f"t {run.role.name.lower()}" + (" learned" if run.is_learned else ""),
         detail=detail,
-        tile_class=_tile_class(sample, run.tile.image, run.tile.tile) if run.tile else "",
+        tile_class=_tile_class(sample, run.tile.medium, run.tile.tile) if run.tile else "",
     )
 
 
-def _picture_view(picture: InspectedPicture, sample: int, place: int) -> PictureView:
+def _picture_view(picture: InspectedPicture | InspectedClip, sample: int, place: int) -> PictureView:
+    num_tiles = len(picture.tiles) if picture.tiles is not None else 0
+    classes = tuple(_tile_class(sample, place, tile) for tile in range(num_tiles))
+    if isinstance(picture, InspectedClip):
+        return PictureView(
+            name=picture.name,
+            cut=f"{plural(len(picture.times_s), 'frame')} of {picture.duration_s:.2f} s",
+            columns=FRAME_COLUMNS,
+            tile_classes=classes,
+            captions=tuple(f"{time_s:.2f} s" for time_s in picture.times_s),
+            whole_class="",
+        )
     grid = picture.grid
-    classes = (
-        tuple(_tile_class(sample, place, tile) for tile in range(grid.num_tiles)) if picture.tiles is not None else ()
-    )
     return PictureView(
         name=picture.name,
         cut=f"{grid.rows} x {grid.columns} tiles and the whole view" if grid.rows else "the whole view alone",
         columns=grid.columns,
         tile_classes=classes[:-1],
+        captions=(),
         whole_class=classes[-1] if classes else "",
     )
 
@@ -147,11 +167,12 @@ def _picture_view(picture: InspectedPicture, sample: int, place: int) -> Picture
 def _tile_images(samples: Sequence[InspectedSample]) -> Iterable[tuple[str, str]]:
     """Yield the class and the data URI of every tile."""
     for number, sample in enumerate(samples, start=1):
-        for place, picture in enumerate(sample.pictures):
+        for place, picture in enumerate(sample.media):
+            whole = picture.grid.num_tiles - 1 if isinstance(picture, InspectedPicture) else -1
             for tile, pixels in enumerate(picture.tiles if picture.tiles is not None else ()):
-                side = WHOLE_VIEW_SIDE_PX if tile == picture.grid.num_tiles - 1 else TILE_SIDE_PX
+                side = WHOLE_VIEW_SIDE_PX if tile == whole else TILE_SIDE_PX
                 yield _tile_class(number, place, tile), pixels_uri(pixels, max_side_px=side)
 
 
-def _tile_class(sample: int, image: int, tile: int) -> str:
-    return f"s{sample}-{image}-{tile}"
+def _tile_class(sample: int, medium: int, tile: int) -> str:
+    return f"s{sample}-{medium}-{tile}"

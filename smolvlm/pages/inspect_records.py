@@ -63,6 +63,19 @@ class InspectedPicture:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class InspectedClip:
+    """One clip of a sample, as its frames are shown."""
+
+    name: str
+    times_s: tuple[float, ...]
+    """Presentation time of each frame."""
+    duration_s: float
+    """Of the whole clip."""
+    tiles: TilePixels | None
+    """One a frame; None where they were not decoded."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class InspectedSample:
     """One sample, ready to be drawn."""
 
@@ -73,7 +86,7 @@ class InspectedSample:
     branches: tuple[SamplePart, ...]
     """One a conversation."""
     targets: tuple[InspectedTarget, ...]
-    pictures: tuple[InspectedPicture, ...]
+    media: tuple[InspectedPicture | InspectedClip, ...]
     scope_end: Int32[np.ndarray, " seq"]
     num_tiles: int
     """Tiles in the text; a picture that stands twice counts twice."""

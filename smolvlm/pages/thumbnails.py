@@ -7,11 +7,15 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from smolvlm.media.clip_index import read_index
+from smolvlm.media.frames import FrameSettings, choose_frames
 from smolvlm.media.images import open_rgb
-from smolvlm.records import ImageRef
+from smolvlm.media.video import read_frames
+from smolvlm.records import Media, VideoRef
 
 LOSSLESS_SIDE_PX = 128
 """Up to here PNG is small and keeps every pixel; above, JPEG."""
+FIRST_FRAME = FrameSettings(fps=1.0, max_frames=1, sampling="fps")
 
 
 def pixels_uri(pixels: UInt8[np.ndarray, "3 height width"], *, max_side_px: int) -> str:
@@ -19,13 +23,19 @@ def pixels_uri(pixels: UInt8[np.ndarray, "3 height width"], *, max_side_px: int)
     return _uri(Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))), max_side_px)
 
 
-def picture_uri(ref: ImageRef, *, where: str, max_side_px: int) -> str:
-    """Return a picture, scaled down to `max_side_px` where it is larger.
+def medium_uri(medium: Media, *, where: str, max_side_px: int) -> str:
+    """Return a picture, or the first frame of a clip, scaled down to `max_side_px` where it is larger.
 
     Raises:
         SampleError: it cannot be read.
     """
-    return _uri(open_rgb(ref, where=where), max_side_px)
+    if not isinstance(medium, VideoRef):
+        return _uri(open_rgb(medium, where=where), max_side_px)
+    first = choose_frames(
+        read_index(medium, where=where), FIRST_FRAME, start_s=medium.start_s, end_s=medium.end_s, where=where
+    )
+    (pixels,) = read_frames(medium, first, max_side_px=max_side_px, backend="pyav", where=where)
+    return _uri(Image.fromarray(pixels), max_side_px)
 
 
 def _uri(image: Image.Image, max_side_px: int) -> str:

@@ -44,6 +44,8 @@ def training_arguments(train: TrainConfig, plan: Plan) -> TrainingArguments:
         "remove_unused_columns": False,
     }
     settings: dict[str, Any] = DEFAULTS | {"dataloader_pin_memory": torch.cuda.is_available()} | given | fixed
+    if settings["dataloader_pin_memory"] and not settings.get("use_cpu"):
+        settings["accelerator_config"] = {"non_blocking": True}  # from pinned memory a copy goes on beside the step
     try:
         arguments = TrainingArguments(**settings)
     except ValueError as error:

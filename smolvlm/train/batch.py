@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from smolvlm.datasets.packs import Pack
-from smolvlm.errors import SampleError
+from smolvlm.errors import SmolVLMError
 from smolvlm.records import SkippedRow
 
 
@@ -44,8 +44,8 @@ def as_batch(packs: Sequence[Pack]) -> dict[str, Any]:
     return {"pack": pack.model_tensors(), "info": info}
 
 
-def without_worker_traceback(error: SampleError) -> SampleError:
+def without_worker_traceback(error: SmolVLMError) -> SmolVLMError:
     """Return an error as it was raised; out of a loader worker it comes behind that worker's traceback, as text."""
-    name = f"{SampleError.__module__}.{SampleError.__qualname__}: "
-    text = str(error)
-    return SampleError(text.rpartition(name)[2].strip()) if text.startswith("Caught ") else error
+    kind, text = type(error), str(error)
+    name = f"{kind.__module__}.{kind.__qualname__}: "
+    return kind(text.rpartition(name)[2].strip()) if text.startswith("Caught ") else error

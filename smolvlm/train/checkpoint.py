@@ -23,6 +23,7 @@ WITHOUT_EFFECT = (
     "data.vision_cache",
     "data.vision_cache_dir",
     "data.base_dir",
+    "data.prefetch_mb",
     "data.eval_mixture",
 )
 """Settings that may differ between the two halves of a run."""

@@ -13,14 +13,14 @@ overridden, and why:
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from torch.utils.data import Dataset, Sampler, SequentialSampler
+from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import DefaultFlowCallback, PrinterCallback, ProgressCallback
 from transformers.trainer_utils import rotate_checkpoints
@@ -30,11 +30,12 @@ from smolvlm.datasets.dataset import SupervisedDataset
 from smolvlm.errors import SampleError
 from smolvlm.model.towers import TOWERS, Tower
 from smolvlm.model.vision_cache import VisionCache
-from smolvlm.train.batch import PackInfo, as_batch, without_worker_traceback
+from smolvlm.train.batch import PackInfo, as_batch
 from smolvlm.train.callbacks import PlanFlowCallback, ProgressBarCallback, WholeGradientCallback
 from smolvlm.train.checkpoint import RunIdentity, mark_whole, unmark
 from smolvlm.train.flops import compute_cost, peak_flops_per_s
 from smolvlm.train.optim import check_groups, groups_table, tower_groups
+from smolvlm.train.packs_ahead import packs_ahead
 from smolvlm.train.step_log import LineFile, StepCounts, Stopwatch
 
 Evaluate = Callable[[Any], Mapping[str, float]]
@@ -52,6 +53,7 @@ class TrainerParts:
     evaluate: Evaluate | None = None
     log_sample_ids: bool = False
     max_bad_fraction: float = 0.01
+    max_prefetch_bytes: int = 512 * 10**6
 
 
 class SmolVLMTrainer(Trainer):
@@ -77,6 +79,8 @@ class SmolVLMTrainer(Trainer):
         super().__init__(
             model=model, args=args, train_dataset=train_dataset, eval_dataset=eval_rows, data_collator=as_batch
         )
+        feature_bytes = parts.vision_cache.layout.num_bytes if parts.vision_cache is not None else 0
+        self._ahead = packs_ahead(train_dataset, args, feature_bytes=feature_bytes, max_bytes=parts.max_prefetch_bytes)
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
         # A world of one process is wrapped for gradient reduction too, which waits for every parameter's gradient.
@@ -91,8 +95,17 @@ class SmolVLMTrainer(Trainer):
     # ---- what is trained on
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler:
-        assert train_dataset is None or train_dataset is self.train_dataset
+        assert train_dataset is None or train_dataset is self._ahead
         return SequentialSampler(self.train_dataset)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return a loader whose workers make packs ahead."""
+        size = self._train_batch_size
+        return self._get_dataloader(self._ahead, "Training", size, self._get_train_sampler, is_training=True)
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
+        """Collect a step's packs; each that is taken makes room for a later one."""
+        return super().get_batch_samples(map(self._ahead.take, epoch_iterator), num_batches, device)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
         """Return the step's normalizer: the sum of target weights over its packs on all ranks."""
@@ -174,18 +187,18 @@ class SmolVLMTrainer(Trainer):
         """Train to the plan's end, from a whole checkpoint or from the start.
 
         Raises:
-            SampleError: a picture is corrupt, under `on_bad_sample: error`, or too many are, under `skip`.
+            SampleError: a picture is corrupt, under `on_bad_sample: error`, or too many are, under `skip`; a loader
+                worker died over a row.
         """
         step = 0
         if checkpoint is not None:
             step = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"]
+        self._ahead.begin_at(step * self.args.gradient_accumulation_steps)
         if self.is_world_process_zero():
             self._metrics_file.keep_until(step)
             self._samples_file.keep_until(step)
-        try:
+        with self._ahead.in_users_words():
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        except SampleError as error:
-            raise without_worker_traceback(error) from None
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         if self._infos and self._parts.log_sample_ids:

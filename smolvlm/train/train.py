@@ -15,11 +15,11 @@ import torch
 
 from smolvlm.config.load import dump_run_config
 from smolvlm.config.schema import RunConfig
-from smolvlm.datasets.builder import PlannedData, plan_data
+from smolvlm.datasets.builder import PlannedData, plan_data, read_prompt
 from smolvlm.datasets.dataset import SupervisedDataset
 from smolvlm.datasets.length_index import Report
 from smolvlm.datasets.plan import deal_to_ranks, imbalance
-from smolvlm.encoding.prompts import PromptSettings, read_prompt_settings
+from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.model.load import Checkpoint, load_checkpoint, load_processor
 from smolvlm.model.processor_files import save_processor
 from smolvlm.model.towers import Tower, freeze
@@ -64,12 +64,7 @@ def plan_run(config: RunConfig, *, report: Report | None = None) -> tuple[Prompt
     Raises:
         ConfigError, SampleError: what is wrong, where, and how to mend it.
     """
-    prompt = read_prompt_settings(
-        load_processor(config.model.path),
-        image_splitting=config.data.image_splitting,
-        longest_edge_px=config.data.longest_edge_px,
-        where=config.model.path,
-    )
+    prompt = read_prompt(load_processor(config.model.path), config.data, where=config.model.path)
     num_epochs, max_steps = planned_length(config.train)
     planned = plan_data(
         config.data,
@@ -117,19 +112,20 @@ def train(
         planned.measured,
         planned.plan,
         encoder=prompt.encoder(loss_weighting=config.data.loss_weighting),
-        settings=prompt.tiles,
+        settings=prompt.media,
         order=order,
         read_features=cache.read if cache else None,
         on_bad_sample=config.data.on_bad_sample,
     )
     parts = TrainerParts(
         learning_rates=rates,
-        save_processor=lambda folder: save_processor(config.model.path, folder, tiles=prompt.tiles),
+        save_processor=lambda folder: save_processor(config.model.path, folder, media=prompt.media),
         identity=identity,
         vision_cache=cache,
         evaluate=make_evaluate(checkpoint, prompt, cache) if make_evaluate else None,
         log_sample_ids=config.train.log_sample_ids,
         max_bad_fraction=config.data.max_bad_fraction,
+        max_prefetch_bytes=config.data.prefetch_mb * 10**6,
     )
     trainer = SmolVLMTrainer(checkpoint.model, arguments, train_dataset=dataset, parts=parts)
     if trainer.is_world_process_zero():

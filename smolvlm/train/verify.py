@@ -17,10 +17,10 @@ from transformers import AutoModelForImageTextToText
 from smolvlm.datasets.dataset import SupervisedDataset
 from smolvlm.datasets.packs import Pack
 from smolvlm.encoding.encode import target_weight
-from smolvlm.media.images import open_rgb
 from smolvlm.model.load import load_checkpoint
 from smolvlm.model.towers import TOWERS, tower_of
-from smolvlm.records import Conversation, ImageRef
+from smolvlm.records import Conversation
+from smolvlm.train.stock_inputs import stock_inputs
 
 LOSS_TOLERANCE = 1e-6
 GRADIENT_TOLERANCE = 1e-5
@@ -117,8 +117,9 @@ def gradient_errors(ours: dict[str, Tensor | None], theirs: dict[str, Tensor | N
 def _alone(stock: Any, processor: Any, row: Conversation, *, dataset: SupervisedDataset) -> tuple[Tensor, bool, int]:
     """Return (summed weighted loss, whether the ids are ours, tokens) of one conversation through the stock classes."""
     encoder = dataset.encoder
-    ours = encoder.encode_turns(row.turns, grids=dataset.grids(row))
-    inputs = stock_inputs(processor, row, dataset=dataset)
+    layouts = dataset.layouts(row)
+    ours = encoder.encode_turns(row.turns, layouts=layouts)
+    inputs = stock_inputs(processor, row, layouts=layouts, settings=dataset.settings)
     ids = inputs["input_ids"][0]
     learned = torch.from_numpy(ours.learned)
     ids_equal = len(ids) == len(ours.input_ids) and bool((ids == torch.from_numpy(ours.input_ids)).all())
@@ -128,32 +129,3 @@ def _alone(stock: Any, processor: Any, row: Conversation, *, dataset: Supervised
         logits[positions - 1], torch.from_numpy(ours.input_ids).long()[positions], reduction="sum"
     )
     return losses * target_weight(len(positions), encoder.loss_weighting), ids_equal, len(ids)
-
-
-def stock_inputs(processor: Any, row: Conversation, *, dataset: SupervisedDataset) -> dict[str, Tensor]:
-    """Return what the stock processor makes of a row, cut as the run cuts its pictures."""
-    messages = [
-        {
-            "role": turn.role,
-            "content": [
-                {"type": "image"} if isinstance(block, ImageRef) else {"type": "text", "text": block}
-                for block in turn.blocks
-            ],
-        }
-        for turn in row.turns
-    ]
-    text = processor.apply_chat_template(messages)
-    pictures: Sequence[Any] = [open_rgb(image, where=row.where) for image in row.images]
-    settings = dataset.settings
-    inputs = processor(
-        text=text,
-        images=[list(pictures)] if pictures else None,
-        return_tensors="pt",
-        **(
-            {"do_image_splitting": settings.image_splitting, "size": {"longest_edge": settings.longest_edge_px}}
-            if pictures
-            else {}
-        ),
-    )
-    wanted = ("input_ids", "attention_mask", "pixel_values", "pixel_attention_mask")
-    return {name: inputs[name] for name in wanted if name in inputs}

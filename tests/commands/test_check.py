@@ -55,7 +55,7 @@ def folder(tmp_path: Path, photos: dict[str, Path]) -> Path:
 def test_good_rows_are_left_in_peace(folder: Path, settings: dict[str, Any], smolvlm_command: Any) -> None:
     outcome = smolvlm_command("check", folder / "good.yaml", "--model", settings["model"]["path"], "--json")
     assert (outcome.status, outcome.objects) == (0, [])
-    assert "4 rows, 3 pictures decoded: 0 errors, 0 warnings" in outcome.messages
+    assert "4 rows, 3 pictures and 0 clips decoded: 0 errors, 0 warnings" in outcome.messages
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -84,7 +84,7 @@ def test_every_kind_of_bad_row_is_found(
         ("held.jsonl:3", "warning", "leaked_picture"),
     ]
     messages = {own["where"]: own["message"] for own in outcome.objects}
-    assert messages["bad.jsonl:10"].startswith("the same words and pictures as good.jsonl:2"), "a picture is its bytes"
+    assert messages["bad.jsonl:10"].startswith("the same words and media as good.jsonl:2"), "a picture is its bytes"
     assert "good.jsonl:4" in messages["held.jsonl:2"]
     assert "good.jsonl:3" in messages["held.jsonl:3"]
 
@@ -98,7 +98,7 @@ def test_the_page_and_its_twin(folder: Path, settings: dict[str, Any], smolvlm_c
     text = page.read_text()
     assert "<script" not in text
     assert "http" not in text.replace("http-equiv", "").replace("http://www.w3.org", "")
-    assert "Pictures that cannot be read" in text
+    assert "Pictures and clips that cannot be read" in text
     assert text.count("bad.jsonl:2<") == 1
     twin = json.loads(page.with_suffix(".json").read_text())
     assert {own["kind"] for own in twin} >= {"missing_media", "corrupt_media", "duplicate_row"}

@@ -143,7 +143,9 @@ def test_everything_wrong_is_said_at_once(run_dir: Path) -> None:
         ("train.packs_per_step=1.5", "must be a whole number"),
         ("train.resume_from_checkpoint=true", "must be `auto`, `false` or a checkpoint folder"),
         ("train.resume_from_checkpoint=0", "must be `auto`, `false` or a checkpoint folder"),
-        ("data.fps=1", "data.fps = 1 (on the command line): video is not available in this version"),
+        ("data.fps=0", "data.fps = 0 (on the command line): must be above 0"),
+        ("data.max_frames=0", "data.max_frames = 0 (on the command line): must be a"),
+        ("data.sampling=all", "data.sampling = 'all' (on the command line): must be 'fps' or 'uniform'"),
         ("train.beta=0.1", "preference training is not available in this version"),
         ("quantization.bits=8", "quantization: not available in this version"),
         (

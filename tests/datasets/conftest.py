@@ -8,9 +8,9 @@ import pytest
 from smolvlm.datasets.bad_samples import Policy
 from smolvlm.datasets.dataset import SupervisedDataset
 from smolvlm.datasets.lengths import Budget
-from smolvlm.datasets.pictures import ReadFeatures
 from smolvlm.datasets.plan import Plan, PlanSettings, plan_training
 from smolvlm.datasets.planned_packs import PlannedPack, PlannedPacks
+from smolvlm.datasets.tile_loader import ReadFeatures
 from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.records import Conversation, ImageRef, Turn
 from tests.memory_rows import measured_rows
@@ -56,7 +56,7 @@ def dataset_of(prompt: PromptSettings) -> DatasetOf:
             measured,
             plan,
             encoder=encoder,
-            settings=prompt.tiles,
+            settings=prompt.media,
             order=order,
             read_features=read_features,
             on_bad_sample=on_bad_sample,

@@ -46,7 +46,7 @@ def parts_of(source: OpenSource, prompt: PromptSettings) -> list[Path]:
 
 
 def test_processes_change_nothing(sources: tuple[OpenSource, ...], prompt: PromptSettings) -> None:
-    alone = [Meter(prompt.encoder(), prompt.tiles).sizes(own.all_rows(), own.rows.tolist()) for own in sources]
+    alone = [Meter(prompt.encoder(), prompt.media).sizes(own.all_rows(), own.rows.tolist()) for own in sources]
     told: list[tuple[int, int]] = []
     shared = measure_sources(sources, prompt, num_workers=2, report=lambda *numbers: told.append(numbers))
     assert [table.to_pylist() for table in shared] == [table.to_pylist() for table in alone]
@@ -55,6 +55,15 @@ def test_processes_change_nothing(sources: tuple[OpenSource, ...], prompt: Promp
     assert told[-1] == (31, 31)
     assert len(parts_of(sources[0], prompt)) == 4, "kept"
     assert parts_of(sources[1], prompt) == [], "small, so not kept"
+
+
+def test_parts_without_a_bad_row_share_the_column_that_says_so(
+    sources: tuple[OpenSource, ...], prompt: PromptSettings
+) -> None:
+    for _ in ("measured", "kept"):
+        errors = measure_sources(sources, prompt)[0]["error"].chunks
+        assert [chunk.null_count < len(chunk) for chunk in errors] == [False, True, False, False], "row 11 is bad"
+        assert len({chunk.buffers()[1].address for chunk in errors if chunk.null_count == len(chunk)}) == 1
 
 
 def test_a_stopped_preparation_goes_on(
@@ -109,7 +118,7 @@ def test_a_part_is_a_plain_parquet_file(sources: tuple[OpenSource, ...], prompt:
 @pytest.mark.slow
 def test_a_local_ray_cluster_gives_the_same(sources: tuple[OpenSource, ...], prompt: PromptSettings) -> None:
     """Ray's own processes warn of many things; only what comes back matters here, so they are not held to errors."""
-    alone = [Meter(prompt.encoder(), prompt.tiles).sizes(own.all_rows(), own.rows.tolist()) for own in sources]
+    alone = [Meter(prompt.encoder(), prompt.media).sizes(own.all_rows(), own.rows.tolist()) for own in sources]
     code = (
         "import pickle, sys, ray\n"
         "from smolvlm.datasets import length_index\n"

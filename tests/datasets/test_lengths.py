@@ -14,8 +14,9 @@ from smolvlm.datasets.lengths import MODALITIES, Budget, HeaderReader, Meter, ov
 from smolvlm.datasets.measured import length_table
 from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.media.images import open_rgb
+from smolvlm.media.settings import MediaSettings
 from smolvlm.media.tiles import make_tiles
-from smolvlm.records import Conversation, Grid, ImageRef, Sample, Turn
+from smolvlm.records import Conversation, Grid, ImageRef, Layout, Media, Sample, Turn
 from tests.memory_rows import measured_rows
 
 ONE_TILE = Grid(rows=0, columns=0)
@@ -27,7 +28,7 @@ def asks(number: int, *blocks: str | ImageRef, answer: str = "yes", before: Sequ
 
 
 def sizes_of(rows: Sequence[Conversation], prompt: PromptSettings) -> list[dict[str, Any]]:
-    return Meter(prompt.encoder(), prompt.tiles).sizes(rows, range(len(rows))).to_pylist()
+    return Meter(prompt.encoder(), prompt.media).sizes(rows, range(len(rows))).to_pylist()
 
 
 @pytest.fixture
@@ -52,13 +53,15 @@ def all_shapes(photos: dict[str, Path]) -> list[Conversation]:
 
 def test_predicted_sizes_are_the_true_ones(prompt: PromptSettings, all_shapes: list[Conversation]) -> None:
     found = measured_rows(all_shapes, prompt)
-    table, headers = found.lengths, HeaderReader(prompt.tiles)
+    table, headers = found.lengths, HeaderReader(prompt.media)
     assert len(table) == len(all_shapes)
     for number, row in enumerate(all_shapes):
-        example = prompt.encoder().encode(Sample(conversations=(row,)), grids=[headers.grids(row.images, where="row")])
+        example = prompt.encoder().encode(
+            Sample(conversations=(row,)), layouts=[headers.layouts(row.media, where="row")]
+        )
         assert table.num_tokens[number] == len(example.input_ids)
         assert table.num_supervised_tokens[number] == len(example.target_ids)
-        tiles = [len(make_tiles(open_rgb(image, where=row.where), prompt.tiles)) for image in row.images]
+        tiles = [len(make_tiles(open_rgb(image, where=row.where), prompt.media.pictures)) for image in row.media]
         assert table.num_tiles[number] == sum(tiles) == len(example.tiles)
         first_user = next(turn for turn in row.turns if turn.role == "user")
         num_prefix = sum(isinstance(block, ImageRef) for block in first_user.blocks)
@@ -71,7 +74,7 @@ def test_predicted_sizes_are_the_true_ones(prompt: PromptSettings, all_shapes: l
 
 
 def test_a_turned_picture_is_cut_as_it_stands_upright(prompt: PromptSettings, photos: dict[str, Path]) -> None:
-    (grid,) = HeaderReader(prompt.tiles).grids([ImageRef(path=photos["on_its_side"])], where="row")
+    (grid,) = HeaderReader(prompt.media).layouts([ImageRef(path=photos["on_its_side"])], where="row")
     assert grid == Grid(rows=4, columns=2)  # the file is 90 x 30 px
 
 
@@ -79,13 +82,13 @@ def test_a_header_is_read_once_however_many_rows_show_the_picture(
     prompt: PromptSettings, photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
-    header_size = lengths_module.header_size
+    layout_of = lengths_module.layout_of
 
-    def counting(image: ImageRef, *, where: str) -> tuple[int, int]:
-        read.append(image.name)
-        return header_size(image, where=where)
+    def counting(medium: Media, settings: MediaSettings, *, where: str) -> Layout:
+        read.append(medium.name)
+        return layout_of(medium, settings, where=where)
 
-    monkeypatch.setattr(lengths_module, "header_size", counting)
+    monkeypatch.setattr(lengths_module, "layout_of", counting)
     bytes_of_horse = photos["horse"].read_bytes()
     refs = [ImageRef(path=photos["coffee"]), ImageRef(path=photos["rocket"]), ImageRef(data=bytes_of_horse)]
     sizes_of([asks(number, refs[number % 3], refs[(number + 1) % 3], "?") for number in range(9)], prompt)
@@ -110,7 +113,7 @@ def test_prefix_keys_are_equal_for_equal_beginnings_and_pictures(
         before, text, names, has_bytes = beginning
         images = [ImageRef(data=name.encode()) if has_bytes else ImageRef(path=Path(name)) for name in names]
         row = asks(1, *text, *images, question, before=before)
-        return prompt.encoder().lengths(row, grids=[ONE_TILE] * len(images)).prefix_key
+        return prompt.encoder().lengths(row, layouts=[ONE_TILE] * len(images)).prefix_key
 
     first_key, second_key = key(first, "a?"), key(second, "b?")
     assert (first_key == b"") == (not first[2])
@@ -120,7 +123,9 @@ def test_prefix_keys_are_equal_for_equal_beginnings_and_pictures(
 
 def test_the_grid_is_part_of_the_beginning(prompt: PromptSettings) -> None:
     row = asks(1, ImageRef(path=Path("x")), "a?")
-    one, two = (prompt.encoder().lengths(row, grids=[grid]).prefix_key for grid in (ONE_TILE, Grid(rows=1, columns=2)))
+    one, two = (
+        prompt.encoder().lengths(row, layouts=[grid]).prefix_key for grid in (ONE_TILE, Grid(rows=1, columns=2))
+    )
     assert one != two
 
 

@@ -1,6 +1,8 @@
 """Plans: every row once an epoch, budgets kept, the same for everyone, full packs, exact steps."""
 
+import tracemalloc
 from collections import Counter
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -8,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smolvlm.datasets import planned_packs
+from smolvlm.datasets.best_fit import best_fit
 from smolvlm.datasets.lengths import Budget, LengthTable
 from smolvlm.datasets.plan import Plan, PlanSettings, deal_to_ranks, imbalance, plan_epoch, plan_training, sample_size
 from smolvlm.datasets.planned_packs import EMPTY_PACK, PlannedPack, PlannedPacks
@@ -83,6 +87,118 @@ def test_every_row_stands_in_an_epoch_once_and_no_pack_is_too_large(
         assert (pack.num_tokens, pack.num_tiles) == (num_tokens, num_tiles)
         assert num_tokens <= TIGHT.max_tokens
         assert num_tiles <= TIGHT.max_tiles
+
+
+def plain_epoch(lengths: LengthTable, chosen: PlanSettings, *, epoch: int) -> list[tuple[tuple[int, ...], ...]]:
+    """What an epoch is, in lists: the reference that columns and windows are held to."""
+    random = np.random.default_rng([chosen.seed, epoch])
+    repeats, samples = lengths.repeats, []
+    for number in range(int(np.ceil(repeats.max(initial=0)))):
+        rows = [row for row in range(len(lengths)) if repeats[row] >= number + 1]
+        for partial in sorted({own for own in repeats if number < own < number + 1}):
+            own = random.permutation(np.flatnonzero(repeats == partial))
+            rows += own[: round(float(partial - number) * len(own))].tolist()
+        samples += plain_trees(random.permutation(np.array(rows, np.int64)).tolist(), lengths, chosen)
+    samples = [samples[place] for place in random.permutation(len(samples))]
+    sizes = np.array([sample_size(rows, lengths) for rows in samples], np.int32).reshape(-1, 2)
+    budget = chosen.budget
+    pack_of = best_fit(sizes[:, 0], sizes[:, 1], max_tokens=budget.max_tokens, max_tiles=budget.max_tiles)
+    packs = [[] for _ in range(pack_of.max(initial=-1) + 1)]
+    for rows, pack in zip(samples, pack_of, strict=True):
+        packs[pack].append(rows)
+    return [tuple(packs[place]) for place in random.permutation(len(packs))]
+
+
+def plain_trees(order: list[int], lengths: LengthTable, chosen: PlanSettings) -> list[tuple[int, ...]]:
+    """Rows alone, then each group: cut every few rows, or, where such a piece is too large, as long as rows fit."""
+
+    def fits(rows: list[int]) -> bool:
+        tokens, tiles = sample_size(tuple(rows), lengths)
+        return tokens <= chosen.budget.max_tokens and tiles <= chosen.budget.max_tiles
+
+    most = chosen.max_branches if chosen.share_media else 1
+    group = lengths.prefix_group
+    if most == 1:
+        return [(row,) for row in order]
+    samples = [[row] for row in order if group[row] < 0]
+    for number in sorted({int(group[row]) for row in order} - {-1}):
+        own = [row for row in order if group[row] == number]
+        pieces = [own[start : start + most] for start in range(0, len(own), most)]
+        if not all(map(fits, pieces)):
+            pieces = [own[:1]]
+            for row in own[1:]:
+                if len(pieces[-1]) < most and fits([*pieces[-1], row]):
+                    pieces[-1].append(row)
+                else:
+                    pieces.append([row])
+        samples += pieces
+    return [tuple(rows) for rows in samples]
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    lengths=tables(),
+    draws=st.integers(0, 99),
+    share=st.booleans(),
+    branches=st.integers(1, 4),
+    epoch=st.integers(0, 2),
+    window=st.sampled_from((1, 3, 1 << 17)),
+)
+def test_plans_are_the_plain_ones_to_the_last_row(
+    lengths: LengthTable, draws: int, share: bool, branches: int, epoch: int, window: int
+) -> None:
+    repeats = np.random.default_rng(draws).choice(np.array([0.0, 0.3, 1.0, 2.0, 2.25], np.float32), len(lengths))
+    lengths = replace(lengths, repeats=repeats)
+    chosen = plan_settings(share=share, branches=branches, seed=draws)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planned_packs, "WINDOW_ROWS", window)
+        packs = plan_epoch(lengths, chosen, epoch=epoch)
+    assert [pack.samples for pack in packs] == plain_epoch(lengths, chosen, epoch=epoch)
+
+
+@pytest.mark.parametrize("per_group", [4, 900])
+def test_a_long_plan_is_the_plain_one(per_group: int) -> None:
+    num_rows = 3000
+    random = np.random.default_rng(per_group)
+    group = random.integers(-2, num_rows // per_group, num_rows).clip(-1)
+    own, prefix = random.integers(1, 400, num_rows), np.where(group < 0, 0, 64 + group % 7)
+    rows = [
+        (words + before, int(before > 0) + words % 2, before, int(before > 0), number)
+        for words, before, number in zip(own.tolist(), prefix.tolist(), group.tolist(), strict=True)
+    ]
+    lengths = table(rows, random.choice([1.0, 1.5], num_rows).tolist())
+    chosen = plan_settings(budget=Budget(max_tokens=1024, max_tiles=8), branches=6, seed=3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planned_packs, "WINDOW_ROWS", 500)
+        packs = plan_epoch(lengths, chosen, epoch=1)
+    assert [pack.samples for pack in packs] == plain_epoch(lengths, chosen, epoch=1)
+
+
+@pytest.mark.parametrize("has_pictures", [False, True])
+def test_planning_takes_few_bytes_a_row(has_pictures: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planned_packs, "WINDOW_ROWS", 1024)
+    num_rows = 60_000
+    random = np.random.default_rng(0)
+    sizes = random.integers(10, 120, num_rows).astype(np.int32)
+    no_group, groups = np.full(num_rows, -1, np.int32), random.integers(0, num_rows // 5, num_rows).astype(np.int32)
+    lengths = LengthTable(
+        num_tokens=sizes,
+        num_tiles=np.full(num_rows, has_pictures, np.int32),
+        num_supervised_tokens=sizes,
+        prefix_tokens=np.full(num_rows, 9 * has_pictures, np.int32),
+        prefix_tiles=np.full(num_rows, has_pictures, np.int32),
+        prefix_group=groups if has_pictures else no_group,
+        repeats=np.ones(num_rows, np.float32),
+    )
+    chosen = plan_settings(budget=Budget(max_tokens=512, max_tiles=64))
+    plan_training(table([(1, 0, 0, 0, -1)]), chosen)  # what a first call imports does not count
+    tracemalloc.start()
+    plan = plan_training(lengths, chosen)
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert plan.packs.num_rows == num_rows
+    assert kept < 12 * num_rows
+    assert peak < 40 * num_rows + 500_000, f"{peak / num_rows:.1f} bytes a row"
 
 
 def test_rows_of_a_group_become_trees_as_large_as_may_be() -> None:

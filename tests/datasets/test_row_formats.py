@@ -12,7 +12,7 @@ from smolvlm.datasets.row_formats import to_conversation
 from smolvlm.datasets.row_media import looks_like_media
 from smolvlm.datasets.sources import SourceSpec
 from smolvlm.errors import SampleError
-from smolvlm.records import Block, Conversation, ImageRef, Turn
+from smolvlm.records import Block, Conversation, ImageRef, Turn, VideoRef
 
 ROOT = Path("/pictures")
 A, B = ImageRef(path=ROOT / "a.png"), ImageRef(path=ROOT / "b.png")
@@ -91,7 +91,7 @@ def test_marks_of_later_turns_take_the_later_pictures() -> None:
     row = llava(("human", "<image>1?"), ("gpt", "x"), ("human", "2?<image>"), ("gpt", "y"), image=["a.png", "b.png"])
     conversation = convert(row)
     assert [turn.blocks for turn in conversation.turns] == [(A, "1?"), ("x",), ("2?", B), ("y",)]
-    assert conversation.images == (A, B)
+    assert conversation.media == (A, B)
 
 
 def test_without_a_mark_all_pictures_precede_the_first_user_turn_after_the_system() -> None:
@@ -181,9 +181,9 @@ def test_columns_choose_between_two_formats() -> None:
     ],
 )
 def test_a_picture_is_a_path_or_bytes(value: Any, image: ImageRef) -> None:
-    assert convert({"question": "q", "answer": "x", "image": value}).images == (image,)
+    assert convert({"question": "q", "answer": "x", "image": value}).media == (image,)
     typed = messages(("user", [{"type": "image", "image": value}]), ("assistant", "x"))
-    assert convert(typed).images == (image,)
+    assert convert(typed).media == (image,)
 
 
 def test_pictures_outside_their_folder_are_refused_unless_allowed(tmp_path: Path) -> None:
@@ -202,12 +202,12 @@ def test_pictures_outside_their_folder_are_refused_unless_allowed(tmp_path: Path
         "folder/secret.png",
     ):
         row = {**QA, "image": value}
-        with pytest.raises(SampleError, match=r"r\.jsonl:1: a picture lies outside the folder of pictures"):
+        with pytest.raises(SampleError, match=r"r\.jsonl:1: a picture lies outside the folder of media"):
             to_conversation(row, spec=spec, where="r.jsonl:1")
         allowed = to_conversation(row, spec=replace(spec, allow_outside_root=True), where="r.jsonl:1")
-        assert allowed.images == (ImageRef(path=root / value),)
+        assert allowed.media == (ImageRef(path=root / value),)
     for value in ("sub/../a.png", "inner.png", str(root / "a.png")):
-        assert to_conversation({**QA, "image": value}, spec=spec, where="r.jsonl:1").images == (
+        assert to_conversation({**QA, "image": value}, spec=spec, where="r.jsonl:1").media == (
             ImageRef(path=root / value),
         )
 
@@ -298,12 +298,27 @@ REFUSED: list[tuple[Any, str]] = [
         "a picture is an address, 'https://example.org/a.png'\n  fix: download it",
     ),
     ({**QA, "image": "data:image/png;base64,AAAA"}, "a picture is embedded as base64 text"),
-    ({**QA, "video": "a.mp4"}, "the row has video (`video`), which is not available in this version"),
     (
-        llava(("human", "<video>\nq"), ("gpt", "x")),
-        "the row has video (<video>), which is not available in this version",
+        llava(("human", "<video>\nq"), ("gpt", "x"), video=["a.mp4", "b.mp4"]),
+        "1 <video> placeholder in the user's text, 2 videos",
     ),
-    (messages(("user", [{"type": "video"}]), ("assistant", "x")), "the row has video (a video block)"),
+    (
+        llava(("human", "<image>\nq"), ("gpt", "x"), image="a.png", video="a.mp4"),
+        "0 <video> placeholders in the user's text, 1",
+    ),
+    (messages(("user", [{"type": "video"}]), ("assistant", "x")), "1 <video> placeholder in the user's text, 0 videos"),
+    (messages(("user", "q"), ("assistant", [{"type": "video", "path": "a.mp4"}])), "a clip in the assistant's turn"),
+    ({**QA, "video": "a.mp4", "videos": ["a.mp4"]}, "both `video` and `videos` are given"),
+    ({**QA, "video": {"frames": []}}, "a clip is an empty list of frames"),
+    ({**QA, "video": ""}, "a clip is an empty text"),
+    ({**QA, "video": "https://example.org/a.mp4"}, "a clip is an address"),
+    ({**QA, "video": "../a.mp4"}, "a clip lies outside the folder of media"),
+    ({**QA, "video": ["a.png", "../b.png"]}, "a picture lies outside the folder of media"),
+    ({**QA, "video": "a.mp4", "start_s": 5, "end_s": 5}, "start_s=5 is not before end_s=5"),
+    ({**QA, "video": "a.mp4", "start_s": -1}, "`start_s` is -1, no time in seconds"),
+    ({**QA, "video": "a.mp4", "end_s": "5"}, "`end_s` is '5', no time in seconds"),
+    ({**QA, "videos": ["a.mp4", "b.mp4"], "start_s": 1}, "`start_s` or `end_s` beside 2 clips"),
+    ({**QA, "video": {"path": "a.mp4", "start_s": 1}, "end_s": 3}, "`start_s` or `end_s` stands twice"),
     ({"prompt": "q", "chosen": "x", "rejected": "y"}, "preference rows are not available in this version"),
     ({"question": "half \ud800", "answer": "x"}, "`question` holds half a character (a lone surrogate)"),
 ]
@@ -318,6 +333,63 @@ def test_a_row_that_cannot_be_trained_on_says_where_why_and_how_to_mend_it(row: 
     assert caught.value.fix
 
 
+C, D = VideoRef(path=ROOT / "c.mp4"), VideoRef(path=ROOT / "d.mp4")
+
+
+@pytest.mark.parametrize(
+    ("text", "media", "blocks"),
+    [
+        ("<video>\nWhat?", {"video": "c.mp4"}, (C, "\nWhat?")),
+        ("What?\n<video>", {"videos": ["c.mp4"]}, ("What?\n", C)),
+        ("What?", {"video": "c.mp4"}, (C, "What?")),
+        ("<image>\nWhat?", {"video": "c.mp4"}, (C, "\nWhat?")),
+        ("<video> or <video>?", {"videos": ["c.mp4", "d.mp4"]}, (C, " or ", D, "?")),
+        ("Is <image> in <video>?", {"image": "a.png", "video": "c.mp4"}, ("Is ", A, " in ", C, "?")),
+        ("Is it there?", {"images": ["a.png"], "videos": ["c.mp4"]}, (A, C, "Is it there?")),
+    ],
+)
+def test_clips_go_where_the_marks_are_or_else_in_front(text: str, media: Any, blocks: tuple[Block, ...]) -> None:
+    assert user_blocks(convert(llava(("human", text), ("gpt", "x"), **media))) == blocks
+    assert user_blocks(convert(messages(("user", text), ("assistant", "x"), **media))) == blocks
+    assert user_blocks(convert({"question": text, "answer": "x", **media})) == blocks
+    assert user_blocks(convert({"texts": [{"user": text, "assistant": "x"}], **media})) == blocks
+
+
+@pytest.mark.parametrize(
+    ("value", "clip"),
+    [
+        ("c.mp4", C),
+        ("frames/of_c", VideoRef(path=ROOT / "frames/of_c")),
+        ({"path": "c.mp4", "start_s": 1, "end_s": 2.5}, VideoRef(path=ROOT / "c.mp4", start_s=1.0, end_s=2.5)),
+        ({"bytes": b"clip", "path": None}, VideoRef(data=b"clip")),
+        (b"clip", VideoRef(data=b"clip")),
+        (["b.png", "a.png"], VideoRef(frames=(B, A))),
+        ({"frames": ["a.png", {"bytes": b"x", "path": None}]}, VideoRef(frames=(A, ImageRef(data=b"x")))),
+    ],
+)
+def test_what_names_a_clip(value: Any, clip: VideoRef) -> None:
+    assert convert({"question": "q", "answer": "x", "video": value}).media == (clip,)
+    key = "path" if isinstance(value, str) else "video"
+    typed = messages(("user", [{"type": "video", key: value}, {"type": "text", "text": "q"}]), ("assistant", "x"))
+    assert convert(typed).media == (clip,)
+    listed = messages(("user", [{"type": "video"}, {"type": "text", "text": "q"}]), ("assistant", "x"), videos=[value])
+    assert convert(listed).media == (clip,)
+
+
+def test_times_stand_in_the_row_or_in_the_block() -> None:
+    part = VideoRef(path=ROOT / "c.mp4", start_s=2.0)
+    assert convert({**QA, "video": "c.mp4", "start_s": 2, "end_s": None}).media == (part,)
+    block = {"type": "video", "path": "c.mp4", "start_s": 2}
+    assert convert(messages(("user", [block]), ("assistant", "x"))).media == (part,)
+
+
+def test_frames_come_at_the_rate_of_their_source() -> None:
+    path = Path("/rows.jsonl")
+    spec = SourceSpec(name="s", path=path, label="r.jsonl", format="jsonl", media_root=ROOT, source_fps=2.5)
+    (clip,) = to_conversation({**QA, "video": ["a.png"]}, spec=spec, where="r.jsonl:1").media
+    assert clip == VideoRef(frames=(A,), source_fps=2.5)
+
+
 def test_a_column_that_the_mixture_names_must_be_in_every_row() -> None:
     with pytest.raises(
         SampleError, match=r"no column `qery`, which `columns` names as `question`\n  fix: did you mean `query`"
@@ -327,7 +399,7 @@ def test_a_column_that_the_mixture_names_must_be_in_every_row() -> None:
 
 def test_other_keys_may_look_like_media_once_the_column_is_named() -> None:
     row = {**QA, "image": "a.png", "image_url": "https://example.org/a.png"}
-    assert convert(row, image="image").images == (A,)
+    assert convert(row, image="image").media == (A,)
 
 
 @pytest.mark.parametrize(

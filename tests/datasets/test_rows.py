@@ -33,11 +33,11 @@ def load(folder: Path, *entries: dict[str, Any], on_bad_sample: Any = "error", a
 class WordEncoder:
     """Counts words: what these tests are about happens around the encoder."""
 
-    def lengths(self, conversation: Conversation, *, grids: Any) -> Lengths:
+    def lengths(self, conversation: Conversation, *, layouts: Any) -> Lengths:
         num_tokens = sum(len(str(block).split()) for turn in conversation.turns for block in turn.blocks)
         return Lengths(
             num_tokens=num_tokens,
-            num_tiles=len(grids),
+            num_tiles=len(layouts),
             num_supervised_tokens=1,
             prefix_tokens=0,
             prefix_tiles=0,

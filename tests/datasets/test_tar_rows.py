@@ -58,9 +58,9 @@ def test_members_of_one_name_are_a_row(shards: Path, photos: dict[str, Path]) ->
     assert [row.turns[1].blocks for row in rows] == [("yes",), ("yes",), ("no",)]
     names = [["coffee"], ["coffee", "rocket"], ["rocket"]]
     for row, own in zip(rows, names, strict=True):
-        for image, name in zip(row.images, own, strict=True):
+        for image, name in zip(row.media, own, strict=True):
             assert open_rgb(image, where="test").tobytes() == open_rgb(photos[name].read_bytes(), where="x").tobytes()
-    assert "s-0.tar, bytes " in rows[0].images[0].name
+    assert "s-0.tar, bytes " in rows[0].media[0].name
 
 
 def test_a_shard_that_is_cut_short_or_no_tar_is_refused(shards: Path) -> None:

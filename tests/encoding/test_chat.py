@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smolvlm.encoding.chat import (
+    WHOLE,
     EndSegment,
     ImageSegment,
     Piece,
@@ -15,8 +16,9 @@ from smolvlm.encoding.chat import (
     TokenRole,
     render,
 )
-from smolvlm.records import ImageRef, Turn
+from smolvlm.records import Grid, ImageRef, Turn
 
+GRID = Grid(rows=2, columns=1)
 A, B = ImageRef(data=b"a"), ImageRef(data=b"b")
 
 
@@ -37,7 +39,8 @@ def as_text(segments: Sequence[Segment]) -> str:
 
 
 def prompt_of(*turns: Turn, add_generation_prompt: bool = False) -> str:
-    return as_text(list(render(turns, add_generation_prompt=add_generation_prompt)))
+    grids = [WHOLE for turn in turns for block in turn.blocks if not isinstance(block, str)]
+    return as_text(list(render(turns, grids, add_generation_prompt=add_generation_prompt)))
 
 
 def test_roles_are_capitalised_and_followed_by_a_space() -> None:
@@ -58,11 +61,11 @@ def test_the_generation_prompt_ends_at_the_colon() -> None:
 
 
 def test_text_between_two_special_tokens_is_one_segment() -> None:
-    segments = list(render([user(A, "one ", "two"), assistant("three")]))
+    segments = list(render([user(A, "one ", "two"), assistant("three")], [GRID]))
     assert segments == [
         StartSegment(),
         TextSegment((Piece("User:", TokenRole.TEMPLATE),)),
-        ImageSegment(A),
+        ImageSegment(GRID, 0),
         TextSegment((Piece("one ", TokenRole.USER), Piece("two", TokenRole.USER))),
         EndSegment(TokenRole.USER, is_learned=False),
         TextSegment(
@@ -82,7 +85,7 @@ def test_text_between_two_special_tokens_is_one_segment() -> None:
 def test_what_is_learned_is_the_assistants_text_and_its_end(texts: list[str]) -> None:
     turns = [user(text) if number % 2 == 0 else assistant(text) for number, text in enumerate(texts)]
     learned = ""
-    for segment in render(turns):
+    for segment in render(turns, []):
         if isinstance(segment, TextSegment):
             learned += "".join(piece.text for piece in segment.pieces if piece.is_learned)
         elif isinstance(segment, EndSegment) and segment.is_learned:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smolvlm.encoding.chat import TokenRole
-from smolvlm.encoding.encode import EncodedConversation, image_block, image_identity, target_weight
+from smolvlm.encoding.encode import EncodedConversation, image_block, media_identity, target_weight
 from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.errors import SampleError
 from smolvlm.records import Conversation, Grid, ImageRef, Sample, Turn
@@ -37,7 +37,7 @@ def learned_texts(prompt: PromptSettings, encoded: EncodedConversation) -> list[
 
 
 def encode(prompt: PromptSettings, turns: Sequence[Turn], image_grids: Sequence[Grid]) -> EncodedConversation:
-    return prompt.encoder().encode_turns(turns, grids=image_grids)
+    return prompt.encoder().encode_turns(turns, layouts=image_grids)
 
 
 def stretches_of(turn: Turn) -> list[str]:
@@ -109,7 +109,7 @@ def test_every_character_of_a_speaker_is_his(
 
 def test_the_generation_prompt_is_a_prefix_and_teaches_nothing(prompt: PromptSettings) -> None:
     question, answer = Turn(role="user", blocks=("Who?",)), Turn(role="assistant", blocks=(" A cat",))
-    asked = prompt.encoder().encode_turns([question], grids=[], add_generation_prompt=True)
+    asked = prompt.encoder().encode_turns([question], layouts=[], add_generation_prompt=True)
     whole = encode(prompt, [question, answer], [])
     assert not asked.learned.any()
     assert decode(prompt, asked.input_ids.tolist()).endswith("\nAssistant:")
@@ -131,10 +131,10 @@ def test_predicted_lengths_are_the_encoded_ones(
 ) -> None:
     turns = data.draw(random_turns(make_image=picture))
     conversation = Conversation(turns=turns, where="rows:1", source="s")
-    num_images = len(conversation.images)
+    num_images = len(conversation.media)
     own_grids = data.draw(st.lists(grids, min_size=num_images, max_size=num_images))
-    sizes = prompt.encoder().lengths(conversation, grids=own_grids)
-    example = prompt.encoder().encode(Sample(conversations=(conversation,)), grids=[own_grids])
+    sizes = prompt.encoder().lengths(conversation, layouts=own_grids)
+    example = prompt.encoder().encode(Sample(conversations=(conversation,)), layouts=[own_grids])
     assert sizes.num_tokens == len(example.input_ids)
     assert sizes.num_tiles == len(example.tiles)
     assert sizes.num_supervised_tokens == len(example.target_ids)
@@ -153,8 +153,8 @@ def test_predicted_lengths_are_the_encoded_ones(
 
 
 def test_pictures_are_the_same_by_path_or_by_bytes() -> None:
-    assert image_identity(picture(1)) == image_identity(picture(1)) != image_identity(picture(2))
-    assert image_identity(ImageRef(path=None, data=b"p")) != image_identity(picture(1))
+    assert media_identity(picture(1)) == media_identity(picture(1)) != media_identity(picture(2))
+    assert media_identity(ImageRef(path=None, data=b"p")) != media_identity(picture(1))
 
 
 @pytest.mark.parametrize(("weighting", "weight"), [("token", 1.0), ("sample", 1 / 9), ("sqrt", 1 / 3)])
@@ -165,4 +165,4 @@ def test_the_weight_of_one_of_nine_tokens(weighting: Any, weight: float) -> None
 def test_a_conversation_that_teaches_nothing_is_refused(prompt: PromptSettings) -> None:
     mute = Conversation(turns=(Turn(role="user", blocks=("Hi",)),), where="rows.jsonl:7", source="s")
     with pytest.raises(SampleError, match=r"rows\.jsonl:7: nothing in this row is learned(.|\n)*fix: give the row an"):
-        prompt.encoder().encode(Sample(conversations=(mute,)), grids=[[]])
+        prompt.encoder().encode(Sample(conversations=(mute,)), layouts=[[]])

@@ -43,7 +43,7 @@ def trees(draw: st.DrawFn, random_turns: MakeTurns) -> tuple[list[Conversation],
         rest[0] = Turn(role="user", blocks=tuple(block for block in rest[0].blocks if isinstance(block, str)))
         rows.append(conversation(number, shared, rest))
     grid_of = {picture(number): SPLIT if number % 2 else ONE_TILE for number in range(4)}
-    return rows, [[grid_of[image] for image in row.images] for row in rows]
+    return rows, [[grid_of[image] for image in row.media] for row in rows]
 
 
 def own_positions(example: Example, number: int, trunk: int) -> np.ndarray:
@@ -59,11 +59,11 @@ def test_each_conversation_stands_in_the_tree_as_it_does_alone(
 ) -> None:
     rows, grids = data.draw(trees(random_turns))
     encoder = prompt.encoder(loss_weighting=weighting)
-    tree = encoder.encode(Sample(conversations=tuple(rows)), grids=grids)
+    tree = encoder.encode(Sample(conversations=tuple(rows)), layouts=grids)
     seen = visible(tree.scope_end)
-    trunk = encoder.lengths(rows[0], grids=grids[0]).prefix_tokens
+    trunk = encoder.lengths(rows[0], layouts=grids[0]).prefix_tokens
     for number, (row, own_grids) in enumerate(zip(rows, grids, strict=True)):
-        alone = encoder.encode(Sample(conversations=(row,)), grids=[own_grids])
+        alone = encoder.encode(Sample(conversations=(row,)), layouts=[own_grids])
         own = own_positions(tree, number, trunk)
         assert np.array_equal(tree.input_ids[own], alone.input_ids)
         assert np.array_equal(tree.position_ids[own], alone.position_ids)
@@ -79,7 +79,7 @@ def test_each_conversation_stands_in_the_tree_as_it_does_alone(
     assert len(tree.input_ids) == trunk + sum(len(own_positions(tree, i, trunk)) - trunk for i in range(len(rows)))
     assert tree.where == tuple(row.where for row in rows)
     assert tree.sources == tuple(row.source for row in rows)
-    assert len(set(tree.images)) == len(tree.images)
+    assert len(set(tree.media)) == len(tree.media)
 
 
 def targets_of(example: Example, number: int, own: np.ndarray) -> list[tuple[int, int, float]]:
@@ -99,7 +99,7 @@ def slots_in(example: Example, own: np.ndarray, prompt: PromptSettings) -> list[
 
 
 def tile_of(example: Example, slot: int) -> tuple[ImageRef, int]:
-    return example.images[example.tiles[slot].image], example.tiles[slot].tile
+    return example.media[example.tiles[slot].medium], example.tiles[slot].tile
 
 
 def asks(where: int, *blocks: str | ImageRef, answer: str = "yes") -> Conversation:
@@ -111,7 +111,7 @@ def test_what_the_trunk_teaches_is_taught_by_every_branch(prompt: PromptSettings
     greeting = Turn(role="assistant", blocks=("Hello.",))
     rows = [asks(number, picture(0), text) for number, text in ((1, "a?"), (2, "b?"))]
     rows = [Conversation(turns=(greeting, *row.turns), where=row.where, source="s") for row in rows]
-    tree = prompt.encoder().encode(Sample(conversations=tuple(rows)), grids=[[ONE_TILE]] * 2)
+    tree = prompt.encoder().encode(Sample(conversations=tuple(rows)), layouts=[[ONE_TILE]] * 2)
     in_trunk = tree.predict_from < tree.conversation_starts[0]
     first, second = (tree.predict_from[in_trunk & (tree.target_conversation == number)] for number in range(2))
     assert len(first) == 3  # " Hello", "." and the end
@@ -121,7 +121,7 @@ def test_what_the_trunk_teaches_is_taught_by_every_branch(prompt: PromptSettings
 @pytest.mark.parametrize("weighting", ["token", "sample", "sqrt"])
 def test_weights_go_by_each_conversations_own_tokens(prompt: PromptSettings, weighting: LossWeighting) -> None:
     rows = [asks(1, picture(0), "a?", answer="yes"), asks(2, picture(0), "b?", answer="a much longer answer")]
-    tree = prompt.encoder(loss_weighting=weighting).encode(Sample(conversations=tuple(rows)), grids=[[ONE_TILE]] * 2)
+    tree = prompt.encoder(loss_weighting=weighting).encode(Sample(conversations=tuple(rows)), layouts=[[ONE_TILE]] * 2)
     for number in range(2):
         own = tree.target_weights[tree.target_conversation == number]
         assert own.dtype == np.float32
@@ -131,12 +131,12 @@ def test_weights_go_by_each_conversations_own_tokens(prompt: PromptSettings, wei
 def test_rows_that_begin_otherwise_are_no_tree(prompt: PromptSettings) -> None:
     rows = (asks(1, picture(0), "a?"), asks(2, "Look: ", picture(0), "b?"))
     with pytest.raises(ValueError, match="must begin with the same tokens"):
-        prompt.encoder().encode(Sample(conversations=rows), grids=[[ONE_TILE]] * 2)
+        prompt.encoder().encode(Sample(conversations=rows), layouts=[[ONE_TILE]] * 2)
 
 
 def test_text_alone_shares_nothing(prompt: PromptSettings) -> None:
     rows = (asks(1, "same?"), asks(2, "same?"))
-    example = prompt.encoder().encode(Sample(conversations=rows), grids=[[], []])
+    example = prompt.encoder().encode(Sample(conversations=rows), layouts=[[], []])
     half = len(example.input_ids) // 2
     assert example.conversation_starts == (0, half)
     assert example.scope_end.tolist() == [half] * half + [2 * half] * half

@@ -15,14 +15,14 @@ from smolvlm.model.parts.processor import ModelType
 @pytest.mark.parametrize("model_type", ["smolvlm", "idefics3"])
 def test_everything_is_the_processors_own(processors: dict[ModelType, Any], model_type: ModelType) -> None:
     settings = read_prompt_settings(processors[model_type])
-    assert settings.tiles == TileSettings(tile_side_px=32, longest_edge_px=128, image_splitting=True)
+    assert settings.media.pictures == TileSettings(tile_side_px=32, longest_edge_px=128, image_splitting=True)
     assert settings.tokens.tokens_per_tile == 4
     assert settings.tokens.pad == processors[model_type].tokenizer.pad_token_id
 
 
 def test_a_run_may_set_the_longest_edge_and_the_splitting(processors: dict[ModelType, Any]) -> None:
     settings = read_prompt_settings(processors["smolvlm"], image_splitting=False, longest_edge_px=100)
-    assert settings.tiles == TileSettings(tile_side_px=32, longest_edge_px=100, image_splitting=False)
+    assert settings.media.pictures == TileSettings(tile_side_px=32, longest_edge_px=100, image_splitting=False)
     assert processors["smolvlm"].image_processor.do_image_splitting
     assert processors["smolvlm"].image_processor.size["longest_edge"] == 128
 
@@ -37,8 +37,8 @@ def test_a_processor_that_does_not_split_is_believed(processors: dict[ModelType,
     processor = copy.copy(processors["smolvlm"])
     processor.image_processor = copy.copy(processor.image_processor)
     processor.image_processor.do_image_splitting = False
-    assert not read_prompt_settings(processor).tiles.image_splitting
-    assert read_prompt_settings(processor, image_splitting=True).tiles.image_splitting
+    assert not read_prompt_settings(processor).media.pictures.image_splitting
+    assert read_prompt_settings(processor, image_splitting=True).media.pictures.image_splitting
 
 
 def test_the_encoder_weighs_as_told(processors: dict[ModelType, Any]) -> None:
@@ -61,4 +61,6 @@ def test_missing_tags_are_noticed_where_pictures_are_cut(processors: dict[ModelT
     in_pieces = dict.fromkeys(settings.tokens.row_column, (1, 2, 3))
     without = replace(settings, tokens=replace(settings.tokens, row_column=in_pieces))
     assert without.missing_tags
-    assert not replace(without, tiles=replace(without.tiles, image_splitting=False)).missing_tags
+    assert not replace(
+        without, media=replace(without.media, pictures=replace(without.media.pictures, image_splitting=False))
+    ).missing_tags

@@ -33,7 +33,7 @@ def stock_answer(model: Any, processor: Any, row: Conversation) -> str:
     ]
     text = processor.apply_chat_template(messages, add_generation_prompt=True)
     pictures = []
-    for image in row.images:
+    for image in row.media:
         with Image.open(image.path) as picture:  # pyright: ignore[reportArgumentType] - all rows name files
             pictures.append(ImageOps.exif_transpose(picture).convert("RGB"))
     inputs = processor(text=text, images=[pictures] if pictures else None, return_tensors="pt")
@@ -77,7 +77,7 @@ def test_the_question_is_the_row_without_its_last_answer(
     assert question.where == "rows.jsonl:6"
     text = prompt.text.decode(question.prompt.input_ids.tolist())
     assert text.endswith("Assistant: grass and hay\nUser: And what does it eat?\nAssistant:")
-    assert len(question.prompt.images) == 1
+    assert len(question.prompt.media) == 1
 
 
 def test_mode_weights_and_gradients_are_left_alone(

@@ -14,9 +14,9 @@ from PIL import Image
 from smolvlm.datasets.dataset import SupervisedDataset
 from smolvlm.datasets.lengths import Budget
 from smolvlm.datasets.packs import Pack
-from smolvlm.datasets.pictures import ReadFeatures
 from smolvlm.datasets.plan import Plan
 from smolvlm.datasets.planned_packs import PlannedPack, PlannedPacks
+from smolvlm.datasets.tile_loader import ReadFeatures
 from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.model.load import Checkpoint, load_checkpoint
 from smolvlm.model.parts.processor import ModelType
@@ -90,7 +90,7 @@ def pack_of(prompt: PromptSettings) -> PackOf:
             measured,
             Plan(packs=PlannedPacks.of([planned]), packs_per_step=1, epoch_ends=(1,), budget=BUDGET),
             encoder=prompt.encoder(),
-            settings=prompt.tiles,
+            settings=prompt.media,
             read_features=read_features,
         )
         return dataset[0]

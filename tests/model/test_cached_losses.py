@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from smolvlm.datasets import pictures
+from smolvlm.media import medium
 from smolvlm.model import modeling_smolvlm
 from smolvlm.model.load import Checkpoint
 from smolvlm.model.modeling_smolvlm import PackOutput
@@ -50,8 +50,8 @@ def test_with_the_cache_loss_and_gradients_are_the_same_to_the_bit(
         raise AssertionError("a hit must not come here")
 
     monkeypatch.setattr(modeling_smolvlm, "run_tower", fails)
-    monkeypatch.setattr(pictures, "make_tiles", fails)
-    monkeypatch.setattr(pictures, "open_rgb", fails)
+    monkeypatch.setattr(medium, "make_tiles", fails)
+    monkeypatch.setattr(medium, "open_rgb", fails)
     second = pack_of(rows, read_features=cache.read)
     assert len(second.tiles) == 0
     cached = frozen_run(checkpoint, second, stage)

@@ -32,7 +32,7 @@ def test_a_plain_conversation_has_no_trunk(make_example: Any, row_type: Any, ins
     sample = inspect(make_example(row_type(question="Two and two?", answer="Four.")))
     assert sample.trunk is None
     assert len(sample.branches) == 1
-    assert sample.pictures == ()
+    assert sample.media == ()
 
 
 def test_the_runs_cover_the_sample_once(tree: Example, inspect: Inspect) -> None:
@@ -60,7 +60,7 @@ def test_grids_are_read_off_the_newlines(
 ) -> None:
     image = ImageRef(path=photos[photo])
     example = make_example(row_type(question="And\nthis?", answer="Well.", images=(image, image)))
-    (picture,) = inspect(example).pictures
+    (picture,) = inspect(example).media
     assert picture.grid == Grid(rows=rows, columns=columns)
     assert len(example.tiles) == 2 * picture.grid.num_tiles
 
@@ -71,9 +71,9 @@ def test_an_uncut_picture_is_the_whole_view_alone(processors: Any, photos: Any) 
     prompt = read_prompt_settings(processors["smolvlm"], image_splitting=False)
     turns = (Turn(role="user", blocks=(ImageRef(path=photos["coffee"]),)), Turn(role="assistant", blocks=("A cup.",)))
     conversation = Conversation(turns=turns, where="rows.jsonl:1", source="rows")
-    example = prompt.encoder().encode(Sample(conversations=(conversation,)), grids=[[Grid(rows=0, columns=0)]])
+    example = prompt.encoder().encode(Sample(conversations=(conversation,)), layouts=[[Grid(rows=0, columns=0)]])
     decode = token_texts(processors["smolvlm"].tokenizer.backend_tokenizer)
-    (picture,) = inspect_example(example, decode=decode, image_token_id=prompt.tokens.image).pictures
+    (picture,) = inspect_example(example, decode=decode, image_token_id=prompt.tokens.image).media
     assert picture.grid == Grid(rows=0, columns=0)
     assert picture.tiles is None
 

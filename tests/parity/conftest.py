@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.models.smolvlm import SmolVLMProcessor, SmolVLMVideoProcessor
+from transformers.video_utils import VideoMetadata
 
 from smolvlm.datasets.dataset import SupervisedDataset
 from smolvlm.datasets.lengths import Budget
@@ -22,7 +24,7 @@ from smolvlm.encoding.encode import LossWeighting
 from smolvlm.encoding.prompts import PromptSettings, read_prompt_settings
 from smolvlm.model.load import load_checkpoint, load_processor, prepare_model
 from smolvlm.model.parts.tiny import tiny_model
-from smolvlm.records import Conversation, ImageRef
+from smolvlm.records import Conversation, ImageRef, VideoRef
 from smolvlm.train.verify import GRADIENT_TOLERANCE, LOSS_TOLERANCE, gradient_errors
 from tests.memory_rows import measured_rows
 
@@ -63,7 +65,7 @@ class Bench:
         rows = tuple(tuple(range(end - len(sample), end)) for sample, end in zip(samples, ends, strict=True))
         planned = PlannedPack(samples=rows, num_tokens=0, num_tiles=0)
         plan = Plan(packs=PlannedPacks.of([planned]), packs_per_step=1, epoch_ends=(1,), budget=BUDGET)
-        return SupervisedDataset(measured, plan, encoder=encoder, settings=prompt.tiles)[0]
+        return SupervisedDataset(measured, plan, encoder=encoder, settings=prompt.media)[0]
 
     def packed(self, *packs: Samples) -> Step:
         """Run a step of so many packs through our model."""
@@ -104,33 +106,90 @@ class Bench:
 
     def stock_inputs(self, row: Conversation) -> dict[str, Tensor]:
         """Return what the stock processor makes of a conversation, with labels found by the stock template."""
+        kinds = {str: "text", ImageRef: "image", VideoRef: "video"}
         messages = [
             {
                 "role": turn.role,
                 "content": [
-                    {"type": "image"} if isinstance(block, ImageRef) else {"type": "text", "text": block}
+                    {"type": kinds[type(block)], **({"text": block} if isinstance(block, str) else {})}
                     for block in turn.blocks
                 ],
             }
             for turn in row.turns
         ]
-        pictures = [Image.open(io.BytesIO(image.data or b"")) for image in row.images]
-        inputs = self._encode(messages, pictures)
+        media = [_opened(medium) for medium in row.media]
+        inputs = self._encode(messages, media)
         labels = torch.full_like(inputs["input_ids"], -100)
         for number, message in enumerate(messages):
             if message["role"] == "assistant":
-                begin = self._encode(messages[:number], pictures, add_generation_prompt=True)["input_ids"].shape[1]
-                end = self._encode(messages[: number + 1], pictures)["input_ids"].shape[1] - 1  # but for the newline
+                begin = self._encode(messages[:number], media, add_generation_prompt=True)["input_ids"].shape[1]
+                end = self._encode(messages[: number + 1], media)["input_ids"].shape[1] - 1  # but for the newline
                 labels[0, begin:end] = inputs["input_ids"][0, begin:end]
         wanted = ("input_ids", "attention_mask", "pixel_values", "pixel_attention_mask")
         return {"labels": labels} | {name: inputs[name] for name in wanted if name in inputs}
 
-    def _encode(self, messages: list[dict], pictures: list[Image.Image], **prompt: Any) -> Any:
+    def _encode(self, messages: list[dict], media: list[Any], **prompt: Any) -> Any:
         text = self.processor.apply_chat_template(messages, **prompt)
-        used = pictures[: sum(block["type"] == "image" for message in messages for block in message["content"])]
+        used = media[: sum(block["type"] != "text" for message in messages for block in message["content"])]
+        clips = [own for own in used if isinstance(own, Tensor)]
         if not used:
             return self.processor(text=text, return_tensors="pt")
-        return self.processor(text=text, images=[used], return_tensors="pt", do_image_splitting=self.image_splitting)
+        if not clips:
+            return self.processor(text=text, images=[used], return_tensors="pt", **self._of_images)
+        images = [own for own in used if not isinstance(own, Tensor)]
+        inputs = self.processor(
+            text=text,
+            images=[images] if images else None,
+            videos=clips,
+            images_kwargs=self._of_images,
+            videos_kwargs=_of_videos(clips),
+            return_tensors="pt",
+        )
+        # Asked for both at once, the class hands out the clips' pixels alone.
+        pixels = [
+            self.processor.video_processor([own], **_of_videos([own]), return_tensors="pt")
+            if isinstance(own, Tensor)
+            else self.processor.image_processor([[own]], **self._of_images, return_tensors="pt")
+            for own in used
+        ]
+        ids = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        return ids | {"pixel_values": torch.cat([own["pixel_values"] for own in pixels], dim=1)}
+
+    @property
+    def _of_images(self) -> dict[str, Any]:
+        return {"do_image_splitting": self.image_splitting}
+
+
+def _opened(medium: ImageRef | VideoRef) -> Any:
+    """Return a picture; or a clip's frames, one every second, (frame, 3, height, width) uint8."""
+    if isinstance(medium, ImageRef):
+        return Image.open(io.BytesIO(medium.data or b""))
+    frames = [np.asarray(Image.open(io.BytesIO(frame.data or b"")).convert("RGB")) for frame in medium.frames]
+    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
+
+
+def _of_videos(clips: Sequence[Tensor]) -> dict[str, Any]:
+    facts = [
+        VideoMetadata(total_num_frames=len(clip), fps=1.0, duration=len(clip), frames_indices=list(range(len(clip))))
+        for clip in clips
+    ]
+    return {"do_sample_frames": False, "video_metadata": facts, "size": {"longest_edge": 32}}
+
+
+def _with_video(processor: Any) -> Any:
+    """Return the processor, or its parts in the class that knows video where the checkpoint's own does not."""
+    if hasattr(processor, "video_processor"):
+        return processor
+    images = processor.image_processor
+    scaling = {"image_mean": images.image_mean, "image_std": images.image_std}
+    videos = SmolVLMVideoProcessor(size={"longest_edge": 32}, max_image_size={"longest_edge": 32}, **scaling)
+    return SmolVLMProcessor(
+        images,
+        processor.tokenizer,
+        videos,
+        image_seq_len=processor.image_seq_len,
+        chat_template=processor.chat_template,
+    )
 
 
 def _gradients(model: Any) -> dict[str, Tensor | None]:
@@ -142,12 +201,12 @@ def make_bench(ours: Any, stock: Any, folder: Path) -> Bench:
     own = load_processor(str(folder))
     prepare_model(ours, own, where=str(folder))
     whole = read_prompt_settings(own, image_splitting=False)
-    split = replace(whole, tiles=replace(whole.tiles, image_splitting=True))
+    split = replace(whole, media=replace(whole.media, pictures=replace(whole.media.pictures, image_splitting=True)))
     return Bench(
         ours=ours,
         prompts={True: split, False: whole},
         stock=stock,
-        processor=AutoProcessor.from_pretrained(folder),
+        processor=_with_video(AutoProcessor.from_pretrained(folder)),
     )
 
 

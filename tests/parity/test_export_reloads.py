@@ -16,12 +16,13 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from smolvlm.encoding.prompts import PromptSettings, read_prompt_settings
-from smolvlm.media.geometry import TileSettings, grid_for
+from smolvlm.media.geometry import grid_for
 from smolvlm.media.tiles import make_tiles
 from smolvlm.model.load import load_checkpoint
 from smolvlm.model.processor_files import save_processor
 from smolvlm.model.vision import normalize_pixels
 from smolvlm.records import ImageRef, Turn
+from tests.media_settings import media_settings
 
 QUESTION = "a  2 ½ and\n\n  37: what?"
 PICTURE = Image.linear_gradient("L").resize((70, 40)).convert("RGB")
@@ -48,14 +49,14 @@ def saved(request: pytest.FixtureRequest, checkpoint_folders, prompts, tmp_path_
     """One step of training with other picture settings than the base's, saved as a run saves it."""
     base, prompt = checkpoint_folders[request.param], prompts[request.param]
     checkpoint = load_checkpoint(str(base))
-    prompt = replace(prompt, tiles=replace(prompt.tiles, longest_edge_px=96))
+    prompt = replace(prompt, media=replace(prompt.media, pictures=replace(prompt.media.pictures, longest_edge_px=96)))
     model = checkpoint.model.train()
     inputs = plain_inputs(AutoProcessor.from_pretrained(base))
     model(**inputs, labels=inputs["input_ids"]).loss.backward()
     torch.optim.SGD(model.parameters(), lr=0.1).step()
     folder = tmp_path_factory.mktemp("run") / "saved"
     model.save_pretrained(folder)
-    save_processor(str(base), folder, tiles=prompt.tiles)
+    save_processor(str(base), folder, media=prompt.media)
     return Saved(model_type=request.param, model=model.eval(), prompt=prompt, base=base, folder=folder)
 
 
@@ -96,15 +97,15 @@ def test_it_generates_the_same_tokens(saved: Saved) -> None:
 
 def test_a_plain_processor_gives_the_ids_of_training(saved: Saved) -> None:
     turns = [Turn(role="user", blocks=(ImageRef(data=b""), QUESTION))]
-    grid = grid_for(*PICTURE.size, saved.prompt.tiles)
-    ours = saved.prompt.encoder().encode_turns(turns, grids=[grid], add_generation_prompt=True)
+    grid = grid_for(*PICTURE.size, saved.prompt.media.pictures)
+    ours = saved.prompt.encoder().encode_turns(turns, layouts=[grid], add_generation_prompt=True)
     ids = plain_inputs(AutoProcessor.from_pretrained(saved.folder))["input_ids"][0]
     assert ids.tolist() == ours.input_ids.tolist()
 
 
 def test_a_plain_processor_gives_the_pixels_of_training(saved: Saved) -> None:
     """Up to one rounding: the processor folds the rescaling into mean and std."""
-    tiles = torch.from_numpy(make_tiles(PICTURE, saved.prompt.tiles))
+    tiles = torch.from_numpy(make_tiles(PICTURE, saved.prompt.media.pictures))
     ours = normalize_pixels(tiles, saved.model.pixel_scaling, dtype=torch.float32)
     pixels = plain_inputs(AutoProcessor.from_pretrained(saved.folder))["pixel_values"][0]
     assert pixels.shape == (2 * 3 + 1, 3, 32, 32), "2 x 3 tiles of the run's 96 px, not 3 x 4 of the base's 128"
@@ -113,8 +114,7 @@ def test_a_plain_processor_gives_the_pixels_of_training(saved: Saved) -> None:
 
 @pytest.mark.parametrize("image_splitting", [True, False])
 def test_the_runs_picture_settings_are_saved(saved: Saved, tmp_path: Path, image_splitting: bool) -> None:
-    tiles = TileSettings(tile_side_px=32, longest_edge_px=64, image_splitting=image_splitting)
-    save_processor(str(saved.base), tmp_path, tiles=tiles)
+    save_processor(str(saved.base), tmp_path, media=media_settings(image_splitting=image_splitting))
     images = AutoProcessor.from_pretrained(tmp_path).image_processor
     assert images.do_image_splitting is image_splitting
     assert dict(images.size) == {"longest_edge": 64}
@@ -127,10 +127,10 @@ def test_training_goes_on_from_it(saved: Saved) -> None:
     own = saved.model.state_dict()
     assert all(torch.equal(own[name], value) for name, value in again.model.state_dict().items())
     prompt = read_prompt_settings(again.processor)
-    assert (prompt.tokens, prompt.tiles) == (saved.prompt.tokens, saved.prompt.tiles)
+    assert (prompt.tokens, prompt.media.pictures) == (saved.prompt.tokens, saved.prompt.media.pictures)
     second = saved.folder.parent / "second"
     again.model.save_pretrained(second)
-    save_processor(str(saved.folder), second, tiles=prompt.tiles)
+    save_processor(str(saved.folder), second, media=prompt.media)
     for path in saved.folder.iterdir():
         if path.name != "config.json":  # its `dtype` and the like are transformers' to arrange
             assert (second / path.name).read_bytes() == path.read_bytes(), path.name

@@ -24,7 +24,7 @@ from smolvlm.model.modeling_smolvlm import MODEL_CLASSES
 from smolvlm.model.parts.configs import published_config, tokens_per_tile
 from smolvlm.model.parts.processor import write_processor
 from smolvlm.model.towers import Tower, freeze, parameters_of
-from smolvlm.records import Conversation, ImageRef, Turn
+from smolvlm.records import Conversation, ImageRef, Turn, VideoRef
 
 Sample = tuple[Conversation, ...]
 
@@ -38,7 +38,7 @@ def picture(seed: int, size: tuple[int, int] = (70, 40)) -> ImageRef:
     return ImageRef(data=buffer.getvalue())
 
 
-def user(*blocks: str | ImageRef) -> Turn:
+def user(*blocks: str | ImageRef | VideoRef) -> Turn:
     return Turn(role="user", blocks=blocks)
 
 
@@ -85,6 +85,28 @@ SAMPLES: dict[str, list[Sample]] = {
     "several pictures": [(ask([picture(0), picture(1, (40, 70)), picture(2, (30, 30))], "Which?", "The third."),)],
     "same picture twice": twice(),
 }
+
+
+def clip(seed: int, num_frames: int) -> VideoRef:
+    """Noise that changes every second; shown at one frame a second, every frame is shown."""
+    return VideoRef(frames=tuple(picture(seed + number, (40, 30)) for number in range(num_frames)))
+
+
+def clips() -> list[Sample]:
+    """A clip alone; two questions about one clip; a clip among pictures, and once more in a later turn."""
+    about = clip(50, 3)
+    tree_of_two = tuple(
+        talk(user(about, question), assistant(answer)) for question, answer in (("Who?", "Noise."), ("\nWhen?", "Now."))
+    )
+    mixed = talk(
+        user(picture(1), "Is it in", clip(60, 2), "?"),
+        assistant("No."),
+        user(clip(70, 2), "Or here?"),
+        assistant("There, 2 times."),
+    )
+    return [(talk(user(clip(40, 4), "What?"), assistant("Grey.")),), tree_of_two, (mixed,), *texts()]
+
+
 MIXED: list[Sample] = [*texts(), tree(3, 2), (ask([picture(9)], "What?", "Noise."),), tree(2, 1, 5), *twice()]
 
 
@@ -105,6 +127,11 @@ def test_pictures(bench, kind: str, image_splitting: bool) -> None:
     chosen = replace(bench, image_splitting=image_splitting)
     chosen.check(SAMPLES[kind])
     assert all(value.grad is not None for value in bench.ours.parameters())
+
+
+@pytest.mark.parametrize("image_splitting", [True, False], ids=["split", "whole"])
+def test_clips(bench, image_splitting: bool) -> None:
+    replace(bench, image_splitting=image_splitting).check(clips())
 
 
 @pytest.mark.parametrize(("num_branches", "num_pictures"), [(2, 1), (3, 2), (4, 1), (5, 2), (6, 1)])

@@ -62,9 +62,9 @@ class Pair:
     prompt: PromptSettings
 
     def assert_equal(self, turns: Sequence[Turn], *, splits: bool, edge: int, asks: bool = False) -> None:
-        tiles = replace(self.prompt.tiles, image_splitting=splits, longest_edge_px=edge)
+        tiles = replace(self.prompt.media.pictures, image_splitting=splits, longest_edge_px=edge)
         grids = [grid_for(*size_of(image), tiles) for image in images_of(turns)]
-        ours = self.prompt.encoder().encode_turns(turns, grids=grids, add_generation_prompt=asks)
+        ours = self.prompt.encoder().encode_turns(turns, layouts=grids, add_generation_prompt=asks)
         theirs = stock_ids(self.processor, turns, asks=asks, do_image_splitting=splits, size={"longest_edge": edge})
         assert ours.input_ids.tolist() == list(theirs)
         assert ours.input_ids.dtype == np.int32

@@ -219,7 +219,8 @@ def forked_runs(
         "workers": write_run(root / "workers", PLAIN | saved | {"train.dataloader_num_workers": 2}),
     }
     (root / "cached" / "out" / "checkpoint-8").mkdir(parents=True)  # as if cut off before its marker was written
-    shared = write_run(root / "shared", PLAIN | evaluated | {"train.ddp_backend": "gloo"})
+    helped = {"train.dataloader_num_workers": 1, "data.prefetch_mb": 1}
+    shared = write_run(root / "shared", PLAIN | evaluated | helped | {"train.ddp_backend": "gloo"})
     files = map(str, (*stopped.values(), shared))
     process = subprocess.Popen(
         [sys.executable, str(Path(__file__).parent / "forked_runs.py"), str(KILLED_IN_STEP), *files],

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import TrainingArguments
 
 from smolvlm.config.load import load_run_config
@@ -13,6 +14,7 @@ from smolvlm.datasets.lengths import Budget
 from smolvlm.datasets.plan import Plan
 from smolvlm.datasets.planned_packs import EMPTY_PACK, PlannedPacks
 from smolvlm.errors import ConfigError
+from smolvlm.train import arguments
 from smolvlm.train.arguments import planned_length, seed_of, training_arguments
 
 PLAN = Plan(
@@ -53,6 +55,19 @@ def test_our_defaults_give_way_to_the_run_file(section: Section) -> None:
     assert training_arguments(section(), PLAN).report_to == []
     assert training_arguments(section(logging_steps=3), PLAN).logging_steps == 3
     assert training_arguments(section(weight_decay=0.1, seed=5), PLAN).weight_decay == 0.1
+
+
+@pytest.mark.parametrize("has_gpu", [False, True])
+def test_packs_are_pinned_where_there_is_a_gpu_and_then_copied_while_it_computes(
+    section: Section, monkeypatch: pytest.MonkeyPatch, has_gpu: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    made: dict[str, Any] = {}
+    usual = TrainingArguments(use_cpu=True)
+    monkeypatch.setattr(arguments, "TrainingArguments", lambda **settings: made.update(settings) or usual)
+    training_arguments(section(use_cpu="false"), PLAN)
+    assert made["dataloader_pin_memory"] == has_gpu
+    assert made.get("accelerator_config") == ({"non_blocking": True} if has_gpu else None)
 
 
 def test_packs_must_be_dealt_evenly(section: Section, monkeypatch: pytest.MonkeyPatch) -> None:

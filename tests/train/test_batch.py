@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch._utils import ExceptionWrapper
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from smolvlm.datasets.packs import MODEL_TENSORS, Pack
 from smolvlm.errors import SampleError
@@ -49,6 +50,25 @@ def test_packs_are_never_stacked() -> None:
     own = pack(num_tokens=9, where=(), num_cached=0)
     with pytest.raises(ValueError, match="unpack"):
         as_batch([own, own])
+
+
+@pytest.mark.parametrize("num_cached", [0, 2])
+def test_every_tensor_of_a_batch_is_pinned_and_nothing_else_is_touched(
+    num_cached: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch pins what lies in containers that it knows, and passes over any other object without a word."""
+    pinned: list[torch.Tensor] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.append(tensor.clone())
+        return pinned[-1]
+
+    batch = as_batch([pack(num_tokens=9, where=("rows.jsonl:1",), num_cached=num_cached)])
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    moved = pin_memory(batch)
+    assert [id(tensor) for tensor in moved["pack"].values() if tensor is not None] == [id(own) for own in pinned]
+    assert len(pinned) == len(MODEL_TENSORS) - (num_cached == 0)
+    assert moved["info"] is batch["info"]
 
 
 def test_an_error_out_of_a_worker_is_told_as_it_was_raised() -> None:

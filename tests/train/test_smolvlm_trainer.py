@@ -105,7 +105,7 @@ def tiles_shown(run: Any) -> list[tuple[str, int]]:
     return [
         (image.name, tile)
         for row in dataset.measured.conversations
-        for image, grid in zip(row.images, dataset.grids(row), strict=True)
+        for image, grid in zip(row.media, dataset.layouts(row), strict=True)
         for tile in range(grid.num_tiles)
     ]
 

@@ -164,7 +164,7 @@ def test_rates_by_tower_and_the_plan_in_words(frozen_run: Any) -> None:
     assert learning_rates(config) == {"vision_tower": 0.0, "connector": 5e-4, "language_model": 1e-3}
     prompt, planned = plan_run(config)
     assert planned.plan == frozen_run.trained.planned.plan
-    assert prompt.tiles == frozen_run.trained.prompt.tiles
+    assert prompt.media.pictures == frozen_run.trained.prompt.media.pictures
     first, second = plan_summary(planned).splitlines()
     lengths = planned.measured.lengths
     learned, tokens = lengths.num_supervised_tokens.sum(), lengths.num_tokens.sum()

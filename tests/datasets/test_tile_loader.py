@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from smolvlm.datasets import pictures as pictures_module
-from smolvlm.datasets.pictures import PictureLoader, tile_key
+from smolvlm.datasets.tile_loader import TileLoader
 from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.errors import SampleError
+from smolvlm.media import medium as medium_module
 from smolvlm.media.geometry import TileSettings, grid_for
 from smolvlm.media.images import header_size, open_rgb
 from smolvlm.media.tiles import make_tiles
 from smolvlm.records import Grid, ImageRef
+from tests.media_settings import media_settings
 
 
 class FakeCache:
@@ -38,30 +39,30 @@ def grid_of(image: ImageRef, tiles: TileSettings) -> Grid:
     return grid_for(*header_size(image, where="row"), tiles)
 
 
-def load(loader: PictureLoader, prompt: PromptSettings, *paths: Path, where: str = "row") -> None:
+def load(loader: TileLoader, prompt: PromptSettings, *paths: Path, where: str = "row") -> None:
     images = [ImageRef(path=path) for path in paths]
-    loader.add_prompt(images, [grid_of(image, prompt.tiles) for image in images], where=where)
+    loader.add_prompt(images, [grid_of(image, prompt.media.pictures) for image in images], where=where)
 
 
 def keys_of(prompt: PromptSettings, *paths: Path) -> list[bytes]:
-    loader = PictureLoader(prompt.tiles, None)
+    loader = TileLoader(prompt.media, None)
     load(loader, prompt, *paths)
     return loader.tile_keys
 
 
-def shown(loader: PictureLoader) -> Tensor:
+def shown(loader: TileLoader) -> Tensor:
     """The pixels in every slot; all tiles must be computed ones."""
     return loader.tiles()[loader.slot_tiles()]
 
 
 def true_tiles(prompt: PromptSettings, *paths: Path) -> Tensor:
-    made = [make_tiles(open_rgb(ImageRef(path=path), where="row"), prompt.tiles) for path in paths]
+    made = [make_tiles(open_rgb(ImageRef(path=path), where="row"), prompt.media.pictures) for path in paths]
     return torch.from_numpy(np.concatenate(made))
 
 
 def test_slots_show_the_tiles_in_prompt_order(prompt: PromptSettings, photos: dict[str, Path]) -> None:
     paths = [photos["rocket"], photos["on_its_side"], photos["rocket"], photos["horse"]]
-    loader = PictureLoader(prompt.tiles, None)
+    loader = TileLoader(prompt.media, None)
     load(loader, prompt, *paths[:2])
     load(loader, prompt, *paths[2:])
     assert torch.equal(shown(loader), true_tiles(prompt, *paths))
@@ -80,17 +81,17 @@ def test_the_same_picture_under_other_names_is_decoded_once(
         opened.append(where)
         return open_rgb(image, where=where)
 
-    monkeypatch.setattr(pictures_module, "open_rgb", counting)
-    loader = PictureLoader(prompt.tiles, None)
+    monkeypatch.setattr(medium_module, "open_rgb", counting)
+    loader = TileLoader(prompt.media, None)
     load(loader, prompt, photos["rocket"], copy)
     in_the_row = ImageRef(data=copy.read_bytes())
-    loader.add_prompt([in_the_row], [grid_of(in_the_row, prompt.tiles)], where="row")
+    loader.add_prompt([in_the_row], [grid_of(in_the_row, prompt.media.pictures)], where="row")
     assert len(opened) == 1
     assert loader.slot_tiles().tolist() == [*range(5), *range(5), *range(5)]
 
 
 def test_nothing_loaded_is_empty_and_of_the_right_shape(prompt: PromptSettings) -> None:
-    loader = PictureLoader(prompt.tiles, None)
+    loader = TileLoader(prompt.media, None)
     assert (loader.tiles().shape, loader.tiles().dtype) == ((0, 3, 32, 32), torch.uint8)
     assert (loader.slot_tiles().shape, loader.slot_tiles().dtype) == ((0,), torch.long)
 
@@ -104,8 +105,8 @@ def test_cached_pictures_are_not_decoded(
     def refuse(image: ImageRef, *, where: str) -> None:
         raise AssertionError(f"{image.name} was decoded")
 
-    monkeypatch.setattr(pictures_module, "open_rgb", refuse)
-    loader = PictureLoader(prompt.tiles, cache.read)
+    monkeypatch.setattr(medium_module, "open_rgb", refuse)
+    loader = TileLoader(prompt.media, cache.read)
     load(loader, prompt, photos["camera"], photos["rocket"], photos["camera"])
     features = loader.cached_features()
     assert features is not None
@@ -118,7 +119,7 @@ def test_cached_pictures_are_not_decoded(
 def test_cached_and_computed_pictures_side_by_side(prompt: PromptSettings, photos: dict[str, Path]) -> None:
     cache = FakeCache()
     cache.keep(keys_of(prompt, photos["rocket"]))
-    loader = PictureLoader(prompt.tiles, cache.read)
+    loader = TileLoader(prompt.media, cache.read)
     load(loader, prompt, photos["rocket"], photos["coffee"])  # 5 cached tiles, then 13 to compute
     load(loader, prompt, photos["rocket"])
     features = loader.cached_features()
@@ -134,7 +135,7 @@ def test_a_picture_of_which_the_cache_lacks_a_tile_is_computed_whole(
 ) -> None:
     cache = FakeCache()
     cache.keep(keys_of(prompt, photos["rocket"])[:-1])
-    loader = PictureLoader(prompt.tiles, cache.read)
+    loader = TileLoader(prompt.media, cache.read)
     load(loader, prompt, photos["rocket"])
     assert loader.cached_features() is None
     assert torch.equal(shown(loader), true_tiles(prompt, photos["rocket"]))
@@ -147,7 +148,7 @@ def test_a_failure_leaves_nothing_of_its_example_behind(
     cut_short.write_bytes(photos["horse"].read_bytes()[:500])
     cache = FakeCache()
     cache.keep(keys_of(prompt, photos["camera"]))
-    loader, other = (PictureLoader(prompt.tiles, cache.read) for _ in range(2))
+    loader, other = (TileLoader(prompt.media, cache.read) for _ in range(2))
     load(loader, prompt, photos["rocket"])
     with pytest.raises(SampleError, match=r"row:9: picture .*cut\.png is damaged or cut short"):
         load(loader, prompt, photos["camera"], photos["coffee"], cut_short, where="row:9")
@@ -166,21 +167,17 @@ def test_a_failure_leaves_nothing_of_its_example_behind(
 def test_a_picture_that_changed_its_size_is_an_error(prompt: PromptSettings, photos: dict[str, Path]) -> None:
     image = ImageRef(path=photos["coffee"])
     with pytest.raises(SampleError) as raised:
-        PictureLoader(prompt.tiles, None).add_prompt([image], [Grid(rows=0, columns=0)], where="rows:4")
-    assert str(raised.value).startswith(
-        f"rows:4: {image.name} is cut into 13 tiles, 1 were planned\n  fix: the file ch"
-    )
+        TileLoader(prompt.media, None).add_prompt([image], [Grid(rows=0, columns=0)], where="rows:4")
+    assert str(raised.value).startswith(f"rows:4: {image.name} is cut into 13 tiles, 1 were planned\n  fix: the row or")
 
 
 def test_keys_go_by_content_tile_and_settings(prompt: PromptSettings, photos: dict[str, Path]) -> None:
     keys = keys_of(prompt, photos["rocket"])
     assert len(set(keys)) == 5
-    assert tile_key(b"picture", 0, b"settings") == tile_key(b"picture", 0, b"settings")
-    assert (
-        len({tile_key(b"a", 0, b"s"), tile_key(b"b", 0, b"s"), tile_key(b"a", 1, b"s"), tile_key(b"a", 0, b"t")}) == 4
-    )
-    other = TileSettings(tile_side_px=32, longest_edge_px=64, image_splitting=True)
-    loader = PictureLoader(other, None)
+    assert keys == keys_of(prompt, photos["rocket"])
+    assert set(keys).isdisjoint(keys_of(prompt, photos["coffee"]))
+    other = media_settings(longest_edge_px=64)
+    loader = TileLoader(other, None)
     image = ImageRef(path=photos["rocket"])
-    loader.add_prompt([image], [grid_of(image, other)], where="row")
+    loader.add_prompt([image], [grid_of(image, other.pictures)], where="row")
     assert set(keys).isdisjoint(loader.tile_keys)

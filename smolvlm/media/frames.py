@@ -1,0 +1,149 @@
+"""Which frames of a clip are shown: arithmetic on presentation times alone, no file and no pixels.
+
+Comes in: a `ClipIndex` (when every frame is shown, in the clip's own ticks), how densely to sample, and maybe a part
+of the clip. Goes out: `Frames`. The frames are spread evenly over TIME, the first and the last of the part always
+among them, so that clips of variable rate are covered as evenly as those of constant rate. Everything that picks a
+frame is done in whole ticks: a division rounded in floating point would now and then pick the neighbour, and another
+machine or another order of operations another one.
+
+On a clip of constant rate the choice is that of `SmolVLMVideoProcessor.sample_frames` without skipped seconds, but
+for positions that its `numpy.linspace` computes a hair below a whole number and then truncates.
+"""
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Int64
+
+from smolvlm.errors import SampleError
+from smolvlm.records import Frames
+
+FrameSampling = Literal["fps", "uniform"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FrameSettings:
+    """How many frames of a clip are shown."""
+
+    fps: float
+    """Frames a second of the clip's time that `sampling: fps` aims at."""
+    max_frames: int
+    """Never more than these."""
+    sampling: FrameSampling
+    """`fps` takes fewer frames of a shorter clip, `uniform` takes `max_frames` of every clip that has them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipIndex:
+    """When each frame of a clip is shown, in the clip's own ticks."""
+
+    pts: Int64[np.ndarray, " frame"]
+    """Presentation times: ascending, distinct, at least one."""
+    time_base: Fraction
+    """Seconds a tick."""
+    end_pts: int
+    """When the last frame ends."""
+
+    @property
+    def duration_s(self) -> float:
+        """From the first frame's begin to the last frame's end."""
+        return float((self.end_pts - int(self.pts[0])) * self.time_base)
+
+    @property
+    def times_s(self) -> np.ndarray:
+        """Each frame's presentation time in seconds, as the nearest float64."""
+        return self.pts * self.time_base.numerator / self.time_base.denominator
+
+
+def choose_frames(
+    index: ClipIndex,
+    settings: FrameSettings,
+    *,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    where: str,
+) -> Frames:
+    """Return the frames to show of a clip, or of its part from `start_s` to `end_s`.
+
+    Candidates are the frames shown first within the part; if there is none, the one on display at its start. From
+    them n = clamp(round(seconds * fps), 1, max_frames) are taken (`uniform`: max_frames), never more than there are:
+    each target time, evenly spaced from the first candidate to the last, takes the last frame not after it, and
+    where two would take the same the later moves on, or at the end of the clip the earlier moves back. A clip of 10
+    frames a second lasting 1 s, at 4 fps, gives frames 0, 3, 6 and 9.
+
+    Args:
+        index: of the clip.
+        settings: any with fps > 0 and max_frames >= 1.
+        start_s: begin of the part, in the clip's own presentation times; None is the clip's.
+        end_s: end of the part, both ends included.
+        where: what errors name.
+
+    Raises:
+        SampleError: the part is empty, or lies outside the clip.
+        ValueError: fps or max_frames that ask for nothing.
+    """
+    if not settings.fps > 0 or settings.max_frames < 1:
+        raise ValueError(f"fps={settings.fps} and max_frames={settings.max_frames} ask for no frame")
+    _check_part(index, start_s, end_s, where)
+    times_s = index.times_s
+    first, last = _candidates(times_s, start_s, end_s)
+    pts = index.pts[first : last + 1]
+    if settings.sampling == "uniform":
+        wanted = settings.max_frames
+    else:
+        wanted = min(round(_shown_s(index, start_s, end_s) * settings.fps), settings.max_frames)
+    numbers = first + _spread(pts, min(max(wanted, 1), len(pts)))
+    return Frames(
+        numbers=tuple(numbers.tolist()),
+        times_s=tuple(times_s[numbers].tolist()),
+        duration_s=index.duration_s,
+    )
+
+
+def _check_part(index: ClipIndex, start_s: float | None, end_s: float | None, where: str) -> None:
+    fix = "correct the row's start and end: seconds on the clip's own clock, the start before the end"
+    for name, value in (("start_s", start_s), ("end_s", end_s)):
+        if value is not None and (value < 0 or not math.isfinite(value)):
+            raise SampleError(f"{name}={value:g} is not a time in a clip", where=where, fix=fix)
+    if start_s is not None and end_s is not None and start_s >= end_s:
+        raise SampleError(f"start_s={start_s:g} is not before end_s={end_s:g}", where=where, fix=fix)
+    begin, end = float(index.pts[0] * index.time_base), float(index.end_pts * index.time_base)
+    if start_s is not None and start_s >= end:
+        raise SampleError(f"start_s={start_s:g} is beyond the clip's end at {end:.3f} s", where=where, fix=fix)
+    if end_s is not None and end_s < begin:
+        raise SampleError(f"end_s={end_s:g} is before the clip's begin at {begin:.3f} s", where=where, fix=fix)
+
+
+def _candidates(times_s: np.ndarray, start_s: float | None, end_s: float | None) -> tuple[int, int]:
+    """Return the first and the last frame within the part; compared as floats, so that a frame's own time is in."""
+    first = 0 if start_s is None else int(np.searchsorted(times_s, start_s, side="left"))
+    last = len(times_s) - 1 if end_s is None else int(np.searchsorted(times_s, end_s, side="right")) - 1
+    if first > last:  # between two frames: the earlier one is on display
+        return max(first - 1, 0), max(first - 1, 0)
+    return first, last
+
+
+def _shown_s(index: ClipIndex, start_s: float | None, end_s: float | None) -> float:
+    """Return the seconds that the part and the clip share; decimals are taken as written, 1.1 - 1.0 is 0.1."""
+    begin, end = int(index.pts[0]) * index.time_base, index.end_pts * index.time_base
+    if start_s is not None:
+        begin = max(begin, Fraction(repr(float(start_s))))
+    if end_s is not None:
+        end = min(end, Fraction(repr(float(end_s))))
+    return float(end - begin)
+
+
+def _spread(pts: Int64[np.ndarray, " frame"], count: int) -> Int64[np.ndarray, " chosen"]:
+    """Return `count` distinct ascending numbers, evenly spread over time, the first and the last included."""
+    if count == 1:
+        return np.zeros(1, dtype=np.int64)
+    steps = np.arange(count, dtype=np.int64)
+    # The floor of span * step / (count - 1), split so that no product leaves 64 bits.
+    whole, rest = divmod(int(pts[-1] - pts[0]), count - 1)
+    targets = pts[0] + whole * steps + rest * steps // (count - 1)
+    on_display = np.searchsorted(pts, targets, side="right") - 1
+    moved_on = np.maximum.accumulate(on_display - steps)
+    return np.minimum(moved_on, len(pts) - count) + steps

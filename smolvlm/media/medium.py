@@ -1,0 +1,93 @@
+"""A picture or a clip, whichever a row names: what of it is shown, and its tiles.
+
+In: a reference and the run's media settings. Out: a `Layout` from headers alone; later the content keys of its tiles
+and, only where some are not known yet, the tiles themselves.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+from jaxtyping import UInt8
+
+from smolvlm.errors import SampleError
+from smolvlm.media.clip_index import read_index
+from smolvlm.media.frames import choose_frames
+from smolvlm.media.geometry import grid_for
+from smolvlm.media.images import content_key, header_size, open_rgb, read_bytes
+from smolvlm.media.settings import MediaSettings
+from smolvlm.media.tiles import make_tiles
+from smolvlm.media.video import clip_key, frame_tiles
+from smolvlm.records import Frames, Grid, ImageRef, Layout, Media, VideoRef
+
+CHANGED_FIX = (
+    "the row or its media changed after they were measured; delete the kept sizes (the folder `lengths` in "
+    "$SMOLVLM_HOME, by default ~/.cache/smolvlm) and start again"
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenMedium:
+    """A picture or a clip whose bytes are known."""
+
+    tile_keys: tuple[bytes, ...]
+    """Content key of each tile: equal for equal tiles, whatever the file is called."""
+    tiles: Callable[[], UInt8[np.ndarray, "tile 3 side side"]]
+    """Decodes and cuts; raises SampleError where the data is damaged."""
+
+
+def layout_of(medium: Media, settings: MediaSettings, *, where: str) -> Layout:
+    """Return what of a picture or a clip is shown, from its headers.
+
+    Raises:
+        SampleError: it cannot be read, or is none.
+    """
+    if isinstance(medium, ImageRef):
+        return grid_for(*header_size(medium, where=where), settings.pictures)
+    index = read_index(medium, where=where)
+    return choose_frames(index, settings.frames, start_s=medium.start_s, end_s=medium.end_s, where=where)
+
+
+def open_medium(medium: Media, layout: Layout, settings: MediaSettings, *, where: str) -> OpenMedium:
+    """Return a picture's or clip's tile keys, and the way to its tiles.
+
+    Args:
+        medium: what the row names.
+        layout: what `layout_of` said of it.
+        settings: those it was measured with.
+        where: the row.
+
+    Raises:
+        SampleError: it cannot be read.
+    """
+    if isinstance(medium, VideoRef):
+        assert isinstance(layout, Frames)
+        return _open_clip(medium, layout, settings, where=where)
+    assert isinstance(layout, Grid)
+    data = read_bytes(medium, where=where)
+    key = content_key(data)
+    ref = ImageRef(path=medium.path, data=data)
+
+    def tiles() -> UInt8[np.ndarray, "tile 3 side side"]:
+        made = make_tiles(open_rgb(ref, where=where), settings.pictures)
+        if len(made) != layout.num_tiles:
+            what = f"{medium.name} is cut into {len(made)} tiles, {layout.num_tiles} were planned"
+            raise SampleError(what, where=where, fix=CHANGED_FIX)
+        return made
+
+    keys = tuple(_tile_key(key, tile, settings.picture_key) for tile in range(layout.num_tiles))
+    return OpenMedium(tile_keys=keys, tiles=tiles)
+
+
+def _open_clip(clip: VideoRef, frames: Frames, settings: MediaSettings, *, where: str) -> OpenMedium:
+    key = clip_key(clip, where=where)
+    return OpenMedium(
+        tile_keys=tuple(_tile_key(key, number, settings.frame_key) for number in frames.numbers),
+        tiles=lambda: frame_tiles(clip, frames, settings.frame_tiles, backend=settings.video_backend, where=where),
+    )
+
+
+def _tile_key(medium_key: bytes, tile: int, settings_key: bytes) -> bytes:
+    """Return the content key of one tile: the medium's bytes, the tile's number and all that shapes its pixels."""
+    return blake2b(medium_key + settings_key + tile.to_bytes(4, "little"), digest_size=16).digest()

@@ -1,0 +1,34 @@
+"""How a run's pictures and clips become tiles: one record for everything that opens media."""
+
+from dataclasses import dataclass
+
+from smolvlm.media.frames import FrameSettings
+from smolvlm.media.geometry import TileSettings
+from smolvlm.media.video import VideoBackend
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MediaSettings:
+    """What decides the tiles of a picture or a clip."""
+
+    pictures: TileSettings
+    frame_tiles: TileSettings
+    """Of a clip's frames: never cut, one tile each."""
+    frames: FrameSettings
+    """Which frames of a clip are shown."""
+    video_backend: VideoBackend
+    """Which library decodes clips."""
+
+    @property
+    def picture_key(self) -> bytes:
+        """Bytes that are equal where a picture's tiles are."""
+        return _tiles_key(self.pictures)
+
+    @property
+    def frame_key(self) -> bytes:
+        """Bytes that are equal where a given frame's tile is."""
+        return b"frame/" + _tiles_key(self.frame_tiles) + self.video_backend.encode()
+
+
+def _tiles_key(settings: TileSettings) -> bytes:
+    return f"{settings.tile_side_px}/{settings.longest_edge_px}/{settings.image_splitting}".encode()

@@ -1,0 +1,119 @@
+"""Clips through every command: looked at, checked, trained on, answered about; two workers decode."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, clips: dict[str, Path], photos: dict[str, Path]) -> Path:
+    """Rows about clips, and one about a picture and a clip, with a text between; a damaged clip in a file apart."""
+    folder = tmp_path_factory.mktemp("video")
+    rows = [
+        {"video": str(clips["steady"]), "question": "What is it?", "answer": "A cup."},
+        {"video": str(clips["steady"]), "question": "Does it move?", "answer": "Yes."},
+        {"video": str(clips["uneven"]), "question": "And this?", "answer": "A cup too.", "start_s": 1, "end_s": 4},
+        {"video": str(clips["frames"]), "question": "And these?", "answer": "Frames."},
+        {"question": "Hi?", "answer": "Ho."},
+        {
+            "conversations": [
+                {"from": "human", "value": "Is <image> in <video>?"},
+                {"from": "gpt", "value": "No."},
+            ],
+            "image": str(photos["horse"]),
+            "video": str(clips["steady"]),
+        },
+    ]
+    bad = {"video": str(clips["cut"]), "question": "What is it?", "answer": "Broken."}
+    for name, own in {"rows": rows, "bad": [*rows, bad]}.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run_file(folder: Path, settings: dict[str, dict[str, Any]]) -> Path:
+    """Four steps, answers at the end."""
+    sources = [{"name": "clips", "json_path": str(folder / "rows.jsonl"), "source_fps": 4}]
+    data = settings["data"] | {"mixture": sources, "eval_mixture": sources, "max_tokens_per_pack": 400, "fps": 2}
+    own = {"output_dir": str(folder / "out"), "dataloader_num_workers": 2, "num_train_epochs": 2}
+    train = settings["train"] | own | {"eval_strategy": "no"}
+    evaluation = settings["eval"] | {"max_rows": 6, "at_start": False}
+    (folder / "run.yaml").write_text(yaml.safe_dump(settings | {"data": data, "train": train, "eval": evaluation}))
+    return folder / "run.yaml"
+
+
+def test_inspect_shows_frames_with_their_times(run_file: Path, folder: Path, smolvlm_command: Any) -> None:
+    outcome = smolvlm_command("inspect", run_file, "--rows", "0:5", "--json", "--html", folder / "page.html")
+    assert outcome.status == 0, outcome.messages
+    tree, uneven, frames, text, both = outcome.objects
+    assert tree["frame_times_s"] == pytest.approx([0.0, 0.56, 1.16, 1.76, 2.36, 2.96])
+    assert tree["num_tiles"] == 6
+    assert len(tree["where"]) == 2
+    assert "following series of six frames from a 0:00:03 [H:MM:SS] video.\n\nFrame from 00:00:" in tree["text"]
+    assert uneven["frame_times_s"] == pytest.approx([1.0, 1.01, 2.3, 2.31, 3.0])
+    assert frames["frame_times_s"] == pytest.approx([0.0, 0.5, 1.0, 1.5, 2.0, 2.75])
+    assert text["frame_times_s"] == []
+    assert both["num_tiles"] == 5 + len(both["frame_times_s"])
+    page = (folder / "page.html").read_text()
+    assert "6 frames of 3.00 s" in page
+    assert "0.56 s" in page
+
+
+def test_packed_equals_alone_holds(run_file: Path, smolvlm_command: Any) -> None:
+    outcome = smolvlm_command("inspect", run_file, "--rows", "0:3", "--verify")
+    assert outcome.status == 0, outcome.messages
+
+
+def test_training_and_answering(run_file: Path, folder: Path, smolvlm_command: Any) -> None:
+    outcome = smolvlm_command("train", run_file)
+    assert outcome.status == 0, outcome.messages
+    lines = [json.loads(line) for line in (folder / "out" / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert losses[-1] < losses[0]
+    predictions = [json.loads(line) for line in (folder / "out" / "predictions.jsonl").read_text().splitlines()]
+    assert {Path(name).name for own in predictions for name in own["images"]} == {
+        "steady.mp4",
+        "uneven.mp4",
+        "frames",
+        "horse.png",
+    }
+
+
+def test_prepare_counts_clips(folder: Path, settings: dict[str, Any], smolvlm_command: Any) -> None:
+    (folder / "mixture.yaml").write_text(yaml.safe_dump([{"path": "rows.jsonl", "source_fps": 4}]))
+    outcome = smolvlm_command(
+        "prepare",
+        folder / "mixture.yaml",
+        "--json",
+        "--model",
+        settings["model"]["path"],
+        "data.allow_outside_root=true",
+        "data.max_tokens_per_pack=400",
+    )
+    assert outcome.status == 0, outcome.messages
+    (source,) = outcome.objects
+    assert (source["modality"], source["modalities"]) == ("video", {"text": 1, "video": 5})
+
+
+def test_check_decodes_every_clip(folder: Path, settings: dict[str, Any], smolvlm_command: Any) -> None:
+    (folder / "bad.yaml").write_text(yaml.safe_dump([{"path": "bad.jsonl", "source_fps": 4}]))
+    page = folder / "check.html"
+    outcome = smolvlm_command(
+        "check",
+        folder / "bad.yaml",
+        "--json",
+        "--html",
+        page,
+        "--model",
+        settings["model"]["path"],
+        "data.allow_outside_root=true",
+    )
+    assert outcome.status == 1
+    (found,) = outcome.objects
+    assert (found["where"], found["kind"], found["severity"]) == ("bad.jsonl:7", "corrupt_media", "error")
+    assert "cut.mp4" in found["message"]
+    assert "1 pictures and 3 clips decoded: 1 errors" in outcome.messages
+    assert "Length of a clip" in page.read_text()
