@@ -92,6 +92,15 @@ class Conversation:
     """Name of the source in the mixture; evaluation reports by it."""
     references: tuple[str, ...] = ()
     """Further accepted answers to the last question, for evaluation (VQA accuracy); training uses the turns alone."""
+    rejected: tuple[Turn, ...] = ()
+    """Of a preference row: the whole conversation again as it goes in the worse case, `turns` being the better one; the
+    two begin alike and part in an assistant's turn. Empty for any other row."""
+
+    @property
+    def num_shared_turns(self) -> int:
+        """How many turns the better and the worse conversation of a preference row share at their beginning."""
+        pairs = zip(self.turns, self.rejected, strict=False)
+        return next((number for number, (one, other) in enumerate(pairs) if one != other), 0)
 
     @property
     def media(self) -> tuple[Media, ...]:

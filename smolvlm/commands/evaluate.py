@@ -12,8 +12,7 @@ from rich.table import Table
 from smolvlm.commands.models import with_model
 from smolvlm.config.load import load_run_config
 from smolvlm.config.schema import RunConfig
-from smolvlm.datasets.builder import budget_of, measure_mixture, read_prompt
-from smolvlm.datasets.plan import PlanSettings
+from smolvlm.datasets.builder import measure_mixture, one_pass, read_prompt
 from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.errors import ConfigError
 from smolvlm.eval.evaluate import Evaluation, Evaluator, Metric, write_predictions
@@ -41,13 +40,7 @@ def build_evaluator(
             batch_size=config.eval.batch_size,
             compute_dtype=torch.bfloat16 if uses_bf16 else torch.float32,
         ),
-        plan=PlanSettings(
-            budget=budget_of(config.data),
-            packs_per_step=1,
-            share_media=config.data.share_media,
-            max_branches=config.data.max_branches,
-            seed=0,
-        ),
+        plan=one_pass(config.data),
         cache=cache,
         rank=rank,
         num_ranks=num_ranks,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from smolvlm.config.problems import Problem, shown_value
-from smolvlm.config.schema import DataConfig, RunConfig
+from smolvlm.config.schema import DataConfig, RunConfig, TrainConfig
 
 _WORKER_SETTINGS = (
     "dataloader_prefetch_factor",
@@ -16,7 +16,13 @@ _HUB_SETTINGS = ("hub_model_id", "hub_private_repo", "hub_always_push", "hub_rev
 
 def combination_problems(config: RunConfig) -> list[Problem]:
     """Return every impossible combination in a config whose single settings are legal."""
-    return [*_tower_problems(config), *_data_problems(config), *_eval_problems(config), *_argument_problems(config)]
+    return [
+        *_tower_problems(config),
+        *_method_problems(config),
+        *_data_problems(config),
+        *_eval_problems(config),
+        *_argument_problems(config),
+    ]
 
 
 def _tower_problems(config: RunConfig) -> Iterator[Problem]:
@@ -24,6 +30,28 @@ def _tower_problems(config: RunConfig) -> Iterator[Problem]:
     if train.language_model_lr == train.connector_lr == train.vision_tower_lr == 0:
         what = "all three learning rates are 0, so nothing is trained"
         yield Problem(key="train.language_model_lr", value="0", what=what, fix="give at least one part a rate above 0")
+
+
+def _method_problems(config: RunConfig) -> Iterator[Problem]:
+    """Yield settings of preference training that the method or its loss does not read."""
+    train = config.train
+    readers = {
+        "loss_type": train.method == "dpo",
+        "beta": train.method == "dpo",
+        "sft_weight": train.method == "dpo",
+        "label_smoothing": train.method == "dpo" and train.loss_type in ("sigmoid", "robust"),
+        "margin": train.method == "dpo" and train.loss_type == "simpo",
+    }
+    for name, is_read in readers.items():
+        value = getattr(train, name)
+        if not is_read and value != TrainConfig.model_fields[name].default:
+            cause = "train.method = sft" if train.method == "sft" else f"train.loss_type = {train.loss_type}"
+            yield Problem(
+                key=f"train.{name}", value=shown_value(value), what=f"has no effect with {cause}", fix="take it out"
+            )
+    if train.method == "dpo" and config.data.loss_weighting != "token":
+        what, value = "has no effect with train.method = dpo", shown_value(config.data.loss_weighting)
+        yield Problem(key="data.loss_weighting", value=value, what=what, fix="take it out")
 
 
 def _data_problems(config: RunConfig) -> Iterator[Problem]:

@@ -99,7 +99,18 @@ class TrainConfig(Section):
     vision_tower_lr: LearningRate = 0.0
     packs_per_step: Count = 4
     """Packs of one optimizer step, over all ranks and accumulation together."""
-    method: Literal["sft"] = "sft"
+    method: Literal["sft", "dpo"] = "sft"
+    """`sft` learns answers, `dpo` preferences between two."""
+    loss_type: Literal["sigmoid", "robust", "hinge", "ipo", "simpo", "orpo"] = "sigmoid"
+    """Of `dpo`."""
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    """Of `dpo`: what it costs to leave the reference."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Of `dpo` with `sigmoid` or `robust`: the share of pairs taken to be the wrong way round."""
+    margin: Annotated[float, Field(ge=0)] = 0.0
+    """Of `dpo` with `simpo`."""
+    sft_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Of `dpo`: weight of the better answer's own loss."""
     log_sample_ids: bool = False
     """Write which rows each step learned from to `samples.jsonl`."""
     resume_from_checkpoint: Annotated[Literal["auto", False] | FilePath, BeforeValidator(_not_a_number)] = "auto"
@@ -137,10 +148,7 @@ SECTIONS: dict[str, type[Section]] = {
 }
 UNAVAILABLE_SECTIONS = ("adapters", "quantization")
 """Known to the format, and not built in this version."""
-UNAVAILABLE_KEYS = {
-    "train.beta": "preference training is not available in this version",
-    "train.loss_type": "preference training is not available in this version",
-}
+UNAVAILABLE_KEYS = {}
 
 
 def own_names(section: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 from smolvlm.config.schema import DataConfig
 from smolvlm.datasets.length_index import Report, measure_sources
 from smolvlm.datasets.lengths import Budget
-from smolvlm.datasets.measured import MeasuredSet, SourceCount, settle_rows
+from smolvlm.datasets.measured import MeasuredSet, RowKind, SourceCount, settle_rows
 from smolvlm.datasets.mixture import load_mixture
 from smolvlm.datasets.plan import Plan, PlanSettings, plan_training
 from smolvlm.datasets.rows import OpenSource, open_sources
@@ -76,6 +76,7 @@ def measure_mixture(
     data: DataConfig,
     *,
     prompt: PromptSettings,
+    kind: RowKind = "conversation",
     max_rows: int | None = None,
     report: Report | None = None,
 ) -> MeasuredSet:
@@ -85,6 +86,7 @@ def measure_mixture(
         mixture: a file, or the sources themselves.
         data: the run's section.
         prompt: of the checkpoint.
+        kind: what its rows must be.
         max_rows: the first so many rows of each source; None is all.
         report: told of progress.
 
@@ -101,6 +103,18 @@ def measure_mixture(
         budget=budget_of(data),
         on_bad_sample=data.on_bad_sample,
         max_bad_fraction=data.max_bad_fraction,
+        kind=kind,
+    )
+
+
+def one_pass(data: DataConfig) -> PlanSettings:
+    """Return how packs are planned that are gone through once without learning."""
+    return PlanSettings(
+        budget=budget_of(data),
+        packs_per_step=1,
+        share_media=data.share_media,
+        max_branches=data.max_branches,
+        seed=0,
     )
 
 
@@ -110,6 +124,7 @@ def plan_data(
     prompt: PromptSettings,
     packs_per_step: int,
     seed: int,
+    kind: RowKind = "conversation",
     num_epochs: float = 1.0,
     max_steps: int | None = None,
     report: Report | None = None,
@@ -120,7 +135,7 @@ def plan_data(
         ConfigError: the mixture is wrong or holds no row.
         SampleError: a row is, and the run does not skip.
     """
-    measured = measure_mixture(data.mixture, data, prompt=prompt, report=report)
+    measured = measure_mixture(data.mixture, data, prompt=prompt, kind=kind, report=report)
     settings = PlanSettings(
         budget=budget_of(data),
         packs_per_step=packs_per_step,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float32, Int64
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -62,6 +62,8 @@ class SupervisedDataset(Dataset[Pack]):
         self._headers = HeaderReader(settings)
         self._read_features = read_features
         self._on_bad_sample: Policy = on_bad_sample
+        self.reference_logps: Float32[np.ndarray, "row 2"] | None = None
+        """Of preference rows: (better, worse) answer under the reference model; goes into the packs where it is set."""
 
     def __len__(self) -> int:
         return len(self._order)
@@ -118,23 +120,25 @@ class SupervisedDataset(Dataset[Pack]):
         loader = TileLoader(self.settings, self._read_features)
         bad = BadSamples(policy=self._on_bad_sample, max_fraction=1.0)
         examples: list[Example] = []
+        kept: list[int] = []
         for number, rows in enumerate(planned.samples):
             begin_sample(number)
             example = bad.attempt(lambda: self._loaded(rows, loader), where=self.where(rows[0]))  # noqa: B023 - called at once
             if example is not None:
                 examples.append(example)
+                kept += rows
             else:
                 reason = bad.skipped.pop().reason
                 bad.skipped += [SkippedRow(where=self.where(row), reason=reason) for row in rows]
         bad.settle()
-        return self._join(examples, loader, bad)
+        return self._join(examples, kept, loader, bad)
 
     def _loaded(self, rows: Rows, loader: TileLoader) -> Example:
         example = self.example(rows)
         loader.add_example(example)
         return example
 
-    def _join(self, examples: Sequence[Example], loader: TileLoader, bad: BadSamples) -> Pack:
+    def _join(self, examples: Sequence[Example], rows: Sequence[int], loader: TileLoader, bad: BadSamples) -> Pack:
         sizes = [len(example.input_ids) for example in examples]
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)[: len(examples)]
         pairs = list(zip(examples, offsets, strict=True))
@@ -142,6 +146,11 @@ class SupervisedDataset(Dataset[Pack]):
             np.array([self._source_numbers[source] for source in example.sources])[example.target_conversation]
             for example in examples
         ]
+        num_groups = [len(example.where) for example in examples]
+        first_groups = np.concatenate([[0], np.cumsum(num_groups)]).astype(np.int64)[: len(examples)]
+        reference = None
+        if self.reference_logps is not None:
+            reference = torch.from_numpy(self.reference_logps[list(rows)].reshape(-1))
         blank = np.full(0 if examples else 1, self.encoder.tokens.pad)
         return Pack(
             input_ids=_joined([blank, *(example.input_ids for example in examples)]),
@@ -151,11 +160,16 @@ class SupervisedDataset(Dataset[Pack]):
             target_ids=_joined([example.target_ids for example in examples]),
             target_weights=_joined([example.target_weights for example in examples]).float(),
             target_sources=_joined(source_of),
+            target_groups=_joined(
+                [own.target_conversation + first for own, first in zip(examples, first_groups, strict=True)]
+            ),
+            num_groups=sum(num_groups),
+            reference_logps=reference,
             tiles=loader.tiles(),
             tile_keys=tuple(loader.tile_keys),
             cached_features=loader.cached_features(),
             slot_tiles=loader.slot_tiles(),
-            where=tuple(where for example in examples for where in example.where),
+            where=tuple(where for example in examples for where in dict.fromkeys(example.where)),
             budget_tokens=self.plan.budget.max_tokens,
             skipped=tuple(bad.skipped),
         )

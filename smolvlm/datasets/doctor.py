@@ -15,7 +15,8 @@ from typing import Literal
 from smolvlm.datasets.lengths import Budget, modality_of, over_budget
 from smolvlm.datasets.rows import OpenSource
 from smolvlm.datasets.workers import over_cores
-from smolvlm.encoding.encode import Encoder, media_identity
+from smolvlm.encoding.encode import Encoder
+from smolvlm.encoding.encoded import media_identity
 from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.errors import SampleError
 from smolvlm.media.clip_check import examine_clip
@@ -262,7 +263,7 @@ def finding_of(error: SampleError, *, where: str, medium: Media | None = None) -
 def _spoken(row: Conversation, media: Iterable[bytes]) -> Iterator[bytes]:
     """Yield a row's words, and the keys of its media where they are given, so that different rows differ."""
     keys = iter(media)
-    for turn in row.turns:
+    for turn in (*row.turns, *row.rejected[row.num_shared_turns :]):
         yield turn.role.encode()
         for block in turn.blocks:
             if isinstance(block, str):

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float32, Int32
 
-from smolvlm.encoding.encode import Encoder, media_identity
+from smolvlm.encoding.encode import Encoder
+from smolvlm.encoding.encoded import media_identity
 from smolvlm.errors import SampleError
 from smolvlm.media.medium import layout_of
 from smolvlm.media.settings import MediaSettings
@@ -33,6 +34,7 @@ SIZES = pa.schema(
         ("prefix_tiles", pa.int32()),
         ("prefix_key", pa.int64()),
         ("modality", pa.int8()),
+        ("is_preference", pa.bool_()),
         ("where", pa.string()),
         ("error", pa.string()),
         ("fix", pa.string()),
@@ -147,6 +149,7 @@ class Meter:
             # Of the key's 16 bytes 8 are kept; should two ever meet, the encoder refuses the tree.
             "prefix_key": int.from_bytes(sizes.prefix_key[:8], "little", signed=True) if sizes.prefix_key else 0,
             "modality": modality_of(conversation.media),
+            "is_preference": bool(conversation.rejected),
         }
 
 

@@ -5,6 +5,7 @@ In: open sources and the sizes of their rows. Out: a `MeasuredSet`, what was ski
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from smolvlm.datasets.rows import Conversations, OpenSource
 from smolvlm.errors import SampleError
 from smolvlm.records import SkippedRow
 
+RowKind = Literal["conversation", "preference"]
 _COLUMNS = ("num_tokens", "num_tiles", "num_supervised_tokens", "prefix_tokens", "prefix_tiles")
 
 
@@ -60,6 +62,7 @@ def settle_rows(
     on_bad_sample: Policy,
     max_bad_fraction: float,
     overrules: bool = False,
+    kind: RowKind | None = None,
 ) -> MeasuredSet:
     """Keep the rows that can be trained on and fit the budget.
 
@@ -71,6 +74,7 @@ def settle_rows(
         on_bad_sample: `error` raises for any bad row, `skip` leaves them out; a source's own setting goes before it.
         max_bad_fraction: largest share of a source's used rows that may be skipped, 0 to 1.
         overrules: go before the sources' own settings, and bear a source without one good row.
+        kind: what rows must be; None takes both kinds.
 
     Raises:
         SampleError: as the policy says; names the first rows and their reasons.
@@ -79,7 +83,7 @@ def settle_rows(
     counts: list[SourceCount] = []
     kept: list[pa.Table] = []
     for number, source in zip(range(len(sizes)), sources, strict=True):
-        is_bad, bad = _bad_rows(sizes[number], budget, source=source)
+        is_bad, bad = _bad_rows(sizes[number], budget, kind, source=source)
         bad.policy = on_bad_sample if overrules else source.spec.on_bad_sample or on_bad_sample
         bad.max_fraction = max_bad_fraction
         bad.settle(needs_a_row=not overrules)
@@ -101,7 +105,9 @@ def settle_rows(
     return MeasuredSet(conversations=conversations, lengths=lengths, skipped=tuple(skipped), counts=tuple(counts))
 
 
-def _bad_rows(sizes: pa.Table, budget: Budget, *, source: OpenSource) -> tuple[Bool[np.ndarray, " row"], BadSamples]:
+def _bad_rows(
+    sizes: pa.Table, budget: Budget, kind: RowKind | None, *, source: OpenSource
+) -> tuple[Bool[np.ndarray, " row"], BadSamples]:
     """Return which rows cannot be used, and why."""
     is_bad = np.zeros(len(sizes), np.bool_)
     bad = BadSamples(num_rows=len(sizes), label=source.spec.label)
@@ -110,6 +116,9 @@ def _bad_rows(sizes: pa.Table, budget: Budget, *, source: OpenSource) -> tuple[B
         tokens, tiles = (batch[name].fill_null(0).to_numpy() for name in ("num_tokens", "num_tiles"))
         own = batch["error"].is_valid().to_numpy(zero_copy_only=False)
         own = own | (tokens > budget.max_tokens) | (tiles > budget.max_tiles)
+        if kind is not None:
+            is_preference = batch["is_preference"].fill_null(False).to_numpy(zero_copy_only=False)
+            own = own | (is_preference != (kind == "preference"))
         is_bad[done : done + len(batch)] = own
         done += len(batch)
         for row in batch.filter(pa.array(own)).to_pylist() if own.any() else ():
@@ -117,15 +126,25 @@ def _bad_rows(sizes: pa.Table, budget: Budget, *, source: OpenSource) -> tuple[B
             error = (
                 SampleError(row["error"], where=where, fix=row["fix"])
                 if row["error"] is not None
-                else over_budget(row, budget, where=where)
+                else _wrong_kind(row, kind, where=where) or over_budget(row, budget, where=where)
             )
             assert error is not None
             bad.note(error, where=where)
     return is_bad, bad
 
 
+def _wrong_kind(row: Mapping[str, Any], kind: RowKind | None, *, where: str) -> SampleError | None:
+    if kind == "conversation" and row["is_preference"]:
+        what, method = "a preference row (`chosen` and `rejected`) where answers are learned", "dpo"
+    elif kind == "preference" and not row["is_preference"]:
+        what, method = "no preference row: `chosen` and `rejected` are missing", "sft"
+    else:
+        return None
+    return SampleError(what, where=where, fix=f"set `train.method: {method}`, or take the source out")
+
+
 def _good_rows(sizes: pa.Table, is_bad: Bool[np.ndarray, " row"]) -> pa.Table:
-    return sizes.drop_columns(["where", "error", "fix"]).filter(pa.array(~is_bad))
+    return sizes.drop_columns(["where", "error", "fix", "is_preference"]).filter(pa.array(~is_bad))
 
 
 def _count(source: OpenSource, good: pa.Table, bad: BadSamples) -> SourceCount:

@@ -22,6 +22,12 @@ class Pack:
     target_weights: Float[Tensor, " target"]
     target_sources: Int[Tensor, " target"]
     """Index into the dataset's list of source names."""
+    target_groups: Int[Tensor, " target"]
+    """Which answer of the pack each target belongs to: a row's, or of preference row i 2 i (better) and 2 i + 1."""
+    num_groups: int
+    """Answers in the pack."""
+    reference_logps: Float[Tensor, " group"] | None
+    """Each answer's summed log-probability under the reference; None where there is none."""
     tiles: UInt8[Tensor, "tile 3 side side"]
     """Distinct tiles whose features are still to be computed."""
     tile_keys: tuple[bytes, ...]
@@ -49,6 +55,8 @@ MODEL_TENSORS = (
     "predict_from",
     "target_ids",
     "target_weights",
+    "target_groups",
+    "reference_logps",
     "tiles",
     "cached_features",
     "slot_tiles",

@@ -4,7 +4,9 @@ In: turns, and what of their media is shown. Out: segments, in order. The wordin
 for byte (tests/parity compares the two): `<|im_start|>` once; then a message as `Role:` (a space after the colon unless
 a picture comes first), its blocks, `<end_of_utterance>` and a newline. A clip is a sentence about it, then each frame
 under its time. The writer knows which characters the assistant says, so labels need no searching: exactly the
-assistant's text and its `<end_of_utterance>` are learned, and nothing of what is said about a clip.
+assistant's text and its `<end_of_utterance>` are learned, and nothing of what is said about a clip. The space between
+`Assistant:` and the text counts as the assistant's: generation goes on from the colon, so the model must say it.
+(Before a word it is part of the word's first token, before a digit a token of its own.)
 """
 
 from collections.abc import Iterator, Sequence
@@ -121,7 +123,9 @@ def _turn_items(
     role = SPEAKERS[turn.role]
     is_learned = role is TokenRole.ASSISTANT
     starts_with_image = isinstance(turn.blocks[0], ImageRef)
-    yield Piece(f"{turn.role.capitalize()}:" + ("" if starts_with_image else " "), TokenRole.TEMPLATE)
+    yield Piece(f"{turn.role.capitalize()}:", TokenRole.TEMPLATE)
+    if not starts_with_image:
+        yield Piece(" ", role if is_learned else TokenRole.TEMPLATE, is_learned)
     for place, block in enumerate(turn.blocks):
         if isinstance(block, str):
             yield Piece(block, role, is_learned)

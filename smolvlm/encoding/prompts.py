@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-from smolvlm.encoding.encode import Encoder, LossWeighting
+from smolvlm.encoding.encode import Encoder
+from smolvlm.encoding.encoded import LossWeighting
 from smolvlm.encoding.tokens import PromptTokens, TextEncoder, read_prompt_tokens
 from smolvlm.encoding.video_words import PromptWording
 from smolvlm.errors import ConfigError

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from smolvlm.datasets.tile_loader import TileLoader
-from smolvlm.encoding.encode import EncodedConversation, Encoder
+from smolvlm.encoding.encode import Encoder
+from smolvlm.encoding.encoded import EncodedConversation
 from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.media.medium import layout_of
 from smolvlm.model.vision_cache import VisionCache

@@ -6,8 +6,9 @@ the stock names, add no parameter, and save what the stock classes load.
 """
 
 import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 import transformers
@@ -37,6 +38,13 @@ class PackTensors(TypedDict):
     tiles: UInt8[Tensor, "tile 3 side side"]
     cached_features: Float[Tensor, "cached patches width"] | None
     slot_tiles: Int[Tensor, " slot"]
+    target_groups: NotRequired[Int[Tensor, " target"]]
+    """For losses over groups; the forward hands it on."""
+    reference_logps: NotRequired[Float[Tensor, " group"] | None]
+
+
+LossOf = Callable[[Tensor, Mapping[str, Any], Tensor | float], tuple[Tensor, Mapping[str, Tensor]]]
+"""(target losses, pack, normalizer) to (the pack's share of the step's loss, sums to be logged)."""
 
 
 @dataclass
@@ -47,6 +55,8 @@ class PackOutput(ModelOutput):
     """The pack's share of the step's loss."""
     target_losses: Tensor | None = None
     """(target,) negative log-likelihoods, detached."""
+    metrics: Mapping[str, Tensor] | None = None
+    """Sums over the pack that the method logs, detached."""
     computed_features: Tensor | None = None
     """(tile, ..., width) features of the pack's tiles as the cache stores them, detached; None without tiles."""
 
@@ -60,18 +70,26 @@ class PackedTraining:
     touches_vision: bool = False
     """Whether a pack without tiles still runs tower and connector: set where ranks must agree on gradients."""
 
-    def forward_pack(self: Any, pack: PackTensors, normalizer: Tensor | float) -> PackOutput:
+    def forward_pack(
+        self: Any, pack: PackTensors, normalizer: Tensor | float, loss_of: LossOf | None = None
+    ) -> PackOutput:
         """Return the loss of one pack.
 
         Args:
             pack: its tensors, on the model's device.
-            normalizer: sum of target weights over the whole optimizer step.
+            normalizer: sum of target weights over the whole optimizer step, or what `loss_of` divides by.
+            loss_of: makes the loss of the targets' losses; None is their weighted mean.
         """
         hidden, computed = self.pack_hidden_states(pack)
         losses = target_losses(hidden, self.lm_head, predict_from=pack["predict_from"], target_ids=pack["target_ids"])
+        if loss_of is None:
+            loss, metrics = weighted_mean(losses, pack["target_weights"], normalizer=normalizer), {}
+        else:
+            loss, metrics = loss_of(losses, pack, normalizer)
         return PackOutput(
-            loss=weighted_mean(losses, pack["target_weights"], normalizer=normalizer),
+            loss=loss,
             target_losses=losses.detach(),
+            metrics=metrics or None,
             computed_features=computed,
         )
 
@@ -138,12 +156,14 @@ class PackedTraining:
 
 
 def _with_packs(stock: type[nn.Module]) -> type[nn.Module]:
-    """Return a subclass of a stock class, under its name, whose forward also takes `pack=` and `normalizer=`."""
+    """Return a subclass of a stock class, under its name, whose forward also takes a pack, and how to make its loss."""
 
     @functools.wraps(stock.forward)
-    def forward(self: Any, *args: Any, pack: Any = None, normalizer: Any = 1.0, **kwargs: Any) -> Any:
+    def forward(
+        self: Any, *args: Any, pack: Any = None, normalizer: Any = 1.0, loss_of: LossOf | None = None, **kwargs: Any
+    ) -> Any:
         if pack is not None:
-            return self.forward_pack(pack, normalizer)
+            return self.forward_pack(pack, normalizer, loss_of)
         return stock.forward(self, *args, **kwargs)
 
     return type(stock.__name__, (PackedTraining, stock), {"forward": forward, "__module__": __name__})

@@ -21,6 +21,8 @@ class PackInfo:
     num_supervised_tokens: int
     target_weight: float
     """Sum of the targets' weights."""
+    num_groups: int
+    """Answers: one a row, two a preference row."""
     num_tiles: int
     """Tiles the prompt shows, each counted once, computed or cached."""
     num_computed_tiles: int
@@ -38,6 +40,7 @@ def as_batch(packs: Sequence[Pack]) -> dict[str, Any]:
         budget_tokens=pack.budget_tokens if pack.where else 0,
         num_supervised_tokens=len(pack.target_ids),
         target_weight=float(pack.target_weights.double().sum()),
+        num_groups=pack.num_groups,
         num_tiles=len(pack.tiles) + cached,
         num_computed_tiles=len(pack.tiles),
     )

@@ -14,7 +14,7 @@ overridden, and why:
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from smolvlm.train.batch import PackInfo, as_batch
 from smolvlm.train.callbacks import PlanFlowCallback, ProgressBarCallback, WholeGradientCallback
 from smolvlm.train.checkpoint import RunIdentity, mark_whole, unmark
 from smolvlm.train.flops import compute_cost, peak_flops_per_s
+from smolvlm.train.methods import Method, Supervised, no_metrics
 from smolvlm.train.optim import check_groups, groups_table, tower_groups
 from smolvlm.train.packs_ahead import packs_ahead
 from smolvlm.train.step_log import LineFile, StepCounts, Stopwatch
@@ -53,6 +54,7 @@ class TrainerParts:
     evaluate: Evaluate | None = None
     log_sample_ids: bool = False
     max_bad_fraction: float = 0.01
+    method: Method = field(default_factory=Supervised)
     max_prefetch_bytes: int = 512 * 10**6
 
 
@@ -68,6 +70,8 @@ class SmolVLMTrainer(Trainer):
         self._cost = compute_cost(model.config, dict(parts.learning_rates))
         self._counts = StepCounts()
         self._watch = Stopwatch()
+        self._method_sums = no_metrics(parts.method)
+        self._num_shares = 0.0
         self._infos: list[PackInfo] = []
         self._rates: dict[str, float] = {}
         self._skipped = BadSamples(policy="skip", max_fraction=parts.max_bad_fraction)
@@ -108,9 +112,9 @@ class SmolVLMTrainer(Trainer):
         return super().get_batch_samples(map(self._ahead.take, epoch_iterator), num_batches, device)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
-        """Return the step's normalizer: the sum of target weights over its packs on all ranks."""
+        """Return the step's normalizer: what its packs on all ranks are, as the method counts it."""
         self._infos = [batch["info"] for batch in batch_samples]
-        weight = torch.tensor(sum(info.target_weight for info in self._infos), dtype=torch.float64)
+        weight = torch.tensor(sum(self._parts.method.share(info) for info in self._infos), dtype=torch.float64)
         return self._sum_over_ranks(weight).clamp_min(1e-12).float().to(device)
 
     def _sum_over_ranks(self, value: torch.Tensor) -> torch.Tensor:
@@ -130,10 +134,14 @@ class SmolVLMTrainer(Trainer):
         """Return this rank's share of the step's loss, times the ranks because gradients are averaged over them."""
         assert num_items_in_batch is not None
         info: PackInfo = inputs["info"]
-        output = model(pack=inputs["pack"], normalizer=num_items_in_batch / self.args.world_size)
+        normalizer = num_items_in_batch / self.args.world_size
+        output = model(pack=inputs["pack"], normalizer=normalizer, loss_of=self._parts.method.loss)
         if self._parts.vision_cache is not None and output.computed_features is not None:
             self._parts.vision_cache.write(info.tile_keys, output.computed_features)
         self._counts.add(info, self._cost)
+        for name, value in (output.metrics or {}).items():
+            self._method_sums[name] += value.double().cpu()
+        self._num_shares += self._parts.method.share(info)
         self._note_skipped(info)
         loss = output.loss.float()
         return (loss, output) if return_outputs else loss
@@ -219,9 +227,18 @@ class SmolVLMTrainer(Trainer):
             peak = peak_flops_per_s(device, dtype) * self.args.world_size
             logs |= self._counts.metrics(totals, seconds=self._watch.lap(), peak_flops=peak)
             self._counts = StepCounts()
+            logs |= self._method_metrics()
         super().log(logs, start_time)
         if self.is_world_process_zero() and ("loss" in logs or any(key.startswith("eval_") for key in logs)):
             self._metrics_file.append({"step": self.state.global_step, **logs})
+
+    def _method_metrics(self) -> dict[str, float]:
+        """Return the means of what the method logs since the last line, over all ranks."""
+        names = self._parts.method.metric_names
+        sums = torch.stack([torch.tensor(self._num_shares, dtype=torch.float64), *self._method_sums.values()])
+        count, *totals = self._sum_over_ranks(sums).tolist()
+        self._method_sums, self._num_shares = no_metrics(self._parts.method), 0.0
+        return {name: total / max(count, 1) for name, total in zip(names, totals, strict=True)}
 
     def _get_learning_rate(self) -> float:
         """Note every tower's rate; the loop asks before the scheduler moves on."""

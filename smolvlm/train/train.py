@@ -7,18 +7,21 @@ refused before the model loads: settings, rows, headers, plan.
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float32
+from transformers import TrainingArguments
 
 from smolvlm.config.load import dump_run_config
 from smolvlm.config.schema import RunConfig
-from smolvlm.datasets.builder import PlannedData, plan_data, read_prompt
+from smolvlm.datasets.builder import PlannedData, one_pass, plan_data, read_prompt
 from smolvlm.datasets.dataset import SupervisedDataset
 from smolvlm.datasets.length_index import Report
-from smolvlm.datasets.plan import deal_to_ranks, imbalance
+from smolvlm.datasets.plan import deal_to_ranks, imbalance, plan_training
 from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.model.load import Checkpoint, load_checkpoint, load_processor
 from smolvlm.model.processor_files import save_processor
@@ -27,6 +30,8 @@ from smolvlm.model.vision_cache import VisionCache, open_vision_cache
 from smolvlm.train.arguments import planned_length, seed_of, training_arguments
 from smolvlm.train.checkpoint import find_checkpoint, run_identity
 from smolvlm.train.flops import compute_cost
+from smolvlm.train.methods import method_of
+from smolvlm.train.reference import reference_logps
 from smolvlm.train.smolvlm_trainer import Evaluate, SmolVLMTrainer, TrainerParts
 
 MISSING_TAGS = (
@@ -71,6 +76,7 @@ def plan_run(config: RunConfig, *, report: Report | None = None) -> tuple[Prompt
         prompt=prompt,
         packs_per_step=config.train.packs_per_step,
         seed=seed_of(config.train),
+        kind="preference" if config.train.method == "dpo" else "conversation",
         num_epochs=num_epochs,
         max_steps=max_steps,
         report=report,
@@ -117,6 +123,9 @@ def train(
         read_features=cache.read if cache else None,
         on_bad_sample=config.data.on_bad_sample,
     )
+    method = method_of(config.train)
+    if method.needs_reference:
+        dataset.reference_logps = _reference(config, checkpoint.model.to(arguments.device), dataset, arguments, cache)
     parts = TrainerParts(
         learning_rates=rates,
         save_processor=lambda folder: save_processor(config.model.path, folder, media=prompt.media),
@@ -125,6 +134,7 @@ def train(
         evaluate=make_evaluate(checkpoint, prompt, cache) if make_evaluate else None,
         log_sample_ids=config.train.log_sample_ids,
         max_bad_fraction=config.data.max_bad_fraction,
+        method=method,
         max_prefetch_bytes=config.data.prefetch_mb * 10**6,
     )
     trainer = SmolVLMTrainer(checkpoint.model, arguments, train_dataset=dataset, parts=parts)
@@ -154,6 +164,32 @@ def plan_summary(planned: PlannedData) -> str:
         f"{plan.num_steps:,} steps, {plan.num_used_packs:,} packs, {int(plan.packs.num_samples.sum()):,} samples of "
         f"{plan.packs.num_rows:,} rows; fill "
         f"{plan.token_fill:.1%} of tokens, {plan.tile_fill:.1%} of tiles"
+    )
+
+
+def _reference(
+    config: RunConfig, model: Any, dataset: SupervisedDataset, arguments: TrainingArguments, cache: VisionCache | None
+) -> Float32[np.ndarray, "row 2"]:
+    """Return what the model as it is now thinks of every row's answers."""
+    measured = dataset.measured
+    once = replace(measured, lengths=replace(measured.lengths, repeats=np.ones(len(measured.lengths), np.float32)))
+    packs = SupervisedDataset(
+        once,
+        plan_training(once.lengths, one_pass(config.data)),
+        encoder=dataset.encoder,
+        settings=dataset.settings,
+        read_features=cache.read if cache else None,
+        on_bad_sample=config.data.on_bad_sample,
+    )
+    return reference_logps(
+        model,
+        packs,
+        folder=Path(config.train.output_dir),
+        identity="\0".join((config.model.path, config.model.dtype, repr(dataset.settings))),
+        rank=arguments.process_index,
+        num_ranks=arguments.world_size,
+        compute_dtype=torch.bfloat16 if arguments.bf16 else torch.float32,
+        cache=cache,
     )
 
 

@@ -16,7 +16,7 @@ from transformers import AutoModelForImageTextToText
 
 from smolvlm.datasets.dataset import SupervisedDataset
 from smolvlm.datasets.packs import Pack
-from smolvlm.encoding.encode import target_weight
+from smolvlm.encoding.encoded import target_weight
 from smolvlm.model.load import load_checkpoint
 from smolvlm.model.towers import TOWERS, tower_of
 from smolvlm.records import Conversation

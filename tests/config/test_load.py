@@ -94,7 +94,7 @@ def test_everything_wrong_is_said_at_once(run_dir: Path) -> None:
         "share_media: true\n"
     )
     with pytest.raises(ConfigError) as caught:
-        load_run_config(run_dir / "bad.yaml", ["train.method=dpo", "nonsense"])
+        load_run_config(run_dir / "bad.yaml", ["train.method=ppo", "nonsense"])
     lines = str(caught.value).split("\n  - ")
     assert lines[0] == f"{run_dir / 'bad.yaml'}: 23 problems:"
     expected = [
@@ -120,7 +120,7 @@ def test_everything_wrong_is_said_at_once(run_dir: Path) -> None:
         "train.output_dir: is required, and missing; write it beneath `train:`",
         "train.vision_tower_lr = -1: must be at least 0",
         "train.packs_per_step = '4': must be a whole number",
-        "train.method = 'dpo' (on the command line): preference training is not available in this version; use sft",
+        "train.method = 'ppo' (on the command line): must be 'sft' or 'dpo'",
     ]
     assert len(lines) - 1 == len(expected)
     for line, start in zip(lines[1:], expected, strict=True):
@@ -146,7 +146,7 @@ def test_everything_wrong_is_said_at_once(run_dir: Path) -> None:
         ("data.fps=0", "data.fps = 0 (on the command line): must be above 0"),
         ("data.max_frames=0", "data.max_frames = 0 (on the command line): must be a"),
         ("data.sampling=all", "data.sampling = 'all' (on the command line): must be 'fps' or 'uniform'"),
-        ("train.beta=0.1", "preference training is not available in this version"),
+        ("train.beta=0.2", "train.beta = 0.2 (on the command line): has no effect with train.method = sft"),
         ("quantization.bits=8", "quantization: not available in this version"),
         (
             "train.hub_token=abc",

@@ -32,6 +32,11 @@ def messages(*turns: tuple[str, Any], **columns: Any) -> dict[str, Any]:
     return {"messages": [{"role": role, "content": content} for role, content in turns], **columns}
 
 
+def said(*texts: str) -> list[dict[str, str]]:
+    """Messages of the user and the assistant by turns."""
+    return [{"role": ("user", "assistant")[number % 2], "content": text} for number, text in enumerate(texts)]
+
+
 def user_blocks(conversation: Conversation) -> tuple[Block, ...]:
     return next(turn.blocks for turn in conversation.turns if turn.role == "user")
 
@@ -319,7 +324,27 @@ REFUSED: list[tuple[Any, str]] = [
     ({**QA, "video": "a.mp4", "end_s": "5"}, "`end_s` is '5', no time in seconds"),
     ({**QA, "videos": ["a.mp4", "b.mp4"], "start_s": 1}, "`start_s` or `end_s` beside 2 clips"),
     ({**QA, "video": {"path": "a.mp4", "start_s": 1}, "end_s": 3}, "`start_s` or `end_s` stands twice"),
-    ({"prompt": "q", "chosen": "x", "rejected": "y"}, "preference rows are not available in this version"),
+    ({"prompt": "q", "chosen": "x"}, "a preference row without `rejected`"),
+    ({"prompt": "q", "chosen": "x", "rejected": "x"}, "`chosen` and `rejected` are the same"),
+    ({"prompt": "q", "chosen": "x", "rejected": " "}, "an empty assistant turn"),
+    ({"prompt": "q", "chosen": 3, "rejected": "y"}, "`chosen` is a number, not text"),
+    ({"chosen": "x", "rejected": "y"}, "`chosen` is text, and there is no `prompt`"),
+    (
+        {"prompt": "<image>", "chosen": "x", "rejected": "y", "images": ["a.png", "b.png"]},
+        "1 <image> placeholder in the",
+    ),
+    (
+        {"chosen": said("q", "x"), "rejected": said("other", "y")},
+        "`chosen` and `rejected` do not answer the same prompt",
+    ),
+    (
+        {"chosen": said("q", "x"), "rejected": said("q", "x", "r", "y")},
+        "`chosen` and `rejected` do not answer the same prompt",
+    ),
+    (
+        {"chosen": said("q", "x", "<image>", "y"), "rejected": said("q", "z", "<image>", "y"), "image": "a.png"},
+        "a picture or clip after the place where `chosen` and `rejected` part",
+    ),
     ({"question": "half \ud800", "answer": "x"}, "`question` holds half a character (a lone surrogate)"),
 ]
 
@@ -331,6 +356,31 @@ def test_a_row_that_cannot_be_trained_on_says_where_why_and_how_to_mend_it(row: 
     assert str(caught.value).startswith("rows.jsonl:7: ")
     assert message in str(caught.value)
     assert caught.value.fix
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "<image>q", "chosen": "x", "rejected": "y"},
+        {"prompt": said("<image>q"), "chosen": [said("", "x")[1]], "rejected": "y"},
+        {"prompt": "q", "chosen": "x", "rejected": "y"},
+        {"chosen": said("<image>q", "x"), "rejected": said("<image>q", "y")},
+    ],
+)
+def test_preference_rows(row: Any) -> None:
+    found = convert({**row, "images": ["a.png"]})
+    asked = Turn(role="user", blocks=(A, "q"))
+    assert found.turns == (asked, Turn(role="assistant", blocks=("x",)))
+    assert found.rejected == (asked, Turn(role="assistant", blocks=("y",)))
+    assert found.num_shared_turns == 1
+    assert found.media == (A,)
+
+
+def test_a_preference_between_later_turns() -> None:
+    prompt = [{"role": "system", "content": "s"}, *said("q", "a", "r")]
+    found = convert({"prompt": prompt, "chosen": said("", "x")[1:], "rejected": said("", "y", "t", "z")[1:]})
+    assert found.num_shared_turns == 4
+    assert [turn.blocks for turn in found.rejected[4:]] == [("y",), ("t",), ("z",)]
 
 
 C, D = VideoRef(path=ROOT / "c.mp4"), VideoRef(path=ROOT / "d.mp4")

@@ -71,7 +71,8 @@ def test_text_between_two_special_tokens_is_one_segment() -> None:
         TextSegment(
             (
                 Piece("\n", TokenRole.TEMPLATE),
-                Piece("Assistant: ", TokenRole.TEMPLATE),
+                Piece("Assistant:", TokenRole.TEMPLATE),
+                Piece(" ", TokenRole.ASSISTANT, is_learned=True),
                 Piece("three", TokenRole.ASSISTANT, is_learned=True),
             )
         ),
@@ -90,4 +91,4 @@ def test_what_is_learned_is_the_assistants_text_and_its_end(texts: list[str]) ->
             learned += "".join(piece.text for piece in segment.pieces if piece.is_learned)
         elif isinstance(segment, EndSegment) and segment.is_learned:
             learned += "<end>"
-    assert learned == "".join(f"{text}<end>" for text in texts[1::2])
+    assert learned == "".join(f" {text}<end>" for text in texts[1::2])

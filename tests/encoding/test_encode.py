@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smolvlm.encoding.chat import TokenRole
-from smolvlm.encoding.encode import EncodedConversation, image_block, media_identity, target_weight
+from smolvlm.encoding.encode import image_block
+from smolvlm.encoding.encoded import EncodedConversation, media_identity, target_weight
 from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.errors import SampleError
 from smolvlm.records import Conversation, Grid, ImageRef, Sample, Turn
@@ -59,8 +60,8 @@ def test_exactly_the_assistants_texts_and_ends_are_learned(
     found = learned_texts(prompt, encoded)
     assert len(found) == len(expected)
     for text, (own, turn) in zip(found, expected, strict=True):
-        may_begin_with_the_space = own.startswith(stretches_of(turn)[0]) and isinstance(turn.blocks[0], str)
-        assert text == own or (may_begin_with_the_space and text == f" {own}")
+        begins_with_the_space = own.startswith(stretches_of(turn)[0]) and isinstance(turn.blocks[0], str)
+        assert text == (f" {own}" if begins_with_the_space else own)
     special = encoded.input_ids[encoded.learned]
     assert not np.isin(special, [prompt.tokens.image, prompt.tokens.image_boundary, prompt.tokens.start]).any()
     assert (encoded.roles[encoded.learned] == TokenRole.ASSISTANT).all()

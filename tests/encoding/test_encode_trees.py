@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smolvlm.encoding.encode import LossWeighting, target_weight
+from smolvlm.encoding.encoded import LossWeighting, target_weight
 from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.encoding.tree import visible
 from smolvlm.records import Conversation, Example, Grid, ImageRef, Sample, Turn

@@ -56,7 +56,7 @@ def test_a_clip_is_a_sentence_and_its_frames() -> None:
 def test_nothing_that_is_said_about_a_clip_is_learned() -> None:
     segments = list(render(talk(CLIP, "What?"), [FRAMES]))
     pieces = [piece for segment in segments if isinstance(segment, TextSegment) for piece in segment.pieces]
-    assert [piece.text for piece in pieces if piece.is_learned] == ["A cat."]
+    assert [piece.text for piece in pieces if piece.is_learned] == [" ", "A cat."]
     assert all(piece.role is TokenRole.TEMPLATE for piece in pieces if "rame" in piece.text)
     assert [segment.medium for segment in segments if isinstance(segment, ImageSegment)] == [0, 0, 0]
 

@@ -20,7 +20,7 @@ from smolvlm.datasets.lengths import Budget
 from smolvlm.datasets.packs import Pack
 from smolvlm.datasets.plan import Plan
 from smolvlm.datasets.planned_packs import PlannedPack, PlannedPacks
-from smolvlm.encoding.encode import LossWeighting
+from smolvlm.encoding.encoded import LossWeighting
 from smolvlm.encoding.prompts import PromptSettings, read_prompt_settings
 from smolvlm.model.load import load_checkpoint, load_processor, prepare_model
 from smolvlm.model.parts.tiny import tiny_model

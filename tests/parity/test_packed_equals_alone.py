@@ -57,10 +57,10 @@ def ask(pictures: Sequence[ImageRef], question: str, answer: str) -> Conversatio
 def tree(num_branches: int, num_pictures: int, seed: int = 0) -> Sample:
     """Questions about the same pictures: answers of several lengths, a further turn and picture in the last.
 
-    No answer begins with a digit: the space after `Assistant:` is then a token of its own.
+    One answer begins with a digit: the space after `Assistant:` is then a token of its own, and learned.
     """
     pictures = [picture(seed + number) for number in range(num_pictures)]
-    answers = ["Blue.", "Blue and very green.", "No", "Because it rained all day long.", "Two", "Seven (or 8)."]
+    answers = ["Blue.", "Blue and very green.", "No", "7, because it rained all day long.", "Two", "Seven (or 8)."]
     branches = [ask(pictures, f"Question {n}{'?' * n}", answers[n]) for n in range(num_branches)]
     more = user("And then ", picture(99, (20, 20)), "?"), assistant("Then it stopped.")
     return (*branches[:-1], talk(*branches[-1].turns, *more))

@@ -20,6 +20,9 @@ def pack(*, num_tokens: int, where: tuple[str, ...], num_cached: int) -> Pack:
         target_ids=places[:2],
         target_weights=torch.tensor([0.5, 0.25])[: len(places)],
         target_sources=places[:2] * 0,
+        target_groups=places[:2] * 0,
+        num_groups=1,
+        reference_logps=None,
         tiles=torch.zeros(1, 3, 4, 4, dtype=torch.uint8),
         tile_keys=(b"key",),
         cached_features=torch.zeros(num_cached, 4, 8) if num_cached else None,
@@ -67,7 +70,7 @@ def test_every_tensor_of_a_batch_is_pinned_and_nothing_else_is_touched(
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
     moved = pin_memory(batch)
     assert [id(tensor) for tensor in moved["pack"].values() if tensor is not None] == [id(own) for own in pinned]
-    assert len(pinned) == len(MODEL_TENSORS) - (num_cached == 0)
+    assert len(pinned) == len(MODEL_TENSORS) - (num_cached == 0) - 1  # there is no reference here
     assert moved["info"] is batch["info"]
 
 

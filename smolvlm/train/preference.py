@@ -1,0 +1,156 @@
+"""Preference losses over pairs of answers: arithmetic on log-probabilities, no model.
+
+In: for each pair the summed log-probability of its better and its worse answer, under the model and under the
+reference. Out: a loss a pair, and the rewards that the logs report. Formulas:
+
+- `sigmoid`: Rafailov et al. 2023, eq. 7; with label smoothing e of Mitchell's note on noisy preferences (cDPO).
+- `robust`: Chowdhury et al. 2024, unbiased under flips of a share e of the labels.
+- `hinge`: Zhao et al. 2023 (SLiC); `ipo`: Azar et al. 2023, eq. 17, on averages over tokens.
+- `simpo`: Meng et al. 2024, eq. 6, averages over tokens and no reference; `orpo`: Hong et al. 2024, eq. 6, the same.
+
+`sft_weight` adds the better answer's mean negative log-likelihood a token, times the weight, to any of them.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import logsigmoid, relu
+
+PreferenceLoss = Literal["sigmoid", "robust", "hinge", "ipo", "simpo", "orpo"]
+REFERENCE_FREE = frozenset({"simpo", "orpo"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreferenceSettings:
+    """Which loss, and its strength."""
+
+    loss_type: PreferenceLoss
+    beta: float
+    """How far from the reference costs how much; for `orpo` the weight of the odds ratio."""
+    label_smoothing: float = 0.0
+    """Share of pairs taken to be the wrong way round; `sigmoid` and `robust`."""
+    margin: float = 0.0
+    """Of `simpo`: what the better answer's reward should exceed the worse one's by."""
+    sft_weight: float = 0.0
+
+    @property
+    def needs_reference(self) -> bool:
+        return self.loss_type not in REFERENCE_FREE
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pairs:
+    """Log-probabilities of pairs of answers, nats, summed over each answer's learned tokens (axis `pair`)."""
+
+    chosen: Float[Tensor, " pair"]
+    rejected: Float[Tensor, " pair"]
+    chosen_tokens: Int[Tensor, " pair"]
+    rejected_tokens: Int[Tensor, " pair"]
+    reference_chosen: Float[Tensor, " pair"] | None
+    """None for losses without a reference."""
+    reference_rejected: Float[Tensor, " pair"] | None
+
+    @property
+    def gains(self) -> tuple[Float[Tensor, " pair"], Float[Tensor, " pair"]]:
+        """How much likelier each answer became than it is under the reference, in nats."""
+        assert self.reference_chosen is not None
+        assert self.reference_rejected is not None
+        return self.chosen - self.reference_chosen, self.rejected - self.reference_rejected
+
+    @property
+    def means(self) -> tuple[Float[Tensor, " pair"], Float[Tensor, " pair"]]:
+        """The log-probability of each answer a token."""
+        return self.chosen / self.chosen_tokens, self.rejected / self.rejected_tokens
+
+
+def pairs_of(
+    losses: Float[Tensor, " target"],
+    target_groups: Int[Tensor, " target"],
+    reference_logps: Float[Tensor, " group"] | None,
+    *,
+    num_groups: int,
+) -> Pairs:
+    """Gather the targets of a pack into its pairs.
+
+    Args:
+        losses: negative log-likelihoods.
+        target_groups: which answer each target belongs to: of pair i the better is 2 i, the worse 2 i + 1.
+        reference_logps: of each answer.
+        num_groups: answers in the pack.
+    """
+    blank = losses.new_zeros(num_groups)
+    logps = blank.index_add(0, target_groups, -losses)
+    tokens = torch.bincount(target_groups, minlength=num_groups)
+    return Pairs(
+        chosen=logps[0::2],
+        rejected=logps[1::2],
+        chosen_tokens=tokens[0::2],
+        rejected_tokens=tokens[1::2],
+        reference_chosen=None if reference_logps is None else reference_logps[0::2],
+        reference_rejected=None if reference_logps is None else reference_logps[1::2],
+    )
+
+
+def pair_losses(pairs: Pairs, settings: PreferenceSettings) -> Float[Tensor, " pair"]:
+    """Return each pair's loss."""
+    losses = _LOSSES[settings.loss_type](pairs, settings)
+    if settings.sft_weight:
+        losses = losses - settings.sft_weight * pairs.means[0]
+    return losses
+
+
+def rewards(pairs: Pairs, settings: PreferenceSettings) -> tuple[Float[Tensor, " pair"], Float[Tensor, " pair"]]:
+    """Return the rewards of the better and the worse answers: beta times what the loss compares."""
+    own = pairs.gains if settings.needs_reference else pairs.means
+    return settings.beta * own[0].detach(), settings.beta * own[1].detach()
+
+
+def _difference(pairs: Pairs) -> Float[Tensor, " pair"]:
+    chosen, rejected = pairs.gains
+    return chosen - rejected
+
+
+def _sigmoid(pairs: Pairs, settings: PreferenceSettings) -> Tensor:
+    logits, smoothing = settings.beta * _difference(pairs), settings.label_smoothing
+    return -(1 - smoothing) * logsigmoid(logits) - smoothing * logsigmoid(-logits)
+
+
+def _robust(pairs: Pairs, settings: PreferenceSettings) -> Tensor:
+    logits, smoothing = settings.beta * _difference(pairs), settings.label_smoothing
+    kept, flipped = -(1 - smoothing) * logsigmoid(logits), -smoothing * logsigmoid(-logits)
+    return (kept - flipped) / (1 - 2 * smoothing)
+
+
+def _hinge(pairs: Pairs, settings: PreferenceSettings) -> Tensor:
+    return relu(1 - settings.beta * _difference(pairs))
+
+
+def _ipo(pairs: Pairs, settings: PreferenceSettings) -> Tensor:
+    chosen, rejected = pairs.gains
+    difference = chosen / pairs.chosen_tokens - rejected / pairs.rejected_tokens
+    return (difference - 1 / (2 * settings.beta)) ** 2
+
+
+def _simpo(pairs: Pairs, settings: PreferenceSettings) -> Tensor:
+    chosen, rejected = pairs.means
+    return -logsigmoid(settings.beta * (chosen - rejected) - settings.margin)
+
+
+def _orpo(pairs: Pairs, settings: PreferenceSettings) -> Tensor:
+    chosen, rejected = pairs.means
+    log_odds = (chosen - rejected) - (torch.log1p(-chosen.exp()) - torch.log1p(-rejected.exp()))
+    return -chosen - settings.beta * logsigmoid(log_odds)
+
+
+_LOSSES: Mapping[PreferenceLoss, Callable[[Pairs, PreferenceSettings], Tensor]] = {
+    "sigmoid": _sigmoid,
+    "robust": _robust,
+    "hinge": _hinge,
+    "ipo": _ipo,
+    "simpo": _simpo,
+    "orpo": _orpo,
+}
