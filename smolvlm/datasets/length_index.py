@@ -9,17 +9,15 @@ measured again each time (somebody mends them), and a picture that changed since
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
-from jaxtyping import Int32
 
 from smolvlm.datasets.lengths import SIZES, Meter
+from smolvlm.datasets.part_meter import Part, PartMeter
 from smolvlm.datasets.rows import OpenSource
 from smolvlm.datasets.tables import file_identity
 from smolvlm.datasets.workers import over_cores
@@ -37,16 +35,6 @@ _NO_TEXT = pa.nulls(PART_ROWS, pa.string())
 Engine = Literal["local", "ray"]
 Report = Callable[[int, int], None]
 """Called with the number of rows measured so far, and of all."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
-    """Some rows of one source."""
-
-    source: int
-    rows: Int32[np.ndarray, " row"]
-    file: Path | None
-    """Where its sizes are kept; None keeps them nowhere."""
 
 
 def measure_sources(
@@ -167,17 +155,6 @@ def _measured(
         PartMeter, (tuple(sources), prompt), own, num_workers=1 if is_small else num_workers
     ):
         yield missing[place], sizes
-
-
-class PartMeter:
-    """Measures parts; its sources stay open from part to part."""
-
-    def __init__(self, sources: Sequence[OpenSource], prompt: PromptSettings) -> None:
-        self._sources = sources
-        self._meter = Meter(prompt.encoder(), prompt.media)
-
-    def __call__(self, part: Part) -> pa.Table:
-        return self._meter.sizes(self._sources[part.source].all_rows(), part.rows.tolist())
 
 
 def write_part(table: pa.Table, file: Path) -> None:

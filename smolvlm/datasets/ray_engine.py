@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from smolvlm.datasets.length_index import Part, PartMeter
+from smolvlm.datasets.part_meter import Part, PartMeter
 from smolvlm.datasets.rows import OpenSource
 from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.errors import ConfigError

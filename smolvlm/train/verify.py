@@ -7,7 +7,7 @@ Weights and activations in float64, losses in float32 as in training: what is le
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,10 +16,9 @@ from transformers import AutoModelForImageTextToText
 
 from smolvlm.datasets.dataset import SupervisedDataset
 from smolvlm.datasets.packs import Pack
-from smolvlm.encoding.encoded import target_weight
+from smolvlm.encoding.encoded import EncodedConversation, LossWeighting, target_weight
 from smolvlm.model.load import load_checkpoint
 from smolvlm.model.towers import TOWERS, tower_of
-from smolvlm.records import Conversation
 from smolvlm.train.stock_inputs import stock_inputs
 
 LOSS_TOLERANCE = 1e-6
@@ -74,12 +73,15 @@ def verify_pack(
     loss, differ, tokens = 0.0, [], 0
     for number in rows:
         row = dataset.measured.conversations[number]
-        own, ids_equal, length = _alone(stock, processor, row, dataset=dataset)
-        (own / normalizer).backward()
-        loss += float(own.detach()) / normalizer
-        tokens += length
-        if not ids_equal:
-            differ.append(row.where)
+        layouts = dataset.layouts(row)
+        for turns, ours in zip((row.turns, row.rejected), dataset.encoder.parts(row, layouts=layouts), strict=False):
+            inputs = stock_inputs(processor, replace(row, turns=turns), layouts=layouts, settings=dataset.settings)
+            own, ids_equal = _alone(stock, inputs, ours, weighting=dataset.encoder.loss_weighting)
+            (own / normalizer).backward()
+            loss += float(own.detach()) / normalizer
+            tokens += len(ours.input_ids)
+            if not ids_equal:
+                differ.append(row.where)
     alone = {name: value.grad for name, value in stock.named_parameters()}
     return Verification(
         num_conversations=len(rows),
@@ -114,12 +116,10 @@ def gradient_errors(ours: dict[str, Tensor | None], theirs: dict[str, Tensor | N
     return worst
 
 
-def _alone(stock: Any, processor: Any, row: Conversation, *, dataset: SupervisedDataset) -> tuple[Tensor, bool, int]:
-    """Return (summed weighted loss, whether the ids are ours, tokens) of one conversation through the stock classes."""
-    encoder = dataset.encoder
-    layouts = dataset.layouts(row)
-    ours = encoder.encode_turns(row.turns, layouts=layouts)
-    inputs = stock_inputs(processor, row, layouts=layouts, settings=dataset.settings)
+def _alone(
+    stock: Any, inputs: dict[str, Tensor], ours: EncodedConversation, *, weighting: LossWeighting
+) -> tuple[Tensor, bool]:
+    """Return the summed weighted loss of one conversation through the stock classes, and whether its ids are ours."""
     ids = inputs["input_ids"][0]
     learned = torch.from_numpy(ours.learned)
     ids_equal = len(ids) == len(ours.input_ids) and bool((ids == torch.from_numpy(ours.input_ids)).all())
@@ -128,4 +128,4 @@ def _alone(stock: Any, processor: Any, row: Conversation, *, dataset: Supervised
     losses = torch.nn.functional.cross_entropy(
         logits[positions - 1], torch.from_numpy(ours.input_ids).long()[positions], reduction="sum"
     )
-    return losses * target_weight(len(positions), encoder.loss_weighting), ids_equal, len(ids)
+    return losses * target_weight(len(positions), weighting), ids_equal

@@ -117,3 +117,27 @@ def test_check_decodes_every_clip(folder: Path, settings: dict[str, Any], smolvl
     assert "cut.mp4" in found["message"]
     assert "1 pictures and 3 clips decoded: 1 errors" in outcome.messages
     assert "Length of a clip" in page.read_text()
+
+
+def test_preferences_are_inspected_verified_and_prepared(
+    tmp_path: Path, settings: dict[str, Any], photos: dict[str, Path], clips: dict[str, Path], smolvlm_command: Any
+) -> None:
+    rows = [
+        {"prompt": "What is it?", "chosen": "7 cups.", "rejected": "A cup of coffee.", "image": str(photos["coffee"])},
+        {"prompt": "And here?", "chosen": "Coffee.", "rejected": "A film of it.", "video": str(clips["uneven"])},
+    ]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {key: value for key, value in settings["data"].items() if key != "eval_mixture"}
+    data |= {"mixture": [{"json_path": str(tmp_path / "pairs.jsonl")}], "max_tokens_per_pack": 400}
+    train = {"output_dir": str(tmp_path / "out"), "method": "dpo", "use_cpu": True}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({"model": settings["model"], "data": data, "train": train}))
+    inspected = smolvlm_command("inspect", tmp_path / "run.yaml", "--rows", "0:2", "--json", "--verify")
+    assert inspected.status == 0, inspected.messages
+    names = [[Path(where).name for where in own["where"]] for own in inspected.objects]
+    assert names == [["pairs.jsonl:1"] * 2, ["pairs.jsonl:2"] * 2]
+    assert "<end_of_utterance>\nAssistant: 7 cups.<end_of_utterance>" in inspected.objects[0]["text"]
+    prepared = smolvlm_command("prepare", tmp_path / "run.yaml", "--json")
+    assert prepared.status == 0, prepared.messages
+    assert prepared.objects[0]["modalities"] == {"image": 1, "video": 1}
+    checked = smolvlm_command("check", tmp_path / "run.yaml", "--json")
+    assert (checked.status, checked.objects) == (0, [])

@@ -29,6 +29,7 @@ def info(**changes: int) -> PackInfo:
         where=("rows.jsonl:1", "rows.jsonl:2"),
         skipped=skipped,
         target_weight=1.0,
+        num_groups=2,
         **numbers | changes,
     )
 

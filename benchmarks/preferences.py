@@ -1,0 +1,198 @@
+"""`python -m benchmarks.preferences`: a DPO step of ours beside one of TRL's `DPOTrainer`, on the same pairs.
+
+Two models with the same random weights at the 256M model's dimensions, one picture of one 512-px tile a pair, vision
+tower frozen, float32, the same optimizer. Steps are taken in turns in one process. Ours pays for everything that an
+epoch costs: the reference pass over the step's pairs, which fills the vision cache, and then the step itself; TRL runs
+its own loss with a second model as the reference, from its own collator. Reading pictures is within the step for both.
+The losses of every step must agree, or exit status 3 says that the times compare nothing.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+from trl import DPOConfig, DPOTrainer
+
+from benchmarks.model_files import write_model
+from benchmarks.rows import Row, read_rows, write_rows
+from smolvlm.config.schema import DataConfig
+from smolvlm.datasets.builder import one_pass, read_prompt
+from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.lengths import Meter
+from smolvlm.datasets.measured import MeasuredSet, length_table
+from smolvlm.datasets.plan import plan_training
+from smolvlm.model.load import load_checkpoint
+from smolvlm.model.towers import freeze
+from smolvlm.model.vision_cache import open_vision_cache
+from smolvlm.records import Conversation, ImageRef, Turn
+from smolvlm.train.methods import Preference
+from smolvlm.train.preference import PreferenceSettings
+from smolvlm.train.reference import reference_logps
+
+PAIRS_A_STEP = 4
+BETA = 0.1
+RATES = {"vision_tower": 0.0, "connector": 0.0, "language_model": 1e-5}
+LOSS_TOLERANCE = 1e-4
+EXIT_LOSSES_DIFFER = 3
+Step = Callable[[Sequence[Row]], float]
+"""Learns from some rows and returns the loss."""
+
+
+class MemoryRows(list[Conversation]):
+    """Rows in a list, with what `Conversations` has besides."""
+
+    source_names = ("pairs",)
+
+    def where(self, index: int) -> str:
+        return self[index].where
+
+
+def rejected_answer(row: Row) -> str:
+    """Return a worse answer: the words of the better one backwards."""
+    return " ".join(reversed(row.answer.split())) + ", perhaps"
+
+
+def our_step(model_dir: Path, work_dir: Path) -> Step:
+    """Return a step of ours: reference pass, pack, loss, optimizer."""
+    checkpoint = load_checkpoint(str(model_dir))
+    model = checkpoint.model
+    freeze(model, RATES)
+    data = DataConfig(mixture=[], image_splitting=False)
+    prompt = read_prompt(checkpoint.processor, data, where="benchmark")
+    model.caches_connector = True
+    cache = open_vision_cache(work_dir / "cache", model, compute_dtype="float32", keeps_connector=True)
+    optimizer = _optimizer(model)
+    reference = load_checkpoint(str(model_dir)).model  # as it was before the first step: what an epoch's pass would see
+    reference.caches_connector = True
+    method = Preference(settings=PreferenceSettings(loss_type="sigmoid", beta=BETA))
+
+    def step(rows: Sequence[Row]) -> float:
+        own: Any = MemoryRows(_conversation(row, number) for number, row in enumerate(rows))
+        sizes = Meter(prompt.encoder(), prompt.media).sizes(own, range(len(own)))
+        measured = MeasuredSet(conversations=own, lengths=length_table([sizes], [1.0]))
+        plan = plan_training(measured.lengths, one_pass(data))
+        packs = SupervisedDataset(
+            measured, plan, encoder=prompt.encoder(), settings=prompt.media, read_features=cache.read
+        )
+        folder = Path(tempfile.mkdtemp(dir=work_dir))
+        packs.reference_logps = reference_logps(reference, packs, folder=folder, identity="", cache=cache)
+        total = 0.0
+        for number in range(len(packs)):
+            output = model(pack=packs[number].model_tensors(), normalizer=float(len(rows)), loss_of=method.loss)
+            output.loss.backward()
+            total += output.loss.item()
+        _learn(model, optimizer)
+        return total
+
+    return step
+
+
+def trl_step(model_dir: Path, work_dir: Path) -> Step:
+    """Return a step of TRL's: collator, loss with a reference model, optimizer."""
+    processor = AutoProcessor.from_pretrained(str(model_dir))
+    processor.image_processor.do_image_splitting = False
+    models = [AutoModelForImageTextToText.from_pretrained(str(model_dir), dtype=torch.float32) for _ in range(2)]
+    freeze(models[0], RATES)
+    optimizer = _optimizer(models[0])
+    arguments = DPOConfig(
+        output_dir=str(work_dir / "trl"),
+        beta=BETA,
+        max_length=None,
+        use_cpu=not torch.cuda.is_available(),
+        bf16=False,
+        gradient_checkpointing=False,
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+    def as_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
+        return [_trl_row(processor, row) for row in rows]
+
+    blank = Dataset.from_list([{"prompt": "", "images": [], "chosen": "", "rejected": ""}])
+    trainer = DPOTrainer(
+        model=models[0], ref_model=models[1], args=arguments, train_dataset=blank, processing_class=processor
+    )
+
+    def step(rows: Sequence[Row]) -> float:
+        decoded = Dataset.from_list(as_rows(rows)).cast_column("images", [Image()])
+        trainer.model.train()
+        loss = trainer.compute_loss(trainer.model, trainer.data_collator([dict(row) for row in decoded]))
+        loss.backward()
+        _learn(trainer.model, optimizer)
+        return loss.item()
+
+    return step
+
+
+def _trl_row(processor: Any, row: Row) -> dict[str, Any]:
+    content = [{"type": "image"}, {"type": "text", "text": row.question}]
+    prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    answers = {"chosen": row.answer, "rejected": rejected_answer(row)}
+    return {"prompt": prompt, "images": [str(row.image)]} | {
+        name: f" {text}<end_of_utterance>" for name, text in answers.items()
+    }
+
+
+def _conversation(row: Row, number: int) -> Conversation:
+    prompt = Turn(role="user", blocks=(ImageRef(path=row.image), row.question))
+    better, worse = ((prompt, Turn(role="assistant", blocks=(text,))) for text in (row.answer, rejected_answer(row)))
+    return Conversation(turns=better, rejected=worse, where=f"pairs:{number}", source="pairs")
+
+
+def _optimizer(model: Any) -> torch.optim.Optimizer:
+    return torch.optim.AdamW([value for value in model.parameters() if value.requires_grad], lr=1e-5, fused=True)
+
+
+def _learn(model: Any, optimizer: torch.optim.Optimizer) -> None:
+    torch.nn.utils.clip_grad_norm_([value for value in model.parameters() if value.requires_grad], 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the comparison and return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.preferences", description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=3, help="measured steps of each system, after one to warm up")
+    parser.add_argument("--tiny", action="store_true", help="tiny dimensions: checks the comparison, measures nothing")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="smolvlm-bench-") as folder:
+        return _compare(Path(folder), options)
+
+
+def _compare(folder: Path, options: argparse.Namespace) -> int:
+    write_model(folder / "model", is_tiny=options.tiny)
+    num_rows = (options.rounds + 1) * PAIRS_A_STEP
+    rows = read_rows(write_rows(folder / "rows", num_pictures=num_rows, questions_per_picture=1, seed=0))
+    steps = {"smolvlm": our_step(folder / "model", folder), "TRL": trl_step(folder / "model", folder)}
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    agree = True
+    for turn in range(options.rounds + 1):
+        own = rows[turn * PAIRS_A_STEP : (turn + 1) * PAIRS_A_STEP]
+        losses = {}
+        for name in steps if turn % 2 else reversed(list(steps)):
+            began = time.perf_counter()
+            losses[name] = steps[name](own)
+            if turn:
+                seconds[name].append(time.perf_counter() - began)
+        difference = abs(losses["smolvlm"] - losses["TRL"])
+        agree &= difference <= LOSS_TOLERANCE
+        told = ", ".join(f"{name} {loss:.6f}" for name, loss in losses.items())
+        print(f"step {turn}: losses {told}", file=sys.stderr, flush=True)
+    ratios = np.array(seconds["TRL"]) / np.array(seconds["smolvlm"])
+    for name, own in seconds.items():
+        print(f"{name}: {PAIRS_A_STEP / statistics.median(own):.3f} pairs/s (median of {len(own)} steps)")
+    print(f"smolvlm is {np.median(ratios):.2f}x as fast (paired steps {ratios.min():.2f} to {ratios.max():.2f})")
+    return 0 if agree else EXIT_LOSSES_DIFFER
+
+
+if __name__ == "__main__":
+    sys.exit(main())

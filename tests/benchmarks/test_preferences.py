@@ -1,0 +1,15 @@
+"""The preference benchmark at tiny dimensions: both systems learn the same from the same pairs."""
+
+import pytest
+
+pytest.importorskip("trl", reason="the peer: in the extra `dev`")
+from benchmarks.preferences import main
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # the peer's own
+
+
+def test_the_losses_of_both_agree(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--tiny", "--rounds", "1"]) == 0
+    output = capsys.readouterr()
+    assert "step 0: losses TRL 0.693147, smolvlm 0.693147" in output.err
+    assert "x as fast" in output.out
