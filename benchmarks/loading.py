@@ -1,4 +1,4 @@
-"""`python -m benchmarks.loading`: how fast one core turns a photo's file into tiles, beside the released processor.
+"""`python -m benchmarks.loading`: how fast one core turns a file into tiles, beside the released processor.
 
 A photo of 1200 x 900 px lies in a JPEG file; longest edge 2048 px and tiles of 512 px make 13 tiles of it. Each system
 starts from the file. Ours goes the way of a loader worker: read, decode, cut to uint8. (The device normalises; a line
@@ -7,10 +7,11 @@ of its own shows that done here too.) The released processor is called as `AutoP
 a busy machine slows all alike; medians count.
 
 Before anything is timed the tiles are compared. Ours, normalised, must equal the processor of the same back end, or
-exit status 3 says that the times compare nothing.
+exit status 3 says that the times compare nothing. Then come clips (`frames.py`).
 """
 
 import argparse
+import shutil
 import sys
 import tempfile
 import time
@@ -28,6 +29,7 @@ from transformers.image_utils import load_image
 from transformers.models.idefics3.image_processing_idefics3 import Idefics3ImageProcessor
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
+from benchmarks import frames
 from smolvlm.media.geometry import TileSettings
 from smolvlm.media.images import open_rgb, read_bytes
 from smolvlm.media.tiles import DEFAULT_BACKEND, ResizeBackend, make_tiles, pixel_values
@@ -48,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loading", description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=15, help="measured turns of each system")
     parser.add_argument("--width", type=int, default=1200, help="of the photo, in pixels; three quarters of it high")
+    parser.add_argument("--clip", type=Path, help="a video file in place of the one out of the package index")
     options = parser.parse_args(arguments)
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
@@ -60,8 +63,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.print(f"largest difference of a pixel value to the processor on {backend}: {difference:.1e}")
         num_tiles = len(_ours(path))
         seconds = measure(systems(), path, num_rounds=options.rounds)
-    console.print(result_table(seconds, num_tiles=num_tiles, scope=f"{options.width} px wide, {options.rounds} rounds"))
-    return 0 if max(differences.values()) <= TOLERANCE else EXIT_PIXELS_DIFFER
+        scope = f"{options.width} px wide, {options.rounds} rounds"
+        console.print(result_table(seconds, num_tiles=num_tiles, scope=scope))
+        clip = Path(shutil.copy(options.clip or frames.sample_clip(), folder))
+        are_same_frames = compare_frames(clip, console, num_rounds=options.rounds)
+    return 0 if max(differences.values()) <= TOLERANCE and are_same_frames else EXIT_PIXELS_DIFFER
+
+
+def compare_frames(clip: Path, console: Console, *, num_rounds: int) -> bool:
+    """Compare, measure and print each job of a clip; say whether the systems gave the same frames."""
+    are_same = True
+    for job in frames.JOBS:
+        difference_s = frames.largest_time_difference_s(clip, job)
+        are_same &= difference_s <= frames.TIME_TOLERANCE_S
+        levels = frames.mean_pixel_difference(clip, job)
+        console.print(
+            f"{job.name}: times differ by {difference_s:.1e} s at most, pixels by {levels:.2f} of 255 on average"
+        )
+        turns = frames.measure_turns(frames.clip_systems(clip, job), num_rounds=num_rounds)
+        num_frames = job.frames(clip).num_tiles
+        title = f"{job.name}, {num_rounds} rounds"
+        console.print(frames.turns_table(turns, title=title, num_frames=num_frames))
+    return are_same
 
 
 def write_photo(path: Path, *, width_px: int) -> Path:

@@ -31,10 +31,14 @@ class ImageRef:
     """The encoded bytes (JPEG, PNG, ...), or None when `path` is given."""
     span: tuple[int, int] | None = None
     """(offset, size in bytes) where the picture is a part of the file, as in a tar shard; None is the whole file."""
+    url: str | None = None
+    """The address that `path` is fetched from when it is first opened; None is a file of the row's own."""
 
     @property
     def name(self) -> str:
         """What an error message calls the picture."""
+        if self.url is not None:
+            return self.url
         if self.path is None:
             return f"<{len(self.data or b'')} bytes in the row>"
         return str(self.path) if self.span is None else f"{self.path}, bytes {self.span[0]} to {sum(self.span)}"
@@ -50,6 +54,8 @@ class VideoRef:
     """The encoded bytes (MP4, WebM, ...) of the row."""
     span: tuple[int, int] | None = None
     """(offset, size in bytes) where the clip is a part of the file, as in a tar shard; None is the whole file."""
+    url: str | None = None
+    """The address that `path` is fetched from when it is first opened; None is a file of the row's own."""
     frames: tuple[ImageRef, ...] = ()
     """Where the row lists the frames: a picture each, in order."""
     source_fps: float = 1.0
@@ -64,7 +70,7 @@ class VideoRef:
         """What an error message calls the clip."""
         if self.frames:
             return f"{self.frames[0].name} and {len(self.frames) - 1} more frames"
-        return ImageRef(path=self.path, data=self.data, span=self.span).name
+        return ImageRef(path=self.path, data=self.data, span=self.span, url=self.url).name
 
 
 Media = ImageRef | VideoRef

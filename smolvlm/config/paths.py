@@ -5,6 +5,7 @@ looked for beside the run file, then in the current folder (where an earlier run
 folder is a hub id.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,13 +59,13 @@ def resolve_paths(
 
 
 def _under(folder: Path, path: str) -> Path:
-    return (folder / Path(path).expanduser()).absolute()
+    return (folder / os.path.expanduser(path)).absolute()
 
 
 def _existing_file(written: str, *, key: str, base_dir: Path, problems: list[Problem]) -> Path:
     path = _under(base_dir, written)
-    if not path.is_file():
-        what = f"{'this is a folder' if path.is_dir() else 'no such file'}: {path}"
+    if not os.path.isfile(path):
+        what = f"{'this is a folder' if os.path.isdir(path) else 'no such file'}: {path}"
         problems.append(
             Problem(key=key, value=shown_value(written), what=what, fix=f"relative paths start from {base_dir}")
         )
@@ -77,7 +78,7 @@ def _model_path(written: str, *, run_dir: Path, problems: list[Problem]) -> str:
         return written
     for folder in (run_dir, Path.cwd()):
         candidate = _under(folder, written)
-        if candidate.is_dir():
+        if os.path.isdir(candidate):
             return str(candidate)
     is_path = written.startswith((".", "~", "/")) or not _HUB_ID.match(written)
     if is_path:

@@ -55,6 +55,8 @@ class DataConfig(Section):
     """Folder that the relative paths of inline mixtures start from; the run file's folder unless given."""
     allow_outside_root: bool = False
     """Whether rows may name pictures outside their source's folder of pictures (`..`, links, absolute paths)."""
+    allow_urls: bool = False
+    """Whether rows may name pictures and clips by http and https addresses; they are fetched once and kept."""
     max_tokens_per_pack: Count = 4096
     max_tiles_per_pack: Count = 64
     share_media: bool = True

@@ -15,11 +15,14 @@ import yaml
 
 from smolvlm.errors import ConfigError
 
+_MAX_VALUES = 1_000_000
+_IMPOSSIBLE_VALUE = (ValueError, KeyError, IndexError, AttributeError, OverflowError)
+"""What PyYAML raises on `!!int x`, `!!bool x`, `!!int ''`, `!!timestamp x`, and on a number of very many digits."""
 _NUMBER_STARTS = list("-+.0123456789")
 _CORE_RULES = (
     ("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")),
     ("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
-    ("tag:yaml.org,2002:int", re.compile(r"^(?:[-+]?(?:0|[1-9][0-9]*)|0x[0-9a-fA-F]+)$"), _NUMBER_STARTS),
+    ("tag:yaml.org,2002:int", re.compile(r"^(?:[-+]?(?:0|[1-9][0-9]*)|0x[0-9a-fA-F]{1,64})$"), _NUMBER_STARTS),
     (
         "tag:yaml.org,2002:float",
         re.compile(
@@ -76,10 +79,10 @@ def parse_yaml(text: str, *, where: str) -> Any:
         where: what an error calls it, a file or an override.
 
     Raises:
-        ConfigError: not YAML, or a key is written twice; names the line.
+        ConfigError: not YAML, or a key is written twice, by its line; nested too deeply, or blown up by aliases.
     """
     try:
-        return yaml.load(text, Loader=_Loader)
+        value = yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark is not None else ""
@@ -91,8 +94,26 @@ def parse_yaml(text: str, *, where: str) -> Any:
     except yaml.reader.ReaderError as error:
         reason = f"character #x{error.character:04x} at position {error.position} is not allowed in YAML"
         raise ConfigError(reason, where=where, fix="take the character out") from None
-    except ValueError as error:  # an impossible value under an explicit tag, as in `!!int x`
-        raise ConfigError(f"cannot read the YAML: {error}", where=where, fix="leave the `!!` tag out") from None
+    except _IMPOSSIBLE_VALUE as error:
+        fix = "mend the value, or leave its `!!` tag out"
+        raise ConfigError(f"cannot read the YAML: {error}", where=where, fix=fix) from None
+    except RecursionError:
+        raise ConfigError("cannot read the YAML: nested too deeply", where=where, fix="nest it less") from None
+    if _num_values(value, {}) > _MAX_VALUES:
+        what = f"more than {_MAX_VALUES:,} values, or a value within itself, by aliases (`*name`)"
+        raise ConfigError(what, where=where, fix="write the values out")
+    return value
+
+
+def _num_values(value: Any, known: dict[int, int]) -> int:
+    """Return how many values there are once aliases are written out; one within itself counts as too many."""
+    if not isinstance(value, dict | list | tuple):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = _MAX_VALUES
+        members = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_num_values(member, known) for member in members)
+    return known[id(value)]
 
 
 def read_yaml(path: Path) -> Any:
@@ -120,6 +141,8 @@ def read_text(path: Path) -> str:
         raise ConfigError(f"cannot be read: {error.strerror}", where=str(path), fix="check its permissions") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"is not UTF-8 text (byte {error.start})", where=str(path), fix="save it as UTF-8") from None
+    except ValueError as error:  # a null byte in the name
+        raise ConfigError(f"cannot be read: {error}", where=str(path), fix="check the path") from None
 
 
 def dump_yaml(value: Any) -> str:

@@ -66,8 +66,13 @@ def open_mixture(mixture: Path | list[Any] | dict[str, Any], data: DataConfig) -
         ConfigError: the mixture is wrong.
         SampleError: a file of rows is.
     """
-    outside = data.allow_outside_root
-    specs = load_mixture(mixture, base_dir=data.base_dir, allow_outside_root=outside, name="data.mixture")
+    specs = load_mixture(
+        mixture,
+        base_dir=data.base_dir,
+        allow_outside_root=data.allow_outside_root,
+        allow_urls=data.allow_urls,
+        name="data.mixture",
+    )
     return open_sources(specs)
 
 

@@ -8,7 +8,7 @@ leaks) is found afterwards from digests.
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Literal
 
@@ -23,7 +23,7 @@ from smolvlm.media.clip_check import examine_clip
 from smolvlm.media.images import content_key, open_rgb, read_bytes
 from smolvlm.media.medium import layout_of
 from smolvlm.media.video import clip_key
-from smolvlm.records import Conversation, ImageRef, Layout, Media, VideoRef
+from smolvlm.records import Conversation, Layout, Media, VideoRef
 
 PART_ROWS = 512
 MEDIA_KEPT = 4096
@@ -33,6 +33,7 @@ _KINDS: tuple[tuple[str, str], ...] = (
     ("does not exist", "missing_media"),
     (r"is empty \(zero bytes\)", "empty_media"),
     ("larger than the limit", "too_large_media"),
+    ("cannot be downloaded", "missing_media"),
     ("outside the folder", "outside_root"),
     (
         r"damaged|cut short|not a picture|not a video|no video|no frame|cannot be decoded|32-bit pixels|not supported"
@@ -247,7 +248,7 @@ class RowDoctor:
             key, size, duration_s = clip_key(medium, where=where), (facts.width, facts.height), facts.duration_s
         else:
             data = read_bytes(medium, where=where)
-            size = open_rgb(ImageRef(path=medium.path, data=data), where=where).size
+            size = open_rgb(replace(medium, data=data), where=where).size
             key, duration_s = content_key(data), None
         layout = layout_of(medium, self._settings, where=where)
         return ExaminedMedium(key=key, size=size, duration_s=duration_s, layout=layout)

@@ -15,7 +15,9 @@ from smolvlm.errors import SampleError
 CHUNK_BYTES = 4 << 20
 MAX_ROW_BYTES = 256 << 20
 """A row of a list that does not end within so much text is an error and not read on."""
-_DECODER = json.JSONDecoder()
+_DECODER = json.JSONDecoder(parse_int=str)
+"""Only finds where values end; numbers stay text, since Python refuses those of very many digits."""
+_NUMBER_TO_THE_EDGE = re.compile(r"[-+.eE0-9]*\Z")
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -96,7 +98,8 @@ class _Window:
                 continue
             except RecursionError:
                 raise too_deep(where) from None
-            if end < len(self._text) or not self._more():  # a number at the window's edge may go on behind it
+            # A number at the window's edge may go on behind it, although "1" of "1." and "1e" is one already.
+            if not _NUMBER_TO_THE_EDGE.match(self._text, end) or not self._more():
                 break
         found = self._text[self._position : end]
         self._position = end
@@ -130,6 +133,10 @@ class _Window:
 def not_json(message: str, *, line: int, column: int, where: str) -> SampleError:
     what = f"not JSON: {message} (line {line}, column {column})"
     return SampleError(what, where=where, fix="mend the row; a file cut short ends like this")
+
+
+def too_long_a_number(where: str) -> SampleError:
+    return SampleError("a number of more digits than are read", where=where, fix="write it as text, in quotes")
 
 
 def too_deep(where: str) -> SampleError:

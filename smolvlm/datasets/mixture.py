@@ -9,6 +9,8 @@ run file's. `json_path` names the file of rows and `path` the folder of its pict
 several files: `shards/*.tar`, `part-{000..127}.jsonl`.
 """
 
+import os
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -52,6 +54,7 @@ def load_mixture(
     *,
     base_dir: Path,
     allow_outside_root: bool = False,
+    allow_urls: bool = False,
     name: str = "inline mixture",
 ) -> tuple[SourceSpec, ...]:
     """Return the sources of a mixture, in its order.
@@ -60,13 +63,14 @@ def load_mixture(
         path_or_inline: a YAML file (relative to `base_dir`), or the list or mapping itself.
         base_dir: folder that an inline mixture's relative paths start from.
         allow_outside_root: whether rows may name pictures outside their source's folder of pictures.
+        allow_urls: whether rows may name pictures and clips by http and https addresses.
         name: what messages call a mixture that is no file.
 
     Raises:
         ConfigError: the file cannot be read, or some source is wrong; lists every problem with its key.
     """
     if isinstance(path_or_inline, str | Path):
-        path = base_dir / Path(path_or_inline).expanduser()
+        path = base_dir / os.path.expanduser(path_or_inline)
         where, content, base_dir = str(path_or_inline), read_yaml(path), path.parent
     else:
         where, content = name, path_or_inline
@@ -75,7 +79,7 @@ def load_mixture(
     for key, entry in _entries(content, where=where):
         source = _read_source(entry, key=key, base_dir=base_dir, problems=problems)
         if source is not None:
-            sources.append(replace(source, allow_outside_root=allow_outside_root))
+            sources.append(replace(source, allow_outside_root=allow_outside_root, allow_urls=allow_urls))
     if problems:
         raise problems_error(problems, where=where)
     _check_weights(sources, where=where)
@@ -126,7 +130,7 @@ def _read_source(entry: Any, *, key: str, base_dir: Path, problems: list[Problem
         label=written or "",
         format=row_format,
         split=reader.split(row_format),
-        media_root=(base_dir / Path(media).expanduser()).absolute() if media else files[0].parent,
+        media_root=(base_dir / os.path.expanduser(media)).absolute() if media else files[0].parent,
         modality=reader.choice("modality", get_args(Modality)),
         sampling=reader.sampling(),
         repeat=reader.number("repeat") or 1.0,
@@ -171,8 +175,8 @@ class _EntryReader:
         written = str(self.entry[name])
         if name == "hub":
             return (base_dir / "hub",), "hub"
-        path = (base_dir / Path(written).expanduser()).absolute()
-        if path.is_dir():
+        path = (base_dir / os.path.expanduser(written)).absolute()
+        if os.path.isdir(path):  # False, too, for a name that no file can have
             if any((path / mark).is_file() for mark in SAVED_MARKS):
                 return (path,), "saved"
             self.problem(
@@ -207,7 +211,7 @@ class _EntryReader:
         value = self.entry.get(name)
         if value is None:
             return None
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf"):
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max:
             return float(value)
         self.problem(name, "must be a number above 0")
         return None
@@ -258,8 +262,8 @@ def _format_of(file: Path) -> RowFormat | None:
 def _matching(pattern: str) -> list[Path]:
     """Return the files that a pattern with `*` names, sorted; a name without one is itself."""
     if not any(mark in pattern for mark in "*?["):
-        return [Path(pattern)] if Path(pattern).is_file() else []
-    return sorted(Path(found) for found in glob(pattern, recursive=True) if Path(found).is_file())
+        return [Path(pattern)] if os.path.isfile(pattern) else []
+    return sorted(Path(found) for found in glob(pattern, recursive=True) if os.path.isfile(found))
 
 
 def _check_weights(sources: Sequence[SourceSpec], *, where: str) -> None:

@@ -39,6 +39,7 @@ def to_conversation(row: Any, *, spec: SourceSpec, where: str) -> Conversation:
         where=where,
         media_root=spec.media_root,
         allow_outside_root=spec.allow_outside_root,
+        allow_urls=spec.allow_urls,
         source_fps=spec.source_fps,
     )
     if not isinstance(row, dict):

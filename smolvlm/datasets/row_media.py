@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from smolvlm.errors import SampleError
+from smolvlm.media.downloads import kept_file
 from smolvlm.records import ImageRef, Media, VideoRef
 
 Kind = Literal["image", "video"]
@@ -23,6 +24,7 @@ _MEDIA_ENDINGS = "path|file|filename|file_?path|url|uri|name|list|bytes|data|b64
 _LOOKS_LIKE_MEDIA = re.compile(rf"^(?:{_MEDIA_WORDS})s?(?:_?(?:{_MEDIA_ENDINGS})s?)?$")
 _READ_KEYS = frozenset({"image", "images", "video", "videos"})
 _ADDRESS = re.compile(r"^(https?|s3|gs|ftp|hf)://", re.IGNORECASE)
+_BEHIND_THE_PATH = re.compile(r"[?#].*", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +35,7 @@ class RowContext:
     """`file:row`."""
     media_root: Path
     allow_outside_root: bool = False
+    allow_urls: bool = False
     source_fps: float = 1.0
     """Frames a second of clips given as frames."""
 
@@ -106,7 +109,10 @@ def _is_picture_name(value: Any) -> bool:
             or value[:8] == b"\x89PNG\r\n\x1a\n"
             or (value[:4] == b"RIFF" and value[8:12] == b"WEBP")
         )
-    return isinstance(value, ImageRef) or (isinstance(value, str) and Path(value).suffix.lower() in PICTURE_SUFFIXES)
+    if isinstance(value, str):
+        name = _BEHIND_THE_PATH.sub("", value) if _ADDRESS.match(value) else value
+        return Path(name).suffix.lower() in PICTURE_SUFFIXES
+    return isinstance(value, ImageRef)
 
 
 @lru_cache(maxsize=4096)
@@ -116,19 +122,18 @@ def looks_like_media(key: str) -> bool:
 
 
 def image_ref(value: Any, *, context: RowContext) -> ImageRef:
-    """Return the picture that a path, encoded bytes, or a mapping with `bytes` or `path` names.
+    """Return the picture that a path, an address, encoded bytes, or a mapping with `bytes` or `path` names.
 
     Raises:
-        SampleError: an address, embedded base64, an empty path, or another kind of value.
+        SampleError: an address that is not allowed, embedded base64, an empty path, or another kind of value.
     """
     if isinstance(value, ImageRef):
         return value
-    found = _named(value, "a picture", context=context)
-    return ImageRef(data=found) if isinstance(found, bytes) else ImageRef(path=found)
+    return _named(value, "a picture", context=context)
 
 
 def video_ref(value: Any, *, context: RowContext, bounds: tuple[Any, Any] = (None, None)) -> VideoRef:
-    """Return the clip that a path, a list of frames, encoded bytes, or a mapping with one of them names.
+    """Return the clip that a path, an address, a list of frames, encoded bytes, or a mapping with one of them names.
 
     Args:
         value: as the row gives it; a mapping may carry `start_s` and `end_s` too.
@@ -154,7 +159,7 @@ def video_ref(value: Any, *, context: RowContext, bounds: tuple[Any, Any] = (Non
             raise context.error("a clip is an empty list of frames", fix="list its frames, or take the row out")
         return VideoRef(frames=tuple(image_ref(frame, context=context) for frame in frames), **shared)
     found = _named(value, "a clip", context=context)
-    return VideoRef(data=found, **shared) if isinstance(found, bytes) else VideoRef(path=found, **shared)
+    return VideoRef(path=found.path, data=found.data, url=found.url, **shared)
 
 
 def _time(value: Any, name: str, *, context: RowContext) -> float | None:
@@ -165,14 +170,14 @@ def _time(value: Any, name: str, *, context: RowContext) -> float | None:
     raise context.error(f"`{name}` is {value!r}, no time in seconds", fix="write a number, 0 or more, or leave it out")
 
 
-def _named(value: Any, kind: str, *, context: RowContext) -> bytes | Path:
-    """Return the bytes, or the file below the media root, that a value names."""
+def _named(value: Any, kind: str, *, context: RowContext) -> ImageRef:
+    """Return what a value names: bytes, a file below the media root, or the file that an address is fetched into."""
     if isinstance(value, dict):
         if isinstance(value.get("bytes"), bytes) and value["bytes"]:
-            return value["bytes"]
+            return ImageRef(data=value["bytes"])
         value = value.get("path")
     if isinstance(value, bytes) and value:
-        return value
+        return ImageRef(data=value)
     if not isinstance(value, str) or not value.strip():
         given = (
             "an empty text"
@@ -183,8 +188,13 @@ def _named(value: Any, kind: str, *, context: RowContext) -> bytes | Path:
         )
         fix = "give a path, or encoded bytes; leave the key out of a text row"
         raise context.error(f"{kind} is {given}", fix=fix)
-    if _ADDRESS.match(value):
-        raise context.error(f"{kind} is an address, {value[:60]!r}", fix="download it and give the file's path")
+    if address := _ADDRESS.match(value):
+        can_be_fetched = address[1].lower() in ("http", "https")
+        if can_be_fetched and context.allow_urls:
+            return ImageRef(path=kept_file(value), url=value)
+        or_allow = ", or set `data.allow_urls: true` if you trust the rows" if can_be_fetched else ""
+        fix = f"download it and give the file's path{or_allow}"
+        raise context.error(f"{kind} is an address, {value[:60]!r}", fix=fix)
     if value.startswith("data:"):
         raise context.error(f"{kind} is embedded as base64 text", fix="save it as a file, or as bytes in Parquet")
     path, is_inside = _file(context.media_root, value)
@@ -193,7 +203,7 @@ def _named(value: Any, kind: str, *, context: RowContext) -> bytes | Path:
             f"{kind} lies outside the folder of media: {value[:200]!r}",
             fix="set the source's `path` to a folder above it, or `data.allow_outside_root: true` if you trust them",
         )
-    return path
+    return ImageRef(path=path)
 
 
 @lru_cache(maxsize=65536)

@@ -20,7 +20,7 @@ RowFormat = Literal["json", "jsonl", "parquet", "tar", "saved", "hub"]
 BadSamplePolicy = Literal["error", "skip"]
 SamplingKind = Literal["all", "first", "end", "random"]
 
-_STRATEGY = re.compile(r"^(first|end|last|random):([0-9]+(?:\.[0-9]+)?)(%?)$")
+_STRATEGY = re.compile(r"^(first|end|last|random):([0-9]{1,18}(?:\.[0-9]{1,18})?)(%?)$")
 _STRATEGY_FORMS = (
     "write `all`, `first:N`, `first:P%`, `end:N`, `end:P%`, `last:N`, `last:P%`, `random:N` or `random:P%`"
 )
@@ -68,7 +68,7 @@ def parse_sampling(strategy: str) -> Sampling:
         return Sampling()
     match = _STRATEGY.match(text)
     if match is None:
-        raise ConfigError(f"unknown sampling strategy {strategy!r}", fix=_STRATEGY_FORMS)
+        raise ConfigError(f"unknown sampling strategy {strategy[:60]!r}", fix=_STRATEGY_FORMS)
     kind, amount, percent = match[1], Fraction(match[2]), match[3] == "%"
     if percent and not 0 < amount <= 100:
         raise ConfigError(
@@ -99,6 +99,8 @@ class SourceSpec:
     """Folder that relative paths of pictures and clips start from."""
     allow_outside_root: bool = False
     """Whether rows may name media that lie elsewhere: by `..`, by links, by absolute paths."""
+    allow_urls: bool = False
+    """Whether rows may name media by http and https addresses."""
     modality: Modality | None = None
     """A hint only; what a row holds decides."""
     sampling: Sampling = field(default_factory=Sampling)

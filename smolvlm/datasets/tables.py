@@ -19,7 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from smolvlm.datasets.json_rows import json_lines, json_list, not_json, too_deep
+from smolvlm.datasets.json_rows import json_lines, json_list, not_json, too_deep, too_long_a_number
 from smolvlm.datasets.sources import RowFormat, SourceSpec
 from smolvlm.datasets.tar_rows import read_tar_row, tar_index
 from smolvlm.errors import SampleError
@@ -117,6 +117,8 @@ class JsonTable(RowTable):
         except UnicodeDecodeError as error:
             what = f"is not UTF-8 text (byte {error.start} of the row)"
             raise SampleError(what, where=self.where(index), fix="save the file as UTF-8") from None
+        except ValueError:
+            raise too_long_a_number(self.where(index)) from None
         except RecursionError:
             raise too_deep(self.where(index)) from None
 

@@ -115,7 +115,7 @@ def _text_fields(path: Path, ending: str, offset: int, size: int, *, where: str)
         if ending.rpartition(".")[2] != "json":
             return {ending: text}
         fields = json.loads(text)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, a number of too many digits, nested too deeply
         raise SampleError(
             f"member .{ending} cannot be read: {error}", where=where, fix="write the shard anew"
         ) from None

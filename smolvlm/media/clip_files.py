@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from PIL import Image
 
 from smolvlm.errors import ConfigError, SampleError
+from smolvlm.media.downloads import CLIP_LIMITS, fetch_missing
 from smolvlm.media.images import FORMATS, MAX_PIXELS
 from smolvlm.records import ImageRef, VideoRef
 
@@ -72,12 +73,14 @@ def open_stream(ref: VideoRef, *, where: str) -> BinaryIO:
     """Open a clip's encoded bytes for reading and seeking; the caller closes it.
 
     Raises:
-        SampleError: no such file, a directory, no permission, any other failure to read, or zero bytes.
+        SampleError: no such file, a directory, no permission, any other failure to read, or zero bytes; an address that
+            cannot be fetched.
     """
     if ref.path is None:
         if not ref.data:
             raise _empty(ref, where)
         return io.BytesIO(ref.data)
+    fetch_clip(ref, where=where)
     try:
         file = open(ref.path, "rb")  # noqa: SIM115 - the caller closes it
         file_size = os.fstat(file.fileno()).st_size
@@ -96,6 +99,16 @@ def open_stream(ref: VideoRef, *, where: str) -> BinaryIO:
     if ref.span is None:
         return file
     return cast(BinaryIO, FileWindow(file, offset=offset, size=min(size, file_size - offset)))
+
+
+def fetch_clip(ref: VideoRef, *, where: str) -> None:
+    """Make sure that a clip named by its address lies in its file.
+
+    Raises:
+        SampleError, ConfigError: as `fetch_missing`.
+    """
+    if ref.url is not None and ref.path is not None:
+        fetch_missing(ref.url, ref.path, CLIP_LIMITS, where=where)
 
 
 @contextmanager
@@ -168,7 +181,7 @@ def list_pictures(ref: VideoRef, *, where: str) -> tuple[ImageRef, ...] | None:
     """
     if ref.frames:
         return ref.frames
-    if ref.path is None or ref.span is not None:
+    if ref.path is None or ref.span is not None or ref.url is not None:
         return None
     try:
         if not ref.path.is_dir():

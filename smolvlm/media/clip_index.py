@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from smolvlm.errors import SampleError
-from smolvlm.media.clip_files import cause, damaged, list_pictures, load_ffmpeg_error, open_clip, unreadable
+from smolvlm.media.clip_files import cause, damaged, fetch_clip, list_pictures, load_ffmpeg_error, open_clip, unreadable
 from smolvlm.media.frames import ClipIndex
 from smolvlm.records import VideoRef
 
@@ -56,6 +56,13 @@ class FileVersion:
     mtime_ns: int
     where: str = field(compare=False)
     """The row that asks, for errors; no part of the key."""
+    url: str | None = field(compare=False)
+    """Where the file is from, likewise."""
+
+    @property
+    def ref(self) -> VideoRef:
+        """What names it."""
+        return VideoRef(path=self.path, span=self.span, url=self.url)
 
 
 def read_index(ref: VideoRef, *, where: str) -> ClipIndex:
@@ -92,22 +99,30 @@ def file_version(ref: VideoRef, *, where: str) -> FileVersion | None:
     """Return what the clip's file is now; None for bytes, and for a file that is missing.
 
     Raises:
-        SampleError: the path cannot be looked up.
+        SampleError: the path cannot be looked up; an address that cannot be fetched.
     """
     if ref.path is None:
         return None
+    fetch_clip(ref, where=where)
     try:
         status = os.stat(ref.path)
     except FileNotFoundError:
         return None  # opening it tells
     except (OSError, ValueError) as error:
         raise unreadable(ref, where, error) from error
-    return FileVersion(path=ref.path, span=ref.span, num_bytes=status.st_size, mtime_ns=status.st_mtime_ns, where=where)
+    return FileVersion(
+        path=ref.path,
+        span=ref.span,
+        num_bytes=status.st_size,
+        mtime_ns=status.st_mtime_ns,
+        where=where,
+        url=ref.url,
+    )
 
 
 @lru_cache(maxsize=_REMEMBERED_CLIPS)
 def _remembered_scan(version: FileVersion) -> ClipScan:
-    return _scan(VideoRef(path=version.path, span=version.span), version.where)
+    return _scan(version.ref, version.where)
 
 
 def _scan(ref: VideoRef, where: str) -> ClipScan:

@@ -94,7 +94,7 @@ def choose_frames(
     if settings.sampling == "uniform":
         wanted = settings.max_frames
     else:
-        wanted = min(round(_shown_s(index, start_s, end_s) * settings.fps), settings.max_frames)
+        wanted = round(min(_shown_s(index, start_s, end_s) * settings.fps, settings.max_frames))
     numbers = first + _spread(pts, min(max(wanted, 1), len(pts)))
     return Frames(
         numbers=tuple(numbers.tolist()),

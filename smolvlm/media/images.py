@@ -29,6 +29,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.ExifTags import Base as ExifTag
 
 from smolvlm.errors import SampleError
+from smolvlm.media.downloads import PICTURE_LIMITS, fetch_missing
 from smolvlm.records import ImageRef
 
 MAX_PIXELS = 89_478_485
@@ -68,7 +69,8 @@ def read_bytes(ref: ImageRef, *, where: str) -> bytes:
     """Return a picture's encoded bytes, whatever they hold.
 
     Raises:
-        SampleError: no such file, a directory, no permission, any other failure to read, or zero bytes.
+        SampleError: no such file, a directory, no permission, any other failure to read, or zero bytes; an address that
+            cannot be fetched.
     """
     with _open_stream(ref, where=where) as stream:
         try:
@@ -131,6 +133,8 @@ def _open_stream(ref: ImageRef, *, where: str) -> BinaryIO:
         return _stream_of(ref.data, where)
     if ref.path is None:
         raise SampleError("a picture with neither a path nor bytes", where=where, fix="give one of the two")
+    if ref.url is not None:
+        fetch_missing(ref.url, ref.path, PICTURE_LIMITS, where=where)
     try:
         stream = open(ref.path, "rb")  # noqa: SIM115 - the caller closes it
         if ref.span is not None:

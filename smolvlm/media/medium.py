@@ -5,7 +5,7 @@ and, only where some are not known yet, the tiles themselves.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 import numpy as np
@@ -67,7 +67,7 @@ def open_medium(medium: Media, layout: Layout, settings: MediaSettings, *, where
     assert isinstance(layout, Grid)
     data = read_bytes(medium, where=where)
     key = content_key(data)
-    ref = ImageRef(path=medium.path, data=data)
+    ref = replace(medium, data=data)
 
     def tiles() -> UInt8[np.ndarray, "tile 3 side side"]:
         made = make_tiles(open_rgb(ref, where=where), settings.pictures)

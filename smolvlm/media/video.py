@@ -141,7 +141,7 @@ def _key_of(ref: VideoRef, where: str) -> bytes:
 
 @lru_cache(maxsize=_REMEMBERED_KEYS)
 def _remembered_key(version: FileVersion) -> bytes:
-    return _digest(VideoRef(path=version.path, span=version.span), version.where)
+    return _digest(version.ref, version.where)
 
 
 def _picture_key(picture: ImageRef, where: str) -> bytes:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from smolvlm.datasets.row_media import VIDEO_ENDINGS
 from smolvlm.errors import SampleError
+from smolvlm.media.downloads import kept_file
 from smolvlm.pages.accuracy import Prediction
 from smolvlm.pages.thumbnails import medium_uri
 from smolvlm.pages.token_text import percent, shown_text
@@ -72,13 +73,15 @@ def _view(row: Prediction, said_before: Mapping[tuple[str, str], str], run_dir: 
         answer_before=None if previous is None else _shortened(previous),
         verdict={1.0: "right", 0.0: "wrong"}.get(row.correct, f"{percent(row.correct, digits=0)} right"),
         is_right=_is_right(row),
-        pictures=tuple(_picture(run_dir / name, row.where) for name in row.images[:MAX_PICTURES]),
+        pictures=tuple(_picture(name, run_dir, row.where) for name in row.images[:MAX_PICTURES]),
     )
 
 
-def _picture(path: Path, where: str) -> str | None:
+def _picture(name: str, run_dir: Path, where: str) -> str | None:
+    is_address = name.lower().startswith(("http://", "https://"))
+    path = kept_file(name) if is_address else run_dir / name  # for a page nothing is fetched
     try:
-        is_clip = path.is_dir() or path.suffix.lower().lstrip(".") in VIDEO_ENDINGS
+        is_clip = path.is_dir() or Path(name).suffix.lower().lstrip(".") in VIDEO_ENDINGS
         medium = VideoRef(path=path) if is_clip else ImageRef(path=path)
         return medium_uri(medium, where=where, max_side_px=PICTURE_SIDE_PX)
     except SampleError:  # moved since, or it came inside the row: the report is of the run, and says so in its place

@@ -300,8 +300,10 @@ REFUSED: list[tuple[Any, str]] = [
     ({**QA, "image": {"bytes": None, "path": None}}, "a picture is null"),
     (
         {**QA, "image": "https://example.org/a.png"},
-        "a picture is an address, 'https://example.org/a.png'\n  fix: download it",
+        "a picture is an address, 'https://example.org/a.png'\n  fix: download it and give the file's path, or set "
+        "`data.allow_urls: true` if you trust the rows",
     ),
+    ({**QA, "image": "s3://bucket/a.png"}, "a picture is an address, 's3://bucket/a.png'\n  fix: download it and give"),
     ({**QA, "image": "data:image/png;base64,AAAA"}, "a picture is embedded as base64 text"),
     (
         llava(("human", "<video>\nq"), ("gpt", "x"), video=["a.mp4", "b.mp4"]),

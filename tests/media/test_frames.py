@@ -211,3 +211,8 @@ def test_a_clip_of_a_million_frames_takes_a_moment():
     begin = time.perf_counter()
     assert len(chosen(index, fps=1, max_frames=10**5).numbers) == 40_000
     assert time.perf_counter() - begin < 1
+
+
+def test_a_rate_beyond_all_numbers_asks_for_every_frame():
+    assert chosen(even(5, 1), fps=1e308).numbers == (0, 1, 2, 3, 4)
+    assert chosen(even(5, 1), fps=1e308, max_frames=2).numbers == (0, 4)

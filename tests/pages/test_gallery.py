@@ -4,9 +4,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from smolvlm.media.downloads import kept_file
 from smolvlm.pages.accuracy import Prediction
 from smolvlm.pages.gallery import MAX_CHARACTERS, answer_views, choose
 
@@ -71,3 +73,15 @@ def test_partly_right_long_and_hostile_answers() -> None:
     assert (view.verdict, view.is_right) == ("60 % right", True)
     assert len(view.answer) == MAX_CHARACTERS
     assert view.question == "\\x1b[2Jclear"
+
+
+def test_a_picture_named_by_its_address_is_shown_from_the_file_it_is_kept_in(
+    photos: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SMOLVLM_HOME", str(tmp_path))
+    kept, gone = "https://example.invalid/a.png?b", "http://example.invalid/gone.png"
+    kept_file(kept).parent.mkdir(parents=True)
+    kept_file(kept).write_bytes(photos["coffee"].read_bytes())
+    (view,) = answer_views([row(1, 1.0, images=(kept, gone))], before=[], count=1, run_dir=tmp_path)
+    assert view.pictures[0] is not None
+    assert view.pictures[1] is None
