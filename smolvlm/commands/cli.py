@@ -162,6 +162,21 @@ def report(run_dir: Annotated[Path, typer.Argument(help="A run's output folder."
     print(write_run_report(run_dir), file=sys.stderr)
 
 
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A run's output folder, or one of its checkpoints.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; new or empty.")],
+    to: Annotated[str, typer.Option(help="transformers (gguf and onnx are not available in this version).")],
+    merge: Annotated[bool, typer.Option("--merge", help="Add an adapter to its base's weights.")] = False,
+) -> None:
+    """Write a checkpoint as a folder of its own: a model, or an adapter as it is."""
+    if to not in ("transformers", "gguf", "onnx"):
+        raise typer.BadParameter(f"--to is transformers, gguf or onnx, not {to!r}")
+    from smolvlm.commands.export import run_export
+
+    run_export(checkpoint, to=to, out=out, merge=merge)
+
+
 def main() -> None:
     """Run the command line."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

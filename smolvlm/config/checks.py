@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from smolvlm.config.adapters import PARTS
 from smolvlm.config.problems import Problem, shown_value
 from smolvlm.config.schema import DataConfig, RunConfig, TrainConfig
 
@@ -19,6 +20,7 @@ def combination_problems(config: RunConfig) -> list[Problem]:
     return [
         *_tower_problems(config),
         *_method_problems(config),
+        *_adapter_problems(config),
         *_data_problems(config),
         *_eval_problems(config),
         *_argument_problems(config),
@@ -26,8 +28,7 @@ def combination_problems(config: RunConfig) -> list[Problem]:
 
 
 def _tower_problems(config: RunConfig) -> Iterator[Problem]:
-    train = config.train
-    if train.language_model_lr == train.connector_lr == train.vision_tower_lr == 0:
+    if not any(config.rate_of(part) for part in PARTS):
         what = "all three learning rates are 0, so nothing is trained"
         yield Problem(key="train.language_model_lr", value="0", what=what, fix="give at least one part a rate above 0")
 
@@ -54,6 +55,29 @@ def _method_problems(config: RunConfig) -> Iterator[Problem]:
         yield Problem(key="data.loss_weighting", value=value, what=what, fix="take it out")
 
 
+def _adapter_problems(config: RunConfig) -> Iterator[Problem]:
+    for part, entry in config.adapters.entries():
+        key, rate_key = f"adapters.{part}", f"train.{PARTS[part]}"
+        rate = config.rate_of(part)
+        if entry.type == "frozen" and rate > 0:
+            fix = f"set {rate_key}: 0, or take the word out"
+            yield Problem(
+                key=key, value="'frozen'", what=f"the tower has a learning rate, {rate_key} = {rate:g}", fix=fix
+            )
+        if entry.type == "full" and rate == 0:
+            fix = f"set {rate_key} above 0, or write `frozen`"
+            yield Problem(key=key, value="'full'", what=f"nothing would be learned: {rate_key} is 0", fix=fix)
+        if entry.is_adapter and rate == 0:
+            cause = f"{key}.lr is 0" if entry.lr is not None else f"{rate_key} is 0"
+            fix = f"set {key}.lr or {rate_key} above 0, or take the adapter out"
+            yield Problem(key=key, value=shown_value(entry.type), what=f"it would learn nothing: {cause}", fix=fix)
+    types = {entry.type: part for part, entry in config.adapters.entries() if entry.is_adapter}
+    if len(types) > 1:
+        given = ", ".join(f"{part}: {kind}" for kind, part in types.items())
+        what = f"the towers' adapters are saved as one, which has one type, and these have several ({given})"
+        yield Problem(key="adapters", what=what, fix="give all of them one type; r, alpha, dropout and lr may differ")
+
+
 def _data_problems(config: RunConfig) -> Iterator[Problem]:
     data = config.data
     if data.on_bad_sample == "skip" and data.max_bad_fraction == 0:
@@ -63,7 +87,7 @@ def _data_problems(config: RunConfig) -> Iterator[Problem]:
     if not data.share_media and data.max_branches != DataConfig.model_fields["max_branches"].default:
         what = "has no effect with data.share_media = false"
         yield Problem(key="data.max_branches", value=str(data.max_branches), what=what, fix="take one of the two out")
-    if data.vision_cache_dir is not None and (not data.vision_cache or config.train.vision_tower_lr > 0):
+    if data.vision_cache_dir is not None and (not data.vision_cache or config.rate_of("vision") > 0):
         cause = "data.vision_cache = false" if not data.vision_cache else "a vision tower that is trained"
         what = f"has no effect with {cause}"
         yield Problem(

@@ -13,6 +13,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from smolvlm.config.adapters import PARTS, AdapterConfig
 from smolvlm.config.checks import combination_problems
 from smolvlm.config.names import known_sections
 from smolvlm.config.overrides import apply_overrides
@@ -45,6 +46,11 @@ _TYPE_WORDS = {
     "greater_than": "must be above {gt:g}",
     "less_than_equal": "must be at most {le:g}",
     "literal_error": "must be {expected}",
+    "less_than": "must be below {lt:g}",
+    "list_type": "must be a list",
+    "too_short": "must not be empty",
+    "model_type": "must be a word (lora, full, frozen ...) or a mapping of settings",
+    "extra_forbidden": "no such setting",
 }
 
 
@@ -72,12 +78,19 @@ def load_run_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     sections["train"] = _with_arguments(sections["train"], run_dir=run_dir, problems=problems)
     validated = {name: _validated(name, sections[name], problems=problems) for name in SECTIONS}
     if all(section is not None for section in validated.values()):
-        config = RunConfig.model_validate(validated)
+        config = _with_frozen_rates(RunConfig.model_validate(validated))
         problems += combination_problems(config)
         if not problems:
             return config
-    marked = [replace(problem, is_override=problem.key in overridden) for problem in problems]
+    marked = [replace(problem, is_override=".".join(problem.key.split(".")[:2]) in overridden) for problem in problems]
     raise problems_error(marked, where=str(path))
+
+
+def _with_frozen_rates(config: RunConfig) -> RunConfig:
+    """Return the settings with the default rate of a tower that `adapters` freezes taken back; a given one stands."""
+    frozen = {PARTS[part]: 0.0 for part, entry in config.adapters.entries() if entry.type == "frozen"}
+    rates = {name: rate for name, rate in frozen.items() if name not in config.train.model_fields_set}
+    return config.model_copy(update={"train": config.train.model_copy(update=rates)}) if rates else config
 
 
 def _let_overrides_win(settings: dict[str, Any], overridden: Collection[str]) -> None:
@@ -112,28 +125,47 @@ def _validated(name: str, content: Mapping[str, Any], *, problems: list[Problem]
     try:
         return SECTIONS[name].model_validate(content)
     except ValidationError as error:
-        first_by_field = {str(details["loc"][0]): details for details in reversed(error.errors(include_url=False))}
+        first_by_place = {_place(details, content): details for details in reversed(error.errors(include_url=False))}
         problems += [
-            _type_problem(name, field, details, content) for field, details in reversed(first_by_field.items())
+            _type_problem(name, place, details, content) for place, details in reversed(first_by_place.items())
         ]
         return None
 
 
-def _type_problem(section: str, field: str, details: ErrorDetails, content: Mapping[str, Any]) -> Problem:
+def _place(details: ErrorDetails, content: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return where in a section the value that is wrong stands: its field, in `adapters` the entry's own."""
+    field, *inner = map(str, details["loc"])
+    value = content.get(field)
+    is_within = bool(inner) and isinstance(value, dict) and inner[0] in value
+    return (field, inner[0]) if is_within else (field,)
+
+
+def _type_problem(section: str, place: Sequence[str], details: ErrorDetails, content: Mapping[str, Any]) -> Problem:
     """Return a validation error in the words of the run file."""
-    key = f"{section}.{field}"
+    field, key = place[0], ".".join((section, *place))
     if field not in content:
         return Problem(key=key, what="is required, and missing", fix=f"write it beneath `{section}:`")
-    value = shown_value(content[field])
-    if key == "train.method" and content[field] == "dpo":
+    given = content[field] if len(place) == 1 else content[field][place[1]]
+    value = shown_value(given)
+    if key == "train.method" and given == "dpo":
         return Problem(key=key, value=value, what="preference training is not available in this version", fix="use sft")
     words = _FIELD_WORDS.get(field) or _TYPE_WORDS.get(details["type"], details["msg"])
     what = words.format_map(details.get("ctx", {}))
     fix = None
-    if details["type"] == "literal_error" and isinstance(content[field], str):
-        annotation = SECTIONS[section].model_fields[field].annotation
-        fix = did_you_mean(content[field], [choice for choice in get_args(annotation) if isinstance(choice, str)])
+    if details["type"] == "literal_error" and isinstance(given, str):
+        fix = did_you_mean(given, _words_of(section, field))
+    elif details["type"] == "extra_forbidden":
+        names = list(AdapterConfig.model_fields)
+        fix = did_you_mean(place[-1], names) or f"the settings of an adapter are {', '.join(names)}"
     return Problem(key=key, value=value, what=what, fix=fix)
+
+
+def _words_of(section: str, field: str) -> list[str]:
+    """Return the words that a setting may be; of an adapter's entry, its types."""
+    annotation = SECTIONS[section].model_fields[field].annotation
+    if section == "adapters":
+        return list(get_args(AdapterConfig.model_fields["type"].annotation))
+    return [choice for choice in get_args(annotation) if isinstance(choice, str)]
 
 
 def _with_text_paths(value: Any) -> Any:

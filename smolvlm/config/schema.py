@@ -7,7 +7,10 @@ are strict: text is no number and a number is no boolean, because a setting quie
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
+
+from smolvlm.config.adapters import AdapterConfig, AdaptersConfig, PartName
+from smolvlm.config.section import Count, LearningRate, Section
 
 EMBEDDED_MODEL = "embedded"
 """As `model.path`: build a model from parts that install as ordinary packages."""
@@ -25,14 +28,6 @@ def _not_a_number(value: Any) -> Any:
 
 FilePath = Annotated[Path, BeforeValidator(_as_path)]
 Mixture = FilePath | list[Any] | dict[str, Any]
-LearningRate = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-
-
-class Section(BaseModel):
-    """One section of the run file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class ModelConfig(Section):
@@ -140,6 +135,14 @@ class RunConfig(Section):
     data: DataConfig
     train: TrainConfig
     eval: EvalConfig = Field(default_factory=EvalConfig)
+    adapters: AdaptersConfig = Field(default_factory=AdaptersConfig)
+
+    def rate_of(self, part: PartName) -> float:
+        """Return the learning rate of what trains in a tower, its weights or its adapter; 0 where nothing does."""
+        train = self.train
+        own = {"language": train.language_model_lr, "connector": train.connector_lr, "vision": train.vision_tower_lr}
+        entry: AdapterConfig | None = dict(self.adapters.entries()).get(part)
+        return entry.lr if entry is not None and entry.lr is not None else own[part]
 
 
 SECTIONS: dict[str, type[Section]] = {
@@ -147,8 +150,9 @@ SECTIONS: dict[str, type[Section]] = {
     "data": DataConfig,
     "train": TrainConfig,
     "eval": EvalConfig,
+    "adapters": AdaptersConfig,
 }
-UNAVAILABLE_SECTIONS = ("adapters", "quantization")
+UNAVAILABLE_SECTIONS = ("quantization",)
 """Known to the format, and not built in this version."""
 UNAVAILABLE_KEYS = {}
 

@@ -1,7 +1,7 @@
 """A checkpoint, from a hub id or a folder: model and processor, checked against each other before anything runs.
 
-In: a path. Out: a `Checkpoint`. `idefics3` and `smolvlm` model types load alike; the type of the checkpoint is kept,
-so that what is saved loads wherever the original did.
+In: a path, also of an adapter folder, which is loaded onto its base. Out: a `Checkpoint`. `idefics3` and `smolvlm`
+model types load alike; the type of the checkpoint is kept, so that what is saved loads wherever the original did.
 """
 
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from transformers.utils.hub import cached_file
 
 from smolvlm.errors import ConfigError
 from smolvlm.model.modeling_smolvlm import MODEL_CLASSES
+from smolvlm.model.peft_layers import base_of, is_adapter_folder, load_adapter
 from smolvlm.model.vision import PixelScaling, check_tile_side, tokens_per_tile
 
 
@@ -38,6 +39,8 @@ def load_processor(path: str) -> Any:
         ConfigError: there is no such checkpoint, it is not of the SmolVLM family, or its processor is incomplete.
     """
     _check_family(path)
+    if is_adapter_folder(path) and not (Path(path) / "tokenizer.json").is_file():
+        return load_processor(base_of(path))
     tokenizer_file = cached_file(path, "tokenizer.json", _raise_exceptions_for_missing_entries=False)
     if tokenizer_file is None:
         raise ConfigError("no tokenizer.json here", where=path, fix="save the checkpoint with its fast tokenizer")
@@ -56,6 +59,8 @@ def load_processor(path: str) -> Any:
 def load_checkpoint(path: str, *, dtype: torch.dtype = torch.float32) -> Checkpoint:
     """Load model and processor, attention by scopes switched on.
 
+    An adapter folder gives its base with the adapter's layers in it, not merged.
+
     Args:
         path: hub id or folder.
         dtype: what the weights are held in.
@@ -65,14 +70,17 @@ def load_checkpoint(path: str, *, dtype: torch.dtype = torch.float32) -> Checkpo
     """
     model_type = _check_family(path)
     processor = load_processor(path)
+    weights = base_of(path) if is_adapter_folder(path) else path
     try:
-        model = MODEL_CLASSES[model_type].from_pretrained(path, dtype=dtype)
+        model = MODEL_CLASSES[model_type].from_pretrained(weights, dtype=dtype)
     except OSError as error:
         raise ConfigError(
             f"cannot load the weights: {str(error).splitlines()[0]}",
-            where=path,
+            where=weights,
             fix="put model.safetensors (or its shards and their index) into the folder",
         ) from error
+    if weights != path:
+        load_adapter(model, Path(path))
     prepare_model(model, processor, where=path)
     return Checkpoint(model=model, processor=processor, path=path)
 
@@ -111,7 +119,13 @@ def _three(values: Any) -> tuple[float, float, float]:
 
 
 def _check_family(path: str) -> str:
-    """Return the model type of a checkpoint of the family."""
+    """Return the model type of a checkpoint of the family, of an adapter's base."""
+    if is_adapter_folder(path):
+        base = base_of(path)
+        if is_adapter_folder(base):
+            fix = "merge that first: smolvlm export FOLDER --to transformers --merge --out DIR"
+            raise ConfigError(f"its base {base} is an adapter too", where=path, fix=fix)
+        return _check_family(base)
     looks_local = path.startswith((".", "/", "~")) or Path(path).exists()
     if looks_local and not (Path(path) / "config.json").is_file():
         raise ConfigError(

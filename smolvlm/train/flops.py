@@ -5,6 +5,7 @@ gradients only pass through, nothing where neither happens (the usual estimate, 
 """
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -30,8 +31,15 @@ class ComputeCost:
         return self.per_token * num_tokens + self.per_tile * num_computed_tiles + self.per_target * num_targets
 
 
-def compute_cost(config: Any, learning_rates: dict[Tower, float]) -> ComputeCost:
-    """Estimate the cost of a model of the family; attention scores are left out (below 5 % at a few hundred tokens)."""
+def compute_cost(config: Any, learning_rates: dict[Tower, float], *, adapted: Collection[Tower] = ()) -> ComputeCost:
+    """Estimate the cost of a model of the family; attention scores are left out (below 5 % at a few hundred tokens).
+
+    Args:
+        config: of the model.
+        learning_rates: by tower.
+        adapted: towers that train an adapter, whose own products (a few per cent) are left out: gradients only pass
+            through the layers.
+    """
     text, vision = config.text_config, config.vision_config
     head_dim = text.hidden_size // text.num_attention_heads
     kv_width = text.num_key_value_heads * head_dim
@@ -41,10 +49,11 @@ def compute_cost(config: Any, learning_rates: dict[Tower, float]) -> ComputeCost
     vision_layer = 4 * vision.hidden_size**2 + 2 * vision.hidden_size * vision.intermediate_size
     tower = patches * (vision.num_hidden_layers * vision_layer + 3 * vision.patch_size**2 * vision.hidden_size)
     tower += vision.num_hidden_layers * 2 * patches**2 * vision.hidden_size
-    language_passes = 3 if learning_rates["language_model"] else 2
+    language_passes = 3 if learning_rates["language_model"] and "language_model" not in adapted else 2
+    vision_passes = (2 if "vision_tower" in adapted else 3) if learning_rates["vision_tower"] else 1
     return ComputeCost(
         per_token=2.0 * text.num_hidden_layers * layer * language_passes,
-        per_tile=2.0 * tower * (3 if learning_rates["vision_tower"] else 1),
+        per_tile=2.0 * tower * vision_passes,
         per_target=2.0 * text.hidden_size * text.vocab_size * language_passes,
     )
 
@@ -53,7 +62,8 @@ def compute_cost(config: Any, learning_rates: dict[Tower, float]) -> ComputeCost
 def peak_flops_per_s(device: str, dtype: torch.dtype) -> float:
     """Measure what this device reaches on a large square matrix product, FLOPs a second (best of at most five)."""
     size = 512 if device == "cpu" else 8192
-    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    own = torch.Generator(device).manual_seed(0)  # the run's own randomness (dropout) goes on as if nobody had measured
+    left, right = (torch.randn(size, size, device=device, generator=own).to(dtype) for _ in range(2))
     best = float("inf")
     begun = time.perf_counter()
     for _ in range(5):

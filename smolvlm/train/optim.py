@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from smolvlm.errors import ConfigError
-from smolvlm.model.towers import TOWERS, Tower, tower_of
+from smolvlm.model.towers import TOWERS, Tower, learning_rates_of, tower_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,8 +76,9 @@ def check_groups(model: nn.Module, optimizer: Optimizer, learning_rates: Mapping
             rate_of[id(parameter)] = float(group.get("initial_lr", group["lr"]))
             times[id(parameter)] += 1
     problems: list[str] = []
+    rates = learning_rates_of(model, learning_rates)
     for name, parameter in model.named_parameters():
-        wanted = learning_rates[tower_of(name)]
+        wanted = rates[name]
         if parameter.requires_grad != (wanted > 0):
             problems.append(f"{name} is {'trained' if parameter.requires_grad else 'frozen'}, rate asked {wanted:g}")
         elif parameter.requires_grad and times[id(parameter)] != 1:

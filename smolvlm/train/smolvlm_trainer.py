@@ -8,7 +8,7 @@ overridden, and why:
 - the loss: the model's pack forward, and the vision cache is fed from it;
 - the optimizer: groups by tower, checked on the live optimizer;
 - logs: sums over ranks since the last line, to `metrics.jsonl`;
-- saving: the processor goes with every checkpoint, and a marker says that it is whole;
+- saving: adapters as an adapter folder; the processor goes with every checkpoint, and a marker says that it is whole;
 - evaluation: by generation, through a callable that the caller brings.
 """
 
@@ -28,7 +28,9 @@ from transformers.trainer_utils import rotate_checkpoints
 from smolvlm.datasets.bad_samples import BadSamples
 from smolvlm.datasets.dataset import SupervisedDataset
 from smolvlm.errors import SampleError
-from smolvlm.model.towers import TOWERS, Tower
+from smolvlm.model.adapters import Adapters
+from smolvlm.model.peft_layers import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from smolvlm.model.towers import TOWERS, Tower, adapted_towers
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.train.batch import PackInfo, as_batch
 from smolvlm.train.callbacks import PlanFlowCallback, ProgressBarCallback, WholeGradientCallback
@@ -51,6 +53,7 @@ class TrainerParts:
     save_processor: Callable[[Path], None]
     identity: RunIdentity
     vision_cache: VisionCache | None = None
+    adapters: Adapters | None = None
     evaluate: Evaluate | None = None
     log_sample_ids: bool = False
     max_bad_fraction: float = 0.01
@@ -67,7 +70,7 @@ class SmolVLMTrainer(Trainer):
         self, model: Any, args: TrainingArguments, *, train_dataset: SupervisedDataset, parts: TrainerParts
     ) -> None:
         self._parts = parts
-        self._cost = compute_cost(model.config, dict(parts.learning_rates))
+        self._cost = compute_cost(model.config, dict(parts.learning_rates), adapted=adapted_towers(model))
         self._counts = StepCounts()
         self._watch = Stopwatch()
         self._method_sums = no_metrics(parts.method)
@@ -257,10 +260,30 @@ class SmolVLMTrainer(Trainer):
         return metrics
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Save the model, and the processor with it."""
-        super()._save(output_dir, state_dict)
+        """Save the model, or its adapters alone, and the processor with it."""
+        folder, adapters = Path(output_dir or self.args.output_dir or "."), self._parts.adapters
+        if adapters is None:
+            super()._save(output_dir, state_dict)
+        elif self.args.should_save:
+            adapters.save(self.accelerator.unwrap_model(self.model), folder, state_dict)
+            torch.save(self.args, folder / "training_args.bin")
         if self.args.should_save:
-            self._parts.save_processor(Path(output_dir or self.args.output_dir or "."))
+            self._parts.save_processor(folder)
+            for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if adapters is None else ():
+                (folder / name).unlink(missing_ok=True)  # of an earlier run, and it would be taken for this one's
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self._parts.adapters is None:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            assert self.model is not None
+            self._parts.adapters.restore(self.model, Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        if self._parts.adapters is None:
+            super()._load_best_model()
+        else:
+            self._load_from_checkpoint(str(self.state.best_model_checkpoint))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Save a checkpoint and mark it whole; older ones are deleted only then."""

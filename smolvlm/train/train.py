@@ -5,7 +5,7 @@ refused before the model loads: settings, rows, headers, plan.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float32
 from transformers import TrainingArguments
 
+from smolvlm.config.adapters import AdapterConfig, PartName
 from smolvlm.config.load import dump_run_config
 from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.builder import PlannedData, one_pass, plan_data, read_prompt
@@ -23,7 +24,10 @@ from smolvlm.datasets.dataset import SupervisedDataset
 from smolvlm.datasets.length_index import Report
 from smolvlm.datasets.plan import deal_to_ranks, imbalance, plan_training
 from smolvlm.encoding.prompts import PromptSettings
+from smolvlm.errors import ConfigError
+from smolvlm.model.adapters import Adapters, attach_adapters
 from smolvlm.model.load import Checkpoint, load_checkpoint, load_processor
+from smolvlm.model.peft_layers import is_adapter_folder
 from smolvlm.model.processor_files import save_processor
 from smolvlm.model.towers import Tower, freeze
 from smolvlm.model.vision_cache import VisionCache, open_vision_cache
@@ -38,6 +42,12 @@ MISSING_TAGS = (
     "note: this checkpoint's vocabulary has no <row_r_col_c> tags, so the tags of cut pictures become 5 to 9 pieces of "
     "text each, as in the released processor; data.image_splitting=false avoids them"
 )
+TOWER_OF: Mapping[PartName, Tower] = {
+    "vision": "vision_tower",
+    "connector": "connector",
+    "language": "language_model",
+}
+"""The run file's `adapters` call them by the short names."""
 MakeEvaluate = Callable[[Checkpoint, PromptSettings, VisionCache | None], Evaluate | None]
 """Builds the evaluation once the model is there; eval is a neighbour that this room does not know."""
 MeasuringBar = Callable[[], AbstractContextManager[Report | None]]
@@ -55,12 +65,8 @@ class TrainedRun:
 
 
 def learning_rates(config: RunConfig) -> dict[Tower, float]:
-    """Return the learning rate of each tower; 0 is frozen."""
-    return {
-        "vision_tower": config.train.vision_tower_lr,
-        "connector": config.train.connector_lr,
-        "language_model": config.train.language_model_lr,
-    }
+    """Return the learning rate of each tower, its adapter's where it has one; 0 is frozen."""
+    return {tower: config.rate_of(part) for part, tower in TOWER_OF.items()}
 
 
 def plan_run(config: RunConfig, *, report: Report | None = None) -> tuple[PromptSettings, PlannedData]:
@@ -97,6 +103,9 @@ def train(
     Raises:
         ConfigError, SampleError: what is wrong, where, and how to mend it.
     """
+    if is_adapter_folder(config.model.path):
+        fix = "merge it first: smolvlm export FOLDER --to transformers --merge --out DIR"
+        raise ConfigError("training begins at a model, and this is an adapter", where=config.model.path, fix=fix)
     with measuring_bar() as report:
         prompt, planned = plan_run(config, report=report)
     arguments = training_arguments(config.train, planned.plan)
@@ -105,9 +114,10 @@ def train(
     resume = find_checkpoint(config.train.resume_from_checkpoint, output_dir=output_dir, identity=identity)
     checkpoint = load_checkpoint(config.model.path, dtype=getattr(torch, config.model.dtype))
     rates = learning_rates(config)
+    adapters = _attach_adapters(config, checkpoint, rates, resume=resume)
     freeze(checkpoint.model, rates)
-    cache = _vision_cache(config, checkpoint.model, uses_bf16=bool(arguments.bf16))
-    cost = compute_cost(checkpoint.model.config, rates)
+    cache = _vision_cache(config, checkpoint.model, rates, uses_bf16=bool(arguments.bf16))
+    cost = compute_cost(checkpoint.model.config, rates, adapted=adapters.kinds if adapters else ())
     order = deal_to_ranks(
         planned.plan,
         num_ranks=arguments.world_size,
@@ -131,6 +141,7 @@ def train(
         save_processor=lambda folder: save_processor(config.model.path, folder, media=prompt.media),
         identity=identity,
         vision_cache=cache,
+        adapters=adapters,
         evaluate=make_evaluate(checkpoint, prompt, cache) if make_evaluate else None,
         log_sample_ids=config.train.log_sample_ids,
         max_bad_fraction=config.data.max_bad_fraction,
@@ -144,6 +155,8 @@ def train(
         if prompt.missing_tags:
             print(MISSING_TAGS, file=sys.stderr)
         print(f"{plan_summary(planned)}\n{trainer.check_optimizer()}", file=sys.stderr)
+        if adapters is not None:
+            print(adapters, file=sys.stderr)
         if arguments.world_size > 1:
             costs = (cost.per_token, cost.per_tile)
             waiting = imbalance(planned.plan, order, num_ranks=arguments.world_size, costs=costs)
@@ -193,10 +206,32 @@ def _reference(
     )
 
 
-def _vision_cache(config: RunConfig, model: Any, *, uses_bf16: bool) -> VisionCache | None:
-    if not config.data.vision_cache or config.train.vision_tower_lr > 0:
+def _attach_adapters(
+    config: RunConfig, checkpoint: Checkpoint, rates: Mapping[Tower, float], *, resume: Path | None
+) -> Adapters | None:
+    """Put the adapters into the model that the settings ask for; None where they ask for none."""
+    kinds: dict[Tower, AdapterConfig] = {
+        TOWER_OF[part]: entry for part, entry in config.adapters.entries() if entry.is_adapter
+    }
+    if not kinds:
         return None
-    keeps_connector = config.train.connector_lr == 0
+    return attach_adapters(
+        checkpoint.model,
+        kinds,
+        base=config.model.path,
+        seed=seed_of(config.train),
+        whole=[tower for tower, rate in rates.items() if rate > 0 and tower not in kinds],
+        resume=resume,
+    )
+
+
+def _vision_cache(
+    config: RunConfig, model: Any, rates: Mapping[Tower, float], *, uses_bf16: bool
+) -> VisionCache | None:
+    """Open the cache where nothing in the tower trains, no adapter either."""
+    if not config.data.vision_cache or rates["vision_tower"] > 0:
+        return None
+    keeps_connector = rates["connector"] == 0
     model.caches_connector = keeps_connector
     return open_vision_cache(
         config.data.vision_cache_dir or Path(config.train.output_dir) / "vision_cache",

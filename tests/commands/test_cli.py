@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-COMMANDS = ("train", "eval", "inspect", "prepare", "check", "quickstart", "report")
+COMMANDS = ("train", "eval", "inspect", "prepare", "check", "quickstart", "report", "export")
 
 
 def test_help_names_every_command(smolvlm_command: Any) -> None:

@@ -90,7 +90,7 @@ def test_everything_wrong_is_said_at_once(run_dir: Path) -> None:
         "  hub_tokens: secret\n"
         "  arguments: {}\n"
         "eval: 3\n"
-        "adapters: {language: {type: lora}}\n"
+        "quantization: {bits: 8}\n"
         "share_media: true\n"
     )
     with pytest.raises(ConfigError) as caught:
@@ -109,7 +109,7 @@ def test_everything_wrong_is_said_at_once(run_dir: Path) -> None:
         "train.hub_tokens = (not shown): no such setting; ",
         "train.arguments = {}: no such setting; ",
         "eval = 3: a section is a mapping of settings; write one `key: value` a line",
-        "adapters: not available in this version; take the section out",
+        "quantization: not available in this version; take the section out",
         "share_media = true: no such section; write it as data.share_media",
         f"data.mixture = 'gone.yaml': no such file: {run_dir / 'gone.yaml'}; relative paths start from {run_dir}",
         "train.weight_decay = 'no': must be a number",

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from smolvlm.config.adapters import AdapterConfig
+from smolvlm.model.adapters import attach_adapters
 from smolvlm.model.load import load_checkpoint
-from smolvlm.model.towers import Tower, freeze
+from smolvlm.model.towers import TOWERS, Tower, freeze
 from smolvlm.train import flops
 from smolvlm.train.flops import compute_cost, peak_flops_per_s
 
@@ -57,6 +59,16 @@ def test_the_estimate_is_near_the_count(model: Any, rates: dict[Tower, float]) -
     assert estimate == pytest.approx(counted(model, rates), rel=0.1)
 
 
+@pytest.mark.parametrize("adapted", [("language_model",), ("vision_tower", "language_model")])
+def test_the_estimate_is_near_the_count_with_adapters(tiny_folder: Path, adapted: tuple[Tower, ...]) -> None:
+    model = load_checkpoint(str(tiny_folder)).model
+    attach_adapters(model, {tower: AdapterConfig(r=1) for tower in adapted}, base="", seed=0)
+    rates: dict[Tower, float] = {tower: float(tower in adapted or tower == "connector") for tower in TOWERS}
+    cost = compute_cost(model.config, rates, adapted=adapted)
+    estimate = cost.pack(num_tokens=SEQUENCE, num_computed_tiles=TILES, num_targets=TARGETS)
+    assert estimate == pytest.approx(counted(model, rates), rel=0.15)
+
+
 def test_the_peak_is_measured_once_and_not_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     peak_flops_per_s.cache_clear()
     monkeypatch.setattr(flops, "MEASURING_S", 0.0)
@@ -64,3 +76,10 @@ def test_the_peak_is_measured_once_and_not_for_long(monkeypatch: pytest.MonkeyPa
     assert 1e8 < peak < 1e14
     assert peak_flops_per_s("cpu", torch.float32) == peak
     peak_flops_per_s.cache_clear()
+
+
+def test_measuring_the_device_leaves_the_runs_randomness_alone() -> None:
+    """It is measured at a process's first log line, which a resumed run writes at another step."""
+    before = torch.random.get_rng_state()
+    peak_flops_per_s.__wrapped__("cpu", torch.float32)
+    assert torch.equal(torch.random.get_rng_state(), before)

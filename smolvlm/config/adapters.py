@@ -1,0 +1,82 @@
+"""The run file's `adapters`: what each tower trains instead of all its weights, and at which rate.
+
+An entry is a word (`lora`, `full`, `frozen` ...) or a mapping (`{type: lora, r: 8}`). A tower without one follows its
+learning rate. With an adapter a tower's own weights are frozen, and its rate, or the entry's `lr`, is the adapter's.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_serializer, model_validator
+from pydantic_core import PydanticCustomError
+
+from smolvlm.config.section import Count, LearningRate, Section
+
+PartName = Literal["language", "connector", "vision"]
+PARTS: dict[PartName, str] = {
+    "language": "language_model_lr",
+    "connector": "connector_lr",
+    "vision": "vision_tower_lr",
+}
+"""Entry -> the setting of `train` that is its tower's learning rate."""
+
+
+class AdapterConfig(Section):
+    """What one tower trains."""
+
+    type: Literal["lora", "dora", "rslora", "pissa", "full", "frozen"] = "lora"
+    """`full` trains all weights of the tower and `frozen` none; these two take no other setting."""
+    r: Count = 8
+    """Rank: columns and rows of the two matrices that are learned for each layer."""
+    alpha: Annotated[float, Field(gt=0)] = 8.0
+    """What they add is scaled by alpha / r; by alpha / sqrt(r) with rslora."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of an adapted layer's inputs that the adapter does not see, while training."""
+    targets: Annotated[list[str], Field(min_length=1)] | None = None
+    """Full names of layers, `*` standing for anything; None is every linear layer of the tower but the output head."""
+    lr: LearningRate | None = None
+    """None is the tower's."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _words_stand_alone(cls, content: Any) -> Any:
+        if isinstance(content, dict) and content.get("type") in ("full", "frozen") and len(content) > 1:
+            others = ", ".join(f"`{name}`" for name in content if name != "type")
+            raise PydanticCustomError(
+                "word_alone", "{kind} takes no {others}", {"kind": content["type"], "others": others}
+            )
+        return content
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, as_mapping: Any) -> Any:
+        return as_mapping(self) if self.is_adapter else self.type
+
+    @property
+    def is_adapter(self) -> bool:
+        return self.type not in ("full", "frozen")
+
+
+def _from_word(entry: Any) -> Any:
+    return {"type": entry} if isinstance(entry, str) else entry
+
+
+Entry = Annotated[AdapterConfig | None, BeforeValidator(_from_word)]
+
+
+class AdaptersConfig(Section):
+    """Adapters by tower; None is a tower that follows its learning rate."""
+
+    language: Entry = None
+    connector: Entry = None
+    vision: Entry = None
+
+    def entries(self) -> Iterator[tuple[PartName, AdapterConfig]]:
+        """Yield the towers that have an entry."""
+        entries: dict[PartName, AdapterConfig | None] = {
+            "language": self.language,
+            "connector": self.connector,
+            "vision": self.vision,
+        }
+        for part, entry in entries.items():
+            if entry is not None:
+                yield part, entry

@@ -1,0 +1,62 @@
+"""A checkpoint as a folder of its own that other programs load: plain transformers, or peft for an adapter.
+
+In: a checkpoint of a run, or what a run ended with. Out: a folder with weights and processor, without optimizer and
+state. An adapter is copied as it is, or merged: its base is loaded anew in float32 (whatever it was trained in, so that
+nothing is rounded twice), the adapter is added to the weights, and a stock model is saved.
+"""
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from smolvlm.errors import ConfigError
+from smolvlm.model.load import load_checkpoint
+from smolvlm.model.peft_layers import ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_adapter_folder, merge_adapter
+from smolvlm.model.processor_files import PROCESSOR_FILES
+
+MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors", "model.safetensors.index.json")
+SHARDS = "model-*.safetensors"
+
+
+def export_for_transformers(checkpoint: Path, out: Path, *, merge: bool) -> list[Path]:
+    """Write a checkpoint into a folder of its own; return the files written.
+
+    Args:
+        checkpoint: `output_dir` of a run, one of its `checkpoint-N`, or any folder that holds a model or an adapter.
+        out: made; must be empty where it exists.
+        merge: whether an adapter is added to its base's weights.
+
+    Raises:
+        ConfigError: there is no checkpoint, nothing to merge, or something in the way.
+    """
+    is_adapter = is_adapter_folder(checkpoint)
+    _check(checkpoint, out, is_adapter=is_adapter, merge=merge)
+    loaded = load_checkpoint(str(checkpoint), dtype=torch.float32) if merge else None
+    out.mkdir(parents=True, exist_ok=True)
+    if loaded is not None:
+        merge_adapter(loaded.model)
+        loaded.model.save_pretrained(out)
+        names: tuple[str, ...] = PROCESSOR_FILES
+    else:
+        names = (*PROCESSOR_FILES, *((ADAPTER_CONFIG, ADAPTER_WEIGHTS) if is_adapter else MODEL_FILES))
+    shards = [] if is_adapter else sorted(checkpoint.glob(SHARDS))
+    for path in [*(checkpoint / name for name in names), *shards]:
+        if path.is_file():
+            shutil.copyfile(path, out / path.name)
+    return sorted(out.iterdir())
+
+
+def _check(checkpoint: Path, out: Path, *, is_adapter: bool, merge: bool) -> None:
+    if not is_adapter and not (checkpoint / "config.json").is_file():
+        what = "neither config.json nor adapter_config.json here" if checkpoint.is_dir() else "no such folder"
+        fix = "give a run's output_dir, or one of its checkpoint-N"
+        raise ConfigError(what, where=str(checkpoint), fix=fix)
+    if merge and not is_adapter:
+        what = "there is no adapter to merge, all weights are here already"
+        raise ConfigError(what, where=str(checkpoint), fix="leave --merge out")
+    if merge and not (checkpoint / "tokenizer.json").is_file():
+        what = "no processor beside the adapter"
+        raise ConfigError(what, where=str(checkpoint), fix="copy the processor's files from the base model")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError("there is something in it already", where=str(out), fix="give --out another folder")
