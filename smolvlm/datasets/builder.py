@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from smolvlm.config.schema import DataConfig
+from smolvlm.config.schema import DataConfig, TrainConfig
 from smolvlm.datasets.length_index import Report, measure_sources
 from smolvlm.datasets.lengths import Budget
 from smolvlm.datasets.measured import MeasuredSet, RowKind, SourceCount, settle_rows
@@ -30,6 +30,11 @@ class PlannedData:
     @property
     def counts(self) -> tuple[SourceCount, ...]:
         return self.measured.counts
+
+
+def kind_of_rows(train: TrainConfig) -> RowKind:
+    """Return what rows must be for a run's method."""
+    return "preference" if train.method == "dpo" else "conversation"
 
 
 def budget_of(data: DataConfig) -> Budget:

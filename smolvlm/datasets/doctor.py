@@ -13,6 +13,7 @@ from hashlib import blake2b
 from typing import Literal
 
 from smolvlm.datasets.lengths import Budget, modality_of, over_budget
+from smolvlm.datasets.row_places import has_marks
 from smolvlm.datasets.rows import OpenSource
 from smolvlm.datasets.workers import over_cores
 from smolvlm.encoding.encode import Encoder
@@ -36,7 +37,7 @@ _KINDS: tuple[tuple[str, str], ...] = (
     ("cannot be downloaded", "missing_media"),
     ("outside the folder", "outside_root"),
     (
-        r"damaged|cut short|not a picture|not a video|no video|no frame|cannot be decoded|32-bit pixels|not supported"
+        r"damaged|cut short|not a picture|not a video|index is missing|no video|no frame|cannot be decoded|32-bit pixels|not supported"
         r"|cannot be read|is a directory|a folder without pictures",
         "corrupt_media",
     ),
@@ -200,6 +201,14 @@ class RowDoctor:
         return found
 
     def _examine(self, row: Conversation, found: ExaminedPart, *, is_held_out: bool) -> None:
+        asked = [block for turn in row.turns if turn.role == "user" for block in turn.blocks if isinstance(block, str)]
+        if not row.media and any(map(has_marks, asked)):
+            message = (
+                "`<image>` or `<video>` in the text and no media in the row: it is learned as text; is a key missing?"
+            )
+            found.findings.append(
+                Finding(where=row.where, severity="warning", kind="mark_without_media", message=message)
+            )
         media: list[ExaminedMedium] = []
         num_findings = len(found.findings)
         for medium in row.media:

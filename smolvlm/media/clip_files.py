@@ -140,12 +140,7 @@ def open_clip(
             container = open_container(file, metadata_errors="ignore", options=options)
         except ffmpeg_error as error:
             file.seek(0)
-            raise SampleError(
-                f"clip {ref.name} is not a video of a known format, or its header is damaged or cut off (it begins "
-                f"with {file.read(12)!r})",
-                where=where,
-                fix=REPLACE,
-            ) from error
+            raise _unknown(ref, where, file.read(12)) from error
         except OSError as error:
             raise unreadable(ref, where, error) from error
         assert isinstance(container, InputContainer)
@@ -155,6 +150,22 @@ def open_clip(
             stream.codec_context.thread_type = "NONE"
             stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS), **codec_options}
             yield container, stream
+
+
+def _unknown(ref: VideoRef, where: str, begin: bytes) -> SampleError:
+    """Return what is wrong with a file that FFmpeg cannot open, by its first bytes."""
+    if begin[4:8] == b"ftyp":
+        what = f"clip {ref.name} is an MP4 whose index is missing: it was cut off, or is still being written"
+        return SampleError(what, where=where, fix=REPLACE)
+    is_picture = begin[:3] == b"\xff\xd8\xff" or begin[:8] == b"\x89PNG\r\n\x1a\n"
+    return SampleError(
+        f"clip {ref.name} is not a video of a known format, or its header is damaged or cut off (it begins "
+        f"with {begin!r})",
+        where=where,
+        fix="it is a picture: name it as `image`, or give a clip's frames as a list or a folder"
+        if is_picture
+        else REPLACE,
+    )
 
 
 @cache

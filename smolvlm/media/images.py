@@ -176,10 +176,14 @@ def _open_picture(stream: BinaryIO, ref: ImageRef, where: str, max_pixels: int) 
         raise _too_large(ref, where, max_pixels, str(error)) from error
     except UnidentifiedImageError as error:
         stream.seek(0)
+        begin = stream.read(12)
+        is_clip = begin[4:8] == b"ftyp" or begin[:4] == b"\x1aE\xdf\xa3"
         raise SampleError(
-            f"{ref.name} is not a picture, or its header is damaged (it begins with {stream.read(12)!r})",
+            f"{ref.name} is not a picture, or its header is damaged (it begins with {begin!r})",
             where=where,
-            fix="replace the file, or set `on_bad_sample: skip` on this source",
+            fix="it looks like a clip: name it as `video`"
+            if is_clip
+            else "replace the file, or set `on_bad_sample: skip` on this source",
         ) from error
     except _PILLOW_ERRORS as error:
         raise SampleError(

@@ -27,6 +27,7 @@ KIND_TITLES = {
     "too_large_media": "Enormous pictures",
     "outside_root": "Media outside their folder",
     "placeholder_mismatch": "Placeholders and media that do not match",
+    "mark_without_media": "Marks of pictures or clips in rows without any",
     "over_budget": "Rows larger than a pack",
     "empty_row": "Rows that teach nothing",
     "role": "Turns in the wrong order",

@@ -19,7 +19,7 @@ from transformers import TrainingArguments
 from smolvlm.config.adapters import AdapterConfig, PartName
 from smolvlm.config.load import dump_run_config
 from smolvlm.config.schema import RunConfig
-from smolvlm.datasets.builder import PlannedData, one_pass, plan_data, read_prompt
+from smolvlm.datasets.builder import PlannedData, kind_of_rows, one_pass, plan_data, read_prompt
 from smolvlm.datasets.dataset import SupervisedDataset
 from smolvlm.datasets.length_index import Report
 from smolvlm.datasets.plan import deal_to_ranks, imbalance, plan_training
@@ -82,7 +82,7 @@ def plan_run(config: RunConfig, *, report: Report | None = None) -> tuple[Prompt
         prompt=prompt,
         packs_per_step=config.train.packs_per_step,
         seed=seed_of(config.train),
-        kind="preference" if config.train.method == "dpo" else "conversation",
+        kind=kind_of_rows(config.train),
         num_epochs=num_epochs,
         max_steps=max_steps,
         report=report,

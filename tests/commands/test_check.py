@@ -43,6 +43,7 @@ def folder(tmp_path: Path, photos: dict[str, Path]) -> Path:
         asks(3),
         asks(1, image="renamed.png"),
         "no object",
+        asks(19, question="<video>Which?"),
     ]
     held_out = [asks(20), asks(3), asks(21, image=names["chelsea"])]
     for name, rows in {"good": good, "bad": bad, "held": held_out}.items():
@@ -78,6 +79,7 @@ def test_every_kind_of_bad_row_is_found(
         ("bad.jsonl:7", "error", "role"),
         ("bad.jsonl:8", "error", "over_budget"),
         ("bad.jsonl:11", "error", "bad_row"),
+        ("bad.jsonl:12", "warning", "mark_without_media"),
         ("bad.jsonl:9", "warning", "duplicate_row"),
         ("bad.jsonl:10", "warning", "duplicate_row"),
         ("held.jsonl:2", "error", "leaked_row"),

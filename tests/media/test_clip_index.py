@@ -213,13 +213,16 @@ def test_what_is_no_video_is_shown_by_its_first_bytes(tmp_path, real_clips):
         assert f"{name} is not a video of a known format, or its header is damaged or cut off (it" in failure(
             VideoRef(path=tmp_path / name)
         )
+    assert "fix: it is a picture: name it as `image`" in failure(VideoRef(path=tmp_path / "a.png"))
     assert "it begins with b'<!DOCTYPE ht')" in failure(VideoRef(path=tmp_path / "page.mp4"))
 
 
 def test_a_file_that_ends_early_is_refused(made_clips):
     header_last, header_first = (made_clips[name].read_bytes() for name in ("h264", "h264_header_first"))
     assert header_last.index(b"mdat") < header_last.index(b"moov")
-    assert "its header is damaged or cut off" in failure(VideoRef(data=header_last[: len(header_last) // 2]))
+    assert "an MP4 whose index is missing: it was cut off" in failure(
+        VideoRef(data=header_last[: len(header_last) // 2])
+    )
     assert header_first.index(b"moov") < header_first.index(b"mdat")
     for share in (0.3, 0.9):
         text = failure(VideoRef(data=header_first[: int(len(header_first) * share)]))
