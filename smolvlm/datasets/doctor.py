@@ -37,8 +37,8 @@ _KINDS: tuple[tuple[str, str], ...] = (
     ("cannot be downloaded", "missing_media"),
     ("outside the folder", "outside_root"),
     (
-        r"damaged|cut short|not a picture|not a video|index is missing|no video|no frame|cannot be decoded|32-bit pixels|not supported"
-        r"|cannot be read|is a directory|a folder without pictures",
+        r"damaged|cut short|not a picture|not a video|index is missing|no video|no frame|cannot be decoded"
+        r"|32-bit pixels|not supported|cannot be read|is a directory|a folder without pictures",
         "corrupt_media",
     ),
     ("placeholder", "placeholder_mismatch"),
