@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 CONSTRAINTS ?= constraints.txt
+JOBS ?= 2
 PIP := $(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS),)
 STAMP := $(VENV)/.made-from-$(shell cat pyproject.toml $(CONSTRAINTS) | cksum | cut -d' ' -f1)
 
@@ -10,7 +11,7 @@ STAMP := $(VENV)/.made-from-$(shell cat pyproject.toml $(CONSTRAINTS) | cksum | 
 
 help:
 	@echo "make quickstart  train a small model on easy-VQA and report (STEPS=20 for a short check)"
-	@echo "make test        make the environment and run every test"
+	@echo "make test        make the environment and run every test (JOBS=2 at a time)"
 	@echo "make env         make the environment alone: source .venv/bin/activate puts smolvlm on your path"
 	@echo "make check       ruff, pyright, import-linter, tests"
 	@echo "make bench       compare with TRL and plain transformers, tower frozen (most of an hour on two cores)"
@@ -30,7 +31,7 @@ quickstart: env
 	$(BIN)/smolvlm quickstart $(if $(STEPS),--steps $(STEPS) --check,) $(if $(OUT),--out $(OUT),)
 
 test: env
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS)
 
 lint: env
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """`python -m benchmarks.preparing --rows N`: how long `smolvlm prepare` takes for rows about real pictures.
 
-Rows are questions about crops of the scikit-image package's photographs, fifty rows a picture, as JSON lines. What is
+Rows are questions about crops of the scikit-image package's photographs, two hundred a picture, as JSON lines. What is
 measured is the command as a user types it, in a fresh process with an empty cache folder, imports included; then once
 more, when the kept sizes are read.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.rows import write_rows
 
-ROWS_A_PICTURE = 50
+ROWS_A_PICTURE = 200
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

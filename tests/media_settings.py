@@ -2,8 +2,7 @@
 
 from smolvlm.media.frames import FrameSettings
 from smolvlm.media.geometry import TileSettings
-from smolvlm.media.settings import MediaSettings
-from smolvlm.media.video import VideoBackend
+from smolvlm.media.settings import MediaSettings, VideoBackend
 
 
 def media_settings(

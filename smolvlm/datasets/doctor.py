@@ -22,7 +22,7 @@ from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.errors import SampleError
 from smolvlm.media.clip_check import examine_clip
 from smolvlm.media.images import content_key, open_rgb, read_bytes
-from smolvlm.media.medium import layout_of
+from smolvlm.media.layout import layout_of
 from smolvlm.media.video import clip_key
 from smolvlm.records import Conversation, Layout, Media, VideoRef
 

@@ -16,7 +16,7 @@ from jaxtyping import Float32, Int32
 from smolvlm.encoding.encode import Encoder
 from smolvlm.encoding.encoded import media_identity
 from smolvlm.errors import SampleError
-from smolvlm.media.medium import layout_of
+from smolvlm.media.layout import layout_of
 from smolvlm.media.settings import MediaSettings
 from smolvlm.records import Conversation, Layout, Media, VideoRef
 

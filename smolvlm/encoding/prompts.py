@@ -15,8 +15,7 @@ from smolvlm.encoding.video_words import PromptWording
 from smolvlm.errors import ConfigError
 from smolvlm.media.frames import FrameSettings
 from smolvlm.media.geometry import TileSettings, check_tile_settings
-from smolvlm.media.settings import MediaSettings
-from smolvlm.media.video import VideoBackend
+from smolvlm.media.settings import MediaSettings, VideoBackend
 
 LANCZOS = 1
 """Pillow's number of the filter, which processor files carry as `resample`."""

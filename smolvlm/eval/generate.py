@@ -17,7 +17,7 @@ from smolvlm.datasets.tile_loader import TileLoader
 from smolvlm.encoding.encode import Encoder
 from smolvlm.encoding.encoded import EncodedConversation
 from smolvlm.encoding.prompts import PromptSettings
-from smolvlm.media.medium import layout_of
+from smolvlm.media.layout import layout_of
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.records import Conversation
 

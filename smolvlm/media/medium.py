@@ -1,7 +1,7 @@
-"""A picture or a clip, whichever a row names: what of it is shown, and its tiles.
+"""A picture or a clip, whichever a row names: the content keys of its tiles, and the tiles.
 
-In: a reference and the run's media settings. Out: a `Layout` from headers alone; later the content keys of its tiles
-and, only where some are not known yet, the tiles themselves.
+In: a reference, what of it is shown (`layout.py`), the run's media settings. Out: keys known from its bytes and, only
+where some are not known yet, the tiles themselves.
 """
 
 from collections.abc import Callable
@@ -12,14 +12,11 @@ import numpy as np
 from jaxtyping import UInt8
 
 from smolvlm.errors import SampleError
-from smolvlm.media.clip_index import read_index
-from smolvlm.media.frames import choose_frames
-from smolvlm.media.geometry import grid_for
-from smolvlm.media.images import content_key, header_size, open_rgb, read_bytes
+from smolvlm.media.images import content_key, open_rgb, read_bytes
 from smolvlm.media.settings import MediaSettings
 from smolvlm.media.tiles import make_tiles
 from smolvlm.media.video import clip_key, frame_tiles
-from smolvlm.records import Frames, Grid, ImageRef, Layout, Media, VideoRef
+from smolvlm.records import Frames, Grid, Layout, Media, VideoRef
 
 CHANGED_FIX = (
     "the row or its media changed after they were measured; delete the kept sizes (the folder `lengths` in "
@@ -35,18 +32,6 @@ class OpenMedium:
     """Content key of each tile: equal for equal tiles, whatever the file is called."""
     tiles: Callable[[], UInt8[np.ndarray, "tile 3 side side"]]
     """Decodes and cuts; raises SampleError where the data is damaged."""
-
-
-def layout_of(medium: Media, settings: MediaSettings, *, where: str) -> Layout:
-    """Return what of a picture or a clip is shown, from its headers.
-
-    Raises:
-        SampleError: it cannot be read, or is none.
-    """
-    if isinstance(medium, ImageRef):
-        return grid_for(*header_size(medium, where=where), settings.pictures)
-    index = read_index(medium, where=where)
-    return choose_frames(index, settings.frames, start_s=medium.start_s, end_s=medium.end_s, where=where)
 
 
 def open_medium(medium: Media, layout: Layout, settings: MediaSettings, *, where: str) -> OpenMedium:

@@ -1,10 +1,12 @@
 """How a run's pictures and clips become tiles: one record for everything that opens media."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from smolvlm.media.frames import FrameSettings
 from smolvlm.media.geometry import TileSettings
-from smolvlm.media.video import VideoBackend
+
+VideoBackend = Literal["pyav", "torchcodec", "decord"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,7 +13,6 @@ are stored, whatever their aspect ratio is said to be: so do the packages that t
 import hashlib
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
@@ -27,10 +26,9 @@ from smolvlm.media.clip_pyav import read_with_pyav
 from smolvlm.media.frames import ClipIndex
 from smolvlm.media.geometry import TileSettings, size_within
 from smolvlm.media.images import open_rgb, read_bytes
+from smolvlm.media.settings import VideoBackend
 from smolvlm.media.tiles import make_tiles, scale_image
 from smolvlm.records import Frames, ImageRef, VideoRef
-
-VideoBackend = Literal["pyav", "torchcodec", "decord"]
 
 _CHUNK_BYTES = 1 << 20
 _REMEMBERED_KEYS = 4096

@@ -19,7 +19,8 @@ from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.errors import SampleError
 from smolvlm.media import downloads
 from smolvlm.media.downloads import kept_file
-from smolvlm.media.medium import layout_of, open_medium
+from smolvlm.media.layout import layout_of
+from smolvlm.media.medium import open_medium
 from smolvlm.records import ImageRef, Media, VideoRef
 from tests.web_server import WebServer, web_server
 

@@ -1,0 +1,23 @@
+"""What of a picture or a clip is shown: from headers alone, so that lengths can be planned for a whole data set.
+
+Nothing that resizes or decodes is imported here: processes that only measure rows stay small and start fast.
+"""
+
+from smolvlm.media.clip_index import read_index
+from smolvlm.media.frames import choose_frames
+from smolvlm.media.geometry import grid_for
+from smolvlm.media.images import header_size
+from smolvlm.media.settings import MediaSettings
+from smolvlm.records import ImageRef, Layout, Media
+
+
+def layout_of(medium: Media, settings: MediaSettings, *, where: str) -> Layout:
+    """Return what of a picture or a clip is shown, from its headers.
+
+    Raises:
+        SampleError: it cannot be read, or is none.
+    """
+    if isinstance(medium, ImageRef):
+        return grid_for(*header_size(medium, where=where), settings.pictures)
+    index = read_index(medium, where=where)
+    return choose_frames(index, settings.frames, start_s=medium.start_s, end_s=medium.end_s, where=where)
