@@ -2,10 +2,6 @@
 
 import functools
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,6 +16,7 @@ import smolvlm.train.train
 from smolvlm.config.load import load_run_config
 from smolvlm.model.parts.tiny import tiny_model
 from smolvlm.train.train import MakeEvaluate, TrainedRun, train
+from tests.train.runs_apart import runs_apart
 
 SHOWN = ("coffee", "rocket", "chelsea", "camera", "horse")
 NUM_WORDS = 24
@@ -221,22 +218,9 @@ def forked_runs(
     (root / "cached" / "out" / "checkpoint-8").mkdir(parents=True)  # as if cut off before its marker was written
     helped = {"train.dataloader_num_workers": 1, "data.prefetch_mb": 1}
     shared = write_run(root / "shared", PLAIN | evaluated | helped | {"train.ddp_backend": "gloo"})
-    files = map(str, (*stopped.values(), shared))
-    process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).parent / "forked_runs.py"), str(KILLED_IN_STEP), *files],
-        env=os.environ | {"GLOO_SOCKET_IFNAME": "lo"},
-        text=True,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
+    files = (*stopped.values(), shared)
+    with runs_apart("forked_runs.py", KILLED_IN_STEP, *files, logs=root, timeout_s=CHILD_TIMEOUT_S):
         twins = {"cached": request.getfixturevalue("frozen_run"), "workers": request.getfixturevalue("plain_run")}
-        _, errors = process.communicate(timeout=CHILD_TIMEOUT_S)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-    assert process.returncode == 0, errors + "".join(log.read_text() for log in sorted(root.glob("*/*.log")))
     return ForkedRuns(
         stopped={
             name: StoppedRun(

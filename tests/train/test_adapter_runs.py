@@ -1,10 +1,6 @@
 """Whole runs with adapters: what trains, at which rate, what is left behind; stopping or sharing changes nothing."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +17,7 @@ from smolvlm.model.load import load_checkpoint
 from smolvlm.model.peft_layers import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from smolvlm.model.towers import is_adapter, tower_of
 from smolvlm.train.checkpoint import whole_checkpoints
+from tests.train.runs_apart import runs_apart
 
 # peft 0.21 asks the stock model by an old name, which transformers 5.23 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -59,27 +56,11 @@ def runs(write_run: Any, train_run: Any, rows_folder: Path, tmp_path_factory: py
     shared = SAVED | no_dropout | held_out | {"eval.max_rows": 5, "eval.max_new_tokens": 3}
     files = {name: write_run(root / name, own) for name, own in changes.items()}
     shared_file = write_run(root / "shared", shared | {"train.ddp_backend": "gloo"})
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            str(Path(__file__).parent / "adapter_runs.py"),
-            str(KILLED_IN_STEP),
-            *map(str, (*files.values(), shared_file)),
-        ],
-        env=os.environ | {"GLOO_SOCKET_IFNAME": "lo"},
-        text=True,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
+    with runs_apart(
+        "forked_runs.py", KILLED_IN_STEP, *files.values(), shared_file, logs=root, timeout_s=CHILD_TIMEOUT_S
+    ):
         whole = {name: train_run(root / f"{name}-whole", own) for name, own in changes.items()}
         alone = train_run(root / "alone", shared)
-        _, errors = process.communicate(timeout=CHILD_TIMEOUT_S)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-    assert process.returncode == 0, errors + "".join(log.read_text() for log in sorted(root.glob("*/*.log")))
     return AdapterRuns(
         whole=whole,
         resumed={name: file.parent / "out" for name, file in files.items()},

@@ -1,15 +1,13 @@
 """A run of two ranks that was killed goes on with one rank, or with four: the same rows, the same losses."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
+
+from tests.train.runs_apart import runs_apart
 
 KILLED_IN_STEP, CHECKPOINT = 9, 6
 RANKS = (1, 4)
@@ -33,26 +31,8 @@ def moved(write_run: Any, plain_changes: dict[str, Any], tmp_path_factory: pytes
     first = write_run(root / "first", changes)
     # Another number of workers besides: who builds a pack has no say either.
     others = [write_run(root / str(ranks), changes | {"train.dataloader_num_workers": 0}) for ranks in RANKS]
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            str(Path(__file__).parent / "moved_runs.py"),
-            str(KILLED_IN_STEP),
-            str(first),
-            *map(str, others),
-        ],
-        env=os.environ | {"GLOO_SOCKET_IFNAME": "lo"},
-        text=True,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        _, errors = process.communicate(timeout=CHILD_TIMEOUT_S)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-    assert process.returncode == 0, errors + "".join(log.read_text() for log in sorted(root.glob("*/*.log")))
+    with runs_apart("moved_runs.py", KILLED_IN_STEP, first, *others, logs=root, timeout_s=CHILD_TIMEOUT_S):
+        pass
     return {ranks: root / str(ranks) / "out" for ranks in RANKS}
 
 
