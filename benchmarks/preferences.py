@@ -8,6 +8,7 @@ The losses of every step must agree, or exit status 3 says that the times compar
 """
 
 import argparse
+import json
 import statistics
 import sys
 import tempfile
@@ -23,17 +24,14 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl import DPOConfig, DPOTrainer
 
 from benchmarks.model_files import write_model
+from benchmarks.ours import plan_steps
 from benchmarks.rows import Row, read_rows, write_rows
 from smolvlm.config.schema import DataConfig
-from smolvlm.datasets.builder import one_pass, read_prompt
+from smolvlm.datasets.builder import measure_mixture, read_prompt
 from smolvlm.datasets.dataset import SupervisedDataset
-from smolvlm.datasets.lengths import Meter
-from smolvlm.datasets.measured import MeasuredSet, length_table
-from smolvlm.datasets.plan import plan_training
 from smolvlm.model.load import load_checkpoint
 from smolvlm.model.towers import freeze
 from smolvlm.model.vision_cache import open_vision_cache
-from smolvlm.records import Conversation, ImageRef, Turn
 from smolvlm.train.methods import Preference
 from smolvlm.train.preference import PreferenceSettings
 from smolvlm.train.reference import reference_logps
@@ -47,27 +45,20 @@ Step = Callable[[Sequence[Row]], float]
 """Learns from some rows and returns the loss."""
 
 
-class MemoryRows(list[Conversation]):
-    """Rows in a list, with what `Conversations` has besides."""
-
-    source_names = ("pairs",)
-
-    def where(self, index: int) -> str:
-        return self[index].where
-
-
 def rejected_answer(row: Row) -> str:
     """Return a worse answer: the words of the better one backwards."""
     return " ".join(reversed(row.answer.split())) + ", perhaps"
 
 
-def our_step(model_dir: Path, work_dir: Path) -> Step:
-    """Return a step of ours: reference pass, pack, loss, optimizer."""
+def our_step(model_dir: Path, work_dir: Path, rows: Sequence[Row]) -> Step:
+    """Return a step of ours: reference pass, packs, loss, optimizer."""
     checkpoint = load_checkpoint(str(model_dir))
     model = checkpoint.model
     freeze(model, RATES)
-    data = DataConfig(mixture=[], image_splitting=False)
+    data = DataConfig(mixture=[{"path": str(_write_pairs(work_dir, rows))}], image_splitting=False)
     prompt = read_prompt(checkpoint.processor, data, where="benchmark")
+    measured = measure_mixture(data.mixture, data, prompt=prompt, kind="preference")
+    number_of = {row: number for number, row in enumerate(rows)}
     model.caches_connector = True
     cache = open_vision_cache(work_dir / "cache", model, compute_dtype="float32", keeps_connector=True)
     optimizer = _optimizer(model)
@@ -75,11 +66,8 @@ def our_step(model_dir: Path, work_dir: Path) -> Step:
     reference.caches_connector = True
     method = Preference(settings=PreferenceSettings(loss_type="sigmoid", beta=BETA))
 
-    def step(rows: Sequence[Row]) -> float:
-        own: Any = MemoryRows(_conversation(row, number) for number, row in enumerate(rows))
-        sizes = Meter(prompt.encoder(), prompt.media).sizes(own, range(len(own)))
-        measured = MeasuredSet(conversations=own, lengths=length_table([sizes], [1.0]))
-        plan = plan_training(measured.lengths, one_pass(data))
+    def step(own: Sequence[Row]) -> float:
+        plan = plan_steps(measured, [tuple(number_of[row] for row in own)], data)
         packs = SupervisedDataset(
             measured, plan, encoder=prompt.encoder(), settings=prompt.media, read_features=cache.read
         )
@@ -87,13 +75,23 @@ def our_step(model_dir: Path, work_dir: Path) -> Step:
         packs.reference_logps = reference_logps(reference, packs, folder=folder, identity="", cache=cache)
         total = 0.0
         for number in range(len(packs)):
-            output = model(pack=packs[number].model_tensors(), normalizer=float(len(rows)), loss_of=method.loss)
+            output = model(pack=packs[number].model_tensors(), normalizer=float(len(own)), loss_of=method.loss)
             output.loss.backward()
             total += output.loss.item()
         _learn(model, optimizer)
         return total
 
     return step
+
+
+def _write_pairs(folder: Path, rows: Sequence[Row]) -> Path:
+    pairs = [
+        {"prompt": row.question, "chosen": row.answer, "rejected": rejected_answer(row), "images": [str(row.image)]}
+        for row in rows
+    ]
+    path = folder / "rows" / "pairs.jsonl"
+    path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
+    return path
 
 
 def trl_step(model_dir: Path, work_dir: Path) -> Step:
@@ -142,12 +140,6 @@ def _trl_row(processor: Any, row: Row) -> dict[str, Any]:
     }
 
 
-def _conversation(row: Row, number: int) -> Conversation:
-    prompt = Turn(role="user", blocks=(ImageRef(path=row.image), row.question))
-    better, worse = ((prompt, Turn(role="assistant", blocks=(text,))) for text in (row.answer, rejected_answer(row)))
-    return Conversation(turns=better, rejected=worse, where=f"pairs:{number}", source="pairs")
-
-
 def _optimizer(model: Any) -> torch.optim.Optimizer:
     return torch.optim.AdamW([value for value in model.parameters() if value.requires_grad], lr=1e-5, fused=True)
 
@@ -172,7 +164,7 @@ def _compare(folder: Path, options: argparse.Namespace) -> int:
     write_model(folder / "model", is_tiny=options.tiny)
     num_rows = (options.rounds + 1) * PAIRS_A_STEP
     rows = read_rows(write_rows(folder / "rows", num_pictures=num_rows, questions_per_picture=1, seed=0))
-    steps = {"smolvlm": our_step(folder / "model", folder), "TRL": trl_step(folder / "model", folder)}
+    steps = {"smolvlm": our_step(folder / "model", folder, rows), "TRL": trl_step(folder / "model", folder)}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     agree = True
     for turn in range(options.rounds + 1):

@@ -163,7 +163,6 @@ class SupervisedDataset(Dataset[Pack]):
             target_groups=_joined(
                 [own.target_conversation + first for own, first in zip(examples, first_groups, strict=True)]
             ),
-            num_groups=sum(num_groups),
             reference_logps=reference,
             tiles=loader.tiles(),
             tile_keys=tuple(loader.tile_keys),

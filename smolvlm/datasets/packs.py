@@ -24,8 +24,6 @@ class Pack:
     """Index into the dataset's list of source names."""
     target_groups: Int[Tensor, " target"]
     """Which answer of the pack each target belongs to: a row's, or of preference row i 2 i (better) and 2 i + 1."""
-    num_groups: int
-    """Answers in the pack."""
     reference_logps: Float[Tensor, " group"] | None
     """Each answer's summed log-probability under the reference; None where there is none."""
     tiles: UInt8[Tensor, "tile 3 side side"]
@@ -42,6 +40,11 @@ class Pack:
     """The token budget it was packed for; its fill is seq / budget_tokens."""
     skipped: tuple[SkippedRow, ...]
     """Rows that the plan put here and that could not be decoded, under `on_bad_sample: skip`."""
+
+    @property
+    def num_groups(self) -> int:
+        """Answers in the pack; each has at least one target."""
+        return int(self.target_groups.max()) + 1 if len(self.target_groups) else 0
 
     def model_tensors(self) -> dict[str, Tensor | None]:
         """Return what the model's pack forward reads, by name."""

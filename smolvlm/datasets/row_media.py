@@ -10,15 +10,10 @@ from typing import Any, Literal
 
 from smolvlm.errors import SampleError
 from smolvlm.media.downloads import kept_file
+from smolvlm.media.kinds import begins_like_picture, ending_of, is_picture_ending
 from smolvlm.records import ImageRef, Media, VideoRef
 
 Kind = Literal["image", "video"]
-VIDEO_ENDINGS = frozenset(
-    {"3gp", "avi", "flv", "m2ts", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "ogv", "ts", "webm", "wmv"}
-)
-PICTURE_SUFFIXES = frozenset(
-    {".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
 _MEDIA_WORDS = "img|image|picture|pic|photo|audio|sound|speech|video|clip|frame|media"
 _MEDIA_ENDINGS = "path|file|filename|file_?path|url|uri|name|list|bytes|data|b64|base64"
 _LOOKS_LIKE_MEDIA = re.compile(rf"^(?:{_MEDIA_WORDS})s?(?:_?(?:{_MEDIA_ENDINGS})s?)?$")
@@ -104,14 +99,10 @@ def _is_picture_name(value: Any) -> bool:
     if isinstance(value, dict):
         value = value.get("path") if value.get("path") is not None else value.get("bytes")
     if isinstance(value, bytes):
-        return (
-            value[:3] == b"\xff\xd8\xff"
-            or value[:8] == b"\x89PNG\r\n\x1a\n"
-            or (value[:4] == b"RIFF" and value[8:12] == b"WEBP")
-        )
+        return begins_like_picture(value)
     if isinstance(value, str):
         name = _BEHIND_THE_PATH.sub("", value) if _ADDRESS.match(value) else value
-        return Path(name).suffix.lower() in PICTURE_SUFFIXES
+        return is_picture_ending(ending_of(name))
     return isinstance(value, ImageRef)
 
 

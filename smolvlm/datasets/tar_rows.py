@@ -11,14 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from smolvlm.datasets.row_media import VIDEO_ENDINGS
 from smolvlm.errors import SampleError
+from smolvlm.media.kinds import is_clip_ending, is_picture_ending
 from smolvlm.records import ImageRef, VideoRef
 
 MAX_MEMBERS = 20_000_000
 MAX_TEXT_BYTES = 16 << 20
 MAX_MEDIA_BYTES = 4 << 30
-PICTURE_ENDINGS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "jp2", "ppm"})
 
 Member = tuple[str, int, int]
 """(ending, offset, size in bytes) within the shard."""
@@ -82,10 +81,10 @@ def read_tar_row(path: Path, row: dict[str, Any], *, where: str) -> dict[str, An
     clips: list[VideoRef] = []
     for ending, offset, size in row["members"]:
         kind = ending.rpartition(".")[2]
-        if kind in PICTURE_ENDINGS:
+        if is_picture_ending(kind):
             _check_size(size, MAX_MEDIA_BYTES, ending, where)
             pictures.append(ImageRef(path=path, span=(offset, size)))
-        elif kind in VIDEO_ENDINGS:
+        elif is_clip_ending(kind):
             _check_size(size, MAX_MEDIA_BYTES, ending, where)
             clips.append(VideoRef(path=path, span=(offset, size)))
         else:

@@ -14,11 +14,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from PIL import Image
-
 from smolvlm.errors import ConfigError, SampleError
 from smolvlm.media.downloads import CLIP_LIMITS, fetch_missing
-from smolvlm.media.images import FORMATS, MAX_PIXELS
+from smolvlm.media.images import MAX_PIXELS
+from smolvlm.media.kinds import begins_like_mp4, begins_like_picture, ending_of, is_picture_ending
 from smolvlm.records import ImageRef, VideoRef
 
 if TYPE_CHECKING:
@@ -154,16 +153,15 @@ def open_clip(
 
 def _unknown(ref: VideoRef, where: str, begin: bytes) -> SampleError:
     """Return what is wrong with a file that FFmpeg cannot open, by its first bytes."""
-    if begin[4:8] == b"ftyp":
+    if begins_like_mp4(begin):
         what = f"clip {ref.name} is an MP4 whose index is missing: it was cut off, or is still being written"
         return SampleError(what, where=where, fix=REPLACE)
-    is_picture = begin[:3] == b"\xff\xd8\xff" or begin[:8] == b"\x89PNG\r\n\x1a\n"
     return SampleError(
         f"clip {ref.name} is not a video of a known format, or its header is damaged or cut off (it begins "
         f"with {begin!r})",
         where=where,
         fix="it is a picture: name it as `image`, or give a clip's frames as a list or a folder"
-        if is_picture
+        if begins_like_picture(begin)
         else REPLACE,
     )
 
@@ -200,7 +198,10 @@ def list_pictures(ref: VideoRef, *, where: str) -> tuple[ImageRef, ...] | None:
         names = [entry.name for entry in os.scandir(ref.path) if entry.is_file()]
     except (OSError, ValueError) as error:
         raise unreadable(ref, where, error) from error
-    pictures = sorted((name for name in names if _is_picture(name)), key=_by_trailing_number)
+    pictures = sorted(
+        (name for name in names if is_picture_ending(ending_of(name)) and not name.startswith(".")),
+        key=_by_trailing_number,
+    )
     if not pictures:
         raise SampleError(
             f"clip {ref.name} is a folder without pictures",
@@ -253,11 +254,6 @@ def _video_stream(container: "InputContainer", ref: VideoRef, where: str) -> "Vi
             fix="shrink it; a small file that claims such a size is a decompression bomb",
         )
     return stream
-
-
-def _is_picture(name: str) -> bool:
-    extension = Path(name).suffix.lower()
-    return not name.startswith(".") and Image.registered_extensions().get(extension) in FORMATS
 
 
 def _by_trailing_number(name: str) -> tuple[str, int, str]:

@@ -30,14 +30,11 @@ from PIL.ExifTags import Base as ExifTag
 
 from smolvlm.errors import SampleError
 from smolvlm.media.downloads import PICTURE_LIMITS, fetch_missing
+from smolvlm.media.kinds import FORMATS, begins_like_clip
 from smolvlm.records import ImageRef
 
 MAX_PIXELS = 89_478_485
 """Largest picture that is opened (a third of a gigabyte in memory); above it Pillow warns too."""
-
-FORMATS = frozenset({"AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP"})
-"""Pillow's names. Left out: formats that start another program (EPS), that have no signature of their own (TGA), or
-whose header may tell another size than the picture has (ICO)."""
 
 _PILLOW_ERRORS = (
     OSError,
@@ -177,12 +174,11 @@ def _open_picture(stream: BinaryIO, ref: ImageRef, where: str, max_pixels: int) 
     except UnidentifiedImageError as error:
         stream.seek(0)
         begin = stream.read(12)
-        is_clip = begin[4:8] == b"ftyp" or begin[:4] == b"\x1aE\xdf\xa3"
         raise SampleError(
             f"{ref.name} is not a picture, or its header is damaged (it begins with {begin!r})",
             where=where,
             fix="it looks like a clip: name it as `video`"
-            if is_clip
+            if begins_like_clip(begin)
             else "replace the file, or set `on_bad_sample: skip` on this source",
         ) from error
     except _PILLOW_ERRORS as error:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-from smolvlm.datasets.row_media import VIDEO_ENDINGS
 from smolvlm.errors import SampleError
 from smolvlm.media.downloads import kept_file
+from smolvlm.media.kinds import ending_of, is_clip_ending
 from smolvlm.pages.accuracy import Prediction
 from smolvlm.pages.thumbnails import medium_uri
 from smolvlm.pages.token_text import percent, shown_text
@@ -81,7 +81,7 @@ def _picture(name: str, run_dir: Path, where: str) -> str | None:
     is_address = name.lower().startswith(("http://", "https://"))
     path = kept_file(name) if is_address else run_dir / name  # for a page nothing is fetched
     try:
-        is_clip = path.is_dir() or Path(name).suffix.lower().lstrip(".") in VIDEO_ENDINGS
+        is_clip = path.is_dir() or is_clip_ending(ending_of(name))
         medium = VideoRef(path=path) if is_clip else ImageRef(path=path)
         return medium_uri(medium, where=where, max_side_px=PICTURE_SIDE_PX)
     except SampleError:  # moved since, or it came inside the row: the report is of the run, and says so in its place

@@ -79,9 +79,7 @@ class Preference:
     def loss(
         self, losses: Float[Tensor, " target"], pack: Mapping[str, Any], normalizer: Tensor | float
     ) -> tuple[Float[Tensor, ""], Mapping[str, Tensor]]:
-        groups, reference = pack["target_groups"], pack["reference_logps"]
-        num_groups = int(groups.max()) + 1 if len(groups) else 0
-        pairs = pairs_of(losses, groups, reference, num_groups=num_groups)
+        pairs = pairs_of(losses, pack["target_groups"], pack["reference_logps"])
         chosen, rejected = rewards(pairs, self.settings)
         values = (pairs.chosen, pairs.rejected, chosen, rejected, chosen - rejected, (chosen > rejected).float())
         metrics = {name: value.detach().sum() for name, value in zip(self.metric_names, values, strict=True)}

@@ -71,8 +71,6 @@ def pairs_of(
     losses: Float[Tensor, " target"],
     target_groups: Int[Tensor, " target"],
     reference_logps: Float[Tensor, " group"] | None,
-    *,
-    num_groups: int,
 ) -> Pairs:
     """Gather the targets of a pack into its pairs.
 
@@ -80,10 +78,9 @@ def pairs_of(
         losses: negative log-likelihoods.
         target_groups: which answer each target belongs to: of pair i the better is 2 i, the worse 2 i + 1.
         reference_logps: of each answer.
-        num_groups: answers in the pack.
     """
-    blank = losses.new_zeros(num_groups)
-    logps = blank.index_add(0, target_groups, -losses)
+    num_groups = int(target_groups.max()) + 1 if len(target_groups) else 0
+    logps = losses.new_zeros(num_groups).index_add(0, target_groups, -losses)
     tokens = torch.bincount(target_groups, minlength=num_groups)
     return Pairs(
         chosen=logps[0::2],

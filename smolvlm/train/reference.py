@@ -81,7 +81,7 @@ def _of_pack(
     left_out = {row.where for row in pack.skipped}
     rows = [row for sample in packs.planned(number).samples for row in sample if packs.where(row) not in left_out]
     groups = pack.target_groups.to(model.device)
-    pairs = pairs_of(output.target_losses.float(), groups, None, num_groups=2 * len(rows))
+    pairs = pairs_of(output.target_losses.float(), groups, None)
     return list(zip(rows, pairs.chosen.tolist(), pairs.rejected.tolist(), strict=True))
 
 

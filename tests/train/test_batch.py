@@ -21,7 +21,6 @@ def pack(*, num_tokens: int, where: tuple[str, ...], num_cached: int) -> Pack:
         target_weights=torch.tensor([0.5, 0.25])[: len(places)],
         target_sources=places[:2] * 0,
         target_groups=places[:2] * 0,
-        num_groups=1,
         reference_logps=None,
         tiles=torch.zeros(1, 3, 4, 4, dtype=torch.uint8),
         tile_keys=(b"key",),

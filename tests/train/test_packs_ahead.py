@@ -81,7 +81,6 @@ def pack(num_tiles: int, *, index: int) -> Pack:
         target_weights=none.float(),
         target_sources=none,
         target_groups=none,
-        num_groups=1,
         reference_logps=None,
         tiles=torch.zeros(num_tiles, 3, SIDE_PX, SIDE_PX, dtype=torch.uint8),
         tile_keys=(),

@@ -1,0 +1,43 @@
+"""What a file seems to be, a picture or a clip: by its name, or by its first bytes. Nothing is opened."""
+
+from pathlib import PurePath
+
+from PIL import Image
+
+FORMATS = frozenset({"AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP"})
+"""Pillow's names of the formats that are read. Left out: formats that start another program (EPS), that have no
+signature of their own (TGA), or whose header may tell another size than the picture has (ICO)."""
+CLIP_ENDINGS = frozenset(
+    {"3gp", "avi", "flv", "m2ts", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "ogv", "ts", "webm", "wmv"}
+)
+
+
+def ending_of(name: str | PurePath) -> str:
+    """Return a name's last ending in lower case, without its dot; empty where it has none."""
+    return PurePath(name).suffix.lower().lstrip(".")
+
+
+def is_picture_ending(ending: str) -> bool:
+    """Say whether files of this ending are pictures of a format that is read."""
+    return Image.registered_extensions().get(f".{ending}") in FORMATS
+
+
+def is_clip_ending(ending: str) -> bool:
+    """Say whether files of this ending are clips."""
+    return ending in CLIP_ENDINGS
+
+
+def begins_like_picture(data: bytes) -> bool:
+    """Say whether bytes begin as a JPEG, PNG or WebP file does."""
+    is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    return data[:3] == b"\xff\xd8\xff" or data[:8] == b"\x89PNG\r\n\x1a\n" or is_webp
+
+
+def begins_like_mp4(data: bytes) -> bool:
+    """Say whether bytes begin as an MP4 or MOV file does; AVIF pictures do so too."""
+    return data[4:8] == b"ftyp"
+
+
+def begins_like_clip(data: bytes) -> bool:
+    """Say whether bytes begin as an MP4, MOV, Matroska or WebM file does."""
+    return begins_like_mp4(data) or data[:4] == b"\x1aE\xdf\xa3"
