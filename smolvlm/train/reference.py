@@ -5,6 +5,7 @@ no second model is held: one pass over the packs without gradient gives each ans
 frozen tower the pass fills the vision cache, so training then never runs the tower.
 """
 
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,44 @@ import torch
 from accelerate.utils import gather_object
 from jaxtyping import Float32
 from safetensors.numpy import load_file, save_file
+from transformers import TrainingArguments
 
+from smolvlm.config.schema import RunConfig
+from smolvlm.datasets.builder import one_pass
 from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.plan import plan_training
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.train.batch import as_batch
 from smolvlm.train.preference import pairs_of
+from smolvlm.train.run_model import RunModel
 
 FILE_NAME = "reference.safetensors"
+
+
+def reference_of_run(
+    config: RunConfig, own: RunModel, dataset: SupervisedDataset, arguments: TrainingArguments
+) -> Float32[np.ndarray, "row 2"]:
+    """Return what the model as it is now thinks of every row's answers, each row once."""
+    measured, cache = dataset.measured, own.vision_cache
+    once = replace(measured, lengths=replace(measured.lengths, repeats=np.ones(len(measured.lengths), np.float32)))
+    packs = SupervisedDataset(
+        once,
+        plan_training(once.lengths, one_pass(config.data)),
+        encoder=dataset.encoder,
+        settings=dataset.settings,
+        read_features=cache.read if cache else None,
+        on_bad_sample=config.data.on_bad_sample,
+    )
+    return reference_logps(
+        own.checkpoint.model.to(arguments.device),
+        packs,
+        folder=Path(config.train.output_dir),
+        identity="\0".join((config.model.path, config.model.dtype, repr(dataset.settings))),
+        rank=arguments.process_index,
+        num_ranks=arguments.world_size,
+        compute_dtype=torch.bfloat16 if arguments.bf16 else torch.float32,
+        cache=cache,
+    )
 
 
 def reference_logps(

@@ -5,49 +5,32 @@ refused before the model loads: settings, rows, headers, plan.
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from jaxtyping import Float32
-from transformers import TrainingArguments
-
-from smolvlm.config.adapters import AdapterConfig, PartName
 from smolvlm.config.load import dump_run_config
 from smolvlm.config.schema import RunConfig
-from smolvlm.datasets.builder import PlannedData, kind_of_rows, one_pass, plan_data, read_prompt
+from smolvlm.datasets.builder import PlannedData, kind_of_rows, plan_data, read_prompt
 from smolvlm.datasets.dataset import SupervisedDataset
 from smolvlm.datasets.length_index import Report
-from smolvlm.datasets.plan import deal_to_ranks, imbalance, plan_training
+from smolvlm.datasets.plan import deal_to_ranks, imbalance
 from smolvlm.encoding.prompts import PromptSettings
-from smolvlm.errors import ConfigError
-from smolvlm.model.adapters import Adapters, attach_adapters
-from smolvlm.model.load import Checkpoint, load_checkpoint, load_processor
-from smolvlm.model.peft_layers import is_adapter_folder
+from smolvlm.model.load import Checkpoint, load_processor
 from smolvlm.model.processor_files import save_processor
-from smolvlm.model.towers import Tower, freeze
-from smolvlm.model.vision_cache import VisionCache, open_vision_cache
+from smolvlm.model.vision_cache import VisionCache
 from smolvlm.train.arguments import planned_length, seed_of, training_arguments
 from smolvlm.train.checkpoint import find_checkpoint, run_identity
-from smolvlm.train.flops import compute_cost
 from smolvlm.train.methods import method_of
-from smolvlm.train.reference import reference_logps
+from smolvlm.train.reference import reference_of_run
+from smolvlm.train.run_model import check_model, load_run_model
 from smolvlm.train.smolvlm_trainer import Evaluate, SmolVLMTrainer, TrainerParts
 
 MISSING_TAGS = (
     "note: this checkpoint's vocabulary has no <row_r_col_c> tags, so the tags of cut pictures become 5 to 9 pieces of "
     "text each, as in the released processor; data.image_splitting=false avoids them"
 )
-TOWER_OF: Mapping[PartName, Tower] = {
-    "vision": "vision_tower",
-    "connector": "connector",
-    "language": "language_model",
-}
-"""The run file's `adapters` call them by the short names."""
 MakeEvaluate = Callable[[Checkpoint, PromptSettings, VisionCache | None], Evaluate | None]
 """Builds the evaluation once the model is there; eval is a neighbour that this room does not know."""
 MeasuringBar = Callable[[], AbstractContextManager[Report | None]]
@@ -62,11 +45,6 @@ class TrainedRun:
     planned: PlannedData
     trainer: SmolVLMTrainer
     vision_cache: VisionCache | None
-
-
-def learning_rates(config: RunConfig) -> dict[Tower, float]:
-    """Return the learning rate of each tower, its adapter's where it has one; 0 is frozen."""
-    return {tower: config.rate_of(part) for part, tower in TOWER_OF.items()}
 
 
 def plan_run(config: RunConfig, *, report: Report | None = None) -> tuple[PromptSettings, PlannedData]:
@@ -103,21 +81,15 @@ def train(
     Raises:
         ConfigError, SampleError: what is wrong, where, and how to mend it.
     """
-    if is_adapter_folder(config.model.path):
-        fix = "merge it first: smolvlm export FOLDER --to transformers --merge --out DIR"
-        raise ConfigError("training begins at a model, and this is an adapter", where=config.model.path, fix=fix)
+    check_model(config)
     with measuring_bar() as report:
         prompt, planned = plan_run(config, report=report)
     arguments = training_arguments(config.train, planned.plan)
     identity = run_identity(config.model_dump(mode="json"), planned.plan)
     output_dir = Path(config.train.output_dir)
     resume = find_checkpoint(config.train.resume_from_checkpoint, output_dir=output_dir, identity=identity)
-    checkpoint = load_checkpoint(config.model.path, dtype=getattr(torch, config.model.dtype))
-    rates = learning_rates(config)
-    adapters = _attach_adapters(config, checkpoint, rates, resume=resume)
-    freeze(checkpoint.model, rates)
-    cache = _vision_cache(config, checkpoint.model, rates, uses_bf16=bool(arguments.bf16))
-    cost = compute_cost(checkpoint.model.config, rates, adapted=adapters.kinds if adapters else ())
+    own = load_run_model(config, uses_bf16=bool(arguments.bf16), resume=resume)
+    checkpoint, cache, cost = own.checkpoint, own.vision_cache, own.cost
     order = deal_to_ranks(
         planned.plan,
         num_ranks=arguments.world_size,
@@ -135,13 +107,13 @@ def train(
     )
     method = method_of(config.train)
     if method.needs_reference:
-        dataset.reference_logps = _reference(config, checkpoint.model.to(arguments.device), dataset, arguments, cache)
+        dataset.reference_logps = reference_of_run(config, own, dataset, arguments)
     parts = TrainerParts(
-        learning_rates=rates,
+        learning_rates=own.learning_rates,
         save_processor=lambda folder: save_processor(config.model.path, folder, media=prompt.media),
         identity=identity,
         vision_cache=cache,
-        adapters=adapters,
+        adapters=own.adapters,
         evaluate=make_evaluate(checkpoint, prompt, cache) if make_evaluate else None,
         log_sample_ids=config.train.log_sample_ids,
         max_bad_fraction=config.data.max_bad_fraction,
@@ -152,17 +124,15 @@ def train(
     if trainer.is_world_process_zero():
         output_dir.mkdir(parents=True, exist_ok=True)
         (output_dir / "run.yaml").write_text(dump_run_config(config))
-        if prompt.missing_tags:
-            print(MISSING_TAGS, file=sys.stderr)
-        print(f"{plan_summary(planned)}\n{trainer.check_optimizer()}", file=sys.stderr)
-        if adapters is not None:
-            print(adapters, file=sys.stderr)
+        notes = [MISSING_TAGS] if prompt.missing_tags else []
+        notes += [plan_summary(planned), trainer.check_optimizer(), *own.notes()]
         if arguments.world_size > 1:
             costs = (cost.per_token, cost.per_tile)
             waiting = imbalance(planned.plan, order, num_ranks=arguments.world_size, costs=costs)
-            print(f"{arguments.world_size} ranks wait {waiting:.1%} of the time, by estimated cost", file=sys.stderr)
-    if resume and trainer.is_world_process_zero():
-        print(f"going on from {resume}", file=sys.stderr)
+            notes.append(f"{arguments.world_size} ranks wait {waiting:.1%} of the time, by estimated cost")
+        if resume:
+            notes.append(f"going on from {resume}")
+        print("\n".join(notes), file=sys.stderr)
     trainer.fit(resume)
     trainer.save_model(str(output_dir))
     return TrainedRun(checkpoint=checkpoint, prompt=prompt, planned=planned, trainer=trainer, vision_cache=cache)
@@ -177,65 +147,4 @@ def plan_summary(planned: PlannedData) -> str:
         f"{plan.num_steps:,} steps, {plan.num_used_packs:,} packs, {int(plan.packs.num_samples.sum()):,} samples of "
         f"{plan.packs.num_rows:,} rows; fill "
         f"{plan.token_fill:.1%} of tokens, {plan.tile_fill:.1%} of tiles"
-    )
-
-
-def _reference(
-    config: RunConfig, model: Any, dataset: SupervisedDataset, arguments: TrainingArguments, cache: VisionCache | None
-) -> Float32[np.ndarray, "row 2"]:
-    """Return what the model as it is now thinks of every row's answers."""
-    measured = dataset.measured
-    once = replace(measured, lengths=replace(measured.lengths, repeats=np.ones(len(measured.lengths), np.float32)))
-    packs = SupervisedDataset(
-        once,
-        plan_training(once.lengths, one_pass(config.data)),
-        encoder=dataset.encoder,
-        settings=dataset.settings,
-        read_features=cache.read if cache else None,
-        on_bad_sample=config.data.on_bad_sample,
-    )
-    return reference_logps(
-        model,
-        packs,
-        folder=Path(config.train.output_dir),
-        identity="\0".join((config.model.path, config.model.dtype, repr(dataset.settings))),
-        rank=arguments.process_index,
-        num_ranks=arguments.world_size,
-        compute_dtype=torch.bfloat16 if arguments.bf16 else torch.float32,
-        cache=cache,
-    )
-
-
-def _attach_adapters(
-    config: RunConfig, checkpoint: Checkpoint, rates: Mapping[Tower, float], *, resume: Path | None
-) -> Adapters | None:
-    """Put the adapters into the model that the settings ask for; None where they ask for none."""
-    kinds: dict[Tower, AdapterConfig] = {
-        TOWER_OF[part]: entry for part, entry in config.adapters.entries() if entry.is_adapter
-    }
-    if not kinds:
-        return None
-    return attach_adapters(
-        checkpoint.model,
-        kinds,
-        base=config.model.path,
-        seed=seed_of(config.train),
-        whole=[tower for tower, rate in rates.items() if rate > 0 and tower not in kinds],
-        resume=resume,
-    )
-
-
-def _vision_cache(
-    config: RunConfig, model: Any, rates: Mapping[Tower, float], *, uses_bf16: bool
-) -> VisionCache | None:
-    """Open the cache where nothing in the tower trains, no adapter either."""
-    if not config.data.vision_cache or rates["vision_tower"] > 0:
-        return None
-    keeps_connector = rates["connector"] == 0
-    model.caches_connector = keeps_connector
-    return open_vision_cache(
-        config.data.vision_cache_dir or Path(config.train.output_dir) / "vision_cache",
-        model,
-        compute_dtype="bfloat16" if uses_bf16 or config.model.dtype == "bfloat16" else "float32",
-        keeps_connector=keeps_connector,
     )

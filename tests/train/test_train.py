@@ -16,7 +16,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from smolvlm.config.load import load_run_config
 from smolvlm.model.towers import TOWERS, tower_of
-from smolvlm.train.train import learning_rates, plan_run, plan_summary
+from smolvlm.train.run_model import learning_rates
+from smolvlm.train.train import plan_run, plan_summary
 
 STEP_KEYS = {
     "step",
