@@ -18,9 +18,9 @@ from smolvlm.datasets.dataset import SupervisedDataset
 from smolvlm.datasets.measured import MeasuredSet
 from smolvlm.datasets.plan import Plan, fill_packs, gather_samples
 from smolvlm.datasets.planned_packs import PlannedPacks
+from smolvlm.model.learning_rates import LearningRates, freeze
 from smolvlm.model.load import load_checkpoint
 from smolvlm.model.processor_files import save_processor
-from smolvlm.model.towers import freeze
 from smolvlm.model.vision_cache import open_vision_cache
 from smolvlm.train.arguments import training_arguments
 from smolvlm.train.checkpoint import run_identity
@@ -35,7 +35,8 @@ def build_ours(job: Job) -> SmolVLMTrainer:
     plan = plan_steps(planned.measured, [step.rows for step in job.steps], config.data)
     train = config.train.model_copy(update={"packs_per_step": plan.packs_per_step})
     checkpoint = load_checkpoint(config.model.path)
-    freeze(checkpoint.model, job.learning_rates)
+    rates = LearningRates(full=job.learning_rates)
+    freeze(checkpoint.model, rates)
     cache = None
     if config.data.vision_cache and job.variant == "frozen_tower":
         cache = open_vision_cache(
@@ -52,7 +53,7 @@ def build_ours(job: Job) -> SmolVLMTrainer:
         read_features=cache.read if cache else None,
     )
     parts = TrainerParts(
-        learning_rates=job.learning_rates,
+        learning_rates=rates,
         save_processor=lambda folder: save_processor(config.model.path, folder, media=prompt.media),
         identity=run_identity(config.model_dump(mode="json"), plan),
         vision_cache=cache,

@@ -7,13 +7,14 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from benchmarks.job import Job
 from benchmarks.rows import Row
-from smolvlm.model.towers import TOWERS, freeze, tower_of
+from smolvlm.model.learning_rates import LearningRates, freeze
+from smolvlm.model.towers import TOWERS, tower_of
 
 
 def load_peer_model(job: Job) -> tuple[Any, Any]:
     """Return (stock model in float32, stock processor), parts with rate 0 frozen."""
     model = AutoModelForImageTextToText.from_pretrained(str(job.model_dir), dtype=torch.float32)
-    freeze(model, job.learning_rates)
+    freeze(model, LearningRates(full=job.learning_rates))
     return model, AutoProcessor.from_pretrained(str(job.model_dir))
 
 

@@ -29,8 +29,8 @@ from benchmarks.rows import Row, read_rows, write_rows
 from smolvlm.config.schema import DataConfig
 from smolvlm.datasets.builder import measure_mixture, read_prompt
 from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.model.learning_rates import LearningRates, freeze
 from smolvlm.model.load import load_checkpoint
-from smolvlm.model.towers import freeze
 from smolvlm.model.vision_cache import open_vision_cache
 from smolvlm.train.methods import Preference
 from smolvlm.train.preference import PreferenceSettings
@@ -38,7 +38,7 @@ from smolvlm.train.reference import reference_logps
 
 PAIRS_A_STEP = 4
 BETA = 0.1
-RATES = {"vision_tower": 0.0, "connector": 0.0, "language_model": 1e-5}
+RATES = LearningRates(full={"language_model": 1e-5})
 LOSS_TOLERANCE = 1e-4
 EXIT_LOSSES_DIFFER = 3
 Step = Callable[[Sequence[Row]], float]

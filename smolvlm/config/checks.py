@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from smolvlm.config.adapters import PARTS
+from smolvlm.config.freeze_checks import freeze_problems
 from smolvlm.config.problems import Problem, shown_value
 from smolvlm.config.schema import DataConfig, RunConfig, TrainConfig
 
@@ -21,6 +22,7 @@ def combination_problems(config: RunConfig) -> list[Problem]:
         *_tower_problems(config),
         *_method_problems(config),
         *_adapter_problems(config),
+        *freeze_problems(config),
         *_data_problems(config),
         *_eval_problems(config),
         *_argument_problems(config),

@@ -26,6 +26,7 @@ from smolvlm.config.yaml_text import dump_yaml, read_yaml
 from smolvlm.errors import ConfigError
 
 _PATH_WORDS = "must be a path"
+_LAYERS = "must be two whole numbers, the first layer and the one behind the last, such as [0, 16]"
 _FIELD_WORDS = {
     "mixture": "must be a file, or the list or mapping of sources",
     "eval_mixture": "must be a file, or the list or mapping of sources",
@@ -33,6 +34,8 @@ _FIELD_WORDS = {
     "output_dir": _PATH_WORDS,
     "base_dir": _PATH_WORDS,
     "vision_cache_dir": _PATH_WORDS,
+    "language_layers": _LAYERS,
+    "vision_layers": _LAYERS,
 }
 _TYPE_WORDS = {
     "missing": "is required",

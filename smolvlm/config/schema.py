@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from smolvlm.config.adapters import AdapterConfig, AdaptersConfig, PartName
+from smolvlm.config.freeze import FreezeConfig
 from smolvlm.config.section import Count, LearningRate, Section
 
 EMBEDDED_MODEL = "embedded"
@@ -136,6 +137,7 @@ class RunConfig(Section):
     train: TrainConfig
     eval: EvalConfig = Field(default_factory=EvalConfig)
     adapters: AdaptersConfig = Field(default_factory=AdaptersConfig)
+    freeze: FreezeConfig = Field(default_factory=FreezeConfig)
 
     def rate_of(self, part: PartName) -> float:
         """Return the learning rate of what trains in a tower, its weights or its adapter; 0 where nothing does."""
@@ -151,6 +153,7 @@ SECTIONS: dict[str, type[Section]] = {
     "train": TrainConfig,
     "eval": EvalConfig,
     "adapters": AdaptersConfig,
+    "freeze": FreezeConfig,
 }
 UNAVAILABLE_SECTIONS = ("quantization",)
 """Known to the format, and not built in this version."""

@@ -38,7 +38,7 @@ def load_processor(path: str) -> Any:
     Raises:
         ConfigError: there is no such checkpoint, it is not of the SmolVLM family, or its processor is incomplete.
     """
-    _check_family(path)
+    read_model_config(path)
     if is_adapter_folder(path) and not (Path(path) / "tokenizer.json").is_file():
         return load_processor(base_of(path))
     tokenizer_file = cached_file(path, "tokenizer.json", _raise_exceptions_for_missing_entries=False)
@@ -68,7 +68,7 @@ def load_checkpoint(path: str, *, dtype: torch.dtype = torch.float32) -> Checkpo
     Raises:
         ConfigError: there is no such checkpoint, it is not of the family, or model and processor do not fit.
     """
-    model_type = _check_family(path)
+    model_type = read_model_config(path).model_type
     processor = load_processor(path)
     weights = base_of(path) if is_adapter_folder(path) else path
     try:
@@ -118,14 +118,18 @@ def _three(values: Any) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def _check_family(path: str) -> str:
-    """Return the model type of a checkpoint of the family, of an adapter's base."""
+def read_model_config(path: str) -> Any:
+    """Return the model's configuration of a checkpoint of the family, of an adapter's base; no weights are read.
+
+    Raises:
+        ConfigError: there is no such checkpoint, or it is not of the family.
+    """
     if is_adapter_folder(path):
         base = base_of(path)
         if is_adapter_folder(base):
             fix = "merge that first: smolvlm export FOLDER --to transformers --merge --out DIR"
             raise ConfigError(f"its base {base} is an adapter too", where=path, fix=fix)
-        return _check_family(base)
+        return read_model_config(base)
     looks_local = path.startswith((".", "/", "~")) or Path(path).exists()
     if looks_local and not (Path(path) / "config.json").is_file():
         raise ConfigError(
@@ -134,17 +138,17 @@ def _check_family(path: str) -> str:
             fix="give a checkpoint's folder (config.json, model.safetensors, processor files) or a hub id",
         )
     try:
-        model_type = str(AutoConfig.from_pretrained(path).model_type)
+        config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"cannot load the checkpoint: {str(error).splitlines()[0]}",
             where=path,
             fix="check the hub id and the network, or give a local folder",
         ) from error
-    if model_type not in MODEL_CLASSES:
+    if config.model_type not in MODEL_CLASSES:
         raise ConfigError(
-            f"model type {model_type} is not of the SmolVLM family ({', '.join(MODEL_CLASSES)})",
+            f"model type {config.model_type} is not of the SmolVLM family ({', '.join(MODEL_CLASSES)})",
             where=path,
             fix="use SmolVLM, SmolVLM2 or an Idefics3-type checkpoint",
         )
-    return model_type
+    return config

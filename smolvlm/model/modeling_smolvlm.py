@@ -143,6 +143,18 @@ class PackedTraining:
         with torch.no_grad():
             return torch.cat([run_tower(tower, part) for part in pixel_values.split(self.tiles_per_call)])
 
+    def activation_checkpointing_enable(
+        self: Any, activation_checkpointing_kwargs: Any = None, **settings: Any
+    ) -> None:
+        """Switch it on as the stock class does, but let gradients end where nothing beneath trains.
+
+        The stock class makes the embeddings' output need a gradient, for the reentrant kind alone (transformers 5.23).
+        """
+        stock: Any = super()
+        stock.activation_checkpointing_enable(activation_checkpointing_kwargs, **settings)
+        if activation_checkpointing_kwargs is None or activation_checkpointing_kwargs.get("use_reentrant") is False:
+            self.disable_input_require_grads()
+
     @property
     def tiles_per_call(self: Any) -> int:
         """How many tiles a frozen tower sees at once."""

@@ -43,6 +43,8 @@ def training_arguments(train: TrainConfig, plan: Plan) -> TrainingArguments:
         "per_device_train_batch_size": 1,
         "remove_unused_columns": False,
     }
+    if given.get("activation_checkpointing_kwargs"):  # with other keys alone torch would take the reentrant kind
+        given["activation_checkpointing_kwargs"] = {"use_reentrant": False} | given["activation_checkpointing_kwargs"]
     settings: dict[str, Any] = DEFAULTS | {"dataloader_pin_memory": torch.cuda.is_available()} | given | fixed
     if settings["dataloader_pin_memory"] and not settings.get("use_cpu"):
         settings["accelerator_config"] = {"non_blocking": True}  # from pinned memory a copy goes on beside the step

@@ -5,14 +5,16 @@ gradients only pass through, nothing where neither happens (the usual estimate, 
 """
 
 import time
-from collections.abc import Collection
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
+from torch import nn
 
-from smolvlm.model.towers import Tower
+from smolvlm.model.learning_rates import Kind, kind_of
+from smolvlm.model.vision import tower_modules
 
 MEASURING_S = 0.5
 """A CPU without bfloat16 units takes a hundred times as long over such a product."""
@@ -31,31 +33,58 @@ class ComputeCost:
         return self.per_token * num_tokens + self.per_tile * num_computed_tiles + self.per_target * num_targets
 
 
-def compute_cost(config: Any, learning_rates: dict[Tower, float], *, adapted: Collection[Tower] = ()) -> ComputeCost:
-    """Estimate the cost of a model of the family; attention scores are left out (below 5 % at a few hundred tokens).
+def compute_cost(model: Any) -> ComputeCost:
+    """Estimate the cost of a model of the family, trained and frozen as it is now.
 
-    Args:
-        config: of the model.
-        learning_rates: by tower.
-        adapted: towers that train an adapter, whose own products (a few per cent) are left out: gradients only pass
-            through the layers.
+    Attention scores are left out (below 5 % at a few hundred tokens), and an adapter's own products (a few per cent).
+    The gradient is taken to reach the connector where that or the tower trains, though in a pack without pictures it
+    may end earlier.
     """
-    text, vision = config.text_config, config.vision_config
+    text, vision = model.config.text_config, model.config.vision_config
     head_dim = text.hidden_size // text.num_attention_heads
     kv_width = text.num_key_value_heads * head_dim
     attention = 2 * text.hidden_size**2 + 2 * text.hidden_size * kv_width
     layer = attention + 3 * text.hidden_size * text.intermediate_size
     patches = (vision.image_size // vision.patch_size) ** 2
-    vision_layer = 4 * vision.hidden_size**2 + 2 * vision.hidden_size * vision.intermediate_size
-    tower = patches * (vision.num_hidden_layers * vision_layer + 3 * vision.patch_size**2 * vision.hidden_size)
-    tower += vision.num_hidden_layers * 2 * patches**2 * vision.hidden_size
-    language_passes = 3 if learning_rates["language_model"] and "language_model" not in adapted else 2
-    vision_passes = (2 if "vision_tower" in adapted else 3) if learning_rates["vision_tower"] else 1
+    vision_layer = patches * (4 * vision.hidden_size**2 + 2 * vision.hidden_size * vision.intermediate_size)
+    vision_layer += 2 * patches**2 * vision.hidden_size
+    tower: Any
+    tower, connector = tower_modules(model)
+    embedding = patches * 3 * vision.patch_size**2 * vision.hidden_size
+    vision_passes, is_passed = _passes(tower.encoder.layers, is_passed=_trains(tower.embeddings))
+    is_passed |= _trains(tower) or _trains(connector)
+    language = model.model.text_model
+    language_passes, is_passed = _passes(language.layers, is_passed=is_passed or _trains(language.embed_tokens))
+    head_passes = 1 + (is_passed or _trains(language.norm)) + ("full" in _kinds(model.lm_head))
     return ComputeCost(
-        per_token=2.0 * text.num_hidden_layers * layer * language_passes,
-        per_tile=2.0 * tower * vision_passes,
-        per_target=2.0 * text.hidden_size * text.vocab_size * language_passes,
+        per_token=2.0 * layer * language_passes,
+        per_tile=2.0 * (vision_layer * vision_passes + embedding * (1 + _trains(tower.embeddings))),
+        per_target=2.0 * text.hidden_size * text.vocab_size * head_passes,
     )
+
+
+def _passes(layers: Iterable[nn.Module], *, is_passed: bool) -> tuple[int, bool]:
+    """Return how often a stack of layers is gone through: forward, for its inputs' gradients, for its weights'.
+
+    Args:
+        layers: lowest first.
+        is_passed: whether anything beneath trains, so that gradients pass through; returned for what stands above.
+    """
+    total = 0
+    for layer in layers:
+        kinds = _kinds(layer)
+        is_passed |= bool(kinds)
+        total += 1 + is_passed + ("full" in kinds)
+    return total, is_passed
+
+
+def _kinds(module: nn.Module) -> set[Kind]:
+    """Return of which kinds a module's trained parameters are."""
+    return {kind_of(name) for name, value in module.named_parameters() if value.requires_grad}
+
+
+def _trains(module: nn.Module) -> bool:
+    return bool(_kinds(module))
 
 
 @cache

@@ -1,12 +1,12 @@
-"""Optimizer groups by tower, and the proof that the live optimizer has them.
+"""Optimizer groups by tower and kind of parameter, and the proof that the live optimizer has them.
 
-In: a model and a learning rate a tower (0 freezes it). Out: parameter groups, two a tower (with and without weight
-decay). `check_groups` reads the groups back from the optimizer that will really step, after every wrapper had its say,
+In: a model and its `LearningRates`. Out: parameter groups of one tower, kind, rate and weight decay each, named by the
+tower. `check_groups` reads the groups back from the optimizer that will really step, after every wrapper had its say,
 and raises if one parameter is missing, doubled, or has another rate than was asked.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from smolvlm.errors import ConfigError
-from smolvlm.model.towers import TOWERS, Tower, learning_rates_of, tower_of
+from smolvlm.model.learning_rates import KINDS, LearningRates, kind_of
+from smolvlm.model.towers import TOWERS, Tower, tower_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,44 +27,40 @@ class GroupSummary:
     num_tensors: int
     num_parameters: int
     num_frozen_parameters: int
+    frozen_parts: tuple[str, ...] = ()
+    """What is frozen in a tower that trains, in words."""
 
 
 def tower_groups(
-    model: nn.Module,
-    learning_rates: Mapping[Tower, float],
-    *,
-    weight_decay: float,
-    decay_names: Sequence[str],
+    model: nn.Module, rates: LearningRates, *, weight_decay: float, decay_names: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Return optimizer groups of all trainable parameters, `name` being the tower's.
 
     Args:
         model: parameters already frozen or not.
-        learning_rates: by tower.
+        rates: of every parameter.
         weight_decay: for the parameters in `decay_names`; 0 for the others (norms, biases).
         decay_names: full parameter names.
     """
     decayed = set(decay_names)
-    groups: list[dict[str, Any]] = []
-    for tower in TOWERS:
-        own = [
-            (name, value) for name, value in model.named_parameters() if value.requires_grad and tower_of(name) == tower
-        ]
-        for decays in (True, False):
-            members = [value for name, value in own if (name in decayed) == decays]
-            if members:
-                groups.append(
-                    {
-                        "params": members,
-                        "lr": learning_rates[tower],
-                        "weight_decay": weight_decay if decays else 0.0,
-                        "name": tower,
-                    }
-                )
-    return groups
+    members: dict[tuple[int, int, float, bool], list[nn.Parameter]] = defaultdict(list)
+    for name, value in model.named_parameters():
+        if value.requires_grad:
+            place = TOWERS.index(tower_of(name)), KINDS.index(kind_of(name)), rates.of(name), name not in decayed
+            members[place].append(value)
+    return [
+        {
+            "params": values,
+            "lr": rate,
+            "weight_decay": 0.0 if is_spared else weight_decay,
+            "name": TOWERS[tower],
+            "kind": KINDS[kind],
+        }
+        for (tower, kind, rate, is_spared), values in sorted(members.items(), key=lambda item: item[0])
+    ]
 
 
-def check_groups(model: nn.Module, optimizer: Optimizer, learning_rates: Mapping[Tower, float]) -> list[GroupSummary]:
+def check_groups(model: nn.Module, optimizer: Optimizer, rates: LearningRates) -> list[GroupSummary]:
     """Return the live optimizer's groups, summed by tower.
 
     Raises:
@@ -76,9 +73,8 @@ def check_groups(model: nn.Module, optimizer: Optimizer, learning_rates: Mapping
             rate_of[id(parameter)] = float(group.get("initial_lr", group["lr"]))
             times[id(parameter)] += 1
     problems: list[str] = []
-    rates = learning_rates_of(model, learning_rates)
     for name, parameter in model.named_parameters():
-        wanted = rates[name]
+        wanted = rates.of(name)
         if parameter.requires_grad != (wanted > 0):
             problems.append(f"{name} is {'trained' if parameter.requires_grad else 'frozen'}, rate asked {wanted:g}")
         elif parameter.requires_grad and times[id(parameter)] != 1:
@@ -92,18 +88,19 @@ def check_groups(model: nn.Module, optimizer: Optimizer, learning_rates: Mapping
             where="train.*_lr",
             fix="remove the optimizer block of a DeepSpeed file, or a callback that changes the groups",
         )
-    return [_summary(model, tower, learning_rates[tower]) for tower in TOWERS]
+    return [_summary(model, tower, rates) for tower in TOWERS]
 
 
-def _summary(model: nn.Module, tower: Tower, learning_rate: float) -> GroupSummary:
+def _summary(model: nn.Module, tower: Tower, rates: LearningRates) -> GroupSummary:
     own = [value for name, value in model.named_parameters() if tower_of(name) == tower]
     trained = [value for value in own if value.requires_grad]
     return GroupSummary(
         tower=tower,
-        learning_rate=learning_rate,
+        learning_rate=rates.of_tower(tower),
         num_tensors=len(trained),
         num_parameters=sum(value.numel() for value in trained),
         num_frozen_parameters=sum(value.numel() for value in own if not value.requires_grad),
+        frozen_parts=tuple(part.words for part in rates.frozen if part.tower == tower),
     )
 
 
@@ -112,6 +109,7 @@ def groups_table(groups: Sequence[GroupSummary]) -> str:
     lines = [f"{'tower':<16}{'learning rate':>14}{'trained':>16}{'frozen':>16}"]
     lines += [
         f"{group.tower:<16}{group.learning_rate:>14g}{group.num_parameters:>16,}{group.num_frozen_parameters:>16,}"
+        f"{'  ' if group.frozen_parts else ''}{', '.join(group.frozen_parts)}"
         for group in groups
     ]
     return "\n".join(lines)

@@ -15,9 +15,11 @@ from smolvlm.config.adapters import AdapterConfig, PartName
 from smolvlm.config.schema import RunConfig
 from smolvlm.errors import ConfigError
 from smolvlm.model.adapters import Adapters, attach_adapters
-from smolvlm.model.load import Checkpoint, load_checkpoint
+from smolvlm.model.frozen_parts import frozen_parts
+from smolvlm.model.learning_rates import LearningRates, freeze
+from smolvlm.model.load import Checkpoint, load_checkpoint, read_model_config
 from smolvlm.model.peft_layers import is_adapter_folder
-from smolvlm.model.towers import Tower, freeze
+from smolvlm.model.towers import Tower
 from smolvlm.model.vision_cache import VisionCache, open_vision_cache
 from smolvlm.train.arguments import seed_of
 from smolvlm.train.flops import ComputeCost, compute_cost
@@ -35,8 +37,7 @@ class RunModel:
     """A model as a run trains it."""
 
     checkpoint: Checkpoint
-    learning_rates: Mapping[Tower, float]
-    """Of each tower, its adapter's where it has one; 0 is frozen."""
+    learning_rates: LearningRates
     adapters: Adapters | None
     vision_cache: VisionCache | None
     cost: ComputeCost
@@ -47,14 +48,30 @@ class RunModel:
 
 
 def check_model(config: RunConfig) -> None:
-    """Refuse what can be known before anything is read.
+    """Refuse what can be known before rows and weights are read.
 
     Raises:
-        ConfigError: training cannot begin at what `model.path` names.
+        ConfigError: training cannot begin at what `model.path` names, or what is to be frozen does not fit it.
     """
     if is_adapter_folder(config.model.path):
         fix = "merge it first: smolvlm export FOLDER --to transformers --merge --out DIR"
         raise ConfigError("training begins at a model, and this is an adapter", where=config.model.path, fix=fix)
+    learning_rates(config, read_model_config(config.model.path))
+
+
+def check_rows(config: RunConfig, *, num_tiles: int) -> None:
+    """Refuse rows that nothing could be learned from.
+
+    Args:
+        num_tiles: of all rows.
+
+    Raises:
+        ConfigError: vision tower or connector alone train, and no row shows them anything.
+    """
+    if not num_tiles and not config.rate_of("language"):
+        what = "no row has a picture or a clip, and nothing of the language model trains"
+        fix = "set train.language_model_lr above 0, or name rows with pictures"
+        raise ConfigError(what, where="data.mixture", fix=fix)
 
 
 def load_run_model(config: RunConfig, *, uses_bf16: bool, resume: Path | None = None) -> RunModel:
@@ -68,7 +85,7 @@ def load_run_model(config: RunConfig, *, uses_bf16: bool, resume: Path | None = 
         ConfigError: what is wrong, where, and how to mend it.
     """
     checkpoint = load_checkpoint(config.model.path, dtype=getattr(torch, config.model.dtype))
-    rates = learning_rates(config)
+    rates = learning_rates(config, checkpoint.model.config)
     adapters = _attach_adapters(config, checkpoint, rates, resume=resume)
     freeze(checkpoint.model, rates)
     return RunModel(
@@ -76,22 +93,37 @@ def load_run_model(config: RunConfig, *, uses_bf16: bool, resume: Path | None = 
         learning_rates=rates,
         adapters=adapters,
         vision_cache=_vision_cache(config, checkpoint.model, rates, uses_bf16=uses_bf16),
-        cost=compute_cost(checkpoint.model.config, rates, adapted=adapters.kinds if adapters else ()),
+        cost=compute_cost(checkpoint.model),
     )
 
 
-def learning_rates(config: RunConfig) -> dict[Tower, float]:
-    """Return the learning rate of each tower, its adapter's where it has one; 0 is frozen."""
-    return {tower: config.rate_of(part) for part, tower in TOWER_OF.items()}
+def learning_rates(config: RunConfig, model_config: Any) -> LearningRates:
+    """Return which parameters train, and at which rate.
+
+    Args:
+        model_config: the checkpoint's.
+
+    Raises:
+        ConfigError: what is to be frozen does not fit the checkpoint, or leaves nothing of a tower.
+    """
+    rates: dict[Tower, float] = {tower: config.rate_of(part) for part, tower in TOWER_OF.items()}
+    adapted = _adapter_kinds(config)
+    return LearningRates(
+        full={tower: rate for tower, rate in rates.items() if tower not in adapted},
+        adapter={tower: rate for tower, rate in rates.items() if tower in adapted},
+        frozen=frozen_parts(config.freeze, model_config),
+    )
+
+
+def _adapter_kinds(config: RunConfig) -> dict[Tower, AdapterConfig]:
+    return {TOWER_OF[part]: entry for part, entry in config.adapters.entries() if entry.is_adapter}
 
 
 def _attach_adapters(
-    config: RunConfig, checkpoint: Checkpoint, rates: Mapping[Tower, float], *, resume: Path | None
+    config: RunConfig, checkpoint: Checkpoint, rates: LearningRates, *, resume: Path | None
 ) -> Adapters | None:
     """Put the adapters into the model that the settings ask for; None where they ask for none."""
-    kinds: dict[Tower, AdapterConfig] = {
-        TOWER_OF[part]: entry for part, entry in config.adapters.entries() if entry.is_adapter
-    }
+    kinds = _adapter_kinds(config)
     if not kinds:
         return None
     return attach_adapters(
@@ -99,18 +131,16 @@ def _attach_adapters(
         kinds,
         base=config.model.path,
         seed=seed_of(config.train),
-        whole=[tower for tower, rate in rates.items() if rate > 0 and tower not in kinds],
+        whole=[tower for tower, rate in rates.full.items() if rate > 0],
         resume=resume,
     )
 
 
-def _vision_cache(
-    config: RunConfig, model: Any, rates: Mapping[Tower, float], *, uses_bf16: bool
-) -> VisionCache | None:
+def _vision_cache(config: RunConfig, model: Any, rates: LearningRates, *, uses_bf16: bool) -> VisionCache | None:
     """Open the cache where nothing in the tower trains, no adapter either."""
-    if not config.data.vision_cache or rates["vision_tower"] > 0:
+    if not config.data.vision_cache or rates.of_tower("vision_tower"):
         return None
-    keeps_connector = rates["connector"] == 0
+    keeps_connector = not rates.of_tower("connector")
     model.caches_connector = keeps_connector
     return open_vision_cache(
         config.data.vision_cache_dir or Path(config.train.output_dir) / "vision_cache",

@@ -29,8 +29,9 @@ from smolvlm.datasets.bad_samples import BadSamples
 from smolvlm.datasets.dataset import SupervisedDataset
 from smolvlm.errors import SampleError
 from smolvlm.model.adapters import Adapters
+from smolvlm.model.learning_rates import LearningRates
 from smolvlm.model.peft_layers import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from smolvlm.model.towers import TOWERS, Tower, adapted_towers
+from smolvlm.model.towers import TOWERS
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.train.batch import PackInfo, as_batch
 from smolvlm.train.callbacks import PlanFlowCallback, ProgressBarCallback, WholeGradientCallback
@@ -49,7 +50,7 @@ Evaluate = Callable[[Any], Mapping[str, float]]
 class TrainerParts:
     """What the trainer needs besides the model, the arguments and the packs."""
 
-    learning_rates: Mapping[Tower, float]
+    learning_rates: LearningRates
     save_processor: Callable[[Path], None]
     identity: RunIdentity
     vision_cache: VisionCache | None = None
@@ -70,7 +71,7 @@ class SmolVLMTrainer(Trainer):
         self, model: Any, args: TrainingArguments, *, train_dataset: SupervisedDataset, parts: TrainerParts
     ) -> None:
         self._parts = parts
-        self._cost = compute_cost(model.config, dict(parts.learning_rates), adapted=adapted_towers(model))
+        self._cost = compute_cost(model)
         self._counts = StepCounts()
         self._watch = Stopwatch()
         self._method_sums = no_metrics(parts.method)
@@ -90,8 +91,10 @@ class SmolVLMTrainer(Trainer):
         self._ahead = packs_ahead(train_dataset, args, feature_bytes=feature_bytes, max_bytes=parts.max_prefetch_bytes)
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
-        # A world of one process is wrapped for gradient reduction too, which waits for every parameter's gradient.
-        model.touches_vision = torch.distributed.is_available() and torch.distributed.is_initialized()
+        # A world of one process is wrapped for gradient reduction too, which waits for every parameter's gradient; and
+        # where nothing of the language model trains, a pack of text would have nothing to go back to.
+        is_wrapped = torch.distributed.is_available() and torch.distributed.is_initialized()
+        model.touches_vision = is_wrapped or not parts.learning_rates.of_tower("language_model")
         self.remove_callback(DefaultFlowCallback)
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)

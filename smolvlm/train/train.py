@@ -24,7 +24,7 @@ from smolvlm.train.arguments import planned_length, seed_of, training_arguments
 from smolvlm.train.checkpoint import find_checkpoint, run_identity
 from smolvlm.train.methods import method_of
 from smolvlm.train.reference import reference_of_run
-from smolvlm.train.run_model import check_model, load_run_model
+from smolvlm.train.run_model import check_model, check_rows, load_run_model
 from smolvlm.train.smolvlm_trainer import Evaluate, SmolVLMTrainer, TrainerParts
 
 MISSING_TAGS = (
@@ -84,6 +84,7 @@ def train(
     check_model(config)
     with measuring_bar() as report:
         prompt, planned = plan_run(config, report=report)
+    check_rows(config, num_tiles=int(planned.measured.lengths.num_tiles.sum()))
     arguments = training_arguments(config.train, planned.plan)
     identity = run_identity(config.model_dump(mode="json"), planned.plan)
     output_dir = Path(config.train.output_dir)

@@ -13,11 +13,12 @@ from smolvlm.config.adapters import AdapterConfig
 from smolvlm.errors import ConfigError
 from smolvlm.export.merge import export_for_transformers
 from smolvlm.model.adapters import attach_adapters
+from smolvlm.model.learning_rates import LearningRates, freeze
 from smolvlm.model.load import load_checkpoint
 from smolvlm.model.parts.processor import ModelType
 from smolvlm.model.peft_layers import ADAPTER_WEIGHTS
 from smolvlm.model.processor_files import save_processor
-from smolvlm.model.towers import TOWERS, Tower, freeze
+from smolvlm.model.towers import Tower
 from tests.conftest import MODEL_TYPES
 
 TOLERANCE = 1e-5
@@ -43,7 +44,7 @@ def trained_adapter(base: Path, prompts: Any, folder: Path, kind: Any, model_typ
         tower: AdapterConfig(type=kind, r=4) for tower in ("vision_tower", "language_model")
     }
     attached = attach_adapters(model, kinds, base=str(base), seed=0, whole=["connector"])
-    freeze(model, dict.fromkeys(TOWERS, 1.0))
+    freeze(model, LearningRates(full={"connector": 1.0}, adapter=dict.fromkeys(kinds, 1.0)))
     inputs = prompt_of(base)
     optimizer = torch.optim.SGD([value for value in model.parameters() if value.requires_grad], lr=0.3)
     for _ in range(2):

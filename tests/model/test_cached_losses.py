@@ -7,9 +7,9 @@ import torch
 
 from smolvlm.media import medium
 from smolvlm.model import modeling_smolvlm
+from smolvlm.model.learning_rates import LearningRates, freeze
 from smolvlm.model.load import Checkpoint
 from smolvlm.model.modeling_smolvlm import PackOutput
-from smolvlm.model.towers import freeze
 from smolvlm.model.vision_cache import Stage, VisionCache, open_vision_cache
 
 BATCH_TOLERANCE = 1e-6
@@ -24,8 +24,8 @@ def cache_of(checkpoint: Checkpoint, directory: Path, stage: Stage, dtype: str =
 
 
 def frozen_run(checkpoint: Checkpoint, pack, stage: Stage) -> PackOutput:
-    rates = {"vision_tower": 0.0, "connector": 0.0 if stage == "connector" else 1.0, "language_model": 1.0}
-    freeze(checkpoint.model, rates)  # type: ignore[arg-type]
+    connector_lr = 0.0 if stage == "connector" else 1.0
+    freeze(checkpoint.model, LearningRates(full={"connector": connector_lr, "language_model": 1.0}))
     checkpoint.model.caches_connector = stage == "connector"
     checkpoint.model.zero_grad()
     output = checkpoint.model(pack=pack.model_tensors(), normalizer=float(pack.target_weights.sum()))

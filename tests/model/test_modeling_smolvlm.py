@@ -13,11 +13,11 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from smolvlm.model import modeling_smolvlm
 from smolvlm.model.attention import SCOPE_ATTENTION
+from smolvlm.model.learning_rates import LearningRates, freeze
 from smolvlm.model.load import Checkpoint
 from smolvlm.model.modeling_smolvlm import MODEL_CLASSES, PATCHES_PER_CALL
-from smolvlm.model.towers import TOWERS, freeze, parameters_of
+from smolvlm.model.towers import TOWERS, Tower, parameters_of
 
-FROZEN_TOWER = {"vision_tower": 0.0, "connector": 1.0, "language_model": 1.0}
 ROWS_OF_TEXT = [((), "Hi there", "Hello."), ((), "Count to three", "One, two, three.")]
 
 
@@ -144,7 +144,8 @@ def test_the_same_picture_twice_is_encoded_once(checkpoint: Checkpoint, pack_of,
 def test_a_frozen_tower_sees_few_tiles_at_once_and_a_trained_one_all(
     checkpoint: Checkpoint, pack_of, picture, vision_lr: float, sizes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    freeze(checkpoint.model, FROZEN_TOWER | {"vision_tower": vision_lr})  # type: ignore[arg-type]
+    rates: dict[Tower, float] = {"vision_tower": vision_lr, "connector": 1.0, "language_model": 1.0}
+    freeze(checkpoint.model, LearningRates(full=rates))
     vision = checkpoint.model.config.vision_config
     patches = (vision.image_size // vision.patch_size) ** 2
     assert checkpoint.model.tiles_per_call == PATCHES_PER_CALL["cpu"] // patches
@@ -185,8 +186,8 @@ def test_activation_checkpointing_changes_no_gradient(
     checkpoint: Checkpoint, pack_of, picture, has_embeddings_frozen: bool, vision_lr: float
 ) -> None:
     """Frozen embeddings and connector leave the language model's input without a gradient."""
-    rates = {"vision_tower": vision_lr, "connector": vision_lr, "language_model": 1.0}
-    freeze(checkpoint.model, rates)  # type: ignore[arg-type]
+    rates: dict[Tower, float] = {"vision_tower": vision_lr, "connector": vision_lr, "language_model": 1.0}
+    freeze(checkpoint.model, LearningRates(full=rates))
     checkpoint.model.get_input_embeddings().weight.requires_grad_(not has_embeddings_frozen)
     checkpoint.model.train()
     pack = pack_of([([picture(0)], "What?", "Noise."), *ROWS_OF_TEXT])

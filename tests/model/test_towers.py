@@ -2,12 +2,10 @@
 
 import pytest
 import torch
-from torch import nn
 
-from smolvlm.model.load import Checkpoint
 from smolvlm.model.modeling_smolvlm import MODEL_CLASSES
 from smolvlm.model.parts.configs import published_config
-from smolvlm.model.towers import TOWERS, freeze, parameters_of, tower_of
+from smolvlm.model.towers import TOWERS, parameters_of, tower_of
 
 PARAMETERS = {"256M": 256_484_928, "500M": 507_482_304, "2.2B": 2_246_784_880}
 
@@ -34,14 +32,3 @@ def test_embeddings_and_head_belong_to_the_language_model() -> None:
 def test_a_name_of_no_tower_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"parameter model\.audio_model\.weight belongs to none of model\.vision"):
         tower_of("model.audio_model.weight")
-
-
-@pytest.mark.parametrize("trained", TOWERS)
-def test_exactly_the_towers_with_a_learning_rate_train(checkpoint: Checkpoint, trained) -> None:
-    model: nn.Module = checkpoint.model
-    freeze(model, dict.fromkeys(TOWERS, 0.0))
-    assert not any(value.requires_grad for value in model.parameters())
-    freeze(model, {tower: 1e-4 if tower == trained else 0.0 for tower in TOWERS})
-    assert {name for name, value in model.named_parameters() if value.requires_grad} == {
-        name for name, _ in parameters_of(model, trained)
-    }

@@ -16,8 +16,9 @@ from peft import PeftModel
 
 from smolvlm.config.adapters import AdapterConfig
 from smolvlm.model.adapters import attach_adapters
+from smolvlm.model.learning_rates import LearningRates, freeze
 from smolvlm.model.peft_layers import PREFIX, adapter_tensors
-from smolvlm.model.towers import TOWERS, Tower, freeze, is_adapter
+from smolvlm.model.towers import TOWERS, Tower, is_adapter
 from smolvlm.train.verify import GRADIENT_TOLERANCE, LOSS_TOLERANCE, gradient_errors
 from tests.parity.test_packed_equals_alone import MIXED, texts
 
@@ -58,7 +59,7 @@ def adapted(bench: Any, tmp_path: Path) -> Callable[..., AdaptedBench]:
         for name, value in adapter_tensors(ours).items():
             if ".lora_B." in name:
                 value.copy_(torch.randn(value.shape, generator=generator) * 0.1)
-        freeze(ours, {tower: float(tower in kinds) for tower in TOWERS})
+        freeze(ours, LearningRates(adapter=dict.fromkeys(kinds, 1.0)))
         attached.save(ours, tmp_path)
         theirs = PeftModel.from_pretrained(stock, str(tmp_path), is_trainable=True)
         return AdaptedBench(bench=replace(bench, ours=ours.eval(), stock=theirs.eval()))

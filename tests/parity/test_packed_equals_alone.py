@@ -20,10 +20,11 @@ import transformers
 from PIL import Image
 
 from smolvlm.model import loss
+from smolvlm.model.learning_rates import LearningRates, freeze
 from smolvlm.model.modeling_smolvlm import MODEL_CLASSES
 from smolvlm.model.parts.configs import published_config, tokens_per_tile
 from smolvlm.model.parts.processor import write_processor
-from smolvlm.model.towers import Tower, freeze, parameters_of
+from smolvlm.model.towers import Tower, parameters_of
 from smolvlm.records import Conversation, ImageRef, Turn, VideoRef
 
 Sample = tuple[Conversation, ...]
@@ -164,7 +165,7 @@ def test_the_head_in_chunks(bench, mixed_alone, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("frozen", [("vision_tower",), ("vision_tower", "connector"), ("language_model",)])
 def test_freezing_a_tower_changes_no_gradient_of_the_others(bench, mixed_alone, frozen: tuple[Tower, ...]) -> None:
     rates: dict[Tower, float] = {"vision_tower": 1.0, "connector": 1.0, "language_model": 1.0}
-    freeze(bench.ours, rates | dict.fromkeys(frozen, 0.0))
+    freeze(bench.ours, LearningRates(full=rates | dict.fromkeys(frozen, 0.0)))
     bench.check(MIXED, alone=mixed_alone)
     for tower in rates:
         assert all((value.grad is None) == (tower in frozen) for _, value in parameters_of(bench.ours, tower)), tower

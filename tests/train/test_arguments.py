@@ -57,6 +57,21 @@ def test_our_defaults_give_way_to_the_run_file(section: Section) -> None:
     assert training_arguments(section(weight_decay=0.1, seed=5), PLAN).weight_decay == 0.1
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("{preserve_rng_state: false}", {"use_reentrant": False, "preserve_rng_state": False}),
+        ("{use_reentrant: true}", {"use_reentrant": True}),
+    ],
+)
+def test_checkpointing_is_reentrant_only_where_that_is_said(
+    section: Section, given: str, expected: dict[str, bool]
+) -> None:
+    """torch would take the reentrant kind where other settings alone are given."""
+    made = training_arguments(section(activation_checkpointing="true", activation_checkpointing_kwargs=given), PLAN)
+    assert made.activation_checkpointing_kwargs == expected
+
+
 @pytest.mark.parametrize("has_gpu", [False, True])
 def test_packs_are_pinned_where_there_is_a_gpu_and_then_copied_while_it_computes(
     section: Section, monkeypatch: pytest.MonkeyPatch, has_gpu: bool

@@ -8,9 +8,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from smolvlm.config.adapters import AdapterConfig
+from smolvlm.config.freeze import FreezeConfig
 from smolvlm.model.adapters import attach_adapters
+from smolvlm.model.frozen_parts import frozen_parts
+from smolvlm.model.learning_rates import LearningRates, freeze
 from smolvlm.model.load import load_checkpoint
-from smolvlm.model.towers import TOWERS, Tower, freeze
+from smolvlm.model.towers import TOWERS, Tower
 from smolvlm.train import flops
 from smolvlm.train.flops import compute_cost, peak_flops_per_s
 
@@ -22,9 +25,8 @@ def model(tiny_folder: Path) -> Any:
     return load_checkpoint(str(tiny_folder)).model
 
 
-def counted(model: Any, rates: dict[Tower, float]) -> float:
+def counted(model: Any) -> float:
     """Count the FLOPs of one pack forward and backward."""
-    freeze(model, rates)
     ids = torch.full((SEQUENCE,), 5)
     ids[: 4 * TILES] = model.config.image_token_id
     pack = {
@@ -44,29 +46,60 @@ def counted(model: Any, rates: dict[Tower, float]) -> float:
     return counter.get_total_flops()
 
 
+def estimated(model: Any) -> float:
+    cost = compute_cost(model)
+    return cost.pack(num_tokens=SEQUENCE, num_computed_tiles=TILES, num_targets=TARGETS)
+
+
 @pytest.mark.parametrize(
-    "rates",
+    ("towers", "frozen"),
     [
-        {"vision_tower": 1.0, "connector": 1.0, "language_model": 1.0},
-        {"vision_tower": 0.0, "connector": 1.0, "language_model": 1.0},
-        {"vision_tower": 0.0, "connector": 1.0, "language_model": 0.0},
+        (TOWERS, FreezeConfig()),
+        (("connector", "language_model"), FreezeConfig()),
+        (("connector",), FreezeConfig()),
+        (("language_model",), FreezeConfig(embeddings=True, language_layers=[0, 1])),
+        (("language_model",), FreezeConfig(embeddings=True, output_head=True, language_layers=[1, 2])),
+        (("language_model",), FreezeConfig(embeddings=True, language_layers=[0, 2])),
+        (("vision_tower",), FreezeConfig(vision_embeddings=True, vision_layers=[0, 1])),
+        (TOWERS, FreezeConfig(embeddings=True, language_layers=[0, 2], vision_layers=[0, 2])),
     ],
-    ids=["all train", "tower frozen", "connector alone"],
+    ids=str,
 )
-def test_the_estimate_is_near_the_count(model: Any, rates: dict[Tower, float]) -> None:
-    cost = compute_cost(model.config, rates)
-    estimate = cost.pack(num_tokens=SEQUENCE, num_computed_tiles=TILES, num_targets=TARGETS)
-    assert estimate == pytest.approx(counted(model, rates), rel=0.1)
+def test_the_estimate_is_near_the_count(model: Any, towers: tuple[Tower, ...], frozen: FreezeConfig) -> None:
+    rates = LearningRates(full=dict.fromkeys(towers, 1.0), frozen=frozen_parts(frozen, model.config))
+    freeze(model, rates)
+    assert estimated(model) == pytest.approx(counted(model), rel=0.1)
+
+
+def test_frozen_first_layers_cost_no_backward_pass(model: Any) -> None:
+    """Of two layers the first is gone through once, the second forward, for its inputs and for its weights."""
+
+    def per_token(**settings: Any) -> float:
+        parts = frozen_parts(FreezeConfig(**settings), model.config)
+        freeze(model, LearningRates(full={"language_model": 1.0}, frozen=parts))
+        return compute_cost(model).per_token
+
+    whole = per_token()
+    assert per_token(language_layers=[0, 1]) == pytest.approx(whole * 5 / 6)  # the embeddings beneath train
+    assert per_token(language_layers=[0, 1], embeddings=True) == pytest.approx(whole * 4 / 6)
+    assert per_token(language_layers=[1, 2], embeddings=True) == pytest.approx(whole * 5 / 6)
+    assert per_token(language_layers=[0, 2], embeddings=True) == pytest.approx(whole * 2 / 6)
 
 
 @pytest.mark.parametrize("adapted", [("language_model",), ("vision_tower", "language_model")])
 def test_the_estimate_is_near_the_count_with_adapters(tiny_folder: Path, adapted: tuple[Tower, ...]) -> None:
     model = load_checkpoint(str(tiny_folder)).model
     attach_adapters(model, {tower: AdapterConfig(r=1) for tower in adapted}, base="", seed=0)
-    rates: dict[Tower, float] = {tower: float(tower in adapted or tower == "connector") for tower in TOWERS}
-    cost = compute_cost(model.config, rates, adapted=adapted)
-    estimate = cost.pack(num_tokens=SEQUENCE, num_computed_tiles=TILES, num_targets=TARGETS)
-    assert estimate == pytest.approx(counted(model, rates), rel=0.15)
+    freeze(model, LearningRates(full={"connector": 1.0}, adapter=dict.fromkeys(adapted, 1.0)))
+    assert estimated(model) == pytest.approx(counted(model), rel=0.15)
+
+
+def test_the_estimate_is_near_the_count_with_an_adapter_in_the_upper_layer_alone(tiny_folder: Path) -> None:
+    model = load_checkpoint(str(tiny_folder)).model
+    upper = AdapterConfig(r=1, targets=["model.text_model.layers.1.*_proj"])
+    attach_adapters(model, {"language_model": upper}, base="", seed=0)
+    freeze(model, LearningRates(adapter={"language_model": 1.0}))
+    assert estimated(model) == pytest.approx(counted(model), rel=0.15)
 
 
 def test_the_peak_is_measured_once_and_not_for_long(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,5 @@
 """Each tower gets the rate that was asked, and an optimizer that holds anything else is refused."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +8,18 @@ import torch
 from torch import nn
 from torch.optim import SGD, Optimizer
 
+from smolvlm.config.adapters import AdapterConfig
+from smolvlm.config.freeze import FreezeConfig
 from smolvlm.errors import ConfigError
+from smolvlm.model.adapters import attach_adapters
+from smolvlm.model.frozen_parts import frozen_parts
+from smolvlm.model.learning_rates import LearningRates, freeze
 from smolvlm.model.load import load_checkpoint
-from smolvlm.model.towers import TOWERS, Tower, freeze, parameters_of
+from smolvlm.model.towers import TOWERS, Tower, parameters_of
 from smolvlm.train.optim import check_groups, groups_table, tower_groups
 
-RATES: dict[Tower, float] = {"vision_tower": 0.0, "connector": 1e-4, "language_model": 2e-5}
+FULL: dict[Tower, float] = {"vision_tower": 0.0, "connector": 1e-4, "language_model": 2e-5}
+RATES = LearningRates(full=FULL)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +34,7 @@ def model(loaded: Any) -> Any:
     return loaded
 
 
-def optimizer_for(model: nn.Module, rates: Mapping[Tower, float] = RATES) -> Optimizer:
+def optimizer_for(model: nn.Module, rates: LearningRates = RATES) -> Optimizer:
     decayed = [name for name, value in model.named_parameters() if value.ndim > 1]
     return SGD(tower_groups(model, rates, weight_decay=0.1, decay_names=decayed), lr=123.0)
 
@@ -50,7 +55,7 @@ def test_groups_hold_every_trained_parameter_once_at_its_towers_rate(model: Any)
 
 def test_what_was_asked_passes_and_is_printed(model: Any) -> None:
     found = check_groups(model, optimizer_for(model), RATES)
-    assert [(group.tower, group.learning_rate) for group in found] == [(tower, RATES[tower]) for tower in TOWERS]
+    assert [(group.tower, group.learning_rate) for group in found] == [(tower, FULL[tower]) for tower in TOWERS]
     sizes = {tower: sum(value.numel() for _, value in parameters_of(model, tower)) for tower in TOWERS}
     assert [group.num_parameters for group in found] == [0, sizes["connector"], sizes["language_model"]]
     assert [group.num_frozen_parameters for group in found] == [sizes["vision_tower"], 0, 0]
@@ -84,7 +89,7 @@ def test_a_parameter_in_two_groups_is_refused(model: Any) -> None:
 
 
 def test_another_rate_is_refused(model: Any) -> None:
-    optimizer = optimizer_for(model, {**RATES, "connector": 3e-4})
+    optimizer = optimizer_for(model, LearningRates(full=FULL | {"connector": 3e-4}))
     with pytest.raises(ConfigError, match=r"has learning rate 0\.0003, asked 0\.0001") as caught:
         check_groups(model, optimizer, RATES)
     assert "(1 parameters)" in caught.value.what
@@ -127,3 +132,36 @@ def test_a_run_steps_with_fused_adamw_and_the_rates_asked(frozen_run: Any) -> No
     assert steps == {len(frozen_run.steps)}, "a step without pictures counts for the connector too"
     assert len(live.state) == sum(1 for value in trainer.model.parameters() if value.requires_grad)
     assert trainer.check_optimizer().splitlines()[2].startswith("connector               0.0005")
+
+
+def test_frozen_parts_are_in_no_group_and_in_the_table(loaded: Any) -> None:
+    settings = FreezeConfig(embeddings=True, language_layers=[0, 1])
+    rates = LearningRates(full=FULL, frozen=frozen_parts(settings, loaded.config))
+    freeze(loaded, rates)
+    optimizer = optimizer_for(loaded, rates)
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    out = {name for name, value in parameters_of(loaded, "language_model") if id(value) not in held}
+    assert {name.split("layers.0.")[0] for name in out} == {
+        "model.text_model.embed_tokens.weight",
+        "model.text_model.",
+    }
+    table = groups_table(check_groups(loaded, optimizer, rates)).splitlines()
+    frozen = sum(value.numel() for name, value in parameters_of(loaded, "language_model") if name in out)
+    assert table[3].endswith(f"{frozen:>16,}  embeddings, layers 0 to 0 of 2")
+    loaded.get_input_embeddings().weight.requires_grad_(True)
+    with pytest.raises(ConfigError, match=r"embed_tokens\.weight is trained, rate asked 0"):
+        check_groups(loaded, optimizer, rates)
+
+
+def test_adapters_and_weights_of_one_tower_have_groups_and_rates_of_their_own(tiny_folder: Path) -> None:
+    model = load_checkpoint(str(tiny_folder)).model
+    attach_adapters(model, {"language_model": AdapterConfig(r=2)}, base="", seed=0)
+    rates = LearningRates(full={"language_model": 1e-5}, adapter={"language_model": 1e-3})
+    freeze(model, rates)
+    optimizer = optimizer_for(model, rates)
+    check_groups(model, optimizer, rates)
+    assert [(group["name"], group["kind"], group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [
+        ("language_model", "full", 1e-5, 0.1),
+        ("language_model", "full", 1e-5, 0.0),
+        ("language_model", "adapter", 1e-3, 0.1),
+    ]

@@ -38,8 +38,8 @@ def runs(forked_runs: Any, plain_run: Any) -> BothRuns:
 
 def dealt(runs: BothRuns) -> list[tuple[tuple[PlannedPack, ...], tuple[PlannedPack, ...]]]:
     """Return each step's packs as two ranks get them, in order."""
-    plan, model = runs.trained.planned.plan, runs.trained.checkpoint.model
-    cost = compute_cost(model.config, {"vision_tower": 2e-4, "connector": 5e-4, "language_model": 1e-3})
+    plan = runs.trained.planned.plan
+    cost = compute_cost(runs.trained.checkpoint.model)
     order = deal_to_ranks(plan, num_ranks=2, cost_per_token=cost.per_token, cost_per_tile=cost.per_tile)
     steps = [order[start : start + PACKS_PER_STEP] for start in range(0, len(order), PACKS_PER_STEP)]
     return [

@@ -15,6 +15,7 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from smolvlm.config.load import load_run_config
+from smolvlm.model.learning_rates import LearningRates
 from smolvlm.model.towers import TOWERS, tower_of
 from smolvlm.train.run_model import learning_rates
 from smolvlm.train.train import plan_run, plan_summary
@@ -162,7 +163,8 @@ def test_the_same_command_again_changes_nothing(
 
 def test_rates_by_tower_and_the_plan_in_words(frozen_run: Any) -> None:
     config = load_run_config(frozen_run.folder / "run.yaml")
-    assert learning_rates(config) == {"vision_tower": 0.0, "connector": 5e-4, "language_model": 1e-3}
+    rates = learning_rates(config, frozen_run.trained.checkpoint.model.config)
+    assert rates == LearningRates(full={"vision_tower": 0.0, "connector": 5e-4, "language_model": 1e-3})
     prompt, planned = plan_run(config)
     assert planned.plan == frozen_run.trained.planned.plan
     assert prompt.media.pictures == frozen_run.trained.prompt.media.pictures
