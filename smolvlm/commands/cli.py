@@ -177,6 +177,29 @@ def export(
     run_export(checkpoint, to=to, out=out, merge=merge)
 
 
+@app.command("upgrade-tags")
+def upgrade_tags(
+    base: Annotated[str, typer.Argument(help="A checkpoint whose vocabulary lacks the tags of cut pictures.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; new or empty.")],
+) -> None:
+    """Give a checkpoint the row, column and global tags as tokens; say what must then be trained."""
+    from smolvlm.commands.upgrade_tags import run_upgrade
+
+    run_upgrade(base, out=out)
+
+
+@app.command("add-tokens")
+def add_tokens(
+    base: Annotated[str, typer.Argument(help="A checkpoint.")],
+    tokens: Annotated[list[str], typer.Argument(help="Texts that become one token each.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; new or empty.")],
+) -> None:
+    """Give a checkpoint new tokens; for adapters on a vocabulary without reserved ids."""
+    from smolvlm.commands.upgrade_tags import run_addition
+
+    run_addition(base, tokens, out=out)
+
+
 def main() -> None:
     """Run the command line."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -54,7 +54,9 @@ def run_evaluation(
     config = _config_for(target, overrides, mixture=mixture)
     if config.data.eval_mixture is None:
         raise ConfigError("nothing to evaluate on", where="data.eval_mixture", fix="give --mixture FILE")
-    checkpoint = load_checkpoint(config.model.path, dtype=getattr(torch, config.model.dtype))
+    checkpoint = load_checkpoint(
+        config.model.path, dtype=getattr(torch, config.model.dtype), new_tokens=config.model.new_tokens
+    )
     prompt = read_prompt(checkpoint.processor, config.data, where=config.model.path)
     evaluation = build_evaluator(config, prompt, cache=None)(checkpoint.model)
     if predictions is not None:

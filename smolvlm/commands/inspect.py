@@ -48,7 +48,7 @@ def run_inspection(
     """Show the samples `rows` of the first epoch, in the order of the rows they begin with."""
     config = with_model(load_run_config(run_file, overrides))
     prompt, planned = plan_run(config)
-    processor = load_processor(config.model.path)
+    processor = load_processor(config.model.path, new_tokens=tuple(config.model.new_tokens))
     dataset = SupervisedDataset(
         planned.measured,
         planned.plan,
@@ -142,7 +142,9 @@ def _verify(config: RunConfig, dataset: SupervisedDataset, samples: Sequence[Row
         tokens, tiles = tokens + own_tokens, tiles + own_tiles
     pack = dataset.build(PlannedPack(samples=tuple(members), num_tokens=tokens, num_tiles=tiles))
     numbers = [row for rows in members for row in rows]
-    found = verify_pack(dataset, pack, numbers, model_path=config.model.path, processor=processor)
+    found = verify_pack(
+        dataset, pack, numbers, model_path=config.model.path, processor=processor, new_tokens=config.model.new_tokens
+    )
     print(verification_text(found), file=sys.stderr)
     if not found.holds:
         raise typer.Exit(FAILED_CHECK)

@@ -17,6 +17,7 @@ from smolvlm.commands.evaluate import load_bare_config
 from smolvlm.commands.models import with_model
 from smolvlm.commands.progress import measuring_bar
 from smolvlm.config.load import load_run_config
+from smolvlm.config.new_tokens import NewToken
 from smolvlm.config.schema import DataConfig
 from smolvlm.config.yaml_text import read_yaml
 from smolvlm.datasets.builder import budget_of, kind_of_rows, one_pass, open_mixture, read_prompt
@@ -76,7 +77,7 @@ def mixture_settings(
     content = read_yaml(target)
     if isinstance(content, dict) and {"model", "data"} <= content.keys():
         config = with_model(load_run_config(target, [*changes, *([f"model.path={model}"] if model else [])]))
-        return config.data, _prompt(config.model.path, config.data), kind_of_rows(config.train)
+        return config.data, _prompt(config.model.path, config.data, config.model.new_tokens), kind_of_rows(config.train)
     data = load_bare_config(model or RELEASED, [f"data.mixture={target.absolute()}", *changes]).data
     if model is not None:
         return data, _prompt(model, data), None
@@ -86,8 +87,8 @@ def mixture_settings(
         return data, _prompt(folder, data), None
 
 
-def _prompt(model: str, data: DataConfig) -> PromptSettings:
-    return read_prompt(load_processor(model), data, where=model)
+def _prompt(model: str, data: DataConfig, new_tokens: Sequence[NewToken] = ()) -> PromptSettings:
+    return read_prompt(load_processor(model, new_tokens=tuple(new_tokens)), data, where=model)
 
 
 def _as_object(count: SourceCount) -> dict[str, object]:

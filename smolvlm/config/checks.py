@@ -5,6 +5,7 @@ from typing import Any
 
 from smolvlm.config.adapters import PARTS
 from smolvlm.config.freeze_checks import freeze_problems
+from smolvlm.config.new_token_checks import new_token_problems
 from smolvlm.config.problems import Problem, shown_value
 from smolvlm.config.schema import DataConfig, RunConfig, TrainConfig
 
@@ -23,6 +24,7 @@ def combination_problems(config: RunConfig) -> list[Problem]:
         *_method_problems(config),
         *_adapter_problems(config),
         *freeze_problems(config),
+        *new_token_problems(config),
         *_data_problems(config),
         *_eval_problems(config),
         *_argument_problems(config),
@@ -30,7 +32,7 @@ def combination_problems(config: RunConfig) -> list[Problem]:
 
 
 def _tower_problems(config: RunConfig) -> Iterator[Problem]:
-    if not any(config.rate_of(part) for part in PARTS):
+    if not any(config.rate_of(part) for part in PARTS) and not config.token_rows_lr:
         what = "all three learning rates are 0, so nothing is trained"
         yield Problem(key="train.language_model_lr", value="0", what=what, fix="give at least one part a rate above 0")
 

@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from smolvlm.config.adapters import PARTS, AdapterConfig
 from smolvlm.config.checks import combination_problems
 from smolvlm.config.names import known_sections
+from smolvlm.config.new_tokens import NEW_TOKEN_ERRORS, NewToken
 from smolvlm.config.overrides import apply_overrides
 from smolvlm.config.paths import resolve_paths
 from smolvlm.config.problems import Problem, problems_error, shown_value
@@ -36,6 +37,7 @@ _FIELD_WORDS = {
     "vision_cache_dir": _PATH_WORDS,
     "language_layers": _LAYERS,
     "vision_layers": _LAYERS,
+    "new_tokens": "must be a list of texts, or of mappings with `token` and `description`",
 }
 _TYPE_WORDS = {
     "missing": "is required",
@@ -152,14 +154,19 @@ def _type_problem(section: str, place: Sequence[str], details: ErrorDetails, con
     value = shown_value(given)
     if key == "train.method" and given == "dpo":
         return Problem(key=key, value=value, what="preference training is not available in this version", fix="use sft")
-    words = _FIELD_WORDS.get(field) or _TYPE_WORDS.get(details["type"], details["msg"])
+    words = (
+        details["msg"]
+        if details["type"] in NEW_TOKEN_ERRORS
+        else _FIELD_WORDS.get(field) or _TYPE_WORDS.get(details["type"], details["msg"])
+    )
     what = words.format_map(details.get("ctx", {}))
     fix = None
     if details["type"] == "literal_error" and isinstance(given, str):
         fix = did_you_mean(given, _words_of(section, field))
     elif details["type"] == "extra_forbidden":
-        names = list(AdapterConfig.model_fields)
-        fix = did_you_mean(place[-1], names) or f"the settings of an adapter are {', '.join(names)}"
+        entry, noun = (NewToken, "a new token") if section == "model" else (AdapterConfig, "an adapter")
+        names = list(entry.model_fields)
+        fix = did_you_mean(place[-1], names) or f"the settings of {noun} are {', '.join(names)}"
     return Problem(key=key, value=value, what=what, fix=fix)
 
 

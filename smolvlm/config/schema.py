@@ -11,10 +11,13 @@ from pydantic import BeforeValidator, Field
 
 from smolvlm.config.adapters import AdapterConfig, AdaptersConfig, PartName
 from smolvlm.config.freeze import FreezeConfig
+from smolvlm.config.new_tokens import NewTokens
 from smolvlm.config.section import Count, LearningRate, Section
 
 EMBEDDED_MODEL = "embedded"
 """As `model.path`: build a model from parts that install as ordinary packages."""
+NEW_TOKENS_LR = 1e-4
+"""Of new tokens' rows beside a frozen language model."""
 
 
 def _as_path(value: Any) -> Any:
@@ -38,6 +41,8 @@ class ModelConfig(Section):
     """A hub id, a folder, or the word `embedded`."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What the weights are held in; bfloat16 weights lose small updates."""
+    new_tokens: NewTokens = Field(default_factory=list)
+    """Texts that become one token each."""
 
 
 class DataConfig(Section):
@@ -95,6 +100,11 @@ class TrainConfig(Section):
     """0 freezes the part; so for the other two."""
     connector_lr: LearningRate = 1e-4
     vision_tower_lr: LearningRate = 0.0
+    new_tokens_lr: LearningRate | None = None
+    """Of the rows of single tokens where the language model does not train in full; None is its adapter's rate, or
+    `NEW_TOKENS_LR` without one."""
+    trainable_tokens: list[str] = Field(default_factory=list)
+    """Added tokens that the checkpoint has already and whose rows train too, `*` standing for anything."""
     packs_per_step: Count = 4
     """Packs of one optimizer step, over all ranks and accumulation together."""
     method: Literal["sft", "dpo"] = "sft"
@@ -138,6 +148,20 @@ class RunConfig(Section):
     eval: EvalConfig = Field(default_factory=EvalConfig)
     adapters: AdaptersConfig = Field(default_factory=AdaptersConfig)
     freeze: FreezeConfig = Field(default_factory=FreezeConfig)
+
+    @property
+    def trains_language_whole(self) -> bool:
+        """Whether the language model trains its own weights, and no adapter."""
+        entry = self.adapters.language
+        return self.rate_of("language") > 0 and (entry is None or entry.type == "full")
+
+    @property
+    def token_rows_lr(self) -> float:
+        """The learning rate of single tokens' rows; 0 where none trains by itself."""
+        if self.trains_language_whole or not (self.model.new_tokens or self.train.trainable_tokens):
+            return 0.0
+        given = self.train.new_tokens_lr
+        return (self.rate_of("language") or NEW_TOKENS_LR) if given is None else given
 
     def rate_of(self, part: PartName) -> float:
         """Return the learning rate of what trains in a tower, its weights or its adapter; 0 where nothing does."""

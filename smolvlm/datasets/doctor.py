@@ -13,8 +13,9 @@ from hashlib import blake2b
 from typing import Literal
 
 from smolvlm.datasets.lengths import Budget, modality_of, over_budget
-from smolvlm.datasets.row_places import has_marks
+from smolvlm.datasets.row_places import PLACEHOLDERS, has_marks
 from smolvlm.datasets.rows import OpenSource
+from smolvlm.datasets.sources import MediaMarkers
 from smolvlm.datasets.workers import over_cores
 from smolvlm.encoding.encode import Encoder
 from smolvlm.encoding.encoded import media_identity
@@ -197,18 +198,11 @@ class RowDoctor:
             except SampleError as error:
                 found.findings.append(finding_of(error, where=source.table.where(row)))
                 continue
+            found.findings.extend(mark_findings(conversation, source.spec.media_markers))
             self._examine(conversation, found, is_held_out=number >= self._num_training)
         return found
 
     def _examine(self, row: Conversation, found: ExaminedPart, *, is_held_out: bool) -> None:
-        asked = [block for turn in row.turns if turn.role == "user" for block in turn.blocks if isinstance(block, str)]
-        if not row.media and any(map(has_marks, asked)):
-            message = (
-                "`<image>` or `<video>` in the text and no media in the row: it is learned as text; is a key missing?"
-            )
-            found.findings.append(
-                Finding(where=row.where, severity="warning", kind="mark_without_media", message=message)
-            )
         media: list[ExaminedMedium] = []
         num_findings = len(found.findings)
         for medium in row.media:
@@ -261,6 +255,24 @@ class RowDoctor:
             key, duration_s = content_key(data), None
         layout = layout_of(medium, self._settings, where=where)
         return ExaminedMedium(key=key, size=size, duration_s=duration_s, layout=layout)
+
+
+def mark_findings(row: Conversation, markers: MediaMarkers) -> list[Finding]:
+    """Return what is odd about the marks in the text of a row: they stay text, and may not be meant as text."""
+    asked = [block for turn in row.turns if turn.role == "user" for block in turn.blocks if isinstance(block, str)]
+
+    def warning(kind: str, message: str) -> list[Finding]:
+        return [Finding(where=row.where, severity="warning", kind=kind, message=message)]
+
+    if not row.media and any(has_marks(text, markers) for text in asked):
+        own = " or ".join(f"`{mark}`" for mark in PLACEHOLDERS[markers].values())
+        what = f"{own} in the text and no media in the row: it is learned as text; is a key missing?"
+        return warning("mark_without_media", what)
+    if markers == "plain" and any(has_marks(text, "distinct") for text in asked):
+        own = " or ".join(f"`{mark}`" for mark in PLACEHOLDERS["distinct"].values())
+        what = f"{own} is learned as text; set `media_markers: distinct` on this source if it marks a place"
+        return warning("mark_learned_as_text", what)
+    return []
 
 
 def finding_of(error: SampleError, *, where: str, medium: Media | None = None) -> Finding:

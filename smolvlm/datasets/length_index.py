@@ -98,6 +98,7 @@ def index_folder(source: OpenSource, prompt: PromptSettings) -> Path:
             str(spec.media_root),
             sorted(spec.columns.items()),
             spec.source_fps,
+            *([spec.media_markers] if spec.media_markers != "plain" else []),
             prompt.identity,
         )
     )

@@ -23,7 +23,15 @@ from braceexpand import braceexpand
 from smolvlm.config.problems import Problem, problems_error, shown_value
 from smolvlm.config.suggestions import did_you_mean
 from smolvlm.config.yaml_text import read_yaml
-from smolvlm.datasets.sources import BadSamplePolicy, Modality, RowFormat, Sampling, SourceSpec, parse_sampling
+from smolvlm.datasets.sources import (
+    BadSamplePolicy,
+    MediaMarkers,
+    Modality,
+    RowFormat,
+    Sampling,
+    SourceSpec,
+    parse_sampling,
+)
 from smolvlm.errors import ConfigError
 
 FORMAT_OF_ENDING: Mapping[str, RowFormat] = {
@@ -44,7 +52,7 @@ COLUMN_NAMES = (
 )
 _KEYS = (
     *("json_path", "path", "name", "modality", "sampling_strategy"),
-    *("hub", "split", "weight", "repeat", "columns", "seed", "on_bad_sample", "source_fps"),
+    *("hub", "split", "weight", "repeat", "columns", "seed", "on_bad_sample", "source_fps", "media_markers"),
 )
 _IGNORED_KEYS = frozenset({"source", "category", "quality", "duration", "_comment"})
 
@@ -137,6 +145,7 @@ def _read_source(entry: Any, *, key: str, base_dir: Path, problems: list[Problem
         weight=reader.number("weight"),
         source_fps=reader.number("source_fps") or 1.0,
         columns=reader.columns(),
+        media_markers=reader.choice("media_markers", get_args(MediaMarkers)) or "plain",
         seed=reader.whole_number("seed", default=0, minimum=0),
         on_bad_sample=reader.choice("on_bad_sample", get_args(BadSamplePolicy)),
     )

@@ -41,6 +41,7 @@ def to_conversation(row: Any, *, spec: SourceSpec, where: str) -> Conversation:
         allow_outside_root=spec.allow_outside_root,
         allow_urls=spec.allow_urls,
         source_fps=spec.source_fps,
+        media_markers=spec.media_markers,
     )
     if not isinstance(row, dict):
         raise context.error(f"the row is {kind_of(row)}, not an object", fix="write the row as {...}")
@@ -112,7 +113,7 @@ def _read_llava(
             raise context.error("`conversations` holds role/content messages", fix=fix)
         role = role_of(message.get("from"), _LLAVA_ROLES, key="from", context=context)
         said = as_text(message.get("value"), "a turn's `value`", context=context)
-        drafts.append(plain_turn(role, said, has_places=role == "user"))
+        drafts.append(plain_turn(role, said, has_places=role == "user", context=context))
     return drafts, ()
 
 
@@ -139,8 +140,8 @@ def _read_question(
     if not answer.strip():
         raise context.error("the answer is empty", fix="write it, or take the row out")
     return [
-        plain_turn("user", question, has_places=has_media),
-        plain_turn("assistant", answer, has_places=False),
+        plain_turn("user", question, has_places=has_media, context=context),
+        plain_turn("assistant", answer, has_places=False, context=context),
     ], references
 
 
@@ -151,9 +152,9 @@ def _read_pairs(
     drafts: list[DraftTurn] = []
     for pair in as_objects(row["texts"], "texts", context=context):
         user = as_text(pair.get("user"), "a pair's `user`", context=context)
-        drafts.append(plain_turn("user", user, has_places=has_media))
+        drafts.append(plain_turn("user", user, has_places=has_media, context=context))
         assistant = as_text(pair.get("assistant"), "a pair's `assistant`", context=context)
-        drafts.append(plain_turn("assistant", assistant, has_places=False))
+        drafts.append(plain_turn("assistant", assistant, has_places=False, context=context))
     return drafts, ()
 
 
@@ -166,7 +167,8 @@ def _read_preference(
         value = row.get(key)
         if isinstance(value, list):
             return message_turns(value, key, has_media=has_media, context=context)
-        return [plain_turn(role, as_text(value, f"`{key}`", context=context), has_places=role == "user" and has_media)]
+        text = as_text(value, f"`{key}`", context=context)
+        return [plain_turn(role, text, has_places=role == "user" and has_media, context=context)]
 
     if row.get("prompt") is None:
         for key in ("chosen", "rejected"):

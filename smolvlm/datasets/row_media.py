@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+from smolvlm.datasets.sources import MediaMarkers
 from smolvlm.errors import SampleError
 from smolvlm.media.downloads import kept_file
 from smolvlm.media.kinds import begins_like_picture, ending_of, is_picture_ending
@@ -33,6 +34,8 @@ class RowContext:
     allow_urls: bool = False
     source_fps: float = 1.0
     """Frames a second of clips given as frames."""
+    media_markers: MediaMarkers = "plain"
+    """How the rows' texts mark the places of their media."""
 
     def error(self, what: str, *, fix: str) -> SampleError:
         return SampleError(what, where=self.where, fix=fix)

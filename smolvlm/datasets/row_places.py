@@ -3,6 +3,9 @@
 In a user's plain text `<image>` and `<video>` mark the places of pictures and clips where the row lists some; without
 any mark, all of them go in front of the first user turn. In a row that lists clips alone `<image>` marks their places
 too, as published sets of video questions write it. The characters around a mark are kept exactly as written.
+
+A source whose texts speak of `<image>` themselves (questions about HTML, say) marks places distinctly:
+with `media_markers: distinct` they are `<|image_token|>` and `<|video_token|>`, and everything else is text.
 """
 
 import re
@@ -11,10 +14,15 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from smolvlm.datasets.row_media import Kind, ListedMedia, RowContext
+from smolvlm.datasets.sources import MediaMarkers
 from smolvlm.records import Block, Role, Turn
 
-PLACEHOLDERS: Mapping[Kind, str] = {"image": "<image>", "video": "<video>"}
-_MARK = re.compile("<(image|video)>")
+PLACEHOLDERS: Mapping[MediaMarkers, Mapping[Kind, str]] = {
+    "plain": {"image": "<image>", "video": "<video>"},
+    "distinct": {"image": "<|image_token|>", "video": "<|video_token|>"},
+}
+"""What marks the place of a picture or a clip, by the source's `media_markers`."""
+_MARK = {"plain": re.compile("<(image|video)>"), "distinct": re.compile(r"<\|(image|video)_token\|>")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +40,18 @@ class DraftTurn:
     blocks: tuple[Block | Place, ...]
 
 
-def has_marks(text: str) -> bool:
-    """Say whether a text holds `<image>` or `<video>`."""
-    return _MARK.search(text) is not None
+def has_marks(text: str, markers: MediaMarkers = "plain") -> bool:
+    """Say whether a text marks the place of a picture or a clip."""
+    return _MARK[markers].search(text) is not None
 
 
-def split_at_marks(text: str) -> tuple[str | Place, ...]:
-    """Return the text's pieces with a `Place` for each `<image>` and `<video>`; every other character is kept.
+def split_at_marks(text: str, markers: MediaMarkers = "plain") -> tuple[str | Place, ...]:
+    """Return the text's pieces with a `Place` for each mark; every other character is kept.
 
     "<image>\\nWhat?" gives (Place("image"), "\\nWhat?").
     """
     pieces: list[str | Place] = []
-    for number, piece in enumerate(_MARK.split(text)):
+    for number, piece in enumerate(_MARK[markers].split(text)):
         if number % 2:
             pieces.append(Place(cast("Kind", piece)))
         elif piece:
@@ -74,12 +82,14 @@ def fill_places(drafts: Sequence[DraftTurn], listed: ListedMedia, *, context: Ro
             for number, draft in enumerate(drafts)
         )
     means: dict[Kind, Kind] = {"image": "image", "video": "video"}
-    if listed.videos and not listed.images and Place("video") not in blocks:
+    is_plain = context.media_markers == "plain"
+    if is_plain and listed.videos and not listed.images and Place("video") not in blocks:
         means["image"] = "video"
     places = [means[block.kind] for block in blocks if isinstance(block, Place)]
-    for kind in PLACEHOLDERS:
+    kinds: tuple[Kind, ...] = ("image", "video")
+    for kind in kinds:
         _check_number(places.count(kind), len(listed.of(kind)), kind, context=context)
-    remaining = {kind: iter(listed.of(kind)) for kind in PLACEHOLDERS}
+    remaining = {kind: iter(listed.of(kind)) for kind in kinds}
     return tuple(
         Turn(
             role=draft.role,
@@ -94,6 +104,7 @@ def fill_places(drafts: Sequence[DraftTurn], listed: ListedMedia, *, context: Ro
 def _check_number(num_places: int, num_listed: int, kind: Kind, *, context: RowContext) -> None:
     if num_places == num_listed:
         return
-    marks = f"{num_places} {PLACEHOLDERS[kind]} placeholder{'' if num_places == 1 else 's'} in the user's text"
+    mark = PLACEHOLDERS[context.media_markers][kind]
+    marks = f"{num_places} {mark} placeholder{'' if num_places == 1 else 's'} in the user's text"
     what = f"{marks}, {num_listed} {kind}{'' if num_listed == 1 else 's'} listed"
     raise context.error(what, fix="make the two agree, or set `on_bad_sample: skip` on this source")

@@ -12,10 +12,10 @@ from smolvlm.records import Block, Role
 MESSAGE_ROLES: Mapping[str, Role] = {"user": "user", "assistant": "assistant", "system": "system"}
 
 
-def plain_turn(role: Role, given: str, *, has_places: bool) -> DraftTurn:
+def plain_turn(role: Role, given: str, *, has_places: bool, context: RowContext) -> DraftTurn:
     """Return a turn of plain text, with the places that its marks name where `has_places`."""
-    if has_places and has_marks(given):
-        return DraftTurn(role=role, blocks=split_at_marks(given))
+    if has_places and has_marks(given, context.media_markers):
+        return DraftTurn(role=role, blocks=split_at_marks(given, context.media_markers))
     return DraftTurn(role=role, blocks=(given,) if given else ())
 
 
@@ -30,7 +30,7 @@ def message_turns(messages: Any, name: str, *, has_media: bool, context: RowCont
             drafts.append(DraftTurn(role=role, blocks=tuple(block for block in blocks if block != "")))
         else:
             given = as_text(content, "a message's `content`", context=context)
-            drafts.append(plain_turn(role, given, has_places=role == "user" and has_media))
+            drafts.append(plain_turn(role, given, has_places=role == "user" and has_media, context=context))
     return drafts
 
 

@@ -17,6 +17,7 @@ from smolvlm.errors import ConfigError
 
 Modality = Literal["text", "image", "multiimage", "video"]
 RowFormat = Literal["json", "jsonl", "parquet", "tar", "saved", "hub"]
+MediaMarkers = Literal["plain", "distinct"]
 BadSamplePolicy = Literal["error", "skip"]
 SamplingKind = Literal["all", "first", "end", "random"]
 
@@ -112,6 +113,8 @@ class SourceSpec:
     """Frames a second of clips that are given as frames: folders and lists of pictures."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """Our name of a column (`question`, `image`, ...) -> its name in the file."""
+    media_markers: MediaMarkers = "plain"
+    """What marks the places of media in a user's text: `<image>` or `<|image_token|>`, likewise for clips."""
     seed: int = 0
     """Of `random` sampling."""
     on_bad_sample: BadSamplePolicy | None = None

@@ -4,13 +4,16 @@ In: a model and each tower's `AdapterConfig`. The layers are put into our model 
 towers' names and the optimizer's groups stay what they are. Out: an adapter folder as peft knows it, which
 `peft.PeftModel.from_pretrained(base, folder)` loads, with the weights of towers that train whole as `modules_to_save`.
 
+Rows of single tokens train by themselves in embeddings and output head (peft's `trainable_token_indices`); they are
+saved as they are, in place of the base's.
+
 PiSSA begins at the largest singular directions of the base's weights, taken out of the base. What is saved adds to the
 base as it was: the difference of two adapters of rank r, the trained one and the first one, is one of rank 2 r.
 """
 
 import copy
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +23,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from smolvlm.config.adapters import AdapterConfig
+from smolvlm.errors import ConfigError
 from smolvlm.model.adapter_targets import check_pissa, target_layers
 from smolvlm.model.peft_layers import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
+    NO_LAYERS,
     PREFIX,
     adapter_tensors,
     added_weight,
@@ -31,7 +36,7 @@ from smolvlm.model.peft_layers import (
     inject,
     set_dropout,
 )
-from smolvlm.model.towers import TOWERS, Tower, tower_of
+from smolvlm.model.towers import TOWERS, Tower, is_token_rows, tower_of
 
 _ROOTS: dict[Tower, tuple[str, ...]] = {
     "vision_tower": ("vision_model",),
@@ -58,6 +63,8 @@ class Adapters:
     kinds: Mapping[Tower, AdapterConfig]
     whole: tuple[Tower, ...]
     """Towers that train all their weights; they are saved with the adapter."""
+    token_rows: Mapping[str, Sequence[int]]
+    """Ids whose rows train by themselves, by the matrix that they stand in."""
     first: Mapping[str, Tensor]
     """PiSSA: the matrices that the base's weights were taken apart into, by their names in the file; else empty."""
 
@@ -96,6 +103,7 @@ class Adapters:
             f"{tower:<16}{kind.type} of rank {kind.r} in {self.num_layers[tower]} layers"
             for tower, kind in self.kinds.items()
         ]
+        lines += [f"{'token rows':<16}{len(ids)} of {matrix}" for matrix, ids in self.token_rows.items()]
         return "\n".join(lines)
 
 
@@ -106,16 +114,18 @@ def attach_adapters(
     base: str,
     seed: int,
     whole: Collection[Tower] = (),
+    token_rows: Sequence[int] = (),
     resume: Path | None = None,
 ) -> Adapters:
     """Put adapters into a model, in place; which parameters train is not decided here.
 
     Args:
         model: one of `MODEL_CLASSES`, without adapters.
-        adapters: by tower, at least one, all of one type.
+        adapters: by tower, all of one type; none where token rows train alone.
         base: hub id or folder of the model's weights, for the saved folder to name.
         seed: of the adapters' first values.
         whole: other towers that train.
+        token_rows: ids whose rows train in embeddings and output head, where an adapter does not train these whole.
         resume: an adapter folder that training will go on from.
 
     Raises:
@@ -126,17 +136,19 @@ def attach_adapters(
     layers: dict[Tower, list[str]] = {
         tower: target_layers(model, tower, own.targets) for tower, own in adapters.items()
     }
-    (kind,) = {own.type for own in adapters.values()}
+    kind = next((own.type for own in adapters.values()), "lora")
     if kind == "pissa":
         check_pissa(model, layers, adapters)
     rank_pattern, alpha_pattern = _patterns(adapters)
-    some = next(iter(adapters.values()))
+    some = next(iter(adapters.values()), AdapterConfig())
+    rows = _rows_by_matrix(model, token_rows, adapted=[name for names in layers.values() for name in names])
     config = LoraConfig(
         base_model_name_or_path=base,
         r=some.r,
         lora_alpha=_whole_number(some.alpha),
         lora_dropout=some.dropout,
-        target_modules=[name for names in layers.values() for name in names],
+        target_modules=[name for names in layers.values() for name in names] or NO_LAYERS,
+        trainable_token_indices={matrix: list(ids) for matrix, ids in rows.items()} or None,
         rank_pattern=rank_pattern,
         alpha_pattern=alpha_pattern,
         use_dora=kind == "dora",
@@ -156,8 +168,19 @@ def attach_adapters(
         num_layers={tower: len(names) for tower, names in layers.items()},
         kinds=dict(adapters),
         whole=tuple(tower for tower in TOWERS if tower in whole),
+        token_rows=rows,
         first=first,
     )
+
+
+def _rows_by_matrix(model: Any, ids: Sequence[int], *, adapted: Collection[str]) -> dict[str, Sequence[int]]:
+    """Return which rows of which matrices train by themselves; a matrix with an adapter trains through that."""
+    if not ids:
+        return {}
+    if model.get_input_embeddings().weight is model.get_output_embeddings().weight:
+        what = "embeddings and output head are one matrix in this model, whose rows cannot train by themselves"
+        raise ConfigError(what, where="model.new_tokens", fix="train the language model in full")
+    return {name: ids for name in ("model.text_model.embed_tokens", "lm_head") if name not in adapted}
 
 
 def _patterns(adapters: Mapping[Tower, AdapterConfig]) -> tuple[dict[str, int], dict[str, Any]]:
@@ -200,7 +223,12 @@ def _rank_axis(name: str) -> int:
 
 
 def _first_matrices(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in adapter_tensors(model).items()}
+    return {name: value.detach().clone() for name, value in _matrices(model).items()}
+
+
+def _matrices(model: nn.Module) -> dict[str, Tensor]:
+    """Return the adapters' live matrices by their names in the file, without the rows of tokens."""
+    return {name: value for name, value in adapter_tensors(model).items() if not is_token_rows(name)}
 
 
 def _take_out(model: nn.Module, folder: Path) -> dict[str, Tensor]:
@@ -210,12 +238,12 @@ def _take_out(model: nn.Module, folder: Path) -> dict[str, Tensor]:
     """
     tensors = load_file(folder / ADAPTER_WEIGHTS)
     first: dict[str, Tensor] = {}
-    for name in adapter_tensors(model):
+    for name in _matrices(model):
         half = tensors[name].chunk(2, dim=_rank_axis(name))[1]
         first[name] = (-half if _rank_axis(name) else half).contiguous()
     for name in {name.rpartition(".lora_")[0] for name in first}:
         layer: Any = model.get_submodule(name.removeprefix(PREFIX))
         matrices = {"matrix_a": first[f"{name}.lora_A.weight"], "matrix_b": first[f"{name}.lora_B.weight"]}
         layer.get_base_layer().weight.data -= added_weight(layer, **matrices)
-    fill(adapter_tensors(model), first, where=folder)  # until the trained ones are read, the model is its base
+    fill(_matrices(model), first, where=folder)  # until the trained ones are read, the model is its base
     return first

@@ -4,6 +4,7 @@ In: a path, also of an adapter folder, which is loaded onto its base. Out: a `Ch
 model types load alike; the type of the checkpoint is kept, so that what is saved loads wherever the original did.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoProcessor
 from transformers.utils.hub import cached_file
 
+from smolvlm.config.new_tokens import NewToken
 from smolvlm.errors import ConfigError
 from smolvlm.model.modeling_smolvlm import MODEL_CLASSES
+from smolvlm.model.new_tokens import add_rows, placement_of, with_tokenizer
 from smolvlm.model.peft_layers import base_of, is_adapter_folder, load_adapter
 from smolvlm.model.vision import PixelScaling, check_tile_side, tokens_per_tile
 
@@ -28,19 +31,24 @@ class Checkpoint:
     path: str
 
 
-def load_processor(path: str) -> Any:
+def load_processor(path: str, *, new_tokens: Sequence[NewToken] = ()) -> Any:
     """Load the processor of a checkpoint; the weights are not read.
 
     Its tokenizer is the one that tokenizer.json describes. transformers 5.23 rebuilds it from vocabulary and merges as
     a GPT-2 tokenizer and so drops the splitting of digits (after two or more spaces, and of numerals such as a
     superscript two), with which the models were trained.
 
+    Args:
+        path: hub id or folder.
+        new_tokens: texts that its tokenizer then has as single ids; those that it has already stay as they are.
+
     Raises:
-        ConfigError: there is no such checkpoint, it is not of the SmolVLM family, or its processor is incomplete.
+        ConfigError: there is no such checkpoint, it is not of the SmolVLM family, or its processor is incomplete;
+            or a text cannot become a token.
     """
     read_model_config(path)
     if is_adapter_folder(path) and not (Path(path) / "tokenizer.json").is_file():
-        return load_processor(base_of(path))
+        return load_processor(base_of(path), new_tokens=new_tokens)
     tokenizer_file = cached_file(path, "tokenizer.json", _raise_exceptions_for_missing_entries=False)
     if tokenizer_file is None:
         raise ConfigError("no tokenizer.json here", where=path, fix="save the checkpoint with its fast tokenizer")
@@ -53,10 +61,12 @@ def load_processor(path: str) -> Any:
             fix="copy preprocessor_config.json, processor_config.json and the tokenizer's files from the base model",
         ) from error
     processor.tokenizer._tokenizer = Tokenizer.from_file(tokenizer_file)
-    return processor
+    return with_tokenizer(processor, placement_of(processor, new_tokens, where=path)) if new_tokens else processor
 
 
-def load_checkpoint(path: str, *, dtype: torch.dtype = torch.float32) -> Checkpoint:
+def load_checkpoint(
+    path: str, *, dtype: torch.dtype = torch.float32, new_tokens: Sequence[NewToken] = ()
+) -> Checkpoint:
     """Load model and processor, attention by scopes switched on.
 
     An adapter folder gives its base with the adapter's layers in it, not merged.
@@ -64,6 +74,7 @@ def load_checkpoint(path: str, *, dtype: torch.dtype = torch.float32) -> Checkpo
     Args:
         path: hub id or folder.
         dtype: what the weights are held in.
+        new_tokens: texts that become single ids; those that the checkpoint lacks begin from the mean of their pieces.
 
     Raises:
         ConfigError: there is no such checkpoint, it is not of the family, or model and processor do not fit.
@@ -79,6 +90,10 @@ def load_checkpoint(path: str, *, dtype: torch.dtype = torch.float32) -> Checkpo
             where=weights,
             fix="put model.safetensors (or its shards and their index) into the folder",
         ) from error
+    if new_tokens:
+        placement = placement_of(processor, new_tokens, where=path)
+        add_rows(model, placement)
+        processor = with_tokenizer(processor, placement)
     if weights != path:
         load_adapter(model, Path(path))
     prepare_model(model, processor, where=path)

@@ -4,7 +4,7 @@ tests/model/test_adapters.py holds what is written here against what peft itself
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ PREFIX = "base_model.model."
 """What stands before every name in an adapter's file."""
 NAME = "default"
 """What peft calls the one adapter of a model."""
+NO_LAYERS = "dummy-target-modules"
+"""What peft takes as `target_modules` where an adapter holds token rows alone; an empty list it refuses."""
 
 
 def is_adapter_folder(path: str | Path) -> bool:
@@ -115,6 +117,7 @@ def load_adapter(model: nn.Module, folder: Path) -> None:
         fix = "copy it beside adapter_config.json"
         raise ConfigError(f"no {ADAPTER_WEIGHTS} here", where=str(folder), fix=fix)
     config: Any = LoraConfig.from_pretrained(str(folder))
+    _check_rows(model, config.trainable_token_indices or {}, where=where)
     config.modules_to_save = None  # whole modules are read into place below, not wrapped
     try:
         inject(model, config)
@@ -127,10 +130,23 @@ def load_adapter(model: nn.Module, folder: Path) -> None:
     fill(adapter_tensors(model) | plain, tensors, where=folder)
 
 
+def _check_rows(model: Any, ids: Mapping[str, Sequence[int]], *, where: str) -> None:
+    num_rows = model.get_input_embeddings().weight.shape[0]
+    needed = max((max(own) + 1 for own in ids.values()), default=0)
+    if needed > num_rows:
+        what = f"it has rows of {needed:,} ids, and its base {num_rows:,}"
+        fix = "give the base the tokens: smolvlm add-tokens BASE TOKEN ... --out DIR"
+        raise ConfigError(what, where=where, fix=fix)
+
+
 def merge_adapter(model: Any) -> None:
     """Add an adapter to the weights of its model, in place; the layers are the stock ones again."""
     from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import TrainableTokensWrapper
 
+    rows = {name: module for name, module in model.named_modules() if isinstance(module, TrainableTokensWrapper)}
+    for name, wrapper in rows.items():
+        model.set_submodule(name, wrapper.unload_and_optionally_merge_module(True, safe_merge=True, adapter_names=None))
     layers = {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
     for name, layer in layers.items():
         layer.merge(safe_merge=True)

@@ -3,17 +3,21 @@
 The files are copied, not written anew by transformers (5.23 would write a tokenizer.json without its splitting of
 digits). What is set: the sizes and the splitting of pictures and the choice of frames that the run trained with, and a
 tokenizer class that reads tokenizer.json as it stands, so that what a plain `AutoProcessor` does afterwards is what was
-trained.
+trained. New tokens stand in the files that list ids (`tokenizer_files`).
 """
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers.utils.hub import cached_file
 
+from smolvlm.config.new_tokens import NewToken
 from smolvlm.media.settings import MediaSettings
+from smolvlm.model.new_tokens import wanted_tokens
+from smolvlm.model.tokenizer_files import add_to_files
 
 PROCESSOR_FILES = (
     "preprocessor_config.json",
@@ -30,19 +34,22 @@ PROCESSOR_FILES = (
 )
 
 
-def save_processor(base: str, folder: Path, *, media: MediaSettings) -> None:
+def save_processor(base: str, folder: Path, *, media: MediaSettings, new_tokens: Sequence[NewToken] = ()) -> None:
     """Copy the processor of a checkpoint into a folder.
 
     Args:
         base: hub id or folder of the checkpoint that training began from.
         folder: where a trained model was saved.
         media: how the run cut its pictures and showed its clips.
+        new_tokens: that the run added.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in PROCESSOR_FILES:
         found = cached_file(base, name, _raise_exceptions_for_missing_entries=False)
         if found is not None and Path(found).resolve() != (folder / name).resolve():
             shutil.copyfile(found, folder / name)
+    if new_tokens:
+        add_to_files(folder, wanted_tokens(new_tokens), where=base)
     _update(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
     for name in ("preprocessor_config.json", "processor_config.json"):
         if (folder / name).is_file():

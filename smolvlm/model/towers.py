@@ -39,4 +39,9 @@ def parameters_of(model: nn.Module, tower: Tower) -> Iterator[tuple[str, nn.Para
 
 def is_adapter(name: str) -> bool:
     """Say whether a parameter is an adapter's, by its full name."""
-    return ".lora_" in name
+    return ".lora_" in name or is_token_rows(name)
+
+
+def is_token_rows(name: str) -> bool:
+    """Say whether a parameter is the rows of single tokens that train by themselves, by its full name."""
+    return ".trainable_tokens_delta" in name

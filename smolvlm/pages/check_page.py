@@ -28,6 +28,7 @@ KIND_TITLES = {
     "outside_root": "Media outside their folder",
     "placeholder_mismatch": "Placeholders and media that do not match",
     "mark_without_media": "Marks of pictures or clips in rows without any",
+    "mark_learned_as_text": "Marks of another kind than the source's, learned as text",
     "over_budget": "Rows larger than a pack",
     "empty_row": "Rows that teach nothing",
     "role": "Turns in the wrong order",

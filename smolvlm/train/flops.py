@@ -55,7 +55,7 @@ def compute_cost(model: Any) -> ComputeCost:
     is_passed |= _trains(tower) or _trains(connector)
     language = model.model.text_model
     language_passes, is_passed = _passes(language.layers, is_passed=is_passed or _trains(language.embed_tokens))
-    head_passes = 1 + (is_passed or _trains(language.norm)) + ("full" in _kinds(model.lm_head))
+    head_passes = 1 + (is_passed or _trains(language.norm)) + bool(_kinds(model.lm_head) & {"full", "token_rows"})
     return ComputeCost(
         per_token=2.0 * layer * language_passes,
         per_tile=2.0 * (vision_layer * vision_passes + embedding * (1 + _trains(tower.embeddings))),

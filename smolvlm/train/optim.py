@@ -34,7 +34,7 @@ class GroupSummary:
 def tower_groups(
     model: nn.Module, rates: LearningRates, *, weight_decay: float, decay_names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Return optimizer groups of all trainable parameters, `name` being the tower's.
+    """Return optimizer groups of all trainable parameters, `name` being the tower's (`token_rows` for these).
 
     Args:
         model: parameters already frozen or not.
@@ -53,7 +53,7 @@ def tower_groups(
             "params": values,
             "lr": rate,
             "weight_decay": 0.0 if is_spared else weight_decay,
-            "name": TOWERS[tower],
+            "name": "token_rows" if KINDS[kind] == "token_rows" else TOWERS[tower],
             "kind": KINDS[kind],
         }
         for (tower, kind, rate, is_spared), values in sorted(members.items(), key=lambda item: item[0])

@@ -4,7 +4,7 @@ In: a `RunConfig`. Out: a `RunModel`. Everything that settings do to a model bef
 order: load, adapters, freeze, cache.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from smolvlm.errors import ConfigError
 from smolvlm.model.adapters import Adapters, attach_adapters
 from smolvlm.model.frozen_parts import frozen_parts
 from smolvlm.model.learning_rates import LearningRates, freeze
-from smolvlm.model.load import Checkpoint, load_checkpoint, read_model_config
+from smolvlm.model.load import Checkpoint, load_checkpoint, load_processor, read_model_config
+from smolvlm.model.new_tokens import placement_of, token_ids
 from smolvlm.model.peft_layers import is_adapter_folder
 from smolvlm.model.towers import Tower
 from smolvlm.model.vision_cache import VisionCache, open_vision_cache
@@ -38,13 +39,17 @@ class RunModel:
 
     checkpoint: Checkpoint
     learning_rates: LearningRates
+    new_tokens: Mapping[str, int]
+    """Their ids."""
     adapters: Adapters | None
     vision_cache: VisionCache | None
     cost: ComputeCost
 
     def notes(self) -> list[str]:
         """Return what is to be said about it at the start, in lines."""
-        return [str(self.adapters)] if self.adapters is not None else []
+        ids = ", ".join(f"{token} {number}" for token, number in self.new_tokens.items())
+        notes = [f"{'new tokens':<16}{ids}"] if ids else []
+        return notes + ([str(self.adapters)] if self.adapters is not None else [])
 
 
 def check_model(config: RunConfig) -> None:
@@ -56,7 +61,22 @@ def check_model(config: RunConfig) -> None:
     if is_adapter_folder(config.model.path):
         fix = "merge it first: smolvlm export FOLDER --to transformers --merge --out DIR"
         raise ConfigError("training begins at a model, and this is an adapter", where=config.model.path, fix=fix)
-    learning_rates(config, read_model_config(config.model.path))
+    model_config = read_model_config(config.model.path)
+    learning_rates(config, model_config)
+    _check_room(config, num_rows=model_config.text_config.vocab_size)
+
+
+def _check_room(config: RunConfig, *, num_rows: int) -> None:
+    """Refuse new tokens that the base has no rows for, beside adapters: these are loaded onto the base as it is."""
+    names = config.model.new_tokens
+    if not names or not (config.token_rows_lr or _adapter_kinds(config)):
+        return
+    needed = placement_of(load_processor(config.model.path), names, where=config.model.path).num_tokens
+    if needed > num_rows:
+        what = f"they need {needed:,} rows, {config.model.path} has {num_rows:,}, and an adapter cannot add any"
+        tokens = " ".join(f"'{own.token}'" for own in names)
+        fix = f"give the base the tokens: smolvlm add-tokens {config.model.path} {tokens} --out DIR; train on DIR"
+        raise ConfigError(what, where="model.new_tokens", fix=fix)
 
 
 def check_rows(config: RunConfig, *, num_tiles: int) -> None:
@@ -68,7 +88,7 @@ def check_rows(config: RunConfig, *, num_tiles: int) -> None:
     Raises:
         ConfigError: vision tower or connector alone train, and no row shows them anything.
     """
-    if not num_tiles and not config.rate_of("language"):
+    if not num_tiles and not config.rate_of("language") and not config.token_rows_lr:
         what = "no row has a picture or a clip, and nothing of the language model trains"
         fix = "set train.language_model_lr above 0, or name rows with pictures"
         raise ConfigError(what, where="data.mixture", fix=fix)
@@ -84,13 +104,19 @@ def load_run_model(config: RunConfig, *, uses_bf16: bool, resume: Path | None = 
     Raises:
         ConfigError: what is wrong, where, and how to mend it.
     """
-    checkpoint = load_checkpoint(config.model.path, dtype=getattr(torch, config.model.dtype))
+    checkpoint = load_checkpoint(
+        config.model.path, dtype=getattr(torch, config.model.dtype), new_tokens=config.model.new_tokens
+    )
     rates = learning_rates(config, checkpoint.model.config)
     adapters = _attach_adapters(config, checkpoint, rates, resume=resume)
     freeze(checkpoint.model, rates)
     return RunModel(
         checkpoint=checkpoint,
         learning_rates=rates,
+        new_tokens={
+            own.token: checkpoint.processor.tokenizer.convert_tokens_to_ids(own.token)
+            for own in config.model.new_tokens
+        },
         adapters=adapters,
         vision_cache=_vision_cache(config, checkpoint.model, rates, uses_bf16=uses_bf16),
         cost=compute_cost(checkpoint.model),
@@ -111,6 +137,7 @@ def learning_rates(config: RunConfig, model_config: Any) -> LearningRates:
     return LearningRates(
         full={tower: rate for tower, rate in rates.items() if tower not in adapted},
         adapter={tower: rate for tower, rate in rates.items() if tower in adapted},
+        token_rows=config.token_rows_lr,
         frozen=frozen_parts(config.freeze, model_config),
     )
 
@@ -124,7 +151,10 @@ def _attach_adapters(
 ) -> Adapters | None:
     """Put the adapters into the model that the settings ask for; None where they ask for none."""
     kinds = _adapter_kinds(config)
-    if not kinds:
+    rows: Sequence[int] = ()
+    if rates.token_rows:
+        rows = token_ids(checkpoint.processor, config.model.new_tokens, config.train.trainable_tokens)
+    if not kinds and not rows:
         return None
     return attach_adapters(
         checkpoint.model,
@@ -132,6 +162,7 @@ def _attach_adapters(
         base=config.model.path,
         seed=seed_of(config.train),
         whole=[tower for tower, rate in rates.full.items() if rate > 0],
+        token_rows=rows,
         resume=resume,
     )
 

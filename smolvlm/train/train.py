@@ -29,7 +29,8 @@ from smolvlm.train.smolvlm_trainer import Evaluate, SmolVLMTrainer, TrainerParts
 
 MISSING_TAGS = (
     "note: this checkpoint's vocabulary has no <row_r_col_c> tags, so the tags of cut pictures become 5 to 9 pieces of "
-    "text each, as in the released processor; data.image_splitting=false avoids them"
+    "text each, as in the released processor; data.image_splitting=false avoids them, and `smolvlm upgrade-tags` adds "
+    "the tags (docs/new_tokens.md)"
 )
 MakeEvaluate = Callable[[Checkpoint, PromptSettings, VisionCache | None], Evaluate | None]
 """Builds the evaluation once the model is there; eval is a neighbour that this room does not know."""
@@ -53,7 +54,11 @@ def plan_run(config: RunConfig, *, report: Report | None = None) -> tuple[Prompt
     Raises:
         ConfigError, SampleError: what is wrong, where, and how to mend it.
     """
-    prompt = read_prompt(load_processor(config.model.path), config.data, where=config.model.path)
+    prompt = read_prompt(
+        load_processor(config.model.path, new_tokens=tuple(config.model.new_tokens)),
+        config.data,
+        where=config.model.path,
+    )
     num_epochs, max_steps = planned_length(config.train)
     planned = plan_data(
         config.data,
@@ -111,7 +116,9 @@ def train(
         dataset.reference_logps = reference_of_run(config, own, dataset, arguments)
     parts = TrainerParts(
         learning_rates=own.learning_rates,
-        save_processor=lambda folder: save_processor(config.model.path, folder, media=prompt.media),
+        save_processor=lambda folder: save_processor(
+            config.model.path, folder, media=prompt.media, new_tokens=config.model.new_tokens
+        ),
         identity=identity,
         vision_cache=cache,
         adapters=own.adapters,

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
+from smolvlm.config.new_tokens import NewToken
 from smolvlm.datasets.dataset import SupervisedDataset
 from smolvlm.datasets.packs import Pack
 from smolvlm.encoding.encoded import EncodedConversation, LossWeighting, target_weight
-from smolvlm.model.load import load_checkpoint
+from smolvlm.model.load import load_checkpoint, load_processor
+from smolvlm.model.new_tokens import add_rows, placement_of
 from smolvlm.model.towers import TOWERS, tower_of
 from smolvlm.train.stock_inputs import stock_inputs
 
@@ -52,7 +54,13 @@ class Verification:
 
 
 def verify_pack(
-    dataset: SupervisedDataset, pack: Pack, rows: Sequence[int], *, model_path: str, processor: Any
+    dataset: SupervisedDataset,
+    pack: Pack,
+    rows: Sequence[int],
+    *,
+    model_path: str,
+    processor: Any,
+    new_tokens: Sequence[NewToken] = (),
 ) -> Verification:
     """Compare one pack with its conversations alone.
 
@@ -61,15 +69,19 @@ def verify_pack(
         pack: built by the dataset.
         rows: numbers of the pack's conversations in the dataset.
         model_path: of the checkpoint; it is loaded twice, one after the other.
-        processor: of the checkpoint, as `load_processor` gives it.
+        processor: of the checkpoint, as `load_processor` gives it, new tokens in it.
+        new_tokens: that the run adds.
     """
     normalizer = float(pack.target_weights.double().sum())
-    model = load_checkpoint(model_path).model.eval().double()
+    model = load_checkpoint(model_path, new_tokens=new_tokens).model.eval().double()
     output = model(pack=pack.model_tensors(), normalizer=normalizer)
     output.loss.backward()
     packed = {name: value.grad for name, value in model.named_parameters()}
     del model
-    stock = AutoModelForImageTextToText.from_pretrained(model_path, dtype=torch.float64).eval()
+    stock = AutoModelForImageTextToText.from_pretrained(model_path)
+    if new_tokens:
+        add_rows(stock, placement_of(load_processor(model_path), new_tokens, where=model_path))
+    stock = stock.double().eval()
     loss, differ, tokens = 0.0, [], 0
     for number in rows:
         row = dataset.measured.conversations[number]
