@@ -5,6 +5,9 @@ tower frozen, float32, the same optimizer. Steps are taken in turns in one proce
 epoch costs: the reference pass over the step's pairs, which fills the vision cache, and then the step itself; TRL runs
 its own loss with a second model as the reference, from its own collator. Reading pictures is within the step for both.
 The losses of every step must agree, or exit status 3 says that the times compare nothing.
+
+With `--adapters` both train the same LoRA matrices (rank 8, all projections of the language model) and nothing else;
+TRL's reference is then its model with the adapters switched off.
 """
 
 import argparse
@@ -26,11 +29,15 @@ from trl import DPOConfig, DPOTrainer
 from benchmarks.model_files import write_model
 from benchmarks.ours import plan_steps
 from benchmarks.rows import Row, read_rows, write_rows
+from smolvlm.config.adapters import AdapterConfig
 from smolvlm.config.schema import DataConfig
 from smolvlm.datasets.builder import measure_mixture, read_prompt
 from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.model.adapters import attach_adapters
 from smolvlm.model.learning_rates import LearningRates, freeze
 from smolvlm.model.load import load_checkpoint
+from smolvlm.model.peft_layers import PREFIX
+from smolvlm.model.towers import Tower, is_adapter
 from smolvlm.model.vision_cache import open_vision_cache
 from smolvlm.train.methods import Preference
 from smolvlm.train.preference import PreferenceSettings
@@ -38,7 +45,10 @@ from smolvlm.train.reference import reference_logps
 
 PAIRS_A_STEP = 4
 BETA = 0.1
-RATES = LearningRates(full={"language_model": 1e-5})
+ADAPTER_RATE, WHOLE_RATE = 1e-4, 1e-5
+WHOLE = LearningRates(full={"language_model": WHOLE_RATE})
+ADAPTED_RATES = LearningRates(adapter={"language_model": ADAPTER_RATE})
+ADAPTED: dict[Tower, AdapterConfig] = {"language_model": AdapterConfig(type="lora", r=8, alpha=8)}
 LOSS_TOLERANCE = 1e-4
 EXIT_LOSSES_DIFFER = 3
 Step = Callable[[Sequence[Row]], float]
@@ -50,18 +60,20 @@ def rejected_answer(row: Row) -> str:
     return " ".join(reversed(row.answer.split())) + ", perhaps"
 
 
-def our_step(model_dir: Path, work_dir: Path, rows: Sequence[Row]) -> Step:
+def our_step(model_dir: Path, work_dir: Path, rows: Sequence[Row], *, has_adapters: bool) -> Step:
     """Return a step of ours: reference pass, packs, loss, optimizer."""
     checkpoint = load_checkpoint(str(model_dir))
     model = checkpoint.model
-    freeze(model, RATES)
+    if has_adapters:
+        attach_adapters(model, ADAPTED, base=str(model_dir), seed=0)
+    freeze(model, ADAPTED_RATES if has_adapters else WHOLE)
     data = DataConfig(mixture=[{"path": str(_write_pairs(work_dir, rows))}], image_splitting=False)
     prompt = read_prompt(checkpoint.processor, data, where="benchmark")
     measured = measure_mixture(data.mixture, data, prompt=prompt, kind="preference")
     number_of = {row: number for number, row in enumerate(rows)}
     model.caches_connector = True
     cache = open_vision_cache(work_dir / "cache", model, compute_dtype="float32", keeps_connector=True)
-    optimizer = _optimizer(model)
+    optimizer = _optimizer(model, has_adapters=has_adapters)
     reference = load_checkpoint(str(model_dir)).model  # as it was before the first step: what an epoch's pass would see
     reference.caches_connector = True
     method = Preference(settings=PreferenceSettings(loss_type="sigmoid", beta=BETA))
@@ -94,13 +106,15 @@ def _write_pairs(folder: Path, rows: Sequence[Row]) -> Path:
     return path
 
 
-def trl_step(model_dir: Path, work_dir: Path) -> Step:
-    """Return a step of TRL's: collator, loss with a reference model, optimizer."""
+def trl_step(model_dir: Path, work_dir: Path, *, has_adapters: bool) -> Step:
+    """Return a step of TRL's: collator, loss with a reference, optimizer."""
     processor = AutoProcessor.from_pretrained(str(model_dir))
     processor.image_processor.do_image_splitting = False
-    models = [AutoModelForImageTextToText.from_pretrained(str(model_dir), dtype=torch.float32) for _ in range(2)]
-    freeze(models[0], RATES)
-    optimizer = _optimizer(models[0])
+    count = 1 if has_adapters else 2
+    models = [AutoModelForImageTextToText.from_pretrained(str(model_dir), dtype=torch.float32) for _ in range(count)]
+    peft_config, first = _same_adapters(model_dir) if has_adapters else (None, {})
+    if not has_adapters:
+        freeze(models[0], WHOLE)
     arguments = DPOConfig(
         output_dir=str(work_dir / "trl"),
         beta=BETA,
@@ -117,8 +131,15 @@ def trl_step(model_dir: Path, work_dir: Path) -> Step:
 
     blank = Dataset.from_list([{"prompt": "", "images": [], "chosen": "", "rejected": ""}])
     trainer = DPOTrainer(
-        model=models[0], ref_model=models[1], args=arguments, train_dataset=blank, processing_class=processor
+        model=models[0],
+        ref_model=None if has_adapters else models[1],
+        args=arguments,
+        train_dataset=blank,
+        processing_class=processor,
+        peft_config=peft_config,
     )
+    assert not trainer.model.load_state_dict(first, strict=False).unexpected_keys
+    optimizer = _optimizer(trainer.model, has_adapters=has_adapters)
 
     def step(rows: Sequence[Row]) -> float:
         decoded = Dataset.from_list(as_rows(rows)).cast_column("images", [Image()])
@@ -131,6 +152,14 @@ def trl_step(model_dir: Path, work_dir: Path) -> Step:
     return step
 
 
+def _same_adapters(model_dir: Path) -> tuple[Any, dict[str, torch.Tensor]]:
+    """Return peft's configuration of our adapters, and their first values by the names that peft's model has."""
+    model = load_checkpoint(str(model_dir)).model
+    config = attach_adapters(model, ADAPTED, base=str(model_dir), seed=0).peft_config
+    config.inference_mode = False
+    return config, {f"{PREFIX}{name}": value for name, value in model.state_dict().items() if is_adapter(name)}
+
+
 def _trl_row(processor: Any, row: Row) -> dict[str, Any]:
     content = [{"type": "image"}, {"type": "text", "text": row.question}]
     prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
@@ -140,8 +169,9 @@ def _trl_row(processor: Any, row: Row) -> dict[str, Any]:
     }
 
 
-def _optimizer(model: Any) -> torch.optim.Optimizer:
-    return torch.optim.AdamW([value for value in model.parameters() if value.requires_grad], lr=1e-5, fused=True)
+def _optimizer(model: Any, *, has_adapters: bool) -> torch.optim.Optimizer:
+    rate = ADAPTER_RATE if has_adapters else WHOLE_RATE
+    return torch.optim.AdamW([value for value in model.parameters() if value.requires_grad], lr=rate, fused=True)
 
 
 def _learn(model: Any, optimizer: torch.optim.Optimizer) -> None:
@@ -154,6 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.preferences", description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=3, help="measured steps of each system, after one to warm up")
+    parser.add_argument("--adapters", action="store_true", help="LoRA on the language model instead of all its weights")
     parser.add_argument("--tiny", action="store_true", help="tiny dimensions: checks the comparison, measures nothing")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="smolvlm-bench-") as folder:
@@ -164,25 +195,33 @@ def _compare(folder: Path, options: argparse.Namespace) -> int:
     write_model(folder / "model", is_tiny=options.tiny)
     num_rows = (options.rounds + 1) * PAIRS_A_STEP
     rows = read_rows(write_rows(folder / "rows", num_pictures=num_rows, questions_per_picture=1, seed=0))
-    steps = {"smolvlm": our_step(folder / "model", folder, rows), "TRL": trl_step(folder / "model", folder)}
+    model_dir, has_adapters = folder / "model", options.adapters
+    steps = {
+        "smolvlm": our_step(model_dir, folder, rows, has_adapters=has_adapters),
+        "TRL": trl_step(model_dir, folder, has_adapters=has_adapters),
+    }
     seconds: dict[str, list[float]] = {name: [] for name in steps}
+    cpu_seconds: dict[str, list[float]] = {name: [] for name in steps}
     agree = True
     for turn in range(options.rounds + 1):
         own = rows[turn * PAIRS_A_STEP : (turn + 1) * PAIRS_A_STEP]
         losses = {}
         for name in steps if turn % 2 else reversed(list(steps)):
-            began = time.perf_counter()
+            began, cpu_began = time.perf_counter(), time.process_time()
             losses[name] = steps[name](own)
             if turn:
                 seconds[name].append(time.perf_counter() - began)
+                cpu_seconds[name].append(time.process_time() - cpu_began)
         difference = abs(losses["smolvlm"] - losses["TRL"])
         agree &= difference <= LOSS_TOLERANCE
         told = ", ".join(f"{name} {loss:.6f}" for name, loss in losses.items())
         print(f"step {turn}: losses {told}", file=sys.stderr, flush=True)
-    ratios = np.array(seconds["TRL"]) / np.array(seconds["smolvlm"])
     for name, own in seconds.items():
         print(f"{name}: {PAIRS_A_STEP / statistics.median(own):.3f} pairs/s (median of {len(own)} steps)")
-    print(f"smolvlm is {np.median(ratios):.2f}x as fast (paired steps {ratios.min():.2f} to {ratios.max():.2f})")
+    for kind, measured in {"": seconds, " in CPU time": cpu_seconds}.items():
+        ratios = np.array(measured["TRL"]) / np.array(measured["smolvlm"])
+        spread = f"paired steps {ratios.min():.2f} to {ratios.max():.2f}"
+        print(f"smolvlm is {np.median(ratios):.2f}x as fast{kind} ({spread})")
     return 0 if agree else EXIT_LOSSES_DIFFER
 
 

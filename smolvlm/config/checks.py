@@ -7,6 +7,7 @@ from smolvlm.config.adapters import PARTS
 from smolvlm.config.freeze_checks import freeze_problems
 from smolvlm.config.new_token_checks import new_token_problems
 from smolvlm.config.problems import Problem, shown_value
+from smolvlm.config.reference_checks import reference_problems
 from smolvlm.config.schema import DataConfig, RunConfig, TrainConfig
 
 _WORKER_SETTINGS = (
@@ -22,6 +23,7 @@ def combination_problems(config: RunConfig) -> list[Problem]:
     return [
         *_tower_problems(config),
         *_method_problems(config),
+        *reference_problems(config),
         *_adapter_problems(config),
         *freeze_problems(config),
         *new_token_problems(config),

@@ -54,7 +54,10 @@ def resolve_paths(
         if isinstance(train.get(name), str):
             train[name] = str(_under(run_dir, train[name]))
     if isinstance(model.get("path"), str) and model["path"]:
-        model["path"] = _model_path(model["path"], run_dir=run_dir, problems=problems)
+        model["path"] = _model_path(model["path"], key="model.path", run_dir=run_dir, problems=problems)
+    if isinstance(train.get("reference_model"), str) and train["reference_model"]:
+        other = train["reference_model"]
+        train["reference_model"] = _model_path(other, key="train.reference_model", run_dir=run_dir, problems=problems)
     return resolved
 
 
@@ -72,7 +75,7 @@ def _existing_file(written: str, *, key: str, base_dir: Path, problems: list[Pro
     return path
 
 
-def _model_path(written: str, *, run_dir: Path, problems: list[Problem]) -> str:
+def _model_path(written: str, *, key: str, run_dir: Path, problems: list[Problem]) -> str:
     """Return an absolute folder, or the hub id or the word as written."""
     if written == EMBEDDED_MODEL:
         return written
@@ -83,7 +86,5 @@ def _model_path(written: str, *, run_dir: Path, problems: list[Problem]) -> str:
     is_path = written.startswith((".", "~", "/")) or not _HUB_ID.match(written)
     if is_path:
         fix = "give a folder with a model in it, a hub id, or `embedded`"
-        problems.append(
-            Problem(key="model.path", value=shown_value(written), what="no such folder, and no hub id", fix=fix)
-        )
+        problems.append(Problem(key=key, value=shown_value(written), what="no such folder, and no hub id", fix=fix))
     return written

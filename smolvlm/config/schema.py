@@ -18,6 +18,8 @@ EMBEDDED_MODEL = "embedded"
 """As `model.path`: build a model from parts that install as ordinary packages."""
 NEW_TOKENS_LR = 1e-4
 """Of new tokens' rows beside a frozen language model."""
+REFERENCE_FREE = frozenset({"simpo", "orpo"})
+"""Values of `train.loss_type` that compare nothing with a reference."""
 
 
 def _as_path(value: Any) -> Any:
@@ -119,6 +121,11 @@ class TrainConfig(Section):
     """Of `dpo` with `simpo`."""
     sft_weight: Annotated[float, Field(ge=0)] = 0.0
     """Of `dpo`: weight of the better answer's own loss."""
+    reference: Literal["precomputed", "adapter_off", "copy"] = "precomputed"
+    """Of `dpo`: whether the reference's judgement is computed before training, or asked in every step of the model
+    without its adapters, or of a frozen copy."""
+    reference_model: Annotated[str, Field(min_length=1)] | None = None
+    """Of `dpo`: a hub id or a folder; None is the model that is trained, as it is at the start."""
     log_sample_ids: bool = False
     """Write which rows each step learned from to `samples.jsonl`."""
     resume_from_checkpoint: Annotated[Literal["auto", False] | FilePath, BeforeValidator(_not_a_number)] = "auto"

@@ -4,7 +4,8 @@ tests/model/test_adapters.py holds what is written here against what peft itself
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,26 @@ def adapter_tensors(model: Any, state_dict: Mapping[str, Tensor] | None = None) 
 def set_dropout(layer: Any, share: float) -> None:
     """Set the share of its inputs that an adapted layer's adapter does not see."""
     layer.lora_dropout[NAME] = nn.Dropout(share) if share else nn.Identity()
+
+
+@contextmanager
+def adapters_off(model: nn.Module) -> Iterator[None]:
+    """Let a model compute as its base does; which parameters train is afterwards as it was."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    layers = [layer for layer in model.modules() if isinstance(layer, BaseTunerLayer | AuxiliaryTrainingWrapper)]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for layer in layers:
+        layer.enable_adapters(enabled=False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(enabled=True)
+            layer.requires_grad_(False)
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def added_weight(layer: Any, *, matrix_a: Tensor, matrix_b: Tensor) -> Tensor:

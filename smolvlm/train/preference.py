@@ -20,8 +20,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import logsigmoid, relu
 
+from smolvlm.config.schema import REFERENCE_FREE
+
 PreferenceLoss = Literal["sigmoid", "robust", "hinge", "ipo", "simpo", "orpo"]
-REFERENCE_FREE = frozenset({"simpo", "orpo"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,9 +80,8 @@ def pairs_of(
         target_groups: which answer each target belongs to: of pair i the better is 2 i, the worse 2 i + 1.
         reference_logps: of each answer.
     """
-    num_groups = int(target_groups.max()) + 1 if len(target_groups) else 0
-    logps = losses.new_zeros(num_groups).index_add(0, target_groups, -losses)
-    tokens = torch.bincount(target_groups, minlength=num_groups)
+    logps = answer_logps(losses, target_groups)
+    tokens = torch.bincount(target_groups, minlength=len(logps))
     return Pairs(
         chosen=logps[0::2],
         rejected=logps[1::2],
@@ -90,6 +90,12 @@ def pairs_of(
         reference_chosen=None if reference_logps is None else reference_logps[0::2],
         reference_rejected=None if reference_logps is None else reference_logps[1::2],
     )
+
+
+def answer_logps(losses: Float[Tensor, " target"], target_groups: Int[Tensor, " target"]) -> Float[Tensor, " group"]:
+    """Return the log-probability of each answer of a pack, nats, of its targets' negative log-likelihoods."""
+    num_groups = int(target_groups.max()) + 1 if len(target_groups) else 0
+    return losses.new_zeros(num_groups).index_add(0, target_groups, -losses)
 
 
 def pair_losses(pairs: Pairs, settings: PreferenceSettings) -> Float[Tensor, " pair"]:

@@ -37,6 +37,7 @@ from smolvlm.train.batch import PackInfo, as_batch
 from smolvlm.train.callbacks import PlanFlowCallback, ProgressBarCallback, WholeGradientCallback
 from smolvlm.train.checkpoint import RunIdentity, mark_whole, unmark
 from smolvlm.train.flops import compute_cost, peak_flops_per_s
+from smolvlm.train.live_reference import LiveReference
 from smolvlm.train.methods import Method, Supervised, no_metrics
 from smolvlm.train.optim import check_groups, groups_table, tower_groups
 from smolvlm.train.packs_ahead import packs_ahead
@@ -59,6 +60,8 @@ class TrainerParts:
     log_sample_ids: bool = False
     max_bad_fraction: float = 0.01
     method: Method = field(default_factory=Supervised)
+    reference: LiveReference | None = None
+    """Asked before each pack's forward; None where packs come with what the reference thinks, or need none."""
     max_prefetch_bytes: int = 512 * 10**6
 
 
@@ -141,9 +144,14 @@ class SmolVLMTrainer(Trainer):
         assert num_items_in_batch is not None
         info: PackInfo = inputs["info"]
         normalizer = num_items_in_batch / self.args.world_size
-        output = model(pack=inputs["pack"], normalizer=normalizer, loss_of=self._parts.method.loss)
-        if self._parts.vision_cache is not None and output.computed_features is not None:
-            self._parts.vision_cache.write(info.tile_keys, output.computed_features)
+        pack, computed = inputs["pack"], None
+        if self._parts.reference is not None:
+            judged = self._parts.reference.judge(self.accelerator.unwrap_model(model), pack)
+            pack, computed = judged.tensors, judged.computed_features
+        output = model(pack=pack, normalizer=normalizer, loss_of=self._parts.method.loss)
+        computed = output.computed_features if computed is None else computed
+        if self._parts.vision_cache is not None and computed is not None:
+            self._parts.vision_cache.write(info.tile_keys, computed)
         self._counts.add(info, self._cost)
         for name, value in (output.metrics or {}).items():
             self._method_sums[name] += value.double().cpu()

@@ -23,7 +23,7 @@ from smolvlm.model.vision_cache import VisionCache
 from smolvlm.train.arguments import planned_length, seed_of, training_arguments
 from smolvlm.train.checkpoint import find_checkpoint, run_identity
 from smolvlm.train.methods import method_of
-from smolvlm.train.reference import reference_of_run
+from smolvlm.train.reference import attach_reference
 from smolvlm.train.run_model import check_model, check_rows, load_run_model
 from smolvlm.train.smolvlm_trainer import Evaluate, SmolVLMTrainer, TrainerParts
 
@@ -112,8 +112,9 @@ def train(
         on_bad_sample=config.data.on_bad_sample,
     )
     method = method_of(config.train)
+    reference = None
     if method.needs_reference:
-        dataset.reference_logps = reference_of_run(config, own, dataset, arguments)
+        reference = attach_reference(config, own, dataset, prompt=prompt, arguments=arguments)
     parts = TrainerParts(
         learning_rates=own.learning_rates,
         save_processor=lambda folder: save_processor(
@@ -126,6 +127,7 @@ def train(
         log_sample_ids=config.train.log_sample_ids,
         max_bad_fraction=config.data.max_bad_fraction,
         method=method,
+        reference=reference,
         max_prefetch_bytes=config.data.prefetch_mb * 10**6,
     )
     trainer = SmolVLMTrainer(checkpoint.model, arguments, train_dataset=dataset, parts=parts)

@@ -8,8 +8,9 @@ from benchmarks.preferences import main
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # the peer's own
 
 
-def test_the_losses_of_both_agree(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--tiny", "--rounds", "1"]) == 0
+@pytest.mark.parametrize("more", [[], ["--adapters"]], ids=["whole", "adapters"])
+def test_the_losses_of_both_agree(more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--tiny", "--rounds", "1", *more]) == 0
     output = capsys.readouterr()
     assert "step 0: losses TRL 0.693147, smolvlm 0.693147" in output.err
     assert "x as fast" in output.out
