@@ -8,7 +8,7 @@ because they begin with the same pictures or clips. An `Example` is a sample as 
 earlier stage said.
 
 Axis names: `seq` tokens of an example or a pack, `target` supervised tokens, `tile` square pixel tiles,
-`slot` places in the text where a tile's features go.
+`slot` places in the text where a tile's features go, or the mean of several tiles'; `shown` the tiles of all slots.
 """
 
 from dataclasses import dataclass
@@ -132,6 +132,11 @@ class Grid:
     def num_tiles(self) -> int:
         return self.rows * self.columns + 1
 
+    @property
+    def slots(self) -> tuple[range, ...]:
+        """The tiles of each image slot: one each."""
+        return tuple(range(tile, tile + 1) for tile in range(self.num_tiles))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frames:
@@ -143,10 +148,21 @@ class Frames:
     """The presentation time of each, as the clip says it."""
     duration_s: float
     """Of the whole clip: from its first frame's begin to its last frame's end."""
+    frames_per_slot: int = 1
+    """How many consecutive frames share one image slot, as the mean of their features."""
 
     @property
     def num_tiles(self) -> int:
         return len(self.numbers)
+
+    @property
+    def slots(self) -> tuple[range, ...]:
+        """The tiles of each image slot: every frame in exactly one, the last slot has those that are left.
+
+        Five frames, two a slot, give 0 and 1, 2 and 3, 4.
+        """
+        size, end = self.frames_per_slot, self.num_tiles
+        return tuple(range(first, min(first + size, end)) for first in range(0, end, size))
 
 
 Layout = Grid | Frames
@@ -197,7 +213,9 @@ class Example:
     layouts: tuple[Layout, ...]
     """What of each is shown."""
     tiles: tuple[TileRef, ...]
-    """Which tile fills each image slot, in sequence order; every slot is `tokens_per_tile` image tokens."""
+    """The tiles that fill the image slots, in sequence order; every slot is `tokens_per_tile` image tokens."""
+    slot_sizes: tuple[int, ...]
+    """How many of `tiles` fill each slot: 1, or more where frames are averaged."""
     learned: Bool[np.ndarray, " seq"]
     """Tokens that are some target (for display; a trunk token may be the target of several branches)."""
     roles: UInt8[np.ndarray, " seq"]

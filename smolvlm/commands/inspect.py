@@ -113,7 +113,7 @@ def _tiles(example: Example, prompt: PromptSettings) -> list[TilePixels]:
 
 
 def _write_pixels(examples: Sequence[Example], prompt: PromptSettings, processor: object, path: Path) -> None:
-    """Write each sample's tiles as the tower gets them: `sample_<n>`, (slot, 3, side, side) float32, prompt order."""
+    """Write each sample's tiles as the tower gets them: `sample_<n>`, (tile, 3, side, side) float32, prompt order."""
     from safetensors.numpy import save_file
 
     images = processor.image_processor  # pyright: ignore[reportAttributeAccessIssue] - a transformers processor

@@ -93,6 +93,11 @@ def _data_problems(config: RunConfig) -> Iterator[Problem]:
     if not data.share_media and data.max_branches != DataConfig.model_fields["max_branches"].default:
         what = "has no effect with data.share_media = false"
         yield Problem(key="data.max_branches", value=str(data.max_branches), what=what, fix="take one of the two out")
+    if data.average_frames > 1 and data.max_frames == 1:
+        what = "has no effect with data.max_frames = 1: there is nothing to average"
+        yield Problem(
+            key="data.average_frames", value=str(data.average_frames), what=what, fix="take one of the two out"
+        )
     if data.vision_cache_dir is not None and (not data.vision_cache or config.rate_of("vision") > 0):
         cause = "data.vision_cache = false" if not data.vision_cache else "a vision tower that is trained"
         what = f"has no effect with {cause}"

@@ -32,6 +32,7 @@ _FIELD_WORDS = {
     "mixture": "must be a file, or the list or mapping of sources",
     "eval_mixture": "must be a file, or the list or mapping of sources",
     "resume_from_checkpoint": "must be `auto`, `false` or a checkpoint folder",
+    "average_frames": "must be 1, 2, 4 or 8",
     "output_dir": _PATH_WORDS,
     "base_dir": _PATH_WORDS,
     "vision_cache_dir": _PATH_WORDS,

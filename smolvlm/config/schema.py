@@ -32,6 +32,12 @@ def _not_a_number(value: Any) -> Any:
     return value
 
 
+def _not_a_boolean(value: Any) -> Any:
+    if isinstance(value, bool):  # true equals 1
+        raise ValueError("a boolean is no number")
+    return value
+
+
 FilePath = Annotated[Path, BeforeValidator(_as_path)]
 Mixture = FilePath | list[Any] | dict[str, Any]
 
@@ -76,6 +82,8 @@ class DataConfig(Section):
     """Frames shown of one clip at most."""
     sampling: Literal["fps", "uniform"] = "fps"
     """`uniform` shows `max_frames` frames of every clip, however long it is."""
+    average_frames: Annotated[Literal[1, 2, 4, 8], BeforeValidator(_not_a_boolean)] = 1
+    """How many consecutive frames of a clip share one place in the text, as the mean of their features; 1 is off."""
     video_backend: Literal["pyav", "torchcodec", "decord"] = "pyav"
     """What decodes clips."""
     prompt_wording: Literal["released", "legacy"] = "released"

@@ -57,7 +57,9 @@ def read_prompt(processor: Any, data: DataConfig, *, where: str) -> PromptSettin
         processor,
         image_splitting=data.image_splitting,
         longest_edge_px=data.longest_edge_px,
-        frames=FrameSettings(fps=data.fps, max_frames=data.max_frames, sampling=data.sampling),
+        frames=FrameSettings(
+            fps=data.fps, max_frames=data.max_frames, sampling=data.sampling, average_frames=data.average_frames
+        ),
         video_backend=data.video_backend,
         wording=data.prompt_wording,
         where=where,

@@ -168,6 +168,7 @@ class SupervisedDataset(Dataset[Pack]):
             tile_keys=tuple(loader.tile_keys),
             cached_features=loader.cached_features(),
             slot_tiles=loader.slot_tiles(),
+            slot_sizes=loader.slot_sizes(),
             where=tuple(where for example in examples for where in dict.fromkeys(example.where)),
             budget_tokens=self.plan.budget.max_tokens,
             skipped=tuple(bad.skipped),

@@ -32,8 +32,10 @@ class Pack:
     """Content key of each of `tiles`; the vision cache stores their features under it."""
     cached_features: Float[Tensor, "cached patches width"] | None
     """Features found in the vision cache; None when there are none."""
-    slot_tiles: Int[Tensor, " slot"]
-    """For each image slot, in sequence order: a row of `tiles`, or beyond them of `cached_features`."""
+    slot_tiles: Int[Tensor, " shown"]
+    """The tiles of the image slots, in sequence order: rows of `tiles`, or beyond them of `cached_features`."""
+    slot_sizes: Int[Tensor, " slot"] | None
+    """How many of `slot_tiles` each slot shows the mean of; None where each shows one tile."""
     where: tuple[str, ...]
     """`file:row` of each conversation."""
     budget_tokens: int
@@ -63,4 +65,5 @@ MODEL_TENSORS = (
     "tiles",
     "cached_features",
     "slot_tiles",
+    "slot_sizes",
 )

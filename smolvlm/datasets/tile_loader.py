@@ -1,6 +1,6 @@
 """The distinct tiles of a pack or a batch: features from the vision cache where it has them, else pixels.
 
-In: which tile of which picture or clip each image slot shows. Out: tiles to encode, cached features, and a row of
+In: which tiles of which picture or clip each image slot shows. Out: tiles to encode, cached features, and the rows of
 either for every slot. A picture is read, and known, by its bytes, a frame by its clip's bytes and its number: the same
 picture under two names is decoded and encoded once, and one whose features are cached is not decoded at all.
 """
@@ -32,7 +32,8 @@ class TileLoader:
         self._tiles: list[np.ndarray] = []
         self._cached: list[Tensor] = []
         self._places: dict[bytes, tuple[bool, int]] = {}  # tile key -> (is cached, row)
-        self._slots: list[bytes] = []
+        self._shown: list[bytes] = []
+        self._slot_sizes: list[int] = []
 
     def add_example(self, example: Example) -> None:
         """Load an example's media and note its slots; all or nothing.
@@ -41,17 +42,19 @@ class TileLoader:
             SampleError: a picture or a frame cannot be decoded, or is no longer what it was when it was measured.
         """
         self._add(example.media, example.layouts, example.tiles, where=example.where[0])
+        self._slot_sizes += example.slot_sizes
 
     def add_prompt(self, media: Sequence[Media], layouts: Sequence[Layout], *, where: str) -> None:
         """Load the media of one prompt, in prompt order, and note its slots; raises as `add_example`."""
-        slots = [
+        shown = [
             TileRef(medium=number, tile=tile)
             for number, layout in enumerate(layouts)
             for tile in range(layout.num_tiles)
         ]
-        self._add(media, layouts, slots, where=where)
+        self._add(media, layouts, shown, where=where)
+        self._slot_sizes += [len(tiles) for layout in layouts for tiles in layout.slots]
 
-    def _add(self, media: Sequence[Media], layouts: Sequence[Layout], slots: Sequence[TileRef], *, where: str) -> None:
+    def _add(self, media: Sequence[Media], layouts: Sequence[Layout], shown: Sequence[TileRef], *, where: str) -> None:
         num_tiles, num_cached = len(self._tiles), len(self._cached)
         try:
             keys = [self._load(medium, layout, where=where) for medium, layout in zip(media, layouts, strict=True)]
@@ -61,7 +64,7 @@ class TileLoader:
                 if row >= (num_cached if is_cached else num_tiles):
                     del self._places[key]
             raise
-        self._slots += [keys[ref.medium][ref.tile] for ref in slots]
+        self._shown += [keys[ref.medium][ref.tile] for ref in shown]
 
     def _load(self, medium: Media, layout: Layout, *, where: str) -> Sequence[bytes]:
         found = open_medium(medium, layout, self._settings, where=where)
@@ -92,7 +95,12 @@ class TileLoader:
         """Return the features that the cache had."""
         return torch.stack(self._cached) if self._cached else None
 
-    def slot_tiles(self) -> Int[Tensor, " slot"]:
-        """Return each slot's row: in `tiles`, or counted on from there in `cached_features`."""
-        places = [self._places[key] for key in self._slots]
+    def slot_tiles(self) -> Int[Tensor, " shown"]:
+        """Return the slots' rows, in order: in `tiles`, or counted on from there in `cached_features`."""
+        places = [self._places[key] for key in self._shown]
         return torch.tensor([row + is_cached * len(self._tiles) for is_cached, row in places], dtype=torch.long)
+
+    def slot_sizes(self) -> Int[Tensor, " slot"] | None:
+        """Return how many of `slot_tiles` belong to each slot; None where each has one."""
+        is_averaged = any(size > 1 for size in self._slot_sizes)
+        return torch.tensor(self._slot_sizes, dtype=torch.long) if is_averaged else None

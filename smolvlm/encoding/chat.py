@@ -3,10 +3,13 @@
 In: turns, and what of their media is shown. Out: segments, in order. The wording is the released chat template's, byte
 for byte (tests/parity compares the two): `<|im_start|>` once; then a message as `Role:` (a space after the colon unless
 a picture comes first), its blocks, `<end_of_utterance>` and a newline. A clip is a sentence about it, then each frame
-under its time. The writer knows which characters the assistant says, so labels need no searching: exactly the
-assistant's text and its `<end_of_utterance>` are learned, and nothing of what is said about a clip. The space between
-`Assistant:` and the text counts as the assistant's: generation goes on from the colon, so the model must say it.
-(Before a word it is part of the word's first token, before a digit a token of its own.)
+under its time. Frames that are averaged stand under the time of the first of them, and the sentence counts the places,
+not the frames: word for word what is said about a clip of only those first frames, which every checkpoint knows.
+
+The writer knows which characters the assistant says, so labels need no searching: exactly the assistant's text and its
+`<end_of_utterance>` are learned, and nothing of what is said about a clip. The space between `Assistant:` and the text
+counts as the assistant's: generation goes on from the colon, so the model must say it. (Before a word it is part of the
+word's first token, before a digit a token of its own.)
 """
 
 from collections.abc import Iterator, Sequence
@@ -69,7 +72,7 @@ class EndSegment:
 
 @dataclass(frozen=True, slots=True)
 class ImageSegment:
-    """The place of a picture, or of one frame of a clip."""
+    """The place of a picture, or of one frame of a clip, or of several that are averaged."""
 
     grid: Grid
     medium: int
@@ -143,10 +146,10 @@ def _clip_items(
     number: int, frames: Frames, *, wording: PromptWording, introduces: bool
 ) -> Iterator[Piece | ImageSegment]:
     if introduces:
-        intro = video_intro(frames.num_tiles, frames.duration_s, wording=wording)
+        intro = video_intro(len(frames.slots), frames.duration_s, wording=wording)
         yield Piece(intro, TokenRole.TEMPLATE)
-    for time_s in frames.times_s:
-        yield Piece(frame_caption(time_s, wording=wording), TokenRole.TEMPLATE)
+    for tiles in frames.slots:
+        yield Piece(frame_caption(frames.times_s[tiles[0]], wording=wording), TokenRole.TEMPLATE)
         yield ImageSegment(WHOLE, number)
     if wording == "released":
         yield Piece(RELEASED_OUTRO, TokenRole.TEMPLATE)

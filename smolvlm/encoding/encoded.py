@@ -93,7 +93,7 @@ def assemble(
     branches = [part.input_ids[trunk:] for part in parts]
     branch_lengths = [len(branch) for branch in branches]
     starts = trunk + np.concatenate([[0], np.cumsum(branch_lengths)[:-1]]).astype(int)
-    slots, media, layouts = _tile_slots(parts, num_shared=num_shared_media)
+    tiles, slot_sizes, media, layouts = _tile_slots(parts, num_shared=num_shared_media)
     predict_from, target_ids, weights, owner = [], [], [], []
     for number, (part, start) in enumerate(zip(parts, starts, strict=True)):
         positions = np.flatnonzero(part.learned)
@@ -113,7 +113,8 @@ def assemble(
         target_conversation=np.concatenate(owner).astype(np.int32),
         media=media,
         layouts=layouts,
-        tiles=slots,
+        tiles=tiles,
+        slot_sizes=slot_sizes,
         learned=np.concatenate([parts[0].learned[:trunk], *(part.learned[trunk:] for part in parts)]),
         roles=np.concatenate([parts[0].roles[:trunk], *(part.roles[trunk:] for part in parts)]),
         conversation_starts=tuple(int(start) for start in starts),
@@ -124,13 +125,14 @@ def assemble(
 
 def _tile_slots(
     parts: Sequence[EncodedConversation], *, num_shared: int
-) -> tuple[tuple[TileRef, ...], tuple[Media, ...], tuple[Layout, ...]]:
-    """List the tile of every image slot in sequence order, and the distinct media; the first `num_shared`, which are
-    the trunk's, stand once."""
+) -> tuple[tuple[TileRef, ...], tuple[int, ...], tuple[Media, ...], tuple[Layout, ...]]:
+    """List the tiles of the image slots in sequence order, how many each slot has, and the distinct media; the first
+    `num_shared`, which are the trunk's, stand once."""
     places: dict[bytes, int] = {}
     media: list[Media] = []
     layouts: list[Layout] = []
-    slots: list[TileRef] = []
+    tiles: list[TileRef] = []
+    sizes: list[int] = []
     for number, part in enumerate(parts):
         first = num_shared if number else 0
         for medium, layout in zip(part.media[first:], part.layouts[first:], strict=True):
@@ -138,5 +140,6 @@ def _tile_slots(
             if place == len(media):
                 media.append(medium)
                 layouts.append(layout)
-            slots += [TileRef(medium=place, tile=tile) for tile in range(layout.num_tiles)]
-    return tuple(slots), tuple(media), tuple(layouts)
+            tiles += [TileRef(medium=place, tile=tile) for tile in range(layout.num_tiles)]
+            sizes += [len(own) for own in layout.slots]
+    return tuple(tiles), tuple(sizes), tuple(media), tuple(layouts)

@@ -114,12 +114,15 @@ class Generator:
         loader = TileLoader(self._prompt.media, self._cache.read if self._cache else None)
         for question in questions:
             loader.add_prompt(question.prompt.media, question.prompt.layouts, where=question.where)
-        slots = loader.slot_tiles()
+        slots, sizes = loader.slot_tiles(), loader.slot_sizes()
         if not len(slots):
             return None
         device, cached = self._model.device, loader.cached_features()
         features, computed = self._model.image_features(
-            loader.tiles().to(device), None if cached is None else cached.to(device), slots.to(device)
+            loader.tiles().to(device),
+            None if cached is None else cached.to(device),
+            slots.to(device),
+            None if sizes is None else sizes.to(device),
         )
         if self._cache is not None and computed is not None:
             self._cache.write(loader.tile_keys, computed)

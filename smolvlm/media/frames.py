@@ -34,6 +34,8 @@ class FrameSettings:
     """Never more than these."""
     sampling: FrameSampling
     """`fps` takes fewer frames of a shorter clip, `uniform` takes `max_frames` of every clip that has them."""
+    average_frames: int = 1
+    """How many consecutive frames of those share one place in the text; 1 gives each its own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,17 +78,19 @@ def choose_frames(
 
     Args:
         index: of the clip.
-        settings: any with fps > 0 and max_frames >= 1.
+        settings: any with fps > 0, max_frames >= 1 and average_frames >= 1.
         start_s: begin of the part, in the clip's own presentation times; None is the clip's.
         end_s: end of the part, both ends included.
         where: what errors name.
 
     Raises:
         SampleError: the part is empty, or lies outside the clip.
-        ValueError: fps or max_frames that ask for nothing.
+        ValueError: fps or max_frames that ask for nothing, or groups of no frame.
     """
     if not settings.fps > 0 or settings.max_frames < 1:
         raise ValueError(f"fps={settings.fps} and max_frames={settings.max_frames} ask for no frame")
+    if settings.average_frames < 1:
+        raise ValueError(f"average_frames={settings.average_frames}: a place in the text shows at least one frame")
     _check_part(index, start_s, end_s, where)
     times_s = index.times_s
     first, last = _candidates(times_s, start_s, end_s)
@@ -100,6 +104,7 @@ def choose_frames(
         numbers=tuple(numbers.tolist()),
         times_s=tuple(times_s[numbers].tolist()),
         duration_s=index.duration_s,
+        frames_per_slot=settings.average_frames,
     )
 
 

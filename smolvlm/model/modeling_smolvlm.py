@@ -18,6 +18,7 @@ from transformers.utils.generic import ModelOutput
 
 from smolvlm.model.attention import SCOPE_ATTENTION, make_scope
 from smolvlm.model.loss import target_losses, weighted_mean
+from smolvlm.model.slot_means import slot_means
 from smolvlm.model.vision import PixelScaling, normalize_pixels, run_tower, tower_modules
 
 PATCHES_PER_CALL = {"cpu": 2048}
@@ -37,7 +38,8 @@ class PackTensors(TypedDict):
     target_weights: Float[Tensor, " target"]
     tiles: UInt8[Tensor, "tile 3 side side"]
     cached_features: Float[Tensor, "cached patches width"] | None
-    slot_tiles: Int[Tensor, " slot"]
+    slot_tiles: Int[Tensor, " shown"]
+    slot_sizes: NotRequired[Int[Tensor, " slot"] | None]
     target_groups: NotRequired[Int[Tensor, " target"]]
     """For losses over groups; the forward hands it on."""
     reference_logps: NotRequired[Float[Tensor, " group"] | None]
@@ -97,7 +99,9 @@ class PackedTraining:
         """Return the language model's last hidden states over the pack, and the features that the cache may keep."""
         input_ids = pack["input_ids"]
         embeddings = self.get_input_embeddings()(input_ids)
-        features, computed = self.image_features(pack["tiles"], pack["cached_features"], pack["slot_tiles"])
+        features, computed = self.image_features(
+            pack["tiles"], pack["cached_features"], pack["slot_tiles"], pack.get("slot_sizes")
+        )
         if features is not None:
             places = (input_ids == self.config.image_token_id).nonzero().squeeze(1)
             flat = features.flatten(0, 1).to(embeddings.dtype)
@@ -114,9 +118,14 @@ class PackedTraining:
         return output.last_hidden_state[0], computed
 
     def image_features(
-        self: Any, tiles: Tensor, cached: Tensor | None, slot_tiles: Tensor
+        self: Any, tiles: Tensor, cached: Tensor | None, slot_tiles: Tensor, slot_sizes: Tensor | None = None
     ) -> tuple[Float[Tensor, "slot tokens hidden"] | None, Tensor | None]:
-        """Return each slot's features, and the part of them just computed, in the form the cache stores."""
+        """Return each slot's features, and the tiles' features just computed, in the form the cache stores.
+
+        Args:
+            tiles, cached, slot_tiles, slot_sizes: as in a `Pack`; frames that share a slot are averaged after the
+                connector, so that what is cached is each frame's own.
+        """
         _, connector = tower_modules(self)
         if not len(slot_tiles):
             if not self.touches_vision:
@@ -131,7 +140,9 @@ class PackedTraining:
         features = torch.cat([part.to(parts[0].dtype) for part in parts]) if len(parts) > 1 else parts[0]
         if not self.caches_connector:
             features = connector(features.to(self.dtype) if computed is None else features)
-        return features.index_select(0, slot_tiles), None if computed is None else computed.detach()
+        shown = features.index_select(0, slot_tiles)
+        means = shown if slot_sizes is None else slot_means(shown, slot_sizes)
+        return means, None if computed is None else computed.detach()
 
     def tower_features(self: Any, tiles: Tensor) -> Float[Tensor, "tile patch width"]:
         """Return the vision tower's features of uint8 tiles; without gradient where the tower is frozen."""

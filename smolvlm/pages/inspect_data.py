@@ -7,7 +7,7 @@ instead of being drawn as it was meant.
 """
 
 from collections.abc import Callable, Sequence
-from itertools import groupby, pairwise
+from itertools import groupby, islice, pairwise
 
 from tokenizers import Tokenizer
 
@@ -102,13 +102,8 @@ def as_json_object(example: Example, decode: Decode) -> dict[str, object]:
 
 
 def frame_times_s(example: Example) -> list[float]:
-    """Return the presentation time of every frame in the sample, in prompt order."""
-    found: list[float] = []
-    for ref in example.tiles:
-        layout = example.layouts[ref.medium]
-        if isinstance(layout, Frames):
-            found.append(layout.times_s[ref.tile])
-    return found
+    """Return the presentation time of every frame in the sample, in prompt order, also where several share a place."""
+    return list(_times_s(example, example.tiles))
 
 
 def check_learned(example: Example, *, image_token_id: int) -> None:
@@ -134,17 +129,18 @@ def check_learned(example: Example, *, image_token_id: int) -> None:
 
 
 def _token_runs(example: Example, decode: Decode, image_token_id: int) -> list[TokenRun]:
-    """List the tokens, those of one tile as one run."""
+    """List the tokens, those of one image slot as one run."""
     ids = example.input_ids.tolist()
     texts = decode(ids)
-    # Two tiles always have a tag between them, so neighbouring image tokens are of one tile.
+    # Two slots always have a tag between them, so neighbouring image tokens are of one slot.
     groups = groupby(range(len(ids)), key=lambda place: -1 if ids[place] == image_token_id else place)
-    slots = iter(example.tiles)
+    tiles, sizes = iter(example.tiles), iter(example.slot_sizes)
     runs: list[TokenRun] = []
     for key, places in groups:
         start, *rest = places
-        tile = next(slots, None) if key == -1 else None
-        if key == -1 and tile is None:
+        size = next(sizes, 1) if key == -1 else 0
+        shown = list(islice(tiles, size))
+        if len(shown) != size:
             raise ValueError(f"image tokens at {start}, and only {len(example.tiles)} tiles")
         runs.append(
             TokenRun(
@@ -156,37 +152,46 @@ def _token_runs(example: Example, decode: Decode, image_token_id: int) -> list[T
                 is_learned=bool(example.learned[start]),
                 position_id=int(example.position_ids[start]),
                 scope_end=int(example.scope_end[start]),
-                tile=tile,
+                tile=shown[0] if shown else None,
+                times_s=_times_s(example, shown),
             )
         )
-    if (unused := len(list(slots))) > 0:
+    if (unused := len(list(tiles))) > 0:
         raise ValueError(f"{unused} tiles have no image tokens")
     return runs
+
+
+def _times_s(example: Example, shown: Sequence[TileRef]) -> tuple[float, ...]:
+    """Return when the frames among some tiles are shown."""
+    pairs = ((example.layouts[ref.medium], ref.tile) for ref in shown)
+    return tuple(layout.times_s[tile] for layout, tile in pairs if isinstance(layout, Frames))
 
 
 def _medium(
     example: Example, runs: Sequence[TokenRun], number: int, tiles: TilePixels | None
 ) -> InspectedPicture | InspectedClip:
     name, layout, places = example.media[number].name, example.layouts[number], _places(runs, number)
-    if tiles is not None and len(tiles) != len(places):
-        raise ValueError(f"{name}: {len(tiles)} tiles, its text has {len(places)}")
+    sizes = tuple(runs[place].num_tiles for place in places)
+    if tiles is not None and len(tiles) != sum(sizes):
+        raise ValueError(f"{name}: {len(tiles)} tiles, its text has {sum(sizes)}")
     if not isinstance(layout, Frames):
         return InspectedPicture(name=name, grid=_grid_of(runs, places), tiles=tiles)
-    if len(places) != layout.num_tiles:
-        raise ValueError(f"{name}: {layout.num_tiles} frames, its text has {len(places)}")
-    return InspectedClip(name=name, times_s=layout.times_s, duration_s=layout.duration_s, tiles=tiles)
+    if sum(sizes) != layout.num_tiles:
+        raise ValueError(f"{name}: {layout.num_tiles} frames, its text has {sum(sizes)}")
+    return InspectedClip(name=name, times_s=layout.times_s, duration_s=layout.duration_s, slot_sizes=sizes, tiles=tiles)
 
 
 def _places(runs: Sequence[TokenRun], medium: int) -> list[int]:
     """Return the places among the runs where a medium's tiles stand for the first time."""
     first = next(number for number, run in enumerate(runs) if run.tile == TileRef(medium=medium, tile=0))
-    places = [first]
+    places, num_tiles = [first], runs[first].num_tiles
     for number in range(first + 1, len(runs)):
         tile = runs[number].tile
-        if tile is not None and (tile.medium != medium or tile.tile != len(places)):
+        if tile is not None and (tile.medium != medium or tile.tile != num_tiles):
             break
         if tile is not None:
             places.append(number)
+            num_tiles += runs[number].num_tiles
     return places
 
 

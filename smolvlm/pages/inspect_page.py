@@ -5,6 +5,7 @@ Each tile is embedded once, as the background of a class that both the grid and 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 from smolvlm.pages.inspect_records import (
@@ -34,8 +35,8 @@ class TokenView:
     classes: str
     detail: str
     """What hovering tells."""
-    tile_class: str
-    """Empty for text."""
+    tile_classes: tuple[str, ...]
+    """Of the tile shown, or of the frames that are averaged; empty for text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +58,8 @@ class PictureView:
     tile_classes: tuple[str, ...]
     captions: tuple[str, ...]
     """Of a clip: the time of each of its frames, which are its tiles."""
+    groups: tuple[tuple[int, ...], ...]
+    """Of a clip whose frames are averaged: the frames of each place in the text."""
     whole_class: str
     """Empty for a clip."""
 
@@ -137,7 +140,11 @@ def _token_view(run: TokenRun, sample: int, predicted: dict[int, list[str]]) -> 
         text=run_label(run) if run.tile else shown_text(run.text).replace("\n", NEWLINE + "\n"),
         classes=f"t {run.role.name.lower()}" + (" learned" if run.is_learned else ""),
         detail=detail,
-        tile_class=_tile_class(sample, run.tile.medium, run.tile.tile) if run.tile else "",
+        tile_classes=tuple(
+            _tile_class(sample, run.tile.medium, run.tile.tile + number) for number in range(run.num_tiles)
+        )
+        if run.tile
+        else (),
     )
 
 
@@ -145,14 +152,7 @@ def _picture_view(picture: InspectedPicture | InspectedClip, sample: int, place:
     num_tiles = len(picture.tiles) if picture.tiles is not None else 0
     classes = tuple(_tile_class(sample, place, tile) for tile in range(num_tiles))
     if isinstance(picture, InspectedClip):
-        return PictureView(
-            name=picture.name,
-            cut=f"{plural(len(picture.times_s), 'frame')} of {picture.duration_s:.2f} s",
-            columns=FRAME_COLUMNS,
-            tile_classes=classes,
-            captions=tuple(f"{time_s:.2f} s" for time_s in picture.times_s),
-            whole_class="",
-        )
+        return _clip_view(picture, classes)
     grid = picture.grid
     return PictureView(
         name=picture.name,
@@ -160,7 +160,27 @@ def _picture_view(picture: InspectedPicture | InspectedClip, sample: int, place:
         columns=grid.columns,
         tile_classes=classes[:-1],
         captions=(),
+        groups=(),
         whole_class=classes[-1] if classes else "",
+    )
+
+
+def _clip_view(clip: InspectedClip, classes: tuple[str, ...]) -> PictureView:
+    cut = f"{plural(len(clip.times_s), 'frame')} of {clip.duration_s:.2f} s"
+    columns, groups = FRAME_COLUMNS, ()
+    if max(clip.slot_sizes) > 1:
+        cut += f", averaged in {plural(len(clip.slot_sizes), 'group')}"
+        columns = min(max(clip.slot_sizes), FRAME_COLUMNS)
+        ends = list(accumulate(clip.slot_sizes))
+        groups = tuple(tuple(range(end - size, end)) for end, size in zip(ends, clip.slot_sizes, strict=True))
+    return PictureView(
+        name=clip.name,
+        cut=cut,
+        columns=columns,
+        tile_classes=classes,
+        captions=tuple(f"{time_s:.2f} s" for time_s in clip.times_s),
+        groups=groups if classes else (),
+        whole_class="",
     )
 
 

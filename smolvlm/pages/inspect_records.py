@@ -13,7 +13,7 @@ TilePixels = UInt8[np.ndarray, "tile 3 side side"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenRun:
-    """One token; or the image tokens of one tile, which are alike."""
+    """One token; or the image tokens of one slot, which are alike."""
 
     start: int
     """Place of the first token in the sample."""
@@ -27,7 +27,13 @@ class TokenRun:
     """Of the first token."""
     scope_end: int
     tile: TileRef | None
-    """The tile whose features these tokens become; None for text."""
+    """The tile whose features these tokens become, the first of them where frames are averaged; None for text."""
+    times_s: tuple[float, ...]
+    """When the frames are shown whose features, or their mean, these tokens become; empty for text and pictures."""
+
+    @property
+    def num_tiles(self) -> int:
+        return 0 if self.tile is None else max(len(self.times_s), 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +77,8 @@ class InspectedClip:
     """Presentation time of each frame."""
     duration_s: float
     """Of the whole clip."""
+    slot_sizes: tuple[int, ...]
+    """How many frames each place in the text shows the mean of."""
     tiles: TilePixels | None
     """One a frame; None where they were not decoded."""
 

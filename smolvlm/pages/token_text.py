@@ -16,8 +16,11 @@ def shown_text(text: str) -> str:
 
 
 def run_label(run: TokenRun) -> str:
-    """Return what stands for a run of image tokens: `64 x <image>`."""
-    return f"{run.count} x {run.text}"
+    """Return what stands for a run of image tokens: `64 x <image>`, and of which frames they are the mean."""
+    label, times_s = f"{run.count} x {run.text}", run.times_s
+    if len(times_s) < 2:
+        return label
+    return f"{label} (mean of {len(times_s)} frames, {times_s[0]:.2f} to {times_s[-1]:.2f} s)"
 
 
 def plural(count: int, noun: str) -> str:

@@ -2,9 +2,14 @@
 
 In: a row and how the run cuts and shows its media. Out: tensors for the stock model. Clips are given to the stock
 processor as the frames that the run shows, with their own times; which frames those are is the run's choice.
+
+The stock processor and class know no averaging of frames. Where a run averages, the ids are those of a clip that has
+only the first frame of each group, the pixels are every frame's, and `averaged_inputs` puts the means of the stock
+model's own features where the image tokens stand.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -38,6 +43,27 @@ def stock_inputs(
     return {name: inputs[name] for name in WANTED if name in inputs}
 
 
+def averaged_inputs(stock: Any, inputs: dict[str, Tensor], *, slot_sizes: Sequence[int]) -> dict[str, Tensor]:
+    """Return what the stock model reads of a row in which frames share places, its own features averaged by hand.
+
+    Args:
+        stock: the model.
+        inputs: of one row, as `stock_inputs` gives them.
+        slot_sizes: how many of the row's tiles each place shows the mean of.
+    """
+    found = stock.model.get_image_features(
+        inputs["pixel_values"], inputs.get("pixel_attention_mask"), return_dict=True
+    ).pooler_output
+    features = torch.cat(list(found)).unflatten(0, (sum(slot_sizes), -1))  # (tile, token, hidden)
+    means = torch.stack([own.mean(dim=0) for own in features.split(list(slot_sizes))])
+    embeddings = stock.get_input_embeddings()(inputs["input_ids"])
+    places = (inputs["input_ids"] == stock.config.image_token_id)[..., None]
+    return {
+        "inputs_embeds": embeddings.masked_scatter(places, means.to(embeddings.dtype)),
+        "attention_mask": inputs["attention_mask"],
+    }
+
+
 def _with_clips(
     processor: Any, row: Conversation, *, layouts: Sequence[Layout], settings: MediaSettings
 ) -> dict[str, Tensor]:
@@ -52,15 +78,19 @@ def _with_clips(
         else _stock_clip(medium, layout, settings, where=row.where)
         for medium, layout in zip(row.media, layouts, strict=True)
     ]
-    clips = [medium for medium in given if isinstance(medium, tuple)]
+    said = [
+        _said_clip(own[0], layout)
+        for own, layout in zip(given, layouts, strict=True)
+        if isinstance(own, tuple) and isinstance(layout, Frames)
+    ]
     images = [medium for medium in given if not isinstance(medium, tuple)]
     text = processor.apply_chat_template(_messages(row))
     inputs = processor(
         text=text,
         images=[images] if images else None,
-        videos=[frames for frames, _ in clips],
+        videos=[frames for frames, _ in said],
         images_kwargs=_picture_settings(settings),
-        videos_kwargs=_clip_settings([facts for _, facts in clips], settings),
+        videos_kwargs=_clip_settings([facts for _, facts in said], settings),
         return_tensors="pt",
     )
     pixels = [
@@ -97,18 +127,28 @@ def _clip_settings(facts: Sequence[Any], settings: MediaSettings) -> dict[str, A
 
 def _stock_clip(clip: VideoRef, frames: Layout, settings: MediaSettings, *, where: str) -> tuple[Tensor, Any]:
     """Return a clip's shown frames, (frame, 3, height, width) uint8, and what the stock processor must know of it."""
-    from transformers.video_utils import VideoMetadata
-
     assert isinstance(frames, Frames)
     edge = settings.frame_tiles.longest_edge_px
     pixels = [
         torch.from_numpy(frame.copy()).permute(2, 0, 1)
         for frame in read_frames(clip, frames, max_side_px=edge, backend=settings.video_backend, where=where)
     ]
+    return torch.stack(pixels), _facts(frames)
+
+
+def _said_clip(pixels: Tensor, frames: Frames) -> tuple[Tensor, Any]:
+    """Return the frames that the text names, the first of each group that is averaged."""
+    firsts = [tiles[0] for tiles in frames.slots]
+    numbers, times_s = (tuple(own[first] for first in firsts) for own in (frames.numbers, frames.times_s))
+    return pixels[firsts], _facts(replace(frames, numbers=numbers, times_s=times_s))
+
+
+def _facts(frames: Frames) -> Any:
+    from transformers.video_utils import VideoMetadata
+
     # It takes a frame's time for its number over the rate: numbers at one frame a second are times.
     times: Any = list(frames.times_s)
-    facts = VideoMetadata(total_num_frames=frames.num_tiles, fps=1.0, duration=frames.duration_s, frames_indices=times)
-    return torch.stack(pixels), facts
+    return VideoMetadata(total_num_frames=frames.num_tiles, fps=1.0, duration=frames.duration_s, frames_indices=times)
 
 
 def _for_video(processor: Any, settings: MediaSettings) -> Any:

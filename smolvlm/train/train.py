@@ -32,6 +32,10 @@ MISSING_TAGS = (
     "text each, as in the released processor; data.image_splitting=false avoids them, and `smolvlm upgrade-tags` adds "
     "the tags (docs/new_tokens.md)"
 )
+AVERAGED_FRAMES = (
+    "note: {count} frames of a clip share one place (data.average_frames), which plain transformers cannot do: its "
+    "processor shows every frame by itself. Use this model with smolvlm (smolvlm eval RUN_FOLDER)"
+)
 MakeEvaluate = Callable[[Checkpoint, PromptSettings, VisionCache | None], Evaluate | None]
 """Builds the evaluation once the model is there; eval is a neighbour that this room does not know."""
 MeasuringBar = Callable[[], AbstractContextManager[Report | None]]
@@ -135,6 +139,8 @@ def train(
         output_dir.mkdir(parents=True, exist_ok=True)
         (output_dir / "run.yaml").write_text(dump_run_config(config))
         notes = [MISSING_TAGS] if prompt.missing_tags else []
+        if (count := prompt.media.frames.average_frames) > 1:
+            notes.append(AVERAGED_FRAMES.format(count=count))
         notes += [plan_summary(planned), trainer.check_optimizer(), *own.notes()]
         if arguments.world_size > 1:
             costs = (cost.per_token, cost.per_tile)

@@ -2,6 +2,7 @@
 
 In: a checkpoint and some samples. Out: how far the loss and every gradient of one pack are from those of the
 conversations run one by one through the stock classes, on what the stock processor makes of them, with correct labels.
+(Frames that are averaged: the stock model's features of each, averaged by hand, since it has no such thing.)
 Weights and activations in float64, losses in float32 as in training: what is left is the arithmetic, not its rounding.
 (In float32 a tower with large activations is off by 1.4e-5 in some gradient from rounding alone.)
 """
@@ -21,7 +22,7 @@ from smolvlm.encoding.encoded import EncodedConversation, LossWeighting, target_
 from smolvlm.model.load import load_checkpoint, load_processor
 from smolvlm.model.new_tokens import add_rows, placement_of
 from smolvlm.model.towers import TOWERS, tower_of
-from smolvlm.train.stock_inputs import stock_inputs
+from smolvlm.train.stock_inputs import averaged_inputs, stock_inputs
 
 LOSS_TOLERANCE = 1e-6
 GRADIENT_TOLERANCE = 1e-5
@@ -135,6 +136,9 @@ def _alone(
     ids = inputs["input_ids"][0]
     learned = torch.from_numpy(ours.learned)
     ids_equal = len(ids) == len(ours.input_ids) and bool((ids == torch.from_numpy(ours.input_ids)).all())
+    slot_sizes = [len(tiles) for layout in ours.layouts for tiles in layout.slots]
+    if any(size > 1 for size in slot_sizes):
+        inputs = averaged_inputs(stock, inputs, slot_sizes=slot_sizes)
     logits = stock(**inputs, use_cache=False).logits[0].float()
     positions = learned.nonzero().squeeze(1)
     losses = torch.nn.functional.cross_entropy(

@@ -1,6 +1,7 @@
 """Clips through every command: looked at, checked, trained on, answered about; two workers decode."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,31 @@ def test_inspect_shows_frames_with_their_times(run_file: Path, folder: Path, smo
     assert "0.56 s" in page
 
 
-def test_packed_equals_alone_holds(run_file: Path, smolvlm_command: Any) -> None:
-    outcome = smolvlm_command("inspect", run_file, "--rows", "0:3", "--verify")
+def test_inspect_shows_which_frames_are_averaged(run_file: Path, folder: Path, smolvlm_command: Any) -> None:
+    arguments = ("inspect", run_file, "data.average_frames=4", "--rows", "0:5")
+    outcome = smolvlm_command(*arguments, "--json", "--html", folder / "averaged.html")
     assert outcome.status == 0, outcome.messages
+    tree, uneven, _, _, both = outcome.objects
+    assert tree["frame_times_s"] == pytest.approx([0.0, 0.56, 1.16, 1.76, 2.36, 2.96]), "every frame's, one by one"
+    assert tree["num_tiles"] == 6
+    assert "following series of two frames from a 0:00:03 [H:MM:SS] video.\n\nFrame from 00:00:" in tree["text"]
+    assert [len(own["text"].split("Frame from")) - 1 for own in (tree, uneven, both)] == [2, 2, 2]
+    assert both["text"].count("<image>") == 4 * (5 + 2)
+    page = (folder / "averaged.html").read_text()
+    assert "6 frames of 3.00 s, averaged in 2 groups" in page
+    assert page.count('<div class="groups">') == 4  # a clip of each sample but the text's
+    shown = smolvlm_command(*arguments)
+    assert shown.status == 0, shown.messages
+    assert "4 x &lt;image&gt; (mean of 4 frames, 0.00 to 1.76 s)" in page
+    assert "4 x <image> (mean of 4 frames, 0.00 to 1.76 s)" in re.sub(r"[\s│├└─]+", " ", shown.messages)
+
+
+@pytest.mark.parametrize("average_frames", [1, 2])
+def test_packed_equals_alone_holds(run_file: Path, smolvlm_command: Any, average_frames: int) -> None:
+    more = [f"data.average_frames={average_frames}", "data.max_tokens_per_pack=1000"]
+    outcome = smolvlm_command("inspect", run_file, *more, "--rows", "0:5", "--verify")
+    assert outcome.status == 0, outcome.messages
+    assert "ids        equal" in outcome.messages
 
 
 def test_training_and_answering(run_file: Path, folder: Path, smolvlm_command: Any) -> None:
@@ -80,6 +103,25 @@ def test_training_and_answering(run_file: Path, folder: Path, smolvlm_command: A
         "frames",
         "horse.png",
     }
+
+
+def test_training_with_averaged_frames(run_file: Path, folder: Path, smolvlm_command: Any) -> None:
+    own = (run_file, f"train.output_dir={folder / 'averaged'}")
+    outcome = smolvlm_command("train", *own, "data.average_frames=2")
+    assert outcome.status == 0, outcome.messages
+    assert "note: 2 frames of a clip share one place (data.average_frames), which plain" in outcome.messages
+    assert len((folder / "averaged" / "predictions.jsonl").read_text().splitlines()) == 6
+    answers = smolvlm_command("eval", folder / "averaged", "--json")
+    assert answers.status == 0, answers.messages
+    loss = {metric["name"]: metric["value"] for metric in answers.objects}["loss"]
+    lines = [json.loads(line) for line in (folder / "averaged" / "metrics.jsonl").read_text().splitlines()]
+    (logged,) = (line["eval_loss"] for line in lines if "eval_loss" in line)
+    assert loss == pytest.approx(logged, rel=1e-5), "evaluated apart, the run's frames are averaged as in training"
+    plain = smolvlm_command("eval", folder / "averaged", "--json", "data.average_frames=1")
+    assert {metric["name"]: metric["value"] for metric in plain.objects}["loss"] != pytest.approx(logged, rel=1e-3)
+    again = smolvlm_command("train", *own, "data.average_frames=4")
+    assert again.status == 1
+    assert "data.average_frames: 2 there, 4 here" in again.messages
 
 
 def test_prepare_counts_clips(folder: Path, settings: dict[str, Any], smolvlm_command: Any) -> None:

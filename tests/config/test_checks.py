@@ -22,6 +22,10 @@ NO_RATES = ("train.language_model_lr=0", "train.connector_lr=0", "train.vision_t
             "with data.on_bad_sample = skip, not one row could be skipped",
         ),
         (
+            ["data.average_frames=2", "data.max_frames=1"],
+            "data.average_frames = 2 (on the command line): has no effect with data.max_frames = 1: there is nothing",
+        ),
+        (
             ["data.share_media=false", "data.max_branches=4"],
             "data.max_branches = 4 (on the command line): has no effect with",
         ),

@@ -16,9 +16,11 @@ from torch.utils.data import DataLoader
 from smolvlm.config.schema import DataConfig
 from smolvlm.datasets.builder import measure_mixture
 from smolvlm.datasets.dataset import SupervisedDataset
-from smolvlm.datasets.lengths import MODALITIES, HeaderReader, Meter
+from smolvlm.datasets.lengths import MODALITIES, Budget, HeaderReader, Meter
 from smolvlm.datasets.mixture import load_mixture
+from smolvlm.datasets.plan import PlanSettings, plan_training
 from smolvlm.datasets.rows import open_sources
+from smolvlm.datasets.tile_loader import TileLoader
 from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.errors import SampleError
 from smolvlm.media import medium as medium_module
@@ -26,6 +28,7 @@ from smolvlm.media.frames import FrameSettings
 from smolvlm.media.video import frame_tiles
 from smolvlm.records import Conversation, Frames, ImageRef, Sample, Turn, VideoRef
 from tests.datasets.conftest import DatasetOf
+from tests.memory_rows import measured_rows
 
 
 def ask(clip: VideoRef | ImageRef, question: str = "What?", answer: str = "A cup.", number: int = 1) -> Conversation:
@@ -117,6 +120,70 @@ def test_workers_change_nothing(all_kinds: list[VideoRef], dataset_of: DatasetOf
         assert torch.equal(ours.input_ids, other.input_ids)
     copy: SupervisedDataset = pickle.loads(pickle.dumps(dataset))
     assert torch.equal(copy[0].tiles, expected[0].tiles)
+
+
+@pytest.fixture(scope="module")
+def averaging(prompt: PromptSettings) -> PromptSettings:
+    """The prompt of a run that averages pairs of frames."""
+    frames = replace(prompt.media.frames, average_frames=2)
+    return replace(prompt, media=replace(prompt.media, frames=frames))
+
+
+def test_averaged_clips_keep_every_frame_and_share_places(
+    prompt: PromptSettings, averaging: PromptSettings, all_kinds: list[VideoRef], photos: dict[str, Path]
+) -> None:
+    """Files, parts, bytes, folders, lists of frames; a picture's tiles beside them stay as they are."""
+    rows = [ask(clip) for clip in (*all_kinds, ImageRef(path=photos["coffee"]))]
+    sizes, alone = (
+        Meter(own.encoder(), own.media).sizes(rows, range(len(rows))).to_pylist() for own in (averaging, prompt)
+    )
+    loader, plain = TileLoader(averaging.media, None), TileLoader(prompt.media, None)
+    found: list[list[int]] = []
+    for row, own in zip(rows, sizes, strict=True):
+        sample = Sample(conversations=(row,))
+        layouts = [HeaderReader(averaging.media).layouts(row.media, where="test")]
+        example = averaging.encoder().encode(sample, layouts=layouts)
+        assert (len(example.input_ids), len(example.tiles)) == (own["num_tokens"], own["num_tiles"])
+        loader.add_example(example)
+        found.append(list(example.slot_sizes))
+        plain.add_prompt(row.media, HeaderReader(prompt.media).layouts(row.media, where="test"), where="test")
+    assert found == [[2, 1], [2, 2], [2], [2, 1], [2, 2], [2], [1] * 13]
+    assert [own["num_tiles"] for own in sizes] == [own["num_tiles"] for own in alone] == [3, 4, 2, 3, 4, 2, 13]
+    assert sizes[-1] == alone[-1]
+    slot_sizes = loader.slot_sizes()
+    assert slot_sizes is not None
+    assert slot_sizes.tolist() == [size for own in found for size in own]
+    assert plain.slot_sizes() is None
+    assert loader.tile_keys == plain.tile_keys, "a cached frame serves every setting"
+    assert torch.equal(loader.slot_tiles(), plain.slot_tiles())
+
+
+def test_a_pack_and_a_prompt_say_which_tiles_share_a_place(
+    averaging: PromptSettings, all_kinds: list[VideoRef]
+) -> None:
+    rows = [ask(clip, number=number) for number, clip in enumerate(all_kinds)]
+    measured = measured_rows(rows, averaging)
+    settings_of_plan = PlanSettings(
+        budget=Budget(max_tokens=700, max_tiles=18), packs_per_step=1, share_media=True, max_branches=4, seed=0
+    )
+    dataset = SupervisedDataset(
+        measured,
+        plan_training(measured.lengths, settings_of_plan),
+        encoder=averaging.encoder(),
+        settings=averaging.media,
+    )
+    pack = dataset[0]
+    assert pack.slot_sizes is not None
+    assert int(pack.slot_sizes.sum()) == len(pack.slot_tiles) == 18, "a pack's tile budget counts frames"
+    image_tokens = averaging.tokens.tokens_per_tile * len(pack.slot_sizes)
+    assert (pack.input_ids == averaging.tokens.image).sum() == image_tokens
+    loader = TileLoader(averaging.media, None)
+    for where in pack.where:
+        (row,) = (row for row in rows if row.where == where)
+        layouts = HeaderReader(averaging.media).layouts(row.media, where="test")
+        loader.add_prompt(row.media, layouts, where="test")
+    assert torch.equal(loader.slot_sizes(), pack.slot_sizes)
+    assert torch.equal(loader.slot_tiles(), pack.slot_tiles)
 
 
 def test_a_damaged_clip_is_left_out_where_rows_may_be_skipped(

@@ -1,20 +1,26 @@
 """Batched answers, left-padded, with pictures encoded once, are what the stock `generate` says to each row alone."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
+from torch import Tensor
 
 from smolvlm.encoding.prompts import PromptSettings, read_prompt_settings
 from smolvlm.errors import SampleError
 from smolvlm.eval.generate import GenerationSettings, Generator
+from smolvlm.media.frames import FrameSettings
+from smolvlm.media.layout import layout_of
+from smolvlm.media.video import read_frames
 from smolvlm.model import modeling_smolvlm
 from smolvlm.model.load import Checkpoint
 from smolvlm.model.parts.processor import ModelType
 from smolvlm.model.vision_cache import open_vision_cache
-from smolvlm.records import Conversation, ImageRef, Turn
+from smolvlm.records import Conversation, Frames, ImageRef, Turn, VideoRef
 
 SETTINGS = GenerationSettings(max_new_tokens=6, batch_size=4)
 
@@ -55,6 +61,61 @@ def test_answers_are_the_stock_generates(
     alone = [stock_answer(stock[model_type], checkpoint.processor, row) for row in rows]
     assert batched == alone
     assert len(set(alone)) == len(rows), "a model that answers all alike would prove nothing"
+
+
+def averaged_answer(model: Any, processor: Any, row: Conversation, clip: Frames, pixels: Tensor) -> str:
+    """Ask the stock classes alone about one clip; of every two of its frames' features the mean is taken by hand."""
+    from transformers.video_utils import VideoMetadata
+
+    times: Any = list(clip.times_s[::2])
+    facts = VideoMetadata(total_num_frames=len(times), fps=1.0, duration=clip.duration_s, frames_indices=times)
+    content = [{"type": "video"}, {"type": "text", "text": row.turns[0].blocks[1]}]
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    options = {"do_sample_frames": False, "size": {"longest_edge": 32}}
+    given = {"video_metadata": [facts], **options}
+    ids = processor(text=text, videos=[pixels[::2]], videos_kwargs=given, return_tensors="pt")["input_ids"]
+    shown = processor.video_processor([pixels], **options, return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        features = model.get_image_features(shown, return_dict=True).pooler_output[0].unflatten(0, (len(pixels), -1))
+        means = [features[start : start + 2].mean(dim=0) for start in range(0, len(pixels), 2)]
+        embeddings = model.get_input_embeddings()(ids)
+        embeddings[ids == model.config.image_token_id] = torch.cat(means)
+        output = model.generate(
+            inputs_embeds=embeddings,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=SETTINGS.max_new_tokens,
+            do_sample=False,
+        )
+    return processor.tokenizer.decode(output[0], skip_special_tokens=True).strip()
+
+
+def test_answers_about_averaged_frames(
+    loaded: dict[ModelType, Checkpoint], stock: dict[ModelType, Any], clips: dict[str, Path]
+) -> None:
+    """One clip whole, with a frame left over, and a part of it: in one batch as each by itself."""
+    checkpoint = loaded["smolvlm"]
+    prompt = read_prompt_settings(
+        checkpoint.processor, frames=FrameSettings(fps=3, max_frames=7, sampling="fps", average_frames=2)
+    )
+    refs = [VideoRef(path=clips["steady"]), VideoRef(path=clips["steady"], end_s=1.0), VideoRef(path=clips["uneven"])]
+    rows = [
+        Conversation(
+            turns=(Turn(role="user", blocks=(ref, "What is it?")), Turn(role="assistant", blocks=("A cup.",))),
+            where=f"rows.jsonl:{number}",
+            source="rows",
+        )
+        for number, ref in enumerate(refs)
+    ]
+    expected: list[str] = []
+    for ref, row in zip(refs, rows, strict=True):
+        frames = layout_of(ref, prompt.media, where="row")
+        assert isinstance(frames, Frames)
+        read = read_frames(ref, frames, max_side_px=32, backend="pyav", where="row")
+        pixels = torch.from_numpy(np.stack(list(read))).permute(0, 3, 1, 2)
+        expected.append(averaged_answer(stock["smolvlm"], checkpoint.processor, row, frames, pixels))
+    assert Generator(checkpoint.model, prompt, SETTINGS).answers(rows) == expected
+    each = replace(prompt, media=replace(prompt.media, frames=replace(prompt.media.frames, average_frames=1)))
+    assert Generator(checkpoint.model, each, SETTINGS).answers(rows) != expected
 
 
 @pytest.fixture

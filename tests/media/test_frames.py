@@ -1,6 +1,7 @@
 """`smolvlm.media.frames`: the whole clip is covered, evenly in time, by distinct frames in order, exactly."""
 
 import time
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -198,6 +199,21 @@ def test_parts_that_are_none_are_refused(part, text):
     with pytest.raises(SampleError) as raised:
         chosen(even(20, 10, first=50), **part)
     assert str(raised.value).startswith(f"{WHERE}: {text}\n  fix: ")
+
+
+@given(index=indices(), size=st.integers(1, 8))
+def test_averaging_changes_no_choice(index, size):
+    wanted = FrameSettings(fps=1.0, max_frames=64, sampling="fps", average_frames=size)
+    frames = choose_frames(index, wanted, where="clip")
+    assert replace(frames, frames_per_slot=1) == chosen(index)
+    assert frames.frames_per_slot == size
+
+
+@pytest.mark.parametrize("average_frames", [0, -1])
+def test_groups_of_no_frame_break_the_contract(average_frames):
+    wanted = FrameSettings(fps=1.0, max_frames=4, sampling="fps", average_frames=average_frames)
+    with pytest.raises(ValueError, match="average_frames"):
+        choose_frames(even(20, 10), wanted, where="clip")
 
 
 @pytest.mark.parametrize(("fps", "max_frames"), [(0.0, 4), (-1.0, 4), (float("nan"), 4), (1.0, 0)])

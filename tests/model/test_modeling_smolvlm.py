@@ -180,6 +180,25 @@ def test_features_stand_in_the_order_of_their_slots(checkpoint: Checkpoint, nois
     torch.testing.assert_close(half, own[[2, 0, 1]], rtol=0, atol=1e-6)  # the first tile was computed by itself
 
 
+@pytest.mark.parametrize("caches_connector", [False, True])
+def test_slots_of_several_tiles_show_their_mean_and_the_cache_gets_each(
+    checkpoint: Checkpoint, noise_tiles: Tensor, monkeypatch: pytest.MonkeyPatch, caches_connector: bool
+) -> None:
+    model = checkpoint.model.eval()
+    monkeypatch.setattr(model, "caches_connector", caches_connector)
+    places, sizes = torch.tensor([2, 0, 1, 2, 1]), torch.tensor([2, 1, 2])
+    with torch.no_grad():
+        own, alone = model.image_features(noise_tiles, None, torch.arange(3))
+        means, computed = model.image_features(noise_tiles, None, places, sizes)
+        cached, _ = model.image_features(noise_tiles[:0], computed, places, sizes)
+        each, _ = model.image_features(noise_tiles, None, places, torch.ones(5, dtype=torch.long))
+    torch.testing.assert_close(means, torch.stack([(own[2] + own[0]) / 2, own[1], (own[2] + own[1]) / 2]))
+    assert torch.equal(means[1], own[1])
+    assert torch.equal(computed, alone), "what is cached is each tile's own"
+    assert torch.equal(cached, means)
+    assert torch.equal(each, own[places])
+
+
 @pytest.mark.parametrize("has_embeddings_frozen", [False, True])
 @pytest.mark.parametrize("vision_lr", [0.0, 1.0])
 def test_activation_checkpointing_changes_no_gradient(

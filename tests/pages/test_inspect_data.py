@@ -13,8 +13,9 @@ from smolvlm.encoding.chat import TokenRole
 from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.errors import SampleError
 from smolvlm.pages.inspect_data import Decode, as_json_object, check_learned, inspect_example, token_texts
-from smolvlm.pages.inspect_records import InspectedSample, PackFill, PackSummary
-from smolvlm.records import Conversation, Example, Grid, ImageRef, Sample, Turn
+from smolvlm.pages.inspect_records import InspectedClip, InspectedSample, PackFill, PackSummary
+from smolvlm.pages.token_text import run_label
+from smolvlm.records import Conversation, Example, Frames, Grid, ImageRef, Sample, Turn, VideoRef
 
 Inspect = Callable[[Example], InspectedSample]
 
@@ -63,6 +64,51 @@ def test_grids_are_read_off_the_newlines(
     (picture,) = inspect(example).media
     assert picture.grid == Grid(rows=rows, columns=columns)
     assert len(example.tiles) == 2 * picture.grid.num_tiles
+
+
+@pytest.fixture(scope="module")
+def averaged(prompt: PromptSettings) -> Example:
+    """A row about one clip of five frames, two to a place."""
+    clip = Frames(numbers=(0, 3, 6, 9, 12), times_s=(0.0, 0.5, 1.0, 1.5, 2.0), duration_s=2.25, frames_per_slot=2)
+    turns = (
+        Turn(role="user", blocks=(VideoRef(data=b"clip"), "What?")),
+        Turn(role="assistant", blocks=("A cup.",)),
+    )
+    conversation = Conversation(turns=turns, where="rows.jsonl:1", source="rows")
+    return prompt.encoder().encode(Sample(conversations=(conversation,)), layouts=[[clip]])
+
+
+def test_averaged_frames_are_shown_by_their_places(averaged: Example, decode: Decode, prompt: PromptSettings) -> None:
+    tiles = np.zeros((5, 3, 32, 32), np.uint8)
+    sample = inspect_example(averaged, decode=decode, image_token_id=prompt.tokens.image, tiles=[tiles])
+    (clip,) = sample.media
+    assert isinstance(clip, InspectedClip)
+    assert clip.slot_sizes == (2, 2, 1)
+    assert clip.times_s == (0.0, 0.5, 1.0, 1.5, 2.0)
+    runs = [run for run in sample.branches[0].runs if run.tile is not None]
+    assert [(run.tile.tile, run.num_tiles, run.times_s) for run in runs if run.tile] == [
+        (0, 2, (0.0, 0.5)),
+        (2, 2, (1.0, 1.5)),
+        (4, 1, (2.0,)),
+    ]
+    assert [run_label(run) for run in runs] == [
+        "4 x <image> (mean of 2 frames, 0.00 to 0.50 s)",
+        "4 x <image> (mean of 2 frames, 1.00 to 1.50 s)",
+        "4 x <image>",
+    ]
+    found = as_json_object(averaged, decode)
+    assert (found["num_tiles"], found["frame_times_s"]) == (5, [0.0, 0.5, 1.0, 1.5, 2.0])
+
+
+def test_frames_and_places_that_do_not_fit_are_a_broken_contract(
+    averaged: Example, decode: Decode, prompt: PromptSettings
+) -> None:
+    wrong = replace(averaged, tiles=averaged.tiles[:4], slot_sizes=(2, 1, 1))
+    with pytest.raises(ValueError, match="5 frames, its text has 4"):
+        inspect_example(wrong, decode=decode, image_token_id=prompt.tokens.image)
+    pixels = [np.zeros((4, 3, 32, 32), np.uint8)]
+    with pytest.raises(ValueError, match="4 tiles, its text has 5"):
+        inspect_example(averaged, decode=decode, image_token_id=prompt.tokens.image, tiles=pixels)
 
 
 def test_an_uncut_picture_is_the_whole_view_alone(processors: Any, photos: Any) -> None:

@@ -55,10 +55,18 @@ class Bench:
     """The stock one, as `AutoProcessor` gives it."""
     image_splitting: bool = True
     weighting: LossWeighting = "token"
+    average_frames: int = 1
+
+    @property
+    def prompt(self) -> PromptSettings:
+        """What our encoding knows of the processor, and does."""
+        own = self.prompts[self.image_splitting]
+        frames = replace(own.media.frames, average_frames=self.average_frames)
+        return replace(own, media=replace(own.media, frames=frames))
 
     def pack(self, samples: Samples) -> Pack:
         """Return one pack of all samples, by the way that training takes."""
-        prompt = self.prompts[self.image_splitting]
+        prompt = self.prompt
         encoder = prompt.encoder(loss_weighting=self.weighting)
         measured = measured_rows([row for sample in samples for row in sample], prompt)
         ends = np.cumsum([len(sample) for sample in samples]).tolist()
@@ -89,6 +97,8 @@ class Bench:
         total = 0.0
         for inputs, weight in zip(encoded, weights, strict=True):
             items = torch.tensor(normalizer / weight)
+            if "tiles_of_places" in inputs:
+                inputs = self._averaged(inputs)
             loss = self.stock(**inputs, num_items_in_batch=items, use_cache=False).loss
             loss.backward()
             total += loss.item()
@@ -125,7 +135,7 @@ class Bench:
                 begin = self._encode(messages[:number], media, add_generation_prompt=True)["input_ids"].shape[1]
                 end = self._encode(messages[: number + 1], media)["input_ids"].shape[1] - 1  # but for the newline
                 labels[0, begin:end] = inputs["input_ids"][0, begin:end]
-        wanted = ("input_ids", "attention_mask", "pixel_values", "pixel_attention_mask")
+        wanted = ("input_ids", "attention_mask", "pixel_values", "pixel_attention_mask", "tiles_of_places")
         return {"labels": labels} | {name: inputs[name] for name in wanted if name in inputs}
 
     def _encode(self, messages: list[dict], media: list[Any], **prompt: Any) -> Any:
@@ -140,9 +150,9 @@ class Bench:
         inputs = self.processor(
             text=text,
             images=[images] if images else None,
-            videos=clips,
+            videos=[own[:: self.average_frames] for own in clips],
             images_kwargs=self._of_images,
-            videos_kwargs=_of_videos(clips),
+            videos_kwargs=_of_videos(clips, step=self.average_frames),
             return_tensors="pt",
         )
         # Asked for both at once, the class hands out the clips' pixels alone.
@@ -153,7 +163,28 @@ class Bench:
             for own in used
         ]
         ids = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-        return ids | {"pixel_values": torch.cat([own["pixel_values"] for own in pixels], dim=1)}
+        encoded = ids | {"pixel_values": torch.cat([own["pixel_values"] for own in pixels], dim=1)}
+        if self.average_frames > 1:
+            pairs = zip(pixels, used, strict=True)
+            counts = [(own["pixel_values"].shape[1], isinstance(medium, Tensor)) for own, medium in pairs]
+            encoded["tiles_of_places"] = torch.tensor(_tiles_of_places(counts, self.average_frames))
+        return encoded
+
+    def _averaged(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Put the means of the stock model's own features where the image tokens stand, one place after the other."""
+        features = self.stock.get_image_features(inputs["pixel_values"], return_dict=True).pooler_output
+        tokens = self.prompt.tokens.tokens_per_tile
+        tiles = torch.cat(list(features)).split(tokens)
+        embeddings = self.stock.get_input_embeddings()(inputs["input_ids"])[0]
+        rows = list(embeddings)
+        positions = (inputs["input_ids"][0] == self.prompt.tokens.image).nonzero().flatten().tolist()
+        for number, (first, end) in enumerate(inputs["tiles_of_places"].tolist()):
+            mean = sum(tiles[first + 1 : end], start=tiles[first]) / (end - first)
+            for row, position in zip(mean, positions[number * tokens : (number + 1) * tokens], strict=True):
+                rows[position] = row
+        assert len(positions) == tokens * len(inputs["tiles_of_places"])
+        kept = {name: inputs[name] for name in ("labels", "attention_mask")}
+        return kept | {"inputs_embeds": torch.stack(rows)[None]}
 
     @property
     def _of_images(self) -> dict[str, Any]:
@@ -168,9 +199,27 @@ def _opened(medium: ImageRef | VideoRef) -> Any:
     return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
 
 
-def _of_videos(clips: Sequence[Tensor]) -> dict[str, Any]:
+def _tiles_of_places(media: Sequence[tuple[int, bool]], average_frames: int) -> list[tuple[int, int]]:
+    """Return which tiles (first, end) each place in the text shows, for media of so many tiles, clips or not."""
+    found: list[tuple[int, int]] = []
+    done = 0
+    for num_tiles, is_clip in media:
+        step, end = average_frames if is_clip else 1, done + num_tiles
+        while done < end:
+            found.append((done, min(done + step, end)))
+            done = found[-1][1]
+    return found
+
+
+def _of_videos(clips: Sequence[Tensor], *, step: int = 1) -> dict[str, Any]:
+    """Return what the stock processor is told of clips of one frame a second, of which every step-th frame is named."""
     facts = [
-        VideoMetadata(total_num_frames=len(clip), fps=1.0, duration=len(clip), frames_indices=list(range(len(clip))))
+        VideoMetadata(
+            total_num_frames=len(clip[::step]),
+            fps=1.0,
+            duration=len(clip),
+            frames_indices=list(range(0, len(clip), step)),
+        )
         for clip in clips
     ]
     return {"do_sample_frames": False, "video_metadata": facts, "size": {"longest_edge": 32}}

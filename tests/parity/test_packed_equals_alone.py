@@ -135,6 +135,20 @@ def test_clips(bench, image_splitting: bool) -> None:
     replace(bench, image_splitting=image_splitting).check(clips())
 
 
+@pytest.mark.parametrize("average_frames", [2, 4])
+def test_clips_whose_frames_are_averaged(bench, average_frames: int) -> None:
+    """The stock class knows no averaging: alone means the mean, by hand, of its own features of every frame.
+
+    Clips of 2, 3, 4 and 5 frames: whole groups, groups with frames left over, and one shorter than a group.
+    """
+    chosen = replace(bench, average_frames=average_frames)
+    rows = [*clips(), (talk(user(clip(80, 5), "What?"), assistant("Five frames.")),)]
+    pack, tokens = chosen.pack(rows), chosen.prompt.tokens
+    assert len(pack.slot_tiles) == pack.slot_sizes.sum() > len(pack.slot_sizes)
+    assert (pack.input_ids == tokens.image).sum() == tokens.tokens_per_tile * len(pack.slot_sizes)
+    chosen.check(rows)
+
+
 @pytest.mark.parametrize(("num_branches", "num_pictures"), [(2, 1), (3, 2), (4, 1), (5, 2), (6, 1)])
 def test_trees(bench, num_branches: int, num_pictures: int) -> None:
     sample = tree(num_branches, num_pictures)

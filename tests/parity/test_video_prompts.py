@@ -4,6 +4,7 @@ The stock side is given black frames and the times that ours shows; which frames
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,18 @@ def assert_equal(processor: Any, prompt: PromptSettings, turns: list[Turn], clip
     assert np.count_nonzero(ours.input_ids == prompt.tokens.image) == prompt.tokens.tokens_per_tile * sum(
         layout.num_tiles for layout in layouts
     )
+
+
+@settings(deadline=None, max_examples=20)
+@given(clip=clips(), size=st.sampled_from((2, 4, 8)), asks=st.booleans())
+def test_averaged_frames_are_said_as_a_clip_of_each_groups_first(
+    processors: dict[str, Any], prompt: PromptSettings, clip: Frames, size: int, asks: bool
+) -> None:
+    turns = [user("Look:", CLIP, "What?"), assistant("A  12")]
+    averaged = replace(clip, frames_per_slot=size)
+    ours = prompt.encoder().encode_turns(turns, layouts=[averaged], add_generation_prompt=asks)
+    firsts = replace(clip, numbers=clip.numbers[::size], times_s=clip.times_s[::size])
+    assert ours.input_ids.tolist() == stock_ids(processors["smolvlm"], turns, [firsts], asks=asks)
 
 
 TEXTS_BEFORE, TEXTS_AFTER = ("", "Look:", " \n", "2"), ("\nWhat?", "", "7", " é")

@@ -26,6 +26,7 @@ def pack(*, num_tokens: int, where: tuple[str, ...], num_cached: int) -> Pack:
         tile_keys=(b"key",),
         cached_features=torch.zeros(num_cached, 4, 8) if num_cached else None,
         slot_tiles=torch.arange(1 + num_cached),
+        slot_sizes=None,
         where=where,
         budget_tokens=16,
         skipped=(),
@@ -69,7 +70,7 @@ def test_every_tensor_of_a_batch_is_pinned_and_nothing_else_is_touched(
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
     moved = pin_memory(batch)
     assert [id(tensor) for tensor in moved["pack"].values() if tensor is not None] == [id(own) for own in pinned]
-    assert len(pinned) == len(MODEL_TENSORS) - (num_cached == 0) - 1  # there is no reference here
+    assert len(pinned) == len(MODEL_TENSORS) - (num_cached == 0) - 2  # no reference here, and no averaged frames
     assert moved["info"] is batch["info"]
 
 

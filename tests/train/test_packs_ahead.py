@@ -86,6 +86,7 @@ def pack(num_tiles: int, *, index: int) -> Pack:
         tile_keys=(),
         cached_features=None,
         slot_tiles=none,
+        slot_sizes=None,
         where=(),
         budget_tokens=1,
         skipped=(),
