@@ -156,7 +156,7 @@ def _check_rows(model: Any, ids: Mapping[str, Sequence[int]], *, where: str) -> 
     needed = max((max(own) + 1 for own in ids.values()), default=0)
     if needed > num_rows:
         what = f"it has rows of {needed:,} ids, and its base {num_rows:,}"
-        fix = "give the base the tokens: smolvlm add-tokens BASE TOKEN ... --out DIR"
+        fix = "give the base the tokens: smolvlm build --base BASE --add-token TOKEN ... --out DIR"
         raise ConfigError(what, where=where, fix=fix)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from smolvlm.model.flops import decoder_layer_flops, patch_embedding_flops, vision_layer_flops
 from smolvlm.model.learning_rates import Kind, kind_of
 from smolvlm.model.vision import tower_modules
 
@@ -41,24 +42,17 @@ def compute_cost(model: Any) -> ComputeCost:
     may end earlier.
     """
     text, vision = model.config.text_config, model.config.vision_config
-    head_dim = text.hidden_size // text.num_attention_heads
-    kv_width = text.num_key_value_heads * head_dim
-    attention = 2 * text.hidden_size**2 + 2 * text.hidden_size * kv_width
-    layer = attention + 3 * text.hidden_size * text.intermediate_size
-    patches = (vision.image_size // vision.patch_size) ** 2
-    vision_layer = patches * (4 * vision.hidden_size**2 + 2 * vision.hidden_size * vision.intermediate_size)
-    vision_layer += 2 * patches**2 * vision.hidden_size
     tower: Any
     tower, connector = tower_modules(model)
-    embedding = patches * 3 * vision.patch_size**2 * vision.hidden_size
     vision_passes, is_passed = _passes(tower.encoder.layers, is_passed=_trains(tower.embeddings))
     is_passed |= _trains(tower) or _trains(connector)
     language = model.model.text_model
     language_passes, is_passed = _passes(language.layers, is_passed=is_passed or _trains(language.embed_tokens))
     head_passes = 1 + (is_passed or _trains(language.norm)) + bool(_kinds(model.lm_head) & {"full", "token_rows"})
+    embedding = patch_embedding_flops(vision) * (1 + _trains(tower.embeddings))
     return ComputeCost(
-        per_token=2.0 * layer * language_passes,
-        per_tile=2.0 * (vision_layer * vision_passes + embedding * (1 + _trains(tower.embeddings))),
+        per_token=decoder_layer_flops(text) * language_passes,
+        per_tile=vision_layer_flops(vision) * vision_passes + embedding,
         per_target=2.0 * text.hidden_size * text.vocab_size * head_passes,
     )
 

@@ -74,8 +74,8 @@ def _check_room(config: RunConfig, *, num_rows: int) -> None:
     needed = placement_of(load_processor(config.model.path), names, where=config.model.path).num_tokens
     if needed > num_rows:
         what = f"they need {needed:,} rows, {config.model.path} has {num_rows:,}, and an adapter cannot add any"
-        tokens = " ".join(f"'{own.token}'" for own in names)
-        fix = f"give the base the tokens: smolvlm add-tokens {config.model.path} {tokens} --out DIR; train on DIR"
+        tokens = " ".join(f"--add-token '{own.token}'" for own in names)
+        fix = f"give the base the tokens: smolvlm build --base {config.model.path} {tokens} --out DIR; train on DIR"
         raise ConfigError(what, where="model.new_tokens", fix=fix)
 
 

@@ -29,8 +29,8 @@ from smolvlm.train.smolvlm_trainer import Evaluate, SmolVLMTrainer, TrainerParts
 
 MISSING_TAGS = (
     "note: this checkpoint's vocabulary has no <row_r_col_c> tags, so the tags of cut pictures become 5 to 9 pieces of "
-    "text each, as in the released processor; data.image_splitting=false avoids them, and `smolvlm upgrade-tags` adds "
-    "the tags (docs/new_tokens.md)"
+    "text each, as in the released processor; data.image_splitting=false avoids them, and "
+    "`smolvlm build --base ... --upgrade-tags` adds the tags (docs/new_tokens.md)"
 )
 AVERAGED_FRAMES = (
     "note: {count} frames of a clip share one place (data.average_frames), which plain transformers cannot do: its "

@@ -272,5 +272,5 @@ def test_an_adapter_on_rows_that_its_base_lacks_says_so(
     content = json.loads((tmp_path / "out" / ADAPTER_CONFIG).read_text())
     content["base_model_name_or_path"] = str(old_release)
     (tmp_path / "out" / ADAPTER_CONFIG).write_text(json.dumps(content))
-    with pytest.raises(ConfigError, match=r"rows of 49,193 ids, and its base 49,155(.|\n)*add-tokens"):
+    with pytest.raises(ConfigError, match=r"rows of 49,193 ids, and its base 49,155(.|\n)*add-token"):
         load_checkpoint(str(tmp_path / "out"))

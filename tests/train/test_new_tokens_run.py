@@ -169,7 +169,7 @@ def test_a_language_model_that_trains_in_full_grows_where_it_must(
     processor: Any = AutoProcessor.from_pretrained(run.folder)
     assert processor.tokenizer("<sum></sum>", add_special_tokens=False)["input_ids"] == [VOCABULARY, VOCABULARY + 1]
     assert not (run.folder / ADAPTER_CONFIG).exists()
-    with pytest.raises(ConfigError, match=r"they need 49,157 rows, .* has 49,155(.|\n)*smolvlm add-tokens"):
+    with pytest.raises(ConfigError, match=r"they need 49,157 rows, .* has 49,155(.|\n)*smolvlm build --base"):
         train_run(tmp_path, changes | LORA)
 
 

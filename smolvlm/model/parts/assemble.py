@@ -17,11 +17,15 @@ from torch import Tensor
 from transformers import Idefics3ForConditionalGeneration, SmolVLMForConditionalGeneration
 
 from smolvlm.model.parts import language_model, vision_tower
+from smolvlm.model.parts.build import fill_language, init_connector
 from smolvlm.model.parts.calibration import standardise_output
 from smolvlm.model.parts.checkpoint import write_checkpoint
 from smolvlm.model.parts.configs import LanguageDimensions, build_config
+from smolvlm.model.parts.part import LanguageWeights
 from smolvlm.model.parts.processor import ModelType
 from smolvlm.model.parts.sources import SMOLLM2_WHEEL, VISION_WHEEL, language_model_gguf, vision_tower_onnx
+from smolvlm.model.parts.tokenizer import tokenizer_json
+from smolvlm.model.parts.vocabulary import smolvlm_vocabulary
 
 RECIPE_FILE = "recipe.json"
 _FORMAT = 1
@@ -119,12 +123,13 @@ def build_base_model(recipe: BaseRecipe) -> Idefics3ForConditionalGeneration | S
     )
     model.model.vision_model.load_state_dict(tower_state)
     standardise_output(model.model.vision_model, tile_side_px=recipe.tile_side_px)
-    embeddings = model.get_input_embeddings().weight
     if isinstance(recipe.language, SmolLM2Layers):
-        _load_smollm2(model, num_layers=recipe.language.num_layers, generator=generator)
+        embeddings = _load_smollm2(model, num_layers=recipe.language.num_layers, generator=generator)
     else:
+        embeddings = model.get_input_embeddings().weight
         torch.nn.init.normal_(embeddings, std=_RANDOM_EMBEDDING_STD, generator=generator)
-    _init_connector(model.model.connector.modality_projection.proj.weight, like=embeddings, generator=generator)
+    connector = model.model.connector.modality_projection.proj.weight
+    init_connector(connector, like=embeddings, feature_size=1.0, generator=generator)
     return model
 
 
@@ -146,14 +151,7 @@ def _load_smollm2(
     *,
     num_layers: int,
     generator: torch.Generator,
-) -> None:
+) -> Tensor:
     state = language_model.read_language_model(language_model_gguf(), num_layers=num_layers)
-    embeddings = language_model.extend_vocabulary(state["embed_tokens.weight"], generator=generator)
-    model.model.text_model.load_state_dict({**state, "embed_tokens.weight": embeddings})
-    model.lm_head.load_state_dict({"weight": embeddings.clone()})
-
-
-def _init_connector(weight: Tensor, *, like: Tensor, generator: torch.Generator) -> None:
-    """Draw the connector so that standardised features come out with the spread of the word embeddings."""
-    std = like.detach().std().item() / math.sqrt(weight.shape[1])
-    torch.nn.init.normal_(weight, std=std, generator=generator)
+    vocabulary = smolvlm_vocabulary(tokenizer_json())
+    return fill_language(model, LanguageWeights(state=state, head=None), vocabulary, generator=generator)

@@ -11,17 +11,21 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from smolvlm.model.vision import PixelScaling, normalize_pixels
+
 NUM_PICTURES = 256
 _SUPERSAMPLING = 4
 """Shapes are drawn this many times larger and averaged down, so that their edges are smooth."""
 
 
-def drawn_pictures(*, side_px: int, seed: int = 0) -> UInt8[Tensor, "picture 3 side side"]:
+def drawn_pictures(
+    *, side_px: int, seed: int = 0, num_pictures: int = NUM_PICTURES
+) -> UInt8[Tensor, "picture 3 side side"]:
     """Return pictures of a rectangle, disc or triangle of any colour on a plain ground, light or of any colour."""
     random = np.random.default_rng(seed)
     fine = side_px * _SUPERSAMPLING
     y, x = np.mgrid[0:fine, 0:fine] / fine
-    pictures = np.empty((NUM_PICTURES, 3, side_px, side_px), dtype=np.uint8)
+    pictures = np.empty((num_pictures, 3, side_px, side_px), dtype=np.uint8)
     for picture in pictures:
         width, height = random.uniform(0.1, 0.5, size=2)
         left, top = random.uniform(0.0, 1.0 - width), random.uniform(0.0, 1.0 - height)
@@ -40,13 +44,16 @@ def drawn_pictures(*, side_px: int, seed: int = 0) -> UInt8[Tensor, "picture 3 s
 
 
 @torch.no_grad()
-def standardise_output(tower: nn.Module, *, tile_side_px: int) -> None:
+def standardise_output(
+    tower: nn.Module, *, tile_side_px: int, scaling: PixelScaling | None = None, num_pictures: int = NUM_PICTURES
+) -> None:
     """Set a stock tower's `post_layernorm` so that drawn pictures' features have mean 0, spread 1 a channel."""
     norm = tower.get_submodule("post_layernorm")
     assert isinstance(norm, nn.LayerNorm)
     norm.weight.fill_(1.0)
     norm.bias.fill_(0.0)
-    features = tower_features(tower, drawn_pictures(side_px=tile_side_px)).flatten(0, 1).double()
+    pictures = drawn_pictures(side_px=tile_side_px, num_pictures=num_pictures)
+    features = tower_features(tower, pictures, scaling=scaling).flatten(0, 1).double()
     mean, std = features.mean(dim=0), features.std(dim=0)
     norm.weight.copy_(1.0 / std)
     norm.bias.copy_(-mean / std)
@@ -54,7 +61,22 @@ def standardise_output(tower: nn.Module, *, tile_side_px: int) -> None:
 
 @torch.no_grad()
 def tower_features(
-    tower: nn.Module, pictures: UInt8[Tensor, "picture 3 side side"]
+    tower: nn.Module, pictures: UInt8[Tensor, "picture 3 side side"], *, scaling: PixelScaling | None = None
 ) -> Float[Tensor, "picture patch hidden"]:
-    """Return the tower's last hidden state for uint8 pictures, a few at a time."""
-    return torch.cat([tower(batch.float() / 127.5 - 1.0).last_hidden_state for batch in pictures.split(32)])
+    """Return the tower's last hidden state for uint8 pictures, a few at a time.
+
+    Args:
+        scaling: of the tower's processor; mean and std of a half where not given.
+    """
+
+    def pixels(batch: UInt8[Tensor, "picture 3 side side"]) -> Float[Tensor, "picture 3 side side"]:
+        return normalize_pixels(batch, scaling, dtype=torch.float32) if scaling else batch.float() / 127.5 - 1.0
+
+    return torch.cat([tower(pixels(batch)).last_hidden_state for batch in pictures.split(32)])
+
+
+@torch.no_grad()
+def feature_size(tower: nn.Module, *, tile_side_px: int, scaling: PixelScaling, num_pictures: int) -> float:
+    """Return the root mean square of a tower's features of drawn pictures."""
+    pictures = drawn_pictures(side_px=tile_side_px, num_pictures=num_pictures)
+    return tower_features(tower, pictures, scaling=scaling).double().square().mean().sqrt().item()

@@ -13,8 +13,9 @@ from pathlib import Path
 from transformers import GenerationConfig, Idefics3ForConditionalGeneration, SmolVLMForConditionalGeneration
 
 from smolvlm.model.parts.configs import tile_side_px, tokens_per_tile
-from smolvlm.model.parts.processor import ModelType, write_processor
-from smolvlm.model.parts.tokenizer import END_OF_UTTERANCE_ID, PAD_TOKEN_ID
+from smolvlm.model.parts.processor import ModelType, PictureSettings, write_processor
+from smolvlm.model.parts.tokenizer import PromptIds
+from smolvlm.model.parts.vocabulary import Vocabulary
 
 
 def write_checkpoint(
@@ -23,20 +24,23 @@ def write_checkpoint(
     *,
     model_type: ModelType,
     longest_edge_px: int,
+    pictures: PictureSettings | None = None,
+    vocabulary: Vocabulary | None = None,
     extra_files: dict[str, str] | None = None,
 ) -> None:
     """Write the checkpoint into `out_dir`, in place of what is there.
 
     Args:
         longest_edge_px: what a picture's longest edge is scaled to.
+        pictures: how tiles are made besides; as the released models do where not given.
+        vocabulary: the tokenizer; SmolVLM's where not given.
         extra_files: name -> text of further files to put beside the checkpoint.
     """
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out_dir.parent, prefix=f".{out_dir.name}-") as work_dir:
         folder = Path(work_dir) / "model"
-        model.generation_config = GenerationConfig(
-            bos_token_id=1, eos_token_id=END_OF_UTTERANCE_ID, pad_token_id=PAD_TOKEN_ID
-        )
+        ids = vocabulary.ids if vocabulary else PromptIds()
+        model.generation_config = GenerationConfig(bos_token_id=ids.start, eos_token_id=ids.end, pad_token_id=ids.pad)
         model.save_pretrained(folder)
         _name_rope_theta(folder / "config.json")
         write_processor(
@@ -45,6 +49,8 @@ def write_checkpoint(
             tile_side_px=tile_side_px(model.config),
             longest_edge_px=longest_edge_px,
             tokens_per_tile=tokens_per_tile(model.config),
+            pictures=pictures,
+            vocabulary=vocabulary,
         )
         for name, text in (extra_files or {}).items():
             (folder / name).write_text(text, encoding="utf-8")

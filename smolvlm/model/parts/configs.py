@@ -4,13 +4,14 @@ In: the dimensions of the two towers. Out: a stock `Idefics3Config` or `SmolVLMC
 dimension, so one table serves both. The published sizes allow counting and timing at true dimensions, without weights.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from transformers import Idefics3Config, Idefics3VisionConfig, SmolVLMConfig, SmolVLMVisionConfig
 
 from smolvlm.model.parts.processor import ModelType
-from smolvlm.model.parts.tokenizer import END_OF_UTTERANCE_ID, IMAGE_TOKEN_ID, PAD_TOKEN_ID, VOCABULARY_SIZE
+from smolvlm.model.parts.tokenizer import VOCABULARY_SIZE, PromptIds
 
 PublishedSize = Literal["256M", "500M", "2.2B"]
 
@@ -26,6 +27,7 @@ class VisionDimensions:
     num_heads: int
     intermediate_size: int
     activation: str = "gelu_pytorch_tanh"
+    layer_norm_eps: float = 1e-6
 
     @property
     def patches_per_side(self) -> int:
@@ -46,6 +48,7 @@ class LanguageDimensions:
     vocabulary_size: int = VOCABULARY_SIZE
     initializer_range: float = 0.02
     """Standard deviation of randomly initialised weights."""
+    rms_norm_eps: float = 1e-5
 
 
 _SIGLIP_BASE = VisionDimensions(
@@ -54,25 +57,35 @@ _SIGLIP_BASE = VisionDimensions(
 _SIGLIP_SO400M = VisionDimensions(
     tile_side_px=384, patch_size_px=14, hidden_size=1152, num_layers=27, num_heads=16, intermediate_size=4304
 )
-_SMOLLM2_135M = LanguageDimensions(
-    hidden_size=576, num_layers=30, num_heads=9, num_key_value_heads=3, intermediate_size=1536
-)
-_SMOLLM2_360M = LanguageDimensions(
-    hidden_size=960, num_layers=32, num_heads=15, num_key_value_heads=5, intermediate_size=2560
-)
-_SMOLLM2_1700M = LanguageDimensions(
-    hidden_size=2048,
-    num_layers=24,
-    num_heads=32,
-    num_key_value_heads=32,
-    intermediate_size=8192,
-    rope_theta=273_768.0,
-    max_positions=16_384,
-)
+PUBLISHED_TOWERS: Mapping[str, VisionDimensions] = {
+    "siglip-base-512": _SIGLIP_BASE,
+    "siglip-so400m-384": _SIGLIP_SO400M,
+    "paligemma2-448": replace(_SIGLIP_SO400M, tile_side_px=448),
+    "paligemma2-896": replace(_SIGLIP_SO400M, tile_side_px=896),
+}
+"""Vision towers by name, at the side that they were trained with. PaliGemma 2 has SigLIP so400m's tower."""
+PUBLISHED_LANGUAGE_MODELS: Mapping[str, LanguageDimensions] = {
+    "smollm2-135m": LanguageDimensions(
+        hidden_size=576, num_layers=30, num_heads=9, num_key_value_heads=3, intermediate_size=1536
+    ),
+    "smollm2-360m": LanguageDimensions(
+        hidden_size=960, num_layers=32, num_heads=15, num_key_value_heads=5, intermediate_size=2560
+    ),
+    "smollm2-1.7b": LanguageDimensions(
+        hidden_size=2048,
+        num_layers=24,
+        num_heads=32,
+        num_key_value_heads=32,
+        intermediate_size=8192,
+        rope_theta=273_768.0,
+        max_positions=16_384,
+    ),
+}
+"""Language models by name, vocabulary extended to SmolVLM's; the largest with the first SmolVLM's rotary base."""
 _PUBLISHED = {
-    "256M": (_SIGLIP_BASE, _SMOLLM2_135M, 4),
-    "500M": (_SIGLIP_BASE, _SMOLLM2_360M, 4),
-    "2.2B": (_SIGLIP_SO400M, _SMOLLM2_1700M, 3),
+    "256M": ("siglip-base-512", "smollm2-135m", 4),
+    "500M": ("siglip-base-512", "smollm2-360m", 4),
+    "2.2B": ("siglip-so400m-384", "smollm2-1.7b", 3),
 }
 
 
@@ -82,8 +95,13 @@ def published_config(size: PublishedSize, *, model_type: ModelType = "smolvlm") 
     The models have 256,484,928, 507,482,304 and 2,246,784,880 parameters, embeddings untied. For
     2.2B the rotary base and context are those of the first release; the dimensions are common to all releases.
     """
-    vision, language, scale_factor = _PUBLISHED[size]
-    return build_config(vision, language, scale_factor=scale_factor, model_type=model_type)
+    tower, language, scale_factor = _PUBLISHED[size]
+    return build_config(
+        PUBLISHED_TOWERS[tower],
+        PUBLISHED_LANGUAGE_MODELS[language],
+        scale_factor=scale_factor,
+        model_type=model_type,
+    )
 
 
 def build_config(
@@ -97,14 +115,53 @@ def build_config(
     Raises:
         ValueError: the patches per side are not a multiple of the scale factor.
     """
+    ids = PromptIds(vocabulary_size=language.vocabulary_size)
+    return join_configs(vision, text_settings(language), scale_factor=scale_factor, model_type=model_type, ids=ids)
+
+
+def text_settings(language: LanguageDimensions) -> dict[str, Any]:
+    """Return the dimensions as `LlamaConfig` names them, without vocabulary and special ids."""
+    return {
+        "hidden_size": language.hidden_size,
+        "intermediate_size": language.intermediate_size,
+        "num_hidden_layers": language.num_layers,
+        "num_attention_heads": language.num_heads,
+        "num_key_value_heads": language.num_key_value_heads,
+        "head_dim": language.hidden_size // language.num_heads,
+        "max_position_embeddings": language.max_positions,
+        "rope_parameters": {"rope_type": "default", "rope_theta": language.rope_theta},
+        "rms_norm_eps": language.rms_norm_eps,
+        "hidden_act": "silu",
+        "initializer_range": language.initializer_range,
+    }
+
+
+def join_configs(
+    vision: VisionDimensions,
+    text_config: Mapping[str, Any],
+    *,
+    scale_factor: int,
+    model_type: ModelType,
+    ids: PromptIds,
+) -> Idefics3Config | SmolVLMConfig:
+    """Return a stock configuration with untied embeddings, of a tower and any Llama's settings.
+
+    Args:
+        text_config: what `LlamaConfig` takes.
+        scale_factor: pixel shuffle; a tile gives (patches per side / scale_factor)^2 tokens.
+        ids: size and special ids of the vocabulary.
+
+    Raises:
+        ValueError: the patches per side are not a multiple of the scale factor.
+    """
     if vision.patches_per_side % scale_factor:
         raise ValueError(f"{vision.patches_per_side} patches a side are not a multiple of scale_factor={scale_factor}")
     config_class = {"idefics3": Idefics3Config, "smolvlm": SmolVLMConfig}[model_type]
     return config_class(
-        image_token_id=IMAGE_TOKEN_ID,
+        image_token_id=ids.image,
         scale_factor=scale_factor,
         tie_word_embeddings=False,
-        pad_token_id=PAD_TOKEN_ID,
+        pad_token_id=ids.pad,
         vision_config={
             "hidden_size": vision.hidden_size,
             "intermediate_size": vision.intermediate_size,
@@ -113,25 +170,16 @@ def build_config(
             "image_size": vision.tile_side_px,
             "patch_size": vision.patch_size_px,
             "hidden_act": vision.activation,
+            "layer_norm_eps": vision.layer_norm_eps,
         },
         text_config={
+            **text_config,
             "model_type": "llama",
-            "vocab_size": language.vocabulary_size,
-            "hidden_size": language.hidden_size,
-            "intermediate_size": language.intermediate_size,
-            "num_hidden_layers": language.num_layers,
-            "num_attention_heads": language.num_heads,
-            "num_key_value_heads": language.num_key_value_heads,
-            "head_dim": language.hidden_size // language.num_heads,
-            "max_position_embeddings": language.max_positions,
-            "rope_parameters": {"rope_type": "default", "rope_theta": language.rope_theta},
-            "rms_norm_eps": 1e-5,
-            "hidden_act": "silu",
-            "initializer_range": language.initializer_range,
+            "vocab_size": ids.vocabulary_size,
             "tie_word_embeddings": False,
-            "bos_token_id": 1,
-            "eos_token_id": END_OF_UTTERANCE_ID,
-            "pad_token_id": PAD_TOKEN_ID,
+            "bos_token_id": ids.start,
+            "eos_token_id": ids.end,
+            "pad_token_id": ids.pad,
         },
     )
 

@@ -1,25 +1,26 @@
-"""SmolLM2-135M-Instruct's weights from its 4-bit GGUF file, as a state dict of the stock Llama class.
+"""A language model of Llama's layout out of a GGUF file, as a state dict of the stock Llama class.
 
-In: the GGUF file. Out: float32 tensors under transformers' names, for all 30 layers or the first few, with the
-vocabulary extended by the image tokens and the output head an untied copy of the embeddings. The file is read with
-the gguf package directly: it needs seconds where a load through transformers also rebuilds a tokenizer and
-returns a model marked as quantised, which cannot be saved. The weights were rounded to 4 bits (embeddings to 8)
-when the file was made: results with them are neither SmolLM2's nor SmolVLM's.
+In: a GGUF file. Out: its shape, and float32 tensors under transformers' names, for all layers or the first few. The
+file is read with the gguf package directly: it needs seconds where a load through transformers also rebuilds a
+tokenizer and returns a model marked as quantised, which cannot be saved. Weights that were rounded when the file was
+made stay so: what is built on the 4-bit SmolLM2 of the package index is neither SmolLM2 nor SmolVLM.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from smolvlm.model.parts.configs import LanguageDimensions
+from smolvlm.errors import ConfigError
+from smolvlm.model.parts.configs import PUBLISHED_LANGUAGE_MODELS, LanguageDimensions
 from smolvlm.model.parts.tokenizer import TEXT_VOCABULARY_SIZE, VOCABULARY_SIZE
 
-NUM_LAYERS = 30
-_NUM_HEADS = 9
-_NUM_KEY_VALUE_HEADS = 3
+SMOLLM2_135M = PUBLISHED_LANGUAGE_MODELS["smollm2-135m"]
+NUM_LAYERS = SMOLLM2_135M.num_layers
 _LAYER_TENSORS = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
@@ -31,6 +32,8 @@ _LAYER_TENSORS = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+HEAD = "lm_head.weight"
+"""What an output head of its own is called in a state dict, beside the text model's tensors."""
 
 
 def language_dimensions(*, num_layers: int) -> LanguageDimensions:
@@ -41,58 +44,112 @@ def language_dimensions(*, num_layers: int) -> LanguageDimensions:
     """
     if not 1 <= num_layers <= NUM_LAYERS:
         raise ValueError(f"num_layers={num_layers} is not 1 to {NUM_LAYERS}")
+    return replace(SMOLLM2_135M, num_layers=num_layers)
+
+
+def read_dimensions(gguf_file: Path) -> LanguageDimensions:
+    """Return the shape that a GGUF file's header states.
+
+    Raises:
+        ConfigError: it is no GGUF file, or not of Llama's layout with plain rotary positions.
+    """
+    reader = _open(gguf_file)
+
+    def field(name: str, default: Any = None) -> Any:
+        if name not in reader.fields and default is None:
+            raise ConfigError(f"its header lacks {name}", where=str(gguf_file), fix="use a complete GGUF file")
+        return reader.fields[name].contents() if name in reader.fields else default
+
+    if (architecture := field("general.architecture")) != "llama":
+        fix = "give a language model of Llama's layout, such as SmolLM2"
+        raise ConfigError(f"a GGUF file of architecture {architecture}, not llama", where=str(gguf_file), fix=fix)
+    names = {tensor.name for tensor in reader.tensors}
+    scaling = field("llama.rope.scaling.type", "none")
+    if "rope_freqs.weight" in names or scaling != "none" or any(".bias" in name for name in names):
+        what = "this Llama has scaled rotary positions or biases, which are not read from GGUF"
+        raise ConfigError(what, where=str(gguf_file), fix="give the folder with its safetensors weights")
+    num_heads, width = field("llama.attention.head_count"), field("llama.embedding_length")
+    if field("llama.attention.key_length", width // num_heads) != width // num_heads:
+        what = "its heads are not of width / heads, which is not read from GGUF"
+        raise ConfigError(what, where=str(gguf_file), fix="give the folder with its safetensors weights")
     return LanguageDimensions(
-        hidden_size=576,
-        num_layers=num_layers,
-        num_heads=_NUM_HEADS,
-        num_key_value_heads=_NUM_KEY_VALUE_HEADS,
-        intermediate_size=1536,
+        hidden_size=width,
+        num_layers=field("llama.block_count"),
+        num_heads=num_heads,
+        num_key_value_heads=field("llama.attention.head_count_kv", num_heads),
+        intermediate_size=field("llama.feed_forward_length"),
+        rope_theta=field("llama.rope.freq_base", 10_000.0),
+        max_positions=field("llama.context_length"),
+        vocabulary_size=next(int(tensor.shape[1]) for tensor in reader.tensors if tensor.name == "token_embd.weight"),
+        rms_norm_eps=float(f"{field('llama.attention.layer_norm_rms_epsilon'):.6g}"),  # stored as float32
     )
 
 
-def read_language_model(gguf_file: Path, *, num_layers: int) -> dict[str, Tensor]:
+def read_language_model(
+    gguf_file: Path, *, num_layers: int, dimensions: LanguageDimensions = SMOLLM2_135M
+) -> dict[str, Tensor]:
     """Return the text model's state dict (`embed_tokens.weight`, `layers.0...`, `norm.weight`), vocabulary as stored.
 
+    A file whose output head is not its embeddings gives that too, as `lm_head.weight`.
+
     Args:
-        gguf_file: SmolLM2-135M-Instruct.
-        num_layers: how many of the 30 layers to take, from the first.
+        gguf_file: SmolLM2-135M-Instruct, or any of `dimensions`.
+        num_layers: how many of the layers to take, from the first.
+        dimensions: of the file; its heads tell how rows are reordered.
     """
-    return dict(_tensors(gguf_file, num_layers))
+    return dict(_tensors(gguf_file, num_layers, dimensions))
 
 
 def extend_vocabulary(
-    embeddings: Float[Tensor, "text_vocabulary hidden"], *, generator: torch.Generator
+    embeddings: Float[Tensor, "text_vocabulary hidden"],
+    *,
+    generator: torch.Generator,
+    first_new_id: int = TEXT_VOCABULARY_SIZE,
+    end_new_id: int = VOCABULARY_SIZE,
 ) -> Float[Tensor, "vocabulary hidden"]:
-    """Return the embeddings with rows for the image tokens behind them.
+    """Return the embeddings with rows for new tokens.
 
     A new row is the mean row plus noise of the rows' own spread: as long as a common row, and told apart from
     its neighbours from the first step on.
 
     Args:
-        embeddings: 49,152 rows.
+        embeddings: at least `first_new_id` rows; rows beyond `end_new_id`, which no token has, are kept.
         generator: the source of the noise.
+        first_new_id: the rows before it are the model's own.
+        end_new_id: one past the last new row.
     """
-    mean, std = embeddings.mean(dim=0), embeddings.std(dim=0)
-    noise = torch.randn(VOCABULARY_SIZE - TEXT_VOCABULARY_SIZE, embeddings.shape[1], generator=generator)
-    return torch.cat([embeddings, mean + std * noise])
+    own = embeddings[:first_new_id]
+    mean, std = own.mean(dim=0), own.std(dim=0)
+    noise = torch.randn(end_new_id - first_new_id, own.shape[1], generator=generator)
+    return torch.cat([own, mean + std * noise, embeddings[end_new_id:]])
 
 
-def _tensors(gguf_file: Path, num_layers: int) -> Iterator[tuple[str, Tensor]]:
-    from gguf import GGUFReader, dequantize
+def _open(gguf_file: Path) -> Any:
+    from gguf import GGUFReader
 
-    names = {"token_embd.weight": "embed_tokens.weight", "output_norm.weight": "norm.weight"}
+    try:
+        return GGUFReader(gguf_file)
+    except (ValueError, OSError, IndexError) as error:
+        fix = "download the file again; it may be cut short"
+        raise ConfigError(f"not a readable GGUF file: {error}", where=str(gguf_file), fix=fix) from error
+
+
+def _tensors(gguf_file: Path, num_layers: int, dimensions: LanguageDimensions) -> Iterator[tuple[str, Tensor]]:
+    from gguf import dequantize
+
+    names = {"token_embd.weight": "embed_tokens.weight", "output_norm.weight": "norm.weight", "output.weight": HEAD}
     for index in range(num_layers):
         names.update(
             {f"blk.{index}.{old}.weight": f"layers.{index}.{new}.weight" for old, new in _LAYER_TENSORS.items()}
         )
-    for tensor in GGUFReader(gguf_file).tensors:
+    for tensor in _open(gguf_file).tensors:
         if tensor.name not in names:
             continue
         weight = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())
         if ".attn_q." in tensor.name:
-            weight = _halves_from_pairs(weight, num_heads=_NUM_HEADS)
+            weight = _halves_from_pairs(weight, num_heads=dimensions.num_heads)
         if ".attn_k." in tensor.name:
-            weight = _halves_from_pairs(weight, num_heads=_NUM_KEY_VALUE_HEADS)
+            weight = _halves_from_pairs(weight, num_heads=dimensions.num_key_value_heads)
         yield names[tensor.name], weight
 
 

@@ -9,6 +9,7 @@ leave out the splitting of digits. Reading the vocabulary takes seconds, so the 
 import hashlib
 import json
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from smolvlm.errors import ConfigError
@@ -24,9 +25,21 @@ VOCABULARY_SIZE = 49_280
 """Tokens with the image and reserved tokens."""
 NUM_TEXT_SPECIAL_TOKENS = 17
 """The first ids of the vocabulary are control tokens: `<|endoftext|>`, `<|im_start|>`, `<|im_end|>`, ..."""
+START_ID = 1
 IMAGE_TOKEN_ID = 49_190
 PAD_TOKEN_ID = 2
 END_OF_UTTERANCE_ID = 49_279
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptIds:
+    """The vocabulary's size and the ids that a model's configuration names; SmolVLM's by default."""
+
+    vocabulary_size: int = VOCABULARY_SIZE
+    image: int = IMAGE_TOKEN_ID
+    start: int = START_ID
+    end: int = END_OF_UTTERANCE_ID
+    pad: int = PAD_TOKEN_ID
 
 
 def added_special_tokens() -> list[str]:
@@ -50,7 +63,7 @@ def tokenizer_json() -> str:
     cached = cache_dir() / "files" / f"tokenizer-{TOKENIZER_JSON_SHA256[:16]}.json"
     if cached.exists():
         return cached.read_text(encoding="utf-8")
-    text = _render(*_read_vocabulary(language_model_gguf()))
+    text = render_tokenizer(*read_gguf_vocabulary(language_model_gguf()))
     digest = hashlib.sha256(text.encode()).hexdigest()
     if digest != TOKENIZER_JSON_SHA256:
         raise ConfigError(
@@ -65,9 +78,16 @@ def tokenizer_json() -> str:
     return text
 
 
-def tokenizer_config(*, processor_class: str, chat_template: str) -> dict:
-    """Return the content of `tokenizer_config.json`, special tokens included, in the released files' form."""
-    ids = {**dict(enumerate(_text_special_tokens())), **dict(enumerate(added_special_tokens(), TEXT_VOCABULARY_SIZE))}
+def tokenizer_config(*, processor_class: str, chat_template: str, text: str | None = None) -> dict:
+    """Return the content of `tokenizer_config.json`, special tokens included, in the released files' form.
+
+    Args:
+        text: of `tokenizer.json`, where it is at hand.
+    """
+    ids = {
+        **dict(enumerate(_text_special_tokens(text or tokenizer_json()))),
+        **dict(enumerate(added_special_tokens(), TEXT_VOCABULARY_SIZE)),
+    }
     return {
         "add_prefix_space": False,
         "added_tokens_decoder": {
@@ -107,19 +127,21 @@ _NAMED_SPECIAL_TOKENS = ("<fake_token_around_image>", "<image>", "<end_of_uttera
 _AS_WRITTEN = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
 
 
-def _text_special_tokens() -> list[str]:
-    added = json.loads(tokenizer_json())["added_tokens"]
+def _text_special_tokens(text: str) -> list[str]:
+    added = json.loads(text)["added_tokens"]
     return [token["content"] for token in added[:NUM_TEXT_SPECIAL_TOKENS]]
 
 
-def _read_vocabulary(gguf_file: Path) -> tuple[list[str], list[str]]:
+def read_gguf_vocabulary(gguf_file: Path) -> tuple[list[str], list[str]]:
+    """Return the tokens and merges that a GGUF file stores."""
     from gguf import GGUFReader
 
     fields = GGUFReader(gguf_file).fields
     return fields["tokenizer.ggml.tokens"].contents(), fields["tokenizer.ggml.merges"].contents()
 
 
-def _render(tokens: list[str], merges: list[str]) -> str:
+def render_tokenizer(tokens: list[str], merges: list[str]) -> str:
+    """Return the text of a `tokenizer.json`: these tokens, SmolVLM's 128 behind them, digits split one by one."""
     special = [*enumerate(tokens[:NUM_TEXT_SPECIAL_TOKENS]), *enumerate(added_special_tokens(), len(tokens))]
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}

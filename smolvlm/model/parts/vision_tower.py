@@ -4,9 +4,11 @@ In: the ONNX weights of a ViT-S/14 (DINOv2's layout: class token, layer scale, I
 dict for the stock tower, which has none of these. Layer scale folds into the linear before it, the pixel statistics
 into the patch embedding, positions are interpolated to the tile: all exact. The class token has no place in the stock
 class and is dropped, which is not exact: deep features change by much, those of the first layers by little.
+The layers of any other tower of this layout (dinov2_tower.py) are converted here too.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +18,37 @@ from torch import Tensor
 from torch.nn import functional
 
 from smolvlm.model.parts.configs import VisionDimensions
+from smolvlm.model.parts.part import VisionPart
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 SMOLVLM_MEAN = 0.5
 SMOLVLM_STD = 0.5
-NUM_LAYERS = 12
-_PATCH_SIZE_PX = 14
-_HIDDEN_SIZE = 384
+NO_CLASS_TOKEN = (
+    "the class token is dropped, so features differ from the source's; train the tower, or test whether it serves"
+)
+VIT_S14 = VisionDimensions(
+    tile_side_px=518,
+    patch_size_px=14,
+    hidden_size=384,
+    num_layers=12,
+    num_heads=6,
+    intermediate_size=1536,
+    activation="gelu",
+)
+"""The ONNX file's tower, at the side that it was trained with."""
+NUM_LAYERS = VIT_S14.num_layers
+_PATCH_SIZE_PX = VIT_S14.patch_size_px
+_LAYER = {
+    "attention.attention.query": "self_attn.q_proj",
+    "attention.attention.key": "self_attn.k_proj",
+    "attention.attention.value": "self_attn.v_proj",
+    "attention.output.dense": "self_attn.out_proj",
+    "norm1": "layer_norm1",
+    "norm2": "layer_norm2",
+    "mlp.fc1": "mlp.fc1",
+    "mlp.fc2": "mlp.fc2",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,15 +72,17 @@ def vision_dimensions(*, tile_side_px: int, num_layers: int) -> VisionDimensions
         raise ValueError(f"tile_side_px={tile_side_px} is not a multiple of {_PATCH_SIZE_PX}")
     if not 1 <= num_layers <= NUM_LAYERS:
         raise ValueError(f"num_layers={num_layers} is not 1 to {NUM_LAYERS}")
-    return VisionDimensions(
-        tile_side_px=tile_side_px,
-        patch_size_px=_PATCH_SIZE_PX,
-        hidden_size=_HIDDEN_SIZE,
-        num_layers=num_layers,
-        num_heads=6,
-        intermediate_size=4 * _HIDDEN_SIZE,
-        activation="gelu",
-    )
+    return replace(VIT_S14, tile_side_px=tile_side_px, num_layers=num_layers)
+
+
+def vit_s14(path: Path) -> VisionPart:
+    """Return the ONNX file's tower as a part; nothing is read yet."""
+
+    def read(num_layers: int) -> dict[str, Tensor]:
+        return convert_tower(read_onnx(path), tile_side_px=VIT_S14.tile_side_px, num_layers=num_layers)
+
+    kind = "ViT-S/14 of DINOv2's layout, ONNX"
+    return VisionPart(where=str(path), kind=kind, dimensions=VIT_S14, read=read, notes=(NO_CLASS_TOKEN,))
 
 
 def read_onnx(path: Path) -> OnnxWeights:
@@ -105,7 +132,7 @@ def convert_tower(weights: OnnxWeights, *, tile_side_px: int, num_layers: int) -
         "post_layernorm.bias": source["layernorm.bias"],
     }
     for index in range(num_layers):
-        state.update(_convert_layer(source, index))
+        state.update(convert_layer(source, index))
     return state
 
 
@@ -119,8 +146,13 @@ def fold_pixel_statistics(
 
 
 def resize_positions(positions: Float[Tensor, "patch hidden"], *, patches_per_side: int) -> Float[Tensor, "new hidden"]:
-    """Return the square of position embeddings resampled (bicubic, as the source network does) to another side."""
-    side = int(len(positions) ** 0.5)
+    """Return the square of position embeddings resampled (bicubic, as the source networks do) to another side.
+
+    At the side that it has, the very same numbers.
+    """
+    side = math.isqrt(len(positions))
+    if side == patches_per_side:
+        return positions
     square = positions.reshape(1, side, side, -1).permute(0, 3, 1, 2)
     resized = functional.interpolate(
         square, size=(patches_per_side, patches_per_side), mode="bicubic", align_corners=False
@@ -128,21 +160,18 @@ def resize_positions(positions: Float[Tensor, "patch hidden"], *, patches_per_si
     return resized[0].flatten(1).T.contiguous()
 
 
-def _convert_layer(source: dict[str, Tensor], index: int) -> dict[str, Tensor]:
+def layer_names(index: int) -> dict[str, str]:
+    """Return the stock class's modules of one layer -> what DINOv2's layout calls them."""
     old, new = f"encoder.layer.{index}", f"encoder.layers.{index}"
-    names = {
-        "attention.attention.query": "self_attn.q_proj",
-        "attention.attention.key": "self_attn.k_proj",
-        "attention.attention.value": "self_attn.v_proj",
-        "attention.output.dense": "self_attn.out_proj",
-        "norm1": "layer_norm1",
-        "norm2": "layer_norm2",
-        "mlp.fc1": "mlp.fc1",
-        "mlp.fc2": "mlp.fc2",
-    }
+    return {f"{new}.{target}": f"{old}.{name}" for name, target in _LAYER.items()}
+
+
+def convert_layer(source: dict[str, Tensor], index: int) -> dict[str, Tensor]:
+    """Return one layer's tensors under the stock class's names, layer scale folded into the linear before it."""
+    old, new = f"encoder.layer.{index}", f"encoder.layers.{index}"
     state = {
-        f"{new}.{target}.{kind}": source[f"{old}.{name}.{kind}"]
-        for name, target in names.items()
+        f"{target}.{kind}": source[f"{name}.{kind}"]
+        for target, name in layer_names(index).items()
         for kind in ("weight", "bias")
     }
     for linear, scale in (("self_attn.out_proj", "layer_scale1"), ("mlp.fc2", "layer_scale2")):

@@ -27,9 +27,9 @@ def test_the_file_has_the_released_files_digest() -> None:
 
 @pytest.mark.slow
 def test_the_file_is_the_same_when_rebuilt_from_the_vocabulary() -> None:
-    tokens, merges = tokenizer_module._read_vocabulary(tokenizer_module.language_model_gguf())
+    tokens, merges = tokenizer_module.read_gguf_vocabulary(tokenizer_module.language_model_gguf())
     assert (len(tokens), len(merges)) == (49_152, 48_900)
-    assert tokenizer_module._render(tokens, merges) == tokenizer_json()
+    assert tokenizer_module.render_tokenizer(tokens, merges) == tokenizer_json()
 
 
 @pytest.mark.parametrize(
@@ -88,6 +88,6 @@ def test_another_vocabulary_is_refused(tmp_path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "files").mkdir()
     monkeypatch.setenv("SMOLVLM_HOME", str(tmp_path))
     monkeypatch.setattr(tokenizer_module, "language_model_gguf", lambda: tmp_path / "files" / "other.gguf")
-    monkeypatch.setattr(tokenizer_module, "_read_vocabulary", lambda _: ([f"t{i}" for i in range(20)], ["a b"]))
+    monkeypatch.setattr(tokenizer_module, "read_gguf_vocabulary", lambda _: ([f"t{i}" for i in range(20)], ["a b"]))
     with pytest.raises(ConfigError, match="the rebuilt tokenizer has SHA-256"):
         tokenizer_json()

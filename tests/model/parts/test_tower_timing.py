@@ -1,0 +1,17 @@
+"""Timing of towers: every tower every round, the first is the measure of the others."""
+
+from pathlib import Path
+
+from smolvlm.model.parts.build_plan import BuildRecipe, plan_build
+from smolvlm.model.parts.tower_timing import measure_tiles
+
+
+def test_towers_are_timed_in_turn(siglip: Path) -> None:
+    sides = {"small": 28, "large": 448}
+    recipe = {"language": "smollm2-135m", "vision": str(siglip), "scale_factor": 1}
+    plans = {name: plan_build(BuildRecipe(**recipe, tile_side_px=side)) for name, side in sides.items()}
+    times = measure_tiles({name: plan.config.vision_config for name, plan in plans.items()}, rounds=3)
+    assert list(times) == ["small", "large"]
+    assert times["small"].ratio == 1.0
+    assert times["large"].ratio > 1.5, "256 times the patches"
+    assert times["large"].tile_ms > times["small"].tile_ms > 0
