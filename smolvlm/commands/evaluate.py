@@ -55,7 +55,10 @@ def run_evaluation(
     if config.data.eval_mixture is None:
         raise ConfigError("nothing to evaluate on", where="data.eval_mixture", fix="give --mixture FILE")
     checkpoint = load_checkpoint(
-        config.model.path, dtype=getattr(torch, config.model.dtype), new_tokens=config.model.new_tokens
+        config.model.path,
+        dtype=getattr(torch, config.model.dtype),
+        new_tokens=config.model.new_tokens,
+        quantization=config.quantization,
     )
     prompt = read_prompt(checkpoint.processor, config.data, where=config.model.path)
     evaluation = build_evaluator(config, prompt, cache=None)(checkpoint.model)

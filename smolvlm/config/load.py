@@ -100,11 +100,20 @@ def _with_frozen_rates(config: RunConfig) -> RunConfig:
 
 
 def _let_overrides_win(settings: dict[str, Any], overridden: Collection[str]) -> None:
-    """Take the file's length of training out where the command line gives the other kind of length."""
+    """Take out of the file what another value on the command line would leave without effect.
+
+    The length of training where the other kind of length is given; what belongs to other `quantization.bits`.
+    """
     train = settings.get("train")
     for name, other in (("max_steps", "num_train_epochs"), ("num_train_epochs", "max_steps")):
         if f"train.{name}" in overridden and f"train.{other}" not in overridden and isinstance(train, dict):
             settings["train"] = train = {key: value for key, value in train.items() if key != other}
+    held = settings.get("quantization")
+    if "quantization.bits" in overridden and isinstance(held, dict) and held.get("bits") != 4:
+        useless = ("quant_type", "double_quant", *(() if held.get("bits") else ("towers",)))
+        settings["quantization"] = {
+            key: value for key, value in held.items() if key not in useless or f"quantization.{key}" in overridden
+        }
 
 
 def dump_run_config(config: RunConfig) -> str:

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field
 from smolvlm.config.adapters import AdapterConfig, AdaptersConfig, PartName
 from smolvlm.config.freeze import FreezeConfig
 from smolvlm.config.new_tokens import NewTokens
+from smolvlm.config.quantization import QuantizationConfig
 from smolvlm.config.section import Count, LearningRate, Section
 
 EMBEDDED_MODEL = "embedded"
@@ -163,6 +164,7 @@ class RunConfig(Section):
     eval: EvalConfig = Field(default_factory=EvalConfig)
     adapters: AdaptersConfig = Field(default_factory=AdaptersConfig)
     freeze: FreezeConfig = Field(default_factory=FreezeConfig)
+    quantization: QuantizationConfig = Field(default_factory=QuantizationConfig)
 
     @property
     def trains_language_whole(self) -> bool:
@@ -193,8 +195,9 @@ SECTIONS: dict[str, type[Section]] = {
     "eval": EvalConfig,
     "adapters": AdaptersConfig,
     "freeze": FreezeConfig,
+    "quantization": QuantizationConfig,
 }
-UNAVAILABLE_SECTIONS = ("quantization",)
+UNAVAILABLE_SECTIONS: tuple[str, ...] = ()
 """Known to the format, and not built in this version."""
 UNAVAILABLE_KEYS = {}
 

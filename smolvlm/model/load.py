@@ -15,10 +15,12 @@ from transformers import AutoConfig, AutoProcessor
 from transformers.utils.hub import cached_file
 
 from smolvlm.config.new_tokens import NewToken
+from smolvlm.config.quantization import QuantizationConfig
 from smolvlm.errors import ConfigError
 from smolvlm.model.modeling_smolvlm import MODEL_CLASSES
 from smolvlm.model.new_tokens import add_rows, placement_of, with_tokenizer
 from smolvlm.model.peft_layers import base_of, is_adapter_folder, load_adapter
+from smolvlm.model.quantized import loading_arguments, settle_layers
 from smolvlm.model.vision import PixelScaling, check_tile_side, tokens_per_tile
 
 
@@ -65,7 +67,12 @@ def load_processor(path: str, *, new_tokens: Sequence[NewToken] = ()) -> Any:
 
 
 def load_checkpoint(
-    path: str, *, dtype: torch.dtype = torch.float32, new_tokens: Sequence[NewToken] = ()
+    path: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    new_tokens: Sequence[NewToken] = (),
+    quantization: QuantizationConfig | None = None,
+    device: torch.device | None = None,
 ) -> Checkpoint:
     """Load model and processor, attention by scopes switched on.
 
@@ -75,6 +82,8 @@ def load_checkpoint(
         path: hub id or folder.
         dtype: what the weights are held in.
         new_tokens: texts that become single ids; those that the checkpoint lacks begin from the mean of their pieces.
+        quantization: what of them is held in fewer bits; an adapter's base, where the path is an adapter's.
+        device: of a quantised model, which is not moved later; None is the CPU.
 
     Raises:
         ConfigError: there is no such checkpoint, it is not of the family, or model and processor do not fit.
@@ -82,14 +91,18 @@ def load_checkpoint(
     model_type = read_model_config(path).model_type
     processor = load_processor(path)
     weights = base_of(path) if is_adapter_folder(path) else path
+    few_bits = quantization if quantization is not None and quantization.bits else None
+    told = loading_arguments(few_bits, dtype=dtype, device=device or torch.device("cpu")) if few_bits else {}
     try:
-        model = MODEL_CLASSES[model_type].from_pretrained(weights, dtype=dtype)
+        model = MODEL_CLASSES[model_type].from_pretrained(weights, dtype=dtype, **told)
     except OSError as error:
         raise ConfigError(
             f"cannot load the weights: {str(error).splitlines()[0]}",
             where=weights,
             fix="put model.safetensors (or its shards and their index) into the folder",
         ) from error
+    if few_bits is not None:
+        settle_layers(model, few_bits)
     if new_tokens:
         placement = placement_of(processor, new_tokens, where=path)
         add_rows(model, placement)
@@ -165,5 +178,10 @@ def read_model_config(path: str) -> Any:
             f"model type {config.model_type} is not of the SmolVLM family ({', '.join(MODEL_CLASSES)})",
             where=path,
             fix="use SmolVLM, SmolVLM2 or an Idefics3-type checkpoint",
+        )
+    if getattr(config, "quantization_config", None) is not None:
+        fix = "use the model that it was made from; `quantization: {bits: 4}` in a run file quantises while loading"
+        raise ConfigError(
+            "its weights are quantised already, so nothing could be merged into them", where=path, fix=fix
         )
     return config

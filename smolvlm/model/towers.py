@@ -4,13 +4,21 @@ The three parts of the family: the vision tower, the connector, and the language
 head belong. An adapter belongs to the tower whose layers it stands in. Which of them trains: `learning_rates.py`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal, get_args
 
 from torch import nn
 
+from smolvlm.config.adapters import PartName
+
 Tower = Literal["vision_tower", "connector", "language_model"]
 TOWERS: tuple[Tower, ...] = get_args(Tower)
+TOWER_OF: Mapping[PartName, Tower] = {
+    "vision": "vision_tower",
+    "connector": "connector",
+    "language": "language_model",
+}
+"""The run file calls them by the short names."""
 
 _PREFIXES: dict[str, Tower] = {
     "model.vision_model.": "vision_tower",
@@ -30,6 +38,11 @@ def tower_of(name: str) -> Tower:
         if name.startswith(prefix):
             return tower
     raise ValueError(f"parameter {name} belongs to none of {', '.join(_PREFIXES)}")
+
+
+def modules_of(tower: Tower) -> list[str]:
+    """Return the full names of the modules that a tower is."""
+    return [prefix.removesuffix(".") for prefix, own in _PREFIXES.items() if own == tower]
 
 
 def parameters_of(model: nn.Module, tower: Tower) -> Iterator[tuple[str, nn.Parameter]]:

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from smolvlm.errors import ConfigError
 from smolvlm.model.learning_rates import KINDS, LearningRates, kind_of
+from smolvlm.model.quantized import num_values
 from smolvlm.model.towers import TOWERS, Tower, tower_of
 
 
@@ -98,8 +99,8 @@ def _summary(model: nn.Module, tower: Tower, rates: LearningRates) -> GroupSumma
         tower=tower,
         learning_rate=rates.of_tower(tower),
         num_tensors=len(trained),
-        num_parameters=sum(value.numel() for value in trained),
-        num_frozen_parameters=sum(value.numel() for value in own if not value.requires_grad),
+        num_parameters=sum(num_values(value) for value in trained),
+        num_frozen_parameters=sum(num_values(value) for value in own if not value.requires_grad),
         frozen_parts=tuple(part.words for part in rates.frozen if part.tower == tower),
     )
 

@@ -58,14 +58,15 @@ def attach_reference(
     if config.train.reference != "precomputed":
         return LiveReference(
             copied=frozen_copy(model) if config.train.reference == "copy" else None,
-            has_frozen_tower=own.learning_rates["vision_tower"] == 0,
+            has_frozen_tower=own.learning_rates.of_tower("vision_tower") == 0,
             compute_dtype=compute_dtype,
         )
     name = config.train.reference_model
     cache = own.vision_cache if name is None else None  # another tower's features are not this one's
     once = _each_row_once(dataset, config, cache)
     folder = Path(config.train.output_dir)
-    identity = "\0".join((_weights(name or config.model.path), config.model.dtype, repr(dataset.settings)))
+    held = (config.model.dtype, repr(config.quantization), repr(config.model.new_tokens))
+    identity = "\0".join((_weights(name or config.model.path), *held, repr(dataset.settings)))
     logps = kept_logps(once, folder=folder, identity=identity)
     if logps is None:
         logps = reference_logps(

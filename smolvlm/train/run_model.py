@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from smolvlm.config.adapters import AdapterConfig, PartName
+from smolvlm.config.adapters import AdapterConfig
 from smolvlm.config.schema import RunConfig
 from smolvlm.errors import ConfigError
 from smolvlm.model.adapters import Adapters, attach_adapters
@@ -20,17 +20,11 @@ from smolvlm.model.learning_rates import LearningRates, freeze
 from smolvlm.model.load import Checkpoint, load_checkpoint, load_processor, read_model_config
 from smolvlm.model.new_tokens import placement_of, token_ids
 from smolvlm.model.peft_layers import is_adapter_folder
-from smolvlm.model.towers import Tower
+from smolvlm.model.quantized import QuantizedLayers, quantized_layers
+from smolvlm.model.towers import TOWER_OF, Tower
 from smolvlm.model.vision_cache import VisionCache, open_vision_cache
 from smolvlm.train.arguments import seed_of
 from smolvlm.train.flops import ComputeCost, compute_cost
-
-TOWER_OF: Mapping[PartName, Tower] = {
-    "vision": "vision_tower",
-    "connector": "connector",
-    "language": "language_model",
-}
-"""The run file's `adapters` call them by the short names."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +36,7 @@ class RunModel:
     new_tokens: Mapping[str, int]
     """Their ids."""
     adapters: Adapters | None
+    quantized: QuantizedLayers | None
     vision_cache: VisionCache | None
     cost: ComputeCost
 
@@ -49,7 +44,7 @@ class RunModel:
         """Return what is to be said about it at the start, in lines."""
         ids = ", ".join(f"{token} {number}" for token, number in self.new_tokens.items())
         notes = [f"{'new tokens':<16}{ids}"] if ids else []
-        return notes + ([str(self.adapters)] if self.adapters is not None else [])
+        return notes + [str(own) for own in (self.quantized, self.adapters) if own is not None]
 
 
 def check_model(config: RunConfig) -> None:
@@ -94,19 +89,27 @@ def check_rows(config: RunConfig, *, num_tiles: int) -> None:
         raise ConfigError(what, where="data.mixture", fix=fix)
 
 
-def load_run_model(config: RunConfig, *, uses_bf16: bool, resume: Path | None = None) -> RunModel:
+def load_run_model(
+    config: RunConfig, *, uses_bf16: bool, resume: Path | None = None, device: torch.device | None = None
+) -> RunModel:
     """Load the model and make it what the settings say.
 
     Args:
         uses_bf16: whether training runs under autocast, in which the cached features are then made.
         resume: the checkpoint that is gone on from.
+        device: where a quantised model is loaded to; the trainer moves any other.
 
     Raises:
         ConfigError: what is wrong, where, and how to mend it.
     """
     checkpoint = load_checkpoint(
-        config.model.path, dtype=getattr(torch, config.model.dtype), new_tokens=config.model.new_tokens
+        config.model.path,
+        dtype=getattr(torch, config.model.dtype),
+        new_tokens=config.model.new_tokens,
+        quantization=config.quantization,
+        device=device,
     )
+    quantized = quantized_layers(checkpoint.model, config.quantization)
     rates = learning_rates(config, checkpoint.model.config)
     adapters = _attach_adapters(config, checkpoint, rates, resume=resume)
     freeze(checkpoint.model, rates)
@@ -118,6 +121,7 @@ def load_run_model(config: RunConfig, *, uses_bf16: bool, resume: Path | None = 
             for own in config.model.new_tokens
         },
         adapters=adapters,
+        quantized=quantized,
         vision_cache=_vision_cache(config, checkpoint.model, rates, uses_bf16=uses_bf16),
         cost=compute_cost(checkpoint.model),
     )

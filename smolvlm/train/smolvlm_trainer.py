@@ -24,10 +24,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import DefaultFlowCallback, PrinterCallback, ProgressCallback
 from transformers.trainer_utils import rotate_checkpoints
+from transformers.training_args import OptimizerNames
 
 from smolvlm.datasets.bad_samples import BadSamples
 from smolvlm.datasets.dataset import SupervisedDataset
-from smolvlm.errors import SampleError
+from smolvlm.errors import ConfigError, SampleError
 from smolvlm.model.adapters import Adapters
 from smolvlm.model.learning_rates import LearningRates
 from smolvlm.model.peft_layers import ADAPTER_CONFIG, ADAPTER_WEIGHTS
@@ -190,7 +191,13 @@ class SmolVLMTrainer(Trainer):
                 weight_decay=self.args.weight_decay,
                 decay_names=self.get_decay_parameter_names(own),
             )
-            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, own)
+            try:
+                kind, settings = self.get_optimizer_cls_and_kwargs(self.args, own)
+            except ImportError as error:
+                fix = 'install what it names; for bitsandbytes: pip install "smolvlm[quantization]"'
+                raise ConfigError(
+                    str(error), where=f"train.optim={OptimizerNames(self.args.optim).value}", fix=fix
+                ) from error
             self.optimizer = kind(groups, **{name: value for name, value in settings.items() if name != "lr"})
         return self.optimizer
 

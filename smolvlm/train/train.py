@@ -98,7 +98,7 @@ def train(
     identity = run_identity(config.model_dump(mode="json"), planned.plan)
     output_dir = Path(config.train.output_dir)
     resume = find_checkpoint(config.train.resume_from_checkpoint, output_dir=output_dir, identity=identity)
-    own = load_run_model(config, uses_bf16=bool(arguments.bf16), resume=resume)
+    own = load_run_model(config, uses_bf16=bool(arguments.bf16), resume=resume, device=arguments.device)
     checkpoint, cache, cost = own.checkpoint, own.vision_cache, own.cost
     order = deal_to_ranks(
         planned.plan,

@@ -90,7 +90,7 @@ def test_everything_wrong_is_said_at_once(run_dir: Path) -> None:
         "  hub_tokens: secret\n"
         "  arguments: {}\n"
         "eval: 3\n"
-        "quantization: {bits: 8}\n"
+        "quantization: {bits: 3}\n"
         "share_media: true\n"
     )
     with pytest.raises(ConfigError) as caught:
@@ -109,7 +109,6 @@ def test_everything_wrong_is_said_at_once(run_dir: Path) -> None:
         "train.hub_tokens = (not shown): no such setting; ",
         "train.arguments = {}: no such setting; ",
         "eval = 3: a section is a mapping of settings; write one `key: value` a line",
-        "quantization: not available in this version; take the section out",
         "share_media = true: no such section; write it as data.share_media",
         f"data.mixture = 'gone.yaml': no such file: {run_dir / 'gone.yaml'}; relative paths start from {run_dir}",
         "train.weight_decay = 'no': must be a number",
@@ -121,6 +120,7 @@ def test_everything_wrong_is_said_at_once(run_dir: Path) -> None:
         "train.vision_tower_lr = -1: must be at least 0",
         "train.packs_per_step = '4': must be a whole number",
         "train.method = 'ppo' (on the command line): must be 'sft' or 'dpo'",
+        "quantization.bits = 3: must be 8 or 4",
     ]
     assert len(lines) - 1 == len(expected)
     for line, start in zip(lines[1:], expected, strict=True):
@@ -150,7 +150,7 @@ def test_everything_wrong_is_said_at_once(run_dir: Path) -> None:
         ("data.average_frames=true", "data.average_frames = true (on the command line): must be 1, 2, 4 or 8"),
         ("data.sampling=all", "data.sampling = 'all' (on the command line): must be 'fps' or 'uniform'"),
         ("train.beta=0.2", "train.beta = 0.2 (on the command line): has no effect with train.method = sft"),
-        ("quantization.bits=8", "quantization: not available in this version"),
+        ("quantization.bits=true", "quantization.bits = true (on the command line): must be 8 or 4"),
         (
             "train.hub_token=abc",
             "train.hub_token = (not shown) (on the command line): cannot take effect; it would be written",
