@@ -1,8 +1,8 @@
 """A checkpoint as a folder of its own that other programs load: plain transformers, or peft for an adapter.
 
 In: a checkpoint of a run, or what a run ended with. Out: a folder with weights and processor, without optimizer and
-state. An adapter is copied as it is, or merged: its base is loaded anew in float32 (whatever it was trained in, so that
-nothing is rounded twice), the adapter is added to the weights, and a stock model is saved.
+state. An adapter is copied as it is, or merged: its base is loaded anew in float32 (whatever it was trained in, few
+bits too, so that nothing is rounded twice), the adapter is added to the weights, and a stock model is saved.
 """
 
 import shutil

@@ -181,7 +181,5 @@ def read_model_config(path: str) -> Any:
         )
     if getattr(config, "quantization_config", None) is not None:
         fix = "use the model that it was made from; `quantization: {bits: 4}` in a run file quantises while loading"
-        raise ConfigError(
-            "its weights are quantised already, so nothing could be merged into them", where=path, fix=fix
-        )
+        raise ConfigError("its weights are quantised already, nothing could be merged into them", where=path, fix=fix)
     return config

@@ -65,7 +65,8 @@ def attach_reference(
     cache = own.vision_cache if name is None else None  # another tower's features are not this one's
     once = _each_row_once(dataset, config, cache)
     folder = Path(config.train.output_dir)
-    held = (config.model.dtype, repr(config.quantization), repr(config.model.new_tokens))
+    quantization = config.quantization if name is None else None
+    held = (config.model.dtype, repr(quantization), repr(config.model.new_tokens))
     identity = "\0".join((_weights(name or config.model.path), *held, repr(dataset.settings)))
     logps = kept_logps(once, folder=folder, identity=identity)
     if logps is None:
