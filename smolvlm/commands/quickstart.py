@@ -64,20 +64,20 @@ def shortened(run_file: str, steps: int) -> str:
     return re.sub(r"^eval:$", "eval:\n  max_rows: 100", text, flags=re.MULTILINE)
 
 
-def split_by_group(data: Path) -> None:
+def split_by_group(data: Path, groups: Sequence[str] = GROUPS) -> None:
     """Write the held-out rows of each question type to a file of their own, so that each is a source with a score."""
     rows = [json.loads(line) for line in (data / "eval.jsonl").read_text().splitlines()]
-    for group in GROUPS:
+    for group in groups:
         own = [json.dumps(row) for row in rows if row["question_type"] == group]
         (data / f"eval-{group}.jsonl").write_text("".join(f"{line}\n" for line in own))
 
 
-def write_baselines(data: Path, path: Path, *, max_rows: int | None) -> None:
+def write_baselines(data: Path, path: Path, *, max_rows: int | None, groups: Sequence[str] = GROUPS) -> None:
     """Write the held-out accuracy of two baselines: each type's majority answer, and looking the question up."""
     train = [json.loads(line) for line in (data / "train.jsonl").read_text().splitlines()]
     pairs = [(row["question"], row["answer"]) for row in train]
     held_out: list[tuple[str, str, str]] = []
-    for group in GROUPS:
+    for group in groups:
         lines = (data / f"eval-{group}.jsonl").read_text().splitlines()[:max_rows]
         held_out += [(group, row["question"], row["answer"]) for row in map(json.loads, lines)]
     source_of = {question: group for group, question, _ in held_out}
