@@ -94,6 +94,7 @@ def _sizes(rows: np.ndarray, picture_keys: np.ndarray | None, max_tokens: int, r
     columns = {
         "row": rows,
         "num_tokens": tokens + PICTURE_TOKENS * has_picture,
+        "num_positions": tokens + PICTURE_TOKENS * has_picture,
         "num_tiles": np.full(len(rows), 1) if has_picture else tokens // 128,
         "num_supervised_tokens": tokens // 2,
         "prefix_tokens": np.full(len(rows), PICTURE_TOKENS * has_picture),

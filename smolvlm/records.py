@@ -174,6 +174,8 @@ class Lengths:
     """A conversation's exact sizes, known from its text and the headers of its media."""
 
     num_tokens: int
+    num_positions: int
+    """Tokens of its longest way through: of a preference row without the shorter answer, else all."""
     num_tiles: int
     num_supervised_tokens: int
     prefix_tokens: int

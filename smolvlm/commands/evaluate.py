@@ -17,7 +17,7 @@ from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.errors import ConfigError
 from smolvlm.eval.evaluate import Evaluation, Evaluator, Metric, write_predictions
 from smolvlm.eval.generate import GenerationSettings
-from smolvlm.model.load import load_checkpoint
+from smolvlm.model.context import context_tokens
 from smolvlm.model.vision_cache import VisionCache
 
 
@@ -54,13 +54,9 @@ def run_evaluation(
     config = _config_for(target, overrides, mixture=mixture)
     if config.data.eval_mixture is None:
         raise ConfigError("nothing to evaluate on", where="data.eval_mixture", fix="give --mixture FILE")
-    checkpoint = load_checkpoint(
-        config.model.path,
-        dtype=getattr(torch, config.model.dtype),
-        new_tokens=config.model.new_tokens,
-        quantization=config.quantization,
-    )
-    prompt = read_prompt(checkpoint.processor, config.data, where=config.model.path)
+    checkpoint = load_run_checkpoint(config)
+    context = context_tokens(checkpoint.model.config)
+    prompt = read_prompt(checkpoint.processor, config.data, where=config.model.path, context_tokens=context)
     evaluation = build_evaluator(config, prompt, cache=None)(checkpoint.model)
     if predictions is not None:
         write_predictions(evaluation.predictions, predictions)

@@ -142,9 +142,7 @@ def _verify(config: RunConfig, dataset: SupervisedDataset, samples: Sequence[Row
         tokens, tiles = tokens + own_tokens, tiles + own_tiles
     pack = dataset.build(PlannedPack(samples=tuple(members), num_tokens=tokens, num_tiles=tiles))
     numbers = [row for rows in members for row in rows]
-    found = verify_pack(
-        dataset, pack, numbers, model_path=config.model.path, processor=processor, new_tokens=config.model.new_tokens
-    )
+    found = verify_pack(dataset, pack, numbers, settings=config.model, processor=processor)
     print(verification_text(found), file=sys.stderr)
     if not found.holds:
         raise typer.Exit(FAILED_CHECK)

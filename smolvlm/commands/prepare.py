@@ -17,7 +17,6 @@ from smolvlm.commands.evaluate import load_bare_config
 from smolvlm.commands.models import with_model
 from smolvlm.commands.progress import measuring_bar
 from smolvlm.config.load import load_run_config
-from smolvlm.config.new_tokens import NewToken
 from smolvlm.config.schema import DataConfig
 from smolvlm.config.yaml_text import read_yaml
 from smolvlm.datasets.builder import budget_of, kind_of_rows, one_pass, open_mixture, read_prompt
@@ -29,6 +28,7 @@ from smolvlm.model.load import load_processor
 from smolvlm.model.parts.configs import published_config
 from smolvlm.model.parts.processor import write_processor
 from smolvlm.pages.token_text import plural
+from smolvlm.train.run_model import prompt_of_model
 
 RELEASED = "HuggingFaceTB/SmolVLM-256M-Instruct"
 """Whose processor measures where none is named; its tokenizer and picture settings are built here, without the hub."""
@@ -60,7 +60,14 @@ def run_preparation(
     with measuring_bar() as report:
         sizes = measure_sources(sources, prompt, engine=engine, num_workers=num_workers, keeps_all=True, report=report)
     measured = settle_rows(
-        sources, sizes, budget=budget_of(data), on_bad_sample="skip", max_bad_fraction=1.0, overrules=True, kind=kind
+        sources,
+        sizes,
+        budget=budget_of(data),
+        on_bad_sample="skip",
+        max_bad_fraction=1.0,
+        overrules=True,
+        kind=kind,
+        context_tokens=prompt.context_tokens,
     )
     if as_json:
         for count in measured.counts:
@@ -77,18 +84,14 @@ def mixture_settings(
     content = read_yaml(target)
     if isinstance(content, dict) and {"model", "data"} <= content.keys():
         config = with_model(load_run_config(target, [*changes, *([f"model.path={model}"] if model else [])]))
-        return config.data, _prompt(config.model.path, config.data, config.model.new_tokens), kind_of_rows(config.train)
-    data = load_bare_config(model or RELEASED, [f"data.mixture={target.absolute()}", *changes]).data
+        return config.data, prompt_of_model(config.model, config.data), kind_of_rows(config.train)
+    config = load_bare_config(model or RELEASED, [f"data.mixture={target.absolute()}", *changes])
     if model is not None:
-        return data, _prompt(model, data), None
+        return config.data, prompt_of_model(config.model, config.data), None
     with TemporaryDirectory() as folder:
         published_config("256M", model_type="idefics3").save_pretrained(folder)
         write_processor(Path(folder), model_type="idefics3", tile_side_px=512, longest_edge_px=2048, tokens_per_tile=64)
-        return data, _prompt(folder, data), None
-
-
-def _prompt(model: str, data: DataConfig, new_tokens: Sequence[NewToken] = ()) -> PromptSettings:
-    return read_prompt(load_processor(model, new_tokens=tuple(new_tokens)), data, where=model)
+        return config.data, read_prompt(load_processor(folder), config.data, where=RELEASED), None
 
 
 def _as_object(count: SourceCount) -> dict[str, object]:

@@ -79,6 +79,10 @@ def _adapter_problems(config: RunConfig) -> Iterator[Problem]:
             cause = f"{key}.lr is 0" if entry.lr is not None else f"{rate_key} is 0"
             fix = f"set {key}.lr or {rate_key} above 0, or take the adapter out"
             yield Problem(key=key, value=shown_value(entry.type), what=f"it would learn nothing: {cause}", fix=fix)
+    if config.model.rope_scaling is not None and any(entry.is_adapter for _, entry in config.adapters.entries()):
+        what = "an adapter's folder does not carry it: put onto its base, the adapter would see other positions"
+        fix = "extend the context of the base itself, in its config.json (docs/context.md), or train without adapters"
+        yield Problem(key="model.rope_scaling", what=what, fix=fix)
     types = {entry.type: part for part, entry in config.adapters.entries() if entry.is_adapter}
     if len(types) > 1:
         given = ", ".join(f"{part}: {kind}" for kind, part in types.items())

@@ -13,7 +13,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from smolvlm.config.adapters import PARTS, AdapterConfig
+from smolvlm.config.adapters import PARTS
 from smolvlm.config.checks import combination_problems
 from smolvlm.config.names import known_sections
 from smolvlm.config.new_tokens import NEW_TOKEN_ERRORS, NewToken
@@ -55,7 +55,7 @@ _TYPE_WORDS = {
     "less_than": "must be below {lt:g}",
     "list_type": "must be a list",
     "too_short": "must not be empty",
-    "model_type": "must be a word (lora, full, frozen ...) or a mapping of settings",
+    "model_type": "must be a mapping of settings",
     "extra_forbidden": "no such setting",
 }
 
@@ -148,43 +148,53 @@ def _validated(name: str, content: Mapping[str, Any], *, problems: list[Problem]
 
 
 def _place(details: ErrorDetails, content: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return where in a section the value that is wrong stands: its field, in `adapters` the entry's own."""
+    """Return where in a section the value that is wrong stands: its field, and a mapping's own."""
     field, *inner = map(str, details["loc"])
     value = content.get(field)
-    is_within = bool(inner) and isinstance(value, dict) and inner[0] in value
+    is_within = bool(inner) and isinstance(value, dict) and (inner[0] in value or details["type"] == "missing")
     return (field, inner[0]) if is_within else (field,)
 
 
 def _type_problem(section: str, place: Sequence[str], details: ErrorDetails, content: Mapping[str, Any]) -> Problem:
     """Return a validation error in the words of the run file."""
     field, key = place[0], ".".join((section, *place))
-    if field not in content:
-        return Problem(key=key, what="is required, and missing", fix=f"write it beneath `{section}:`")
-    given = content[field] if len(place) == 1 else content[field][place[1]]
+    holder = content if len(place) == 1 else content[field]
+    if place[-1] not in holder:
+        return Problem(key=key, what="is required, and missing", fix=f"write it beneath `{key.rpartition('.')[0]}:`")
+    given = holder[place[-1]]
     value = shown_value(given)
-    if key == "train.method" and given == "dpo":
-        return Problem(key=key, value=value, what="preference training is not available in this version", fix="use sft")
-    words = (
-        details["msg"]
-        if details["type"] in NEW_TOKEN_ERRORS
-        else _FIELD_WORDS.get(field) or _TYPE_WORDS.get(details["type"], details["msg"])
-    )
+    words = _FIELD_WORDS.get(field) or _TYPE_WORDS.get(details["type"], details["msg"])
+    if details["type"] in NEW_TOKEN_ERRORS:
+        words = details["msg"]
+    if section == "adapters" and details["type"] == "model_type":
+        words = "must be a word (lora, full, frozen ...) or a mapping of settings"
     what = words.format_map(details.get("ctx", {}))
-    fix = None
+    fix, mapping = None, _mapping_of(section, field)
     if details["type"] == "literal_error" and isinstance(given, str):
         fix = did_you_mean(given, _words_of(section, field))
-    elif details["type"] == "extra_forbidden":
-        entry, noun = (NewToken, "a new token") if section == "model" else (AdapterConfig, "an adapter")
-        names = list(entry.model_fields)
+    elif mapping is not None and details["type"] in ("extra_forbidden", "model_type"):
+        names = list(mapping.model_fields)
+        called = {"adapters": "an adapter", "new_tokens": "a new token"}
+        noun = called.get(section) or called.get(field, f"{section}.{field}")
         fix = did_you_mean(place[-1], names) or f"the settings of {noun} are {', '.join(names)}"
     return Problem(key=key, value=value, what=what, fix=fix)
 
 
-def _words_of(section: str, field: str) -> list[str]:
-    """Return the words that a setting may be; of an adapter's entry, its types."""
+def _mapping_of(section: str, field: str) -> type[Section] | None:
+    """Return what a setting is made of that is a mapping of settings itself, or a list of such, or None."""
+    if (section, field) == ("model", "new_tokens"):
+        return NewToken
     annotation = SECTIONS[section].model_fields[field].annotation
-    if section == "adapters":
-        return list(get_args(AdapterConfig.model_fields["type"].annotation))
+    kinds = [own for own in (annotation, *get_args(annotation)) if isinstance(own, type) and issubclass(own, Section)]
+    return kinds[0] if kinds else None
+
+
+def _words_of(section: str, field: str) -> list[str]:
+    """Return the words that a setting may be; of a mapping, its types."""
+    mapping = _mapping_of(section, field)
+    annotation = SECTIONS[section].model_fields[field].annotation
+    if mapping is not None:
+        return list(get_args(mapping.model_fields["type"].annotation))
     return [choice for choice in get_args(annotation) if isinstance(choice, str)]
 
 

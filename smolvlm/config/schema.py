@@ -13,6 +13,7 @@ from smolvlm.config.adapters import AdapterConfig, AdaptersConfig, PartName
 from smolvlm.config.freeze import FreezeConfig
 from smolvlm.config.new_tokens import NewTokens
 from smolvlm.config.quantization import QuantizationConfig
+from smolvlm.config.rope import RopeScaling
 from smolvlm.config.section import Count, LearningRate, Section
 
 EMBEDDED_MODEL = "embedded"
@@ -52,6 +53,8 @@ class ModelConfig(Section):
     """What the weights are held in; bfloat16 weights lose small updates."""
     new_tokens: NewTokens = Field(default_factory=list)
     """Texts that become one token each."""
+    rope_scaling: RopeScaling | None = None
+    """Makes the context longer than the checkpoint's."""
 
 
 class DataConfig(Section):

@@ -42,18 +42,19 @@ def budget_of(data: DataConfig) -> Budget:
     return Budget(max_tokens=data.max_tokens_per_pack, max_tiles=data.max_tiles_per_pack)
 
 
-def read_prompt(processor: Any, data: DataConfig, *, where: str) -> PromptSettings:
+def read_prompt(processor: Any, data: DataConfig, *, where: str, context_tokens: int | None = None) -> PromptSettings:
     """Return what encoding needs to know of a checkpoint, as a run's `data` section asks.
 
     Args:
         processor: the checkpoint's.
         data: the run's section.
         where: what an error calls the checkpoint.
+        context_tokens: the longest conversation that its model holds; None is without end.
 
     Raises:
         ConfigError: the processor lacks something, or its sizes and the section's do not fit each other.
     """
-    return read_prompt_settings(
+    prompt = read_prompt_settings(
         processor,
         image_splitting=data.image_splitting,
         longest_edge_px=data.longest_edge_px,
@@ -64,6 +65,7 @@ def read_prompt(processor: Any, data: DataConfig, *, where: str) -> PromptSettin
         wording=data.prompt_wording,
         where=where,
     )
+    return replace(prompt, context_tokens=context_tokens)
 
 
 def open_mixture(mixture: Path | list[Any] | dict[str, Any], data: DataConfig) -> tuple[OpenSource, ...]:
@@ -116,6 +118,7 @@ def measure_mixture(
         on_bad_sample=data.on_bad_sample,
         max_bad_fraction=data.max_bad_fraction,
         kind=kind,
+        context_tokens=prompt.context_tokens,
     )
 
 

@@ -28,6 +28,7 @@ SIZES = pa.schema(
     [
         ("row", pa.int32()),
         ("num_tokens", pa.int32()),
+        ("num_positions", pa.int32()),
         ("num_tiles", pa.int32()),
         ("num_supervised_tokens", pa.int32()),
         ("prefix_tokens", pa.int32()),
@@ -142,6 +143,7 @@ class Meter:
             )
         return {
             "num_tokens": sizes.num_tokens,
+            "num_positions": sizes.num_positions,
             "num_tiles": sizes.num_tiles,
             "num_supervised_tokens": sizes.num_supervised_tokens,
             "prefix_tokens": sizes.prefix_tokens,
@@ -151,6 +153,22 @@ class Meter:
             "modality": modality_of(conversation.media),
             "is_preference": bool(conversation.rejected),
         }
+
+
+def over_context(sizes: Mapping[str, int], context_tokens: int | None, *, where: str) -> SampleError | None:
+    """Return what is wrong with a row of these sizes, if it is longer than the model's context.
+
+    Args:
+        sizes: `num_positions` and `modality`.
+        context_tokens: of the model; None is without end.
+        where: the row.
+    """
+    if context_tokens is None or sizes["num_positions"] <= context_tokens:
+        return None
+    is_video = sizes["modality"] == MODALITIES.index("video")
+    shorter = "set data.max_frames to fewer" if is_video else "shorten the row"
+    what = f"{sizes['num_positions']} tokens in one conversation, the model's context is {context_tokens}"
+    return SampleError(what, where=where, fix=f"{shorter}, or extend the context with model.rope_scaling")
 
 
 def over_budget(sizes: Mapping[str, int], budget: Budget, *, where: str) -> SampleError | None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from jaxtyping import Bool, Float32, Int32, Int64
 
 from smolvlm.datasets.bad_samples import BadSamples, Policy
-from smolvlm.datasets.lengths import MODALITIES, Budget, LengthTable, over_budget
+from smolvlm.datasets.lengths import MODALITIES, Budget, LengthTable, over_budget, over_context
 from smolvlm.datasets.planned_packs import trim_memory, windows
 from smolvlm.datasets.rows import Conversations, OpenSource
 from smolvlm.errors import SampleError
@@ -63,6 +63,7 @@ def settle_rows(
     max_bad_fraction: float,
     overrules: bool = False,
     kind: RowKind | None = None,
+    context_tokens: int | None = None,
 ) -> MeasuredSet:
     """Keep the rows that can be trained on and fit the budget.
 
@@ -75,6 +76,7 @@ def settle_rows(
         max_bad_fraction: largest share of a source's used rows that may be skipped, 0 to 1.
         overrules: go before the sources' own settings, and bear a source without one good row.
         kind: what rows must be; None takes both kinds.
+        context_tokens: the longest conversation that the model holds; None is without end.
 
     Raises:
         SampleError: as the policy says; names the first rows and their reasons.
@@ -83,7 +85,7 @@ def settle_rows(
     counts: list[SourceCount] = []
     kept: list[pa.Table] = []
     for number, source in zip(range(len(sizes)), sources, strict=True):
-        is_bad, bad = _bad_rows(sizes[number], budget, kind, source=source)
+        is_bad, bad = _bad_rows(sizes[number], budget, kind, source=source, context_tokens=context_tokens)
         bad.policy = on_bad_sample if overrules else source.spec.on_bad_sample or on_bad_sample
         bad.max_fraction = max_bad_fraction
         bad.settle(needs_a_row=not overrules)
@@ -106,7 +108,7 @@ def settle_rows(
 
 
 def _bad_rows(
-    sizes: pa.Table, budget: Budget, kind: RowKind | None, *, source: OpenSource
+    sizes: pa.Table, budget: Budget, kind: RowKind | None, *, source: OpenSource, context_tokens: int | None
 ) -> tuple[Bool[np.ndarray, " row"], BadSamples]:
     """Return which rows cannot be used, and why."""
     is_bad = np.zeros(len(sizes), np.bool_)
@@ -116,6 +118,8 @@ def _bad_rows(
         tokens, tiles = (batch[name].fill_null(0).to_numpy() for name in ("num_tokens", "num_tiles"))
         own = batch["error"].is_valid().to_numpy(zero_copy_only=False)
         own = own | (tokens > budget.max_tokens) | (tiles > budget.max_tiles)
+        if context_tokens is not None:
+            own = own | (batch["num_positions"].fill_null(0).to_numpy() > context_tokens)
         if kind is not None:
             is_preference = batch["is_preference"].fill_null(False).to_numpy(zero_copy_only=False)
             own = own | (is_preference != (kind == "preference"))
@@ -126,7 +130,9 @@ def _bad_rows(
             error = (
                 SampleError(row["error"], where=where, fix=row["fix"])
                 if row["error"] is not None
-                else _wrong_kind(row, kind, where=where) or over_budget(row, budget, where=where)
+                else _wrong_kind(row, kind, where=where)
+                or over_context(row, context_tokens, where=where)
+                or over_budget(row, budget, where=where)
             )
             assert error is not None
             bad.note(error, where=where)
@@ -144,7 +150,7 @@ def _wrong_kind(row: Mapping[str, Any], kind: RowKind | None, *, where: str) -> 
 
 
 def _good_rows(sizes: pa.Table, is_bad: Bool[np.ndarray, " row"]) -> pa.Table:
-    return sizes.drop_columns(["where", "error", "fix", "is_preference"]).filter(pa.array(~is_bad))
+    return sizes.drop_columns(["num_positions", "where", "error", "fix", "is_preference"]).filter(pa.array(~is_bad))
 
 
 def _count(source: OpenSource, good: pa.Table, bad: BadSamples) -> SourceCount:

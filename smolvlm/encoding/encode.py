@@ -124,6 +124,7 @@ class Encoder:
             branches = [len(part.input_ids) - trunk for part in (encoded, *worse)]
             return Lengths(
                 num_tokens=trunk + sum(branches),
+                num_positions=trunk + max(branches),
                 num_tiles=sum(layout.num_tiles for layout in layouts),
                 num_supervised_tokens=int(encoded.learned.sum()) + sum(int(part.learned.sum()) for part in worse),
                 prefix_tokens=0,
@@ -138,6 +139,7 @@ class Encoder:
             key = digest.digest()
         return Lengths(
             num_tokens=len(encoded.input_ids),
+            num_positions=len(encoded.input_ids),
             num_tiles=sum(layout.num_tiles for layout in layouts),
             num_supervised_tokens=int(encoded.learned.sum()),
             prefix_tokens=encoded.prefix_tokens,

@@ -31,6 +31,8 @@ class PromptSettings:
     text: TextEncoder
     media: MediaSettings
     wording: PromptWording = "released"
+    context_tokens: int | None = None
+    """What the model holds of one conversation; None where no model was asked."""
 
     @property
     def missing_tags(self) -> bool:

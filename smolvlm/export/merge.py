@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from smolvlm.errors import ConfigError
+from smolvlm.model.context import name_rope_for_older_readers
 from smolvlm.model.load import load_checkpoint
 from smolvlm.model.peft_layers import ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_adapter_folder, merge_adapter
 from smolvlm.model.processor_files import PROCESSOR_FILES
@@ -37,6 +38,7 @@ def export_for_transformers(checkpoint: Path, out: Path, *, merge: bool) -> list
     if loaded is not None:
         merge_adapter(loaded.model)
         loaded.model.save_pretrained(out)
+        name_rope_for_older_readers(out / "config.json")
         names: tuple[str, ...] = PROCESSOR_FILES
     else:
         names = (*PROCESSOR_FILES, *((ADAPTER_CONFIG, ADAPTER_WEIGHTS) if is_adapter else MODEL_FILES))

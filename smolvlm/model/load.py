@@ -16,7 +16,9 @@ from transformers.utils.hub import cached_file
 
 from smolvlm.config.new_tokens import NewToken
 from smolvlm.config.quantization import QuantizationConfig
+from smolvlm.config.rope import RopeScaling
 from smolvlm.errors import ConfigError
+from smolvlm.model.context import scale_context
 from smolvlm.model.modeling_smolvlm import MODEL_CLASSES
 from smolvlm.model.new_tokens import add_rows, placement_of, with_tokenizer
 from smolvlm.model.peft_layers import base_of, is_adapter_folder, load_adapter
@@ -71,6 +73,7 @@ def load_checkpoint(
     *,
     dtype: torch.dtype = torch.float32,
     new_tokens: Sequence[NewToken] = (),
+    rope_scaling: RopeScaling | None = None,
     quantization: QuantizationConfig | None = None,
     device: torch.device | None = None,
 ) -> Checkpoint:
@@ -82,19 +85,20 @@ def load_checkpoint(
         path: hub id or folder.
         dtype: what the weights are held in.
         new_tokens: texts that become single ids; those that the checkpoint lacks begin from the mean of their pieces.
+        rope_scaling: makes its context longer.
         quantization: what of them is held in fewer bits; an adapter's base, where the path is an adapter's.
         device: of a quantised model, which is not moved later; None is the CPU.
 
     Raises:
         ConfigError: there is no such checkpoint, it is not of the family, or model and processor do not fit.
     """
-    model_type = read_model_config(path).model_type
+    config = read_model_config(path, rope_scaling)
     processor = load_processor(path)
     weights = base_of(path) if is_adapter_folder(path) else path
     few_bits = quantization if quantization is not None and quantization.bits else None
     told = loading_arguments(few_bits, dtype=dtype, device=device or torch.device("cpu")) if few_bits else {}
     try:
-        model = MODEL_CLASSES[model_type].from_pretrained(weights, dtype=dtype, **told)
+        model = MODEL_CLASSES[config.model_type].from_pretrained(weights, config=config, dtype=dtype, **told)
     except OSError as error:
         raise ConfigError(
             f"cannot load the weights: {str(error).splitlines()[0]}",
@@ -146,18 +150,22 @@ def _three(values: Any) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def read_model_config(path: str) -> Any:
+def read_model_config(path: str, rope_scaling: RopeScaling | None = None) -> Any:
     """Return the model's configuration of a checkpoint of the family, of an adapter's base; no weights are read.
 
+    Args:
+        path: hub id or folder.
+        rope_scaling: makes its context longer.
+
     Raises:
-        ConfigError: there is no such checkpoint, or it is not of the family.
+        ConfigError: there is no such checkpoint, it is not of the family, or its context cannot be extended so.
     """
     if is_adapter_folder(path):
         base = base_of(path)
         if is_adapter_folder(base):
             fix = "merge that first: smolvlm export FOLDER --to transformers --merge --out DIR"
             raise ConfigError(f"its base {base} is an adapter too", where=path, fix=fix)
-        return read_model_config(base)
+        return read_model_config(base, rope_scaling)
     looks_local = path.startswith((".", "/", "~")) or Path(path).exists()
     if looks_local and not (Path(path) / "config.json").is_file():
         raise ConfigError(
@@ -182,4 +190,6 @@ def read_model_config(path: str) -> Any:
     if getattr(config, "quantization_config", None) is not None:
         fix = "use the model that it was made from; `quantization: {bits: 4}` in a run file quantises while loading"
         raise ConfigError("its weights are quantised already, nothing could be merged into them", where=path, fix=fix)
+    if rope_scaling is not None:
+        scale_context(config, rope_scaling)
     return config

@@ -12,9 +12,12 @@ from typing import Any
 import torch
 
 from smolvlm.config.adapters import AdapterConfig
-from smolvlm.config.schema import RunConfig
+from smolvlm.config.schema import DataConfig, ModelConfig, RunConfig
+from smolvlm.datasets.builder import read_prompt
+from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.errors import ConfigError
 from smolvlm.model.adapters import Adapters, attach_adapters
+from smolvlm.model.context import context_tokens
 from smolvlm.model.frozen_parts import frozen_parts
 from smolvlm.model.learning_rates import LearningRates, freeze
 from smolvlm.model.load import Checkpoint, load_checkpoint, load_processor, read_model_config
@@ -56,7 +59,7 @@ def check_model(config: RunConfig) -> None:
     if is_adapter_folder(config.model.path):
         fix = "merge it first: smolvlm export FOLDER --to transformers --merge --out DIR"
         raise ConfigError("training begins at a model, and this is an adapter", where=config.model.path, fix=fix)
-    model_config = read_model_config(config.model.path)
+    model_config = read_model_config(config.model.path, config.model.rope_scaling)
     learning_rates(config, model_config)
     _check_room(config, num_rows=model_config.text_config.vocab_size)
 
@@ -72,6 +75,17 @@ def _check_room(config: RunConfig, *, num_rows: int) -> None:
         tokens = " ".join(f"--add-token '{own.token}'" for own in names)
         fix = f"give the base the tokens: smolvlm build --base {config.model.path} {tokens} --out DIR; train on DIR"
         raise ConfigError(what, where="model.new_tokens", fix=fix)
+
+
+def prompt_of_model(model: ModelConfig, data: DataConfig) -> PromptSettings:
+    """Read of a checkpoint what encoding and measuring need to know; no weights are read.
+
+    Raises:
+        ConfigError: there is no such checkpoint, or the settings do not fit it.
+    """
+    context = context_tokens(read_model_config(model.path, model.rope_scaling))
+    processor = load_processor(model.path, new_tokens=tuple(model.new_tokens))
+    return read_prompt(processor, data, where=model.path, context_tokens=context)
 
 
 def check_rows(config: RunConfig, *, num_tiles: int) -> None:
@@ -102,13 +116,7 @@ def load_run_model(
     Raises:
         ConfigError: what is wrong, where, and how to mend it.
     """
-    checkpoint = load_checkpoint(
-        config.model.path,
-        dtype=getattr(torch, config.model.dtype),
-        new_tokens=config.model.new_tokens,
-        quantization=config.quantization,
-        device=device,
-    )
+    checkpoint = load_run_checkpoint(config, device=device)
     quantized = quantized_layers(checkpoint.model, config.quantization)
     rates = learning_rates(config, checkpoint.model.config)
     adapters = _attach_adapters(config, checkpoint, rates, resume=resume)
@@ -124,6 +132,22 @@ def load_run_model(
         quantized=quantized,
         vision_cache=_vision_cache(config, checkpoint.model, rates, uses_bf16=uses_bf16),
         cost=compute_cost(checkpoint.model),
+    )
+
+
+def load_run_checkpoint(config: RunConfig, *, device: torch.device | None = None) -> Checkpoint:
+    """Load a run's checkpoint as the settings of model and quantisation say.
+
+    Raises:
+        ConfigError: there is no such checkpoint, or the settings do not fit it.
+    """
+    return load_checkpoint(
+        config.model.path,
+        dtype=getattr(torch, config.model.dtype),
+        new_tokens=config.model.new_tokens,
+        rope_scaling=config.model.rope_scaling,
+        quantization=config.quantization,
+        device=device,
     )
 
 

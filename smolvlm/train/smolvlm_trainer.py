@@ -30,6 +30,7 @@ from smolvlm.datasets.bad_samples import BadSamples
 from smolvlm.datasets.dataset import SupervisedDataset
 from smolvlm.errors import ConfigError, SampleError
 from smolvlm.model.adapters import Adapters
+from smolvlm.model.context import name_rope_for_older_readers
 from smolvlm.model.learning_rates import LearningRates
 from smolvlm.model.peft_layers import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from smolvlm.model.towers import TOWERS
@@ -286,6 +287,7 @@ class SmolVLMTrainer(Trainer):
             adapters.save(self.accelerator.unwrap_model(self.model), folder, state_dict)
             torch.save(self.args, folder / "training_args.bin")
         if self.args.should_save:
+            name_rope_for_older_readers(folder / "config.json")
             self._parts.save_processor(folder)
             for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if adapters is None else ():
                 (folder / name).unlink(missing_ok=True)  # of an earlier run, and it would be taken for this one's

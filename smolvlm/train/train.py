@@ -12,19 +12,19 @@ from pathlib import Path
 
 from smolvlm.config.load import dump_run_config
 from smolvlm.config.schema import RunConfig
-from smolvlm.datasets.builder import PlannedData, kind_of_rows, plan_data, read_prompt
+from smolvlm.datasets.builder import PlannedData, kind_of_rows, plan_data
 from smolvlm.datasets.dataset import SupervisedDataset
 from smolvlm.datasets.length_index import Report
 from smolvlm.datasets.plan import deal_to_ranks, imbalance
 from smolvlm.encoding.prompts import PromptSettings
-from smolvlm.model.load import Checkpoint, load_processor
+from smolvlm.model.load import Checkpoint
 from smolvlm.model.processor_files import save_processor
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.train.arguments import planned_length, seed_of, training_arguments
 from smolvlm.train.checkpoint import find_checkpoint, run_identity
 from smolvlm.train.methods import method_of
 from smolvlm.train.reference import attach_reference
-from smolvlm.train.run_model import check_model, check_rows, load_run_model
+from smolvlm.train.run_model import check_model, check_rows, load_run_model, prompt_of_model
 from smolvlm.train.smolvlm_trainer import Evaluate, SmolVLMTrainer, TrainerParts
 
 MISSING_TAGS = (
@@ -58,11 +58,7 @@ def plan_run(config: RunConfig, *, report: Report | None = None) -> tuple[Prompt
     Raises:
         ConfigError, SampleError: what is wrong, where, and how to mend it.
     """
-    prompt = read_prompt(
-        load_processor(config.model.path, new_tokens=tuple(config.model.new_tokens)),
-        config.data,
-        where=config.model.path,
-    )
+    prompt = prompt_of_model(config.model, config.data)
     num_epochs, max_steps = planned_length(config.train)
     planned = plan_data(
         config.data,

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
-from smolvlm.config.new_tokens import NewToken
+from smolvlm.config.schema import ModelConfig
 from smolvlm.datasets.dataset import SupervisedDataset
 from smolvlm.datasets.packs import Pack
 from smolvlm.encoding.encoded import EncodedConversation, LossWeighting, target_weight
-from smolvlm.model.load import load_checkpoint, load_processor
+from smolvlm.model.load import load_checkpoint, load_processor, read_model_config
 from smolvlm.model.new_tokens import add_rows, placement_of
 from smolvlm.model.towers import TOWERS, tower_of
 from smolvlm.train.stock_inputs import averaged_inputs, stock_inputs
@@ -59,9 +59,8 @@ def verify_pack(
     pack: Pack,
     rows: Sequence[int],
     *,
-    model_path: str,
+    settings: ModelConfig,
     processor: Any,
-    new_tokens: Sequence[NewToken] = (),
 ) -> Verification:
     """Compare one pack with its conversations alone.
 
@@ -69,19 +68,20 @@ def verify_pack(
         dataset: which the pack comes from (no vision cache: pixels are needed).
         pack: built by the dataset.
         rows: numbers of the pack's conversations in the dataset.
-        model_path: of the checkpoint; it is loaded twice, one after the other.
+        settings: of the checkpoint, new tokens and scaled context with it; it is loaded twice, one after the other.
         processor: of the checkpoint, as `load_processor` gives it, new tokens in it.
-        new_tokens: that the run adds.
     """
     normalizer = float(pack.target_weights.double().sum())
-    model = load_checkpoint(model_path, new_tokens=new_tokens).model.eval().double()
+    path, new_tokens, rope_scaling = settings.path, settings.new_tokens, settings.rope_scaling
+    model = load_checkpoint(path, new_tokens=new_tokens, rope_scaling=rope_scaling).model.eval().double()
     output = model(pack=pack.model_tensors(), normalizer=normalizer)
     output.loss.backward()
     packed = {name: value.grad for name, value in model.named_parameters()}
     del model
-    stock = AutoModelForImageTextToText.from_pretrained(model_path)
+    scaled = {"config": read_model_config(path, rope_scaling)} if rope_scaling else {}
+    stock = AutoModelForImageTextToText.from_pretrained(path, **scaled)
     if new_tokens:
-        add_rows(stock, placement_of(load_processor(model_path), new_tokens, where=model_path))
+        add_rows(stock, placement_of(load_processor(path), new_tokens, where=path))
     stock = stock.double().eval()
     loss, differ, tokens = 0.0, [], 0
     for number in rows:

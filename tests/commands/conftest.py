@@ -15,7 +15,7 @@ import yaml
 
 import smolvlm.commands.inspect
 import smolvlm.model.load
-import smolvlm.train.train
+import smolvlm.train.run_model
 from smolvlm.commands.cli import main
 from smolvlm.model.parts.tiny import tiny_model
 
@@ -59,7 +59,7 @@ def processors_loaded_once() -> Iterator[None]:
     """A command loads the same processor twice, which takes as long as its work: here each folder's is loaded once."""
     load_once = functools.cache(smolvlm.model.load.load_processor)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (smolvlm.model.load, smolvlm.train.train, smolvlm.commands.inspect):
+        for module in (smolvlm.model.load, smolvlm.train.run_model, smolvlm.commands.inspect):
             patch.setattr(module, "load_processor", load_once)
         yield
 

@@ -37,6 +37,7 @@ class WordEncoder:
         num_tokens = sum(len(str(block).split()) for turn in conversation.turns for block in turn.blocks)
         return Lengths(
             num_tokens=num_tokens,
+            num_positions=num_tokens,
             num_tiles=len(layouts),
             num_supervised_tokens=1,
             prefix_tokens=0,

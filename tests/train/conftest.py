@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import smolvlm.model.load
-import smolvlm.train.train
+import smolvlm.train.run_model
 from smolvlm.config.load import load_run_config
 from smolvlm.model.parts.tiny import tiny_model
 from smolvlm.train.train import MakeEvaluate, TrainedRun, train
@@ -75,7 +75,7 @@ def processors_loaded_once() -> Iterator[None]:
     load_once = functools.cache(smolvlm.model.load.load_processor)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(smolvlm.model.load, "load_processor", load_once)
-        patch.setattr(smolvlm.train.train, "load_processor", load_once)
+        patch.setattr(smolvlm.train.run_model, "load_processor", load_once)
         yield
 
 

@@ -1,17 +1,16 @@
 """Writes a model and its processor as one stock checkpoint folder.
 
 In: a stock model. Out: `config.json`, `generation_config.json`, `model.safetensors` and the processor's files, in a
-folder that appears whole or not at all. The rotary base is written both in transformers 5's form and as `rope_theta`,
-the only one that older readers know: they would silently take 10,000.
+folder that appears whole or not at all.
 """
 
-import json
 import shutil
 import tempfile
 from pathlib import Path
 
 from transformers import GenerationConfig, Idefics3ForConditionalGeneration, SmolVLMForConditionalGeneration
 
+from smolvlm.model.context import name_rope_for_older_readers
 from smolvlm.model.parts.configs import tile_side_px, tokens_per_tile
 from smolvlm.model.parts.processor import ModelType, PictureSettings, write_processor
 from smolvlm.model.parts.tokenizer import PromptIds
@@ -42,7 +41,7 @@ def write_checkpoint(
         ids = vocabulary.ids if vocabulary else PromptIds()
         model.generation_config = GenerationConfig(bos_token_id=ids.start, eos_token_id=ids.end, pad_token_id=ids.pad)
         model.save_pretrained(folder)
-        _name_rope_theta(folder / "config.json")
+        name_rope_for_older_readers(folder / "config.json")
         write_processor(
             folder,
             model_type=model_type,
@@ -57,10 +56,3 @@ def write_checkpoint(
         if out_dir.exists():
             shutil.rmtree(out_dir)
         folder.replace(out_dir)
-
-
-def _name_rope_theta(config_file: Path) -> None:
-    config = json.loads(config_file.read_text(encoding="utf-8"))
-    text_config = config["text_config"]
-    text_config["rope_theta"] = text_config["rope_parameters"]["rope_theta"]
-    config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,90 @@
+"""How long a conversation a model can hold, and the scaling of its rotary embeddings that makes it longer.
+
+In: a model's configuration. Out: its context in tokens; or the configuration scaled, in place and before weights load,
+in the form that transformers 5 reads, so that what is saved is the same model in plain transformers.
+
+A pack holds conversations of many lengths and gives equal results only where frequencies depend on none of them. Linear
+scaling and YaRN are so. transformers' `dynamic` is not: its frequencies follow the longest position of the forward, and
+stay until a short one comes. Here `dynamic` is taken at one length, the new context, for all conversations: it then is
+an enlarged rotary base and nothing else, and is written as that.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from smolvlm.config.rope import RopeScaling
+from smolvlm.errors import ConfigError
+
+RECORD = "rope_extension"
+"""Where a scaled `text_config` says what it was scaled by; other programs pass it over."""
+_CHANGING = ("dynamic", "longrope")
+"""Types of transformers' whose frequencies change where a conversation goes beyond the length trained for."""
+
+
+def context_tokens(model_config: Any) -> int:
+    """Return how many tokens a conversation may have.
+
+    Where frequencies would change with the length it is the length up to which they do not.
+    """
+    text = model_config.text_config
+    rope = text.rope_parameters
+    if rope["rope_type"] in _CHANGING:
+        return int(rope.get("original_max_position_embeddings", text.max_position_embeddings))
+    return int(text.max_position_embeddings)
+
+
+def scale_context(model_config: Any, scaling: RopeScaling) -> None:
+    """Scale a configuration's rotary embeddings, in place; one that is scaled so already stays as it is.
+
+    Raises:
+        ConfigError: it is scaled in another way, or the new context is no whole number.
+    """
+    text = model_config.text_config
+    record = scaling.model_dump(exclude_none=True)
+    if getattr(text, RECORD, None) == record:
+        return
+    old, rope = text.max_position_embeddings, text.rope_parameters
+    if hasattr(text, RECORD) or rope["rope_type"] != "default":
+        there = getattr(text, RECORD, None) or {"type": rope["rope_type"], "factor": rope.get("factor")}
+        what = f"the checkpoint's context is extended already ({there['type']}, factor {there['factor']})"
+        fix = "take it out, or begin at the checkpoint as it was before"
+        raise ConfigError(what, where="model.rope_scaling", fix=fix)
+    new = round(old * scaling.factor)
+    if new != old * scaling.factor:
+        what = f"{scaling.factor:g} times the checkpoint's {old} positions is no whole number"
+        raise ConfigError(what, where="model.rope_scaling.factor", fix=f"set it to {new / old!r}, for {new} positions")
+    text.rope_parameters = _rope_parameters(text, scaling, old=old, new=new)
+    text.max_position_embeddings = new
+    setattr(text, RECORD, record)
+
+
+def _rope_parameters(text: Any, scaling: RopeScaling, *, old: int, new: int) -> dict[str, Any]:
+    """Return what transformers 5 calls so."""
+    base = text.rope_parameters["rope_theta"]
+    match scaling.type:
+        case "linear":
+            return {"rope_type": "linear", "factor": scaling.factor, "rope_theta": base}
+        case "dynamic":  # the rule of transformers' `dynamic`, for a conversation of `new` tokens
+            width = text.head_dim
+            growth = scaling.factor * new / old - (scaling.factor - 1)
+            return {"rope_type": "default", "rope_theta": base * growth ** (width / (width - 2))}
+        case "yarn":
+            own = scaling.model_dump(exclude_none=True, exclude={"type"})
+            return {"rope_type": "yarn", "rope_theta": base, "original_max_position_embeddings": old, **own}
+
+
+def name_rope_for_older_readers(config_file: Path) -> None:
+    """Write the rotary base and scaling of a saved configuration also under their older names, if it is there.
+
+    Readers that know these alone would silently take a base of 10,000 and no scaling.
+    """
+    if not config_file.is_file():
+        return
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    text = config["text_config"]
+    rope = dict(text["rope_parameters"])
+    text["rope_theta"] = rope.pop("rope_theta")
+    if rope["rope_type"] != "default":
+        text["rope_scaling"] = rope
+    config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
