@@ -34,10 +34,11 @@ def run_build(recipe: BuildRecipe, *, out: Path | None, dtype: str, rounds: int,
     """
     plan = plan_build(recipe)
     name = f"{recipe.vision} with {recipe.language}"
-    _print_cards([cost_card(plan, name=name)], _measured({name: plan}, rounds), as_json=as_json)
+    card = cost_card(plan, name=name)
+    _print_cards([card], _measured({name: plan}, rounds), as_json=as_json)
     for part in (plan.vision, plan.language):
         print(f"{part.where}: {part.kind}", file=sys.stderr)
-    for note in plan.notes:
+    for note in (*plan.notes, *_context_notes(plan, card)):
         print(f"note: {note}", file=sys.stderr)
     if out is None:
         return
@@ -78,6 +79,14 @@ def refuse_without_out(out: Path | None, *, is_dry_run: bool) -> None:
         raise ConfigError(what, where="smolvlm build", fix="give either --out FOLDER or --dry-run")
 
 
+def _context_notes(plan: BuildPlan, card: CostCard) -> list[str]:
+    longest, context = card.pictures[-1].tokens, plan.language.text_config["max_position_embeddings"]
+    if longest < context:
+        return []
+    told = f"a split picture is {longest:,} tokens, the language model's context {context:,}"
+    return [f"{told}: give a smaller --longest-edge-px or a larger --scale-factor"]
+
+
 def _measured(plans: Mapping[str, BuildPlan], rounds: int) -> dict[str, TileTime]:
     """Time each tower once, however many plans have it."""
     if not rounds:
@@ -95,7 +104,7 @@ def _print_cards(cards: list[CostCard], times: Mapping[str, TileTime], *, as_jso
     pictures = Table(box=None)
     pictures.add_column("")
     columns = ["picture", "tiles", "tokens", "tower, GFLOPs", "language, GFLOPs"]
-    for title in [*columns, *(["ms here", "ratio"] if times else [])]:
+    for title in [*columns, *(["CPU ms here", "ratio"] if times else [])]:
         pictures.add_column(title, justify="right")
     for card in cards:
         counts = (card.tower_parameters, card.connector_parameters, card.language_parameters, card.parameters)

@@ -81,6 +81,13 @@ def test_mistakes_say_what_where_and_how_to_mend(parts: dict[str, Path], smolvlm
     assert "download google/siglip-base-patch16-512" in outcome.messages
 
 
+def test_pictures_longer_than_the_context_are_said(smolvlm_command: Any) -> None:
+    shapes = ["--vision", "paligemma2-896", "--language", "smollm2-135m", "--scale-factor", 2, "--dry-run"]
+    told = "note: a split picture is 17,447 tokens, the language model's context 8,192: give a smaller"
+    assert told in smolvlm_command("build", *shapes, "--longest-edge-px", 3584).messages
+    assert "context" not in smolvlm_command("build", *shapes, "--longest-edge-px", 896).messages
+
+
 def test_wrong_usage_has_its_own_status(smolvlm_command: Any) -> None:
     assert smolvlm_command("build", "--vision", "siglip-base-512").status == 2
     assert smolvlm_command("build", "--cards", "--model-type", "llava").status == 2

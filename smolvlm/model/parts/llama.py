@@ -5,6 +5,7 @@ asked. Everything of the source's configuration is kept (rotary scaling, biases,
 vocabulary's size and the special ids change.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from transformers import LlamaConfig
@@ -13,7 +14,7 @@ from smolvlm.errors import ConfigError
 from smolvlm.model.parts.configs import LanguageDimensions, text_settings
 from smolvlm.model.parts.language_model import HEAD, read_dimensions, read_language_model
 from smolvlm.model.parts.part import LanguagePart, LanguageWeights
-from smolvlm.model.parts.tokenizer import PromptIds, read_gguf_vocabulary
+from smolvlm.model.parts.tokenizer import VOCABULARY_SIZE, PromptIds, read_gguf_vocabulary
 from smolvlm.model.parts.vocabulary import Vocabulary, read_vocabulary, smollm2_tokenizer, smolvlm_vocabulary
 from smolvlm.model.parts.weights_folder import model_type_of, open_weights, read_config
 
@@ -114,7 +115,9 @@ def _gguf_vocabulary(gguf_file: Path, dimensions: LanguageDimensions) -> Vocabul
 
 
 def _vocabulary_notes(vocabulary: Vocabulary) -> tuple[str, ...]:
-    if vocabulary.ids == PromptIds():
-        return ("SmolLM2's vocabulary: the tokenizer is the released SmolVLM's, to the byte",)
     first, end = vocabulary.first_new_id, vocabulary.end_new_id
+    if replace(vocabulary.ids, vocabulary_size=VOCABULARY_SIZE) == PromptIds():
+        return ("SmolLM2's vocabulary: the tokenizer is the released SmolVLM's, to the byte",)
+    if first == end:
+        return ("the tokenizer has all tokens that a prompt needs already",)
     return (f"{end - first} tokens added as ids {first} to {end - 1}; <image> is {vocabulary.ids.image}",)

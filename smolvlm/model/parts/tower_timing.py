@@ -1,7 +1,9 @@
-"""How long a vision tower takes for one tile on this machine's CPU: random weights, float32, towers in turn.
+"""How long a vision tower takes for one tile on this machine's CPU: random weights, float32, one thread, in turn.
 
-A machine's speed moves while it is measured, so the towers take turns and what is compared is the ratio within a round;
-medians over the rounds. The time does not depend on the weights' values.
+What is measured is CPU time of one thread, which on an idle machine is the time itself and on a busy one still means
+something. A machine's speed moves while it is measured, so the towers take turns and what is compared is the ratio
+within a round; medians over the rounds. The time does not depend on the weights' values, so towers whose layers are
+alike share them: three sizes of SigLIP so400m are held as one.
 """
 
 import statistics
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from transformers.models.smolvlm.modeling_smolvlm import SmolVLMVisionTransformer
 
 from smolvlm.model.vision import run_tower
@@ -21,6 +24,7 @@ class TileTime:
     """One tower's medians."""
 
     tile_ms: float
+    """CPU time of one thread."""
     ratio: float
     """To the first tower's, within a round."""
 
@@ -30,34 +34,55 @@ def measure_tiles(configs: Mapping[str, Any], *, rounds: int) -> dict[str, TileT
 
     Args:
         configs: name -> `vision_config`; the first is what the others are compared with.
-        rounds: turns, after a first one that is not counted.
+        rounds: turns; one tile of the first tower before them is not counted.
     """
     first, *_ = configs
-    towers = {name: _random_tower(config) for name, config in configs.items()}
+    towers = _random_towers(configs)
     times: dict[str, list[float]] = {name: [] for name in configs}
-    for _ in range(rounds + 1):
-        for name, tower in towers.items():
-            times[name].append(_tile_ms(tower, configs[name].image_size))
-    counted = {name: own[1:] for name, own in times.items()}
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        _tile_ms(towers[first], configs[first].image_size)
+        for _ in range(rounds):
+            for name, tower in towers.items():
+                times[name].append(_tile_ms(tower, configs[name].image_size))
+    finally:
+        torch.set_num_threads(num_threads)
     return {
         name: TileTime(
             tile_ms=statistics.median(own),
-            ratio=statistics.median(ours / theirs for ours, theirs in zip(own, counted[first], strict=True)),
+            ratio=statistics.median(ours / theirs for ours, theirs in zip(own, times[first], strict=True)),
         )
-        for name, own in counted.items()
+        for name, own in times.items()
     }
 
 
-def _random_tower(config: Any) -> Any:
-    config._attn_implementation = "sdpa"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return SmolVLMVisionTransformer(config).eval()
+@torch.no_grad()
+def _random_towers(configs: Mapping[str, Any]) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(0)
+    encoders: dict[tuple[object, ...], nn.Module] = {}
+    towers: dict[str, Any] = {}
+    for name, config in configs.items():
+        config._attn_implementation = "sdpa"
+        with torch.device("meta"):
+            tower = SmolVLMVisionTransformer(config).eval()
+        own = encoders.setdefault(_encoder_shape(config), tower.encoder)
+        for module in (tower.embeddings, tower.post_layernorm, *([own] if own is tower.encoder else [])):
+            for parameter in module.to_empty(device="cpu").parameters():
+                parameter.normal_(std=0.02, generator=generator)
+        tower.encoder = own
+        towers[name] = tower
+    return towers
+
+
+def _encoder_shape(config: Any) -> tuple[object, ...]:
+    shape = (config.hidden_size, config.num_hidden_layers, config.num_attention_heads, config.intermediate_size)
+    return *shape, config.hidden_act, config.layer_norm_eps
 
 
 @torch.no_grad()
 def _tile_ms(tower: Any, side_px: int) -> float:
     pixels = torch.zeros(1, 3, side_px, side_px)
-    started = time.perf_counter()
+    started = time.process_time()
     run_tower(tower, pixels)
-    return (time.perf_counter() - started) * 1e3
+    return (time.process_time() - started) * 1e3

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from smolvlm.model.parts.build_plan import BuildRecipe, plan_build
-from smolvlm.model.parts.tower_timing import measure_tiles
+from smolvlm.model.parts.tower_timing import _random_towers, measure_tiles
 
 
 def test_towers_are_timed_in_turn(siglip: Path) -> None:
@@ -15,3 +15,15 @@ def test_towers_are_timed_in_turn(siglip: Path) -> None:
     assert times["small"].ratio == 1.0
     assert times["large"].ratio > 1.5, "256 times the patches"
     assert times["large"].tile_ms > times["small"].tile_ms > 0
+
+
+def test_towers_with_layers_alike_share_them(siglip: Path) -> None:
+    plans = [
+        plan_build(BuildRecipe(language="smollm2-135m", vision=str(siglip), tile_side_px=side)) for side in (28, 56)
+    ]
+    small, large = _random_towers(
+        {str(plan.dimensions.tile_side_px): plan.config.vision_config for plan in plans}
+    ).values()
+    assert small.encoder is large.encoder
+    assert small.embeddings.position_embedding.weight.shape != large.embeddings.position_embedding.weight.shape
+    assert not any(parameter.is_meta for tower in (small, large) for parameter in tower.parameters())
