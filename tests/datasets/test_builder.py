@@ -1,13 +1,15 @@
 """From a run's `data` section to measured rows and a plan."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from smolvlm.config.schema import DataConfig
-from smolvlm.datasets.builder import PlannedData, plan_data
+from smolvlm.datasets.builder import PlannedData, measure_mixture, plan_data
+from smolvlm.datasets.measured import MeasuredSet
 from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.errors import SampleError
 from smolvlm.records import SkippedRow
@@ -69,6 +71,42 @@ def test_budgets_are_the_runs(folder: Path, prompt: PromptSettings) -> None:
         SampleError, match=r"4 of 6 rows cannot be used(.|\n)*13 tiles, a pack holds data\.max_tiles_per"
     ):
         planned(folder, prompt, "good.json", max_tiles_per_pack=5)
+
+
+def test_a_conversation_has_to_fit_the_models_context_and_a_pack_may_be_longer(
+    folder: Path, prompt: PromptSettings
+) -> None:
+    rows = planned(folder, prompt, "good.json").measured.lengths.num_tokens
+    longest, shortest = int(rows.max()), int(rows.min())
+    fitting = planned(folder, replace(prompt, context_tokens=longest), "good.json", max_tokens_per_pack=8 * longest)
+    assert len(fitting.measured.conversations) == 6
+    short = replace(prompt, context_tokens=longest - 1)
+    with pytest.raises(SampleError) as caught:
+        planned(folder, short, "good.json", max_tokens_per_pack=longest - 1)
+    assert f"good.json:1: {longest} tokens in one conversation, the model's context is {longest - 1}" in str(
+        caught.value
+    )
+    kept = planned(folder, short, "good.json", on_bad_sample="skip", max_bad_fraction=0.9)
+    assert kept.measured.lengths.num_tokens.tolist() == [shortest, shortest]
+    assert len(kept.skipped) == 4
+
+
+def test_of_a_preference_row_the_longer_answer_has_to_fit(tmp_path: Path, prompt: PromptSettings) -> None:
+    row = {"prompt": "Why?", "chosen": "Because it rained all day long.", "rejected": "Nobody knows, I think."}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(row) + "\n")
+    data = DataConfig(mixture=[{"json_path": "pairs.jsonl"}], base_dir=tmp_path)
+
+    def measure(context_tokens: int | None) -> MeasuredSet:
+        own = replace(prompt, context_tokens=context_tokens)
+        return measure_mixture(data.mixture, data, prompt=own, kind="preference")
+
+    whole = measure(None)
+    pair, encoder = whole.conversations[0], prompt.encoder()
+    longer = max(len(encoder.encode_turns(turns, layouts=[]).input_ids) for turns in (pair.turns, pair.rejected))
+    assert longer < whole.lengths.num_tokens[0]
+    assert len(measure(longer).conversations) == 1
+    with pytest.raises(SampleError, match=rf"{longer} tokens in one conversation, the model's context is {longer - 1}"):
+        measure(longer - 1)
 
 
 def test_nothing_is_left_to_train_on(folder: Path, prompt: PromptSettings) -> None:

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from smolvlm.datasets import lengths as lengths_module
-from smolvlm.datasets.lengths import MODALITIES, Budget, HeaderReader, Meter, over_budget
+from smolvlm.datasets.lengths import MODALITIES, Budget, HeaderReader, Meter, over_budget, over_context
 from smolvlm.datasets.measured import length_table
 from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.media.images import open_rgb
@@ -153,6 +153,18 @@ def test_a_row_above_a_budget(prompt: PromptSettings) -> None:
     fix = "set data.max_tiles_per_pack to 13 or more, or data.image_splitting to false"
     assert str(over_budget(sizes, Budget(max_tokens=62, max_tiles=12), where="rows.jsonl:3")) == f"{what}\n  fix: {fix}"
     assert over_budget(sizes, Budget(max_tokens=62, max_tiles=13), where="rows.jsonl:3") is None
+
+
+def test_a_row_above_the_models_context() -> None:
+    sizes = {"num_positions": 62, "modality": MODALITIES.index("image")}
+    assert over_context(sizes, 62, where="rows.jsonl:3") is None
+    assert over_context(sizes, None, where="rows.jsonl:3") is None
+    what = "rows.jsonl:3: 62 tokens in one conversation, the model's context is 61"
+    fix = "shorten the row, or extend the context with model.rope_scaling"
+    assert str(over_context(sizes, 61, where="rows.jsonl:3")) == f"{what}\n  fix: {fix}"
+    clip = sizes | {"modality": MODALITIES.index("video")}
+    fix = "set data.max_frames to fewer, or extend the context with model.rope_scaling"
+    assert str(over_context(clip, 61, where="rows.jsonl:3")) == f"{what}\n  fix: {fix}"
 
 
 def bad_rows(tmp_path: Path) -> list[Conversation]:

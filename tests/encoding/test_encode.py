@@ -136,6 +136,7 @@ def test_predicted_lengths_are_the_encoded_ones(
     sizes = prompt.encoder().lengths(conversation, layouts=own_grids)
     example = prompt.encoder().encode(Sample(conversations=(conversation,)), layouts=[own_grids])
     assert sizes.num_tokens == len(example.input_ids)
+    assert sizes.num_positions == example.position_ids.max() + 1
     assert sizes.num_tiles == len(example.tiles)
     assert sizes.num_supervised_tokens == len(example.target_ids)
     places = np.flatnonzero(example.input_ids == prompt.tokens.image)

@@ -38,6 +38,7 @@ def test_a_pair_is_a_tree_of_two_answers(prompt: PromptSettings, name: str, bett
     example = encoder.encode(Sample(conversations=(row,)), layouts=[layouts])
     sizes = encoder.lengths(row, layouts=layouts)
     assert (sizes.num_tokens, sizes.num_tiles) == (len(example.input_ids), len(example.tiles))
+    assert sizes.num_positions == example.position_ids.max() + 1
     assert sizes.num_supervised_tokens == len(example.target_ids)
     assert len(example.tiles) == sum(layout.num_tiles for layout in layouts)
     alone = [encoder.encode_turns(turns, layouts=layouts) for turns in (row.turns, row.rejected)]

@@ -73,6 +73,26 @@ def test_older_readers_find_base_and_scaling_under_their_names(
     assert again.rope_parameters == new
 
 
+def test_a_base_extended_by_hand_is_the_same_model(folder: Path, tmp_path: Path) -> None:
+    """As docs/context.md writes it, for adapters."""
+    text = json.loads((folder / "config.json").read_text())
+    text["text_config"] |= {
+        "max_position_embeddings": 16384,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "factor": 2.0,
+            "original_max_position_embeddings": 8192,
+            "rope_theta": 100000,
+        },
+    }
+    del text["text_config"]["rope_theta"]
+    (tmp_path / "config.json").write_text(json.dumps(text))
+    by_hand = read_model_config(str(tmp_path)).text_config
+    scaled = read_model_config(str(folder), RopeScaling(type="yarn", factor=2.0)).text_config
+    assert by_hand.rope_parameters == scaled.rope_parameters
+    assert by_hand.max_position_embeddings == scaled.max_position_embeddings == 16384
+
+
 def test_where_there_is_no_configuration_nothing_is_written(tmp_path: Path) -> None:
     name_rope_for_older_readers(tmp_path / "config.json")
     assert not list(tmp_path.iterdir())
