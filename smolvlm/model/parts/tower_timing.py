@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from transformers.models.smolvlm.modeling_smolvlm import SmolVLMVisionTransformer
 
 from smolvlm.model.vision import run_tower
@@ -60,12 +59,12 @@ def measure_tiles(configs: Mapping[str, Any], *, rounds: int) -> dict[str, TileT
 @torch.no_grad()
 def _random_towers(configs: Mapping[str, Any]) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
-    encoders: dict[tuple[object, ...], nn.Module] = {}
+    encoders: dict[tuple[object, ...], Any] = {}
     towers: dict[str, Any] = {}
     for name, config in configs.items():
         config._attn_implementation = "sdpa"
         with torch.device("meta"):
-            tower = SmolVLMVisionTransformer(config).eval()
+            tower: Any = SmolVLMVisionTransformer(config).eval()
         own = encoders.setdefault(_encoder_shape(config), tower.encoder)
         for module in (tower.embeddings, tower.post_layernorm, *([own] if own is tower.encoder else [])):
             for parameter in module.to_empty(device="cpu").parameters():
