@@ -19,6 +19,7 @@ from smolvlm.eval.evaluate import Evaluation, Evaluator, Metric, write_predictio
 from smolvlm.eval.generate import GenerationSettings
 from smolvlm.model.context import context_tokens
 from smolvlm.model.vision_cache import VisionCache
+from smolvlm.train.run_model import load_run_checkpoint
 
 
 def build_evaluator(
