@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _ACCURACY = "eval_exact_match_"
 _COLORS = ("#1b6ca8", "#c8553d", "#3a7d44", "#8a4fa0", "#b8860b", "#2f4858", "#d1495b")
-_SIZE_INCHES = (10.0, 3.6)
+_SIZE_INCHES = (11.0, 3.6)
 
 
 def write_figure(path: Path, runs: Sequence[Path], baselines_file: Path, *, name: str) -> Path:
@@ -68,8 +68,13 @@ def joined(runs: Sequence[Path]) -> tuple[list[Metrics], list[Metrics], list[flo
 
 
 def _draw_loss(axes: "Axes", train: Sequence[Metrics]) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator
+
     axes.plot([line["step"] for line in train], [line["loss"] for line in train], color=_COLORS[0], linewidth=1.2)
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_ylabel("loss, nats a learned token")
 
 
@@ -85,4 +90,4 @@ def _draw_accuracy(
         axes.axhline(100 * baseline, color=color, linestyle=":", linewidth=0.9)
     axes.set_ylim(0, 102)
     axes.set_ylabel("held out, answered right, %")
-    axes.legend(loc="lower right", fontsize=8, title="dotted: question only", title_fontsize=8)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8, title="dotted: question only")

@@ -14,24 +14,25 @@ from smolvlm.commands.quickstart import read_predictions
 from smolvlm.eval.metrics import accuracy_by_source
 from smolvlm.pages.accuracy import wilson_interval
 
-STATES = ("before", "warmed_up", "with_lora")
-"""Files of answers, in the order of training."""
 BASELINES = ("majority", "question_only")
 
 
-def evidence_table(folder: Path, groups: Sequence[str], *, title: str) -> Table:
+def evidence_table(folder: Path, stages: Sequence[str], groups: Sequence[str], *, title: str) -> Table:
     """Return the table of one data set.
 
     Args:
-        folder: holds `baselines.json` and a file of answers for each state.
+        folder: holds `baselines.json`, and for each stage its run's folder and a file of answers.
+        stages: in the order of training; what the first run noted as it began are the answers before.
         groups: question types, in order.
         title: of the table.
     """
+    before = folder / stages[0] / "predictions-before.jsonl"
+    answers = [before, *(folder / f"{stage}.jsonl" for stage in stages)]
     baselines = json.loads((folder / "baselines.json").read_text())
-    scores = [accuracy_by_source(read_predictions(folder / f"{state}.jsonl")) for state in STATES]
+    scores = [accuracy_by_source(read_predictions(file)) for file in answers]
     table = Table(title=f"{title}: held-out questions answered right, %", title_justify="left")
     table.add_column("question type", no_wrap=True)
-    for heading in ("rows", *(name.replace("_", " ") for name in (*BASELINES, *STATES)), "95 % interval"):
+    for heading in ("rows", *(name.replace("_", " ") for name in (*BASELINES, "before", *stages)), "95 % interval"):
         table.add_column(heading, justify="right")
     for group in groups:
         values = [baselines[name][group] for name in BASELINES] + [score[group][0] for score in scores]

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 import benchmarks.evidence
-from benchmarks.evidence import SHORT_ROWS, SHORT_STEPS, main
+from benchmarks.evidence import SHORT_ROWS, SHORT_STEPS, STAGES, main
 from benchmarks.evidence_figures import joined
-from benchmarks.evidence_table import STATES
 from smolvlm.commands.cli import app
 from smolvlm.datasets.charts import CHART_QUESTION_TYPES
 from smolvlm.model.parts.tiny import tiny_model
@@ -37,11 +36,11 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 def test_both_stages_trained_and_every_state_answered(folder: Path) -> None:
     own = folder / "charts"
-    for state in STATES:
-        answers = lines(own / f"{state}.jsonl")
+    for stage in STAGES:
+        answers = lines(own / f"{stage}.jsonl")
         assert {row["source"] for row in answers} == set(CHART_QUESTION_TYPES)
         assert len(answers) == SHORT_ROWS * len(CHART_QUESTION_TYPES)
-    train, evals, ends = joined([own / stage for stage in benchmarks.evidence.STAGES])
+    train, evals, ends = joined([own / stage for stage in STAGES])
     assert [line["step"] for line in train] == list(range(1, 2 * SHORT_STEPS + 1))
     assert ends == [SHORT_STEPS, 2 * SHORT_STEPS]
     assert [line["step"] for line in evals] == ends
@@ -54,7 +53,7 @@ def test_the_merged_model_answers_as_the_adapted_one_and_can_be_trained_further(
     settings = [f"eval.max_rows={SHORT_ROWS}", "data.image_splitting=false", "eval.max_new_tokens=3"]
     mixture = ["--mixture", mixture_of(data, tmp_path / "eval.yaml")]
     in_this_process("eval", merged, *settings, *mixture, "--predictions", answers)
-    adapted = lines(folder / "charts" / f"{STATES[-1]}.jsonl")
+    adapted = lines(folder / "charts" / f"{STAGES[-1]}.jsonl")
     assert [row["prediction"] for row in lines(answers)] == [row["prediction"] for row in adapted]
     run_file = benchmarks.evidence.RUN_FILES / "charts_2_then_lora.yaml"
     places = [f"model.path={merged}", f"data.base_dir={data}", f"train.output_dir={tmp_path / 'further'}"]
