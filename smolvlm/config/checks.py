@@ -9,6 +9,7 @@ from smolvlm.config.new_token_checks import new_token_problems
 from smolvlm.config.problems import Problem, shown_value
 from smolvlm.config.quantization_checks import quantization_problems
 from smolvlm.config.reference_checks import reference_problems
+from smolvlm.config.rope_checks import rope_problems
 from smolvlm.config.schema import DataConfig, RunConfig, TrainConfig
 
 _WORKER_SETTINGS = (
@@ -29,6 +30,7 @@ def combination_problems(config: RunConfig) -> list[Problem]:
         *freeze_problems(config),
         *new_token_problems(config),
         *quantization_problems(config),
+        *rope_problems(config),
         *_data_problems(config),
         *_eval_problems(config),
         *_argument_problems(config),
@@ -79,10 +81,6 @@ def _adapter_problems(config: RunConfig) -> Iterator[Problem]:
             cause = f"{key}.lr is 0" if entry.lr is not None else f"{rate_key} is 0"
             fix = f"set {key}.lr or {rate_key} above 0, or take the adapter out"
             yield Problem(key=key, value=shown_value(entry.type), what=f"it would learn nothing: {cause}", fix=fix)
-    if config.model.rope_scaling is not None and any(entry.is_adapter for _, entry in config.adapters.entries()):
-        what = "an adapter's folder does not carry it: put onto its base, the adapter would see other positions"
-        fix = "extend the context of the base itself, in its config.json (docs/context.md), or train without adapters"
-        yield Problem(key="model.rope_scaling", what=what, fix=fix)
     types = {entry.type: part for part, entry in config.adapters.entries() if entry.is_adapter}
     if len(types) > 1:
         given = ", ".join(f"{part}: {kind}" for kind, part in types.items())

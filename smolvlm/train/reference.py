@@ -21,9 +21,11 @@ from transformers import TrainingArguments
 from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.builder import one_pass, read_prompt
 from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.measured import MeasuredSet
 from smolvlm.datasets.plan import plan_training
 from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.errors import ConfigError
+from smolvlm.model.context import context_tokens
 from smolvlm.model.load import load_checkpoint
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.train.batch import as_batch
@@ -66,12 +68,12 @@ def attach_reference(
     once = _each_row_once(dataset, config, cache)
     folder = Path(config.train.output_dir)
     quantization = config.quantization if name is None else None
-    held = (config.model.dtype, repr(quantization), repr(config.model.new_tokens))
+    held = (config.model.dtype, repr(quantization), repr(config.model.new_tokens), repr(config.model.rope_scaling))
     identity = "\0".join((_weights(name or config.model.path), *held, repr(dataset.settings)))
     logps = kept_logps(once, folder=folder, identity=identity)
     if logps is None:
         logps = reference_logps(
-            model if name is None else _other_model(name, config, prompt).to(arguments.device),
+            model if name is None else _other_model(name, config, prompt, once.measured).to(arguments.device),
             once,
             folder=folder,
             identity=identity,
@@ -104,17 +106,21 @@ def _each_row_once(dataset: SupervisedDataset, config: RunConfig, cache: VisionC
     )
 
 
-def _other_model(path: str, config: RunConfig, prompt: PromptSettings) -> Any:
+def _other_model(path: str, config: RunConfig, prompt: PromptSettings, measured: MeasuredSet) -> Any:
     """Load another checkpoint as the reference.
 
     Raises:
-        ConfigError: there is none, or it does not read what the run's model reads.
+        ConfigError: there is none, or it does not read what the run's model reads, or not all of it.
     """
     where = f"train.reference_model={path}"
     checkpoint = load_checkpoint(path, dtype=getattr(torch, config.model.dtype))
     if read_prompt(checkpoint.processor, config.data, where=where).identity != prompt.identity:
         what = f"its tokenizer, tiles or frames are not those of the model, {config.model.path}"
         raise ConfigError(what, where=where, fix="name a checkpoint that comes of the same base")
+    longest, context = int(measured.lengths.num_tokens.max()), context_tokens(checkpoint.model.config)
+    if longest > context:  # both answers of the pair are counted, so it may be a little less than the longest
+        what = f"its context is {context} tokens, and a pair has {longest}"
+        raise ConfigError(what, where=where, fix="name a checkpoint with a longer context")
     return checkpoint.model
 
 

@@ -56,9 +56,20 @@ def test_what_cannot_be_is_refused(load: Any, scaling: str, message: str) -> Non
     assert "1 problem:" in str(caught.value)
 
 
-def test_beside_an_adapter_it_is_refused(load: Any) -> None:
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        ["adapters.language=lora"],
+        ["adapters.language=frozen", "model.new_tokens=['<point>']"],
+        ["train.language_model_lr=0", "train.trainable_tokens=['<image>']", "train.new_tokens_lr=1e-3"],
+    ],
+)
+def test_where_an_adapters_folder_is_saved_it_is_refused(load: Any, adapter: list[str]) -> None:
+    """Rows of single tokens are saved as one too."""
     scaled = "model.rope_scaling={type: yarn, factor: 2}"
+    load(*adapter)
     with pytest.raises(ConfigError) as caught:
-        load(scaled, "adapters.language=lora")
+        load(scaled, *adapter)
     assert "an adapter's folder does not carry it: put onto its base, the adapter would see other" in str(caught.value)
-    load(scaled, "adapters.language=full")
+    assert "1 problem:" in str(caught.value)
+    load(scaled, "adapters.language=full", "model.new_tokens=['<point>']")

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -187,3 +188,26 @@ def test_adapters_that_were_off_are_as_they_were(tiny_folder: Path) -> None:
         assert torch.equal(model(input_ids=pixels).logits, adapted)
     assert not torch.allclose(adapted, base, atol=1e-3)
     assert {name: value.requires_grad for name, value in model.named_parameters()} == trains
+
+
+def test_a_reference_with_too_short_a_context_is_refused(
+    train_run: TrainRun, pairs: dict[str, Any], tiny_folder: Path, tmp_path: Path
+) -> None:
+    other = shutil.copytree(tiny_folder, tmp_path / "other")
+    content = json.loads((other / "config.json").read_text())
+    content["text_config"]["max_position_embeddings"] = 16
+    (other / "config.json").write_text(json.dumps(content))
+    named = {"train.reference_model": str(other), "data.longest_edge_px": None}
+    with pytest.raises(ConfigError, match=r"its context is 16 tokens, and a pair has \d+(.|\n)*with a longer context"):
+        train_run(tmp_path / "run", ADAPTED | pairs | named)
+
+
+def test_a_kept_reference_is_not_that_of_a_model_scaled_otherwise(
+    train_run: TrainRun, pairs: dict[str, Any], tmp_path: Path
+) -> None:
+    """A model that is its own reference begins at log 2, in a folder where another's was kept too."""
+    whole = {key: value for key, value in (ADAPTED | pairs).items() if not key.startswith("adapters.")}
+    whole |= {"train.num_train_epochs": 0.2, "train.resume_from_checkpoint": False}
+    train_run(tmp_path, whole)
+    scaled = train_run(tmp_path, whole | {"model.rope_scaling": {"type": "linear", "factor": 8.0}})
+    assert scaled.losses[0] == pytest.approx(0.693147, abs=1e-5)
