@@ -64,7 +64,7 @@ class Sizes:
     """Settings over the quickstart's."""
 
 
-FULL = Sizes(train_rows=None, pairs=1000, test_rows=500, test_pairs=200, planting=("train.num_train_epochs=1",))
+FULL = Sizes(train_rows=None, pairs=1000, test_rows=500, test_pairs=200, planting=("train.num_train_epochs=2",))
 TINY = Sizes(
     train_rows=120,
     pairs=24,

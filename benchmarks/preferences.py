@@ -4,7 +4,8 @@ Two models with the same random weights at the 256M model's dimensions, one pict
 tower frozen, float32, the same optimizer. Steps are taken in turns in one process. Ours pays for everything that an
 epoch costs: the reference pass over the step's pairs, which fills the vision cache, and then the step itself; TRL runs
 its own loss with a second model as the reference, from its own collator. Reading pictures is within the step for both.
-The losses of every step must agree, or exit status 3 says that the times compare nothing.
+The losses of every step must agree, or exit status 3 says that the times compare nothing. With `--epochs 2` the same
+pairs come again: ours then reads reference and features back, TRL computes them anew, as both do in a run.
 
 With `--adapters` both train the same LoRA matrices (rank 8, all projections of the language model) and nothing else;
 TRL's reference is then its model with the adapters switched off.
@@ -16,11 +17,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset, Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -83,7 +83,7 @@ def our_step(model_dir: Path, work_dir: Path, rows: Sequence[Row], *, has_adapte
         packs = SupervisedDataset(
             measured, plan, encoder=prompt.encoder(), settings=prompt.media, read_features=cache.read
         )
-        folder = Path(tempfile.mkdtemp(dir=work_dir))
+        folder = work_dir / f"reference_{number_of[own[0]]}"  # kept for the next epoch
         packs.reference_logps = reference_logps(reference, packs, folder=folder, identity="", cache=cache)
         total = 0.0
         for number in range(len(packs)):
@@ -184,6 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.preferences", description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=3, help="measured steps of each system, after one to warm up")
+    parser.add_argument("--epochs", type=int, default=1, help="how often the same pairs come")
     parser.add_argument("--adapters", action="store_true", help="LoRA on the language model instead of all its weights")
     parser.add_argument("--tiny", action="store_true", help="tiny dimensions: checks the comparison, measures nothing")
     options = parser.parse_args(arguments)
@@ -200,29 +201,40 @@ def _compare(folder: Path, options: argparse.Namespace) -> int:
         "smolvlm": our_step(model_dir, folder, rows, has_adapters=has_adapters),
         "TRL": trl_step(model_dir, folder, has_adapters=has_adapters),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    cpu_seconds: dict[str, list[float]] = {name: [] for name in steps}
     agree = True
-    for turn in range(options.rounds + 1):
-        own = rows[turn * PAIRS_A_STEP : (turn + 1) * PAIRS_A_STEP]
-        losses = {}
-        for name in steps if turn % 2 else reversed(list(steps)):
-            began, cpu_began = time.perf_counter(), time.process_time()
-            losses[name] = steps[name](own)
-            if turn:
-                seconds[name].append(time.perf_counter() - began)
-                cpu_seconds[name].append(time.process_time() - cpu_began)
-        difference = abs(losses["smolvlm"] - losses["TRL"])
-        agree &= difference <= LOSS_TOLERANCE
-        told = ", ".join(f"{name} {loss:.6f}" for name, loss in losses.items())
-        print(f"step {turn}: losses {told}", file=sys.stderr, flush=True)
-    for name, own in seconds.items():
-        print(f"{name}: {PAIRS_A_STEP / statistics.median(own):.3f} pairs/s (median of {len(own)} steps)")
-    for kind, measured in {"": seconds, " in CPU time": cpu_seconds}.items():
-        ratios = np.array(measured["TRL"]) / np.array(measured["smolvlm"])
-        spread = f"paired steps {ratios.min():.2f} to {ratios.max():.2f}"
-        print(f"smolvlm is {np.median(ratios):.2f}x as fast{kind} ({spread})")
+    for epoch in range(1, options.epochs + 1):
+        turns, num_warm_up = [rows[at : at + PAIRS_A_STEP] for at in range(0, num_rows, PAIRS_A_STEP)], int(epoch == 1)
+        times = [_in_turns(steps, own, number=number) for number, own in enumerate(turns)]
+        agree &= all(difference <= LOSS_TOLERANCE for difference, _ in times)
+        print("\n".join(_told([own for _, own in times[num_warm_up:]], epoch=epoch)))
     return 0 if agree else EXIT_LOSSES_DIFFER
+
+
+Times = Mapping[str, tuple[float, float]]
+"""Seconds and CPU seconds of a step, by system."""
+
+
+def _in_turns(steps: Mapping[str, Step], own: Sequence[Row], *, number: int) -> tuple[float, Times]:
+    """Let every system learn from the same rows; return by how much their losses differ, and what they took."""
+    losses, times = {}, {}
+    for name in steps if number % 2 else reversed(list(steps)):
+        began, cpu_began = time.perf_counter(), time.process_time()
+        losses[name] = steps[name](own)
+        times[name] = time.perf_counter() - began, time.process_time() - cpu_began
+    told = ", ".join(f"{name} {loss:.6f}" for name, loss in losses.items())
+    print(f"step {number}: losses {told}", file=sys.stderr, flush=True)
+    return abs(losses["smolvlm"] - losses["TRL"]), times
+
+
+def _told(times: Sequence[Times], *, epoch: int) -> list[str]:
+    lines = [f"epoch {epoch}, medians of {len(times)} steps"]
+    for name in times[0]:
+        lines.append(f"{name}: {PAIRS_A_STEP / statistics.median(own[name][0] for own in times):.3f} pairs/s")
+    for number, kind in enumerate(("", " in CPU time")):
+        ratios = [own["TRL"][number] / own["smolvlm"][number] for own in times]
+        spread = f"paired steps {min(ratios):.2f} to {max(ratios):.2f}"
+        lines.append(f"smolvlm is {statistics.median(ratios):.2f}x as fast{kind} ({spread})")
+    return lines
 
 
 if __name__ == "__main__":

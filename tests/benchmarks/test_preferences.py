@@ -10,7 +10,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWa
 
 @pytest.mark.parametrize("more", [[], ["--adapters"]], ids=["whole", "adapters"])
 def test_the_losses_of_both_agree(more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--tiny", "--rounds", "1", *more]) == 0
+    assert main(["--tiny", "--rounds", "1", "--epochs", "2", *more]) == 0
     output = capsys.readouterr()
     assert "step 0: losses TRL 0.693147, smolvlm 0.693147" in output.err
-    assert "x as fast" in output.out
+    assert "epoch 2, medians of 2 steps" in output.out
+    assert output.out.count("x as fast") == 4
