@@ -29,6 +29,7 @@ from smolvlm.pages.inspect_page import write_inspect_page
 from smolvlm.pages.inspect_records import PackFill, PackSummary, TilePixels
 from smolvlm.pages.inspect_terminal import print_samples
 from smolvlm.records import Example
+from smolvlm.train.stock_inputs import special_tokens_in
 from smolvlm.train.train import plan_run
 from smolvlm.train.verify import GRADIENT_TOLERANCE, LOSS_TOLERANCE, Verification, verify_pack
 
@@ -134,7 +135,7 @@ def _verify(config: RunConfig, dataset: SupervisedDataset, samples: Sequence[Row
     """Check packed = alone on the first samples that fit one pack; exit status 3 where it does not hold."""
     members: list[Rows] = []
     tokens = tiles = 0
-    for rows in samples:
+    for rows in _comparable(dataset, samples, processor):
         own_tokens, own_tiles = sample_size(rows, dataset.measured.lengths)
         if tokens + own_tokens > config.data.max_tokens_per_pack or tiles + own_tiles > config.data.max_tiles_per_pack:
             break
@@ -146,6 +147,27 @@ def _verify(config: RunConfig, dataset: SupervisedDataset, samples: Sequence[Row
     print(verification_text(found), file=sys.stderr)
     if not found.holds:
         raise typer.Exit(FAILED_CHECK)
+
+
+def _comparable(dataset: SupervisedDataset, samples: Sequence[Rows], processor: object) -> list[Rows]:
+    """Return the samples that the stock processor can express, and name the others.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    found: list[Rows] = []
+    for rows in samples:
+        conversations = [dataset.measured.conversations[number] for number in rows]
+        taken = {row.where: special_tokens_in(processor, row) for row in conversations}
+        for where, tokens in taken.items():
+            if tokens:
+                what = f"its text has {', '.join(tokens)}, which the stock processor takes for more than text"
+                print(f"{where}: not compared: {what}; here it stays text", file=sys.stderr)
+        if not any(taken.values()):
+            found.append(rows)
+    if not found:
+        raise ConfigError("none of these samples can be compared", where="--verify", fix="choose others with --rows")
+    return found
 
 
 def verification_text(found: Verification) -> str:

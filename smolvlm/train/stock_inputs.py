@@ -43,6 +43,17 @@ def stock_inputs(
     return {name: inputs[name] for name in WANTED if name in inputs}
 
 
+def special_tokens_in(processor: Any, row: Conversation) -> list[str]:
+    """Return the special tokens that stand in a row's text as words.
+
+    Here they stay words; the stock processor reads them as what they mark (a picture's place, an utterance's end), so
+    such a row has no prompt of its that could be compared with ours.
+    """
+    special = {token.content for token in processor.tokenizer.added_tokens_decoder.values() if token.special}
+    texts = [item for turn in (*row.turns, *row.rejected) for item in turn.blocks if isinstance(item, str)]
+    return sorted(token for token in special if any(token in text for text in texts))
+
+
 def averaged_inputs(stock: Any, inputs: dict[str, Tensor], *, slot_sizes: Sequence[int]) -> dict[str, Tensor]:
     """Return what the stock model reads of a row in which frames share places, its own features averaged by hand.
 

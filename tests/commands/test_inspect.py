@@ -1,5 +1,6 @@
 """`smolvlm inspect`: what the model will see and learn, as JSON, as pixels, as a page, and checked."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,25 @@ def test_conversations_that_see_each_other_are_found_out(verified: Any, monkeypa
     assert outcome.status == 3
     assert "ids        equal" in outcome.messages
     assert "  DOES NOT HOLD: do not train on this" in outcome.messages
+
+
+def test_a_literal_marker_is_named_and_left_out(verified: Any, tmp_path: Path) -> None:
+    rows = [
+        {"question": "What does <image> stand for?", "answer": "a picture's place"},
+        {"question": "And <end_of_utterance>?", "answer": "an end"},
+        {"question": "And this?", "answer": "nothing"},
+    ]
+    path = tmp_path / "markers.json"
+    path.write_text(json.dumps(rows))
+    source = f"data.mixture=[{{name: markers, json_path: {path}}}]"
+    outcome = verified("smolvlm", source, "--rows", "0:3")
+    assert outcome.status == 0, outcome.messages
+    assert "markers.json:1: not compared: its text has <image>" in outcome.messages
+    assert "markers.json:2: not compared: its text has <end_of_utterance>" in outcome.messages
+    assert "packed = alone, on 1 conversations" in outcome.messages
+    outcome = verified("smolvlm", source, "--rows", "0:2")
+    assert outcome.status == 1
+    assert "none of these samples can be compared" in outcome.messages
 
 
 def test_no_error_at_all_is_too_much_to_ask(verified: Any, monkeypatch: pytest.MonkeyPatch) -> None:
