@@ -65,7 +65,7 @@ class Generator:
         return Question(prompt=encoded, where=conversation.where)
 
     def answers(self, conversations: Sequence[Conversation]) -> list[str]:
-        """Return the model's answer to each conversation's last turn, stripped."""
+        """Return the model's answer to each conversation's last turn, stripped; it ends where the context does."""
         questions = [self.question(conversation) for conversation in conversations]
         order = sorted(range(len(questions)), key=lambda number: len(questions[number].prompt.input_ids))
         answers = [""] * len(questions)
@@ -107,7 +107,13 @@ class Generator:
                 eos_token_id=tokens.end_of_utterance,
                 pad_token_id=tokens.pad,
             )
-        return [self._prompt.text.decode(row, stop=tokens.end_of_utterance).strip() for row in output.tolist()]
+        ids_said = [row[: self._room(question)] for row, question in zip(output.tolist(), questions, strict=True)]
+        return [self._prompt.text.decode(row, stop=tokens.end_of_utterance).strip() for row in ids_said]
+
+    def _room(self, question: Question) -> int | None:
+        """Return how many tokens an answer may have before it leaves the model's context; None is without end."""
+        context = self._prompt.context_tokens
+        return None if context is None else max(0, context - len(question.prompt.input_ids))
 
     def _features(self, questions: Sequence[Question]) -> Tensor | None:
         """Return the connector's features of every image slot of the batch, rows in order."""

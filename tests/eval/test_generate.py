@@ -63,6 +63,20 @@ def test_answers_are_the_stock_generates(
     assert len(set(alone)) == len(rows), "a model that answers all alike would prove nothing"
 
 
+def test_an_answer_ends_where_the_context_does(loaded: dict[ModelType, Checkpoint], rows: list[Conversation]) -> None:
+    checkpoint = loaded["smolvlm"]
+    prompt = read_prompt_settings(checkpoint.processor)
+    generator = Generator(checkpoint.model, prompt, SETTINGS)
+    prompt_length = len(generator.question(rows[1]).prompt.input_ids)
+    whole = generator.answers(rows)[1]
+    narrow = [replace(prompt, context_tokens=prompt_length + room) for room in (0, 2, SETTINGS.max_new_tokens)]
+    none, some, all_of_it = (Generator(checkpoint.model, own, SETTINGS).answers(rows)[1] for own in narrow)
+    assert none == ""
+    assert 0 < len(some) < len(whole)
+    assert whole.startswith(some)
+    assert all_of_it == whole
+
+
 def averaged_answer(model: Any, processor: Any, row: Conversation, clip: Frames, pixels: Tensor) -> str:
     """Ask the stock classes alone about one clip; of every two of its frames' features the mean is taken by hand."""
     from transformers.video_utils import VideoMetadata
