@@ -53,6 +53,8 @@ LOSS_TOLERANCE = 1e-4
 EXIT_LOSSES_DIFFER = 3
 Step = Callable[[Sequence[Row]], float]
 """Learns from some rows and returns the loss."""
+Times = Mapping[str, tuple[float, float]]
+"""Seconds and CPU seconds of a step, by system."""
 
 
 def rejected_answer(row: Row) -> str:
@@ -201,17 +203,18 @@ def _compare(folder: Path, options: argparse.Namespace) -> int:
         "smolvlm": our_step(model_dir, folder, rows, has_adapters=has_adapters),
         "TRL": trl_step(model_dir, folder, has_adapters=has_adapters),
     }
-    agree = True
+    agree, all_measured = True, list[list[Times]]()
     for epoch in range(1, options.epochs + 1):
-        turns, num_warm_up = [rows[at : at + PAIRS_A_STEP] for at in range(0, num_rows, PAIRS_A_STEP)], int(epoch == 1)
+        turns = [rows[at : at + PAIRS_A_STEP] for at in range(0, num_rows, PAIRS_A_STEP)]
         times = [_in_turns(steps, own, number=number) for number, own in enumerate(turns)]
         agree &= all(difference <= LOSS_TOLERANCE for difference, _ in times)
-        print("\n".join(_told([own for _, own in times[num_warm_up:]], epoch=epoch)))
+        measured = [own for _, own in times[1:]]  # the first is for warming up; left out of every epoch alike
+        print("\n".join(_told(measured, title=f"epoch {epoch}, medians of {len(measured)} steps")))
+        all_measured.append(measured)
+    if options.epochs > 1:
+        together = [_sum(of_step) for of_step in zip(*all_measured, strict=True)]
+        print("\n".join(_told(together, title=f"all {options.epochs} epochs together, the same pairs in each")))
     return 0 if agree else EXIT_LOSSES_DIFFER
-
-
-Times = Mapping[str, tuple[float, float]]
-"""Seconds and CPU seconds of a step, by system."""
 
 
 def _in_turns(steps: Mapping[str, Step], own: Sequence[Row], *, number: int) -> tuple[float, Times]:
@@ -226,8 +229,12 @@ def _in_turns(steps: Mapping[str, Step], own: Sequence[Row], *, number: int) -> 
     return abs(losses["smolvlm"] - losses["TRL"]), times
 
 
-def _told(times: Sequence[Times], *, epoch: int) -> list[str]:
-    lines = [f"epoch {epoch}, medians of {len(times)} steps"]
+def _sum(times: Sequence[Times]) -> Times:
+    return {name: (sum(own[name][0] for own in times), sum(own[name][1] for own in times)) for name in times[0]}
+
+
+def _told(times: Sequence[Times], *, title: str) -> list[str]:
+    lines = [title]
     for name in times[0]:
         lines.append(f"{name}: {PAIRS_A_STEP / statistics.median(own[name][0] for own in times):.3f} pairs/s")
     for number, kind in enumerate(("", " in CPU time")):
