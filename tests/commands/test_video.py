@@ -183,3 +183,12 @@ def test_preferences_are_inspected_verified_and_prepared(
     assert prepared.objects[0]["modalities"] == {"image": 1, "video": 1}
     checked = smolvlm_command("check", tmp_path / "run.yaml", "--json")
     assert (checked.status, checked.objects) == (0, [])
+    averaged = smolvlm_command("inspect", tmp_path / "run.yaml", "data.average_frames=2", "--rows", "0:2", "--verify")
+    assert averaged.status == 0, averaged.messages
+    more = ["data.average_frames=2", "train.num_train_epochs=8", "train.logging_steps=1"]
+    trained = smolvlm_command("train", tmp_path / "run.yaml", *more, "train.language_model_lr=1e-2")
+    assert trained.status == 0, trained.messages
+    lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert losses[0] == pytest.approx(0.693147, abs=1e-5)
+    assert losses[-1] < 0.3
