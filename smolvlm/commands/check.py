@@ -16,6 +16,8 @@ from smolvlm.datasets.doctor import Examination, Finding, examine
 from smolvlm.pages.check_page import write_check_page
 
 FOUND_ERRORS = 1
+SHOWN_OF_A_KIND = 3
+"""Findings of each kind that the terminal's table names."""
 
 
 def run_check(
@@ -78,9 +80,11 @@ def _show(found: Examination, console: Console) -> None:
     )
     if not found.findings:
         return
-    table = Table("kind", "findings", "the first", box=None)
-    firsts = {own.kind: own for own in reversed(found.findings)}
+    table = Table("kind", "findings", "the first of them", box=None)
     for kind, count in found.kinds().most_common():
-        first = firsts[kind]
-        table.add_row(kind, f"{count:,}", f"{first.where}: {first.message}")
+        own = [finding for finding in found.findings if finding.kind == kind][:SHOWN_OF_A_KIND]
+        told = [f"{finding.where}: {finding.message}" for finding in own]
+        if count > len(own):
+            told.append(f"and {count - len(own):,} more: --json or --html")
+        table.add_row(kind, f"{count:,}", "\n".join(told))
     console.print(table, markup=False)

@@ -115,3 +115,14 @@ def test_a_run_file_brings_its_held_out_set_and_its_budget(
     assert {own["kind"] for own in outcome.objects} == {"leaked_row", "leaked_picture"}
     small = smolvlm_command("check", run_file, "--json", "data.longest_edge_px=64", "data.max_tokens_per_pack=30")
     assert "over_budget" in {own["kind"] for own in small.objects}
+
+
+def test_the_terminal_names_three_rows_of_a_kind(
+    tmp_path: Path, settings: dict[str, Any], smolvlm_command: Any
+) -> None:
+    rows = [asks(number, image=f"gone-{number}.png") for number in range(5)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "mixture.yaml").write_text(yaml.safe_dump([{"path": "rows.jsonl"}]))
+    told = smolvlm_command("check", tmp_path / "mixture.yaml", "--model", settings["model"]["path"]).messages
+    assert [f"rows.jsonl:{number}" in told for number in range(1, 6)] == [True, True, True, False, False]
+    assert "and 2 more: --json or --html" in told
