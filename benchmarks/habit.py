@@ -42,6 +42,7 @@ PLAIN = (
     "data.mixture=[{name: plain, json_path: data/plain.jsonl, path: data}]",
     "train.method=sft",
     "train.beta=0.1",
+    "train.sft_weight=0",
 )
 """Over the preference run's: its rows' plain answers are learned; no other setting differs."""
 FORWARD_ALONE = 1 / 3

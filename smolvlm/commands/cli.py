@@ -200,7 +200,9 @@ def build(
 ) -> None:
     """Build a model from parts, say what it would cost, or give a checkpoint more tokens."""
     if base is not None:
-        if out is None or vision is not None or language is not None or upgrade_tags == bool(add_token):
+        if vision is not None or language is not None:
+            raise typer.BadParameter("--vision and --language build a new model; --base gives one more tokens")
+        if out is None or upgrade_tags == bool(add_token):
             raise typer.BadParameter("beside --base give --out, and either --upgrade-tags or --add-token")
         from smolvlm.commands.build import run_more_tokens
 

@@ -144,9 +144,21 @@ def _verify(config: RunConfig, dataset: SupervisedDataset, samples: Sequence[Row
     pack = dataset.build(PlannedPack(samples=tuple(members), num_tokens=tokens, num_tiles=tiles))
     numbers = [row for rows in members for row in rows]
     found = verify_pack(dataset, pack, numbers, settings=config.model, processor=processor)
-    print(verification_text(found), file=sys.stderr)
+    print("\n".join([verification_text(found), *_not_part_of_it(config)]), file=sys.stderr)
     if not found.holds:
         raise typer.Exit(FAILED_CHECK)
+
+
+def _not_part_of_it(config: RunConfig) -> list[str]:
+    """Return a note on what of a run the comparison leaves out: it is of the base, all of whose weights train."""
+    left_out = {
+        "adapters": any(entry.is_adapter for _, entry in config.adapters.entries()),
+        "quantisation": config.quantization.bits is not None,
+        "the preference loss (the sum over both answers stands for it)": config.train.method == "dpo",
+    }
+    named = [name for name, is_there in left_out.items() if is_there]
+    told = f"  compared with all weights of the base training; not part of it: {', '.join(named)}"
+    return [told] if named else []
 
 
 def _comparable(dataset: SupervisedDataset, samples: Sequence[Rows], processor: object) -> list[Rows]:

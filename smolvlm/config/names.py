@@ -67,16 +67,16 @@ def _name_problem(section: str, name: str, value: Any) -> Problem | None:
 
 
 def _meant(section: str, name: str) -> str:
-    """Return a hint at the setting meant: the same name elsewhere, or the nearest here, or the nearest elsewhere."""
+    """Return a hint at the setting meant: the nearest here, or the same name elsewhere, or the nearest elsewhere."""
     by_section = {other: own_names(other) for other in SECTIONS}
     by_section["train"] += tuple(argument for argument in argument_types() if argument not in REFUSED)
     elsewhere = {other: names for other, names in by_section.items() if other != section}
-    for other, names in elsewhere.items():
-        if name in names:
-            return f"did you mean {other}.{name}?"
     match = nearest(name, by_section[section])
     if match:
         return f"did you mean {section}.{match}?"
+    for other, names in elsewhere.items():
+        if name in names:
+            return f"did you mean {other}.{name}?"
     for other, names in elsewhere.items():
         match = nearest(name, names)
         if match:

@@ -14,7 +14,7 @@ from typing import Any
 from smolvlm.config.problems import Problem, shown_value
 from smolvlm.config.schema import EMBEDDED_MODEL
 
-_HUB_ID = re.compile(r"^[\w\-.]+(/[\w\-.]+)?$", re.ASCII)
+_HUB_ID = re.compile(r"^[\w\-.]+/[\w\-.]+$", re.ASCII)
 _WRITTEN = (("train", "output_dir"), ("train", "resume_from_checkpoint"), ("data", "vision_cache_dir"))
 _READ_ARGUMENTS = ("deepspeed", "fsdp_config")
 
@@ -85,6 +85,8 @@ def _model_path(written: str, *, key: str, run_dir: Path, problems: list[Problem
             return str(candidate)
     is_path = written.startswith((".", "~", "/")) or not _HUB_ID.match(written)
     if is_path:
-        fix = "give a folder with a model in it, a hub id, or `embedded`"
-        problems.append(Problem(key=key, value=shown_value(written), what="no such folder, and no hub id", fix=fix))
+        fix = "give a folder with a model in it, a hub id (OWNER/NAME), or `embedded`"
+        looked = dict.fromkeys(str(_under(folder, written)) for folder in (run_dir, Path.cwd()))
+        what = f"no such folder, and no hub id; looked for {' and '.join(looked)}"
+        problems.append(Problem(key=key, value=shown_value(written), what=what, fix=fix))
     return written

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Literal
 
-from smolvlm.datasets.lengths import Budget, modality_of, over_budget
+from smolvlm.datasets.lengths import Budget, modality_of, over_budget, over_context
 from smolvlm.datasets.row_places import PLACEHOLDERS, has_marks
 from smolvlm.datasets.rows import OpenSource
 from smolvlm.datasets.sources import MediaMarkers
@@ -44,6 +44,7 @@ _KINDS: tuple[tuple[str, str], ...] = (
     ),
     ("placeholder", "placeholder_mismatch"),
     (r"tokens, a pack|tiles, a pack", "over_budget"),
+    ("the model's context is", "over_context"),
     (r"answer is empty|an empty|nothing in this row|no assistant turn|no `answer`", "empty_row"),
     (r"unknown role|turns in a row|speaks first|last turn|system turn", "role"),
 )
@@ -186,6 +187,7 @@ class RowDoctor:
         self._encoder: Encoder = prompt.encoder()
         self._settings = prompt.media
         self._budget = budget
+        self._context_tokens = prompt.context_tokens
         self._media: dict[bytes, ExaminedMedium | SampleError] = {}
 
     def __call__(self, part: tuple[int, list[int]]) -> ExaminedPart:
@@ -216,10 +218,13 @@ class RowDoctor:
         lengths = self._encoder.lengths(row, layouts=[own.layout for own in media])
         sizes = {
             "num_tokens": lengths.num_tokens,
+            "num_positions": lengths.num_positions,
             "num_tiles": lengths.num_tiles,
             "modality": modality_of(row.media),
         }
-        if (error := over_budget(sizes, self._budget, where=row.where)) is not None:
+        error = over_context(sizes, self._context_tokens, where=row.where)
+        error = error or over_budget(sizes, self._budget, where=row.where)
+        if error is not None:
             found.findings.append(finding_of(error, where=row.where))
         found.rows.append(
             ExaminedRow(

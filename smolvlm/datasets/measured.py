@@ -146,7 +146,10 @@ def _wrong_kind(row: Mapping[str, Any], kind: RowKind | None, *, where: str) -> 
         what, method = "no preference row: `chosen` and `rejected` are missing", "sft"
     else:
         return None
-    return SampleError(what, where=where, fix=f"set `train.method: {method}`, or take the source out")
+    fix = f"set `train.method: {method}`, or take the source out"
+    if method == "dpo":
+        fix += " (held-out sources are answered, so their rows have a question and an answer under every method)"
+    return SampleError(what, where=where, fix=fix)
 
 
 def _good_rows(sizes: pa.Table, is_bad: Bool[np.ndarray, " row"]) -> pa.Table:

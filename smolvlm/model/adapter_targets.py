@@ -12,7 +12,7 @@ from torch import nn
 
 from smolvlm.config.adapters import AdapterConfig
 from smolvlm.errors import ConfigError
-from smolvlm.model.towers import Tower, tower_of
+from smolvlm.model.towers import SHORT_NAME, Tower, tower_of
 
 
 def target_layers(model: nn.Module, tower: Tower, patterns: Sequence[str] | None) -> list[str]:
@@ -48,7 +48,7 @@ def _no_layer(pattern: str, tower: Tower, *, elsewhere: Sequence[str], example: 
     where = f", but {len(elsewhere)} of another tower" if elsewhere else ""
     return ConfigError(
         f"`{pattern}` names no layer of the {tower.replace('_', ' ')}{where}",
-        where="adapters: targets",
+        where=f"adapters.{SHORT_NAME[tower]}.targets",
         fix=f"write a layer's full name, `*` standing for anything: {example}, *.{example.rsplit('.', 1)[-1]}",
     )
 

@@ -53,7 +53,10 @@ def scale_context(model_config: Any, scaling: RopeScaling) -> None:
     new = round(old * scaling.factor)
     if new != old * scaling.factor:
         what = f"{scaling.factor:g} times the checkpoint's {old} positions is no whole number"
-        raise ConfigError(what, where="model.rope_scaling.factor", fix=f"set it to {new / old!r}, for {new} positions")
+        near = max(new, old + 1)
+        raise ConfigError(
+            what, where="model.rope_scaling.factor", fix=f"set it to {near / old!r}, for {near} positions"
+        )
     text.rope_parameters = _rope_parameters(text, scaling, old=old, new=new)
     text.max_position_embeddings = new
     setattr(text, RECORD, record)

@@ -68,6 +68,17 @@ def load_processor(path: str, *, new_tokens: Sequence[NewToken] = ()) -> Any:
     return with_tokenizer(processor, placement_of(processor, new_tokens, where=path)) if new_tokens else processor
 
 
+def check_place(path: str) -> None:
+    """Raise ConfigError for a path that is no checkpoint's folder and cannot be a hub id, before the hub is asked."""
+    looks_local = path.startswith((".", "/", "~")) or path.count("/") != 1 or Path(path).exists()
+    if looks_local and not (Path(path) / "config.json").is_file():
+        raise ConfigError(
+            "no config.json here" if Path(path).is_dir() else "no such folder",
+            where=path,
+            fix="give a checkpoint's folder (config.json, model.safetensors, processor files) or a hub id, OWNER/NAME",
+        )
+
+
 def load_checkpoint(
     path: str,
     *,
@@ -166,13 +177,7 @@ def read_model_config(path: str, rope_scaling: RopeScaling | None = None) -> Any
             fix = "merge that first: smolvlm export FOLDER --to transformers --merge --out DIR"
             raise ConfigError(f"its base {base} is an adapter too", where=path, fix=fix)
         return read_model_config(base, rope_scaling)
-    looks_local = path.startswith((".", "/", "~")) or Path(path).exists()
-    if looks_local and not (Path(path) / "config.json").is_file():
-        raise ConfigError(
-            "no config.json here" if Path(path).is_dir() else "no such folder",
-            where=path,
-            fix="give a checkpoint's folder (config.json, model.safetensors, processor files) or a hub id",
-        )
+    check_place(path)
     try:
         config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:

@@ -19,6 +19,7 @@ TOWER_OF: Mapping[PartName, Tower] = {
     "language": "language_model",
 }
 """The run file calls them by the short names."""
+SHORT_NAME: Mapping[Tower, PartName] = {tower: part for part, tower in TOWER_OF.items()}
 
 _PREFIXES: dict[str, Tower] = {
     "model.vision_model.": "vision_tower",

@@ -92,3 +92,15 @@ def test_wrong_usage_has_its_own_status(smolvlm_command: Any) -> None:
     assert smolvlm_command("build", "--vision", "siglip-base-512").status == 2
     assert smolvlm_command("build", "--cards", "--model-type", "llava").status == 2
     assert smolvlm_command("build", "--cards", "--dtype", "int8").status == 2
+    assert smolvlm_command("build", "--base", "tinny", "--vision", "vit-s14", "--add-token", "<b>").status == 2
+
+
+def test_no_checkpoint_to_give_tokens_to_is_said_at_once(smolvlm_command: Any, tmp_path: Path) -> None:
+    missing = smolvlm_command("build", "--base", "tinny", "--add-token", "<b>", "--out", tmp_path / "out")
+    assert missing.status == 1
+    assert "tinny: no such folder\n  fix: give a checkpoint's folder" in missing.messages
+    (tmp_path / "adapted").mkdir()
+    (tmp_path / "adapted" / "adapter_config.json").write_text("{}")
+    adapted = smolvlm_command("build", "--base", tmp_path / "adapted", "--upgrade-tags", "--out", tmp_path / "out")
+    assert adapted.status == 1
+    assert "this is an adapter, not a whole model\n  fix: merge it first" in adapted.messages

@@ -106,6 +106,20 @@ def test_the_page_and_its_twin(folder: Path, settings: dict[str, Any], smolvlm_c
     assert {own["kind"] for own in twin} >= {"missing_media", "corrupt_media", "duplicate_row"}
 
 
+def test_a_row_longer_than_the_models_context_is_found(
+    tmp_path: Path, settings: dict[str, Any], smolvlm_command: Any, write_yaml: Any
+) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps(asks(1)) + "\n" + json.dumps(asks(2, question="why " * 9000)))
+    data = {"mixture": [{"path": "rows.jsonl"}], "max_tokens_per_pack": 16384}
+    run = write_yaml(tmp_path / "long.yaml", {"model": settings["model"], "data": data, "train": {"output_dir": "out"}})
+    outcome = smolvlm_command("check", run, "--json")
+    assert outcome.status == 1
+    (found,) = outcome.objects
+    assert (Path(found["where"]).name, found["kind"]) == ("rows.jsonl:2", "over_context")
+    assert "the model's context is 8192" in found["message"]
+    assert smolvlm_command("check", run, "model.rope_scaling={type: linear, factor: 2}").status == 0
+
+
 def test_a_run_file_brings_its_held_out_set_and_its_budget(
     folder: Path, settings: dict[str, Any], smolvlm_command: Any, write_yaml: Any
 ) -> None:

@@ -57,7 +57,7 @@ def test_a_folder_without_a_run_has_no_report(smolvlm_command: Any, tmp_path: Pa
 
 def test_mistakes_in_a_run_file_and_its_mixtures_are_told_before_anything_heavy_is_imported(tmp_path: Path) -> None:
     run_file = tmp_path / "run.yaml"
-    run_file.write_text("model: {path: m}\ndata: {mixture: [{path: gone.jsonl}]}\ntrain: {output_dir: out}\n")
+    run_file.write_text("model: {path: o/m}\ndata: {mixture: [{path: gone.jsonl}]}\ntrain: {output_dir: out}\n")
     code = (
         "import sys\nfrom pathlib import Path\nfrom smolvlm.commands.cli import check_early\n"
         "from smolvlm.errors import ConfigError\n"

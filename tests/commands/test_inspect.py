@@ -122,6 +122,14 @@ def verified(
     return run
 
 
+def test_what_of_the_run_is_not_compared_is_said(verified: Any) -> None:
+    told = "compared with all weights of the base training; not part of it: "
+    assert told not in verified("smolvlm").messages
+    adapted = verified("smolvlm", "adapters.language=lora", "quantization.bits=4")
+    assert adapted.status == 0, adapted.messages
+    assert f"{told}adapters, quantisation\n" in adapted.messages
+
+
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_packed_is_alone_on_both_families(verified: Any, model_type: str) -> None:
     outcome = verified(model_type)

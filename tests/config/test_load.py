@@ -241,7 +241,7 @@ def test_a_length_on_the_command_line_takes_the_place_of_the_files(
 ) -> None:
     other = "num_train_epochs: 2" if "max_steps" in override else "max_steps: 9"
     path = tmp_path / "run.yaml"
-    path.write_text(f"model: {{path: m}}\ndata: {{mixture: []}}\ntrain: {{output_dir: out, {other}}}\n")
+    path.write_text(f"model: {{path: o/m}}\ndata: {{mixture: []}}\ntrain: {{output_dir: out, {other}}}\n")
     assert load_run_config(path, [override]).train.arguments == kept
     with pytest.raises(ConfigError, match=r"has no effect with train\.max_steps"):
         load_run_config(path, ["train.max_steps=3", "train.num_train_epochs=1"])

@@ -16,7 +16,7 @@ FROZEN = {"adapters": {"language": "frozen"}}
 
 
 def load(folder: Path, tokens: Any, **sections: Any) -> RunConfig:
-    content: dict[str, Any] = {"model": {"path": "x"}, "data": {"mixture": []}, "train": {"output_dir": "out"}}
+    content: dict[str, Any] = {"model": {"path": "o/x"}, "data": {"mixture": []}, "train": {"output_dir": "out"}}
     if tokens is not None:
         content["model"]["new_tokens"] = tokens
     for name, section in sections.items():

@@ -42,9 +42,9 @@ def test_the_model_is_a_folder_by_the_run_file_or_here_or_a_hub_id(run_dir: Path
     assert load("model.path=./embedded").model.path == str(run_dir / "embedded")
 
 
-@pytest.mark.parametrize("path", ["./gone", "/gone/away", "~/surely/not/there", "a/b/c", "my model"])
+@pytest.mark.parametrize("path", ["./gone", "/gone/away", "~/surely/not/there", "a/b/c", "my model", "tinny"])
 def test_a_model_that_is_no_folder_and_no_hub_id_is_refused(load: Any, path: str) -> None:
-    with pytest.raises(ConfigError, match=f"model.path = '{path}' .*: no such folder, and no hub id"):
+    with pytest.raises(ConfigError, match=f"model.path = '{path}' .*: no such folder, and no hub id; looked"):
         load(f"model.path={path}")
 
 

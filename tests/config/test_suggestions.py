@@ -22,6 +22,20 @@ def test_nearest(name: str, match: str | None) -> None:
     assert nearest(name, NAMES) == match
 
 
+@pytest.mark.parametrize(
+    ("name", "names", "match"),
+    [
+        ("lora_alpha", ("r", "alpha", "dropout"), "alpha"),
+        ("vision_tower", ("language", "connector", "vision"), "vision"),
+        ("vision", ("embeddings", "vision_layers"), "vision_layers"),
+        ("dop", ("sft", "dpo"), "dpo"),
+        ("lr_rate", ("r", "lr"), None),
+    ],
+)
+def test_words_of_a_name_are_near_it(name: str, names: tuple[str, ...], match: str | None) -> None:
+    assert nearest(name, names) == match
+
+
 def test_did_you_mean() -> None:
     assert did_you_mean("share_medai", NAMES) == "did you mean `share_media`?"
     assert did_you_mean("colour", NAMES) is None

@@ -71,12 +71,17 @@ def test_the_tokenizer_is_tokenizer_jsons_own(loaded, checkpoint_folders, model_
 def test_no_folder(tmp_path: Path) -> None:
     assert refusal(tmp_path / "nowhere") == (
         f"{tmp_path}/nowhere: no such folder\n"
-        "  fix: give a checkpoint's folder (config.json, model.safetensors, processor files) or a hub id"
+        "  fix: give a checkpoint's folder (config.json, model.safetensors, processor files) or a hub id, OWNER/NAME"
     )
 
 
 def test_a_relative_path_that_is_not_there_is_not_looked_up_on_the_hub() -> None:
     assert refusal("./nowhere").startswith("./nowhere: no such folder\n")
+
+
+@pytest.mark.parametrize("path", ["tinny", "a/b/c"])
+def test_what_cannot_be_a_hub_id_is_not_looked_up_on_the_hub(path: str) -> None:
+    assert refusal(path).startswith(f"{path}: no such folder\n")
 
 
 def test_no_config(copy: Path) -> None:

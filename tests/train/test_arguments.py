@@ -35,7 +35,7 @@ def section(tmp_path: Path) -> Section:
         lines = "".join(f"  {name}: {value}\n" for name, value in {"use_cpu": "true", **values}.items())
         path = tmp_path / "run.yaml"
         path.write_text(
-            f"model: {{path: m}}\ndata: {{mixture: [], eval_mixture: []}}\ntrain:\n  output_dir: out\n{lines}"
+            f"model: {{path: o/m}}\ndata: {{mixture: [], eval_mixture: []}}\ntrain:\n  output_dir: out\n{lines}"
         )
         return load_run_config(path).train
 

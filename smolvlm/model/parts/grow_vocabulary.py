@@ -21,7 +21,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils.hub import cached_file
 
 from smolvlm.errors import ConfigError
+from smolvlm.model.load import check_place
 from smolvlm.model.new_tokens import first_rows
+from smolvlm.model.peft_layers import is_adapter_folder
 from smolvlm.model.processor_files import PROCESSOR_FILES
 from smolvlm.model.tokenizer_files import add_to_files
 from smolvlm.model.vocabulary import Placement, Wanted
@@ -55,6 +57,10 @@ def grow_checkpoint(base: str, out: Path, wanted: Sequence[Wanted]) -> Grown:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError("there is something in it already", where=str(out), fix="give --out another folder")
+    if is_adapter_folder(base):
+        fix = "merge it first: smolvlm export FOLDER --to transformers --merge --out DIR"
+        raise ConfigError("this is an adapter, not a whole model", where=base, fix=fix)
+    check_place(base)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as work_dir:
         folder = Path(work_dir) / "model"

@@ -15,7 +15,7 @@ from smolvlm.model.parts.processor import ModelType
 
 
 def tiny_model(
-    out_dir: Path,
+    out_dir: str | Path,
     *,
     model_type: ModelType = "smolvlm",
     seed: int = 0,
@@ -57,5 +57,6 @@ def tiny_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = model_class(config)
-    write_checkpoint(out_dir, model, model_type=model_type, longest_edge_px=longest_edge_px)
-    return out_dir
+    folder = Path(out_dir)
+    write_checkpoint(folder, model, model_type=model_type, longest_edge_px=longest_edge_px)
+    return folder
