@@ -173,7 +173,8 @@ def _read_preference(
     if row.get("prompt") is None:
         for key in ("chosen", "rejected"):
             if not isinstance(row[key], list):
-                raise context.error(f"`{key}` is {kind_of(row[key])}, and there is no `prompt`", fix="add the prompt")
+                fix = "add the prompt, or name its column in the mixture: columns: {prompt: NAME}"
+                raise context.error(f"`{key}` is {kind_of(row[key])}, and there is no `prompt`", fix=fix)
         return turns("chosen", "assistant"), turns("rejected", "assistant")
     prompt = turns("prompt", "user")
     return [*prompt, *turns("chosen", "assistant")], [*prompt, *turns("rejected", "assistant")]

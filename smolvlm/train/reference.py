@@ -113,7 +113,10 @@ def _other_model(path: str, config: RunConfig, prompt: PromptSettings, measured:
         ConfigError: there is none, or it does not read what the run's model reads, or not all of it.
     """
     where = f"train.reference_model={path}"
-    checkpoint = load_checkpoint(path, dtype=getattr(torch, config.model.dtype))
+    try:
+        checkpoint = load_checkpoint(path, dtype=getattr(torch, config.model.dtype))
+    except ConfigError as error:
+        raise ConfigError(error.what, where=where, fix=error.fix) from error
     if read_prompt(checkpoint.processor, config.data, where=where).identity != prompt.identity:
         what = f"its tokenizer, tiles or frames are not those of the model, {config.model.path}"
         raise ConfigError(what, where=where, fix="name a checkpoint that comes of the same base")

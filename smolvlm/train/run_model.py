@@ -47,7 +47,9 @@ class RunModel:
         """Return what is to be said about it at the start, in lines."""
         ids = ", ".join(f"{token} {number}" for token, number in self.new_tokens.items())
         notes = [f"{'new tokens':<16}{ids}"] if ids else []
-        return notes + [str(own) for own in (self.quantized, self.adapters) if own is not None]
+        notes += [str(own) for own in (self.quantized, self.adapters) if own is not None]
+        rate = self.learning_rates.token_rows
+        return [*notes, f"{'token rows':<16}learn at {rate:g}"] if rate else notes
 
 
 def check_model(config: RunConfig) -> None:

@@ -144,6 +144,8 @@ def train(
             notes.append(f"{arguments.world_size} ranks wait {waiting:.1%} of the time, by estimated cost")
         if resume:
             notes.append(f"going on from {resume}")
+            if resume.name == f"checkpoint-{planned.plan.num_steps}":
+                notes.append(f"all {planned.plan.num_steps} steps are done: another train.output_dir begins anew")
         print("\n".join(notes), file=sys.stderr)
     trainer.fit(resume)
     trainer.save_model(str(output_dir))

@@ -128,7 +128,7 @@ def test_half_a_position_is_refused(folder: Path) -> None:
         "  fix: set it to 1.300048828125, for 10650 positions"
     )
     assert context_tokens(read_model_config(str(folder), RopeScaling(type="linear", factor=1.300048828125))) == 10650
-    with pytest.raises(ConfigError, match="set it to 1.0001220703125, for 8193 positions"):
+    with pytest.raises(ConfigError, match=r"set it to 1\.0001220703125, for 8193 positions"):
         read_model_config(str(folder), RopeScaling(type="linear", factor=1.00003))
 
 

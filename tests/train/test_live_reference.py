@@ -152,6 +152,13 @@ def test_a_reference_that_reads_other_prompts_is_refused(
         train_run(tmp_path, ADAPTED | pairs | named | {"model.path": str(_of_other_tiles(tmp_path))})
 
 
+def test_a_reference_that_is_not_there_is_named_by_its_setting(
+    train_run: TrainRun, pairs: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"train\.reference_model=.*: no config\.json here"):
+        train_run(tmp_path, ADAPTED | pairs | {"train.reference_model": str(tmp_path)})
+
+
 def _of_other_tiles(folder: Path) -> Path:
     from smolvlm.model.parts.tiny import tiny_model
 

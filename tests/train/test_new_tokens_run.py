@@ -134,6 +134,7 @@ def test_gone_on_with_is_equal_to_the_last_bit(
     assert f"checkpoint-{CHECKPOINT}\n" in told
     assert "new tokens      <sum> 49191, </sum> 49192\n" in told
     assert "token rows      2 of lm_head\n" in told
+    assert "token rows      learn at 0.05\n" in told
     ours, theirs = (load_file(own.folder / ADAPTER_WEIGHTS) for own in (resumed, runs.whole[name]))
     assert ours.keys() == theirs.keys()
     assert [key for key in theirs if not torch.equal(ours[key], theirs[key])] == []

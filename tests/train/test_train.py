@@ -155,7 +155,10 @@ def test_the_same_command_again_changes_nothing(
     first = train_run(tmp_path, changes)
     weights, lines = load_file(first.folder / "model.safetensors"), (first.folder / "metrics.jsonl").read_text()
     again = train_run(tmp_path, changes)
-    assert f"going on from {first.folder / f'checkpoint-{len(first.steps)}'}" in capsys.readouterr().err
+    told = (
+        f"checkpoint-{len(first.steps)}\nall {len(first.steps)} steps are done: another train.output_dir begins anew\n"
+    )
+    assert told in capsys.readouterr().err
     assert (again.folder / "metrics.jsonl").read_text() == lines
     after = load_file(again.folder / "model.safetensors")
     assert all(torch.equal(weights[name], after[name]) for name in weights)
