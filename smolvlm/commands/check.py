@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import typer
@@ -13,6 +14,7 @@ from smolvlm.commands.prepare import mixture_settings
 from smolvlm.commands.progress import measuring_bar
 from smolvlm.datasets.builder import budget_of, open_mixture
 from smolvlm.datasets.doctor import Examination, Finding, examine
+from smolvlm.datasets.unused_tokens import unused_tokens
 from smolvlm.pages.check_page import write_check_page
 
 FOUND_ERRORS = 1
@@ -43,16 +45,18 @@ def run_check(
         allow_outside_root: as `data.allow_outside_root`.
         as_json: print one object a finding on standard output.
     """
-    data, prompt, _ = mixture_settings(target, overrides, model, allow_outside_root=allow_outside_root)
+    own = mixture_settings(target, overrides, model, allow_outside_root=allow_outside_root)
+    data, prompt = own.data, own.prompt
     other = held_out.absolute() if held_out is not None else data.eval_mixture
     sources = open_mixture(data.mixture, data)
     evaluated = open_mixture(other, data) if other is not None else ()
     with measuring_bar() as report:
         found = examine(sources, evaluated, prompt, budget=budget_of(data), num_workers=num_workers, report=report)
+    found = replace(found, findings=(*found.findings, *unused_tokens(own.new_tokens, sources)))
     objects = [_as_object(finding) for finding in found.findings]
     if as_json:
-        for own in objects:
-            print(json.dumps(own, ensure_ascii=False))
+        for line in objects:
+            print(json.dumps(line, ensure_ascii=False))
     _show(found, Console(file=sys.stderr))
     if html is not None:
         write_check_page(found, path=html, title=target.name)

@@ -7,6 +7,7 @@ goes on where it was.
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -55,7 +56,8 @@ def run_preparation(
         allow_outside_root: as `data.allow_outside_root`.
         as_json: print one object a source on standard output.
     """
-    data, prompt, kind = mixture_settings(target, overrides, model, allow_outside_root=allow_outside_root)
+    own = mixture_settings(target, overrides, model, allow_outside_root=allow_outside_root)
+    data, prompt = own.data, own.prompt
     sources = open_mixture(data.mixture, data)
     with measuring_bar() as report:
         sizes = measure_sources(sources, prompt, engine=engine, num_workers=num_workers, keeps_all=True, report=report)
@@ -66,7 +68,7 @@ def run_preparation(
         on_bad_sample="skip",
         max_bad_fraction=1.0,
         overrules=True,
-        kind=kind,
+        kind=own.kind,
         context_tokens=prompt.context_tokens,
     )
     if as_json:
@@ -75,23 +77,39 @@ def run_preparation(
     _show(measured, plan_training(measured.lengths, one_pass(data)), Console(file=sys.stderr))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MixtureSettings:
+    """What a mixture is read with."""
+
+    data: DataConfig
+    prompt: PromptSettings
+    kind: RowKind | None = None
+    """Of its rows; None is any."""
+    new_tokens: tuple[str, ...] = ()
+
+
 def mixture_settings(
     target: Path, overrides: Sequence[str], model: str | None, *, allow_outside_root: bool
-) -> tuple[DataConfig, PromptSettings, RowKind | None]:
-    """Return the data section, the prompt settings and the kind of rows of a run file; or of a bare mixture, defaults
-    and any kind."""
+) -> MixtureSettings:
+    """Return a run file's settings; or of a bare mixture, defaults and any kind of rows."""
     changes = [*overrides, *(["data.allow_outside_root=true"] if allow_outside_root else [])]
     content = read_yaml(target)
     if isinstance(content, dict) and {"model", "data"} <= content.keys():
         config = with_model(load_run_config(target, [*changes, *([f"model.path={model}"] if model else [])]))
-        return config.data, prompt_of_model(config.model, config.data), kind_of_rows(config.train)
+        return MixtureSettings(
+            data=config.data,
+            prompt=prompt_of_model(config.model, config.data),
+            kind=kind_of_rows(config.train),
+            new_tokens=tuple(own.token for own in config.model.new_tokens),
+        )
     config = load_bare_config(model or RELEASED, [f"data.mixture={target.absolute()}", *changes])
     if model is not None:
-        return config.data, prompt_of_model(config.model, config.data), None
+        return MixtureSettings(data=config.data, prompt=prompt_of_model(config.model, config.data))
     with TemporaryDirectory() as folder:
         published_config("256M", model_type="idefics3").save_pretrained(folder)
         write_processor(Path(folder), model_type="idefics3", tile_side_px=512, longest_edge_px=2048, tokens_per_tile=64)
-        return config.data, read_prompt(load_processor(folder), config.data, where=RELEASED), None
+        prompt = read_prompt(load_processor(folder), config.data, where=RELEASED)
+        return MixtureSettings(data=config.data, prompt=prompt)
 
 
 def _as_object(count: SourceCount) -> dict[str, object]:

@@ -30,6 +30,8 @@ KIND_TITLES = {
     "mark_without_media": "Marks of pictures or clips in rows without any",
     "mark_learned_as_text": "Marks of another kind than the source's, learned as text",
     "over_budget": "Rows larger than a pack",
+    "over_context": "Rows longer than the model's context",
+    "unused_token": "New tokens that no row holds",
     "empty_row": "Rows that teach nothing",
     "role": "Turns in the wrong order",
     "duplicate_row": "Duplicates",

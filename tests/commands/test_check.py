@@ -140,3 +140,18 @@ def test_the_terminal_names_three_rows_of_a_kind(
     told = smolvlm_command("check", tmp_path / "mixture.yaml", "--model", settings["model"]["path"]).messages
     assert [f"rows.jsonl:{number}" in told for number in range(1, 6)] == [True, True, True, False, False]
     assert "and 2 more: --json or --html" in told
+
+
+def test_a_new_token_that_no_row_holds_is_warned_of(
+    tmp_path: Path, settings: dict[str, Any], smolvlm_command: Any, write_yaml: Any
+) -> None:
+    rows = [asks(1), {"question": "Where?", "answer": "<box>here</box>"}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model = settings["model"] | {"new_tokens": ["<box>", "</box>", "<bbox>"]}
+    content = {"model": model, "data": {"mixture": [{"path": "rows.jsonl"}]}, "train": {"output_dir": "out"}}
+    run = write_yaml(tmp_path / "run.yaml", content | {"adapters": {"language": "lora"}})
+    outcome = smolvlm_command("check", run, "--json")
+    assert outcome.status == 0, outcome.messages
+    (found,) = outcome.objects
+    assert (found["where"], found["kind"], found["severity"]) == ("model.new_tokens", "unused_token", "warning")
+    assert found["message"].startswith("'<bbox>' stands in no row")
