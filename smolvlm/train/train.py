@@ -135,7 +135,8 @@ def train(
         output_dir.mkdir(parents=True, exist_ok=True)
         (output_dir / "run.yaml").write_text(dump_run_config(config))
         notes = [MISSING_TAGS] if prompt.missing_tags else []
-        if (count := prompt.media.frames.average_frames) > 1:
+        has_clips = any(count.modalities.get("video") for count in planned.measured.counts)
+        if has_clips and (count := prompt.media.frames.average_frames) > 1:
             notes.append(AVERAGED_FRAMES.format(count=count))
         notes += [plan_summary(planned), trainer.check_optimizer(), *own.notes()]
         if arguments.world_size > 1:
