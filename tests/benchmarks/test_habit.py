@@ -11,7 +11,12 @@ from benchmarks.habit import main
 from benchmarks.habit_scores import in_habit, scores_of, without_habit
 from smolvlm.eval.metrics import Prediction
 
-SHORT = ("data.max_tokens_per_pack=256", "train.num_train_epochs=4", "train.language_model_lr=2e-3")
+SHORT = (
+    "data.max_tokens_per_pack=256",
+    "train.num_train_epochs=4",
+    "train.language_model_lr=2e-3",
+    "train.sft_weight=0",
+)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
