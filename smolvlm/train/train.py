@@ -134,23 +134,33 @@ def train(
     if trainer.is_world_process_zero():
         output_dir.mkdir(parents=True, exist_ok=True)
         (output_dir / "run.yaml").write_text(dump_run_config(config))
-        notes = [MISSING_TAGS] if prompt.missing_tags else []
-        has_clips = any(count.modalities.get("video") for count in planned.measured.counts)
-        if has_clips and (count := prompt.media.frames.average_frames) > 1:
-            notes.append(AVERAGED_FRAMES.format(count=count))
-        notes += [plan_summary(planned), trainer.check_optimizer(), *own.notes()]
+        told = [*_notes(prompt, planned), plan_summary(planned), trainer.check_optimizer(), *own.notes()]
         if arguments.world_size > 1:
             costs = (cost.per_token, cost.per_tile)
             waiting = imbalance(planned.plan, order, num_ranks=arguments.world_size, costs=costs)
-            notes.append(f"{arguments.world_size} ranks wait {waiting:.1%} of the time, by estimated cost")
-        if resume:
-            notes.append(f"going on from {resume}")
-            if resume.name == f"checkpoint-{planned.plan.num_steps}":
-                notes.append(f"all {planned.plan.num_steps} steps are done: another train.output_dir begins anew")
-        print("\n".join(notes), file=sys.stderr)
+            told.append(f"{arguments.world_size} ranks wait {waiting:.1%} of the time, by estimated cost")
+        print("\n".join([*told, *_going_on(resume, planned)]), file=sys.stderr)
     trainer.fit(resume)
     trainer.save_model(str(output_dir))
     return TrainedRun(checkpoint=checkpoint, prompt=prompt, planned=planned, trainer=trainer, vision_cache=cache)
+
+
+def _notes(prompt: PromptSettings, planned: PlannedData) -> list[str]:
+    """Return what the rows and the prompts give reason to say."""
+    count = prompt.media.frames.average_frames
+    has_clips = any(own.modalities.get("video") for own in planned.measured.counts)
+    notes = [MISSING_TAGS] if prompt.missing_tags else []
+    return [*notes, AVERAGED_FRAMES.format(count=count)] if has_clips and count > 1 else notes
+
+
+def _going_on(checkpoint: Path | None, planned: PlannedData) -> list[str]:
+    """Return where a run goes on from, and whether anything is left to do."""
+    if checkpoint is None:
+        return []
+    steps = planned.plan.num_steps
+    is_done = checkpoint.name == f"checkpoint-{steps}"
+    done = [f"all {steps} steps are done: another train.output_dir begins anew"] if is_done else []
+    return [f"going on from {checkpoint}", *done]
 
 
 def plan_summary(planned: PlannedData) -> str:
