@@ -75,6 +75,11 @@ def _existing_file(written: str, *, key: str, base_dir: Path, problems: list[Pro
     return path
 
 
+def can_be_hub_id(path: str) -> bool:
+    """Say whether a text can be OWNER/NAME on the hub, and need not be a folder."""
+    return not path.startswith((".", "~", "/")) and _HUB_ID.match(path) is not None
+
+
 def _model_path(written: str, *, key: str, run_dir: Path, problems: list[Problem]) -> str:
     """Return an absolute folder, or the hub id or the word as written."""
     if written == EMBEDDED_MODEL:
@@ -83,8 +88,7 @@ def _model_path(written: str, *, key: str, run_dir: Path, problems: list[Problem
         candidate = _under(folder, written)
         if os.path.isdir(candidate):
             return str(candidate)
-    is_path = written.startswith((".", "~", "/")) or not _HUB_ID.match(written)
-    if is_path:
+    if not can_be_hub_id(written):
         fix = "give a folder with a model in it, a hub id (OWNER/NAME), or `embedded`"
         looked = dict.fromkeys(str(_under(folder, written)) for folder in (run_dir, Path.cwd()))
         what = f"no such folder, and no hub id; looked for {' and '.join(looked)}"

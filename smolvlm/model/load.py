@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoProcessor
 from transformers.utils.hub import cached_file
 
 from smolvlm.config.new_tokens import NewToken
+from smolvlm.config.paths import can_be_hub_id
 from smolvlm.config.quantization import QuantizationConfig
 from smolvlm.config.rope import RopeScaling
 from smolvlm.errors import ConfigError
@@ -70,8 +71,8 @@ def load_processor(path: str, *, new_tokens: Sequence[NewToken] = ()) -> Any:
 
 def check_place(path: str) -> None:
     """Raise ConfigError for a path that is no checkpoint's folder and cannot be a hub id, before the hub is asked."""
-    looks_local = path.startswith((".", "/", "~")) or path.count("/") != 1 or Path(path).exists()
-    if looks_local and not (Path(path) / "config.json").is_file():
+    is_local = Path(path).exists() or not can_be_hub_id(path)
+    if is_local and not (Path(path) / "config.json").is_file():
         raise ConfigError(
             "no config.json here" if Path(path).is_dir() else "no such folder",
             where=path,
