@@ -7,6 +7,7 @@ same for any number of workers.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,9 @@ from smolvlm.media.medium import CHANGED_FIX
 from smolvlm.media.settings import MediaSettings
 from smolvlm.records import Conversation, Example, Layout, Sample, SkippedRow
 
+PlanAttention = Callable[[Int64[np.ndarray, " seq"]], Any]
+"""Plans the attention of a pack from its `scope_end`; `model.attention` has one for each kind of device."""
+
 
 class SupervisedDataset(Dataset[Pack]):
     """The packs of a plan."""
@@ -40,6 +44,7 @@ class SupervisedDataset(Dataset[Pack]):
         settings: MediaSettings,
         order: Sequence[int] | Int64[np.ndarray, " pack"] | None = None,
         read_features: ReadFeatures | None = None,
+        plan_attention: PlanAttention | None = None,
         on_bad_sample: Policy = "error",
     ) -> None:
         """
@@ -50,6 +55,7 @@ class SupervisedDataset(Dataset[Pack]):
             settings: how pictures are cut and clips shown; those the rows were measured with.
             order: pack numbers in the order they are handed out (`deal_to_ranks`); the plan's own by default.
             read_features: the vision cache, where the tower is frozen.
+            plan_attention: for the device that the packs go to; without it the forward pass plans each pack itself.
             on_bad_sample: what happens to a picture whose pixels turn out corrupt.
         """
         self.measured = measured
@@ -61,6 +67,7 @@ class SupervisedDataset(Dataset[Pack]):
         self.settings = settings
         self._headers = HeaderReader(settings)
         self._read_features = read_features
+        self.plan_attention = plan_attention
         self._on_bad_sample: Policy = on_bad_sample
         self.reference_logps: Float32[np.ndarray, "row 2"] | None = None
         """Of preference rows: (better, worse) answer under the reference model; goes into the packs where it is set."""
@@ -152,17 +159,23 @@ class SupervisedDataset(Dataset[Pack]):
         if self.reference_logps is not None:
             reference = torch.from_numpy(self.reference_logps[list(rows)].reshape(-1))
         blank = np.full(0 if examples else 1, self.encoder.tokens.pad)
+        input_ids = _joined([blank, *(example.input_ids for example in examples)])
+        scope_end = _joined([blank * 0 + 1, *(example.scope_end + offset for example, offset in pairs)])
+        target_groups = _joined(
+            [own.target_conversation + first for own, first in zip(examples, first_groups, strict=True)]
+        )
         return Pack(
-            input_ids=_joined([blank, *(example.input_ids for example in examples)]),
+            input_ids=input_ids,
             position_ids=_joined([blank * 0, *(example.position_ids for example in examples)]),
-            scope_end=_joined([blank * 0 + 1, *(example.scope_end + offset for example, offset in pairs)]),
+            scope_end=scope_end,
+            attention=None if self.plan_attention is None else self.plan_attention(scope_end.numpy()),
+            image_places=(input_ids == self.encoder.tokens.image).nonzero().squeeze(1),
             predict_from=_joined([example.predict_from + offset for example, offset in pairs]),
             target_ids=_joined([example.target_ids for example in examples]),
             target_weights=_joined([example.target_weights for example in examples]).float(),
             target_sources=_joined(source_of),
-            target_groups=_joined(
-                [own.target_conversation + first for own, first in zip(examples, first_groups, strict=True)]
-            ),
+            target_groups=target_groups,
+            group_sizes=torch.bincount(target_groups, minlength=sum(num_groups)),
             reference_logps=reference,
             tiles=loader.tiles(),
             tile_keys=tuple(loader.tile_keys),

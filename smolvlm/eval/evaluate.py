@@ -15,6 +15,7 @@ from accelerate.utils import gather_object
 
 from smolvlm.datasets.dataset import SupervisedDataset
 from smolvlm.datasets.measured import MeasuredSet
+from smolvlm.datasets.packs import on_device
 from smolvlm.datasets.plan import PlanSettings, plan_training
 from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.eval.generate import GenerationSettings, Generator, evaluating
@@ -103,9 +104,7 @@ class Evaluator:
         )
         for number in range(rank, len(self._packs), num_ranks):
             pack = self._packs[number]
-            tensors = {
-                name: None if value is None else value.to(model.device) for name, value in pack.model_tensors().items()
-            }
+            tensors = on_device(pack.model_tensors(), model.device)
             with evaluating(model), torch.no_grad(), autocast:
                 losses = model(pack=tensors).target_losses.double().cpu()
             for source_number, source in enumerate(self._packs.sources):

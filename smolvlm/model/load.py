@@ -149,11 +149,12 @@ def prepare_model(model: Any, processor: Any, *, where: str) -> None:
             where=where,
             fix="use the tokenizer that belongs to the checkpoint",
         )
-    model.pixel_scaling = PixelScaling(
+    scaling = PixelScaling(
         rescale_factor=float(images.rescale_factor),
         mean=_three(images.image_mean),
         std=_three(images.image_std),
     )
+    model.set_pixel_scaling(scaling)
     model.use_scope_attention()
 
 

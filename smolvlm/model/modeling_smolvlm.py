@@ -16,10 +16,17 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
-from smolvlm.model.attention import SCOPE_ATTENTION, make_scope
+from smolvlm.model.attention.rule import SCOPE_ATTENTION, AttentionPlan, make_scope
 from smolvlm.model.loss import target_losses, weighted_mean
 from smolvlm.model.slot_means import slot_means
-from smolvlm.model.vision import PixelScaling, normalize_pixels, run_tower, tower_modules
+from smolvlm.model.vision import (
+    PixelScaling,
+    channel_values,
+    run_tower,
+    scale_pixels,
+    tile_positions,
+    tower_modules,
+)
 
 PATCHES_PER_CALL = {"cpu": 2048}
 """A frozen tower sees tiles of so many patches at once, by device type: on a CPU what fits its caches is fastest."""
@@ -33,6 +40,9 @@ class PackTensors(TypedDict):
     input_ids: Int[Tensor, " seq"]
     position_ids: Int[Tensor, " seq"]
     scope_end: Int[Tensor, " seq"]
+    attention: NotRequired[AttentionPlan | None]
+    """Without a plan the forward makes one, for which it waits for the device."""
+    image_places: Int[Tensor, " image_token"]
     predict_from: Int[Tensor, " target"]
     target_ids: Int[Tensor, " target"]
     target_weights: Float[Tensor, " target"]
@@ -41,6 +51,7 @@ class PackTensors(TypedDict):
     slot_tiles: Int[Tensor, " shown"]
     slot_sizes: NotRequired[Int[Tensor, " slot"] | None]
     target_groups: NotRequired[Int[Tensor, " target"]]
+    group_sizes: NotRequired[Int[Tensor, " group"]]
     """For losses over groups; the forward hands it on."""
     reference_logps: NotRequired[Float[Tensor, " group"] | None]
 
@@ -64,13 +75,29 @@ class PackOutput(ModelOutput):
 
 
 class PackedTraining:
-    """What both families' classes gain. Set `pixel_scaling` (from the processor) before a pack with tiles comes."""
+    """What both families' classes gain. Call `set_pixel_scaling` (of the processor) before a pack with tiles comes."""
 
     pixel_scaling: PixelScaling
+    channel_bits: Int[Tensor, "2 3 1 1"]
+    """Mean and std of each channel, float32, as integers of the same bits: `model.to(dtype)` leaves these alone."""
+    tile_positions: Int[Tensor, "1 patch"]
     caches_connector: bool = False
     """Whether cached features are the connector's (both frozen) rather than the tower's."""
     touches_vision: bool = False
     """Whether a pack without tiles still runs tower and connector: set where ranks must agree on gradients."""
+
+    def set_pixel_scaling(self: Any, scaling: PixelScaling) -> None:
+        """Keep what turns tiles into what the tower sees, and where a tile's patches lie, as buffers.
+
+        They follow the model from device to device and are not saved: a checkpoint's processor says the same. Anything
+        else that a step made of Python's numbers would have to be copied to the device, which waits.
+        """
+        self.pixel_scaling = scaling
+        vision = self.config.vision_config
+        channels = torch.stack([channel_values(scaling.mean), channel_values(scaling.std)])
+        positions = tile_positions(vision.image_size // vision.patch_size)
+        self.register_buffer("channel_bits", channels.view(torch.int32).to(self.device), persistent=False)
+        self.register_buffer("tile_positions", positions.to(self.device), persistent=False)
 
     def forward_pack(
         self: Any, pack: PackTensors, normalizer: Tensor | float, loss_of: LossOf | None = None
@@ -103,8 +130,7 @@ class PackedTraining:
             pack["tiles"], pack["cached_features"], pack["slot_tiles"], pack.get("slot_sizes")
         )
         if features is not None:
-            places = (input_ids == self.config.image_token_id).nonzero().squeeze(1)
-            flat = features.flatten(0, 1).to(embeddings.dtype)
+            places, flat = pack["image_places"], features.flatten(0, 1).to(embeddings.dtype)
             embeddings = embeddings.index_copy(0, places, flat) if len(places) else embeddings + 0 * flat.sum()
         output = self.model.text_model(
             inputs_embeds=embeddings[None],
@@ -113,7 +139,7 @@ class PackedTraining:
             # takes the restarting positions for packed sequences and builds a mask of seq x seq.
             attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=embeddings.device),
             use_cache=False,
-            scope=make_scope(pack["scope_end"]),
+            scope=make_scope(pack["scope_end"], pack.get("attention")),
         )
         return output.last_hidden_state[0], computed
 
@@ -148,11 +174,15 @@ class PackedTraining:
         """Return the vision tower's features of uint8 tiles; without gradient where the tower is frozen."""
         tower, _ = tower_modules(self)
         is_trained = any(parameter.requires_grad for parameter in tower.parameters())
-        pixel_values = normalize_pixels(tiles, self.pixel_scaling, dtype=self.dtype)
+        mean, std = self.channel_bits.view(torch.float32)
+        factor = self.pixel_scaling.rescale_factor
+        pixel_values = scale_pixels(tiles, factor, mean=mean, std=std, dtype=self.dtype)
         if is_trained and torch.is_grad_enabled():
-            return run_tower(tower, pixel_values)
+            return run_tower(tower, pixel_values, self.tile_positions)
         with torch.no_grad():
-            return torch.cat([run_tower(tower, part) for part in pixel_values.split(self.tiles_per_call)])
+            return torch.cat(
+                [run_tower(tower, part, self.tile_positions) for part in pixel_values.split(self.tiles_per_call)]
+            )
 
     def activation_checkpointing_enable(
         self: Any, activation_checkpointing_kwargs: Any = None, **settings: Any

@@ -6,7 +6,6 @@ that reaches into the stock vision class: tests/model/test_vision.py holds its o
 """
 
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -30,18 +29,46 @@ def normalize_pixels(
     tiles: UInt8[Tensor, "tile 3 side side"], scaling: PixelScaling, *, dtype: torch.dtype
 ) -> Float[Tensor, "tile 3 side side"]:
     """Return what the processor calls `pixel_values`; computed in float32, then cast."""
-    mean = torch.tensor(scaling.mean, device=tiles.device).view(1, 3, 1, 1)
-    std = torch.tensor(scaling.std, device=tiles.device).view(1, 3, 1, 1)
-    return ((tiles.float() * scaling.rescale_factor - mean) / std).to(dtype)
+    mean, std = (channel_values(values).to(tiles.device) for values in (scaling.mean, scaling.std))
+    return scale_pixels(tiles, scaling.rescale_factor, mean=mean, std=std, dtype=dtype)
 
 
-def run_tower(tower: Any, pixel_values: Float[Tensor, "tile 3 side side"]) -> Float[Tensor, "tile patch width"]:
-    """Return the tower's features of full square tiles: equal to `tower(pixel_values).last_hidden_state`."""
+def channel_values(values: tuple[float, float, float]) -> Float[Tensor, "3 1 1"]:
+    """Return a value for each channel of a tile."""
+    return torch.tensor(values).view(3, 1, 1)
+
+
+def scale_pixels(
+    tiles: UInt8[Tensor, "tile 3 side side"],
+    rescale_factor: float,
+    *,
+    mean: Float[Tensor, "3 1 1"],
+    std: Float[Tensor, "3 1 1"],
+    dtype: torch.dtype,
+) -> Float[Tensor, "tile 3 side side"]:
+    """Return `normalize_pixels` with its constants on the tiles' device."""
+    return ((tiles.float() * rescale_factor - mean) / std).to(dtype)
+
+
+def run_tower(
+    tower: Any,
+    pixel_values: Float[Tensor, "tile 3 side side"],
+    positions: Int[Tensor, "1 patch"] | None = None,
+) -> Float[Tensor, "tile patch width"]:
+    """Return the tower's features of full square tiles: equal to `tower(pixel_values).last_hidden_state`.
+
+    Args:
+        tower: the stock vision model.
+        pixel_values: as the processor gives them.
+        positions: `tile_positions`, where the caller keeps them on the device.
+    """
     embeddings = tower.embeddings
+    if positions is None:
+        positions = tile_positions(embeddings.num_patches_per_side).to(pixel_values.device)
     patches = _patches(pixel_values, patch_side=embeddings.patch_size)
     convolution = embeddings.patch_embedding
     hidden = linear(patches, convolution.weight.flatten(1), convolution.bias)
-    hidden = hidden + embeddings.position_embedding(_position_ids(embeddings, pixel_values))
+    hidden = hidden + embeddings.position_embedding(positions)
     return tower.post_layernorm(tower.encoder(inputs_embeds=hidden, attention_mask=None).last_hidden_state)
 
 
@@ -58,18 +85,17 @@ def _patches(pixel_values: Float[Tensor, "tile 3 side side"], *, patch_side: int
     return patches.permute(0, 2, 4, 1, 3, 5).reshape(tiles, count * count, -1)
 
 
-def _position_ids(embeddings: Any, pixel_values: Tensor) -> Int[Tensor, "1 patch"]:
-    """Return the stock class's positions of a full tile: fractional coordinates sorted into buckets.
+def tile_positions(patches_per_side: int) -> Int[Tensor, "1 patch"]:
+    """Return the stock class's positions of a full tile's patches: fractional coordinates sorted into buckets.
 
     For some numbers of patches a side (25 and 31, say; not the released 27 and 32) the buckets' float32 edges put some
     patches one bucket off. The stock class does so, in training as in use, and it is repeated here.
     """
-    side = pixel_values.shape[-1] // embeddings.patch_size
-    buckets = embeddings.num_patches_per_side
-    edges = torch.arange(1 / buckets, 1.0, 1 / buckets, device=pixel_values.device)
-    coordinates = torch.arange(side, dtype=torch.float32, device=pixel_values.device) * (1.0 / torch.tensor(side))
+    edges = torch.arange(1 / patches_per_side, 1.0, 1 / patches_per_side)
+    step = 1.0 / torch.tensor(patches_per_side)
+    coordinates = torch.arange(patches_per_side, dtype=torch.float32) * step
     bucket = torch.bucketize(coordinates.clamp(max=1.0 - 1e-6), edges, right=True)
-    return (bucket[:, None] * buckets + bucket[None, :]).reshape(1, -1)
+    return (bucket[:, None] * patches_per_side + bucket[None, :]).reshape(1, -1)
 
 
 def misplaced_rows(patches_per_side: int) -> tuple[int, ...]:
@@ -77,9 +103,7 @@ def misplaced_rows(patches_per_side: int) -> tuple[int, ...]:
 
     Empty for the sides of all published towers (27, 32, 64); row 12 of 19, half of the rows of 25.
     """
-    embeddings = SimpleNamespace(patch_size=1, num_patches_per_side=patches_per_side)
-    positions = _position_ids(embeddings, torch.empty(1, 3, patches_per_side, patches_per_side))[0]
-    columns = positions[:patches_per_side].tolist()
+    columns = tile_positions(patches_per_side)[0, :patches_per_side].tolist()
     return tuple(column for column, position in enumerate(columns) if column != position)
 
 

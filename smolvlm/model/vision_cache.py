@@ -2,8 +2,9 @@
 
 One LMDB file per (tower weights, pixel scaling, compute dtype, stage): its name is their fingerprint, so features of
 another tower can never be taken for this one's. Keys are tile content keys (picture bytes, cut settings, tile number).
-LMDB is crash-safe: a killed writer leaves what was committed. The main process writes after each pack; loader workers
-read before they decode, so that a picture whose features are known is never decoded again.
+LMDB is crash-safe: a killed writer leaves what was committed. The main process hands features over after each pack and
+goes on (`feature_writer.py`); loader workers read before they decode, so that a picture whose features are known is
+never decoded again.
 
 With tower and connector both frozen the connector's output is kept (tokens x hidden), else the tower's (patches x
 width, several times larger).
@@ -24,6 +25,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from smolvlm.model.feature_writer import FeatureWriter
 from smolvlm.model.vision import tower_modules
 
 Stage = Literal["tower", "connector"]
@@ -62,6 +64,16 @@ def _environment(path: Path) -> Any:
     return environment
 
 
+_WRITERS: dict[Path, FeatureWriter] = {}
+"""What writes each open file; as for the file itself, one a process."""
+
+
+def _writer(path: Path) -> FeatureWriter | None:
+    """Return this process's writer of a file, if it has one."""
+    writer = _WRITERS.get(path)
+    return writer if writer is not None and writer.is_of_this_process else None
+
+
 class VisionCache:
     """A table from tile key to features. Safe to hand to forked or spawned workers: each opens the file itself."""
 
@@ -71,18 +83,49 @@ class VisionCache:
 
     def read(self, keys: Sequence[bytes]) -> list[Float[Tensor, "rows width"] | None]:
         """Return the features of each key, None where there are none."""
+        writer = _writer(self.path)
+        pending = [None if writer is None else writer.pending(key) for key in keys]
         with _environment(self.path).begin(buffers=True) as transaction:
-            return [self._decode(transaction.get(key)) for key in keys]
+            return [
+                self._decode(transaction.get(key)) if features is None else features
+                for key, features in zip(keys, pending, strict=True)
+            ]
 
     def write(self, keys: Iterable[bytes], features: Float[Tensor, "tile rows width"]) -> None:
-        """Keep the features of some tiles; committed together."""
-        rows = features.detach().to("cpu", self.layout.dtype).contiguous().view(torch.uint8).flatten(1)
+        """Keep the features of some tiles; committed together, behind the caller's back.
+
+        Args:
+            keys: of the tiles.
+            features: on any device; not to be changed afterwards.
+
+        Raises:
+            lmdb.Error: an earlier commit failed.
+        """
+        _environment(self.path)  # opened by this thread, since two that open it together would do so twice
+        writer = _writer(self.path)
+        if writer is None:
+            writer = _WRITERS[self.path] = FeatureWriter(self._commit)
+        writer.write(tuple(keys), features.detach().to(self.layout.dtype))
+
+    def flush(self) -> None:
+        """Return once everything that this process wrote is committed.
+
+        Raises:
+            lmdb.Error: a commit failed.
+        """
+        writer = _writer(self.path)
+        if writer is not None:
+            writer.flush()
+
+    def _commit(self, keys: Sequence[bytes], features: Float[Tensor, "tile rows width"]) -> None:
+        rows = features.view(torch.uint8).flatten(1).numpy()
         with _environment(self.path).begin(write=True) as transaction:
             for key, row in zip(keys, rows, strict=True):
-                transaction.put(key, row.numpy().tobytes())
+                transaction.put(key, row)
 
     def count(self) -> int:
         """Return how many tiles are kept. Not the cache's length: an empty cache must not be false."""
+        self.flush()
         return _environment(self.path).stat()["entries"]
 
     def _decode(self, value: memoryview | None) -> Tensor | None:
@@ -92,6 +135,7 @@ class VisionCache:
 
     def close(self) -> None:
         """Close this process's handle, for every cache on the same file; the next use opens it again."""
+        self.flush()
         process, environment = _ENVIRONMENTS.pop(self.path, (-1, None))
         if process == os.getpid():
             environment.close()

@@ -54,7 +54,8 @@ class LiveReference:
     def _judged(self, model: Any, pack: Mapping[str, Any]) -> JudgedPack:
         with judging(model, self.compute_dtype):
             output = model(pack=pack)
-        tensors = {**pack, "reference_logps": answer_logps(output.target_losses.float(), pack["target_groups"])}
+        logps = answer_logps(output.target_losses.float(), pack["target_groups"], len(pack["group_sizes"]))
+        tensors = {**pack, "reference_logps": logps}
         computed = output.computed_features if self.has_frozen_tower else None
         if computed is not None:
             known = [] if pack["cached_features"] is None else [pack["cached_features"].to(computed.dtype)]

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -79,7 +78,7 @@ class Preference:
     def loss(
         self, losses: Float[Tensor, " target"], pack: Mapping[str, Any], normalizer: Tensor | float
     ) -> tuple[Float[Tensor, ""], Mapping[str, Tensor]]:
-        pairs = pairs_of(losses, pack["target_groups"], pack["reference_logps"])
+        pairs = pairs_of(losses, pack["target_groups"], pack["group_sizes"], pack["reference_logps"])
         chosen, rejected = rewards(pairs, self.settings)
         values = (pairs.chosen, pairs.rejected, chosen, rejected, chosen - rejected, (chosen > rejected).float())
         metrics = {name: value.detach().sum() for name, value in zip(self.metric_names, values, strict=True)}
@@ -100,8 +99,3 @@ def method_of(train: TrainConfig) -> Method:
             sft_weight=train.sft_weight,
         )
     )
-
-
-def no_metrics(method: Method) -> dict[str, Tensor]:
-    """Return zeros under a method's metric names: where sums begin."""
-    return {name: torch.zeros((), dtype=torch.float64) for name in method.metric_names}

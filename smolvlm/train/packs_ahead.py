@@ -26,6 +26,7 @@ from smolvlm.datasets.dataset import SupervisedDataset
 from smolvlm.datasets.packs import Pack
 from smolvlm.datasets.planned_packs import EMPTY_PACK, PlannedPack, PlannedPacks
 from smolvlm.errors import ConfigError, SmolVLMError
+from smolvlm.model.attention.flex import BLOCK_SIZE
 from smolvlm.train.batch import without_worker_traceback
 from smolvlm.train.worker_notes import WorkerNotes, listed, with_late_signal, worker_death
 
@@ -33,8 +34,10 @@ Batch = TypeVar("Batch")
 
 ALWAYS_AHEAD = 2
 """Packs with room whatever they weigh: the loop has the next one read before it is given the one it asked for."""
-BYTES_PER_TOKEN = 64
+BYTES_PER_TOKEN = 72
 """More than a token takes in all tensors of a pack together, be it supervised."""
+BYTES_PER_PAIR_OF_BLOCKS = 16
+"""The block lists of `model.attention.flex`, which only packs for CUDA have: four numbers for each pair."""
 _ENDED = -1
 _POLL_S = 0.005
 
@@ -46,7 +49,10 @@ def planned_bytes(packs: PlannedPacks, *, bytes_per_tile: int) -> Int64[np.ndarr
         packs: as planned.
         bytes_per_tile: of its pixels, or of its features where the vision cache may give those instead.
     """
-    return packs.num_tokens.astype(np.int64) * BYTES_PER_TOKEN + packs.num_tiles.astype(np.int64) * bytes_per_tile
+    tokens = packs.num_tokens.astype(np.int64)
+    blocks = tokens // BLOCK_SIZE + 2
+    lists = blocks**2 * BYTES_PER_PAIR_OF_BLOCKS
+    return tokens * BYTES_PER_TOKEN + lists + packs.num_tiles.astype(np.int64) * bytes_per_tile
 
 
 class PacksAhead(Dataset[Pack]):
@@ -190,9 +196,8 @@ def _in_shared_memory(pack: Pack) -> Pack:
     torch would do it in a thread of the queue, where a failure leaves the trainer waiting for ever.
     """
     try:
-        for tensor in pack.model_tensors().values():
-            if tensor is not None:
-                tensor.share_memory_()
+        for tensor in pack.tensors():
+            tensor.share_memory_()
     except RuntimeError as error:
         raise ConfigError(
             f"no shared memory left to hand a pack to the trainer ({error})",

@@ -71,6 +71,7 @@ class Pairs:
 def pairs_of(
     losses: Float[Tensor, " target"],
     target_groups: Int[Tensor, " target"],
+    group_sizes: Int[Tensor, " group"],
     reference_logps: Float[Tensor, " group"] | None,
 ) -> Pairs:
     """Gather the targets of a pack into its pairs.
@@ -78,23 +79,24 @@ def pairs_of(
     Args:
         losses: negative log-likelihoods.
         target_groups: which answer each target belongs to: of pair i the better is 2 i, the worse 2 i + 1.
+        group_sizes: targets of each answer.
         reference_logps: of each answer.
     """
-    logps = answer_logps(losses, target_groups)
-    tokens = torch.bincount(target_groups, minlength=len(logps))
+    logps = answer_logps(losses, target_groups, len(group_sizes))
     return Pairs(
         chosen=logps[0::2],
         rejected=logps[1::2],
-        chosen_tokens=tokens[0::2],
-        rejected_tokens=tokens[1::2],
+        chosen_tokens=group_sizes[0::2],
+        rejected_tokens=group_sizes[1::2],
         reference_chosen=None if reference_logps is None else reference_logps[0::2],
         reference_rejected=None if reference_logps is None else reference_logps[1::2],
     )
 
 
-def answer_logps(losses: Float[Tensor, " target"], target_groups: Int[Tensor, " target"]) -> Float[Tensor, " group"]:
+def answer_logps(
+    losses: Float[Tensor, " target"], target_groups: Int[Tensor, " target"], num_groups: int
+) -> Float[Tensor, " group"]:
     """Return the log-probability of each answer of a pack, nats, of its targets' negative log-likelihoods."""
-    num_groups = int(target_groups.max()) + 1 if len(target_groups) else 0
     return losses.new_zeros(num_groups).index_add(0, target_groups, -losses)
 
 

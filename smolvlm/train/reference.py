@@ -22,13 +22,13 @@ from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.builder import one_pass, read_prompt
 from smolvlm.datasets.dataset import SupervisedDataset
 from smolvlm.datasets.measured import MeasuredSet
+from smolvlm.datasets.packs import on_device
 from smolvlm.datasets.plan import plan_training
 from smolvlm.encoding.prompts import PromptSettings
 from smolvlm.errors import ConfigError
 from smolvlm.model.context import context_tokens
 from smolvlm.model.load import load_checkpoint
 from smolvlm.model.vision_cache import VisionCache
-from smolvlm.train.batch import as_batch
 from smolvlm.train.live_reference import LiveReference, frozen_copy, judging
 from smolvlm.train.preference import answer_logps
 from smolvlm.train.run_model import RunModel
@@ -102,6 +102,7 @@ def _each_row_once(dataset: SupervisedDataset, config: RunConfig, cache: VisionC
         encoder=dataset.encoder,
         settings=dataset.settings,
         read_features=cache.read if cache else None,
+        plan_attention=dataset.plan_attention,
         on_bad_sample=config.data.on_bad_sample,
     )
 
@@ -178,14 +179,12 @@ def _of_pack(
     model: Any, packs: SupervisedDataset, number: int, cache: VisionCache | None
 ) -> list[tuple[int, float, float]]:
     pack = packs[number]
-    batch = as_batch([pack])
-    tensors = {name: None if own is None else own.to(model.device) for name, own in batch["pack"].items()}
-    output = model(pack=tensors)
+    output = model(pack=on_device(pack.model_tensors(), model.device))
     if cache is not None and output.computed_features is not None:
         cache.write(pack.tile_keys, output.computed_features)
     left_out = {row.where for row in pack.skipped}
     rows = [row for sample in packs.planned(number).samples for row in sample if packs.where(row) not in left_out]
-    logps = answer_logps(output.target_losses.float(), pack.target_groups.to(model.device)).tolist()
+    logps = answer_logps(output.target_losses.float().cpu(), pack.target_groups, pack.num_groups).tolist()
     return list(zip(rows, logps[0::2], logps[1::2], strict=True))
 
 

@@ -15,6 +15,8 @@ overridden, and why:
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ from smolvlm.train.callbacks import PlanFlowCallback, ProgressBarCallback, Whole
 from smolvlm.train.checkpoint import RunIdentity, mark_whole, unmark
 from smolvlm.train.flops import compute_cost, peak_flops_per_s
 from smolvlm.train.live_reference import LiveReference
-from smolvlm.train.methods import Method, Supervised, no_metrics
+from smolvlm.train.methods import Method, Supervised
 from smolvlm.train.optim import check_groups, groups_table, tower_groups
 from smolvlm.train.packs_ahead import packs_ahead
 from smolvlm.train.step_log import LineFile, StepCounts, Stopwatch
@@ -79,9 +81,10 @@ class SmolVLMTrainer(Trainer):
         self._cost = compute_cost(model)
         self._counts = StepCounts()
         self._watch = Stopwatch()
-        self._method_sums = no_metrics(parts.method)
+        self._method_sums: torch.Tensor | None = None
         self._num_shares = 0.0
         self._infos: list[PackInfo] = []
+        self._learned: list[tuple[int, str]] = []
         self._rates: dict[str, float] = {}
         self._skipped = BadSamples(policy="skip", max_fraction=parts.max_bad_fraction)
         self._skipped.num_rows = len(train_dataset.measured.conversations)
@@ -122,14 +125,20 @@ class SmolVLMTrainer(Trainer):
         """Collect a step's packs; each that is taken makes room for a later one."""
         return super().get_batch_samples(map(self._ahead.take, epoch_iterator), num_batches, device)
 
-    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
-        """Return the step's normalizer: what its packs on all ranks are, as the method counts it."""
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        """Return the step's normalizer: what its packs on all ranks are, as the method counts it.
+
+        One rank knows it; among several it is summed on the device and stays there.
+        """
         self._infos = [batch["info"] for batch in batch_samples]
-        weight = torch.tensor(sum(self._parts.method.share(info) for info in self._infos), dtype=torch.float64)
-        return self._sum_over_ranks(weight).clamp_min(1e-12).float().to(device)
+        weight = sum(self._parts.method.share(info) for info in self._infos)
+        if self.args.world_size == 1:
+            return max(weight, 1e-12)
+        total: Any = self.accelerator.reduce(torch.full((), weight, dtype=torch.float64, device=device), "sum")
+        return total.clamp_min(1e-12).float()
 
     def _sum_over_ranks(self, value: torch.Tensor) -> torch.Tensor:
-        """Return the sum of a tensor over the ranks; on the CPU, since MPS has no float64."""
+        """Return the sum of a tensor on the CPU over the ranks, on the CPU: for log lines, not for steps."""
         if self.args.world_size == 1:
             return value
         total: Any = self.accelerator.reduce(value.to(self.args.device), reduction="sum")
@@ -155,12 +164,18 @@ class SmolVLMTrainer(Trainer):
         if self._parts.vision_cache is not None and computed is not None:
             self._parts.vision_cache.write(info.tile_keys, computed)
         self._counts.add(info, self._cost)
-        for name, value in (output.metrics or {}).items():
-            self._method_sums[name] += value.double().cpu()
+        if output.metrics:
+            self._add_metrics(output.metrics)
         self._num_shares += self._parts.method.share(info)
         self._note_skipped(info)
         loss = output.loss.float()
         return (loss, output) if return_outputs else loss
+
+    def _add_metrics(self, metrics: Mapping[str, torch.Tensor]) -> None:
+        """Add up on the device, in float64 where it has that; what a log line says is read when it is written."""
+        values = torch.stack([metrics[name] for name in self._parts.method.metric_names])
+        values = values.float() if values.device.type == "mps" else values.double()
+        self._method_sums = values if self._method_sums is None else self._method_sums + values
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         info: PackInfo = inputs["info"]
@@ -229,14 +244,29 @@ class SmolVLMTrainer(Trainer):
             self._samples_file.keep_until(step)
         with self._ahead.in_users_words():
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        self._write_samples()
+        if self._parts.vision_cache is not None:
+            self._parts.vision_cache.flush()
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         if self._infos and self._parts.log_sample_ids:
-            where = gather_object([where for info in self._infos for where in info.where])
-            if self.is_world_process_zero():
-                self._samples_file.append({"step": self.state.global_step + 1, "where": sorted(where)})
+            step = self.state.global_step + 1
+            self._learned += [(step, where) for info in self._infos for where in info.where]
+            if self.args.world_size == 1:
+                self._write_samples()
         self._infos = []
         return super().training_step(*args, **kwargs)
+
+    def _write_samples(self) -> None:
+        """Write which rows the steps since the last line learned from; several ranks meet for it only where they do
+        anyway."""
+        if not self._parts.log_sample_ids:
+            return
+        learned = sorted(gather_object(self._learned))
+        self._learned = []
+        if self.is_world_process_zero():
+            for step, rows in groupby(learned, key=itemgetter(0)):
+                self._samples_file.append({"step": step, "where": [where for _, where in rows]})
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Complete a log line, hand it on, and write it to `metrics.jsonl`."""
@@ -250,6 +280,7 @@ class SmolVLMTrainer(Trainer):
             logs |= self._counts.metrics(totals, seconds=self._watch.lap(), peak_flops=peak)
             self._counts = StepCounts()
             logs |= self._method_metrics()
+            self._write_samples()
         super().log(logs, start_time)
         if self.is_world_process_zero() and ("loss" in logs or any(key.startswith("eval_") for key in logs)):
             self._metrics_file.append({"step": self.state.global_step, **logs})
@@ -257,9 +288,12 @@ class SmolVLMTrainer(Trainer):
     def _method_metrics(self) -> dict[str, float]:
         """Return the means of what the method logs since the last line, over all ranks."""
         names = self._parts.method.metric_names
-        sums = torch.stack([torch.tensor(self._num_shares, dtype=torch.float64), *self._method_sums.values()])
+        sums = torch.zeros(len(names) + 1, dtype=torch.float64)
+        sums[0] = self._num_shares
+        if self._method_sums is not None:
+            sums[1:] = self._method_sums.cpu()
         count, *totals = self._sum_over_ranks(sums).tolist()
-        self._method_sums, self._num_shares = no_metrics(self._parts.method), 0.0
+        self._method_sums, self._num_shares = None, 0.0
         return {name: total / max(count, 1) for name, total in zip(names, totals, strict=True)}
 
     def _get_learning_rate(self) -> float:
@@ -314,6 +348,7 @@ class SmolVLMTrainer(Trainer):
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         super()._save_checkpoint(model, trial)
         self.args.save_total_limit = limit
+        self._write_samples()
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             mark_whole(folder, self._parts.identity, step=self.state.global_step)

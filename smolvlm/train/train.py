@@ -17,6 +17,7 @@ from smolvlm.datasets.dataset import SupervisedDataset
 from smolvlm.datasets.length_index import Report
 from smolvlm.datasets.plan import deal_to_ranks, imbalance
 from smolvlm.encoding.prompts import PromptSettings
+from smolvlm.model.attention.rule import attention_planner
 from smolvlm.model.load import Checkpoint
 from smolvlm.model.processor_files import save_processor
 from smolvlm.model.vision_cache import VisionCache
@@ -109,6 +110,7 @@ def train(
         settings=prompt.media,
         order=order,
         read_features=cache.read if cache else None,
+        plan_attention=attention_planner(arguments.device.type),
         on_bad_sample=config.data.on_bad_sample,
     )
     method = method_of(config.train)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoProcessor
 
 from smolvlm.model import modeling_smolvlm
-from smolvlm.model.attention import make_scope
+from smolvlm.model.attention.rule import make_scope
 from smolvlm.train import verify
 
 KEYS = {"where", "input_ids", "position_ids", "scope_end", "targets", "num_tiles", "frame_times_s", "text"}
@@ -141,7 +141,7 @@ def test_packed_is_alone_on_both_families(verified: Any, model_type: str) -> Non
 
 def test_conversations_that_see_each_other_are_found_out(verified: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        modeling_smolvlm, "make_scope", lambda scope_end: make_scope(torch.full_like(scope_end, len(scope_end)))
+        modeling_smolvlm, "make_scope", lambda scope_end, _: make_scope(torch.full_like(scope_end, len(scope_end)))
     )
     outcome = verified("smolvlm")
     assert outcome.status == 3

@@ -11,7 +11,7 @@ import transformers
 from tokenizers import Tokenizer
 
 from smolvlm.errors import ConfigError
-from smolvlm.model.attention import SCOPE_ATTENTION
+from smolvlm.model.attention.rule import SCOPE_ATTENTION
 from smolvlm.model.load import load_checkpoint
 from smolvlm.model.modeling_smolvlm import MODEL_CLASSES
 from smolvlm.model.vision import PixelScaling

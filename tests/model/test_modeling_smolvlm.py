@@ -12,7 +12,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from smolvlm.model import modeling_smolvlm
-from smolvlm.model.attention import SCOPE_ATTENTION
+from smolvlm.model.attention.rule import SCOPE_ATTENTION
 from smolvlm.model.learning_rates import LearningRates, freeze
 from smolvlm.model.load import Checkpoint
 from smolvlm.model.modeling_smolvlm import MODEL_CLASSES, PATCHES_PER_CALL
@@ -153,9 +153,9 @@ def test_a_frozen_tower_sees_few_tiles_at_once_and_a_trained_one_all(
     seen: list[int] = []
     run_tower = modeling_smolvlm.run_tower
 
-    def watched(tower: Any, pixel_values: Tensor) -> Tensor:
+    def watched(tower: Any, pixel_values: Tensor, positions: Tensor) -> Tensor:
         seen.append(len(pixel_values))
-        features = run_tower(tower, pixel_values)
+        features = run_tower(tower, pixel_values, positions)
         assert features.requires_grad == bool(vision_lr)
         return features
 

@@ -13,11 +13,11 @@ from smolvlm.model.load import Checkpoint
 from smolvlm.model.parts.configs import published_config
 from smolvlm.model.vision import (
     PixelScaling,
-    _position_ids,
     check_tile_side,
     misplaced_rows,
     normalize_pixels,
     run_tower,
+    tile_positions,
     tokens_per_tile,
     tower_modules,
 )
@@ -69,7 +69,7 @@ def test_positions_equal_the_stock_forward_to_the_last_one(side_px: int, patch_p
         embeddings.position_embedding.weight.copy_(torch.arange(patches**2)[:, None].expand(-1, 32))
         pixels = torch.zeros(1, 3, side_px, side_px)
         stock = embeddings(pixels, torch.ones(1, patches, patches, dtype=torch.bool))[..., 0].long()
-    found = _position_ids(embeddings, pixels)
+    found = tile_positions(patches)
     assert torch.equal(found, stock)
     is_regular = torch.equal(found, torch.arange(patches**2)[None])
     assert is_regular == (patches != 25), "with 25 a side the stock class puts some patches one place off"

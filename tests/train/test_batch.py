@@ -1,5 +1,6 @@
 """What a loader hands over: a pack's tensors with what is counted of it, or an error without a worker's traceback."""
 
+import numpy as np
 import pytest
 import torch
 from torch._utils import ExceptionWrapper
@@ -7,6 +8,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 
 from smolvlm.datasets.packs import MODEL_TENSORS, Pack
 from smolvlm.errors import SampleError
+from smolvlm.model.attention.flex import plan_flex
 from smolvlm.train.batch import as_batch, without_worker_traceback
 
 
@@ -16,11 +18,14 @@ def pack(*, num_tokens: int, where: tuple[str, ...], num_cached: int) -> Pack:
         input_ids=places,
         position_ids=places,
         scope_end=torch.full((num_tokens,), num_tokens),
+        attention=plan_flex(np.full(num_tokens, num_tokens)),
+        image_places=places[:1],
         predict_from=places[:2],
         target_ids=places[:2],
         target_weights=torch.tensor([0.5, 0.25])[: len(places)],
         target_sources=places[:2] * 0,
         target_groups=places[:2] * 0,
+        group_sizes=torch.tensor([2])[: len(places[1:2])],
         reference_logps=None,
         tiles=torch.zeros(1, 3, 4, 4, dtype=torch.uint8),
         tile_keys=(b"key",),
@@ -69,8 +74,11 @@ def test_every_tensor_of_a_batch_is_pinned_and_nothing_else_is_touched(
     batch = as_batch([pack(num_tokens=9, where=("rows.jsonl:1",), num_cached=num_cached)])
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
     moved = pin_memory(batch)
-    assert [id(tensor) for tensor in moved["pack"].values() if tensor is not None] == [id(own) for own in pinned]
-    assert len(pinned) == len(MODEL_TENSORS) - (num_cached == 0) - 2  # no reference here, and no averaged frames
+    found = [value for value in moved["pack"].values() if isinstance(value, torch.Tensor)]
+    found += moved["pack"]["attention"].tensors()
+    assert {id(tensor) for tensor in found} == {id(own) for own in pinned}
+    num_none = (num_cached == 0) + 2  # no reference here, and no averaged frames
+    assert len(pinned) == len(MODEL_TENSORS) - num_none - 1 + 2, "the attention plan's two in its place"
     assert moved["info"] is batch["info"]
 
 

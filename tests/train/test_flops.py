@@ -33,6 +33,7 @@ def counted(model: Any) -> float:
         "input_ids": ids,
         "position_ids": torch.arange(SEQUENCE),
         "scope_end": torch.full((SEQUENCE,), SEQUENCE),
+        "image_places": torch.arange(4 * TILES),
         "predict_from": torch.arange(SEQUENCE - TARGETS, SEQUENCE),
         "target_ids": torch.zeros(TARGETS, dtype=torch.long),
         "target_weights": torch.ones(TARGETS),

@@ -73,7 +73,9 @@ def test_rewards_are_the_gains_times_beta() -> None:
 
 def test_targets_are_gathered_by_answer() -> None:
     losses = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0], requires_grad=True)
-    pairs = pairs_of(losses, torch.tensor([0, 0, 1, 2, 3]), torch.tensor([-1.0, -2.0, -3.0, -4.0]))
+    pairs = pairs_of(
+        losses, torch.tensor([0, 0, 1, 2, 3]), torch.tensor([2, 1, 1, 1]), torch.tensor([-1.0, -2.0, -3.0, -4.0])
+    )
     assert (pairs.chosen.tolist(), pairs.rejected.tolist()) == ([-3.0, -8.0], [-4.0, -16.0])
     assert (pairs.chosen_tokens.tolist(), pairs.rejected_tokens.tolist()) == ([2, 1], [1, 1])
     assert pairs.gains[0].tolist() == [-2.0, -5.0]

@@ -1,0 +1,104 @@
+"""The one attention rule, and the function that transformers calls for it.
+
+In: `scope_end` of a pack. Out: an `AttentionPlan` by the kind of device, and from it a `Scope`. The function is
+registered with transformers under `SCOPE_ATTENTION`; without a scope (generation, stock calls) it is transformers'
+own SDPA attention.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
+
+from smolvlm.model.attention.flex import plan_flex
+from smolvlm.model.attention.sdpa import plan_sdpa
+
+SCOPE_ATTENTION = "smolvlm_scope"
+
+
+class Scope(Protocol):
+    """What a layer asks: attention of one pack."""
+
+    def attend(
+        self,
+        query: Float[Tensor, "1 heads seq head"],
+        key: Float[Tensor, "1 kv_heads seq head"],
+        value: Float[Tensor, "1 kv_heads seq head"],
+        *,
+        scale: float | None,
+        dropout: float,
+    ) -> Float[Tensor, "1 heads seq head"]: ...
+
+
+class AttentionPlan(Protocol):
+    """What is known of a pack's attention before it reaches a device."""
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return the tensors that it holds."""
+        ...
+
+    def pin_memory(self) -> "AttentionPlan":
+        """Return it in page-locked memory; torch's loader asks for that."""
+        ...
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "AttentionPlan":
+        """Return it on a device; accelerate's loader asks for that."""
+        ...
+
+    def over(self, scope_end: Int[Tensor, " seq"]) -> Scope:
+        """Return the attention of the pack that it was planned for, both on the same device."""
+        ...
+
+
+PlanAttention = Callable[[Int[np.ndarray, " seq"]], AttentionPlan]
+
+
+def attention_planner(device_type: str) -> PlanAttention:
+    """Return what plans packs for a kind of device; it can be handed to loader workers.
+
+    Args:
+        device_type: "cpu", "cuda", "mps" or another of torch's.
+    """
+    return plan_flex if device_type == "cuda" else plan_sdpa
+
+
+def make_scope(scope_end: Int[Tensor, " seq"], plan: AttentionPlan | None = None) -> Scope:
+    """Return the attention of a pack.
+
+    Args:
+        scope_end: on the pack's device.
+        plan: as the loader made it. Without one it is made here, for which `scope_end` is read back from its device.
+    """
+    if plan is None:
+        plan = attention_planner(scope_end.device.type)(scope_end.cpu().numpy()).to(scope_end.device)
+    return plan.over(scope_end)
+
+
+def scope_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    scope: Scope | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """The attention function transformers calls; (1, heads, seq, head) in, (1, seq, heads, head) out."""
+    if scope is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
+        )
+    attended = scope.attend(query, key, value, scale=scaling, dropout=dropout)
+    return attended.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(SCOPE_ATTENTION, scope_attention)
+AttentionMaskInterface.register(SCOPE_ATTENTION, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
