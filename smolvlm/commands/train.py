@@ -64,6 +64,7 @@ class _RunEvaluation:
         is_begun = before.exists() and self._config.train.resume_from_checkpoint is not False
         if self._config.eval.at_start and not is_begun:
             # The trainer moves the model later; until then a CPU would compute in what suits the GPU.
+            assert state.device is not None
             if checkpoint.model.device.type != state.device.type:
                 checkpoint.model.to(state.device)
             self._write(evaluator(checkpoint.model), before)

@@ -19,7 +19,7 @@ Metrics = Mapping[str, float]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Start:
-    """One start of a run, as `run.json` describes it: on what it ran, in words."""
+    """One start of a run, as `run.json` describes it."""
 
     step: int
     """Step that it went on from; 0 is the beginning."""
@@ -117,14 +117,13 @@ def _read_starts(path: Path) -> tuple[Start, ...]:
 
 
 def _start(content: Mapping[str, Any], where: str) -> Start:
-    parts = {name: content.get(name) for name in ("device", "kernels", "versions")}
-    for name, part in parts.items():
-        if not isinstance(part, dict):
-            raise _wrong(where, f"an object as `{name}`")
+    device, kernels, versions = (_object(content, name, where) for name in ("device", "kernels", "versions"))
     commit = content.get("commit")
     return Start(
         step=int(_number({"step": 0, **content}, "step", where)),
-        **parts,
+        device=device,
+        kernels=kernels,
+        versions=versions,
         commit=None if commit is None else _text(content, "commit", where),
         is_modified=content.get("modified") is True,
     )
@@ -190,6 +189,12 @@ def _share(line: Mapping[str, Any], key: str, where: str) -> float:
 def _text(line: Mapping[str, Any], key: str, where: str) -> str:
     if not isinstance(value := line.get(key), str):
         raise _wrong(where, f"text as `{key}`")
+    return value
+
+
+def _object(line: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+    if not isinstance(value := line.get(key), dict):
+        raise _wrong(where, f"an object as `{key}`")
     return value
 
 

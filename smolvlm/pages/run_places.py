@@ -23,7 +23,7 @@ def place_rows(starts: Sequence[Start]) -> list[tuple[str, str]]:
         rows.append(("commit", newest.commit + (", modified" if newest.is_modified else "")))
     if earlier:
         rows.append(("resumed", f"at step {newest.step:,}"))
-    return rows + [(f"from step {start.step:,}", _summary(start, newest)) for start in earlier]
+    return rows + [(f"earlier, from step {start.step:,}", _summary(start, newest)) for start in earlier]
 
 
 def _device(device: Mapping[str, Any]) -> str:

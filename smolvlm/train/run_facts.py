@@ -182,7 +182,7 @@ def _float32_products(device_type: str) -> str:
 
     `torch.get_float32_matmul_precision` raises once the newer settings were used, as by transformers.
     """
-    backend = torch.backends.cuda if device_type == "cuda" else torch.backends.mkldnn
+    backend: Any = torch.backends.cuda if device_type == "cuda" else torch.backends.mkldnn
     precision: str = backend.matmul.fp32_precision
     return "float32" if precision in ("none", "ieee") else precision
 
@@ -195,7 +195,8 @@ def _language_attention(text_config: Any, device_type: str) -> str:
 
 
 def _stock_attention(config: Any) -> str:
-    return _NAMES.get(config._attn_implementation, config._attn_implementation)
+    name = str(config._attn_implementation)
+    return _NAMES.get(name, name)
 
 
 def _counted(number: int, noun: str) -> str:
