@@ -23,16 +23,30 @@ from smolvlm.train.run_model import load_run_checkpoint
 
 
 def build_evaluator(
-    config: RunConfig, prompt: PromptSettings, *, cache: VisionCache | None, rank: int = 0, num_ranks: int = 1
+    config: RunConfig,
+    prompt: PromptSettings,
+    *,
+    cache: VisionCache | None,
+    uses_bf16: bool,
+    rank: int = 0,
+    num_ranks: int = 1,
 ) -> Evaluator:
     """Build the evaluation of a run's `eval_mixture`.
+
+    Args:
+        config: the run's settings.
+        prompt: of the model.
+        cache: the run's, where its tower is frozen.
+        uses_bf16: whether it runs under bfloat16 autocast; it does so too where the weights are bfloat16.
+        rank: of this process.
+        num_ranks: that share the rows.
 
     Raises:
         ConfigError, SampleError: the held-out set is wrong.
     """
     assert config.data.eval_mixture is not None
     measured = measure_mixture(config.data.eval_mixture, config.data, prompt=prompt, max_rows=config.eval.max_rows)
-    uses_bf16 = bool(config.train.arguments.get("bf16")) or config.model.dtype == "bfloat16"
+    uses_bf16 |= config.model.dtype == "bfloat16"
     return Evaluator(
         measured,
         prompt=prompt,
@@ -58,7 +72,8 @@ def run_evaluation(
     checkpoint = load_run_checkpoint(config)
     context = context_tokens(checkpoint.model.config)
     prompt = read_prompt(checkpoint.processor, config.data, where=config.model.path, context_tokens=context)
-    evaluation = build_evaluator(config, prompt, cache=None)(checkpoint.model)
+    uses_bf16 = bool(config.train.arguments.get("bf16"))  # what a GPU chose by itself is not asked of this CPU
+    evaluation = build_evaluator(config, prompt, cache=None, uses_bf16=uses_bf16)(checkpoint.model)
     if predictions is not None:
         write_predictions(evaluation.predictions, predictions)
     show_metrics(evaluation.metrics, as_json=as_json)

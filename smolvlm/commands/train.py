@@ -16,6 +16,7 @@ from smolvlm.eval.evaluate import Evaluation, Evaluator, write_predictions
 from smolvlm.model.load import Checkpoint
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.pages.run_report import write_run_report
+from smolvlm.train.arguments import trains_in_bf16
 from smolvlm.train.smolvlm_trainer import Evaluate, SmolVLMTrainer
 from smolvlm.train.train import TrainedRun, train
 
@@ -51,12 +52,21 @@ class _RunEvaluation:
         """Build the evaluator once the model is there; evaluate the untrained model if asked and not yet done."""
         state = PartialState()
         evaluator = build_evaluator(
-            self._config, prompt, cache=cache, rank=state.process_index, num_ranks=state.num_processes
+            self._config,
+            prompt,
+            cache=cache,
+            uses_bf16=trains_in_bf16(self._config.train),
+            rank=state.process_index,
+            num_ranks=state.num_processes,
         )
         self._evaluator = evaluator
         before = self._output_dir / "predictions-before.jsonl"
         is_begun = before.exists() and self._config.train.resume_from_checkpoint is not False
         if self._config.eval.at_start and not is_begun:
+            # The trainer moves the model later; until then a CPU would compute in what suits the GPU.
+            assert state.device is not None
+            if checkpoint.model.device.type != state.device.type:
+                checkpoint.model.to(state.device)
             self._write(evaluator(checkpoint.model), before)
 
         def evaluate(model: Any) -> Mapping[str, float]:

@@ -1,4 +1,4 @@
-"""What a run left in its output folder, read back: metrics, settings, predictions, baselines.
+"""What a run left in its output folder, read back: metrics, settings, starts, predictions, baselines.
 
 Missing files are simply not there. A last line cut short by a killed run is passed over; any other damage is an error.
 """
@@ -18,12 +18,27 @@ Metrics = Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Start:
+    """One start of a run, as `run.json` describes it."""
+
+    step: int
+    """Step that it went on from; 0 is the beginning."""
+    device: Mapping[str, Any]
+    kernels: Mapping[str, Any]
+    versions: Mapping[str, Any]
+    commit: str | None
+    is_modified: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunFiles:
     """An output folder, read."""
 
     run_dir: Path
     settings: str
     """Text of `run.yaml`; empty where there is none."""
+    starts: tuple[Start, ...]
+    """Of `run.json`, oldest first; empty where there is none."""
     train: tuple[Metrics, ...]
     """Training lines by step; of a step that was logged twice (a resumed run), the last."""
     evals: tuple[Metrics, ...]
@@ -55,6 +70,7 @@ def read_run_files(run_dir: Path) -> RunFiles:
         settings=settings.read_text(encoding="utf-8") if settings.is_file() else "",
         train=train,
         evals=evals,
+        starts=_read_starts(run_dir / "run.json"),
         before=_read_predictions(run_dir / "predictions-before.jsonl"),
         after=_read_predictions(predictions),
         baselines=_read_baselines(run_dir / "baselines.json"),
@@ -90,13 +106,41 @@ def _read_predictions(path: Path) -> tuple[Prediction, ...]:
     )
 
 
+def _read_starts(path: Path) -> tuple[Start, ...]:
+    if not path.is_file():
+        return ()
+    newest = _json_file(path)
+    earlier = newest.get("earlier", []) if isinstance(newest, dict) else None
+    if not isinstance(earlier, list) or not all(isinstance(start, dict) for start in earlier):
+        raise _wrong(str(path), "an object, with a list of objects as `earlier`")
+    return tuple(_start(content, str(path)) for content in (*earlier, newest))
+
+
+def _start(content: Mapping[str, Any], where: str) -> Start:
+    device, kernels, versions = (_object(content, name, where) for name in ("device", "kernels", "versions"))
+    commit = content.get("commit")
+    return Start(
+        step=int(_number({"step": 0, **content}, "step", where)),
+        device=device,
+        kernels=kernels,
+        versions=versions,
+        commit=None if commit is None else _text(content, "commit", where),
+        is_modified=content.get("modified") is True,
+    )
+
+
+def _json_file(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        fix = "write it again, or delete it"
+        raise SampleError(f"not JSON ({error})", where=str(path), fix=fix) from error
+
+
 def _read_baselines(path: Path) -> Mapping[str, Mapping[str, float]]:
     if not path.is_file():
         return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise SampleError(f"not JSON ({error})", where=str(path), fix="write it again, or delete it") from error
+    content = _json_file(path)
     if not isinstance(content, dict) or not all(isinstance(groups, dict) for groups in content.values()):
         raise _wrong(str(path), "an object of objects: baseline, group, accuracy")
     return {
@@ -145,6 +189,12 @@ def _share(line: Mapping[str, Any], key: str, where: str) -> float:
 def _text(line: Mapping[str, Any], key: str, where: str) -> str:
     if not isinstance(value := line.get(key), str):
         raise _wrong(where, f"text as `{key}`")
+    return value
+
+
+def _object(line: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+    if not isinstance(value := line.get(key), dict):
+        raise _wrong(where, f"an object as `{key}`")
     return value
 
 

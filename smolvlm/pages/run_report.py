@@ -1,7 +1,8 @@
 """The report of a run: `report.html`, from nothing but what the run left in its output folder.
 
 It answers, in this order: is the model better than before and than answers that need no picture; how did the loss go;
-what do the answers look like; what did it cost; with which settings. Parts whose files are missing are left out.
+what do the answers look like; what did it cost; where did it run; with which settings. Parts whose files are missing
+are left out.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from smolvlm.pages.accuracy import OVERALL, Accuracy, accuracies, accuracy_of, w
 from smolvlm.pages.gallery import answer_views
 from smolvlm.pages.run_charts import accuracy_chart, learning_rate_chart, loss_chart
 from smolvlm.pages.run_files import Metrics, RunFiles, read_run_files
+from smolvlm.pages.run_places import place_rows
 from smolvlm.pages.templating import write_page
 from smolvlm.pages.token_text import percent, plural
 
@@ -72,6 +74,7 @@ def write_run_report(run_dir: Path) -> Path:
         evaluations=_evaluations(run.evals),
         answers=answer_views(run.after, before=run.before, count=NUM_ANSWERS, run_dir=run_dir),
         costs=_costs(run.train),
+        places=place_rows(run.starts),
         settings=run.settings,
     )
 

@@ -15,7 +15,8 @@ DEFAULTS: dict[str, Any] = {
     "logging_nan_inf_filter": False,
     "ddp_find_unused_parameters": False,
 }
-"""Ours where they differ from transformers'; the run file may set any of them."""
+"""Ours where they differ from transformers'; the run file may set any of them. What follows from the device is in
+`training_arguments`."""
 
 
 def seed_of(train: TrainConfig) -> int:
@@ -27,6 +28,23 @@ def planned_length(train: TrainConfig) -> tuple[float, int | None]:
     """Return (num_epochs, max_steps or None) as the run file asks; one epoch where it does not."""
     max_steps = int(train.arguments.get("max_steps", -1))
     return float(train.arguments.get("num_train_epochs", 1.0)), max_steps if max_steps > 0 else None
+
+
+def trains_in_bf16(train: TrainConfig) -> bool:
+    """Return whether training runs under bfloat16 autocast: as the run file says, else as the GPU allows."""
+    return bool(train.arguments.get("bf16")) or is_bf16_default(train)
+
+
+def is_bf16_default(train: TrainConfig) -> bool:
+    """Return whether training runs under bfloat16 autocast without the run file saying so.
+
+    On a CUDA device with units for it, where none of `bf16`, `fp16` and `use_cpu` is set. Emulated bfloat16 (before
+    Ampere) does not count: it is slower than float32. A DeepSpeed file says the precision itself.
+    """
+    given = train.arguments
+    if "bf16" in given or any(given.get(name) for name in ("fp16", "use_cpu", "deepspeed")):
+        return False
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def training_arguments(train: TrainConfig, plan: Plan) -> TrainingArguments:
@@ -45,7 +63,10 @@ def training_arguments(train: TrainConfig, plan: Plan) -> TrainingArguments:
     }
     if given.get("activation_checkpointing_kwargs"):  # with other keys alone torch would take the reentrant kind
         given["activation_checkpointing_kwargs"] = {"use_reentrant": False} | given["activation_checkpointing_kwargs"]
-    settings: dict[str, Any] = DEFAULTS | {"dataloader_pin_memory": torch.cuda.is_available()} | given | fixed
+    by_device = {"dataloader_pin_memory": torch.cuda.is_available()}
+    if is_bf16_default(train):
+        by_device["bf16"] = True
+    settings: dict[str, Any] = DEFAULTS | by_device | given | fixed
     if settings["dataloader_pin_memory"] and not settings.get("use_cpu"):
         settings["accelerator_config"] = {"non_blocking": True}  # from pinned memory a copy goes on beside the step
     try:

@@ -29,6 +29,10 @@ WITHOUT_EFFECT = (
 """Settings that may differ between the two halves of a run."""
 _ARGUMENTS_WITHOUT_EFFECT = ("logging_", "save_", "eval_", "dataloader_", "report_to", "disable_tqdm", "run_name")
 WITHOUT_EFFECT_PREFIXES = ("eval.", *(f"train.arguments.{name}" for name in _ARGUMENTS_WITHOUT_EFFECT))
+BF16 = "train.arguments.bf16"
+BF16_BY_DEFAULT = "true, by default"
+"""Value of that setting where the run file leaves it open and the device chose it; not set where the device did not."""
+NOT_SET = "(not set)"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,9 +45,17 @@ class RunIdentity:
     """Digest of which rows meet in which step."""
 
 
-def run_identity(settings: Mapping[str, Any], plan: Plan) -> RunIdentity:
-    """Describe a run by its nested settings and its plan."""
+def run_identity(settings: Mapping[str, Any], plan: Plan, *, is_bf16_default: bool = False) -> RunIdentity:
+    """Describe a run by its nested settings and its plan.
+
+    Args:
+        settings: as the run file gives them.
+        plan: all steps.
+        is_bf16_default: whether it trains in bfloat16 because its device can and the settings leave it open.
+    """
     flat = dict(_flatten(settings, ""))
+    if is_bf16_default:
+        flat[BF16] = BF16_BY_DEFAULT
     kept = {
         key: value
         for key, value in flat.items()
@@ -61,13 +73,17 @@ def _flatten(value: Any, prefix: str) -> list[tuple[str, Any]]:
 
 def mark_whole(folder: Path, identity: RunIdentity, *, step: int) -> None:
     """Write the marker that says a checkpoint is complete; the last thing written into it."""
-    content = {"step": step, "settings": dict(identity.settings), "plan": identity.plan}
-    temporary = folder / f".{MARKER}"
-    with temporary.open("w") as file:
+    write_json(folder / MARKER, {"step": step, "settings": dict(identity.settings), "plan": identity.plan})
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file so that a reader finds the former content or the new one, and never a part of it."""
+    temporary = path.parent / f".{path.name}"
+    with temporary.open("w", encoding="utf-8") as file:
         json.dump(content, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
-    temporary.rename(folder / MARKER)
+    temporary.rename(path)
 
 
 def unmark(folder: Path) -> None:
@@ -109,9 +125,9 @@ def find_checkpoint(choice: Path | Literal["auto", False], *, output_dir: Path, 
 def _check_same_run(saved: dict[str, Any], identity: RunIdentity, *, folder: Path) -> None:
     ours, theirs = identity.settings, saved["settings"]
     differing = [
-        f"- {key}: {theirs.get(key, '(not set)')} there, {ours.get(key, '(not set)')} here"
+        f"- {key}: {theirs.get(key, NOT_SET)} there, {ours.get(key, NOT_SET)} here"
         for key in sorted(ours.keys() | theirs.keys())
-        if ours.get(key, "(not set)") != theirs.get(key, "(not set)")
+        if not _is_same(key, theirs.get(key, NOT_SET), ours.get(key, NOT_SET))
     ]
     if not differing and saved["plan"] != identity.plan:
         differing = ["- the rows: files or the order of their rows changed since"]
@@ -121,3 +137,15 @@ def _check_same_run(saved: dict[str, Any], identity: RunIdentity, *, folder: Pat
             where=str(folder),
             fix="restore the settings, choose another train.output_dir, or set train.resume_from_checkpoint=false",
         )
+
+
+def _is_same(key: str, theirs: Any, ours: Any) -> bool:
+    """Say whether a setting lets a run go on.
+
+    Bfloat16 may be chosen by the device: a run goes on where it was left open both times, whatever the two devices
+    chose, and where it is written now as it was chosen then.
+    """
+    if key != BF16:
+        return theirs == ours
+    is_open = {theirs, ours} <= {NOT_SET, BF16_BY_DEFAULT}
+    return is_open or (theirs in (True, BF16_BY_DEFAULT)) == (ours in (True, BF16_BY_DEFAULT))

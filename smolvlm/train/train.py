@@ -21,11 +21,13 @@ from smolvlm.model.attention.rule import attention_planner
 from smolvlm.model.load import Checkpoint
 from smolvlm.model.processor_files import save_processor
 from smolvlm.model.vision_cache import VisionCache
-from smolvlm.train.arguments import planned_length, seed_of, training_arguments
+from smolvlm.train.arguments import is_bf16_default, planned_length, seed_of, training_arguments
 from smolvlm.train.checkpoint import find_checkpoint, run_identity
 from smolvlm.train.methods import method_of
 from smolvlm.train.reference import attach_reference
+from smolvlm.train.run_facts import run_facts
 from smolvlm.train.run_model import check_model, check_rows, load_run_model, prompt_of_model
+from smolvlm.train.run_start import begin_run
 from smolvlm.train.smolvlm_trainer import Evaluate, SmolVLMTrainer, TrainerParts
 
 MISSING_TAGS = (
@@ -92,7 +94,8 @@ def train(
         prompt, planned = plan_run(config, report=report)
     check_rows(config, num_tiles=int(planned.measured.lengths.num_tiles.sum()))
     arguments = training_arguments(config.train, planned.plan)
-    identity = run_identity(config.model_dump(mode="json"), planned.plan)
+    by_default = is_bf16_default(config.train)
+    identity = run_identity(config.model_dump(mode="json"), planned.plan, is_bf16_default=by_default)
     output_dir = Path(config.train.output_dir)
     resume = find_checkpoint(config.train.resume_from_checkpoint, output_dir=output_dir, identity=identity)
     own = load_run_model(config, uses_bf16=bool(arguments.bf16), resume=resume, device=arguments.device)
@@ -137,6 +140,8 @@ def train(
         output_dir.mkdir(parents=True, exist_ok=True)
         (output_dir / "run.yaml").write_text(dump_run_config(config))
         told = [*_notes(prompt, planned), plan_summary(planned), trainer.check_optimizer(), *own.notes()]
+        facts = run_facts(config, arguments, checkpoint.model)
+        told += begin_run(output_dir, facts, resume=resume, is_precision_open="bf16" not in config.train.arguments)
         if arguments.world_size > 1:
             costs = (cost.per_token, cost.per_tile)
             waiting = imbalance(planned.plan, order, num_ranks=arguments.world_size, costs=costs)

@@ -1,9 +1,17 @@
 """`smolvlm train`: a run with its evaluations and its report, and errors that need no traceback."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+import smolvlm.commands.evaluate
+import smolvlm.train.arguments
+import smolvlm.train.train
+from smolvlm.eval.generate import GenerationSettings
 
 SCORES = ("exact_match", "vqa_accuracy", "loss")
 EVAL_KEYS = {f"eval_{score}{source}" for score in SCORES for source in ("", "_photos", "_words")}
@@ -58,6 +66,42 @@ def test_the_untrained_model_is_evaluated_once_however_often_the_command_is_give
     assert f"going on from {out}/checkpoint-" in again.messages
     assert "step 1/" not in again.messages
     assert (out / "predictions-before.jsonl").stat().st_mtime_ns == before
+
+
+def test_a_run_that_a_gpu_began_in_bfloat16_is_resumed_on_a_cpu(
+    run_file: Path, smolvlm_command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The GPU is a CPU that chooses as one would; training and its evaluations then compute in bfloat16."""
+    evaluated_in: list[torch.dtype] = []
+
+    def noted(**settings: Any) -> GenerationSettings:
+        evaluated_in.append(settings["compute_dtype"])
+        return GenerationSettings(**settings)
+
+    monkeypatch.setattr(smolvlm.commands.evaluate, "GenerationSettings", noted)
+    run = ["train", run_file, f"train.output_dir={tmp_path}", "eval.max_new_tokens=1", "eval.at_start=false"]
+    with monkeypatch.context() as gpu:
+        for module in (smolvlm.train.arguments, smolvlm.train.train):
+            gpu.setattr(module, "is_bf16_default", lambda _: True)
+        begun = smolvlm_command(*run)
+    assert begun.status == 0, begun.messages
+    assert "float32 weights, bfloat16 autocast; " in begun.messages
+    assert "bf16" not in (tmp_path / "run.yaml").read_text(), "another device decides for itself"
+    last = max(tmp_path.glob("checkpoint-*"), key=lambda folder: int(folder.name.rsplit("-", 1)[1]))
+    shutil.rmtree(last)
+    resumed = smolvlm_command(*run)
+    assert resumed.status == 0, resumed.messages
+    assert "going on from " in resumed.messages
+    assert (
+        "note: the run computed in bfloat16 on cpu and goes on in float32 on cpu; train.bf16=true keeps the former "
+        "precision\n"
+    ) in resumed.messages
+    newest = json.loads((tmp_path / "run.json").read_text())
+    found = [start["kernels"]["autocast_dtype"] for start in (*newest["earlier"], newest)]
+    assert found == ["bfloat16", None]
+    assert "autocast dtype bfloat16" in (tmp_path / "report.html").read_text()
+    assert smolvlm_command("eval", tmp_path, "eval.max_new_tokens=1").status == 0
+    assert evaluated_in == [torch.bfloat16, torch.float32, torch.float32]
 
 
 def test_a_bad_run_file_lists_every_problem(smolvlm_command: Any, tmp_path: Path) -> None:

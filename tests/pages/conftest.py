@@ -94,6 +94,7 @@ def write_run(tmp_path_factory: pytest.TempPathFactory) -> WriteRun:
         before: Sequence[dict[str, Any]] = (),
         baselines: dict[str, dict[str, float]] | None = None,
         settings: str = "",
+        start: dict[str, Any] | None = None,
     ) -> Path:
         run_dir = tmp_path_factory.mktemp("run")
         write_lines(run_dir / "metrics.jsonl", [train_line(step) for step in range(1, steps + 1)])
@@ -104,9 +105,30 @@ def write_run(tmp_path_factory: pytest.TempPathFactory) -> WriteRun:
             (run_dir / "baselines.json").write_text(json.dumps(baselines))
         if settings:
             (run_dir / "run.yaml").write_text(settings)
+        if start is not None:
+            (run_dir / "run.json").write_text(json.dumps(start))
         return run_dir
 
     return write
+
+
+@pytest.fixture(scope="session")
+def start_of() -> Callable[..., dict[str, Any]]:
+    """Makes one start as `run.json` describes it; changes are of its kernels."""
+    return start
+
+
+def start(*, step: int = 0, device: dict[str, Any] | None = None, **kernels: Any) -> dict[str, Any]:
+    usual = {"weights_dtype": "float32", "autocast_dtype": None, "torch_compile": False}
+    return {
+        "started_at": "2026-01-31T12:00:00+00:00",
+        "step": step,
+        "device": device or {"type": "cpu", "name": "A CPU", "num_ranks": 1, "num_threads": 2},
+        "kernels": usual | kernels,
+        "versions": {"python": "3.11.7", "torch": "2.14.1"},
+        "commit": "0123456789abcdef0123456789abcdef01234567",
+        "modified": True,
+    }
 
 
 def write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:

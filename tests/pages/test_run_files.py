@@ -27,11 +27,45 @@ def test_everything_there_is_read(write_run: Callable[..., Path], answer_of: Lin
     assert run.before[0].correct == 0.0
     assert run.baselines == {"majority": {"shape": 0.35}}
     assert run.settings.startswith("train:")
+    assert run.starts == ()
 
 
 def test_what_is_missing_is_empty(write_run: Callable[..., Path]) -> None:
     run = read_run_files(write_run(steps=1))
     assert (run.evals, run.before, run.after, run.baselines, run.settings) == ((), (), (), {}, "")
+
+
+def test_starts_are_read_oldest_first(write_run: Callable[..., Path], start_of: Callable[..., Any]) -> None:
+    newest = start_of(step=12, torch_compile=True) | {"earlier": [start_of(), start_of(step=6)]}
+    starts = read_run_files(write_run(steps=1, start=newest)).starts
+    assert [start.step for start in starts] == [0, 6, 12]
+    assert [start.kernels["torch_compile"] for start in starts] == [False, False, True]
+    assert starts[0].commit == "0123456789abcdef0123456789abcdef01234567"
+    assert starts[0].is_modified
+
+
+def test_a_start_outside_a_checkout_has_no_commit(write_run: Callable[..., Path], start_of: Callable[..., Any]) -> None:
+    [start] = read_run_files(write_run(steps=1, start=start_of() | {"commit": None, "modified": None})).starts
+    assert (start.commit, start.is_modified) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("{", "not JSON"),
+        ("[]", "an object, with a list of objects as `earlier`"),
+        ('{"earlier": {}}', "an object, with a list of objects as `earlier`"),
+        ("{}", "an object as `device`"),
+        ('{"device": {}, "kernels": [], "versions": {}}', "an object as `kernels`"),
+        ('{"device": {}, "kernels": {}, "versions": {}, "commit": 3}', "text as `commit`"),
+        ('{"device": {}, "kernels": {}, "versions": {}, "step": "3"}', "a number as `step`"),
+    ],
+)
+def test_a_damaged_description_of_a_start_is_named(write_run: Callable[..., Path], content: str, expected: str) -> None:
+    run_dir = write_run(steps=1)
+    (run_dir / "run.json").write_text(content)
+    with pytest.raises(SampleError, match=rf"run\.json: .*{expected}"):
+        read_run_files(run_dir)
 
 
 def test_a_folder_without_a_run_is_an_error(tmp_path: Path) -> None:

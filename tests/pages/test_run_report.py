@@ -88,8 +88,28 @@ def test_one_step_and_nothing_else(write_run: Callable[..., Path]) -> None:
     assert "Trained for 1 logged step; no held-out answers were kept." in text_of(page)
     assert "Loss 8.000 one logged step" in text_of(page)
     assert "nan" not in page
-    for heading in ("Accuracy on", "Evaluations", "Some of its", "Learning rates", "Settings"):
+    for heading in ("Accuracy on", "Evaluations", "Some of its", "Learning rates", "Where it ran", "Settings"):
         assert f"<h2>{heading}" not in page
+
+
+def test_it_says_where_the_run_ran(write_run: Callable[..., Path], start_of: Callable[..., Any]) -> None:
+    page = write_run_report(write_run(steps=1, start=start_of(optimizer=SCRIPT))).read_text(encoding="utf-8")
+    text = text_of(page)
+    assert "Where it ran device cpu: A CPU, 2 threads, 1 rank weights dtype float32 autocast dtype none " in text
+    assert "torch compile off" in text
+    assert "versions python 3.11.7, torch 2.14.1 commit 0123456789abcdef0123456789abcdef01234567, modified" in text
+    assert "resumed" not in text
+    assert SCRIPT not in page
+
+
+def test_an_earlier_start_is_told_by_what_was_different(
+    write_run: Callable[..., Path], start_of: Callable[..., Any]
+) -> None:
+    gpu = {"type": "cuda", "name": "A GPU", "num_ranks": 4, "num_threads": None}
+    newest = start_of(step=6) | {"earlier": [start_of(device=gpu, autocast_dtype="bfloat16")]}
+    text = text_of(write_run_report(write_run(steps=1, start=newest)).read_text(encoding="utf-8"))
+    assert "resumed at step 6 earlier, from step 0 cuda: A GPU, 4 ranks; autocast dtype bfloat16" in text
+    assert text.endswith("autocast dtype bfloat16"), "and nothing that was the same"
 
 
 def test_answers_alone(write_run: Callable[..., Path], answer_of: LineOf) -> None:

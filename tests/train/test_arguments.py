@@ -15,7 +15,7 @@ from smolvlm.datasets.plan import Plan
 from smolvlm.datasets.planned_packs import EMPTY_PACK, PlannedPacks
 from smolvlm.errors import ConfigError
 from smolvlm.train import arguments
-from smolvlm.train.arguments import planned_length, seed_of, training_arguments
+from smolvlm.train.arguments import is_bf16_default, planned_length, seed_of, training_arguments, trains_in_bf16
 
 PLAN = Plan(
     packs=PlannedPacks.of([EMPTY_PACK] * 12),
@@ -77,12 +77,68 @@ def test_packs_are_pinned_where_there_is_a_gpu_and_then_copied_while_it_computes
     section: Section, monkeypatch: pytest.MonkeyPatch, has_gpu: bool
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has_gpu)
     made: dict[str, Any] = {}
     usual = TrainingArguments(use_cpu=True)
     monkeypatch.setattr(arguments, "TrainingArguments", lambda **settings: made.update(settings) or usual)
     training_arguments(section(use_cpu="false"), PLAN)
     assert made["dataloader_pin_memory"] == has_gpu
     assert made.get("accelerator_config") == ({"non_blocking": True} if has_gpu else None)
+
+
+def supports_bf16(including_emulation: bool = True) -> bool:
+    return True
+
+
+def emulates_bf16(including_emulation: bool = True) -> bool:
+    return including_emulation
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes torch see a GPU, with or without units for bfloat16."""
+
+    def see(*, has_bf16: bool) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", supports_bf16 if has_bf16 else emulates_bf16)
+
+    return see
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, True),
+        ({"use_cpu": "false"}, True),
+        ({"use_cpu": "true"}, None),
+        ({"bf16": "false"}, False),
+        ({"bf16": "true"}, True),
+        ({"fp16": "true"}, None),
+        ({"fp16": "false"}, True),
+        ({"deepspeed": "{bf16: {enabled: false}}"}, None),
+    ],
+)
+def test_bf16_is_the_default_on_a_gpu_that_has_it_and_the_run_file_decides(
+    section: Section, monkeypatch: pytest.MonkeyPatch, gpu: Any, given: dict[str, Any], expected: bool | None
+) -> None:
+    made: dict[str, Any] = {}
+    usual = TrainingArguments(use_cpu=True)
+    monkeypatch.setattr(arguments, "TrainingArguments", lambda **settings: made.update(settings) or usual)
+    gpu(has_bf16=True)
+    train = section(**{"use_cpu": "false", **given})
+    training_arguments(train, PLAN)
+    assert made.get("bf16") == expected
+    assert trains_in_bf16(train) == bool(expected)
+    assert is_bf16_default(train) == (expected is True and "bf16" not in given)
+
+
+def test_bf16_is_no_default_where_it_would_be_emulated_and_none_on_a_cpu(section: Section, gpu: Any) -> None:
+    assert not trains_in_bf16(section(use_cpu="false"))
+    assert not training_arguments(section(), PLAN).bf16
+    assert training_arguments(section(bf16="true"), PLAN).bf16
+    gpu(has_bf16=False)
+    assert not trains_in_bf16(section(use_cpu="false"))
+    assert trains_in_bf16(section(use_cpu="false", bf16="true"))
 
 
 def test_packs_must_be_dealt_evenly(section: Section, monkeypatch: pytest.MonkeyPatch) -> None:

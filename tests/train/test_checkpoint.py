@@ -120,6 +120,43 @@ def test_other_rows_are_refused(tmp_path: Path, plan: Plan) -> None:
         find_checkpoint("auto", output_dir=tmp_path, identity=identity(plan=plan))
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "is_same"),
+    [
+        (("open", True), ("open", True), True),
+        (("open", True), ("open", False), True),  # begun on a GPU, resumed on a CPU that leaves it open too
+        (("open", False), ("open", True), True),
+        (("open", True), (True, False), True),  # and on a CPU that is told to keep it
+        (("open", False), (False, False), True),
+        ((True, False), ("open", True), True),
+        (("open", True), (False, False), False),
+        (("open", False), (True, False), False),
+        ((True, False), ("open", False), False),
+        ((True, False), (False, False), False),
+    ],
+)
+def test_a_precision_that_the_device_chose_may_change_and_one_that_is_written_may_not(
+    tmp_path: Path, before: tuple[Any, bool], after: tuple[Any, bool], is_same: bool
+) -> None:
+    """Each is what the run file says of bf16, and whether the device chose it."""
+    first, second = (
+        run_identity(with_bf16(written), planned(), is_bf16_default=is_chosen) for written, is_chosen in (before, after)
+    )
+    folder = checkpoint(tmp_path, 5, first)
+    if is_same:
+        assert find_checkpoint("auto", output_dir=tmp_path, identity=second) == folder
+        return
+    with pytest.raises(ConfigError, match=r"\n- train\.arguments\.bf16: .* there, .* here\n"):
+        find_checkpoint("auto", output_dir=tmp_path, identity=second)
+
+
+def with_bf16(written: Any) -> dict[str, Any]:
+    settings = json.loads(json.dumps(SETTINGS))
+    if written != "open":
+        settings["train"]["arguments"]["bf16"] = written
+    return settings
+
+
 def test_the_marker_says_what_the_checkpoint_is(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path, 5, identity())
     content = json.loads((folder / "smolvlm.json").read_text())

@@ -59,6 +59,16 @@ def test_the_resumed_run_leaves_what_any_run_leaves(stopped: Any) -> None:
     assert [path.name for path in whole_checkpoints(stopped.resumed)][-1] == f"checkpoint-{last}"
 
 
+def test_both_starts_are_kept_and_the_newest_stands_on_top(stopped: Any) -> None:
+    content = json.loads((stopped.resumed / "run.json").read_text())
+    earlier = content.pop("earlier")
+    assert [start["step"] for start in (*earlier, content)] == [0, CHECKPOINT]
+    assert earlier[0].keys() == content.keys()
+    assert earlier[0]["started_at"] <= content["started_at"]
+    assert stopped.messages.count("\nruns on         cpu (") == 1
+    assert "goes on in" not in stopped.messages, "the precision is the same"
+
+
 def changed(run: Any, **changes: Any) -> Any:
     """Return the settings of a finished run, some changed, as `section__key=value`."""
     file = run.resumed.parent / "run.yaml"
@@ -97,3 +107,4 @@ def test_false_starts_afresh_and_writes_over_what_was_there(
     last = fresh.planned.plan.num_steps
     assert [row["step"] for row in lines] == list(range(1, last + 1))
     assert json.loads((run.resumed / f"checkpoint-{last}" / MARKER).read_text())["step"] == last
+    assert json.loads((run.resumed / "run.json").read_text())["earlier"] == []
