@@ -97,6 +97,10 @@ class Bench:
         total = 0.0
         for inputs, weight in zip(encoded, weights, strict=True):
             items = torch.tensor(normalizer / weight)
+            inputs = {
+                name: value.to(self.stock.dtype) if value.is_floating_point() else value
+                for name, value in inputs.items()
+            }
             if "tiles_of_places" in inputs:
                 inputs = self._averaged(inputs)
             loss = self.stock(**inputs, num_items_in_batch=items, use_cache=False).loss

@@ -2,13 +2,15 @@
 
 Alone means: the stock processor makes ids and pixels of the conversation, the stock class gives the loss of its labels,
 and the labels are found with the stock chat template: each assistant turn, from the end of `Assistant:` to its
-`<end_of_utterance>`. Float32 on CPU: the loss within 1e-6 of max(1, loss), each parameter's gradient within 1e-5 of its
-norm. The biases of the tower's keys have no gradient but rounding, as softmax cancels them; two gradients below
+`<end_of_utterance>`. On CPU, weights in float64, so that what is seen is the law and not a processor's rounding (in
+float32 the gradients differ by 1e-6 to 1.01e-5 between processors); pixels are rounded to float32 on both sides. The loss
+within 1e-6 of max(1, loss), each parameter's gradient within 1e-5 of its norm. The biases of the tower's keys have no gradient but rounding, as softmax cancels them; two gradients below
 `ZERO_GRADIENT` of the largest one's norm count as equal.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from smolvlm.model.parts.configs import published_config, tokens_per_tile
 from smolvlm.model.parts.processor import write_processor
 from smolvlm.model.towers import Tower, parameters_of
 from smolvlm.records import Conversation, ImageRef, Turn, VideoRef
+from smolvlm.train.verify import gradient_errors
 
 Sample = tuple[Conversation, ...]
 
@@ -111,10 +114,36 @@ def clips() -> list[Sample]:
 MIXED: list[Sample] = [*texts(), tree(3, 2), (ask([picture(9)], "What?", "Noise."),), tree(2, 1, 5), *twice()]
 
 
+@pytest.fixture
+def bench(bench) -> Iterator[Any]:
+    """The bench with its weights in float64."""
+    with in_float64(bench):
+        yield bench
+
+
+@contextmanager
+def in_float64(bench: Any) -> Iterator[None]:
+    for model in (bench.ours, bench.stock):
+        model.double()
+    yield
+    for model in (bench.ours, bench.stock):
+        model.float().zero_grad()
+
+
 @pytest.fixture(scope="session")
 def mixed_alone(loaded_bench) -> Any:
     """What MIXED gives alone, everything trained."""
-    return loaded_bench.alone(MIXED)
+    with in_float64(loaded_bench):
+        return loaded_bench.alone(MIXED)
+
+
+def test_in_float32_packed_is_as_near_to_float64_as_alone(loaded_bench, mixed_alone) -> None:
+    """Training runs in float32: packing must not round more than running alone does."""
+    exact = mixed_alone.gradients
+    packed = gradient_errors(loaded_bench.packed(MIXED).gradients, exact)
+    alone = gradient_errors(loaded_bench.alone(MIXED).gradients, exact)
+    assert all(packed[tower] <= 2 * alone[tower] for tower in packed), (packed, alone)
+    assert max(alone.values()) < 1e-3
 
 
 def test_text_alone(bench) -> None:
