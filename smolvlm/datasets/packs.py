@@ -90,6 +90,8 @@ MODEL_TENSORS = (
 )
 
 
-def on_device(inputs: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+def on_device(inputs: Mapping[str, Any], device: torch.device | str, *, non_blocking: bool = False) -> dict[str, Any]:
     """Return a pack's model inputs on a device."""
-    return {name: None if value is None else value.to(device) for name, value in inputs.items()}
+    return {
+        name: None if value is None else value.to(device, non_blocking=non_blocking) for name, value in inputs.items()
+    }

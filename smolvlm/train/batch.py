@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from smolvlm.datasets.packs import Pack
+import torch
+
+from smolvlm.datasets.packs import Pack, on_device
 from smolvlm.errors import SmolVLMError
 from smolvlm.records import SkippedRow
 
@@ -28,8 +30,19 @@ class PackInfo:
     num_computed_tiles: int
 
 
-def as_batch(packs: Sequence[Pack]) -> dict[str, Any]:
-    """Return `{"pack": tensors for the model, "info": PackInfo}`: the collate function of a loader of single packs."""
+class PackBatch(dict[str, Any]):
+    """`{"pack": what the model reads, "info": PackInfo}`, with a way of its own to a device.
+
+    The copies never wait, whatever is asked: accelerate (1.15) forgets `non_blocking` where a resumed run skips the
+    packs that it has trained on.
+    """
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> "PackBatch":  # noqa: ARG002 - accelerate's
+        return PackBatch(self, pack=on_device(self["pack"], device, non_blocking=True))
+
+
+def as_batch(packs: Sequence[Pack]) -> PackBatch:
+    """Return a pack for the trainer: the collate function of a loader of single packs."""
     (pack,) = packs
     cached = 0 if pack.cached_features is None else len(pack.cached_features)
     info = PackInfo(
@@ -44,7 +57,7 @@ def as_batch(packs: Sequence[Pack]) -> dict[str, Any]:
         num_tiles=len(pack.tiles) + cached,
         num_computed_tiles=len(pack.tiles),
     )
-    return {"pack": pack.model_tensors(), "info": info}
+    return PackBatch(pack=pack.model_tensors(), info=info)
 
 
 def without_worker_traceback(error: SmolVLMError) -> SmolVLMError:

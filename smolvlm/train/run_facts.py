@@ -18,11 +18,9 @@ from transformers.training_args import OptimizerNames
 
 from smolvlm.config.quantization import QuantizationConfig
 from smolvlm.config.schema import RunConfig
-from smolvlm.model.attention import SCOPE_ATTENTION
+from smolvlm.model.attention.rule import SCOPE_ATTENTION, attention_kind
 from smolvlm.train.versions import Commit, source_commit, versions
 
-BLOCKS = "scope blocks over SDPA"
-FLEX = "flex_attention, compiled"
 SHOWN_VERSIONS = ("torch", "transformers", "cuda", "smolvlm")
 """In the line; `run.json` has the others too."""
 _CPU_INFO = Path("/proc/cpuinfo")
@@ -188,10 +186,10 @@ def _float32_products(device_type: str) -> str:
 
 
 def _language_attention(text_config: Any, device_type: str) -> str:
-    """Return how packs are attended; `make_scope` chooses by the device."""
+    """Return how packs are attended."""
     if text_config._attn_implementation != SCOPE_ATTENTION:
         return _stock_attention(text_config)
-    return FLEX if device_type == "cuda" else BLOCKS
+    return attention_kind(device_type)
 
 
 def _stock_attention(config: Any) -> str:

@@ -1,8 +1,11 @@
 """What a loader hands over: a pack's tensors with what is counted of it, or an error without a worker's traceback."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from accelerate.utils import send_to_device
 from torch._utils import ExceptionWrapper
 from torch.utils.data._utils.pin_memory import pin_memory
 
@@ -79,6 +82,27 @@ def test_every_tensor_of_a_batch_is_pinned_and_nothing_else_is_touched(
     assert {id(tensor) for tensor in found} == {id(own) for own in pinned}
     num_none = (num_cached == 0) + 2  # no reference here, and no averaged frames
     assert len(pinned) == len(MODEL_TENSORS) - num_none - 1 + 2, "the attention plan's two in its place"
+    assert moved["info"] is batch["info"]
+
+
+def test_a_batch_is_copied_without_waiting_whatever_accelerate_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after `skip_first_batches`, of a batch that torch has pinned."""
+    batch = as_batch([pack(num_tokens=9, where=("rows.jsonl:1",), num_cached=2)])
+    monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
+    pinned = pin_memory(batch)
+    asked: list[bool] = []
+    stock = torch.Tensor.to
+
+    def to(tensor: torch.Tensor, *args: Any, non_blocking: bool = False, **kwargs: Any) -> torch.Tensor:
+        asked.append(non_blocking)
+        return stock(tensor, *args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    moved = send_to_device(pinned, torch.device("meta"), non_blocking=False)
+    assert len(asked) == len(MODEL_TENSORS) - 2 - 1 + 2
+    assert all(asked)
+    found = [value for value in moved["pack"].values() if isinstance(value, torch.Tensor)]
+    assert {value.device.type for value in (*found, *moved["pack"]["attention"].tensors())} == {"meta"}
     assert moved["info"] is batch["info"]
 
 

@@ -57,6 +57,7 @@ class AttentionPlan(Protocol):
 
 
 PlanAttention = Callable[[Int[np.ndarray, " seq"]], AttentionPlan]
+"""Plans a pack's attention from its `scope_end`."""
 
 
 def attention_planner(device_type: str) -> PlanAttention:
@@ -66,6 +67,11 @@ def attention_planner(device_type: str) -> PlanAttention:
         device_type: "cpu", "cuda", "mps" or another of torch's.
     """
     return plan_flex if device_type == "cuda" else plan_sdpa
+
+
+def attention_kind(device_type: str) -> str:
+    """Return what packs are attended with on a kind of device, in words."""
+    return {plan_flex: "flex_attention, compiled", plan_sdpa: "scope blocks over SDPA"}[attention_planner(device_type)]
 
 
 def make_scope(scope_end: Int[Tensor, " seq"], plan: AttentionPlan | None = None) -> Scope:
