@@ -55,7 +55,7 @@ class FlexPlan:
 
         counts, numbers = self.num_blocks[:, None, None], self.block_numbers[:, None, None]
         names = ("kv", "full_kv", "q", "full_q")
-        lists = {f"{name}_num_blocks": count for name, count in zip(names, counts, strict=True)}
+        lists: dict[str, Any] = {f"{name}_num_blocks": count for name, count in zip(names, counts, strict=True)}
         lists |= {f"{name}_indices": number for name, number in zip(names, numbers, strict=True)}
         block_mask = BlockMask(
             seq_lengths=(len(scope_end), len(scope_end)),
