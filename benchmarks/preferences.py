@@ -29,19 +29,19 @@ from trl import DPOConfig, DPOTrainer
 from benchmarks.model_files import write_model
 from benchmarks.ours import plan_steps
 from benchmarks.rows import Row, read_rows, write_rows
+from smolvlm.checkpoints.adapters import attach_adapters
+from smolvlm.checkpoints.load import load_checkpoint
+from smolvlm.checkpoints.peft_layers import PREFIX
+from smolvlm.checkpoints.trainable import LearningRates, freeze
 from smolvlm.config.adapters import AdapterConfig
 from smolvlm.config.schema import DataConfig
 from smolvlm.datasets.builder import measure_mixture, read_prompt
 from smolvlm.datasets.dataset import SupervisedDataset
-from smolvlm.model.adapters import attach_adapters
-from smolvlm.model.learning_rates import LearningRates, freeze
-from smolvlm.model.load import load_checkpoint
-from smolvlm.model.peft_layers import PREFIX
 from smolvlm.model.towers import Tower, is_adapter
 from smolvlm.model.vision_cache import open_vision_cache
-from smolvlm.train.methods import Preference
-from smolvlm.train.preference import PreferenceSettings
-from smolvlm.train.reference import reference_logps
+from smolvlm.train.methods.method import Preference
+from smolvlm.train.methods.preference import PreferenceSettings
+from smolvlm.train.methods.reference import reference_logps
 
 PAIRS_A_STEP = 4
 BETA = 0.1

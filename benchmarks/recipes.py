@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
+from smolvlm.build.configs import PublishedSize, published_config
+from smolvlm.checkpoints.adapters import attach_adapters
+from smolvlm.checkpoints.trainable import freeze
 from smolvlm.config.adapters import AdapterConfig
 from smolvlm.config.load import load_run_config
 from smolvlm.config.schema import RunConfig
-from smolvlm.model.adapters import attach_adapters
-from smolvlm.model.learning_rates import freeze
 from smolvlm.model.modeling_smolvlm import MODEL_CLASSES
-from smolvlm.model.parts.configs import PublishedSize, published_config
 from smolvlm.model.towers import TOWER_OF, Tower
 from smolvlm.train.flops import compute_cost
 from smolvlm.train.run_model import learning_rates

@@ -1,5 +1,5 @@
 """`python -m smolvlm`, which is what torchrun starts."""
 
-from smolvlm.commands.cli import main
+from smolvlm.cli.main import main
 
 main()

@@ -4,8 +4,8 @@
 
 A `Conversation` is one row. A `Sample` is what is trained as one unit: a conversation, or several that form a tree
 because they begin with the same pictures or clips. An `Example` is a sample as arrays; a `Pack` (tensors, in
-`datasets/packs.py`) is many examples laid end to end. Every record is frozen; nothing downstream may change what an
-earlier stage said.
+`datasets/packing/pack.py`) is many examples laid end to end. Every record is frozen; nothing downstream may change
+what an earlier stage said.
 
 Axis names: `seq` tokens of an example or a pack, `target` supervised tokens, `tile` square pixel tiles,
 `slot` places in the text where a tile's features go, or the mean of several tiles'; `shown` the tiles of all slots.

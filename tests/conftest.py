@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.ExifTags import Base as ExifTag
 
-from smolvlm.encoding.prompts import PromptSettings, read_prompt_settings
-from smolvlm.model.parts.processor import ModelType
+from smolvlm.build.processor import ModelType
+from smolvlm.datasets.encoding.prompts import PromptSettings, read_prompt_settings
 from smolvlm.records import ImageRef, Role, Turn
 
 MODEL_TYPES: tuple[ModelType, ...] = ("smolvlm", "idefics3")
@@ -38,7 +38,7 @@ CHARACTERS = st.characters(max_codepoint=0x3FFFF, exclude_categories=["Cs"], exc
 @pytest.fixture(scope="session")
 def checkpoint_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[ModelType, Path]:
     """Folders of tiny checkpoints by model type; not to be written to. Tiles of 32 px, longest edge 128 px."""
-    from smolvlm.model.parts.tiny import tiny_model  # here, since it imports torch, which most rooms do without
+    from smolvlm.build.tiny import tiny_model  # here, since it imports torch, which most rooms do without
 
     root = tmp_path_factory.mktemp("checkpoints")
     return {model_type: tiny_model(root / model_type, model_type=model_type) for model_type in MODEL_TYPES}
@@ -47,7 +47,7 @@ def checkpoint_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[ModelTy
 @pytest.fixture(scope="session")
 def processors(checkpoint_folders: dict[ModelType, Path]) -> dict[ModelType, Any]:
     """Their processors; not to be changed."""
-    from smolvlm.model.load import load_processor
+    from smolvlm.checkpoints.load import load_processor
 
     return {model_type: load_processor(str(folder)) for model_type, folder in checkpoint_folders.items()}
 

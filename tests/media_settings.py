@@ -1,8 +1,8 @@
 """Media settings for tests, from what a test cares about."""
 
-from smolvlm.media.frames import FrameSettings
 from smolvlm.media.geometry import TileSettings
 from smolvlm.media.settings import MediaSettings, VideoBackend
+from smolvlm.media.video.frames import FrameSettings
 
 
 def media_settings(

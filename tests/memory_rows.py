@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from smolvlm.datasets.lengths import Meter
-from smolvlm.datasets.measured import MeasuredSet, length_table
-from smolvlm.encoding.prompts import PromptSettings
+from smolvlm.datasets.encoding.prompts import PromptSettings
+from smolvlm.datasets.packing.lengths import Meter
+from smolvlm.datasets.packing.measured import MeasuredSet, length_table
 from smolvlm.records import Conversation
 
 

@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from smolvlm.datasets.packs import Pack
+from smolvlm.datasets.packing.pack import Pack
 from smolvlm.model.attention import flex
 from smolvlm.model.attention.flex import FlexPlan
 from smolvlm.model.attention.rule import attention_planner

@@ -1,7 +1,7 @@
 """The run file's `freeze`: parts of a tower that do not train while the rest of it does.
 
 A whole tower is frozen by its learning rate, 0. How many layers a tower has is known once the checkpoint's settings
-are read: `smolvlm.model.frozen_parts` checks that, still before any weight is read.
+are read: `smolvlm.checkpoints.frozen_parts` checks that, still before any weight is read.
 """
 
 from typing import Annotated

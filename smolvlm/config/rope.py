@@ -1,6 +1,6 @@
 """The run file's `model.rope_scaling`: a context longer than the checkpoint's.
 
-What each type does to the checkpoint's rotary embeddings is in `smolvlm.model.context`.
+What each type does to the checkpoint's rotary embeddings is in `smolvlm.checkpoints.context`.
 """
 
 from typing import Annotated, Any, Literal

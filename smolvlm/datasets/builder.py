@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from smolvlm.config.schema import DataConfig, TrainConfig
-from smolvlm.datasets.length_index import Report, measure_sources
-from smolvlm.datasets.lengths import Budget
-from smolvlm.datasets.measured import MeasuredSet, RowKind, SourceCount, settle_rows
-from smolvlm.datasets.mixture import load_mixture
-from smolvlm.datasets.plan import Plan, PlanSettings, plan_training
-from smolvlm.datasets.rows import OpenSource, open_sources
-from smolvlm.encoding.prompts import PromptSettings, read_prompt_settings
-from smolvlm.media.frames import FrameSettings
+from smolvlm.datasets.encoding.prompts import PromptSettings, read_prompt_settings
+from smolvlm.datasets.packing.length_cache import Report, measure_sources
+from smolvlm.datasets.packing.lengths import Budget
+from smolvlm.datasets.packing.measured import MeasuredSet, RowKind, SourceCount, settle_rows
+from smolvlm.datasets.packing.plan import Plan, PlanSettings, plan_training
+from smolvlm.datasets.rows.conversations import OpenSource, open_sources
+from smolvlm.datasets.rows.mixture import load_mixture
+from smolvlm.media.video.frames import FrameSettings
 from smolvlm.records import SkippedRow
 
 

@@ -15,14 +15,14 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from smolvlm.datasets.bad_samples import BadSamples, Policy
-from smolvlm.datasets.lengths import HeaderReader
-from smolvlm.datasets.measured import MeasuredSet
-from smolvlm.datasets.packs import Pack
-from smolvlm.datasets.plan import Plan, sample_size
-from smolvlm.datasets.planned_packs import PlannedPack, PlannedPacks, Rows
-from smolvlm.datasets.tile_loader import ReadFeatures, TileLoader
-from smolvlm.encoding.encode import Encoder
+from smolvlm.datasets.encoding.encode import Encoder
+from smolvlm.datasets.packing.columns import PlannedPack, PlannedPacks, Rows
+from smolvlm.datasets.packing.lengths import HeaderReader
+from smolvlm.datasets.packing.measured import MeasuredSet
+from smolvlm.datasets.packing.pack import Pack
+from smolvlm.datasets.packing.plan import Plan, sample_size
+from smolvlm.datasets.packing.tiles import ReadFeatures, TileLoader
+from smolvlm.datasets.rows.skipped import BadSamples, Policy
 from smolvlm.errors import SampleError
 from smolvlm.media.medium import CHANGED_FIX
 from smolvlm.media.settings import MediaSettings

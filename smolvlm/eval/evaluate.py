@@ -14,12 +14,12 @@ import torch
 from accelerate.utils import gather_object
 
 from smolvlm.datasets.dataset import SupervisedDataset
-from smolvlm.datasets.measured import MeasuredSet
-from smolvlm.datasets.packs import on_device
-from smolvlm.datasets.plan import PlanSettings, plan_training
-from smolvlm.encoding.prompts import PromptSettings
-from smolvlm.eval.generate import GenerationSettings, Generator, evaluating
+from smolvlm.datasets.encoding.prompts import PromptSettings
+from smolvlm.datasets.packing.measured import MeasuredSet
+from smolvlm.datasets.packing.pack import on_device
+from smolvlm.datasets.packing.plan import PlanSettings, plan_training
 from smolvlm.eval.metrics import Prediction, exact_match, vqa_accuracy
+from smolvlm.generate.answers import GenerationSettings, Generator, evaluating
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.records import Conversation
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
+from smolvlm.checkpoints.context import name_rope_for_older_readers
+from smolvlm.checkpoints.load import load_checkpoint
+from smolvlm.checkpoints.peft_layers import ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_adapter_folder, merge_adapter
+from smolvlm.checkpoints.processor_files import PROCESSOR_FILES
 from smolvlm.errors import ConfigError
-from smolvlm.model.context import name_rope_for_older_readers
-from smolvlm.model.load import load_checkpoint
-from smolvlm.model.peft_layers import ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_adapter_folder, merge_adapter
-from smolvlm.model.processor_files import PROCESSOR_FILES
 
 MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors", "model.safetensors.index.json")
 SHARDS = "model-*.safetensors"

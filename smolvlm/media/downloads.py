@@ -33,7 +33,7 @@ from urllib.request import (
 )
 
 from smolvlm.errors import ConfigError, SampleError
-from smolvlm.wheels import cache_dir
+from smolvlm.home import cache_dir
 
 _CHUNK_BYTES = 1 << 20
 _MAY_PASS = frozenset({408, 429})

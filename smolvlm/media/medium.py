@@ -15,7 +15,7 @@ from smolvlm.errors import SampleError
 from smolvlm.media.images import content_key, open_rgb, read_bytes
 from smolvlm.media.settings import MediaSettings
 from smolvlm.media.tiles import make_tiles
-from smolvlm.media.video import clip_key, frame_tiles
+from smolvlm.media.video.reader import clip_key, frame_tiles
 from smolvlm.records import Frames, Grid, Layout, Media, VideoRef
 
 CHANGED_FIX = (

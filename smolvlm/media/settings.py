@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from smolvlm.media.frames import FrameSettings
 from smolvlm.media.geometry import TileSettings
+from smolvlm.media.video.frames import FrameSettings
 
 VideoBackend = Literal["pyav", "torchcodec", "decord"]
 

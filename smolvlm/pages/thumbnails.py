@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from smolvlm.media.clip_index import read_index
-from smolvlm.media.frames import FrameSettings, choose_frames
 from smolvlm.media.images import open_rgb
-from smolvlm.media.video import read_frames
+from smolvlm.media.video.frames import FrameSettings, choose_frames
+from smolvlm.media.video.index import read_index
+from smolvlm.media.video.reader import read_frames
 from smolvlm.records import Media, VideoRef
 
 LOSSLESS_SIDE_PX = 128

@@ -1,9 +1,7 @@
-"""How a token's text is shown: control characters made visible, runs of image tokens folded.
+"""How a token's text is shown, and counts and shares: control characters are made visible.
 
 Rows come from anywhere; a terminal must not obey the escape sequences in them, nor a page lose its line breaks.
 """
-
-from smolvlm.pages.inspect_records import TokenRun
 
 NEWLINE = "↵"
 SHOWN_AS_THEY_ARE = "\n\N{IDEOGRAPHIC SPACE}\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
@@ -13,14 +11,6 @@ SHOWN_AS_THEY_ARE = "\n\N{IDEOGRAPHIC SPACE}\N{ZERO WIDTH JOINER}\N{ZERO WIDTH N
 def shown_text(text: str) -> str:
     r"""Return `text` with every control character but the newline written out: an escape becomes `\x1b`."""
     return "".join(_shown(character) for character in text)
-
-
-def run_label(run: TokenRun) -> str:
-    """Return what stands for a run of image tokens: `64 x <image>`, and of which frames they are the mean."""
-    label, times_s = f"{run.count} x {run.text}", run.times_s
-    if len(times_s) < 2:
-        return label
-    return f"{label} (mean of {len(times_s)} frames, {times_s[0]:.2f} to {times_s[-1]:.2f} s)"
 
 
 def plural(count: int, noun: str) -> str:

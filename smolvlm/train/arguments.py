@@ -6,7 +6,7 @@ import torch
 from transformers import TrainingArguments
 
 from smolvlm.config.schema import TrainConfig
-from smolvlm.datasets.plan import Plan
+from smolvlm.datasets.packing.plan import Plan
 from smolvlm.errors import ConfigError
 
 DEFAULTS: dict[str, Any] = {

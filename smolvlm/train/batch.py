@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from smolvlm.datasets.packs import Pack, on_device
+from smolvlm.datasets.packing.pack import Pack, on_device
 from smolvlm.errors import SmolVLMError
 from smolvlm.records import SkippedRow
 

@@ -10,7 +10,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import DefaultFlowCallback
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
-from smolvlm.datasets.plan import Plan
+from smolvlm.datasets.packing.plan import Plan
 
 
 class PlanFlowCallback(DefaultFlowCallback):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from smolvlm.datasets.plan import Plan
+from smolvlm.datasets.packing.plan import Plan
 from smolvlm.errors import ConfigError
 
 MARKER = "smolvlm.json"

@@ -11,19 +11,19 @@ from typing import Any
 
 import torch
 
+from smolvlm.checkpoints.adapters import Adapters, attach_adapters
+from smolvlm.checkpoints.context import context_tokens
+from smolvlm.checkpoints.frozen_parts import frozen_parts
+from smolvlm.checkpoints.load import Checkpoint, load_checkpoint, load_processor, read_model_config
+from smolvlm.checkpoints.new_tokens import placement_of, token_ids
+from smolvlm.checkpoints.peft_layers import is_adapter_folder
+from smolvlm.checkpoints.quantization import QuantizedLayers, quantized_layers
+from smolvlm.checkpoints.trainable import LearningRates, freeze
 from smolvlm.config.adapters import AdapterConfig
 from smolvlm.config.schema import DataConfig, ModelConfig, RunConfig
 from smolvlm.datasets.builder import read_prompt
-from smolvlm.encoding.prompts import PromptSettings
+from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.errors import ConfigError
-from smolvlm.model.adapters import Adapters, attach_adapters
-from smolvlm.model.context import context_tokens
-from smolvlm.model.frozen_parts import frozen_parts
-from smolvlm.model.learning_rates import LearningRates, freeze
-from smolvlm.model.load import Checkpoint, load_checkpoint, load_processor, read_model_config
-from smolvlm.model.new_tokens import placement_of, token_ids
-from smolvlm.model.peft_layers import is_adapter_folder
-from smolvlm.model.quantized import QuantizedLayers, quantized_layers
 from smolvlm.model.towers import TOWER_OF, Tower
 from smolvlm.model.vision_cache import VisionCache, open_vision_cache
 from smolvlm.train.arguments import seed_of

@@ -28,24 +28,24 @@ from transformers.trainer_callback import DefaultFlowCallback, PrinterCallback, 
 from transformers.trainer_utils import rotate_checkpoints
 from transformers.training_args import OptimizerNames
 
-from smolvlm.datasets.bad_samples import BadSamples
+from smolvlm.checkpoints.adapters import Adapters
+from smolvlm.checkpoints.context import name_rope_for_older_readers
+from smolvlm.checkpoints.peft_layers import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from smolvlm.checkpoints.trainable import LearningRates
 from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.rows.skipped import BadSamples
 from smolvlm.errors import ConfigError, SampleError
-from smolvlm.model.adapters import Adapters
-from smolvlm.model.context import name_rope_for_older_readers
-from smolvlm.model.learning_rates import LearningRates
-from smolvlm.model.peft_layers import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from smolvlm.model.towers import TOWERS
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.train.batch import PackInfo, as_batch
 from smolvlm.train.callbacks import PlanFlowCallback, ProgressBarCallback, WholeGradientCallback
 from smolvlm.train.checkpoint import RunIdentity, mark_whole, unmark
 from smolvlm.train.flops import compute_cost, peak_flops_per_s
-from smolvlm.train.live_reference import LiveReference
-from smolvlm.train.methods import Method, Supervised
+from smolvlm.train.log import LineFile, StepCounts, Stopwatch
+from smolvlm.train.methods.method import Method, Supervised
+from smolvlm.train.methods.online_reference import LiveReference
 from smolvlm.train.optim import check_groups, groups_table, tower_groups
-from smolvlm.train.packs_ahead import packs_ahead
-from smolvlm.train.step_log import LineFile, StepCounts, Stopwatch
+from smolvlm.train.prefetch import packs_ahead
 
 Evaluate = Callable[[Any], Mapping[str, float]]
 """Model in, metrics out; keys without the `eval_` prefix."""

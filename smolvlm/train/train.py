@@ -10,21 +10,21 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from smolvlm.checkpoints.load import Checkpoint
+from smolvlm.checkpoints.processor_files import save_processor
 from smolvlm.config.load import dump_run_config
 from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.builder import PlannedData, kind_of_rows, plan_data
 from smolvlm.datasets.dataset import SupervisedDataset
-from smolvlm.datasets.length_index import Report
-from smolvlm.datasets.plan import deal_to_ranks, imbalance
-from smolvlm.encoding.prompts import PromptSettings
+from smolvlm.datasets.encoding.prompts import PromptSettings
+from smolvlm.datasets.packing.length_cache import Report
+from smolvlm.datasets.packing.plan import deal_to_ranks, imbalance
 from smolvlm.model.attention.rule import attention_planner
-from smolvlm.model.load import Checkpoint
-from smolvlm.model.processor_files import save_processor
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.train.arguments import is_bf16_default, planned_length, seed_of, training_arguments
 from smolvlm.train.checkpoint import find_checkpoint, run_identity
-from smolvlm.train.methods import method_of
-from smolvlm.train.reference import attach_reference
+from smolvlm.train.methods.method import method_of
+from smolvlm.train.methods.reference import attach_reference
 from smolvlm.train.run_facts import run_facts
 from smolvlm.train.run_model import check_model, check_rows, load_run_model, prompt_of_model
 from smolvlm.train.run_start import begin_run

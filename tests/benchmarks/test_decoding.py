@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks import decoding
-from smolvlm.wheels import fetch_member
+from smolvlm.package_index import fetch_member
 
 
 def test_every_part_is_measured(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from smolvlm.datasets.bad_samples import Policy
 from smolvlm.datasets.dataset import SupervisedDataset
-from smolvlm.datasets.lengths import Budget
-from smolvlm.datasets.plan import Plan, PlanSettings, plan_training
-from smolvlm.datasets.planned_packs import PlannedPack, PlannedPacks
-from smolvlm.datasets.tile_loader import ReadFeatures
-from smolvlm.encoding.prompts import PromptSettings
+from smolvlm.datasets.encoding.prompts import PromptSettings
+from smolvlm.datasets.packing.columns import PlannedPack, PlannedPacks
+from smolvlm.datasets.packing.lengths import Budget
+from smolvlm.datasets.packing.plan import Plan, PlanSettings, plan_training
+from smolvlm.datasets.packing.tiles import ReadFeatures
+from smolvlm.datasets.rows.skipped import Policy
 from smolvlm.records import Conversation, ImageRef, Turn
 from tests.memory_rows import measured_rows
 

@@ -9,8 +9,8 @@ import pytest
 
 from smolvlm.config.schema import DataConfig
 from smolvlm.datasets.builder import PlannedData, measure_mixture, plan_data
-from smolvlm.datasets.measured import MeasuredSet
-from smolvlm.encoding.prompts import PromptSettings
+from smolvlm.datasets.encoding.prompts import PromptSettings
+from smolvlm.datasets.packing.measured import MeasuredSet
 from smolvlm.errors import SampleError
 from smolvlm.records import SkippedRow
 

@@ -16,16 +16,16 @@ from torch.utils.data import DataLoader
 from smolvlm.config.schema import DataConfig
 from smolvlm.datasets.builder import measure_mixture
 from smolvlm.datasets.dataset import SupervisedDataset
-from smolvlm.datasets.lengths import MODALITIES, Budget, HeaderReader, Meter
-from smolvlm.datasets.mixture import load_mixture
-from smolvlm.datasets.plan import PlanSettings, plan_training
-from smolvlm.datasets.rows import open_sources
-from smolvlm.datasets.tile_loader import TileLoader
-from smolvlm.encoding.prompts import PromptSettings
+from smolvlm.datasets.encoding.prompts import PromptSettings
+from smolvlm.datasets.packing.lengths import MODALITIES, Budget, HeaderReader, Meter
+from smolvlm.datasets.packing.plan import PlanSettings, plan_training
+from smolvlm.datasets.packing.tiles import TileLoader
+from smolvlm.datasets.rows.conversations import open_sources
+from smolvlm.datasets.rows.mixture import load_mixture
 from smolvlm.errors import SampleError
 from smolvlm.media import medium as medium_module
-from smolvlm.media.frames import FrameSettings
-from smolvlm.media.video import frame_tiles
+from smolvlm.media.video.frames import FrameSettings
+from smolvlm.media.video.reader import frame_tiles
 from smolvlm.records import Conversation, Frames, ImageRef, Sample, Turn, VideoRef
 from tests.datasets.conftest import DatasetOf
 from tests.memory_rows import measured_rows

@@ -12,10 +12,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from smolvlm.datasets.dataset import SupervisedDataset
-from smolvlm.datasets.lengths import Budget
-from smolvlm.datasets.packs import Pack
-from smolvlm.datasets.planned_packs import EMPTY_PACK
-from smolvlm.encoding.prompts import PromptSettings
+from smolvlm.datasets.encoding.prompts import PromptSettings
+from smolvlm.datasets.packing.columns import EMPTY_PACK
+from smolvlm.datasets.packing.lengths import Budget
+from smolvlm.datasets.packing.pack import Pack
 from smolvlm.errors import SampleError
 from smolvlm.media.images import open_rgb
 from smolvlm.media.tiles import make_tiles

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from smolvlm.datasets import json_rows
-from smolvlm.datasets.mixture import load_mixture
-from smolvlm.datasets.row_formats import to_conversation
-from smolvlm.datasets.sources import RowFormat, SourceSpec
-from smolvlm.datasets.tables import read_rows
+from smolvlm.datasets.rows.formats import to_conversation
+from smolvlm.datasets.rows.mixture import load_mixture
+from smolvlm.datasets.rows.readers import json as json_rows
+from smolvlm.datasets.rows.sources import RowFormat, SourceSpec
+from smolvlm.datasets.rows.tables import read_rows
 from smolvlm.errors import ConfigError, SampleError
 
 KEYS = st.sampled_from(

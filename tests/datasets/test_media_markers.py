@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smolvlm.datasets.doctor import mark_findings
-from smolvlm.datasets.length_index import index_folder
-from smolvlm.datasets.mixture import load_mixture
-from smolvlm.datasets.row_formats import to_conversation
-from smolvlm.datasets.rows import open_sources
-from smolvlm.datasets.sources import MediaMarkers, SourceSpec
-from smolvlm.encoding.prompts import PromptSettings
+from smolvlm.check.examine import mark_findings
+from smolvlm.datasets.encoding.prompts import PromptSettings
+from smolvlm.datasets.packing.length_cache import index_folder
+from smolvlm.datasets.rows.conversations import open_sources
+from smolvlm.datasets.rows.formats import to_conversation
+from smolvlm.datasets.rows.mixture import load_mixture
+from smolvlm.datasets.rows.sources import MediaMarkers, SourceSpec
 from smolvlm.errors import ConfigError, SampleError
 from smolvlm.records import Block, Conversation, ImageRef, VideoRef
 

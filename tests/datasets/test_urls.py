@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from smolvlm.check.examine import examine
 from smolvlm.config.schema import DataConfig
 from smolvlm.datasets.builder import measure_mixture, open_mixture
-from smolvlm.datasets.doctor import examine
-from smolvlm.datasets.lengths import Budget
-from smolvlm.datasets.row_formats import to_conversation
-from smolvlm.datasets.sources import SourceSpec
-from smolvlm.encoding.prompts import PromptSettings
+from smolvlm.datasets.encoding.prompts import PromptSettings
+from smolvlm.datasets.packing.lengths import Budget
+from smolvlm.datasets.rows.formats import to_conversation
+from smolvlm.datasets.rows.sources import SourceSpec
 from smolvlm.errors import SampleError
 from smolvlm.media import downloads
 from smolvlm.media.downloads import kept_file

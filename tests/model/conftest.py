@@ -1,10 +1,7 @@
 """Tiny models in memory, and packs of drawn pictures, for the tests of this room."""
 
-import copy
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,43 +9,19 @@ import torch
 from PIL import Image
 
 from smolvlm.datasets.dataset import SupervisedDataset
-from smolvlm.datasets.lengths import Budget
-from smolvlm.datasets.packs import Pack
-from smolvlm.datasets.plan import Plan
-from smolvlm.datasets.planned_packs import PlannedPack, PlannedPacks
-from smolvlm.datasets.tile_loader import ReadFeatures
-from smolvlm.encoding.prompts import PromptSettings
-from smolvlm.model.load import Checkpoint, load_checkpoint
-from smolvlm.model.parts.processor import ModelType
+from smolvlm.datasets.encoding.prompts import PromptSettings
+from smolvlm.datasets.packing.columns import PlannedPack, PlannedPacks
+from smolvlm.datasets.packing.lengths import Budget
+from smolvlm.datasets.packing.pack import Pack
+from smolvlm.datasets.packing.plan import Plan
+from smolvlm.datasets.packing.tiles import ReadFeatures
 from smolvlm.records import Conversation, ImageRef, Turn
 from tests.memory_rows import measured_rows
+from tests.tiny_models import checkpoint, folder, loaded, model_type  # noqa: F401 - fixtures
 
 BUDGET = Budget(max_tokens=4096, max_tiles=256)
 
 PackOf = Callable[..., Pack]
-
-
-@pytest.fixture(params=["smolvlm", "idefics3"])
-def model_type(request: pytest.FixtureRequest) -> ModelType:
-    return request.param
-
-
-@pytest.fixture
-def folder(checkpoint_folders: dict[ModelType, Path]) -> Path:
-    """A tiny SmolVLM checkpoint's folder; not to be written to."""
-    return checkpoint_folders["smolvlm"]
-
-
-@pytest.fixture(scope="session")
-def loaded(checkpoint_folders: dict[ModelType, Path]) -> dict[ModelType, Checkpoint]:
-    """The tiny checkpoints in memory; not to be changed."""
-    return {model_type: load_checkpoint(str(path)) for model_type, path in checkpoint_folders.items()}
-
-
-@pytest.fixture
-def checkpoint(loaded: dict[ModelType, Checkpoint]) -> Checkpoint:
-    """A tiny SmolVLM as it was loaded: a test may change its model."""
-    return replace(loaded["smolvlm"], model=copy.deepcopy(loaded["smolvlm"].model))
 
 
 @pytest.fixture(scope="session")

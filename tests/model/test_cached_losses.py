@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from smolvlm.checkpoints.load import Checkpoint
+from smolvlm.checkpoints.trainable import LearningRates, freeze
 from smolvlm.media import medium
 from smolvlm.model import modeling_smolvlm
-from smolvlm.model.learning_rates import LearningRates, freeze
-from smolvlm.model.load import Checkpoint
 from smolvlm.model.modeling_smolvlm import PackOutput
 from smolvlm.model.vision_cache import Stage, VisionCache, open_vision_cache
 

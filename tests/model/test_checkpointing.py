@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from smolvlm.checkpoints.adapters import attach_adapters
+from smolvlm.checkpoints.frozen_parts import frozen_parts
+from smolvlm.checkpoints.load import Checkpoint
+from smolvlm.checkpoints.trainable import LearningRates, freeze
 from smolvlm.config.adapters import AdapterConfig
 from smolvlm.config.freeze import FreezeConfig
-from smolvlm.model.adapters import attach_adapters
-from smolvlm.model.frozen_parts import frozen_parts
-from smolvlm.model.learning_rates import LearningRates, freeze
-from smolvlm.model.load import Checkpoint
 from smolvlm.model.towers import TOWERS, Tower, is_adapter
 
 TEXT = [((), "Hi there", "Hello."), ((), "Count to three", "One, two, three.")]

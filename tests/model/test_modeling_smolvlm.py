@@ -11,10 +11,10 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
+from smolvlm.checkpoints.load import Checkpoint
+from smolvlm.checkpoints.trainable import LearningRates, freeze
 from smolvlm.model import modeling_smolvlm
 from smolvlm.model.attention.rule import SCOPE_ATTENTION
-from smolvlm.model.learning_rates import LearningRates, freeze
-from smolvlm.model.load import Checkpoint
 from smolvlm.model.modeling_smolvlm import MODEL_CLASSES, PATCHES_PER_CALL
 from smolvlm.model.towers import TOWERS, Tower, parameters_of
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from smolvlm.build.configs import published_config
 from smolvlm.model.modeling_smolvlm import MODEL_CLASSES
-from smolvlm.model.parts.configs import published_config
 from smolvlm.model.towers import TOWERS, parameters_of, tower_of
 
 PARAMETERS = {"256M": 256_484_928, "500M": 507_482_304, "2.2B": 2_246_784_880}

@@ -8,9 +8,9 @@ from transformers.models.idefics3.image_processing_idefics3 import Idefics3Image
 from transformers.models.idefics3.modeling_idefics3 import Idefics3VisionTransformer
 from transformers.models.smolvlm.modeling_smolvlm import SmolVLMVisionTransformer
 
+from smolvlm.build.configs import published_config
+from smolvlm.checkpoints.load import Checkpoint
 from smolvlm.errors import ConfigError
-from smolvlm.model.load import Checkpoint
-from smolvlm.model.parts.configs import published_config
 from smolvlm.model.vision import (
     PixelScaling,
     check_tile_side,

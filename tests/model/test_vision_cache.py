@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from smolvlm.checkpoints.load import Checkpoint, load_checkpoint
 from smolvlm.model import vision_cache
-from smolvlm.model.load import Checkpoint, load_checkpoint
 from smolvlm.model.vision_cache import FeatureLayout, Stage, VisionCache, fingerprint, open_vision_cache
 
 LAYOUT = FeatureLayout(stage="tower", shape=(5, 8), dtype=torch.float32)

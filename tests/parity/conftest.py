@@ -15,17 +15,17 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.models.smolvlm import SmolVLMProcessor, SmolVLMVideoProcessor
 from transformers.video_utils import VideoMetadata
 
+from smolvlm.build.tiny import tiny_model
+from smolvlm.checkpoints.load import load_checkpoint, load_processor, prepare_model
 from smolvlm.datasets.dataset import SupervisedDataset
-from smolvlm.datasets.lengths import Budget
-from smolvlm.datasets.packs import Pack
-from smolvlm.datasets.plan import Plan
-from smolvlm.datasets.planned_packs import PlannedPack, PlannedPacks
-from smolvlm.encoding.encoded import LossWeighting
-from smolvlm.encoding.prompts import PromptSettings, read_prompt_settings
-from smolvlm.model.load import load_checkpoint, load_processor, prepare_model
-from smolvlm.model.parts.tiny import tiny_model
+from smolvlm.datasets.encoding.encoded import LossWeighting
+from smolvlm.datasets.encoding.prompts import PromptSettings, read_prompt_settings
+from smolvlm.datasets.packing.columns import PlannedPack, PlannedPacks
+from smolvlm.datasets.packing.lengths import Budget
+from smolvlm.datasets.packing.pack import Pack
+from smolvlm.datasets.packing.plan import Plan
+from smolvlm.inspect.verify import GRADIENT_TOLERANCE, LOSS_TOLERANCE, gradient_errors
 from smolvlm.records import Conversation, ImageRef, VideoRef
-from smolvlm.train.verify import GRADIENT_TOLERANCE, LOSS_TOLERANCE, gradient_errors
 from tests.memory_rows import measured_rows
 
 BUDGET = Budget(max_tokens=100_000, max_tiles=10_000)

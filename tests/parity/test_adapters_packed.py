@@ -14,12 +14,12 @@ import pytest
 import torch
 from peft import PeftModel
 
+from smolvlm.checkpoints.adapters import attach_adapters
+from smolvlm.checkpoints.peft_layers import PREFIX, adapter_tensors
+from smolvlm.checkpoints.trainable import LearningRates, freeze
 from smolvlm.config.adapters import AdapterConfig
-from smolvlm.model.adapters import attach_adapters
-from smolvlm.model.learning_rates import LearningRates, freeze
-from smolvlm.model.peft_layers import PREFIX, adapter_tensors
+from smolvlm.inspect.verify import GRADIENT_TOLERANCE, LOSS_TOLERANCE, gradient_errors
 from smolvlm.model.towers import TOWERS, Tower, is_adapter
-from smolvlm.train.verify import GRADIENT_TOLERANCE, LOSS_TOLERANCE, gradient_errors
 from tests.parity.test_packed_equals_alone import MIXED, texts
 
 # peft 0.21 asks the stock model by an old name, which transformers 5.23 warns of.

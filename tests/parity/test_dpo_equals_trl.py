@@ -20,24 +20,24 @@ from datasets import Dataset
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from smolvlm.build.tiny import tiny_model
+from smolvlm.checkpoints.adapters import Adapters, attach_adapters
+from smolvlm.checkpoints.load import Checkpoint, load_checkpoint
+from smolvlm.checkpoints.peft_layers import PREFIX
+from smolvlm.checkpoints.trainable import LearningRates, freeze
 from smolvlm.config.adapters import AdapterConfig
 from smolvlm.datasets.dataset import SupervisedDataset
-from smolvlm.datasets.lengths import Budget
-from smolvlm.datasets.plan import Plan
-from smolvlm.datasets.planned_packs import PlannedPack, PlannedPacks
-from smolvlm.encoding.prompts import read_prompt_settings
-from smolvlm.model.adapters import Adapters, attach_adapters
-from smolvlm.model.learning_rates import LearningRates, freeze
-from smolvlm.model.load import Checkpoint, load_checkpoint
-from smolvlm.model.parts.tiny import tiny_model
-from smolvlm.model.peft_layers import PREFIX
+from smolvlm.datasets.encoding.prompts import read_prompt_settings
+from smolvlm.datasets.packing.columns import PlannedPack, PlannedPacks
+from smolvlm.datasets.packing.lengths import Budget
+from smolvlm.datasets.packing.plan import Plan
+from smolvlm.inspect.verify import GRADIENT_TOLERANCE, gradient_errors
 from smolvlm.model.towers import TOWERS, Tower, is_adapter
 from smolvlm.records import Conversation, ImageRef, Turn
-from smolvlm.train.live_reference import LiveReference, frozen_copy
-from smolvlm.train.methods import Preference
-from smolvlm.train.preference import PreferenceSettings
-from smolvlm.train.reference import reference_logps
-from smolvlm.train.verify import GRADIENT_TOLERANCE, gradient_errors
+from smolvlm.train.methods.method import Preference
+from smolvlm.train.methods.online_reference import LiveReference, frozen_copy
+from smolvlm.train.methods.preference import PreferenceSettings
+from smolvlm.train.methods.reference import reference_logps
 from tests.memory_rows import measured_rows
 
 trl = pytest.importorskip("trl", reason="the peer: in the extra `dev`")

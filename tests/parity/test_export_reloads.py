@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from smolvlm.encoding.prompts import PromptSettings, read_prompt_settings
+from smolvlm.checkpoints.load import load_checkpoint
+from smolvlm.checkpoints.processor_files import save_processor
+from smolvlm.datasets.encoding.prompts import PromptSettings, read_prompt_settings
 from smolvlm.media.geometry import grid_for
 from smolvlm.media.tiles import make_tiles
-from smolvlm.model.load import load_checkpoint
-from smolvlm.model.processor_files import save_processor
 from smolvlm.model.vision import normalize_pixels
 from smolvlm.records import ImageRef, Turn
 from tests.media_settings import media_settings

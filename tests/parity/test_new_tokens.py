@@ -15,18 +15,18 @@ from hypothesis import strategies as st
 from peft import PeftModel
 from transformers import AutoProcessor
 
+from smolvlm.build.processor import ModelType
+from smolvlm.checkpoints.adapters import attach_adapters
+from smolvlm.checkpoints.load import load_processor
+from smolvlm.checkpoints.new_tokens import add_rows, placement_of
+from smolvlm.checkpoints.peft_layers import PREFIX
+from smolvlm.checkpoints.processor_files import save_processor
+from smolvlm.checkpoints.trainable import LearningRates, freeze
 from smolvlm.config.adapters import AdapterConfig
 from smolvlm.config.new_tokens import NewToken
-from smolvlm.encoding.prompts import read_prompt_settings
-from smolvlm.model.adapters import attach_adapters
-from smolvlm.model.learning_rates import LearningRates, freeze
-from smolvlm.model.load import load_processor
-from smolvlm.model.new_tokens import add_rows, placement_of
-from smolvlm.model.parts.processor import ModelType
-from smolvlm.model.peft_layers import PREFIX
-from smolvlm.model.processor_files import save_processor
+from smolvlm.datasets.encoding.prompts import read_prompt_settings
+from smolvlm.inspect.verify import GRADIENT_TOLERANCE, LOSS_TOLERANCE, gradient_errors
 from smolvlm.model.towers import is_adapter, is_token_rows
-from smolvlm.train.verify import GRADIENT_TOLERANCE, LOSS_TOLERANCE, gradient_errors
 from tests.media_settings import media_settings
 from tests.parity.test_packed_equals_alone import MIXED, texts
 

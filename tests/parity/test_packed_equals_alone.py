@@ -22,14 +22,14 @@ import torch
 import transformers
 from PIL import Image
 
+from smolvlm.build.configs import published_config, tokens_per_tile
+from smolvlm.build.processor import write_processor
+from smolvlm.checkpoints.trainable import LearningRates, freeze
+from smolvlm.inspect.verify import gradient_errors
 from smolvlm.model import loss
-from smolvlm.model.learning_rates import LearningRates, freeze
 from smolvlm.model.modeling_smolvlm import MODEL_CLASSES
-from smolvlm.model.parts.configs import published_config, tokens_per_tile
-from smolvlm.model.parts.processor import write_processor
 from smolvlm.model.towers import Tower, parameters_of
 from smolvlm.records import Conversation, ImageRef, Turn, VideoRef
-from smolvlm.train.verify import gradient_errors
 
 Sample = tuple[Conversation, ...]
 

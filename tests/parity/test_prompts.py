@@ -15,9 +15,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from smolvlm.encoding.prompts import PromptSettings
+from smolvlm.build.processor import ModelType
+from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.media.geometry import grid_for
-from smolvlm.model.parts.processor import ModelType
 from smolvlm.records import ImageRef, Turn
 
 MakeTurns = Callable[..., st.SearchStrategy[tuple[Turn, ...]]]

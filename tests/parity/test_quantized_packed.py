@@ -18,13 +18,13 @@ from peft import PeftModel
 from torch import nn
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
+from smolvlm.build.tiny import tiny_model
+from smolvlm.checkpoints.adapters import attach_adapters
+from smolvlm.checkpoints.load import load_checkpoint
+from smolvlm.checkpoints.peft_layers import adapter_tensors
+from smolvlm.checkpoints.trainable import LearningRates, freeze
 from smolvlm.config.adapters import AdapterConfig
 from smolvlm.config.quantization import QuantizationConfig
-from smolvlm.model.adapters import attach_adapters
-from smolvlm.model.learning_rates import LearningRates, freeze
-from smolvlm.model.load import load_checkpoint
-from smolvlm.model.parts.tiny import tiny_model
-from smolvlm.model.peft_layers import adapter_tensors
 from smolvlm.model.towers import TOWERS, Tower
 from tests.parity.test_adapters_packed import AdaptedBench
 from tests.parity.test_packed_equals_alone import MIXED, texts
@@ -109,7 +109,7 @@ def test_packed_equals_alone_with_all_towers_quantised(quantized: Any, kind: str
 
 @pytest.mark.parametrize(("kind", "of_type"), [("nf4", "dora"), ("8 bit", "rslora")])
 def test_other_types_of_adapter(quantized: Any, kind: str, of_type: str) -> None:
-    """Not DoRA in 8 bits, which peft 0.21 by itself cannot run twice on a CPU: tests/model/test_quantized.py has it."""
+    """Not DoRA in 8 bits, which peft 0.21 by itself cannot run twice on a CPU: see checkpoints/test_quantization.py."""
     quantized(kind, of_type=of_type).check(MIXED)
 
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
+from smolvlm.checkpoints.context import context_tokens
+from smolvlm.checkpoints.load import load_checkpoint
 from smolvlm.config.rope import RopeScaling
-from smolvlm.model.context import context_tokens
-from smolvlm.model.load import load_checkpoint
 from tests.parity.test_packed_equals_alone import MIXED, texts
 
 OWN_CONTEXT = 32

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers.video_utils import VideoMetadata
 
-from smolvlm.encoding.prompts import PromptSettings
+from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.media.geometry import grid_for
 from smolvlm.records import Frames, Layout, Turn, VideoRef
 from tests.parity.test_prompts import MakeTurns, assistant, message, picture, size_of, user

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.evidence import RUN_FILES, STAGES, TASKS
+from experiments.evidence.run import RUN_FILES, STAGES, TASKS
 from smolvlm.config.load import load_run_config
 from smolvlm.config.schema import RunConfig
 

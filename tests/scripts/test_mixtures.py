@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from smolvlm.datasets.mixture import load_mixture
-from smolvlm.datasets.rows import open_sources
+from smolvlm.datasets.rows.conversations import open_sources
+from smolvlm.datasets.rows.mixture import load_mixture
 
 MIXTURES = Path(__file__).parents[2] / "scripts" / "mixtures"
 PUBLISHED_PERCENT = {"image": 34.4, "video": 33.0, "text": 20.2, "multiimage": 12.3}

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from benchmarks.recipes import SIZES, estimate
+from smolvlm.build.processor import ModelType
+from smolvlm.checkpoints.load import load_checkpoint
 from smolvlm.config.load import load_run_config
-from smolvlm.model.load import load_checkpoint
-from smolvlm.model.parts.processor import ModelType
 from smolvlm.train.train import train
 
 RUNS = Path(__file__).parents[2] / "scripts" / "runs"

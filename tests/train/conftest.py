@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-import smolvlm.model.load
+import smolvlm.checkpoints.load
 import smolvlm.train.run_model
+from smolvlm.build.tiny import tiny_model
 from smolvlm.config.load import load_run_config
-from smolvlm.model.parts.tiny import tiny_model
 from smolvlm.train.train import MakeEvaluate, TrainedRun, train
 from tests.train.runs_apart import runs_apart
 
@@ -72,9 +72,9 @@ def json_rows(path: Path) -> list[dict[str, Any]]:
 @pytest.fixture(scope="session", autouse=True)
 def processors_loaded_once() -> Iterator[None]:
     """Every run loads the same processor twice, which takes as long as its steps: here each folder's is loaded once."""
-    load_once = functools.cache(smolvlm.model.load.load_processor)
+    load_once = functools.cache(smolvlm.checkpoints.load.load_processor)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(smolvlm.model.load, "load_processor", load_once)
+        patch.setattr(smolvlm.checkpoints.load, "load_processor", load_once)
         patch.setattr(smolvlm.train.run_model, "load_processor", load_once)
         yield
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from forking import be_rank, codes, die_in_step, forked, free_port, train
 
-from smolvlm.commands.train import train_and_report
+from smolvlm.cli.train import train_and_report
 from smolvlm.config.load import load_run_config
 from smolvlm.errors import ConfigError
 from smolvlm.train.arguments import training_arguments

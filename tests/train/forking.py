@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from smolvlm.commands.cli import main
+from smolvlm.cli.main import main
 from smolvlm.train.smolvlm_trainer import SmolVLMTrainer
 
 

@@ -11,10 +11,10 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from smolvlm.commands.evaluate import run_evaluation
+from smolvlm.checkpoints.load import load_checkpoint
+from smolvlm.checkpoints.peft_layers import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from smolvlm.cli.evaluate import run_evaluation
 from smolvlm.errors import ConfigError
-from smolvlm.model.load import load_checkpoint
-from smolvlm.model.peft_layers import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from smolvlm.model.towers import is_adapter, tower_of
 from smolvlm.train.checkpoint import whole_checkpoints
 from tests.train.runs_apart import runs_apart

@@ -10,9 +10,9 @@ from transformers import TrainingArguments
 
 from smolvlm.config.load import load_run_config
 from smolvlm.config.schema import TrainConfig
-from smolvlm.datasets.lengths import Budget
-from smolvlm.datasets.plan import Plan
-from smolvlm.datasets.planned_packs import EMPTY_PACK, PlannedPacks
+from smolvlm.datasets.packing.columns import EMPTY_PACK, PlannedPacks
+from smolvlm.datasets.packing.lengths import Budget
+from smolvlm.datasets.packing.plan import Plan
 from smolvlm.errors import ConfigError
 from smolvlm.train import arguments
 from smolvlm.train.arguments import is_bf16_default, planned_length, seed_of, training_arguments, trains_in_bf16

@@ -9,7 +9,7 @@ from accelerate.utils import send_to_device
 from torch._utils import ExceptionWrapper
 from torch.utils.data._utils.pin_memory import pin_memory
 
-from smolvlm.datasets.packs import MODEL_TENSORS, Pack
+from smolvlm.datasets.packing.pack import MODEL_TENSORS, Pack
 from smolvlm.errors import SampleError
 from smolvlm.model.attention.flex import plan_flex
 from smolvlm.train.batch import as_batch, without_worker_traceback

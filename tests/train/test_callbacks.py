@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from smolvlm.datasets.lengths import Budget
-from smolvlm.datasets.plan import Plan
-from smolvlm.datasets.planned_packs import EMPTY_PACK, PlannedPacks
+from smolvlm.datasets.packing.columns import EMPTY_PACK, PlannedPacks
+from smolvlm.datasets.packing.lengths import Budget
+from smolvlm.datasets.packing.plan import Plan
 from smolvlm.train.callbacks import PlanFlowCallback, ProgressBarCallback, WholeGradientCallback
 
 PLAN = Plan(

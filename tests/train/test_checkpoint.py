@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from smolvlm.datasets.lengths import Budget, LengthTable
-from smolvlm.datasets.plan import Plan, PlanSettings, plan_training
+from smolvlm.datasets.packing.lengths import Budget, LengthTable
+from smolvlm.datasets.packing.plan import Plan, PlanSettings, plan_training
 from smolvlm.errors import ConfigError
 from smolvlm.train.checkpoint import RunIdentity, find_checkpoint, mark_whole, run_identity, whole_checkpoints
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from smolvlm.commands.evaluate import run_evaluation
+from smolvlm.cli.evaluate import run_evaluation
 from smolvlm.errors import ConfigError, SampleError
 from smolvlm.train import run_model
 from smolvlm.train.checkpoint import whole_checkpoints

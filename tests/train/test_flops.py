@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from smolvlm.checkpoints.adapters import attach_adapters
+from smolvlm.checkpoints.frozen_parts import frozen_parts
+from smolvlm.checkpoints.load import load_checkpoint
+from smolvlm.checkpoints.trainable import LearningRates, freeze
 from smolvlm.config.adapters import AdapterConfig
 from smolvlm.config.freeze import FreezeConfig
-from smolvlm.model.adapters import attach_adapters
-from smolvlm.model.frozen_parts import frozen_parts
-from smolvlm.model.learning_rates import LearningRates, freeze
-from smolvlm.model.load import load_checkpoint
 from smolvlm.model.towers import TOWERS, Tower
 from smolvlm.train import flops
 from smolvlm.train.flops import compute_cost, peak_flops_per_s

@@ -12,12 +12,12 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from smolvlm.commands.evaluate import run_evaluation
-from smolvlm.commands.inspect import run_inspection
+from smolvlm.build.upgrade_tags import upgrade_tags
+from smolvlm.checkpoints.load import load_checkpoint
+from smolvlm.checkpoints.peft_layers import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from smolvlm.cli.evaluate import run_evaluation
+from smolvlm.cli.inspect import run_inspection
 from smolvlm.errors import ConfigError
-from smolvlm.model.load import load_checkpoint
-from smolvlm.model.parts.upgrade_tags import upgrade_tags
-from smolvlm.model.peft_layers import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from smolvlm.model.towers import is_adapter, is_token_rows
 from tests.first_release import VOCABULARY, first_release
 

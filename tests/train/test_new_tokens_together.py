@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from smolvlm.checkpoints.load import load_checkpoint
+from smolvlm.checkpoints.peft_layers import ADAPTER_WEIGHTS
 from smolvlm.export.merge import export_for_transformers
-from smolvlm.model.load import load_checkpoint
-from smolvlm.model.peft_layers import ADAPTER_WEIGHTS
 from tests.train.runs_apart import runs_apart
 
 # peft 0.21 asks the stock model by an old name, which transformers 5.23 warns of.

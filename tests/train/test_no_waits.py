@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 import torch
 
+from smolvlm.build.processor import ModelType
+from smolvlm.checkpoints.load import Checkpoint, load_checkpoint
+from smolvlm.checkpoints.trainable import LearningRates, freeze
 from smolvlm.datasets.dataset import SupervisedDataset
-from smolvlm.datasets.lengths import Budget
-from smolvlm.datasets.packs import Pack, on_device
-from smolvlm.datasets.plan import Plan
-from smolvlm.datasets.planned_packs import PlannedPack, PlannedPacks
-from smolvlm.encoding.prompts import PromptSettings
-from smolvlm.model.learning_rates import LearningRates, freeze
-from smolvlm.model.load import Checkpoint, load_checkpoint
-from smolvlm.model.parts.processor import ModelType
+from smolvlm.datasets.encoding.prompts import PromptSettings
+from smolvlm.datasets.packing.columns import PlannedPack, PlannedPacks
+from smolvlm.datasets.packing.lengths import Budget
+from smolvlm.datasets.packing.pack import Pack, on_device
+from smolvlm.datasets.packing.plan import Plan
 from smolvlm.records import Conversation, ImageRef, Turn, VideoRef
-from smolvlm.train.live_reference import LiveReference, frozen_copy
-from smolvlm.train.methods import Method, Preference, Supervised
-from smolvlm.train.preference import PreferenceSettings
+from smolvlm.train.methods.method import Method, Preference, Supervised
+from smolvlm.train.methods.online_reference import LiveReference, frozen_copy
+from smolvlm.train.methods.preference import PreferenceSettings
 from tests.memory_rows import measured_rows
 from tests.waits import Waits, WaitsFound, fake_cuda, inputs_for, on_meta
 

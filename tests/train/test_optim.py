@@ -8,13 +8,13 @@ import torch
 from torch import nn
 from torch.optim import SGD, Optimizer
 
+from smolvlm.checkpoints.adapters import attach_adapters
+from smolvlm.checkpoints.frozen_parts import frozen_parts
+from smolvlm.checkpoints.load import load_checkpoint
+from smolvlm.checkpoints.trainable import LearningRates, freeze
 from smolvlm.config.adapters import AdapterConfig
 from smolvlm.config.freeze import FreezeConfig
 from smolvlm.errors import ConfigError
-from smolvlm.model.adapters import attach_adapters
-from smolvlm.model.frozen_parts import frozen_parts
-from smolvlm.model.learning_rates import LearningRates, freeze
-from smolvlm.model.load import load_checkpoint
 from smolvlm.model.towers import TOWERS, Tower, parameters_of
 from smolvlm.train.optim import check_groups, groups_table, tower_groups
 

@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
-from smolvlm.commands.evaluate import run_evaluation
+from smolvlm.checkpoints.bnb_layers import is_quantized
+from smolvlm.checkpoints.load import load_checkpoint
+from smolvlm.checkpoints.peft_layers import ADAPTER_WEIGHTS
+from smolvlm.cli.evaluate import run_evaluation
 from smolvlm.config.quantization import QuantizationConfig
 from smolvlm.errors import ConfigError
 from smolvlm.export.merge import export_for_transformers
-from smolvlm.model.bnb_layers import is_quantized
-from smolvlm.model.load import load_checkpoint
-from smolvlm.model.peft_layers import ADAPTER_WEIGHTS
 from smolvlm.model.towers import is_adapter, tower_of
 from tests.train.runs_apart import runs_apart
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from smolvlm.commands.evaluate import run_evaluation
-from smolvlm.datasets.plan import deal_to_ranks
-from smolvlm.datasets.planned_packs import PlannedPack
+from smolvlm.cli.evaluate import run_evaluation
+from smolvlm.datasets.packing.columns import PlannedPack
+from smolvlm.datasets.packing.plan import deal_to_ranks
 from smolvlm.train.flops import compute_cost
 from smolvlm.train.train import TrainedRun
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
+from smolvlm.checkpoints.load import load_checkpoint
 from smolvlm.config.load import load_run_config
-from smolvlm.model.load import load_checkpoint
 from smolvlm.train import run_facts as module
 from smolvlm.train.run_facts import RunFacts, run_facts
 from smolvlm.train.versions import Commit

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from smolvlm.datasets.planned_packs import PlannedPack
+from smolvlm.datasets.packing.columns import PlannedPack
 from smolvlm.train.worker_notes import WorkerNotes, listed, with_late_signal, worker_death
 
 PACKS = (((0,), (1, 2)), ((3,), tuple(range(4, 20))))

@@ -5,7 +5,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from smolvlm.encoding.tree import visible
+from smolvlm.datasets.encoding.tree import visible
 
 HEADS, KEY_HEADS, HEAD_SIZE, SCALE = 4, 2, 8, 0.3
 

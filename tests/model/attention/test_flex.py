@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
-from smolvlm.encoding.tree import visible
+from smolvlm.datasets.encoding.tree import visible
 from smolvlm.model.attention.flex import BLOCK_SIZE, FlexPlan, FlexScope, block_tables, plan_flex
 from tests.model.attention.dense_rule import (
     SCALE,

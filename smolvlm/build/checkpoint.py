@@ -1,0 +1,58 @@
+"""Writes a model and its processor as one stock checkpoint folder.
+
+In: a stock model. Out: `config.json`, `generation_config.json`, `model.safetensors` and the processor's files, in a
+folder that appears whole or not at all.
+"""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from transformers import GenerationConfig, Idefics3ForConditionalGeneration, SmolVLMForConditionalGeneration
+
+from smolvlm.build.configs import tile_side_px, tokens_per_tile
+from smolvlm.build.processor import ModelType, PictureSettings, write_processor
+from smolvlm.build.tokenizer import PromptIds
+from smolvlm.build.vocabulary import Vocabulary
+from smolvlm.checkpoints.context import name_rope_for_older_readers
+
+
+def write_checkpoint(
+    out_dir: Path,
+    model: Idefics3ForConditionalGeneration | SmolVLMForConditionalGeneration,
+    *,
+    model_type: ModelType,
+    longest_edge_px: int,
+    pictures: PictureSettings | None = None,
+    vocabulary: Vocabulary | None = None,
+    extra_files: dict[str, str] | None = None,
+) -> None:
+    """Write the checkpoint into `out_dir`, in place of what is there.
+
+    Args:
+        longest_edge_px: what a picture's longest edge is scaled to.
+        pictures: how tiles are made besides; as the released models do where not given.
+        vocabulary: the tokenizer; SmolVLM's where not given.
+        extra_files: name -> text of further files to put beside the checkpoint.
+    """
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out_dir.parent, prefix=f".{out_dir.name}-") as work_dir:
+        folder = Path(work_dir) / "model"
+        ids = vocabulary.ids if vocabulary else PromptIds()
+        model.generation_config = GenerationConfig(bos_token_id=ids.start, eos_token_id=ids.end, pad_token_id=ids.pad)
+        model.save_pretrained(folder)
+        name_rope_for_older_readers(folder / "config.json")
+        write_processor(
+            folder,
+            model_type=model_type,
+            tile_side_px=tile_side_px(model.config),
+            longest_edge_px=longest_edge_px,
+            tokens_per_tile=tokens_per_tile(model.config),
+            pictures=pictures,
+            vocabulary=vocabulary,
+        )
+        for name, text in (extra_files or {}).items():
+            (folder / name).write_text(text, encoding="utf-8")
+        if out_dir.exists():
+            shutil.rmtree(out_dir)
+        folder.replace(out_dir)

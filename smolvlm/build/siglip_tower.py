@@ -1,0 +1,129 @@
+"""SigLIP's vision tower out of a checkpoint folder: SigLIP, SigLIP 2 at fixed resolution, PaliGemma, SmolVLM itself.
+
+In: a folder of transformers' layout; of a full checkpoint only the tower's tensors are read. Out: a part whose tensors
+go into the stock SmolVLM vision class as they are, since that class is SigLIP's without its pooling head. The NaFlex
+variant of SigLIP 2 (model type `siglip2`) is refused: its patches are a sequence of any shape, not a square.
+"""
+
+import json
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from smolvlm.build.configs import VisionDimensions
+from smolvlm.build.part import HALF, VisionPart
+from smolvlm.build.weights_folder import WeightsFolder, open_weights, read_config
+from smolvlm.errors import ConfigError
+
+MODEL_TYPES = ("siglip", "siglip_vision_model", "paligemma", "idefics3", "smolvlm")
+_PATCHES = "embeddings.patch_embedding.weight"
+_POSITIONS = "embeddings.position_embedding.weight"
+_LAYER = (
+    "layer_norm1",
+    "layer_norm2",
+    "mlp.fc1",
+    "mlp.fc2",
+    "self_attn.k_proj",
+    "self_attn.out_proj",
+    "self_attn.q_proj",
+    "self_attn.v_proj",
+)
+
+
+def read_siglip(folder: Path) -> VisionPart:
+    """Return the tower of a folder whose model type is one of `MODEL_TYPES`; only headers are read yet.
+
+    Raises:
+        ConfigError: there is no such tower in it, tensors are missing, or their shapes are not those of config.json.
+    """
+    weights = open_weights(folder)
+    config = read_config(folder)
+    vision: Any = getattr(config, "vision_config", config)
+    prefix = weights.prefix_of(_PATCHES, what="SigLIP vision tower")
+    dimensions = VisionDimensions(
+        tile_side_px=_own_side(weights, prefix, vision, folder),
+        patch_size_px=vision.patch_size,
+        hidden_size=vision.hidden_size,
+        num_layers=vision.num_hidden_layers,
+        num_heads=vision.num_attention_heads,
+        intermediate_size=vision.intermediate_size,
+        activation=vision.hidden_act,
+        layer_norm_eps=vision.layer_norm_eps,
+    )
+    weights.check(_names(prefix, dimensions.num_layers).values())
+    _check_shapes(weights, prefix, dimensions, folder)
+    mean, std = read_pixel_statistics(folder, default=(HALF, HALF))
+    return VisionPart(
+        where=str(folder),
+        kind=f"SigLIP tower of a {config.model_type} checkpoint",
+        dimensions=dimensions,
+        pixel_mean=mean,
+        pixel_std=std,
+        read=partial(_read, weights, prefix),
+    )
+
+
+def read_pixel_statistics(
+    folder: Path, *, default: tuple[tuple[float, float, float], tuple[float, float, float]]
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Return (mean, std) of a folder's preprocessor_config.json, or what is usual for the tower where it has none."""
+    path = folder / "preprocessor_config.json"
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found = []
+    for key, usual in zip(("image_mean", "image_std"), default, strict=True):
+        values = content.get(key, usual)
+        if len(values) != 3 or not all(isinstance(value, int | float) for value in values):
+            fix = "write three numbers there, one a colour"
+            raise ConfigError(f"{key}={values} is not three numbers", where=str(path), fix=fix)
+        red, green, blue = values
+        found.append((float(red), float(green), float(blue)))
+    mean, std = found
+    return mean, std
+
+
+def side_of(positions: int, *, where: Path) -> int:
+    """Return the side of a square of positions.
+
+    Raises:
+        ConfigError: they are not a square.
+    """
+    side = math.isqrt(positions)
+    if side * side != positions:
+        fix = "use a tower that was trained on square pictures"
+        raise ConfigError(f"{positions} position embeddings are not a square of patches", where=str(where), fix=fix)
+    return side
+
+
+def _own_side(weights: WeightsFolder, prefix: str, vision: Any, folder: Path) -> int:
+    """The table of positions says how many patches a side there are; config.json (often left out) the pixels over."""
+    weights.check([prefix + _POSITIONS])
+    side = side_of(weights.shape(prefix + _POSITIONS)[0], where=folder)
+    return vision.image_size if vision.image_size // vision.patch_size == side else side * vision.patch_size
+
+
+def _check_shapes(weights: WeightsFolder, prefix: str, dimensions: VisionDimensions, folder: Path) -> None:
+    expected = {
+        _PATCHES: (dimensions.hidden_size, 3, dimensions.patch_size_px, dimensions.patch_size_px),
+        "encoder.layers.0.mlp.fc1.weight": (dimensions.intermediate_size, dimensions.hidden_size),
+    }
+    for name, shape in expected.items():
+        if (found := weights.shape(prefix + name)) != shape:
+            raise ConfigError(
+                f"{prefix + name} is {' x '.join(map(str, found))}, config.json means {' x '.join(map(str, shape))}",
+                where=str(folder),
+                fix="use the config.json that belongs to the weights",
+            )
+
+
+def _names(prefix: str, num_layers: int) -> dict[str, str]:
+    stems = [_PATCHES.removesuffix(".weight"), "post_layernorm"]
+    stems += [f"encoder.layers.{index}.{stem}" for index in range(num_layers) for stem in _LAYER]
+    own = [f"{stem}.{kind}" for stem in stems for kind in ("weight", "bias")]
+    return {name: prefix + name for name in [*own, _POSITIONS]}
+
+
+def _read(weights: WeightsFolder, prefix: str, num_layers: int) -> dict[str, Tensor]:
+    return weights.read(_names(prefix, num_layers))

@@ -1,0 +1,181 @@
+"""A pretrained vision tower in the stock SmolVLM vision class, out of an ONNX file of another layout.
+
+In: the ONNX weights of a ViT-S/14 (DINOv2's layout: class token, layer scale, ImageNet pixel statistics). Out: a state
+dict for the stock tower, which has none of these. Layer scale folds into the linear before it, the pixel statistics
+into the patch embedding, positions are interpolated to the tile: all exact. The class token has no place in the stock
+class and is dropped, which is not exact: deep features change by much, those of the first layers by little.
+The layers of any other tower of this layout (dinov2_tower.py) are converted here too.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from smolvlm.build.configs import VisionDimensions
+from smolvlm.build.part import VisionPart
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+SMOLVLM_MEAN = 0.5
+SMOLVLM_STD = 0.5
+NO_CLASS_TOKEN = (
+    "the class token is dropped, so features differ from the source's; train the tower, or test whether it serves"
+)
+VIT_S14 = VisionDimensions(
+    tile_side_px=518,
+    patch_size_px=14,
+    hidden_size=384,
+    num_layers=12,
+    num_heads=6,
+    intermediate_size=1536,
+    activation="gelu",
+)
+"""The ONNX file's tower, at the side that it was trained with."""
+NUM_LAYERS = VIT_S14.num_layers
+_PATCH_SIZE_PX = VIT_S14.patch_size_px
+_LAYER = {
+    "attention.attention.query": "self_attn.q_proj",
+    "attention.attention.key": "self_attn.k_proj",
+    "attention.attention.value": "self_attn.v_proj",
+    "attention.output.dense": "self_attn.out_proj",
+    "norm1": "layer_norm1",
+    "norm2": "layer_norm2",
+    "mlp.fc1": "mlp.fc1",
+    "mlp.fc2": "mlp.fc2",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OnnxWeights:
+    """The ONNX file's tensors by name, linears under their layer's name (`...mlp.fc1.weight`) as (out, in)."""
+
+    tensors: dict[str, Tensor]
+    class_position: Float[Tensor, "1 hidden"]
+    """Position embedding of the class token."""
+    positions: Float[Tensor, "patch hidden"]
+    """Position embeddings of the square of patches, row by row."""
+
+
+def vision_dimensions(*, tile_side_px: int, num_layers: int) -> VisionDimensions:
+    """Return the converted tower's shape.
+
+    Raises:
+        ValueError: the side is not a multiple of 14 pixels, or the layers are not 1 to 12.
+    """
+    if tile_side_px % _PATCH_SIZE_PX or tile_side_px <= 0:
+        raise ValueError(f"tile_side_px={tile_side_px} is not a multiple of {_PATCH_SIZE_PX}")
+    if not 1 <= num_layers <= NUM_LAYERS:
+        raise ValueError(f"num_layers={num_layers} is not 1 to {NUM_LAYERS}")
+    return replace(VIT_S14, tile_side_px=tile_side_px, num_layers=num_layers)
+
+
+def vit_s14(path: Path) -> VisionPart:
+    """Return the ONNX file's tower as a part; nothing is read yet."""
+
+    def read(num_layers: int) -> dict[str, Tensor]:
+        return convert_tower(read_onnx(path), tile_side_px=VIT_S14.tile_side_px, num_layers=num_layers)
+
+    kind = "ViT-S/14 of DINOv2's layout, ONNX"
+    return VisionPart(where=str(path), kind=kind, dimensions=VIT_S14, read=read, notes=(NO_CLASS_TOKEN,))
+
+
+def read_onnx(path: Path) -> OnnxWeights:
+    """Read the tower's tensors; linears are stored nameless in the file and found through the nodes that use them."""
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load(path).graph
+    stored = {item.name: item for item in graph.initializer}
+
+    def tensor(name: str) -> Tensor:
+        return torch.from_numpy(np.array(numpy_helper.to_array(stored[name])))
+
+    tensors = {name.removeprefix("backbone."): tensor(name) for name in stored if name.startswith("backbone.")}
+    for node in graph.node:
+        nameless = [name for name in node.input if name in stored]
+        if node.op_type == "MatMul" and node.name.startswith("/backbone/encoder/") and nameless:
+            layer = node.name.removeprefix("/backbone/").removesuffix("/MatMul").replace("/", ".")
+            tensors[f"{layer}.weight"] = tensor(nameless[0]).T.contiguous()
+    by_node = {node.name: node for node in graph.node}
+    return OnnxWeights(
+        tensors=tensors,
+        class_position=tensor(by_node["/backbone/embeddings/Concat_6"].input[0])[0],
+        positions=tensor(by_node["/backbone/embeddings/Reshape_1"].input[0])[0],
+    )
+
+
+def convert_tower(weights: OnnxWeights, *, tile_side_px: int, num_layers: int) -> dict[str, Tensor]:
+    """Return a state dict for the stock vision class, for pixels normalised by mean = std = 0.5.
+
+    Args:
+        weights: of `read_onnx`.
+        tile_side_px: side of a tile; a multiple of 14.
+        num_layers: how many of the 12 layers to keep, from the first.
+    """
+    source = weights.tensors
+    patch_weight, patch_bias = fold_pixel_statistics(
+        source["embeddings.patch_embeddings.projection.weight"], source["embeddings.patch_embeddings.projection.bias"]
+    )
+    state = {
+        "embeddings.patch_embedding.weight": patch_weight,
+        "embeddings.patch_embedding.bias": patch_bias,
+        "embeddings.position_embedding.weight": resize_positions(
+            weights.positions, patches_per_side=tile_side_px // _PATCH_SIZE_PX
+        ),
+        "post_layernorm.weight": source["layernorm.weight"],
+        "post_layernorm.bias": source["layernorm.bias"],
+    }
+    for index in range(num_layers):
+        state.update(convert_layer(source, index))
+    return state
+
+
+def fold_pixel_statistics(
+    weight: Float[Tensor, "hidden 3 side side"], bias: Float[Tensor, " hidden"]
+) -> tuple[Float[Tensor, "hidden 3 side side"], Float[Tensor, " hidden"]]:
+    """Return the patch embedding that does for (x - 0.5) / 0.5 what this one does for ImageNet's (x - mean) / std."""
+    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+    scale, shift = SMOLVLM_STD / std, (SMOLVLM_MEAN - mean) / std
+    return weight * scale[None, :, None, None], bias + (weight.sum(dim=(2, 3)) * shift).sum(dim=1)
+
+
+def resize_positions(positions: Float[Tensor, "patch hidden"], *, patches_per_side: int) -> Float[Tensor, "new hidden"]:
+    """Return the square of position embeddings resampled (bicubic, as the source networks do) to another side.
+
+    At the side that it has, the very same numbers.
+    """
+    side = math.isqrt(len(positions))
+    if side == patches_per_side:
+        return positions
+    square = positions.reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    resized = functional.interpolate(
+        square, size=(patches_per_side, patches_per_side), mode="bicubic", align_corners=False
+    )
+    return resized[0].flatten(1).T.contiguous()
+
+
+def layer_names(index: int) -> dict[str, str]:
+    """Return the stock class's modules of one layer -> what DINOv2's layout calls them."""
+    old, new = f"encoder.layer.{index}", f"encoder.layers.{index}"
+    return {f"{new}.{target}": f"{old}.{name}" for name, target in _LAYER.items()}
+
+
+def convert_layer(source: dict[str, Tensor], index: int) -> dict[str, Tensor]:
+    """Return one layer's tensors under the stock class's names, layer scale folded into the linear before it."""
+    old, new = f"encoder.layer.{index}", f"encoder.layers.{index}"
+    state = {
+        f"{target}.{kind}": source[f"{name}.{kind}"]
+        for target, name in layer_names(index).items()
+        for kind in ("weight", "bias")
+    }
+    for linear, scale in (("self_attn.out_proj", "layer_scale1"), ("mlp.fc2", "layer_scale2")):
+        factor = source[f"{old}.{scale}.lambda1"]
+        state[f"{new}.{linear}.weight"] = factor[:, None] * state[f"{new}.{linear}.weight"]
+        state[f"{new}.{linear}.bias"] = factor * state[f"{new}.{linear}.bias"]
+    return state

@@ -1,0 +1,249 @@
+"""Adapters in the towers: small matrices beside frozen layers, put in, saved and read back through peft.
+
+In: a model and each tower's `AdapterConfig`. The layers are put into our model in place, so its forward over packs, its
+towers' names and the optimizer's groups stay what they are. Out: an adapter folder as peft knows it, which
+`peft.PeftModel.from_pretrained(base, folder)` loads, with the weights of towers that train whole as `modules_to_save`.
+
+Rows of single tokens train by themselves in embeddings and output head (peft's `trainable_token_indices`); they are
+saved as they are, in place of the base's.
+
+PiSSA begins at the largest singular directions of the base's weights, taken out of the base. What is saved adds to the
+base as it was: the difference of two adapters of rank r, the trained one and the first one, is one of rank 2 r.
+"""
+
+import copy
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from smolvlm.checkpoints.adapter_targets import check_pissa, target_layers
+from smolvlm.checkpoints.peft_layers import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    NO_LAYERS,
+    PREFIX,
+    adapter_tensors,
+    added_weight,
+    fill,
+    inject,
+    set_dropout,
+)
+from smolvlm.config.adapters import AdapterConfig
+from smolvlm.errors import ConfigError
+from smolvlm.model.towers import TOWERS, Tower, is_token_rows, tower_of
+
+_ROOTS: dict[Tower, tuple[str, ...]] = {
+    "vision_tower": ("vision_model",),
+    "connector": ("connector",),
+    "language_model": ("text_model", "lm_head"),
+}
+"""The modules that a tower is, as peft finds them by the end of their names."""
+_NAMES: dict[Tower, str] = {
+    "vision_tower": r"model\.vision_model\..*",
+    "connector": r"model\.connector\..*",
+    "language_model": r"model\.text_model\..*|lm_head",
+}
+"""The names of a tower's layers, as a pattern of peft's."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Adapters:
+    """The adapters in a model that is trained: how they are saved, and read back."""
+
+    peft_config: Any
+    """peft's, with full names of layers; as it is saved."""
+    num_layers: Mapping[Tower, int]
+    """How many layers each adapted tower has an adapter in."""
+    kinds: Mapping[Tower, AdapterConfig]
+    whole: tuple[Tower, ...]
+    """Towers that train all their weights; they are saved with the adapter."""
+    token_rows: Mapping[str, Sequence[int]]
+    """Ids whose rows train by themselves, by the matrix that they stand in."""
+    first: Mapping[str, Tensor]
+    """PiSSA: the matrices that the base's weights were taken apart into, by their names in the file; else empty."""
+
+    def save(self, model: nn.Module, folder: Path, state_dict: Mapping[str, Tensor] | None = None) -> None:
+        """Write an adapter folder; the processor's files are not this function's.
+
+        Args:
+            model: as it was trained.
+            folder: made where it is missing.
+            state_dict: the model's, where it is gathered from several devices.
+        """
+        tensors = adapter_tensors(model, state_dict) | _whole_tensors(model, self.whole, state_dict)
+        saved = {name: self._on_the_base(name, value).detach().cpu().clone() for name, value in tensors.items()}
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(saved, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+        content = self.peft_config.to_dict()
+        text = json.dumps(content, indent=2, sort_keys=True, default=sorted)
+        (folder / ADAPTER_CONFIG).write_text(text + "\n")
+
+    def restore(self, model: nn.Module, folder: Path) -> None:
+        """Read back what `save` wrote; training goes on from it to the bit."""
+        tensors = load_file(folder / ADAPTER_WEIGHTS)
+        for name, first in self.first.items():
+            tensors[name] = tensors[name].split(first.shape[_rank_axis(name)], dim=_rank_axis(name))[0]
+        fill(adapter_tensors(model) | _whole_tensors(model, self.whole), tensors, where=folder)
+
+    def _on_the_base(self, name: str, value: Tensor) -> Tensor:
+        """Return a tensor as it adds to the untouched base: A over A0, and B beside -B0, where they were taken out."""
+        if name not in self.first:
+            return value
+        first = self.first[name].to(value)
+        return torch.cat([value, -first if _rank_axis(name) else first], dim=_rank_axis(name))
+
+    def __str__(self) -> str:
+        lines = [
+            f"{tower:<16}{kind.type} of rank {kind.r} in {self.num_layers[tower]} layers"
+            for tower, kind in self.kinds.items()
+        ]
+        lines += [f"{'token rows':<16}{len(ids)} of {matrix}" for matrix, ids in self.token_rows.items()]
+        return "\n".join(lines)
+
+
+def attach_adapters(
+    model: nn.Module,
+    adapters: Mapping[Tower, AdapterConfig],
+    *,
+    base: str,
+    seed: int,
+    whole: Collection[Tower] = (),
+    token_rows: Sequence[int] = (),
+    resume: Path | None = None,
+) -> Adapters:
+    """Put adapters into a model, in place; which parameters train is not decided here.
+
+    Args:
+        model: one of `MODEL_CLASSES`, without adapters.
+        adapters: by tower, all of one type; none where token rows train alone.
+        base: hub id or folder of the model's weights, for the saved folder to name.
+        seed: of the adapters' first values.
+        whole: other towers that train.
+        token_rows: ids whose rows train in embeddings and output head, where an adapter does not train these whole.
+        resume: an adapter folder that training will go on from.
+
+    Raises:
+        ConfigError: a pattern names no layer of its tower, or one that cannot be adapted.
+    """
+    from peft import LoraConfig
+
+    layers: dict[Tower, list[str]] = {
+        tower: target_layers(model, tower, own.targets) for tower, own in adapters.items()
+    }
+    kind = next((own.type for own in adapters.values()), "lora")
+    if kind == "pissa":
+        check_pissa(model, layers, adapters)
+    rank_pattern, alpha_pattern = _patterns(adapters)
+    some = next(iter(adapters.values()), AdapterConfig())
+    rows = _rows_by_matrix(model, token_rows, adapted=[name for names in layers.values() for name in names])
+    config = LoraConfig(
+        base_model_name_or_path=base,
+        r=some.r,
+        lora_alpha=_whole_number(some.alpha),
+        lora_dropout=some.dropout,
+        target_modules=[name for names in layers.values() for name in names] or NO_LAYERS,
+        trainable_token_indices={matrix: list(ids) for matrix, ids in rows.items()} or None,
+        rank_pattern=rank_pattern,
+        alpha_pattern=alpha_pattern,
+        use_dora=kind == "dora",
+        use_rslora=kind == "rslora",
+        init_lora_weights=True if kind != "pissa" else "pissa" if resume is None else False,
+    )
+    saved = _saved_config(config, whole=whole, doubled=kind == "pissa")
+    inject(model, config, seed=seed)
+    for tower, own in adapters.items():
+        for name in layers[tower]:
+            set_dropout(model.get_submodule(name), own.dropout)
+    first = {}
+    if kind == "pissa":
+        first = _first_matrices(model) if resume is None else _take_out(model, resume)
+    return Adapters(
+        peft_config=saved,
+        num_layers={tower: len(names) for tower, names in layers.items()},
+        kinds=dict(adapters),
+        whole=tuple(tower for tower in TOWERS if tower in whole),
+        token_rows=rows,
+        first=first,
+    )
+
+
+def _rows_by_matrix(model: Any, ids: Sequence[int], *, adapted: Collection[str]) -> dict[str, Sequence[int]]:
+    """Return which rows of which matrices train by themselves; a matrix with an adapter trains through that."""
+    if not ids:
+        return {}
+    if model.get_input_embeddings().weight is model.get_output_embeddings().weight:
+        what = "embeddings and output head are one matrix in this model, whose rows cannot train by themselves"
+        raise ConfigError(what, where="model.new_tokens", fix="train the language model in full")
+    return {name: ids for name in ("model.text_model.embed_tokens", "lm_head") if name not in adapted}
+
+
+def _patterns(adapters: Mapping[Tower, AdapterConfig]) -> tuple[dict[str, int], dict[str, Any]]:
+    """Return rank and alpha by a pattern of names as peft has them; empty where all towers have the same."""
+    if len({(own.r, own.alpha) for own in adapters.values()}) == 1:
+        return {}, {}
+    ranks = {_NAMES[tower]: own.r for tower, own in adapters.items()}
+    return ranks, {_NAMES[tower]: _whole_number(own.alpha) for tower, own in adapters.items()}
+
+
+def _whole_number(alpha: float) -> Any:
+    """Return alpha as an int where it is one: what readers of adapter folders expect."""
+    return int(alpha) if alpha.is_integer() else alpha
+
+
+def _saved_config(config: Any, *, whole: Collection[Tower], doubled: bool) -> Any:
+    """Return the configuration that an adapter folder holds; peft shortens the names in the one it is given."""
+    saved = copy.deepcopy(config)
+    saved.inference_mode = True
+    saved.init_lora_weights = True
+    saved.modules_to_save = [root for tower in TOWERS if tower in whole for root in _ROOTS[tower]] or None
+    if doubled:
+        saved.r, saved.lora_alpha = 2 * saved.r, 2 * saved.lora_alpha
+        saved.rank_pattern = {names: 2 * rank for names, rank in saved.rank_pattern.items()}
+        saved.alpha_pattern = {names: 2 * alpha for names, alpha in saved.alpha_pattern.items()}
+    return saved
+
+
+def _whole_tensors(
+    model: nn.Module, towers: Collection[Tower], state_dict: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Return all live tensors of some towers by their names in the file."""
+    state = model.state_dict() if state_dict is None else state_dict
+    return {f"{PREFIX}{name}": value for name, value in state.items() if tower_of(name) in towers}
+
+
+def _rank_axis(name: str) -> int:
+    """Return the axis of a matrix that is as long as the rank."""
+    return 1 if ".lora_B." in name else 0
+
+
+def _first_matrices(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in _matrices(model).items()}
+
+
+def _matrices(model: nn.Module) -> dict[str, Tensor]:
+    """Return the adapters' live matrices by their names in the file, without the rows of tokens."""
+    return {name: value for name, value in adapter_tensors(model).items() if not is_token_rows(name)}
+
+
+def _take_out(model: nn.Module, folder: Path) -> dict[str, Tensor]:
+    """Take out of the base what a run that is gone on with took out of it; return the matrices.
+
+    Nothing is decomposed again, which need not give the same bits: the folder holds the matrices.
+    """
+    tensors = load_file(folder / ADAPTER_WEIGHTS)
+    first: dict[str, Tensor] = {}
+    for name in _matrices(model):
+        half = tensors[name].chunk(2, dim=_rank_axis(name))[1]
+        first[name] = (-half if _rank_axis(name) else half).contiguous()
+    for name in {name.rpartition(".lora_")[0] for name in first}:
+        layer: Any = model.get_submodule(name.removeprefix(PREFIX))
+        matrices = {"matrix_a": first[f"{name}.lora_A.weight"], "matrix_b": first[f"{name}.lora_B.weight"]}
+        layer.get_base_layer().weight.data -= added_weight(layer, **matrices)
+    fill(_matrices(model), first, where=folder)  # until the trained ones are read, the model is its base
+    return first

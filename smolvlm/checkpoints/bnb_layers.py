@@ -1,0 +1,99 @@
+"""bitsandbytes' layers as they compute here: the one file that knows how it holds weights (tried with 0.50).
+
+In: a layer that bitsandbytes quantised. Out: the same layer, whose forward and backward bring the weight back to the
+type that the run computes in and multiply. bitsandbytes' own forward of 8 bits rounds the activations too where it does
+not train on a CPU, and chooses the columns it leaves out of that from all tokens at once: a token's result would depend
+on its neighbours in the pack, and on whether the model trains or is evaluated. Its 4-bit forward rounds to bfloat16
+without being asked, while evaluating on some processors. The price on a GPU: no 8-bit matrix product.
+
+Importing this file imports bitsandbytes, which takes seconds. tests/checkpoints/test_quantization.py holds the seam.
+"""
+
+from typing import Any
+
+import torch
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn.modules import Int8Params, Linear4bit, Linear8bitLt, Params4bit
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class HeldIn8Bits(Linear8bitLt):
+    """A layer whose weights are whole numbers from -127 to 127 times a scale a row."""
+
+    def full_weight(self, dtype: torch.dtype) -> Float[Tensor, "out in"]:
+        weight: Any = self.weight
+        return weight.data.to(dtype, copy=True).mul_(weight.SCB.unsqueeze(1).mul(1.0 / 127.0))
+
+    def forward(self, x: Float[Tensor, "*axes in"]) -> Float[Tensor, "*axes out"]:
+        return _WithFullWeight.apply(x, self.bias, self, _compute_dtype(x))
+
+
+class HeldIn4Bits(Linear4bit):
+    """A layer whose weights are one of sixteen values times a scale a block."""
+
+    def full_weight(self, dtype: torch.dtype) -> Float[Tensor, "out in"]:
+        weight: Any = self.weight
+        return dequantize_4bit(weight.data, weight.quant_state).to(dtype)
+
+    def forward(self, x: Float[Tensor, "*axes in"]) -> Float[Tensor, "*axes out"]:
+        return _WithFullWeight.apply(x, self.bias, self, _compute_dtype(x))
+
+
+class _WithFullWeight(torch.autograd.Function):
+    """inputs @ weight.T + bias, the weight brought back twice rather than kept for the backward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, inputs: Tensor, bias: Tensor | None, layer: HeldIn8Bits | HeldIn4Bits, dtype: torch.dtype
+    ) -> Tensor:
+        ctx.layer, ctx.dtype, ctx.input_dtype = layer, dtype, inputs.dtype
+        own_bias = None if bias is None else bias.to(dtype)
+        return nn.functional.linear(inputs.to(dtype), layer.full_weight(dtype), own_bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        (gradient,) = gradients
+        of_inputs, of_bias = ctx.needs_input_grad[:2]
+        weight = ctx.layer.full_weight(ctx.dtype) if of_inputs else None
+        return (
+            None if weight is None else (gradient.to(ctx.dtype) @ weight).to(ctx.input_dtype),
+            gradient.flatten(0, -2).sum(0) if of_bias else None,
+            None,
+            None,
+        )
+
+
+def _compute_dtype(inputs: Tensor) -> torch.dtype:
+    """Return what a linear layer would compute in: autocast's type where it is on, else the inputs'."""
+    kind = inputs.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else inputs.dtype
+
+
+def compute_plainly(model: nn.Module) -> None:
+    """Let all quantised layers of a model compute as this file says, in place."""
+    for module in model.modules():
+        if type(module) is Linear8bitLt:
+            module.__class__ = HeldIn8Bits  # the same fields, so peft and saving know it for what it was
+        elif type(module) is Linear4bit:
+            module.__class__ = HeldIn4Bits
+
+
+def is_quantized(layer: nn.Module) -> bool:
+    """Say whether a layer's weights are really held in few bits."""
+    weight: Any = getattr(layer, "weight", None)
+    if isinstance(layer, HeldIn8Bits):
+        return isinstance(weight, Int8Params) and weight.dtype == torch.int8 and weight.SCB is not None
+    return isinstance(layer, HeldIn4Bits) and isinstance(weight, Params4bit) and weight.quant_state is not None
+
+
+def held_bytes(layer: Any) -> int:
+    """Return what a quantised layer's weight takes, scales and all."""
+    weight = layer.weight
+    if isinstance(layer, HeldIn8Bits):
+        return weight.nbytes + weight.SCB.nbytes
+    state = weight.quant_state
+    scales = [state.absmax, state.code]
+    if state.nested:
+        scales += [state.offset, state.state2.absmax, state.state2.code]
+    return weight.nbytes + sum(own.nbytes for own in scales)

@@ -1,0 +1,202 @@
+"""A checkpoint, from a hub id or a folder: model and processor, checked against each other before anything runs.
+
+In: a path, also of an adapter folder, which is loaded onto its base. Out: a `Checkpoint`. `idefics3` and `smolvlm`
+model types load alike; the type of the checkpoint is kept, so that what is saved loads wherever the original did.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from transformers import AutoConfig, AutoProcessor
+from transformers.utils.hub import cached_file
+
+from smolvlm.checkpoints.context import scale_context
+from smolvlm.checkpoints.new_tokens import add_rows, placement_of, with_tokenizer
+from smolvlm.checkpoints.peft_layers import base_of, is_adapter_folder, load_adapter
+from smolvlm.checkpoints.quantization import loading_arguments, settle_layers
+from smolvlm.config.new_tokens import NewToken
+from smolvlm.config.paths import can_be_hub_id
+from smolvlm.config.quantization import QuantizationConfig
+from smolvlm.config.rope import RopeScaling
+from smolvlm.errors import ConfigError
+from smolvlm.model.modeling_smolvlm import MODEL_CLASSES
+from smolvlm.model.vision import PixelScaling, check_tile_side, tokens_per_tile
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """A model with the processor that belongs to it."""
+
+    model: Any
+    processor: Any
+    path: str
+
+
+def load_processor(path: str, *, new_tokens: Sequence[NewToken] = ()) -> Any:
+    """Load the processor of a checkpoint; the weights are not read.
+
+    Its tokenizer is the one that tokenizer.json describes. transformers 5.23 rebuilds it from vocabulary and merges as
+    a GPT-2 tokenizer and so drops the splitting of digits (after two or more spaces, and of numerals such as a
+    superscript two), with which the models were trained.
+
+    Args:
+        path: hub id or folder.
+        new_tokens: texts that its tokenizer then has as single ids; those that it has already stay as they are.
+
+    Raises:
+        ConfigError: there is no such checkpoint, it is not of the SmolVLM family, or its processor is incomplete;
+            or a text cannot become a token.
+    """
+    read_model_config(path)
+    if is_adapter_folder(path) and not (Path(path) / "tokenizer.json").is_file():
+        return load_processor(base_of(path), new_tokens=new_tokens)
+    tokenizer_file = cached_file(path, "tokenizer.json", _raise_exceptions_for_missing_entries=False)
+    if tokenizer_file is None:
+        raise ConfigError("no tokenizer.json here", where=path, fix="save the checkpoint with its fast tokenizer")
+    try:
+        processor = AutoProcessor.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"cannot load the processor: {str(error).splitlines()[0]}",
+            where=path,
+            fix="copy preprocessor_config.json, processor_config.json and the tokenizer's files from the base model",
+        ) from error
+    processor.tokenizer._tokenizer = Tokenizer.from_file(tokenizer_file)
+    return with_tokenizer(processor, placement_of(processor, new_tokens, where=path)) if new_tokens else processor
+
+
+def check_place(path: str) -> None:
+    """Raise ConfigError for a path that is no checkpoint's folder and cannot be a hub id, before the hub is asked."""
+    is_local = Path(path).exists() or not can_be_hub_id(path)
+    if is_local and not (Path(path) / "config.json").is_file():
+        raise ConfigError(
+            "no config.json here" if Path(path).is_dir() else "no such folder",
+            where=path,
+            fix="give a checkpoint's folder (config.json, model.safetensors, processor files) or a hub id, OWNER/NAME",
+        )
+
+
+def load_checkpoint(
+    path: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    new_tokens: Sequence[NewToken] = (),
+    rope_scaling: RopeScaling | None = None,
+    quantization: QuantizationConfig | None = None,
+    device: torch.device | None = None,
+) -> Checkpoint:
+    """Load model and processor, attention by scopes switched on.
+
+    An adapter folder gives its base with the adapter's layers in it, not merged.
+
+    Args:
+        path: hub id or folder.
+        dtype: what the weights are held in.
+        new_tokens: texts that become single ids; those that the checkpoint lacks begin from the mean of their pieces.
+        rope_scaling: makes its context longer.
+        quantization: what of them is held in fewer bits; an adapter's base, where the path is an adapter's.
+        device: of a quantised model, which is not moved later; None is the CPU.
+
+    Raises:
+        ConfigError: there is no such checkpoint, it is not of the family, or model and processor do not fit.
+    """
+    config = read_model_config(path, rope_scaling)
+    processor = load_processor(path)
+    weights = base_of(path) if is_adapter_folder(path) else path
+    few_bits = quantization if quantization is not None and quantization.bits else None
+    told = loading_arguments(few_bits, dtype=dtype, device=device or torch.device("cpu")) if few_bits else {}
+    try:
+        model = MODEL_CLASSES[config.model_type].from_pretrained(weights, config=config, dtype=dtype, **told)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot load the weights: {str(error).splitlines()[0]}",
+            where=weights,
+            fix="put model.safetensors (or its shards and their index) into the folder",
+        ) from error
+    if few_bits is not None:
+        settle_layers(model, few_bits)
+    if new_tokens:
+        placement = placement_of(processor, new_tokens, where=path)
+        add_rows(model, placement)
+        processor = with_tokenizer(processor, placement)
+    if weights != path:
+        load_adapter(model, Path(path))
+    prepare_model(model, processor, where=path)
+    return Checkpoint(model=model, processor=processor, path=path)
+
+
+def prepare_model(model: Any, processor: Any, *, where: str) -> None:
+    """Give a model of `MODEL_CLASSES` what a pack's forward needs from its processor.
+
+    Raises:
+        ConfigError: tile side, tokens a tile or the image token differ between the two.
+    """
+    images = processor.image_processor
+    check_tile_side(model.config, tile_side_px=int(images.max_image_size["longest_edge"]), where=where)
+    if (expected := tokens_per_tile(model.config)) != processor.image_seq_len:
+        raise ConfigError(
+            f"the processor writes {processor.image_seq_len} image tokens a tile, the model fills {expected}",
+            where=where,
+            fix=f"set image_seq_len to {expected} in processor_config.json",
+        )
+    if (image_token := processor.tokenizer.convert_tokens_to_ids("<image>")) != model.config.image_token_id:
+        raise ConfigError(
+            f"<image> is {image_token} in the tokenizer and {model.config.image_token_id} in config.json",
+            where=where,
+            fix="use the tokenizer that belongs to the checkpoint",
+        )
+    scaling = PixelScaling(
+        rescale_factor=float(images.rescale_factor),
+        mean=_three(images.image_mean),
+        std=_three(images.image_std),
+    )
+    model.set_pixel_scaling(scaling)
+    model.use_scope_attention()
+
+
+def _three(values: Any) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+def read_model_config(path: str, rope_scaling: RopeScaling | None = None) -> Any:
+    """Return the model's configuration of a checkpoint of the family, of an adapter's base; no weights are read.
+
+    Args:
+        path: hub id or folder.
+        rope_scaling: makes its context longer.
+
+    Raises:
+        ConfigError: there is no such checkpoint, it is not of the family, or its context cannot be extended so.
+    """
+    if is_adapter_folder(path):
+        base = base_of(path)
+        if is_adapter_folder(base):
+            fix = "merge that first: smolvlm export FOLDER --to transformers --merge --out DIR"
+            raise ConfigError(f"its base {base} is an adapter too", where=path, fix=fix)
+        return read_model_config(base, rope_scaling)
+    check_place(path)
+    try:
+        config = AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"cannot load the checkpoint: {str(error).splitlines()[0]}",
+            where=path,
+            fix="check the hub id and the network, or give a local folder",
+        ) from error
+    if config.model_type not in MODEL_CLASSES:
+        raise ConfigError(
+            f"model type {config.model_type} is not of the SmolVLM family ({', '.join(MODEL_CLASSES)})",
+            where=path,
+            fix="use SmolVLM, SmolVLM2 or an Idefics3-type checkpoint",
+        )
+    if getattr(config, "quantization_config", None) is not None:
+        fix = "use the model that it was made from; `quantization: {bits: 4}` in a run file quantises while loading"
+        raise ConfigError("its weights are quantised already, nothing could be merged into them", where=path, fix=fix)
+    if rope_scaling is not None:
+        scale_context(config, rope_scaling)
+    return config

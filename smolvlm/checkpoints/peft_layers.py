@@ -1,0 +1,176 @@
+"""peft's layers in a model, and its folders: the one file that knows how peft does it (tried with 0.21).
+
+tests/checkpoints/test_adapters.py holds what is written here against what peft itself loads.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from smolvlm.errors import ConfigError
+from smolvlm.model.towers import is_adapter
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+PREFIX = "base_model.model."
+"""What stands before every name in an adapter's file."""
+NAME = "default"
+"""What peft calls the one adapter of a model."""
+NO_LAYERS = "dummy-target-modules"
+"""What peft takes as `target_modules` where an adapter holds token rows alone; an empty list it refuses."""
+
+
+def is_adapter_folder(path: str | Path) -> bool:
+    """Say whether a path is a local folder that holds an adapter."""
+    return (Path(path) / ADAPTER_CONFIG).is_file()
+
+
+def base_of(folder: str | Path) -> str:
+    """Return the hub id or folder of the model that an adapter was trained on.
+
+    Raises:
+        ConfigError: the folder does not say it.
+    """
+    content = json.loads((Path(folder) / ADAPTER_CONFIG).read_text())
+    if not content.get("base_model_name_or_path"):
+        fix = "write the base's hub id or folder there as base_model_name_or_path"
+        raise ConfigError("it names no base model", where=str(Path(folder) / ADAPTER_CONFIG), fix=fix)
+    return str(content["base_model_name_or_path"])
+
+
+def inject(model: nn.Module, config: Any, *, seed: int = 0) -> None:
+    """Put peft's layers around those that a `LoraConfig` names, in place.
+
+    Their first values are drawn from a seed. They are float32 whatever the base is: bfloat16 loses small updates.
+    """
+    from peft import inject_adapter_in_model
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(config, model, adapter_name=NAME)
+    for name, parameter in model.named_parameters():
+        if is_adapter(name):
+            parameter.data = parameter.data.float()
+
+
+def adapter_tensors(model: Any, state_dict: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Return an adapter's live tensors by their names in the file.
+
+    Args:
+        model: with adapters.
+        state_dict: the model's, where it is gathered from several devices.
+    """
+    from peft import get_peft_model_state_dict
+
+    found = get_peft_model_state_dict(model, state_dict=state_dict, save_embedding_layers=False)
+    return {f"{PREFIX}{name}": value for name, value in found.items()}
+
+
+def set_dropout(layer: Any, share: float) -> None:
+    """Set the share of its inputs that an adapted layer's adapter does not see."""
+    layer.lora_dropout[NAME] = nn.Dropout(share) if share else nn.Identity()
+
+
+@contextmanager
+def adapters_off(model: nn.Module) -> Iterator[None]:
+    """Let a model compute as its base does; which parameters train is afterwards as it was."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    layers = [layer for layer in model.modules() if isinstance(layer, BaseTunerLayer | AuxiliaryTrainingWrapper)]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for layer in layers:
+        layer.enable_adapters(enabled=False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(enabled=True)
+            layer.requires_grad_(False)
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def added_weight(layer: Any, *, matrix_a: Tensor, matrix_b: Tensor) -> Tensor:
+    """Return what two matrices would add to an adapted layer's weight."""
+    return layer.scaling[NAME] * matrix_b @ matrix_a  # in this order: the bits of peft's own initialisation
+
+
+def fill(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, where: Path) -> None:
+    """Copy a file's tensors into live ones of the same names.
+
+    Raises:
+        ConfigError: names or shapes differ.
+    """
+    differing = sorted(own.keys() ^ tensors.keys()) or [
+        name for name, value in own.items() if value.shape != tensors[name].shape
+    ]
+    if differing:
+        raise ConfigError(
+            f"{len(differing)} tensors of the adapter do not fit the model, the first {differing[0]}",
+            where=str(where / ADAPTER_WEIGHTS),
+            fix="use the base that the adapter was trained on",
+        )
+    with torch.no_grad():
+        for name, value in own.items():
+            value.copy_(tensors[name])
+
+
+def load_adapter(model: nn.Module, folder: Path) -> None:
+    """Put a saved adapter into its base, in place, and the weights of whole towers that were saved with it.
+
+    Raises:
+        ConfigError: it is no LoRA adapter, or does not fit the model.
+    """
+    from peft import LoraConfig
+
+    where = str(folder / ADAPTER_CONFIG)
+    kind = json.loads((folder / ADAPTER_CONFIG).read_text()).get("peft_type")
+    if kind != "LORA":
+        raise ConfigError(f"adapters of type {kind} are not known here", where=where, fix="use LoRA or one of its kin")
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        fix = "copy it beside adapter_config.json"
+        raise ConfigError(f"no {ADAPTER_WEIGHTS} here", where=str(folder), fix=fix)
+    config: Any = LoraConfig.from_pretrained(str(folder))
+    _check_rows(model, config.trainable_token_indices or {}, where=where)
+    config.modules_to_save = None  # whole modules are read into place below, not wrapped
+    try:
+        inject(model, config)
+    except ValueError as error:
+        raise ConfigError(
+            f"peft cannot place it: {error}", where=where, fix="use the base it was trained on"
+        ) from error
+    tensors, state = load_file(folder / ADAPTER_WEIGHTS), model.state_dict()
+    plain = {f"{PREFIX}{name}": value for name, value in state.items() if f"{PREFIX}{name}" in tensors}
+    fill(adapter_tensors(model) | plain, tensors, where=folder)
+
+
+def _check_rows(model: Any, ids: Mapping[str, Sequence[int]], *, where: str) -> None:
+    num_rows = model.get_input_embeddings().weight.shape[0]
+    needed = max((max(own) + 1 for own in ids.values()), default=0)
+    if needed > num_rows:
+        what = f"it has rows of {needed:,} ids, and its base {num_rows:,}"
+        fix = "give the base the tokens: smolvlm build --base BASE --add-token TOKEN ... --out DIR"
+        raise ConfigError(what, where=where, fix=fix)
+
+
+def merge_adapter(model: Any) -> None:
+    """Add an adapter to the weights of its model, in place; the layers are the stock ones again."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import TrainableTokensWrapper
+
+    rows = {name: module for name, module in model.named_modules() if isinstance(module, TrainableTokensWrapper)}
+    for name, wrapper in rows.items():
+        model.set_submodule(name, wrapper.unload_and_optionally_merge_module(True, safe_merge=True, adapter_names=None))
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
+    for name, layer in layers.items():
+        layer.merge(safe_merge=True)
+        model.set_submodule(name, layer.get_base_layer())
+    model.requires_grad_(True)
+    del model.peft_config

@@ -1,0 +1,94 @@
+"""`smolvlm check`: the data doctor. Reads every row, decodes every picture and clip, says what is wrong; no model."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from smolvlm.check.examine import Examination, Finding, examine
+from smolvlm.check.page import write_check_page
+from smolvlm.check.unused_tokens import unused_tokens
+from smolvlm.cli.prepare import mixture_settings
+from smolvlm.cli.progress import measuring_bar
+from smolvlm.datasets.builder import budget_of, open_mixture
+
+FOUND_ERRORS = 1
+SHOWN_OF_A_KIND = 3
+"""Findings of each kind that the terminal's table names."""
+
+
+def run_check(
+    target: Path,
+    overrides: Sequence[str],
+    *,
+    model: str | None,
+    held_out: Path | None,
+    html: Path | None,
+    num_workers: int | None,
+    allow_outside_root: bool,
+    as_json: bool,
+) -> None:
+    """Examine a mixture, or the mixtures of a run file; exit status 1 where there are errors.
+
+    Args:
+        target: a mixture's YAML, or a run file's.
+        overrides: of the run file.
+        model: whose processor measures a bare mixture; None is the released 256M checkpoint's.
+        held_out: mixture to look for leaks into; a run file's `eval_mixture` by default.
+        html: page to write; its JSON twin goes beside it.
+        num_workers: processes; None is one a core.
+        allow_outside_root: as `data.allow_outside_root`.
+        as_json: print one object a finding on standard output.
+    """
+    own = mixture_settings(target, overrides, model, allow_outside_root=allow_outside_root)
+    data, prompt = own.data, own.prompt
+    other = held_out.absolute() if held_out is not None else data.eval_mixture
+    sources = open_mixture(data.mixture, data)
+    evaluated = open_mixture(other, data) if other is not None else ()
+    with measuring_bar() as report:
+        found = examine(sources, evaluated, prompt, budget=budget_of(data), num_workers=num_workers, report=report)
+    found = replace(found, findings=(*found.findings, *unused_tokens(own.new_tokens, sources)))
+    objects = [_as_object(finding) for finding in found.findings]
+    if as_json:
+        for line in objects:
+            print(json.dumps(line, ensure_ascii=False))
+    _show(found, Console(file=sys.stderr))
+    if html is not None:
+        write_check_page(found, path=html, title=target.name)
+        html.with_suffix(".json").write_text(json.dumps(objects, ensure_ascii=False, indent=1) + "\n")
+        print(f"page: {html}", file=sys.stderr)
+    if found.num_errors:
+        raise typer.Exit(FOUND_ERRORS)
+
+
+def _as_object(finding: Finding) -> dict[str, str]:
+    return {
+        "where": finding.where,
+        "severity": finding.severity,
+        "kind": finding.kind,
+        "message": finding.message,
+    }
+
+
+def _show(found: Examination, console: Console) -> None:
+    warnings = len(found.findings) - found.num_errors
+    console.print(
+        f"{found.num_rows:,} rows, {found.num_pictures:,} pictures and {found.num_clips:,} clips decoded: "
+        f"{found.num_errors:,} errors, "
+        f"{warnings:,} warnings"
+    )
+    if not found.findings:
+        return
+    table = Table("kind", "findings", "the first of them", box=None)
+    for kind, count in found.kinds().most_common():
+        own = [finding for finding in found.findings if finding.kind == kind][:SHOWN_OF_A_KIND]
+        told = [f"{finding.where}: {finding.message}" for finding in own]
+        if count > len(own):
+            told.append(f"and {count - len(own):,} more: --json or --html")
+        table.add_row(kind, f"{count:,}", "\n".join(told))
+    console.print(table, markup=False)

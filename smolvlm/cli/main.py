@@ -1,0 +1,249 @@
+"""The command line: arguments in, exit status out.
+
+0 done, 1 a bad row, file or setting (the message says what, where, fix), 2 wrong usage, 3 a failed self-check. Nothing
+heavy is imported before a command is chosen. Human output goes to standard error wherever `--json` writes objects to
+standard output.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from smolvlm.errors import SmolVLMError
+
+app = typer.Typer(
+    help="Fine-tune SmolVLM-family vision-language models: packed, exact and fast.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+RunFile = Annotated[Path, typer.Argument(help="The run file (YAML).")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Settings over the file's: section.key=value.")]
+MixtureOrRun = Annotated[Path, typer.Argument(help="A mixture (YAML), or a run file.")]
+ProcessorOf = Annotated[str | None, typer.Option(help="Whose processor measures; the released 256M one's by default.")]
+Workers = Annotated[int | None, typer.Option(help="Processes; one a core by default.")]
+OutsideRoot = Annotated[
+    bool, typer.Option("--allow-outside-root", help="Rows may name pictures outside their folder of pictures.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")]
+
+
+def check_early(run_file: Path, overrides: Sequence[str]) -> None:
+    """Report what is wrong with a run file and its mixtures within a second, before anything heavy is imported."""
+    from smolvlm.config.load import load_run_config
+    from smolvlm.datasets.rows.mixture import load_mixture
+
+    data = load_run_config(run_file, overrides).data
+    for name, mixture in (("mixture", data.mixture), ("eval_mixture", data.eval_mixture)):
+        if mixture is not None:
+            load_mixture(mixture, base_dir=data.base_dir, name=f"{run_file}: data.{name}")
+
+
+@app.command()
+def train(run_file: RunFile, overrides: Overrides = None) -> None:
+    """Train as a run file says; goes on by itself where an earlier run was stopped."""
+    check_early(run_file, overrides or [])
+    from smolvlm.cli.train import run_training
+
+    run_training(run_file, overrides or [])
+
+
+@app.command("eval")
+def evaluate(
+    target: Annotated[str, typer.Argument(help="A run folder, a checkpoint folder or a hub id.")],
+    overrides: Overrides = None,
+    mixture: Annotated[Path | None, typer.Option(help="Held-out mixture; the run's eval_mixture by default.")] = None,
+    predictions: Annotated[Path | None, typer.Option(help="Write every answer to this file (JSON lines).")] = None,
+    json: Json = False,
+) -> None:
+    """Generate answers to a held-out set and score them."""
+    from smolvlm.cli.evaluate import run_evaluation
+
+    run_evaluation(target, overrides or [], mixture=mixture, predictions=predictions, as_json=json)
+
+
+@app.command()
+def inspect(
+    run_file: RunFile,
+    overrides: Overrides = None,
+    rows: Annotated[str, typer.Option(help="Samples to show: start:end (a tree counts once).")] = "0:4",
+    html: Annotated[Path | None, typer.Option(help="Write a self-contained page.")] = None,
+    pixels: Annotated[
+        Path | None, typer.Option(help="Write the samples' tiles, float32, to this safetensors file.")
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check packed = alone on these rows and this model.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Show what the model would see and learn, before anything is trained."""
+    check_early(run_file, overrides or [])
+    from smolvlm.cli.inspect import run_inspection
+
+    run_inspection(run_file, overrides or [], rows=rows, html=html, pixels=pixels, verify=verify, as_json=json)
+
+
+@app.command()
+def prepare(
+    mixture: MixtureOrRun,
+    overrides: Overrides = None,
+    model: ProcessorOf = None,
+    engine: Annotated[str, typer.Option(help="local (all cores of this machine) or ray.")] = "local",
+    workers: Workers = None,
+    allow_outside_root: OutsideRoot = False,
+    json: Json = False,
+) -> None:
+    """Measure a mixture's rows once, keep their sizes, and show what it is made of."""
+    from smolvlm.cli.prepare import run_preparation
+
+    if engine not in ("local", "ray"):
+        raise typer.BadParameter(f"--engine is local or ray, not {engine!r}")
+    run_preparation(
+        mixture,
+        overrides or [],
+        model=model,
+        engine=engine,
+        num_workers=workers,
+        allow_outside_root=allow_outside_root,
+        as_json=json,
+    )
+
+
+@app.command()
+def check(
+    mixture: MixtureOrRun,
+    overrides: Overrides = None,
+    model: ProcessorOf = None,
+    held_out: Annotated[Path | None, typer.Option(help="Held-out mixture; the run's eval_mixture by default.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page, and its JSON twin beside it.")] = None,
+    workers: Workers = None,
+    allow_outside_root: OutsideRoot = False,
+    json: Json = False,
+) -> None:
+    """Read every row and decode every picture; name what is wrong. Exit status 1 where there are errors."""
+    from smolvlm.cli.check import run_check
+
+    run_check(
+        mixture,
+        overrides or [],
+        model=model,
+        held_out=held_out,
+        html=html,
+        num_workers=workers,
+        allow_outside_root=allow_outside_root,
+        as_json=json,
+    )
+
+
+@app.command()
+def quickstart(
+    steps: Annotated[int | None, typer.Option(help="Stop after so many optimizer steps (a short check).")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the run.")] = Path("runs/quickstart"),
+    check: Annotated[
+        bool, typer.Option("--check", help="Fail unless the loss fell and the checkpoint reloads.")
+    ] = False,
+) -> None:
+    """Train the embedded model on easy-VQA from nothing but the package index, and report."""
+    from smolvlm.cli.quickstart import run_quickstart
+
+    run_quickstart(out, steps=steps, check=check)
+
+
+@app.command()
+def report(run_dir: Annotated[Path, typer.Argument(help="A run's output folder.")]) -> None:
+    """Write a run's report.html anew from what the run left behind."""
+    from smolvlm.report.report import write_run_report
+
+    print(write_run_report(run_dir), file=sys.stderr)
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A run's output folder, or one of its checkpoints.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; new or empty.")],
+    to: Annotated[str, typer.Option(help="transformers (gguf and onnx are not available in this version).")],
+    merge: Annotated[bool, typer.Option("--merge", help="Add an adapter to its base's weights.")] = False,
+) -> None:
+    """Write a checkpoint as a folder of its own: a model, or an adapter as it is."""
+    if to not in ("transformers", "gguf", "onnx"):
+        raise typer.BadParameter(f"--to is transformers, gguf or onnx, not {to!r}")
+    from smolvlm.cli.export import run_export
+
+    run_export(checkpoint, to=to, out=out, merge=merge)
+
+
+@app.command()
+def build(
+    language: Annotated[str | None, typer.Option(help="A Llama's folder, a GGUF file, or a name.")] = None,
+    vision: Annotated[str | None, typer.Option(help="A vision tower's folder, or a name.")] = None,
+    base: Annotated[str | None, typer.Option(help="A checkpoint to give more tokens, in place of parts.")] = None,
+    upgrade_tags: Annotated[bool, typer.Option("--upgrade-tags", help="Give --base the tags of cut pictures.")] = False,
+    add_token: Annotated[list[str] | None, typer.Option(help="A text that becomes one token of --base.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write; new or empty.")] = None,
+    tile_side_px: Annotated[int | None, typer.Option(help="Side of a tile; the tower's own by default.")] = None,
+    scale_factor: Annotated[int | None, typer.Option(help="Pixel shuffle: patches a side that become one.")] = None,
+    longest_edge_px: Annotated[int | None, typer.Option(help="What pictures are scaled to: 1 to 6 tiles.")] = None,
+    splitting: Annotated[bool, typer.Option(help="Cut pictures into tiles.")] = True,
+    vision_layers: Annotated[int | None, typer.Option(help="Layers kept of the tower, from the first.")] = None,
+    model_type: Annotated[str, typer.Option(help="smolvlm or idefics3.")] = "smolvlm",
+    dtype: Annotated[str, typer.Option(help="What weights are saved in: float32, bfloat16, float16.")] = "float32",
+    seed: Annotated[int, typer.Option(help="Of the connector and the new rows of embeddings.")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cost card and write nothing.")] = False,
+    cards: Annotated[bool, typer.Option("--cards", help="Compare the published towers, without weights.")] = False,
+    measure: Annotated[int, typer.Option(help="Time a tile so many times on this machine.")] = 0,
+    json: Json = False,
+) -> None:
+    """Build a model from parts, say what it would cost, or give a checkpoint more tokens."""
+    if base is not None:
+        if vision is not None or language is not None:
+            raise typer.BadParameter("--vision and --language build a new model; --base gives one more tokens")
+        if out is None or upgrade_tags == bool(add_token):
+            raise typer.BadParameter("beside --base give --out, and either --upgrade-tags or --add-token")
+        from smolvlm.cli.build import run_more_tokens
+
+        run_more_tokens(base, add_token, out=out)
+        return
+    if upgrade_tags or add_token:
+        raise typer.BadParameter("give the checkpoint as --base")
+    if not cards and (vision is None or language is None):
+        raise typer.BadParameter("give --vision and --language, or --cards")
+    if model_type not in ("smolvlm", "idefics3"):
+        raise typer.BadParameter(f"--model-type is smolvlm or idefics3, not {model_type!r}")
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise typer.BadParameter(f"--dtype is float32, bfloat16 or float16, not {dtype!r}")
+    from smolvlm.build.build_plan import BuildRecipe
+    from smolvlm.cli.build import refuse_without_out, run_build, run_cards
+
+    if vision is None or language is None or cards:
+        run_cards(language or "smollm2-360m", rounds=measure, as_json=json)
+        return
+    refuse_without_out(out, is_dry_run=dry_run)
+    recipe = BuildRecipe(
+        language=language,
+        vision=vision,
+        tile_side_px=tile_side_px,
+        scale_factor=scale_factor,
+        longest_edge_px=longest_edge_px,
+        image_splitting=splitting,
+        vision_layers=vision_layers,
+        model_type=model_type,
+        seed=seed,
+    )
+    run_build(recipe, out=out, dtype=dtype, rounds=measure, as_json=json)
+
+
+def main() -> None:
+    """Run the command line."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        app()
+    except SmolVLMError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,23 @@
+"""A bar for the one thing that may take minutes before training: measuring millions of rows."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from smolvlm.datasets.packing.length_cache import SMALL_ROWS, Report
+
+
+@contextmanager
+def measuring_bar() -> Iterator[Report]:
+    """Yield what moves a bar on standard error; small mixtures, which take seconds, show none."""
+    columns = (TextColumn("measuring rows"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as progress:
+        task = progress.add_task("", total=None, visible=False)
+
+        def report(num_done: int, num_rows: int) -> None:
+            progress.update(task, completed=num_done, total=num_rows, visible=num_rows > SMALL_ROWS)
+
+        yield report

@@ -1,0 +1,113 @@
+"""A checkpoint's processor, read once: how it cuts pictures, shows clips, and what its prompts are made of.
+
+In: a transformers processor (Idefics3Processor, SmolVLMProcessor). Out: `PromptSettings`. Nothing that a processor
+carries is hard-coded, and the processor itself is never changed.
+"""
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+from smolvlm.datasets.encoding.encode import Encoder
+from smolvlm.datasets.encoding.encoded import LossWeighting
+from smolvlm.datasets.encoding.tokens import PromptTokens, TextEncoder, read_prompt_tokens
+from smolvlm.datasets.encoding.video_words import PromptWording
+from smolvlm.errors import ConfigError
+from smolvlm.media.geometry import TileSettings, check_tile_settings
+from smolvlm.media.settings import MediaSettings, VideoBackend
+from smolvlm.media.video.frames import FrameSettings
+
+LANCZOS = 1
+"""Pillow's number of the filter, which processor files carry as `resample`."""
+PUBLISHED_FRAMES = FrameSettings(fps=1.0, max_frames=64, sampling="fps")
+"""What the released video processors carry, and what the published models' video stage was trained with."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptSettings:
+    """What encoding needs to know of a checkpoint."""
+
+    tokens: PromptTokens
+    text: TextEncoder
+    media: MediaSettings
+    wording: PromptWording = "released"
+    context_tokens: int | None = None
+    """What the model holds of one conversation; None where no model was asked."""
+
+    @property
+    def missing_tags(self) -> bool:
+        """Whether pictures are cut though the vocabulary has no row and column tags (the first 2.2B checkpoint).
+
+        Its tags then fall apart into pieces of text that were never learned.
+        """
+        return self.media.pictures.image_splitting and any(len(ids) > 1 for ids in self.tokens.row_column.values())
+
+    @property
+    def identity(self) -> str:
+        """A digest that is equal where every prompt is: tokens, tokenizer, tiles, frames, wording."""
+        parts = repr((self.tokens, self.media, self.wording)).encode() + self.text.definition().encode()
+        return blake2b(parts, digest_size=12).hexdigest()
+
+    def encoder(self, *, loss_weighting: LossWeighting = "token") -> Encoder:
+        return Encoder(tokens=self.tokens, text=self.text, wording=self.wording, loss_weighting=loss_weighting)
+
+
+def read_prompt_settings(
+    processor: Any,
+    *,
+    image_splitting: bool | None = None,
+    longest_edge_px: int | None = None,
+    frames: FrameSettings = PUBLISHED_FRAMES,
+    video_backend: VideoBackend = "pyav",
+    wording: PromptWording = "released",
+    where: str = "processor",
+) -> PromptSettings:
+    """Read a processor.
+
+    Args:
+        processor: the checkpoint's; untouched.
+        image_splitting: cut pictures into tiles, or show the global view alone; None is the processor's own choice.
+        longest_edge_px: scale the longest edge to this; None is the processor's own.
+        frames: which frames of a clip are shown.
+        video_backend: what decodes clips.
+        wording: what is said around media.
+        where: what an error calls the checkpoint.
+
+    Raises:
+        ConfigError: a needed token is missing, or the sizes do not fit each other.
+    """
+    images, tokenizer = processor.image_processor, processor.tokenizer
+    if int(images.resample) != LANCZOS:
+        raise ConfigError(
+            f"the processor resizes with resample={int(images.resample)}, the family's is LANCZOS ({LANCZOS})",
+            where=where,
+            fix="set resample to 1 in preprocessor_config.json",
+        )
+    tiles = TileSettings(
+        tile_side_px=int(images.max_image_size["longest_edge"]),
+        longest_edge_px=int(longest_edge_px or images.size["longest_edge"]),
+        image_splitting=bool(images.do_image_splitting) if image_splitting is None else image_splitting,
+    )
+    check_tile_settings(tiles)
+    media = MediaSettings(
+        pictures=tiles, frame_tiles=_frame_tiles(processor, tiles), frames=frames, video_backend=video_backend
+    )
+    backend = tokenizer.backend_tokenizer  # as load_processor restored it, with the digits splitting of tokenizer.json
+    tokens = read_prompt_tokens(
+        backend, tokens_per_tile=int(processor.image_seq_len), pad=int(tokenizer.pad_token_id), where=where
+    )
+    return PromptSettings(tokens=tokens, text=TextEncoder(backend), media=media, wording=wording)
+
+
+def _frame_tiles(processor: Any, pictures: TileSettings) -> TileSettings:
+    """Return how frames become tiles: as the video processor says, or to a longest edge of one tile.
+
+    Where one file holds the settings of both, transformers (5.23) takes the pictures' longest edge for the frames' too,
+    whatever `video_sampling.video_size` says: every frame would be blown up to 2048 px and shrunk to 512 again. All
+    published models say one tile there.
+    """
+    videos = getattr(processor, "video_processor", None)  # processors of the first models have no such thing
+    edge = pictures.tile_side_px
+    if videos is not None and videos.size["longest_edge"] != processor.image_processor.size["longest_edge"]:
+        edge = int(videos.size["longest_edge"])
+    return TileSettings(tile_side_px=pictures.tile_side_px, longest_edge_px=edge, image_splitting=False)

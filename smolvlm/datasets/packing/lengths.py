@@ -1,0 +1,197 @@
+"""The exact size of every row before a pixel is decoded: from its text and the headers of its media.
+
+In: conversations, one at a time. Out: columns of sizes; planning, dealing and statistics work on these alone. A
+missing, empty or foreign file, a decompression bomb, an answer that is not there: each is a row with an error here,
+before training starts.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float32, Int32
+
+from smolvlm.datasets.encoding.encode import Encoder
+from smolvlm.datasets.encoding.encoded import media_identity
+from smolvlm.errors import SampleError
+from smolvlm.media.layout import layout_of
+from smolvlm.media.settings import MediaSettings
+from smolvlm.records import Conversation, Layout, Media, VideoRef
+
+MODALITIES = ("text", "image", "multiimage", "video")
+HEADERS_KEPT = 65536
+"""Media whose layout is remembered: the rows about one picture are mostly neighbours."""
+
+SIZES = pa.schema(
+    [
+        ("row", pa.int32()),
+        ("num_tokens", pa.int32()),
+        ("num_positions", pa.int32()),
+        ("num_tiles", pa.int32()),
+        ("num_supervised_tokens", pa.int32()),
+        ("prefix_tokens", pa.int32()),
+        ("prefix_tiles", pa.int32()),
+        ("prefix_key", pa.int64()),
+        ("modality", pa.int8()),
+        ("is_preference", pa.bool_()),
+        ("where", pa.string()),
+        ("error", pa.string()),
+        ("fix", pa.string()),
+    ]
+)
+"""Sizes of the rows of one source, as columns; `where`, `error` and `fix` are null but for rows that cannot be used."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """What a pack may hold."""
+
+    max_tokens: int
+    max_tiles: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LengthTable:
+    """Sizes of many conversations, a column each (axis `row`)."""
+
+    num_tokens: Int32[np.ndarray, " row"]
+    num_tiles: Int32[np.ndarray, " row"]
+    num_supervised_tokens: Int32[np.ndarray, " row"]
+    prefix_tokens: Int32[np.ndarray, " row"]
+    prefix_tiles: Int32[np.ndarray, " row"]
+    prefix_group: Int32[np.ndarray, " row"]
+    """Rows with equal numbers begin with the same pictures; -1 for a row that can share nothing."""
+    repeats: Float32[np.ndarray, " row"]
+    """How often an epoch sees the row; of 2.25 the quarter is drawn anew for each epoch."""
+
+    def __len__(self) -> int:
+        return len(self.num_tokens)
+
+
+class HeaderReader:
+    """What is shown of pictures and clips, each header read once for a while."""
+
+    def __init__(self, settings: MediaSettings) -> None:
+        self._settings = settings
+        self._layouts: dict[bytes, Layout] = {}
+
+    def __getstate__(self) -> MediaSettings:
+        return self._settings
+
+    def __setstate__(self, settings: MediaSettings) -> None:
+        self._settings, self._layouts = settings, {}
+
+    def layouts(self, media: Iterable[Media], *, where: str) -> tuple[Layout, ...]:
+        """Return what is shown of each picture and clip.
+
+        Raises:
+            SampleError: one cannot be read; `where` names the row.
+        """
+        return tuple(self._layout(medium, where=where) for medium in media)
+
+    def _layout(self, medium: Media, *, where: str) -> Layout:
+        identity = media_identity(medium)
+        if identity not in self._layouts:
+            if len(self._layouts) >= HEADERS_KEPT:
+                self._layouts.clear()
+            self._layouts[identity] = layout_of(medium, self._settings, where=where)
+        return self._layouts[identity]
+
+
+def modality_of(media: Sequence[Media]) -> int:
+    """Return the number of a row's modality in `MODALITIES`: what it holds decides, not what it is called."""
+    if any(isinstance(medium, VideoRef) for medium in media):
+        return MODALITIES.index("video")
+    return min(len(media), MODALITIES.index("multiimage"))
+
+
+class Meter:
+    """Measures conversations for one checkpoint's prompts."""
+
+    def __init__(self, encoder: Encoder, settings: MediaSettings) -> None:
+        self._encoder = encoder
+        self._headers = HeaderReader(settings)
+
+    def sizes(self, conversations: Sequence[Conversation], rows: Iterable[int]) -> pa.Table:
+        """Return the sizes of some rows; `SIZES` is its schema.
+
+        Args:
+            conversations: of one source; reading one may raise SampleError.
+            rows: numbers in `conversations`; what the `row` column holds.
+        """
+        columns: dict[str, list[Any]] = {name: [] for name in SIZES.names}
+        for row in rows:
+            try:
+                found = self._measured(conversations[row])
+            except SampleError as error:
+                found = {"where": error.where, "error": error.what, "fix": error.fix}
+            columns["row"].append(row)
+            for name in SIZES.names[1:]:
+                columns[name].append(found.get(name))
+        return pa.table(columns, schema=SIZES)
+
+    def _measured(self, conversation: Conversation) -> Mapping[str, int]:
+        layouts = self._headers.layouts(conversation.media, where=conversation.where)
+        sizes = self._encoder.lengths(conversation, layouts=layouts)
+        if not sizes.num_supervised_tokens:
+            raise SampleError(
+                "nothing in this row is learned: no assistant turn with text",
+                where=conversation.where,
+                fix="give the row an answer",
+            )
+        return {
+            "num_tokens": sizes.num_tokens,
+            "num_positions": sizes.num_positions,
+            "num_tiles": sizes.num_tiles,
+            "num_supervised_tokens": sizes.num_supervised_tokens,
+            "prefix_tokens": sizes.prefix_tokens,
+            "prefix_tiles": sizes.prefix_tiles,
+            # Of the key's 16 bytes 8 are kept; should two ever meet, the encoder refuses the tree.
+            "prefix_key": int.from_bytes(sizes.prefix_key[:8], "little", signed=True) if sizes.prefix_key else 0,
+            "modality": modality_of(conversation.media),
+            "is_preference": bool(conversation.rejected),
+        }
+
+
+def over_context(sizes: Mapping[str, int], context_tokens: int | None, *, where: str) -> SampleError | None:
+    """Return what is wrong with a row of these sizes, if it is longer than the model's context.
+
+    Args:
+        sizes: `num_positions` and `modality`.
+        context_tokens: of the model; None is without end.
+        where: the row.
+    """
+    if context_tokens is None or sizes["num_positions"] <= context_tokens:
+        return None
+    is_video = sizes["modality"] == MODALITIES.index("video")
+    shorter = "set data.max_frames to fewer" if is_video else "shorten the row"
+    what = f"{sizes['num_positions']} tokens in one conversation, the model's context is {context_tokens}"
+    return SampleError(what, where=where, fix=f"{shorter}, or extend the context with model.rope_scaling")
+
+
+def over_budget(sizes: Mapping[str, int], budget: Budget, *, where: str) -> SampleError | None:
+    """Return what is wrong with a row of these sizes, if it is larger than a pack.
+
+    Args:
+        sizes: `num_tokens` and `num_tiles`; with `modality` the mend can name what makes such rows shorter.
+        budget: of a pack.
+        where: the row.
+    """
+    is_video = sizes.get("modality") == MODALITIES.index("video")
+    if sizes["num_tokens"] > budget.max_tokens:
+        other = "data.max_frames to fewer" if is_video else "shorten the row"
+        return SampleError(
+            f"{sizes['num_tokens']} tokens, a pack holds data.max_tokens_per_pack={budget.max_tokens}",
+            where=where,
+            fix=f"set data.max_tokens_per_pack to {sizes['num_tokens']} or more, or {other}",
+        )
+    if sizes["num_tiles"] > budget.max_tiles:
+        other = "data.max_frames to fewer" if is_video else "data.image_splitting to false"
+        return SampleError(
+            f"{sizes['num_tiles']} tiles, a pack holds data.max_tiles_per_pack={budget.max_tiles}",
+            where=where,
+            fix=f"set data.max_tiles_per_pack to {sizes['num_tiles']} or more, or {other}",
+        )
+    return None

@@ -1,0 +1,225 @@
+"""The rows that can be trained on, with all that planning needs; the others counted by their reasons.
+
+In: open sources and the sizes of their rows. Out: a `MeasuredSet`, what was skipped, and a count for each source.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Bool, Float32, Int32, Int64
+
+from smolvlm.datasets.packing.columns import trim_memory, windows
+from smolvlm.datasets.packing.lengths import MODALITIES, Budget, LengthTable, over_budget, over_context
+from smolvlm.datasets.rows.conversations import Conversations, OpenSource
+from smolvlm.datasets.rows.skipped import BadSamples, Policy
+from smolvlm.errors import SampleError
+from smolvlm.records import SkippedRow
+
+RowKind = Literal["conversation", "preference"]
+_COLUMNS = ("num_tokens", "num_tiles", "num_supervised_tokens", "prefix_tokens", "prefix_tiles")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceCount:
+    """What became of one source's rows."""
+
+    name: str
+    num_rows: int
+    """Rows in the file."""
+    num_sampled: int
+    """Rows that its sampling strategy chose."""
+    num_skipped: int
+    """Chosen rows left out as bad."""
+    repeat: float
+    """Times an epoch goes through the rest."""
+    num_tokens: int
+    """Tokens of the rest, once through."""
+    num_tiles: int
+    modalities: Mapping[str, int]
+    """Modality -> rows of the rest."""
+    skip_reasons: Mapping[str, int]
+    """Reason -> count, the most frequent first."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeasuredSet:
+    """Rows that can be trained on."""
+
+    conversations: Conversations
+    lengths: LengthTable
+    skipped: tuple[SkippedRow, ...] = ()
+    counts: tuple[SourceCount, ...] = ()
+
+
+def settle_rows(
+    sources: Sequence[OpenSource],
+    sizes: list[pa.Table],
+    *,
+    budget: Budget,
+    on_bad_sample: Policy,
+    max_bad_fraction: float,
+    overrules: bool = False,
+    kind: RowKind | None = None,
+    context_tokens: int | None = None,
+) -> MeasuredSet:
+    """Keep the rows that can be trained on and fit the budget.
+
+    Args:
+        sources: of the mixture.
+        sizes: of each source's used rows (`lengths.SIZES`); the list is emptied, since of millions of rows there should
+            be no second copy while they are planned.
+        budget: of a pack.
+        on_bad_sample: `error` raises for any bad row, `skip` leaves them out; a source's own setting goes before it.
+        max_bad_fraction: largest share of a source's used rows that may be skipped, 0 to 1.
+        overrules: go before the sources' own settings, and bear a source without one good row.
+        kind: what rows must be; None takes both kinds.
+        context_tokens: the longest conversation that the model holds; None is without end.
+
+    Raises:
+        SampleError: as the policy says; names the first rows and their reasons.
+    """
+    skipped: list[SkippedRow] = []
+    counts: list[SourceCount] = []
+    kept: list[pa.Table] = []
+    for number, source in zip(range(len(sizes)), sources, strict=True):
+        is_bad, bad = _bad_rows(sizes[number], budget, kind, source=source, context_tokens=context_tokens)
+        bad.policy = on_bad_sample if overrules else source.spec.on_bad_sample or on_bad_sample
+        bad.max_fraction = max_bad_fraction
+        bad.settle(needs_a_row=not overrules)
+        kept.append(_good_rows(sizes[number], is_bad) if bad.skipped else sizes[number])
+        skipped += bad.skipped
+        counts.append(_count(source, kept[-1], bad))
+    sizes.clear()
+    repeats = _repeats(sources, [len(own) for own in kept])
+    counts = [replace(count, repeat=repeat) for count, repeat in zip(counts, repeats, strict=True)]
+    conversations = Conversations(
+        [(source.spec, source.table) for source in sources],
+        np.repeat(np.arange(len(sources), dtype=np.int16), [len(own) for own in kept]),
+        _column(kept, "row", np.int32),
+    )
+    lengths = length_table(kept, repeats)
+    kept.clear()
+    pa.default_memory_pool().release_unused()
+    trim_memory()
+    return MeasuredSet(conversations=conversations, lengths=lengths, skipped=tuple(skipped), counts=tuple(counts))
+
+
+def _bad_rows(
+    sizes: pa.Table, budget: Budget, kind: RowKind | None, *, source: OpenSource, context_tokens: int | None
+) -> tuple[Bool[np.ndarray, " row"], BadSamples]:
+    """Return which rows cannot be used, and why."""
+    is_bad = np.zeros(len(sizes), np.bool_)
+    bad = BadSamples(num_rows=len(sizes), label=source.spec.label)
+    done = 0
+    for batch in sizes.to_batches():  # one by one: Arrow would join all of them before it takes a few rows
+        tokens, tiles = (batch[name].fill_null(0).to_numpy() for name in ("num_tokens", "num_tiles"))
+        own = batch["error"].is_valid().to_numpy(zero_copy_only=False)
+        own = own | (tokens > budget.max_tokens) | (tiles > budget.max_tiles)
+        if context_tokens is not None:
+            own = own | (batch["num_positions"].fill_null(0).to_numpy() > context_tokens)
+        if kind is not None:
+            is_preference = batch["is_preference"].fill_null(False).to_numpy(zero_copy_only=False)
+            own = own | (is_preference != (kind == "preference"))
+        is_bad[done : done + len(batch)] = own
+        done += len(batch)
+        for row in batch.filter(pa.array(own)).to_pylist() if own.any() else ():
+            where = row["where"] or source.table.where(row["row"])
+            error = (
+                SampleError(row["error"], where=where, fix=row["fix"])
+                if row["error"] is not None
+                else _wrong_kind(row, kind, where=where)
+                or over_context(row, context_tokens, where=where)
+                or over_budget(row, budget, where=where)
+            )
+            assert error is not None
+            bad.note(error, where=where)
+    return is_bad, bad
+
+
+def _wrong_kind(row: Mapping[str, Any], kind: RowKind | None, *, where: str) -> SampleError | None:
+    if kind == "conversation" and row["is_preference"]:
+        what, method = "a preference row (`chosen` and `rejected`) where answers are learned", "dpo"
+    elif kind == "preference" and not row["is_preference"]:
+        what, method = "no preference row: `chosen` and `rejected` are missing", "sft"
+    else:
+        return None
+    fix = f"set `train.method: {method}`, or take the source out"
+    if method == "dpo":
+        fix += " (held-out sources are answered, so their rows have a question and an answer under every method)"
+    return SampleError(what, where=where, fix=fix)
+
+
+def _good_rows(sizes: pa.Table, is_bad: Bool[np.ndarray, " row"]) -> pa.Table:
+    return sizes.drop_columns(["num_positions", "where", "error", "fix", "is_preference"]).filter(pa.array(~is_bad))
+
+
+def _count(source: OpenSource, good: pa.Table, bad: BadSamples) -> SourceCount:
+    rows_of = np.zeros(len(MODALITIES), np.int64)
+    num_tokens = num_tiles = 0
+    for batch in good.to_batches():
+        rows_of += np.bincount(batch["modality"].to_numpy(), minlength=len(MODALITIES))
+        num_tokens += int(batch["num_tokens"].to_numpy().sum(dtype=np.int64))
+        num_tiles += int(batch["num_tiles"].to_numpy().sum(dtype=np.int64))
+    return SourceCount(
+        name=source.spec.name,
+        num_rows=len(source.table),
+        num_sampled=len(source.rows),
+        num_skipped=len(bad.skipped),
+        repeat=1.0,
+        num_tokens=num_tokens,
+        num_tiles=num_tiles,
+        modalities={name: rows for name, rows in zip(MODALITIES, rows_of.tolist(), strict=True) if rows},
+        skip_reasons=dict(bad.reasons().most_common()),
+    )
+
+
+def _repeats(sources: Sequence[OpenSource], num_rows: Sequence[int]) -> list[float]:
+    """Return how often an epoch goes through each source.
+
+    With weights, an epoch is as long as it takes for every source to be seen at least once: the source that has most
+    rows for its weight once, the others more often.
+    """
+    weights = [source.spec.weight for source in sources]
+    if all(weight is None for weight in weights):
+        return [float(source.spec.repeat) for source in sources]
+    shares = [float(weight or 0) for weight in weights]
+    unit = max(rows / share for rows, share in zip(num_rows, shares, strict=True))
+    return [share * unit / rows if rows else 0.0 for rows, share in zip(num_rows, shares, strict=True)]
+
+
+def length_table(parts: Sequence[pa.Table], repeats: Sequence[float]) -> LengthTable:
+    """Join the sizes of several sources to one table; equal prefix keys become equal group numbers."""
+    group = _groups(_column(parts, "prefix_key", np.int64))  # first, since it takes most on the way
+    columns = {name: _column(parts, name, np.int32) for name in _COLUMNS}
+    repeat: Float32[np.ndarray, " row"] = np.repeat(np.array(repeats, np.float32), [len(part) for part in parts])
+    return LengthTable(**columns, prefix_group=group, repeats=repeat)
+
+
+def _groups(keys: Int64[np.ndarray, " row"]) -> Int32[np.ndarray, " row"]:
+    """Return each key's place among the different keys, ascending; -1 for key 0."""
+    group = np.full(len(keys), -1, np.int32)
+    if not keys.any():
+        return group
+    order = np.argsort(keys)
+    last, previous = -1, None
+    for window in windows(len(keys)):
+        own = keys[order[window]]
+        is_new = np.append(own[0] != previous, own[1:] != own[:-1])
+        numbers = last + np.cumsum(is_new)
+        group[order[window]] = np.where(own == 0, -1, numbers)
+        last, previous = numbers[-1], own[-1]
+    return group
+
+
+def _column(parts: Sequence[pa.Table], name: str, kind: type) -> np.ndarray:
+    """Return one column of all parts; Arrow would copy it once more on the way."""
+    found = np.empty(sum(map(len, parts)), kind)
+    done = 0
+    for part in parts:
+        for chunk in part[name].chunks:
+            found[done : done + len(chunk)] = chunk.to_numpy()
+            done += len(chunk)
+    return found

@@ -1,0 +1,103 @@
+"""Sources in, rows out: each used row as a conversation, read anew whenever it is needed.
+
+The rows stay in their tables (`tables.py`); a conversation is made from its row at each access, some ten microseconds.
+So millions of rows cost a process a number each.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+from jaxtyping import Int8, Int16, Int32
+
+from smolvlm.datasets.rows.formats import to_conversation
+from smolvlm.datasets.rows.sources import SourceSpec
+from smolvlm.datasets.rows.tables import RowTable, open_table
+from smolvlm.records import Conversation
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenSource:
+    """A source with its file open."""
+
+    spec: SourceSpec
+    table: RowTable
+    rows: Int32[np.ndarray, " used"]
+    """Numbers of the rows that the sampling strategy chose, ascending."""
+
+    def all_rows(self) -> "Conversations":
+        """Return every row of the file as a conversation, by its number in the file."""
+        return Conversations([(self.spec, self.table)], np.zeros(len(self.table), np.int16), None)
+
+
+class Conversations(Sequence[Conversation]):
+    """Rows of several sources; each access reads its row anew, and equals every other."""
+
+    def __init__(
+        self,
+        tables: Sequence[tuple[SourceSpec, RowTable]],
+        table_of: Int16[np.ndarray, " row"] | Int8[np.ndarray, " row"],
+        row_of: Int32[np.ndarray, " row"] | None,
+    ) -> None:
+        """
+        Args:
+            tables: the sources.
+            table_of: which table each row is in.
+            row_of: its number there; None is the place in the sequence.
+        """
+        self._tables = tuple(tables)
+        self._table_of = table_of
+        self._row_of = row_of
+
+    def __len__(self) -> int:
+        return len(self._table_of)
+
+    @overload
+    def __getitem__(self, index: int) -> Conversation: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Conversations": ...
+    def __getitem__(self, index: int | slice) -> "Conversation | Conversations":
+        """Return a row as a conversation.
+
+        Raises:
+            SampleError: it is no conversation that can be trained on.
+        """
+        if isinstance(index, slice):
+            numbers = np.arange(len(self), dtype=np.int32)[index]
+            rows = numbers if self._row_of is None else self._row_of[index]
+            return Conversations(self._tables, self._table_of[index], rows)
+        spec, table, row = self._place(index)
+        return to_conversation(table[row], spec=spec, where=table.where(row))
+
+    def __iter__(self) -> Iterator[Conversation]:
+        return (self[index] for index in range(len(self)))
+
+    def where(self, index: int) -> str:
+        """Return the `file:row` of a row; nothing of it is read but its number."""
+        _, table, row = self._place(index)
+        return table.where(row)
+
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        """Names of all sources, sorted."""
+        return tuple(sorted({spec.name for spec, _ in self._tables}))
+
+    def _place(self, index: int) -> tuple[SourceSpec, RowTable, int]:
+        number = range(len(self))[index]
+        spec, table = self._tables[self._table_of[number]]
+        return spec, table, number if self._row_of is None else int(self._row_of[number])
+
+
+def open_sources(specs: Iterable[SourceSpec]) -> tuple[OpenSource, ...]:
+    """Open the files of a mixture's sources and choose their rows; no row is looked into.
+
+    Raises:
+        SampleError: a file cannot be read, is not of its format, or has no rows.
+    """
+    found: list[OpenSource] = []
+    for spec in specs:
+        table = open_table(spec)
+        rows = np.fromiter(spec.sampling.rows(len(table), seed=spec.seed), np.int32)
+        found.append(OpenSource(spec=spec, table=table, rows=rows))
+    return tuple(found)

@@ -1,0 +1,146 @@
+"""Answers by greedy generation, batched, with each picture encoded once.
+
+In: conversations whose last turn is the answer wanted. Out: what the model says instead. Prompts of like length go
+together, padded on the left; the features of a picture come from the vision cache or are computed once a batch. The
+stock `generate` does the rest.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smolvlm.datasets.encoding.encode import Encoder
+from smolvlm.datasets.encoding.encoded import EncodedConversation
+from smolvlm.datasets.encoding.prompts import PromptSettings
+from smolvlm.datasets.packing.tiles import TileLoader
+from smolvlm.media.layout import layout_of
+from smolvlm.model.vision_cache import VisionCache
+from smolvlm.records import Conversation
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerationSettings:
+    """How answers are generated."""
+
+    max_new_tokens: int
+    batch_size: int
+    compute_dtype: torch.dtype = torch.float32
+    """bfloat16 runs under autocast, as in training."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """A prompt ready to be continued."""
+
+    prompt: EncodedConversation
+    where: str
+
+
+class Generator:
+    """Generates with one model; the model's mode and settings are left as they were found."""
+
+    def __init__(
+        self, model: Any, prompt: PromptSettings, settings: GenerationSettings, *, cache: VisionCache | None = None
+    ) -> None:
+        self._model = model
+        self._prompt = prompt
+        self._settings = settings
+        self._cache = cache
+        self._encoder: Encoder = prompt.encoder()
+
+    def question(self, conversation: Conversation) -> Question:
+        """Return a row's prompt: all its turns but the last, and `Assistant:`.
+
+        Raises:
+            SampleError: a picture or a clip cannot be read.
+        """
+        turns = conversation.turns[:-1]
+        media = [block for turn in turns for block in turn.blocks if not isinstance(block, str)]
+        layouts = [layout_of(medium, self._prompt.media, where=conversation.where) for medium in media]
+        encoded = self._encoder.encode_turns(turns, layouts=layouts, add_generation_prompt=True)
+        return Question(prompt=encoded, where=conversation.where)
+
+    def answers(self, conversations: Sequence[Conversation]) -> list[str]:
+        """Return the model's answer to each conversation's last turn, stripped; it ends where the context does."""
+        questions = [self.question(conversation) for conversation in conversations]
+        order = sorted(range(len(questions)), key=lambda number: len(questions[number].prompt.input_ids))
+        answers = [""] * len(questions)
+        with evaluating(self._model), torch.no_grad():
+            for start in range(0, len(order), self._settings.batch_size):
+                numbers = order[start : start + self._settings.batch_size]
+                texts = self._batch([questions[number] for number in numbers])
+                for number, text in zip(numbers, texts, strict=True):
+                    answers[number] = text
+        return answers
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self._settings.compute_dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self._model.device.type, dtype=self._settings.compute_dtype)
+
+    def _batch(self, questions: Sequence[Question]) -> list[str]:
+        tokens = self._prompt.tokens
+        longest = max(len(question.prompt.input_ids) for question in questions)
+        ids = torch.full((len(questions), longest), tokens.pad)
+        mask = torch.zeros_like(ids)
+        for row, question in enumerate(questions):
+            own = torch.from_numpy(question.prompt.input_ids).long()
+            ids[row, longest - len(own) :] = own
+            mask[row, longest - len(own) :] = 1
+        device = self._model.device
+        ids, mask = ids.to(device), mask.to(device)
+        with self._autocast():
+            embeddings = self._model.get_input_embeddings()(ids)
+            features = self._features(questions)
+            if features is not None:
+                embeddings[(ids == tokens.image) & mask.bool()] = features.flatten(0, 1).to(embeddings.dtype)
+            output = self._model.generate(
+                inputs_embeds=embeddings,
+                attention_mask=mask,
+                max_new_tokens=self._settings.max_new_tokens,
+                do_sample=False,
+                use_cache=True,
+                eos_token_id=tokens.end_of_utterance,
+                pad_token_id=tokens.pad,
+            )
+        ids_said = [row[: self._room(question)] for row, question in zip(output.tolist(), questions, strict=True)]
+        return [self._prompt.text.decode(row, stop=tokens.end_of_utterance).strip() for row in ids_said]
+
+    def _room(self, question: Question) -> int | None:
+        """Return how many tokens an answer may have before it leaves the model's context; None is without end."""
+        context = self._prompt.context_tokens
+        return None if context is None else max(0, context - len(question.prompt.input_ids))
+
+    def _features(self, questions: Sequence[Question]) -> Tensor | None:
+        """Return the connector's features of every image slot of the batch, rows in order."""
+        loader = TileLoader(self._prompt.media, self._cache.read if self._cache else None)
+        for question in questions:
+            loader.add_prompt(question.prompt.media, question.prompt.layouts, where=question.where)
+        slots, sizes = loader.slot_tiles(), loader.slot_sizes()
+        if not len(slots):
+            return None
+        device, cached = self._model.device, loader.cached_features()
+        features, computed = self._model.image_features(
+            loader.tiles().to(device),
+            None if cached is None else cached.to(device),
+            slots.to(device),
+            None if sizes is None else sizes.to(device),
+        )
+        if self._cache is not None and computed is not None:
+            self._cache.write(loader.tile_keys, computed)
+        return features
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Put a model into evaluation mode, and back into the mode it was in."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

@@ -1,0 +1,184 @@
+"""What the stock processor makes of a row: the other side of every comparison with plain transformers.
+
+In: a row and how the run cuts and shows its media. Out: tensors for the stock model. Clips are given to the stock
+processor as the frames that the run shows, with their own times; which frames those are is the run's choice.
+
+The stock processor and class know no averaging of frames. Where a run averages, the ids are those of a clip that has
+only the first frame of each group, the pixels are every frame's, and `averaged_inputs` puts the means of the stock
+model's own features where the image tokens stand.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smolvlm.media.images import open_rgb
+from smolvlm.media.settings import MediaSettings
+from smolvlm.media.video.reader import read_frames
+from smolvlm.records import Conversation, Frames, ImageRef, Layout, Media, VideoRef
+
+WANTED = ("input_ids", "attention_mask", "pixel_values", "pixel_attention_mask")
+
+
+def stock_inputs(
+    processor: Any, row: Conversation, *, layouts: Sequence[Layout], settings: MediaSettings
+) -> dict[str, Tensor]:
+    """Return the stock processor's tensors of one row.
+
+    Args:
+        processor: the checkpoint's, untouched.
+        row: any conversation.
+        layouts: what is shown of its media.
+        settings: of the run.
+    """
+    if any(isinstance(medium, VideoRef) for medium in row.media):
+        return _with_clips(_for_video(processor, settings), row, layouts=layouts, settings=settings)
+    pictures = [open_rgb(medium, where=row.where) for medium in row.media if isinstance(medium, ImageRef)]
+    more = _picture_settings(settings) if pictures else {}
+    text = processor.apply_chat_template(_messages(row))
+    inputs = processor(text=text, images=[pictures] if pictures else None, return_tensors="pt", **more)
+    return {name: inputs[name] for name in WANTED if name in inputs}
+
+
+def special_tokens_in(processor: Any, row: Conversation) -> list[str]:
+    """Return the special tokens that stand in a row's text as words.
+
+    Here they stay words; the stock processor reads them as what they mark (a picture's place, an utterance's end), so
+    such a row has no prompt of its that could be compared with ours.
+    """
+    special = {token.content for token in processor.tokenizer.added_tokens_decoder.values() if token.special}
+    texts = [item for turn in (*row.turns, *row.rejected) for item in turn.blocks if isinstance(item, str)]
+    return sorted(token for token in special if any(token in text for text in texts))
+
+
+def averaged_inputs(stock: Any, inputs: dict[str, Tensor], *, slot_sizes: Sequence[int]) -> dict[str, Tensor]:
+    """Return what the stock model reads of a row in which frames share places, its own features averaged by hand.
+
+    Args:
+        stock: the model.
+        inputs: of one row, as `stock_inputs` gives them.
+        slot_sizes: how many of the row's tiles each place shows the mean of.
+    """
+    found = stock.model.get_image_features(
+        inputs["pixel_values"], inputs.get("pixel_attention_mask"), return_dict=True
+    ).pooler_output
+    features = torch.cat(list(found)).unflatten(0, (sum(slot_sizes), -1))  # (tile, token, hidden)
+    means = torch.stack([own.mean(dim=0) for own in features.split(list(slot_sizes))])
+    embeddings = stock.get_input_embeddings()(inputs["input_ids"])
+    places = (inputs["input_ids"] == stock.config.image_token_id)[..., None]
+    return {
+        "inputs_embeds": embeddings.masked_scatter(places, means.to(embeddings.dtype)),
+        "attention_mask": inputs["attention_mask"],
+    }
+
+
+def _with_clips(
+    processor: Any, row: Conversation, *, layouts: Sequence[Layout], settings: MediaSettings
+) -> dict[str, Tensor]:
+    """Return the tensors of a row that has a clip.
+
+    The ids come from one pass, the pixels from one for each medium: in one pass a clip's pixels would take the place of
+    the pictures' (transformers 5.23), and clips of several lengths be padded with black frames.
+    """
+    given = [
+        open_rgb(medium, where=row.where)
+        if isinstance(medium, ImageRef)
+        else _stock_clip(medium, layout, settings, where=row.where)
+        for medium, layout in zip(row.media, layouts, strict=True)
+    ]
+    said = [
+        _said_clip(own[0], layout)
+        for own, layout in zip(given, layouts, strict=True)
+        if isinstance(own, tuple) and isinstance(layout, Frames)
+    ]
+    images = [medium for medium in given if not isinstance(medium, tuple)]
+    text = processor.apply_chat_template(_messages(row))
+    inputs = processor(
+        text=text,
+        images=[images] if images else None,
+        videos=[frames for frames, _ in said],
+        images_kwargs=_picture_settings(settings),
+        videos_kwargs=_clip_settings([facts for _, facts in said], settings),
+        return_tensors="pt",
+    )
+    pixels = [
+        processor.video_processor([medium[0]], **_clip_settings([medium[1]], settings), return_tensors="pt")
+        if isinstance(medium, tuple)
+        else processor.image_processor([[medium]], **_picture_settings(settings), return_tensors="pt")
+        for medium in given
+    ]
+    found = {name: inputs[name] for name in WANTED[:2]}
+    return found | {"pixel_values": torch.cat([own["pixel_values"] for own in pixels], dim=1)}
+
+
+def _messages(row: Conversation) -> list[dict[str, Any]]:
+    def block(item: str | Media) -> dict[str, str]:
+        if isinstance(item, str):
+            return {"type": "text", "text": item}
+        return {"type": "video" if isinstance(item, VideoRef) else "image"}
+
+    return [{"role": turn.role, "content": [block(item) for item in turn.blocks]} for turn in row.turns]
+
+
+def _picture_settings(settings: MediaSettings) -> dict[str, Any]:
+    pictures = settings.pictures
+    return {"do_image_splitting": pictures.image_splitting, "size": {"longest_edge": pictures.longest_edge_px}}
+
+
+def _clip_settings(facts: Sequence[Any], settings: MediaSettings) -> dict[str, Any]:
+    return {
+        "do_sample_frames": False,
+        "video_metadata": list(facts),
+        "size": {"longest_edge": settings.frame_tiles.longest_edge_px},
+    }
+
+
+def _stock_clip(clip: VideoRef, frames: Layout, settings: MediaSettings, *, where: str) -> tuple[Tensor, Any]:
+    """Return a clip's shown frames, (frame, 3, height, width) uint8, and what the stock processor must know of it."""
+    assert isinstance(frames, Frames)
+    edge = settings.frame_tiles.longest_edge_px
+    pixels = [
+        torch.from_numpy(frame.copy()).permute(2, 0, 1)
+        for frame in read_frames(clip, frames, max_side_px=edge, backend=settings.video_backend, where=where)
+    ]
+    return torch.stack(pixels), _facts(frames)
+
+
+def _said_clip(pixels: Tensor, frames: Frames) -> tuple[Tensor, Any]:
+    """Return the frames that the text names, the first of each group that is averaged."""
+    firsts = [tiles[0] for tiles in frames.slots]
+    numbers, times_s = (tuple(own[first] for first in firsts) for own in (frames.numbers, frames.times_s))
+    return pixels[firsts], _facts(replace(frames, numbers=numbers, times_s=times_s))
+
+
+def _facts(frames: Frames) -> Any:
+    from transformers.video_utils import VideoMetadata
+
+    # It takes a frame's time for its number over the rate: numbers at one frame a second are times.
+    times: Any = list(frames.times_s)
+    return VideoMetadata(total_num_frames=frames.num_tiles, fps=1.0, duration=frames.duration_s, frames_indices=times)
+
+
+def _for_video(processor: Any, settings: MediaSettings) -> Any:
+    """Return the processor, or one made of its parts that knows video where it is of the first models' class."""
+    if hasattr(processor, "video_processor"):
+        return processor
+    from transformers.models.smolvlm import SmolVLMProcessor, SmolVLMVideoProcessor
+
+    images = processor.image_processor
+    videos = SmolVLMVideoProcessor(
+        size={"longest_edge": settings.frame_tiles.longest_edge_px},
+        max_image_size=dict(images.max_image_size),
+        image_mean=images.image_mean,
+        image_std=images.image_std,
+    )
+    return SmolVLMProcessor(
+        images,
+        processor.tokenizer,
+        videos,
+        image_seq_len=processor.image_seq_len,
+        chat_template=processor.chat_template,
+    )

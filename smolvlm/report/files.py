@@ -1,0 +1,209 @@
+"""What a run left in its output folder, read back: metrics, settings, starts, predictions, baselines.
+
+Missing files are simply not there. A last line cut short by a killed run is passed over; any other damage is an error.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from smolvlm.errors import ConfigError, SampleError
+from smolvlm.report.accuracy import Prediction
+
+Metrics = Mapping[str, float]
+"""One logged line: its finite numbers by key."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Start:
+    """One start of a run, as `run.json` describes it."""
+
+    step: int
+    """Step that it went on from; 0 is the beginning."""
+    device: Mapping[str, Any]
+    kernels: Mapping[str, Any]
+    versions: Mapping[str, Any]
+    commit: str | None
+    is_modified: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunFiles:
+    """An output folder, read."""
+
+    run_dir: Path
+    settings: str
+    """Text of `run.yaml`; empty where there is none."""
+    starts: tuple[Start, ...]
+    """Of `run.json`, oldest first; empty where there is none."""
+    train: tuple[Metrics, ...]
+    """Training lines by step; of a step that was logged twice (a resumed run), the last."""
+    evals: tuple[Metrics, ...]
+    """The same, of evaluation lines."""
+    before: tuple[Prediction, ...]
+    after: tuple[Prediction, ...]
+    baselines: Mapping[str, Mapping[str, float]]
+    """Name of a baseline to its accuracy by group."""
+
+
+def read_run_files(run_dir: Path) -> RunFiles:
+    """Read an output folder.
+
+    Raises:
+        ConfigError: it holds neither metrics nor predictions.
+        SampleError: a line is damaged or lacks a key; names file and line.
+    """
+    metrics, predictions = run_dir / "metrics.jsonl", run_dir / "predictions.jsonl"
+    if not metrics.is_file() and not predictions.is_file():
+        raise ConfigError(
+            "neither metrics.jsonl nor predictions.jsonl here",
+            where=str(run_dir),
+            fix="give the output_dir of a run that has begun",
+        )
+    train, evals = _read_metrics(metrics)
+    settings = run_dir / "run.yaml"
+    return RunFiles(
+        run_dir=run_dir,
+        settings=settings.read_text(encoding="utf-8") if settings.is_file() else "",
+        train=train,
+        evals=evals,
+        starts=_read_starts(run_dir / "run.json"),
+        before=_read_predictions(run_dir / "predictions-before.jsonl"),
+        after=_read_predictions(predictions),
+        baselines=_read_baselines(run_dir / "baselines.json"),
+    )
+
+
+def _read_metrics(path: Path) -> tuple[tuple[Metrics, ...], tuple[Metrics, ...]]:
+    train: dict[float, dict[str, float]] = {}
+    evals: dict[float, dict[str, float]] = {}
+    for where, line in _json_lines(path):
+        step = _number(line, "step", where)
+        numbers = {key: float(value) for key, value in line.items() if _is_finite_number(value)}
+        if any(key.startswith("eval_") for key in line):
+            evals[step] = evals.get(step, {}) | numbers
+        elif "loss" in line:
+            train[step] = numbers
+    return _by_step(train), _by_step(evals)
+
+
+def _read_predictions(path: Path) -> tuple[Prediction, ...]:
+    return tuple(
+        Prediction(
+            where=_text(line, "where", where),
+            source=_text(line, "source", where),
+            question=_text(line, "question", where),
+            prediction=_text(line, "prediction", where),
+            references=_texts(line, "references", where),
+            correct=_share(line, "correct", where),
+            group=_text(line, "group", where),
+            images=_texts(line, "images", where),
+        )
+        for where, line in _json_lines(path)
+    )
+
+
+def _read_starts(path: Path) -> tuple[Start, ...]:
+    if not path.is_file():
+        return ()
+    newest = _json_file(path)
+    earlier = newest.get("earlier", []) if isinstance(newest, dict) else None
+    if not isinstance(earlier, list) or not all(isinstance(start, dict) for start in earlier):
+        raise _wrong(str(path), "an object, with a list of objects as `earlier`")
+    return tuple(_start(content, str(path)) for content in (*earlier, newest))
+
+
+def _start(content: Mapping[str, Any], where: str) -> Start:
+    device, kernels, versions = (_object(content, name, where) for name in ("device", "kernels", "versions"))
+    commit = content.get("commit")
+    return Start(
+        step=int(_number({"step": 0, **content}, "step", where)),
+        device=device,
+        kernels=kernels,
+        versions=versions,
+        commit=None if commit is None else _text(content, "commit", where),
+        is_modified=content.get("modified") is True,
+    )
+
+
+def _json_file(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        fix = "write it again, or delete it"
+        raise SampleError(f"not JSON ({error})", where=str(path), fix=fix) from error
+
+
+def _read_baselines(path: Path) -> Mapping[str, Mapping[str, float]]:
+    if not path.is_file():
+        return {}
+    content = _json_file(path)
+    if not isinstance(content, dict) or not all(isinstance(groups, dict) for groups in content.values()):
+        raise _wrong(str(path), "an object of objects: baseline, group, accuracy")
+    return {
+        name: {group: _share(groups, group, f"{path}: {name}") for group in groups} for name, groups in content.items()
+    }
+
+
+def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    if not path.is_file():
+        return
+    lines = [line for line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1) if line[1].strip()]
+    for number, line in lines:
+        where = f"{path}:{number}"
+        try:
+            content = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == lines[-1][0]:
+                return  # the run was stopped while writing it
+            raise SampleError(f"not JSON ({error})", where=where, fix="delete the line") from error
+        if not isinstance(content, dict):
+            raise _wrong(where, "an object")
+        yield where, content
+
+
+def _by_step(lines: Mapping[float, Metrics]) -> tuple[Metrics, ...]:
+    return tuple(lines[step] for step in sorted(lines))
+
+
+def _is_finite_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+def _number(line: Mapping[str, Any], key: str, where: str) -> float:
+    if not _is_finite_number(line.get(key)):
+        raise _wrong(where, f"a number as `{key}`")
+    return float(line[key])
+
+
+def _share(line: Mapping[str, Any], key: str, where: str) -> float:
+    value = float(line[key]) if isinstance(line.get(key), bool) else _number(line, key, where)
+    if not 0 <= value <= 1:
+        raise _wrong(where, f"a share from 0 to 1 as `{key}`")
+    return value
+
+
+def _text(line: Mapping[str, Any], key: str, where: str) -> str:
+    if not isinstance(value := line.get(key), str):
+        raise _wrong(where, f"text as `{key}`")
+    return value
+
+
+def _object(line: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+    if not isinstance(value := line.get(key), dict):
+        raise _wrong(where, f"an object as `{key}`")
+    return value
+
+
+def _texts(line: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
+    value = line.get(key)
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise _wrong(where, f"a list of texts as `{key}`")
+    return tuple(value)
+
+
+def _wrong(where: str, expected: str) -> SampleError:
+    return SampleError(f"expected {expected}", where=where, fix="write the file again")

@@ -1,0 +1,56 @@
+"""Where a run ran, in words: the rows of a table, from the starts that `run.json` describes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from smolvlm.pages.token_text import plural
+from smolvlm.report.files import Start
+
+
+def place_rows(starts: Sequence[Start]) -> list[tuple[str, str]]:
+    """Return name and value of what there is to know of the newest start, then of each earlier one.
+
+    Args:
+        starts: oldest first.
+    """
+    if not starts:
+        return []
+    *earlier, newest = starts
+    rows = [("device", _device(newest.device))]
+    rows += [(name.replace("_", " "), _words(value)) for name, value in newest.kernels.items()]
+    rows.append(("versions", ", ".join(f"{name} {value}" for name, value in newest.versions.items())))
+    if newest.commit:
+        rows.append(("commit", newest.commit + (", modified" if newest.is_modified else "")))
+    if earlier:
+        rows.append(("resumed", f"at step {newest.step:,}"))
+    return rows + [(f"earlier, from step {start.step:,}", _summary(start, newest)) for start in earlier]
+
+
+def _device(device: Mapping[str, Any]) -> str:
+    """Return `cpu: Intel Xeon, 2 threads, 1 rank`; keys that are missing are left out."""
+    words = [f"{device.get('type', '')}: {device.get('name', '')}".strip(": ")]
+    for key, noun in (("num_threads", "thread"), ("num_ranks", "rank")):
+        if isinstance(count := device.get(key), int):
+            words.append(plural(count, noun))
+    return ", ".join(words)
+
+
+def _summary(start: Start, newest: Start) -> str:
+    """Return a start's device, and in which kernels, versions and commit it differs from the newest."""
+    words = [_device(start.device)]
+    for name in ("kernels", "versions"):
+        now = getattr(newest, name)
+        words += [
+            f"{key.replace('_', ' ')} {_words(value)}"
+            for key, value in getattr(start, name).items()
+            if now.get(key) != value
+        ]
+    if start.commit and start.commit != newest.commit:
+        words.append(f"commit {start.commit[:12]}")
+    return "; ".join(words)
+
+
+def _words(value: Any) -> str:
+    if value is None:
+        return "none"
+    return ("on" if value else "off") if isinstance(value, bool) else str(value)

@@ -1,0 +1,205 @@
+"""The report of a run: `report.html`, from nothing but what the run left in its output folder.
+
+It answers, in this order: is the model better than before and than answers that need no picture; how did the loss go;
+what do the answers look like; what did it cost; where did it run; with which settings. Parts whose files are missing
+are left out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isclose
+from pathlib import Path
+from statistics import median
+
+from smolvlm.pages.templating import write_page
+from smolvlm.pages.token_text import percent, plural
+from smolvlm.report.accuracy import OVERALL, Accuracy, accuracies, accuracy_of, weighted_overall
+from smolvlm.report.charts import accuracy_chart, learning_rate_chart, loss_chart
+from smolvlm.report.files import Metrics, RunFiles, read_run_files
+from smolvlm.report.gallery import answer_views
+from smolvlm.report.places import place_rows
+
+NUM_ANSWERS = 9
+MAX_EVALUATIONS = 6
+COSTS = (
+    ("samples_per_s", "samples a second", 1, 1),
+    ("supervised_tokens_per_s", "learned tokens a second", 1, 0),
+    ("pack_fill", "fill of the packs, %", 100, 1),
+    ("mfu", "use of the device's peak FLOPs, %", 100, 1),
+    ("peak_memory_gb", "peak memory, GB", 1, 1),
+)
+"""Key of the log line, name, scale, decimals."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Headline:
+    """One number at the top of the page."""
+
+    name: str
+    value: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AccuracyRow:
+    """One line of the accuracy table; None is an empty cell."""
+
+    after: Accuracy
+    before: Accuracy | None
+    baselines: tuple[float | None, ...]
+
+
+def write_run_report(run_dir: Path) -> Path:
+    """Write `report.html` into a run's output folder and return its path.
+
+    Raises:
+        ConfigError: the folder holds neither metrics nor predictions.
+        SampleError: one of its files is damaged; names file and line.
+    """
+    run = read_run_files(run_dir)
+    rows = accuracy_rows(run)
+    return write_page(
+        run_dir / "report.html",
+        template="run_report.html",
+        title=run_dir.resolve().name,
+        lede=_lede(rows, run),
+        headlines=_headlines(run, rows),
+        accuracy_rows=rows,
+        baseline_names=[name.replace("_", " ") for name in run.baselines],
+        has_before=bool(run.before),
+        has_balanced=any(row.after.balanced is not None for row in rows),
+        accuracy_chart=accuracy_chart(accuracies(run.before), accuracies(run.after), run.baselines),
+        loss_chart=loss_chart(run.train, run.evals),
+        rate_chart=learning_rate_chart(run.train),
+        evaluations=_evaluations(run.evals),
+        answers=answer_views(run.after, before=run.before, count=NUM_ANSWERS, run_dir=run_dir),
+        costs=_costs(run.train),
+        places=place_rows(run.starts),
+        settings=run.settings,
+    )
+
+
+def accuracy_rows(run: RunFiles) -> tuple[AccuracyRow, ...]:
+    """Return a line for each group, and where there are several groups one for all rows, first."""
+    before = {one.group: one for one in accuracies(run.before)}
+    groups = accuracies(run.after)
+    rows = [
+        AccuracyRow(
+            after=one,
+            before=before.get(one.group),
+            baselines=tuple(values.get(one.group) for values in run.baselines.values()),
+        )
+        for one in groups
+    ]
+    if len(groups) > 1:
+        sizes = {one.group: one.num_rows for one in groups}
+        total = AccuracyRow(
+            after=accuracy_of(run.after, group=OVERALL),
+            before=accuracy_of(run.before, group=OVERALL) if run.before else None,
+            baselines=tuple(weighted_overall(values, sizes) for values in run.baselines.values()),
+        )
+        rows.insert(0, total)
+    return tuple(rows)
+
+
+def training_seconds(train: Sequence[Metrics]) -> float:
+    """Return the time between the log lines: each says its samples and its samples a second."""
+    return sum(line.get("num_samples", 0) / line["samples_per_s"] for line in train if line.get("samples_per_s"))
+
+
+def duration(seconds: float) -> str:
+    """Return `42 s`, `12 min 5 s` or `3 h 7 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _lede(rows: Sequence[AccuracyRow], run: RunFiles) -> str:
+    """Say in a sentence or two what came out."""
+    if not rows:
+        return f"Trained for {plural(len(run.train), 'logged step')}; no held-out answers were kept."
+    top = rows[0]
+    text = f"Of {plural(top.after.num_rows, 'held-out row')} the model answers {percent(top.after.value)} right"
+    text += f"; before training it was {percent(top.before.value)}." if top.before else "."
+    known = [(value, name) for name, value in zip(run.baselines, top.baselines, strict=True) if value is not None]
+    if known:
+        best, name = max(known)
+        text += f" The best baseline, {name.replace('_', ' ')}, gets {percent(best)}."
+    groups = rows[1:] if len(rows) > 1 else rows
+    if weak := [row.after.group for row in groups if _is_no_better(row)]:
+        text += f" Not clearly better than a baseline in: {', '.join(weak)}."
+    return text
+
+
+def _is_no_better(row: AccuracyRow) -> bool:
+    """Say whether the best baseline reaches into the interval of the model's accuracy, or lies above."""
+    return any(value is not None and value >= row.after.low for value in row.baselines)
+
+
+def _headlines(run: RunFiles, rows: Sequence[AccuracyRow]) -> list[Headline]:
+    found: list[Headline] = []
+    if rows:
+        after, before = rows[0].after, rows[0].before
+        start = f"{100 * before.value:.1f} → " if before else ""
+        interval = f"95 % interval {100 * after.low:.1f} to {100 * after.high:.1f}"
+        found.append(Headline(name="Accuracy", value=f"{start}{percent(after.value)}", detail=interval))
+    if run.train:
+        found += _training_headlines(run.train[0], run.train[-1], run.train)
+    return found
+
+
+def _training_headlines(first: Metrics, last: Metrics, train: Sequence[Metrics]) -> list[Headline]:
+    if len(train) == 1:
+        found = [Headline(name="Loss", value=f"{last['loss']:.3f}", detail="one logged step")]
+    else:
+        value = f"{first['loss']:.2f} → {last['loss']:.3f}"
+        found = [Headline(name="Loss", value=value, detail="first and last log line")]
+    total = {key: sum(line.get(key, 0) for line in train) for key in ("num_samples", "num_tokens", "num_tiles")}
+    learned = sum(line.get("num_supervised_tokens", 0) for line in train)
+    if seconds := training_seconds(train):
+        found.append(Headline(name="Time in steps", value=duration(seconds), detail=plural(int(last["step"]), "step")))
+        speed = f"{total['num_samples'] / seconds:,.1f} / s"
+        found.append(Headline(name="Samples", value=speed, detail=f"{total['num_samples']:,.0f} in all"))
+    if total["num_tokens"]:
+        detail = f"{percent(learned / total['num_tokens'])} learned, {total['num_tiles']:,.0f} tiles"
+        found.append(Headline(name="Tokens", value=short_count(total["num_tokens"]), detail=detail))
+    return found
+
+
+def short_count(count: float) -> str:
+    """Return `873`, `12.4 k`, `1.25 M` or `3.1 G`."""
+    for least, unit, letter in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if count >= least:
+            scaled = count / unit
+            return f"{scaled:.3g} {letter}" if scaled < 999.5 else f"{scaled:,.0f} {letter}"
+    return f"{count:,.0f}"
+
+
+def _evaluations(evals: Sequence[Metrics]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Return the steps, and for each metric its values at them; of many evaluations a few, evenly spaced."""
+    count = min(len(evals), MAX_EVALUATIONS)
+    places = [round(place * (len(evals) - 1) / max(count - 1, 1)) for place in range(count)]
+    shown = [evals[place] for place in places]
+    names = sorted({key for line in shown for key in line if key.startswith("eval_")})
+    rows = [(name.removeprefix("eval_"), [_plain(line.get(name)) for line in shown]) for name in names]
+    return [f"{line['step']:,.0f}" for line in shown], rows
+
+
+def _plain(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if isclose(value, round(value)) and abs(value) >= 2 else f"{value:.3f}"
+
+
+def _costs(train: Sequence[Metrics]) -> list[tuple[str, str, str, str]]:
+    """Return name, median, lowest and highest of what the log lines say of speed and memory."""
+    rows: list[tuple[str, str, str, str]] = []
+    for key, name, scale, decimals in COSTS:
+        values = [scale * line[key] for line in train if key in line]
+        if values:
+            middle, low, high = (f"{value:,.{decimals}f}" for value in (median(values), min(values), max(values)))
+            rows.append((name, middle, low, high))
+    return rows

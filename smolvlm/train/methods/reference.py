@@ -1,0 +1,198 @@
+"""What the reference model thinks of every answer: computed once before training and kept on disk, or asked a step.
+
+At the start of training the model is its own reference, whatever is trained later (all of it, a tower, adapters), so
+no second model is held: one pass over the packs without gradient gives each answer's summed log-probability. With a
+frozen tower the pass fills the vision cache, so training then never runs the tower. Another model can be the reference;
+it is let go after its pass. `live_reference.py` holds those that are asked in the step instead.
+"""
+
+from dataclasses import replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from jaxtyping import Float32
+from safetensors.numpy import load_file, save_file
+from transformers import TrainingArguments
+
+from smolvlm.checkpoints.context import context_tokens
+from smolvlm.checkpoints.load import load_checkpoint
+from smolvlm.config.schema import RunConfig
+from smolvlm.datasets.builder import one_pass, read_prompt
+from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.encoding.prompts import PromptSettings
+from smolvlm.datasets.packing.measured import MeasuredSet
+from smolvlm.datasets.packing.pack import on_device
+from smolvlm.datasets.packing.plan import plan_training
+from smolvlm.errors import ConfigError
+from smolvlm.model.vision_cache import VisionCache
+from smolvlm.train.methods.online_reference import LiveReference, frozen_copy, judging
+from smolvlm.train.methods.preference import answer_logps
+from smolvlm.train.run_model import RunModel
+
+FILE_NAME = "reference.safetensors"
+
+
+def attach_reference(
+    config: RunConfig,
+    own: RunModel,
+    dataset: SupervisedDataset,
+    *,
+    prompt: PromptSettings,
+    arguments: TrainingArguments,
+) -> LiveReference | None:
+    """Give a run's packs their reference as the settings say: into the data set now, or one to be asked in the step.
+
+    Args:
+        own: before its first step, and before a checkpoint is read into it: as it was at the start.
+        dataset: the run's; its packs come with what the reference thinks, unless that is asked in the step.
+        prompt: of the model.
+        arguments: the run's.
+
+    Raises:
+        ConfigError: `train.reference_model` cannot be loaded, or reads prompts that are not the run's.
+    """
+    model = own.checkpoint.model.to(arguments.device)
+    compute_dtype = torch.bfloat16 if arguments.bf16 else torch.float32
+    if config.train.reference != "precomputed":
+        return LiveReference(
+            copied=frozen_copy(model) if config.train.reference == "copy" else None,
+            has_frozen_tower=own.learning_rates.of_tower("vision_tower") == 0,
+            compute_dtype=compute_dtype,
+        )
+    name = config.train.reference_model
+    cache = own.vision_cache if name is None else None  # another tower's features are not this one's
+    once = _each_row_once(dataset, config, cache)
+    folder = Path(config.train.output_dir)
+    quantization = config.quantization if name is None else None
+    held = (config.model.dtype, repr(quantization), repr(config.model.new_tokens), repr(config.model.rope_scaling))
+    identity = "\0".join((_weights(name or config.model.path), *held, repr(dataset.settings)))
+    logps = kept_logps(once, folder=folder, identity=identity)
+    if logps is None:
+        logps = reference_logps(
+            model if name is None else _other_model(name, config, prompt, once.measured).to(arguments.device),
+            once,
+            folder=folder,
+            identity=identity,
+            rank=arguments.process_index,
+            num_ranks=arguments.world_size,
+            compute_dtype=compute_dtype,
+            cache=cache,
+        )
+    dataset.reference_logps = logps
+    return None
+
+
+def _weights(path: str) -> str:
+    """Return what tells a checkpoint's weights from others; of a folder also when its files were written."""
+    files = sorted(Path(path).glob("*.safetensors"))
+    return repr((path, [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]))
+
+
+def _each_row_once(dataset: SupervisedDataset, config: RunConfig, cache: VisionCache | None) -> SupervisedDataset:
+    """Return packs of every row, each in one of them."""
+    measured = dataset.measured
+    once = replace(measured, lengths=replace(measured.lengths, repeats=np.ones(len(measured.lengths), np.float32)))
+    return SupervisedDataset(
+        once,
+        plan_training(once.lengths, one_pass(config.data)),
+        encoder=dataset.encoder,
+        settings=dataset.settings,
+        read_features=cache.read if cache else None,
+        plan_attention=dataset.plan_attention,
+        on_bad_sample=config.data.on_bad_sample,
+    )
+
+
+def _other_model(path: str, config: RunConfig, prompt: PromptSettings, measured: MeasuredSet) -> Any:
+    """Load another checkpoint as the reference.
+
+    Raises:
+        ConfigError: there is none, or it does not read what the run's model reads, or not all of it.
+    """
+    where = f"train.reference_model={path}"
+    try:
+        checkpoint = load_checkpoint(path, dtype=getattr(torch, config.model.dtype))
+    except ConfigError as error:
+        raise ConfigError(error.what, where=where, fix=error.fix) from error
+    if read_prompt(checkpoint.processor, config.data, where=where).identity != prompt.identity:
+        what = f"its tokenizer, tiles or frames are not those of the model, {config.model.path}"
+        raise ConfigError(what, where=where, fix="name a checkpoint that comes of the same base")
+    longest, context = int(measured.lengths.num_tokens.max()), context_tokens(checkpoint.model.config)
+    if longest > context:  # both answers of the pair are counted, so it may be a little less than the longest
+        what = f"its context is {context} tokens, and a pair has {longest}"
+        raise ConfigError(what, where=where, fix="name a checkpoint with a longer context")
+    return checkpoint.model
+
+
+def kept_logps(packs: SupervisedDataset, *, folder: Path, identity: str) -> Float32[np.ndarray, "row 2"] | None:
+    """Return what a run's folder holds of the same rows and model; None where it holds nothing of them."""
+    path = folder / FILE_NAME
+    kept = load_file(path) if path.is_file() else {}
+    return kept["logps"] if "logps" in kept and bytes(kept["key"]) == _key(packs, identity) else None
+
+
+def reference_logps(
+    model: Any,
+    packs: SupervisedDataset,
+    *,
+    folder: Path,
+    identity: str,
+    rank: int = 0,
+    num_ranks: int = 1,
+    compute_dtype: torch.dtype = torch.float32,
+    cache: VisionCache | None = None,
+) -> Float32[np.ndarray, "row 2"]:
+    """Return (chosen, rejected) log-probabilities of every measured row under the model as it is now.
+
+    Args:
+        model: not yet trained.
+        packs: each row in exactly one of them; rows that cannot be decoded are left NaN, under `on_bad_sample: skip`.
+        folder: the run's; what is found there for the same rows and model is read.
+        identity: of model and prompts.
+        rank: this process.
+        num_ranks: processes that share the work.
+        compute_dtype: bfloat16 runs under autocast, as in training.
+        cache: filled on the way.
+    """
+    kept = kept_logps(packs, folder=folder, identity=identity)
+    if kept is not None:
+        return kept
+    rows, key, path = packs.measured.conversations, _key(packs, identity), folder / FILE_NAME
+    logps = np.full((len(rows), 2), np.nan, np.float32)
+    found: list[tuple[int, float, float]] = []
+    with judging(model, compute_dtype):
+        for number in range(rank, len(packs), num_ranks):
+            found += _of_pack(model, packs, number, cache)
+    for row, chosen, rejected in gather_object(found) if num_ranks > 1 else found:
+        logps[row] = chosen, rejected
+    if rank == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({"logps": logps, "key": np.frombuffer(key, np.uint8)}, path)
+    return logps
+
+
+def _of_pack(
+    model: Any, packs: SupervisedDataset, number: int, cache: VisionCache | None
+) -> list[tuple[int, float, float]]:
+    pack = packs[number]
+    output = model(pack=on_device(pack.model_tensors(), model.device))
+    if cache is not None and output.computed_features is not None:
+        cache.write(pack.tile_keys, output.computed_features)
+    left_out = {row.where for row in pack.skipped}
+    rows = [row for sample in packs.planned(number).samples for row in sample if packs.where(row) not in left_out]
+    logps = answer_logps(output.target_losses.float().cpu(), pack.target_groups, pack.num_groups).tolist()
+    return list(zip(rows, logps[0::2], logps[1::2], strict=True))
+
+
+def _key(packs: SupervisedDataset, identity: str) -> bytes:
+    made = blake2b(identity.encode(), digest_size=16)
+    lengths = packs.measured.lengths
+    for column in (lengths.num_tokens, lengths.num_supervised_tokens, lengths.num_tiles):
+        made.update(np.ascontiguousarray(column).tobytes())
+    for row in range(len(packs.measured.conversations)):
+        made.update(packs.where(row).encode() + b"\0")
+    return made.digest()

@@ -1,0 +1,157 @@
+"""`smolvlm check`: every kind of bad row is found, named and counted, and good rows are left in peace."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from smolvlm.check import examine as doctor
+
+GOOD = ("coffee", "rocket", "chelsea")
+
+
+def asks(number: int, **more: Any) -> dict[str, Any]:
+    return {"question": f"Question {number}?", "answer": f"answer {number}", **more}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, photos: dict[str, Path]) -> Path:
+    """Good rows, a row of every kind that is bad, and held-out rows that leak."""
+    for name in GOOD:
+        shutil.copy(photos[name], tmp_path / f"{name}{photos[name].suffix}")
+    names = {name: f"{name}{photos[name].suffix}" for name in GOOD}
+    whole = photos["coffee"].read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "renamed.png").write_bytes(photos["rocket"].read_bytes())
+    good = [asks(number, image=names[name]) for number, name in enumerate(GOOD)] + [asks(3)]
+    bad = [
+        asks(10, image="gone.png"),
+        asks(11, image="cut.png"),
+        asks(12, image="empty.jpg"),
+        asks(13, image="../coffee.png"),
+        {
+            "conversations": [{"from": "human", "value": "<image><image>"}, {"from": "gpt", "value": "x"}],
+            "image": "a.png",
+        },
+        asks(15, answer=" "),
+        {"messages": [{"role": "robot", "content": "hi"}]},
+        asks(17, question="why " * 5000),
+        asks(3),
+        asks(1, image="renamed.png"),
+        "no object",
+        asks(19, question="<video>Which?"),
+    ]
+    held_out = [asks(20), asks(3), asks(21, image=names["chelsea"])]
+    for name, rows in {"good": good, "bad": bad, "held": held_out}.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump([{"path": f"{name}.jsonl"}]))
+    (tmp_path / "both.yaml").write_text(yaml.safe_dump([{"path": "good.jsonl"}, {"path": "bad.jsonl"}]))
+    return tmp_path
+
+
+def test_good_rows_are_left_in_peace(folder: Path, settings: dict[str, Any], smolvlm_command: Any) -> None:
+    outcome = smolvlm_command("check", folder / "good.yaml", "--model", settings["model"]["path"], "--json")
+    assert (outcome.status, outcome.objects) == (0, [])
+    assert "4 rows, 3 pictures and 0 clips decoded: 0 errors, 0 warnings" in outcome.messages
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_kind_of_bad_row_is_found(
+    folder: Path, settings: dict[str, Any], smolvlm_command: Any, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "PART_ROWS", 4)
+    model = settings["model"]["path"]
+    arguments = ["--model", model, "--held-out", folder / "held.yaml", "--workers", workers, "--json"]
+    outcome = smolvlm_command("check", folder / "both.yaml", *arguments)
+    assert outcome.status == 1
+    found = [(own["where"], own["severity"], own["kind"]) for own in outcome.objects]
+    assert found == [
+        ("bad.jsonl:1", "error", "missing_media"),
+        ("bad.jsonl:2", "error", "corrupt_media"),
+        ("bad.jsonl:3", "error", "empty_media"),
+        ("bad.jsonl:4", "error", "outside_root"),
+        ("bad.jsonl:5", "error", "placeholder_mismatch"),
+        ("bad.jsonl:6", "error", "empty_row"),
+        ("bad.jsonl:7", "error", "role"),
+        ("bad.jsonl:8", "error", "over_budget"),
+        ("bad.jsonl:11", "error", "bad_row"),
+        ("bad.jsonl:12", "warning", "mark_without_media"),
+        ("bad.jsonl:9", "warning", "duplicate_row"),
+        ("bad.jsonl:10", "warning", "duplicate_row"),
+        ("held.jsonl:2", "error", "leaked_row"),
+        ("held.jsonl:3", "warning", "leaked_picture"),
+    ]
+    messages = {own["where"]: own["message"] for own in outcome.objects}
+    assert messages["bad.jsonl:10"].startswith("the same words and media as good.jsonl:2"), "a picture is its bytes"
+    assert "good.jsonl:4" in messages["held.jsonl:2"]
+    assert "good.jsonl:3" in messages["held.jsonl:3"]
+
+
+def test_the_page_and_its_twin(folder: Path, settings: dict[str, Any], smolvlm_command: Any) -> None:
+    page = folder / "out" / "check.html"
+    page.parent.mkdir()
+    outcome = smolvlm_command("check", folder / "both.yaml", "--model", settings["model"]["path"], "--html", page)
+    assert outcome.status == 1
+    assert outcome.output == ""
+    text = page.read_text()
+    assert "<script" not in text
+    assert "http" not in text.replace("http-equiv", "").replace("http://www.w3.org", "")
+    assert "Pictures and clips that cannot be read" in text
+    assert text.count("bad.jsonl:2<") == 1
+    twin = json.loads(page.with_suffix(".json").read_text())
+    assert {own["kind"] for own in twin} >= {"missing_media", "corrupt_media", "duplicate_row"}
+
+
+def test_a_row_longer_than_the_models_context_is_found(
+    tmp_path: Path, settings: dict[str, Any], smolvlm_command: Any, write_yaml: Any
+) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps(asks(1)) + "\n" + json.dumps(asks(2, question="why " * 9000)))
+    data = {"mixture": [{"path": "rows.jsonl"}], "max_tokens_per_pack": 16384}
+    run = write_yaml(tmp_path / "long.yaml", {"model": settings["model"], "data": data, "train": {"output_dir": "out"}})
+    outcome = smolvlm_command("check", run, "--json")
+    assert outcome.status == 1
+    (found,) = outcome.objects
+    assert (Path(found["where"]).name, found["kind"]) == ("rows.jsonl:2", "over_context")
+    assert "the model's context is 8192" in found["message"]
+    assert smolvlm_command("check", run, "model.rope_scaling={type: linear, factor: 2}").status == 0
+
+
+def test_a_run_file_brings_its_held_out_set_and_its_budget(
+    folder: Path, settings: dict[str, Any], smolvlm_command: Any, write_yaml: Any
+) -> None:
+    data = {"mixture": "good.yaml", "eval_mixture": "held.yaml", "max_tokens_per_pack": 4096}
+    run_file = write_yaml(folder / "run.yaml", {**settings, "data": data})
+    outcome = smolvlm_command("check", run_file, "--json", "data.longest_edge_px=64")
+    assert {own["kind"] for own in outcome.objects} == {"leaked_row", "leaked_picture"}
+    small = smolvlm_command("check", run_file, "--json", "data.longest_edge_px=64", "data.max_tokens_per_pack=30")
+    assert "over_budget" in {own["kind"] for own in small.objects}
+
+
+def test_the_terminal_names_three_rows_of_a_kind(
+    tmp_path: Path, settings: dict[str, Any], smolvlm_command: Any
+) -> None:
+    rows = [asks(number, image=f"gone-{number}.png") for number in range(5)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "mixture.yaml").write_text(yaml.safe_dump([{"path": "rows.jsonl"}]))
+    told = smolvlm_command("check", tmp_path / "mixture.yaml", "--model", settings["model"]["path"]).messages
+    assert [f"rows.jsonl:{number}" in told for number in range(1, 6)] == [True, True, True, False, False]
+    assert "and 2 more: --json or --html" in told
+
+
+def test_a_new_token_that_no_row_holds_is_warned_of(
+    tmp_path: Path, settings: dict[str, Any], smolvlm_command: Any, write_yaml: Any
+) -> None:
+    rows = [asks(1), {"question": "Where?", "answer": "<box>here</box>"}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model = settings["model"] | {"new_tokens": ["<box>", "</box>", "<bbox>"]}
+    content = {"model": model, "data": {"mixture": [{"path": "rows.jsonl"}]}, "train": {"output_dir": "out"}}
+    run = write_yaml(tmp_path / "run.yaml", content | {"adapters": {"language": "lora"}})
+    outcome = smolvlm_command("check", run, "--json")
+    assert outcome.status == 0, outcome.messages
+    (found,) = outcome.objects
+    assert (found["where"], found["kind"], found["severity"]) == ("model.new_tokens", "unused_token", "warning")
+    assert found["message"].startswith("'<bbox>' stands in no row")

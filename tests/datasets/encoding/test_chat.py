@@ -1,0 +1,94 @@
+"""The wording of a prompt, and who says which characters of it."""
+
+from collections.abc import Sequence
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from smolvlm.datasets.encoding.chat import (
+    WHOLE,
+    EndSegment,
+    ImageSegment,
+    Piece,
+    Segment,
+    StartSegment,
+    TextSegment,
+    TokenRole,
+    render,
+)
+from smolvlm.records import Grid, ImageRef, Turn
+
+GRID = Grid(rows=2, columns=1)
+A, B = ImageRef(data=b"a"), ImageRef(data=b"b")
+
+
+def user(*blocks: str | ImageRef) -> Turn:
+    return Turn(role="user", blocks=blocks)
+
+
+def assistant(*blocks: str | ImageRef) -> Turn:
+    return Turn(role="assistant", blocks=blocks)
+
+
+def as_text(segments: Sequence[Segment]) -> str:
+    written = {StartSegment: "<|im_start|>", EndSegment: "<end_of_utterance>", ImageSegment: "<image>"}
+    return "".join(
+        "".join(piece.text for piece in segment.pieces) if isinstance(segment, TextSegment) else written[type(segment)]
+        for segment in segments
+    )
+
+
+def prompt_of(*turns: Turn, add_generation_prompt: bool = False) -> str:
+    grids = [WHOLE for turn in turns for block in turn.blocks if not isinstance(block, str)]
+    return as_text(list(render(turns, grids, add_generation_prompt=add_generation_prompt)))
+
+
+def test_roles_are_capitalised_and_followed_by_a_space() -> None:
+    system = Turn(role="system", blocks=("Be brief.",))
+    assert prompt_of(system, user("Hi"), assistant("Ho")) == (
+        "<|im_start|>System: Be brief.<end_of_utterance>\nUser: Hi<end_of_utterance>\nAssistant: Ho<end_of_utterance>\n"
+    )
+
+
+def test_no_space_before_a_picture_that_comes_first() -> None:
+    assert prompt_of(user(A, "what?")) == "<|im_start|>User:<image>what?<end_of_utterance>\n"
+    assert prompt_of(user("what?", A)) == "<|im_start|>User: what?<image><end_of_utterance>\n"
+    assert prompt_of(user(A, " or ", B)) == "<|im_start|>User:<image> or <image><end_of_utterance>\n"
+
+
+def test_the_generation_prompt_ends_at_the_colon() -> None:
+    assert prompt_of(user("Hi"), add_generation_prompt=True).endswith("Hi<end_of_utterance>\nAssistant:")
+
+
+def test_text_between_two_special_tokens_is_one_segment() -> None:
+    segments = list(render([user(A, "one ", "two"), assistant("three")], [GRID]))
+    assert segments == [
+        StartSegment(),
+        TextSegment((Piece("User:", TokenRole.TEMPLATE),)),
+        ImageSegment(GRID, 0),
+        TextSegment((Piece("one ", TokenRole.USER), Piece("two", TokenRole.USER))),
+        EndSegment(TokenRole.USER, is_learned=False),
+        TextSegment(
+            (
+                Piece("\n", TokenRole.TEMPLATE),
+                Piece("Assistant:", TokenRole.TEMPLATE),
+                Piece(" ", TokenRole.ASSISTANT, is_learned=True),
+                Piece("three", TokenRole.ASSISTANT, is_learned=True),
+            )
+        ),
+        EndSegment(TokenRole.ASSISTANT, is_learned=True),
+        TextSegment((Piece("\n", TokenRole.TEMPLATE),)),
+    ]
+
+
+@settings(deadline=None)
+@given(texts=st.lists(st.text(), min_size=2, max_size=6))
+def test_what_is_learned_is_the_assistants_text_and_its_end(texts: list[str]) -> None:
+    turns = [user(text) if number % 2 == 0 else assistant(text) for number, text in enumerate(texts)]
+    learned = ""
+    for segment in render(turns, []):
+        if isinstance(segment, TextSegment):
+            learned += "".join(piece.text for piece in segment.pieces if piece.is_learned)
+        elif isinstance(segment, EndSegment) and segment.is_learned:
+            learned += "<end>"
+    assert learned == "".join(f" {text}<end>" for text in texts[1::2])

@@ -1,0 +1,104 @@
+"""WebDataset shards: rows out of members, pictures read where they lie, and shards that are broken."""
+
+import contextlib
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from smolvlm.datasets.rows.conversations import open_sources
+from smolvlm.datasets.rows.mixture import load_mixture
+from smolvlm.datasets.rows.readers.tar import tar_index
+from smolvlm.datasets.rows.tables import open_table
+from smolvlm.errors import SampleError
+from smolvlm.media.images import open_rgb
+
+
+def write_shard(path: Path, members: list[tuple[str, bytes]]) -> Path:
+    with tarfile.open(path, "w") as shard:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            shard.addfile(info, io.BytesIO(data))
+    return path
+
+
+def asks(question: str, answer: str = "yes", **more: Any) -> bytes:
+    return json.dumps({"question": question, "answer": answer, **more}).encode()
+
+
+@pytest.fixture
+def shards(tmp_path: Path, photos: dict[str, Path]) -> Path:
+    """Two shards of three rows: one picture, two pictures, a question written as text members."""
+    coffee, rocket = (photos[name].read_bytes() for name in ("coffee", "rocket"))
+    write_shard(
+        tmp_path / "s-0.tar",
+        [
+            ("a/1.png", coffee),
+            ("a/1.json", asks("one?", image="1.png")),
+            ("a/2.left.png", coffee),
+            ("a/2.json", asks("2?")),
+            ("a/2.right.jpg", rocket),
+        ],
+    )
+    write_shard(tmp_path / "s-1.tar", [("b.question", b"three?"), ("b.answer", b"no"), ("b.jpg", rocket)])
+    return tmp_path
+
+
+def test_members_of_one_name_are_a_row(shards: Path, photos: dict[str, Path]) -> None:
+    (source,) = open_sources(load_mixture([{"path": "s-*.tar", "name": "shards"}], base_dir=shards))
+    rows = list(source.all_rows())
+    assert [row.where for row in rows] == ["s-0.tar:1", "s-0.tar:2", "s-1.tar:1"]
+    assert [row.turns[0].blocks[-1] for row in rows] == ["one?", "2?", "three?"]
+    assert [row.turns[1].blocks for row in rows] == [("yes",), ("yes",), ("no",)]
+    names = [["coffee"], ["coffee", "rocket"], ["rocket"]]
+    for row, own in zip(rows, names, strict=True):
+        for image, name in zip(row.media, own, strict=True):
+            assert open_rgb(image, where="test").tobytes() == open_rgb(photos[name].read_bytes(), where="x").tobytes()
+    assert "s-0.tar, bytes " in rows[0].media[0].name
+
+
+def test_a_shard_that_is_cut_short_or_no_tar_is_refused(shards: Path) -> None:
+    whole = (shards / "s-0.tar").read_bytes()
+    (shards / "cut.tar").write_bytes(whole[: len(whole) // 2])
+    (shards / "text.tar").write_text("not a tar file")
+    for name in ("cut.tar", "text.tar"):
+        (spec,) = load_mixture([{"path": name}], base_dir=shards)
+        with pytest.raises(SampleError, match=rf"{name}: (not a tar file|the shard is cut short)"):
+            open_table(spec)
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ([("1.json", b"{")], r"x\.tar:1: member \.json cannot be read"),
+        ([("1.json", b"[1]")], r"x\.tar:1: member \.json is no JSON object"),
+        ([("1.txt", b"\xff\xfe")], r"x\.tar:1: member \.txt cannot be read"),
+    ],
+)
+def test_a_member_that_cannot_be_read_is_its_rows_error(
+    tmp_path: Path, members: list[tuple[str, bytes]], message: str
+) -> None:
+    write_shard(tmp_path / "x.tar", members)
+    (spec,) = load_mixture([{"path": "x.tar"}], base_dir=tmp_path)
+    table = open_table(spec)
+    with pytest.raises(SampleError, match=message):
+        table[0]
+
+
+@settings(deadline=None, max_examples=150)
+@given(data=st.data())
+def test_no_shard_does_more_than_a_sample_error(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    folder = tmp_path_factory.mktemp("fuzz")
+    whole = bytearray(write_shard(folder / "w.tar", [("1.json", asks("q")), ("1.jpg", b"x" * 600)]).read_bytes())
+    for _ in range(data.draw(st.integers(1, 8))):
+        whole[data.draw(st.integers(0, 1535))] = data.draw(st.integers(0, 255))
+    path = folder / "f.tar"
+    path.write_bytes(whole[: data.draw(st.integers(0, len(whole)))])
+    with contextlib.suppress(SampleError):
+        list(tar_index(path, label="f.tar"))
