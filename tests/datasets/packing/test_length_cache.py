@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from smolvlm.datasets.encoding.prompts import PromptSettings
-from smolvlm.datasets.packing import length_cache as length_index
+from smolvlm.datasets.packing import length_cache
 from smolvlm.datasets.packing.length_cache import index_folder, measure_sources
 from smolvlm.datasets.packing.lengths import Meter
 from smolvlm.datasets.rows.conversations import OpenSource, open_sources
@@ -22,8 +22,8 @@ from smolvlm.datasets.rows.mixture import load_mixture
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SMOLVLM_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(length_index, "PART_ROWS", 8)
-    monkeypatch.setattr(length_index, "SMALL_ROWS", 16)
+    monkeypatch.setattr(length_cache, "PART_ROWS", 8)
+    monkeypatch.setattr(length_cache, "SMALL_ROWS", 16)
 
 
 @pytest.fixture
@@ -121,11 +121,11 @@ def test_a_local_ray_cluster_gives_the_same(sources: tuple[OpenSource, ...], pro
     alone = [Meter(prompt.encoder(), prompt.media).sizes(own.all_rows(), own.rows.tolist()) for own in sources]
     code = (
         "import pickle, sys, ray\n"
-        "from smolvlm.datasets import length_index\n"
-        "length_index.PART_ROWS = 8\n"
+        "from smolvlm.datasets.packing import length_cache\n"
+        "length_cache.PART_ROWS = 8\n"
         "sources, prompt = pickle.load(sys.stdin.buffer)\n"
         "ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)\n"
-        "found = length_index.measure_sources(sources, prompt, engine='ray')\n"
+        "found = length_cache.measure_sources(sources, prompt, engine='ray')\n"
         "ray.shutdown()\n"
         "open(sys.argv[1], 'wb').write(pickle.dumps([table.to_pylist() for table in found]))\n"
     )
