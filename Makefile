@@ -10,6 +10,7 @@ STAMP := $(VENV)/.made-from-$(shell cat pyproject.toml $(CONSTRAINTS) | cksum | 
 # The GPU check runs on machines without this environment, so it builds none: what is there has to do.
 RUNNER := $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 WHEELS := gpu_check/wheels
+WHEEL_PYTHON ?= 3.12
 WHEEL_PLATFORMS := $(foreach tag,manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014 manylinux1,--platform $(tag)_x86_64)
 
 .PHONY: help env quickstart test lint check bench format clean gpu-check gpu-wheels
@@ -56,7 +57,7 @@ gpu-check:
 
 gpu-wheels:
 	rm -rf $(WHEELS)
-	$(RUNNER) -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
+	$(RUNNER) -m pip download --quiet --no-deps --only-binary=:all: --python-version $(WHEEL_PYTHON) --implementation cp \
 		$(WHEEL_PLATFORMS) --dest $(WHEELS) --requirement gpu_check/wheels.txt
 	@du -sh $(WHEELS)
 

@@ -25,10 +25,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     begun = time.perf_counter()
     options.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="gpu-check-", dir=options.work_dir, ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="gpu-check-", dir=options.work_dir, ignore_cleanup_errors=True
+    ) as folder:
         work_dir = Path(folder)
         site_dir = work_dir / "site"
-        unpacked = unpack_wheels(options.wheels, site_dir, limit_s=UNPACK_LIMIT_S * options.limit_factor)
+        unpacked = unpack_wheels(
+            options.wheels, site_dir, limit_s=UNPACK_LIMIT_S * options.limit_factor
+        )
         write_line(unpacked, options.out)
         plan = Plan(
             device=options.device,
@@ -50,15 +54,30 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m gpu_check", description=__doc__.split("\n")[0])
     names = ", ".join(stage.name for stage in STAGES)
     parser.add_argument(
-        "--stages", type=_chosen, default=STAGES, help=f"of {names}, joined by commas, or `core`; all by default"
+        "--stages",
+        type=_chosen,
+        default=STAGES,
+        help=f"of {names}, joined by commas, or `core`; all by default",
     )
-    parser.add_argument("--out", type=Path, default=os.environ.get("OUT") or ROOT / "runs" / "gpu-check")
-    parser.add_argument("--wheels", type=Path, default=Path(__file__).parent / "wheels", help="folder of wheels")
+    parser.add_argument(
+        "--out", type=Path, default=os.environ.get("OUT") or ROOT / "runs" / "gpu-check"
+    )
+    parser.add_argument(
+        "--wheels", type=Path, default=Path(__file__).parent / "wheels", help="folder of wheels"
+    )
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--tiny", action="store_true", help="tiny dimensions: shows that the stages work, no more")
-    parser.add_argument("--budget-s", type=_positive, default=BUDGET_S, help="seconds for all stages together")
-    parser.add_argument("--limit-factor", type=_positive, default=1.0, help="multiplies every time limit")
-    parser.add_argument("--work-dir", type=Path, help="where the temporary files lie (12 GB at full size)")
+    parser.add_argument(
+        "--tiny", action="store_true", help="tiny dimensions: shows that the stages work, no more"
+    )
+    parser.add_argument(
+        "--budget-s", type=_positive, default=BUDGET_S, help="seconds for all stages together"
+    )
+    parser.add_argument(
+        "--limit-factor", type=_positive, default=1.0, help="multiplies every time limit"
+    )
+    parser.add_argument(
+        "--work-dir", type=Path, help="where the temporary files lie (12 GB at full size)"
+    )
     return parser
 
 
@@ -69,7 +88,9 @@ def _chosen(text: str) -> tuple[Stage, ...]:
         names = names - {"core"} | set(CORE)
     if unknown := sorted(names - {stage.name for stage in STAGES}):
         known = ", ".join(stage.name for stage in STAGES)
-        raise argparse.ArgumentTypeError(f"no stage {', '.join(unknown)}; there are {known}, and core")
+        raise argparse.ArgumentTypeError(
+            f"no stage {', '.join(unknown)}; there are {known}, and core"
+        )
     if not names:
         raise argparse.ArgumentTypeError("no stage is named")
     return tuple(stage for stage in STAGES if stage.name in names)

@@ -1,7 +1,7 @@
 """The process of one stage: `python -m gpu_check.child --module M --figures FILE ...`.
 
-Looks for the device, runs the stage, and writes its outcome beside its figures. Whatever a stage raises ends up as one
-line for the report, and as a traceback in the log.
+Looks for the device, runs the stage, and writes its outcome beside its figures. Whatever a stage
+raises ends up as one line for the report, and as a traceback in the log.
 """
 
 import argparse
@@ -64,14 +64,18 @@ def require_device(device: Device) -> None:
         torch.ones(1, device="cuda").item()
     except (AssertionError, RuntimeError) as error:
         build = torch.version.cuda or "no CUDA"
-        raise CheckFailed(f"no usable CUDA device (torch {torch.__version__}, built for {build}): {error}") from None
+        raise CheckFailed(
+            f"no usable CUDA device (torch {torch.__version__}, built for {build}): {error}"
+        ) from None
 
 
 def describe(error: BaseException) -> str:
-    """Return an exception in a line: memory and missing packages by name, and where it was raised."""
+    """Return an exception in a line, with the place that raised it."""
     name, text = type(error).__name__, " ".join(str(error).split())
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "gpu_check" in frame.filename or "smolvlm" in frame.filename]
+    own = [
+        frame for frame in frames if "gpu_check" in frame.filename or "smolvlm" in frame.filename
+    ]
     place = f" (at {Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
     if name == "OutOfMemoryError":
         name = "out of device memory"

@@ -1,5 +1,6 @@
-"""What a stage is given and how it answers: settings in, figures out as it goes, an exception where something is wrong.
+"""What a stage is given and how it answers.
 
+In: settings. Out: figures as they are measured, and an exception where something is wrong.
 Standard library only: the process that starts the stages reads these records too.
 """
 
@@ -12,11 +13,14 @@ from typing import Any, Literal, TextIO
 Device = Literal["cuda", "cpu"]
 Status = Literal["passed", "failed", "skipped"]
 OUTCOME_KEY = "_outcome"
-"""The figure under which a stage's own word on how it ended travels to the process that started it."""
+"""The figure under which a stage's own word on how it ended travels to the process that started it.
+"""
 
 
 class CheckFailed(Exception):
-    """What a stage checked does not hold, or cannot be checked though it should be; the text is the report's."""
+    """What a stage checked does not hold, or cannot be checked though it should be; the text is the
+    report's.
+    """
 
 
 class CheckSkipped(Exception):
@@ -63,7 +67,9 @@ class Outcome:
 
 
 class Report:
-    """A stage's figures; each goes to a file at once, so that a killed stage leaves what it had measured."""
+    """A stage's figures; each goes to a file at once, so that a killed stage leaves what it had
+    measured.
+    """
 
     def __init__(self, file: TextIO) -> None:
         self._file = file

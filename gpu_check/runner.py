@@ -1,7 +1,8 @@
-"""Runs stages one after another, each in a process group of its own, and writes each one's line as it ends.
+"""Runs stages one after another, each in a process group of its own.
 
-In: stages, and where to run them. Out: outcomes, `gpu_check.jsonl` (a line a stage) and `gpu_check.log` in the output
-folder. A stage is killed with all that it started once its time is up, and the next one begins.
+In: stages, and where to run them. Each one's line is written as it ends. Out: outcomes,
+`gpu_check.jsonl` (a line a stage) and `gpu_check.log` in the output folder. A stage is killed with
+all that it started once its time is up, and the next one begins.
 """
 
 import json
@@ -46,8 +47,9 @@ def run_stages(stages: Sequence[Stage], plan: Plan) -> list[Outcome]:
     """Run the stages and return how each ended; lines are written as they end."""
     outcomes = []
     for stage in stages:
-        limit_s = min(stage.limit_s * plan.limit_factor, plan.deadline - time.perf_counter())
-        outcome = _run(stage, plan, limit_s) if limit_s >= LEAST_S else _unbegun(stage)
+        left_s = plan.deadline - time.perf_counter()
+        limit_s = min(stage.limit_s * plan.limit_factor, left_s)
+        outcome = _run(stage, plan, limit_s) if left_s >= LEAST_S else _unbegun(stage)
         write_line(outcome, plan.out_dir)
         outcomes.append(outcome)
     return outcomes
@@ -65,15 +67,32 @@ def write_line(outcome: Outcome, out_dir: Path) -> None:
 
 def _unbegun(stage: Stage) -> Outcome:
     error = f"not begun: the run's time was up; run it alone with --stages {stage.name}"
-    return Outcome(stage=stage.name, status="failed", seconds=0.0, limit_s=0.0, error=error, figures={})
+    return Outcome(
+        stage=stage.name, status="failed", seconds=0.0, limit_s=0.0, error=error, figures={}
+    )
 
 
 def _run(stage: Stage, plan: Plan, limit_s: float) -> Outcome:
     folder = plan.work_dir / stage.name
     (folder / "work").mkdir(parents=True)
     figures_file, log = folder / "figures.jsonl", folder / "log"
-    command = [sys.executable, "-m", "gpu_check.child", "--module", stage.module, "--figures", str(figures_file)]
-    command += ["--device", plan.device, "--work-dir", str(folder / "work"), "--argument", stage.argument]
+    command = [
+        sys.executable,
+        "-m",
+        "gpu_check.child",
+        "--module",
+        stage.module,
+        "--figures",
+        str(figures_file),
+    ]
+    command += [
+        "--device",
+        plan.device,
+        "--work-dir",
+        str(folder / "work"),
+        "--argument",
+        stage.argument,
+    ]
     command += ["--tiny"] if plan.is_tiny else []
     started = time.perf_counter()
     with log.open("wb") as output:
@@ -96,7 +115,12 @@ def _run(stage: Stage, plan: Plan, limit_s: float) -> Outcome:
     seconds = time.perf_counter() - started
     _keep_log(stage.name, log, plan.out_dir)
     return _judged(
-        stage, figures_file, log, seconds=seconds, limit_s=limit_s, code=None if is_timed_out else process.returncode
+        stage,
+        figures_file,
+        log,
+        seconds=seconds,
+        limit_s=limit_s,
+        code=None if is_timed_out else process.returncode,
     )
 
 
@@ -107,25 +131,37 @@ def _judged(
     figures = read_figures(figures_file)
     word: dict[str, Any] = figures.pop(OUTCOME_KEY, {})
     if code is None:
-        status, error = "failed", f"killed after {limit_s:.0f} s, its limit; last lines: {_tail(log)}"
+        status, error = (
+            "failed",
+            f"killed after {limit_s:.0f} s, its limit; last lines: {_tail(log)}",
+        )
     elif not word:
         how = f"killed by signal {-code}" if code < 0 else f"ended with status {code}"
         status, error = "failed", f"crashed ({how}); last lines: {_tail(log)}"
     else:
         status, error = word["status"], word["error"]
-    return Outcome(stage=stage.name, status=status, seconds=seconds, limit_s=limit_s, error=error, figures=figures)
+    return Outcome(
+        stage=stage.name,
+        status=status,
+        seconds=seconds,
+        limit_s=limit_s,
+        error=error,
+        figures=figures,
+    )
 
 
 def _environment(plan: Plan, folder: Path) -> dict[str, str]:
-    """Return a stage's environment: nothing is fetched, compiled kernels are the stage's own, caches are thrown away."""
+    """Return a stage's environment: nothing is fetched, compiled kernels are the stage's own,
+    caches are thrown away.
+    """
     given = os.environ.get("PYTHONPATH")
     paths = [str(plan.site_dir), str(ROOT), *([given] if given else [])]
     own = {
         "PYTHONPATH": os.pathsep.join(paths),
         "PYTHONUNBUFFERED": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
         "SMOLVLM_HOME": str(folder / "home"),
         "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_HOME": str(folder / "hub"),
         "TOKENIZERS_PARALLELISM": "false",
         "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),

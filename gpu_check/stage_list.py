@@ -1,7 +1,8 @@
 """Which stages there are, in their order, and how long each may take.
 
-The first four are the core: with the unpacking of the wheels they end within five minutes. The limits of the others
-add up to more than what is left of `BUDGET_S`; the runner shortens the last ones, so that a run ends in nine minutes.
+The first four are the core: with the unpacking of the wheels they end within five minutes. The
+limits of the others add up to more than what is left of `BUDGET_S`; the runner shortens the last
+ones, so that a run ends in nine minutes.
 """
 
 from gpu_check.contract import Stage

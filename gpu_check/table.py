@@ -1,4 +1,4 @@
-"""The table that a person reads: versions, a line a stage, then every figure. Standard library only."""
+"""The table that a person reads: a line a stage, then every figure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -14,19 +14,26 @@ def render_table(outcomes: Sequence[Outcome]) -> str:
     lines = []
     for outcome in outcomes:
         seconds = f"{outcome.seconds:6.1f} of {outcome.limit_s:5.0f} s"
-        lines.append(f"{outcome.stage:<{width}}  {outcome.status:<7}  {seconds}  {outcome.error}".rstrip())
+        lines.append(
+            f"{outcome.stage:<{width}}  {outcome.status:<7}  {seconds}  {outcome.error}".rstrip()
+        )
     for outcome in outcomes:
         lines += ["", f"{outcome.stage}: {outcome.status}"]
         figures = list(_flat(outcome.figures))
         name_width = max((len(name) for name, _ in figures), default=0)
         lines += [f"  {name:<{name_width}}  {_shown(value)}" for name, value in figures]
-    counts = {status: sum(own.status == status for own in outcomes) for status in ("passed", "failed", "skipped")}
+    counts = {
+        status: sum(own.status == status for own in outcomes)
+        for status in ("passed", "failed", "skipped")
+    }
     lines += ["", ", ".join(f"{count} {status}" for status, count in counts.items())]
     return "\n".join(lines) + "\n"
 
 
 def _flat(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Give figures one by one, nested ones under names joined by dots; lists of several entries a line each."""
+    """Give figures one by one, nested ones under names joined by dots; lists of several entries a
+    line each.
+    """
     for name, value in figures.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")

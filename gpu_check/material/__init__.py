@@ -1,1 +1,1 @@
-"""What the stages train on: models with random weights, a synthetic tokenizer, drawn pictures, rows and packs."""
+"""What the stages train on: models, a tokenizer, pictures, rows and packs, all made here."""

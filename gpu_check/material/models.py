@@ -1,7 +1,8 @@
-"""Models with random weights at published widths, or tiny ones with the same head layouts, and their folders.
+"""Models with random weights at published widths, or tiny ones, and their folders.
 
-In: a published size. Out: a configuration, a stock model on a device, our model with the same weights, and a checkpoint
-folder (with or without weights) from which the product loads and plans. Nothing is downloaded.
+In: a published size. Out: a configuration, a stock model on a device, our model with the same
+weights, and a checkpoint folder (with or without weights) from which the product loads and plans.
+Nothing is downloaded.
 """
 
 from pathlib import Path
@@ -23,9 +24,11 @@ from smolvlm.model.parts.configs import (
     tile_side_px,
     tokens_per_tile,
 )
-from smolvlm.model.parts.processor import write_processor
+from smolvlm.model.parts.processor import PictureSettings, write_processor
 
 MODEL_TYPE = "smolvlm"
+PICTURES = PictureSettings(image_splitting=False)
+"""A picture is one tile unless a run says otherwise, for every system that reads the folder."""
 SIZES: tuple[PublishedSize, ...] = ("256M", "500M", "2.2B")
 _TINY_WIDTHS: dict[PublishedSize, tuple[int, int, int]] = {
     "256M": (36, 9, 3),
@@ -46,7 +49,12 @@ def model_config(size: PublishedSize, *, is_tiny: bool, num_layers: int | None =
 def _tiny_config(size: PublishedSize) -> Any:
     hidden_size, num_heads, num_key_value_heads = _TINY_WIDTHS[size]
     vision = VisionDimensions(
-        tile_side_px=32, patch_size_px=8, hidden_size=32, num_layers=2, num_heads=2, intermediate_size=64
+        tile_side_px=32,
+        patch_size_px=8,
+        hidden_size=32,
+        num_layers=2,
+        num_heads=2,
+        intermediate_size=64,
     )
     language = LanguageDimensions(
         hidden_size=hidden_size,
@@ -80,7 +88,8 @@ def packed_twin(stock: SmolVLMForConditionalGeneration, folder: Path) -> Any:
 
 
 def write_plan_folder(folder: Path, config: Any, *, tiles_a_side: int) -> Path:
-    """Write what planning and encoding read of a checkpoint, without weights, and return the folder.
+    """Write what planning and encoding read of a checkpoint, without weights, and return the
+    folder.
 
     Args:
         tiles_a_side: what a picture's longest edge is scaled to, in tiles.
@@ -93,19 +102,23 @@ def write_plan_folder(folder: Path, config: Any, *, tiles_a_side: int) -> Path:
         tile_side_px=tile_side_px(config),
         longest_edge_px=tiles_a_side * tile_side_px(config),
         tokens_per_tile=tokens_per_tile(config),
+        pictures=PICTURES,
         vocabulary=synthetic_vocabulary(),
     )
     return folder
 
 
-def write_folder(folder: Path, config: Any, device: str, *, tiles_a_side: int) -> Path:
+def write_folder(
+    folder: Path, config: Any, device: str, *, tiles_a_side: int, dtype: torch.dtype = torch.float32
+) -> Path:
     """Write a whole checkpoint with random weights and return its folder."""
-    model = random_model(config, device)
+    model: Any = random_model(config, device).to(dtype)
     write_checkpoint(
         folder,
         model,
         model_type=MODEL_TYPE,
         longest_edge_px=tiles_a_side * tile_side_px(config),
+        pictures=PICTURES,
         vocabulary=synthetic_vocabulary(),
     )
     return folder

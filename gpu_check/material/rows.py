@@ -1,7 +1,8 @@
-"""Rows drawn from a seed: texts, pictures with several questions, pairs of pictures, clips, preferences.
+"""Rows drawn from a seed: texts, pictures, pairs of pictures, clips, preferences.
 
-In: a folder and how many of each. Out: JSON-lines files with their pictures beside them, clips as folders of frames, and
-the mixture that names them. Texts have no digits, whose splitting the stock tokenizer class loses.
+In: a folder and how many of each kind; a picture may have several questions. Out: JSON-lines files
+with their pictures beside them, clips as folders of frames, and the mixture that names them. Texts
+have no digits, whose splitting the stock tokenizer class loses.
 """
 
 import json
@@ -12,10 +13,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-_WORDS = (
-    "the a red old small boat river house tree cloud bird street window light shadow child dog table two several "
-    "near behind above under runs stands shines grows waits slowly quietly today again never bright green empty"
-).split()
+# fmt: off
+_WORDS = [
+    "the", "a", "red", "old", "small", "boat", "river", "house", "tree", "cloud", "bird",
+    "street", "window", "light", "shadow", "child", "dog", "table", "two", "several", "near",
+    "behind", "above", "under", "runs", "stands", "shines", "grows", "waits", "slowly",
+    "quietly", "today", "again", "never", "bright", "green", "empty",
+]
+# fmt: on
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,21 +38,28 @@ class Counts:
     frames: int = 4
     """Frames of a clip, one a second."""
     preferences: int = 0
-    """Rows with a better and a worse answer, all about pictures; not to be mixed with the others."""
+    """Rows with a better and a worse answer, all about pictures; not to be mixed with the others.
+    """
 
 
 class RowWriter:
     """Draws rows and writes them; the same seed gives the same files."""
 
-    def __init__(self, folder: Path, *, picture_side_px: int, seed: int = 0) -> None:
+    def __init__(
+        self, folder: Path, *, picture_side_px: int, frame_side_px: int | None = None, seed: int = 0
+    ) -> None:
         """
         Args:
             folder: is made.
             picture_side_px: of the larger side of the largest picture.
+            frame_side_px: frames are squares of it, for clips. At a tile's side nothing is resized:
+                the stock video processor resizes otherwise below torchvision 0.27 (transformers
+                5.23 falls back to bicubic), and so its frames would not be ours.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._side_px = picture_side_px
+        self._frame_side_px = frame_side_px
         self._random = np.random.default_rng(seed)
         self._num_pictures = 0
 
@@ -55,9 +67,18 @@ class RowWriter:
         """Write the rows and return the mixture: a source for each kind that has any."""
         kinds = {
             "texts": [self._answered() for _ in range(counts.texts)],
-            "pictures": [row for _ in range(counts.pictures) for row in self._about_picture(counts.questions)],
-            "pairs": [{"images": [self._picture(), self._picture()], **self._answered()} for _ in range(counts.pairs)],
-            "clips": [row for number in range(counts.clips) for row in self._about_clip(number, counts.frames)],
+            "pictures": [
+                row for _ in range(counts.pictures) for row in self._about_picture(counts.questions)
+            ],
+            "pairs": [
+                {"images": [self._picture(), self._picture()], **self._answered()}
+                for _ in range(counts.pairs)
+            ],
+            "clips": [
+                row
+                for number in range(counts.clips)
+                for row in self._about_clip(number, counts.frames)
+            ],
             "preferences": [self._preference() for _ in range(counts.preferences)],
         }
         mixture = []
@@ -78,9 +99,11 @@ class RowWriter:
     def _about_clip(self, number: int, num_frames: int) -> list[dict[str, Any]]:
         clip = f"clip_{number}"
         (self._folder / clip).mkdir()
-        size = self._size()
+        assert self._frame_side_px is not None, "clips need frame_side_px"
         for frame in range(num_frames):
-            self._draw(size).save(self._folder / clip / f"frame_{frame:03d}.png")
+            self._draw((self._frame_side_px,) * 2).save(
+                self._folder / clip / f"frame_{frame:03d}.png"
+            )
         return [{"video": clip, **self._answered()} for _ in range(2)]
 
     def _preference(self) -> dict[str, Any]:
@@ -94,7 +117,9 @@ class RowWriter:
         return name
 
     def _size(self) -> tuple[int, int]:
-        width, height = (max(8, int(self._side_px * self._random.uniform(0.5, 1.0))) for _ in range(2))
+        width, height = (
+            max(8, int(self._side_px * self._random.uniform(0.5, 1.0))) for _ in range(2)
+        )
         return width, height
 
     def _draw(self, size: tuple[int, int]) -> Image.Image:

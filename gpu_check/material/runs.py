@@ -1,7 +1,7 @@
 """Run files and packs, by the way that a user's run takes.
 
-In: a model folder, a mixture and settings. Out: a `RunConfig` read from a run file, the data set of its packs, and packs
-on a device.
+In: a model folder, a mixture and settings. Out: a `RunConfig` read from a run file, the data set of
+its packs, and packs on a device.
 """
 
 import json
@@ -31,7 +31,12 @@ def write_run(
     settings = {
         "model": {"path": str(model_dir)},
         "data": {"mixture": mixture, "image_splitting": False, **(data or {})},
-        "train": {"output_dir": str(folder / "out"), "disable_tqdm": True, "save_strategy": "no", **(train or {})},
+        "train": {
+            "output_dir": str(folder / "out"),
+            "disable_tqdm": True,
+            "save_strategy": "no",
+            **(train or {}),
+        },
         **sections,
     }
     file = folder / "run.yaml"

@@ -1,10 +1,11 @@
-"""Flex attention against SDPA under the dense rule: output and gradients, float32 and bfloat16, lengths that change.
+"""Flex attention against SDPA under the dense rule: output and gradients.
 
-Query q sees key k <=> k <= q < scope_end[k]. The judge is SDPA in float64 under the dense mask. Flex may be twice as far
-from it as SDPA is in the same type, and a little more (`SLACK`): no fixed tolerance has to fit all types and lengths.
+Float32 and bfloat16, lengths that change. Query q sees key k <=> k <= q < scope_end[k]. The judge
+is SDPA in float64 under the dense mask. Flex may be twice as far from it as SDPA is in the same
+type, and a little more (`SLACK`): no fixed tolerance has to fit all types and lengths.
 
-Builders of block masks stand in `BLOCK_MASKS`, and each is checked alike: a back end that makes its block lists itself
-is one entry more.
+Builders of block masks stand in `BLOCK_MASKS`, and each is checked alike: a back end that makes its
+block lists itself is one entry more.
 """
 
 import time
@@ -44,9 +45,12 @@ def check_flex(settings: Settings, report: Report) -> None:
     """Compare flex and SDPA at every layout, type and length.
 
     Raises:
-        CheckFailed: flex is farther from float64 than SDPA under the same mask is; the text names the worst.
+        CheckFailed: flex is farther from float64 than SDPA under the same mask is; the text names
+            the worst.
     """
-    compiled = torch.compile(flex_attention, dynamic=True) if settings.device == "cuda" else flex_attention
+    compiled = (
+        torch.compile(flex_attention, dynamic=True) if settings.device == "cuda" else flex_attention
+    )
     lengths = LENGTHS[:3] if settings.is_tiny else LENGTHS
     torch.backends.cuda.matmul.allow_tf32 = False
     problems = []
@@ -55,18 +59,27 @@ def check_flex(settings: Settings, report: Report) -> None:
             for dtype in SLACK:
                 started = time.perf_counter()
                 errors = [
-                    _errors(compiled, builder, layout, length, dtype, device=settings.device) for length in lengths
+                    _errors(compiled, builder, layout, length, dtype, device=settings.device)
+                    for length in lengths
                 ]
                 name = f"{builder} {layout[0]}/{layout[1]} {str(dtype).removeprefix('torch.')}"
                 worst = {part: max(own[part] for own in errors) for part in errors[0]}
                 report.add(**{f"flex {name}": {**worst, "seconds": time.perf_counter() - started}})
-                problems += [f"{name}, {part}: error {worst[part]:.1e}" for part in worst if worst[part] > 1]
+                problems += [
+                    f"{name}, {part}: error {worst[part]:.1e}" for part in worst if worst[part] > 1
+                ]
     if problems:
         raise CheckFailed("flex attention, in units of what is allowed: " + "; ".join(problems))
 
 
 def _errors(
-    compiled: Any, builder: str, layout: tuple[int, int], length: int, dtype: torch.dtype, *, device: str
+    compiled: Any,
+    builder: str,
+    layout: tuple[int, int],
+    length: int,
+    dtype: torch.dtype,
+    *,
+    device: str,
 ) -> dict[str, float]:
     """Return flex's errors of output and gradients, each divided by what is allowed."""
     scope_end = _forest(length).to(device)
@@ -75,13 +88,20 @@ def _errors(
     generator = torch.Generator(device).manual_seed(length)
     states = [
         torch.randn(1, heads, length, HEAD_SIZE, device=device, generator=generator).to(dtype)
-        for heads in (layout[0], layout[1], layout[1], layout[0])  # query, key, value, the output's gradient
+        for heads in (
+            layout[0],
+            layout[1],
+            layout[1],
+            layout[0],
+        )  # query, key, value, the output's gradient
     ]
     has_backward = device == "cuda"  # flex on a CPU has none
     is_grouped = layout[0] != layout[1]
 
     def dense(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=is_grouped)
+        return scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, enable_gqa=is_grouped
+        )
 
     def flex(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return compiled(query, key, value, block_mask=block_mask, enable_gqa=is_grouped)
@@ -100,12 +120,17 @@ def _passes(
     if not has_backward:
         return {"output": output}
     gradients = torch.autograd.grad(output, inputs, states[3])
-    return {"output": output.detach(), **dict(zip(("d_query", "d_key", "d_value"), gradients, strict=True))}
+    return {
+        "output": output.detach(),
+        **dict(zip(("d_query", "d_key", "d_value"), gradients, strict=True)),
+    }
 
 
 def _ratio(ours: Tensor, sdpa: Tensor, truth: Tensor, *, slack: float) -> float:
     size = float(truth.norm())
-    ours_error, sdpa_error = (float((value.double() - truth).norm()) / size for value in (ours, sdpa))
+    ours_error, sdpa_error = (
+        float((value.double() - truth).norm()) / size for value in (ours, sdpa)
+    )
     return ours_error / (2 * sdpa_error + slack)
 
 
@@ -114,8 +139,14 @@ def _forest(length: int) -> Tensor:
     generator = torch.Generator().manual_seed(length)
     ends: list[int] = []
     while (left := length - len(ends)) > 0:
-        trunk, *branches = torch.randint(1, 1 + max(2, length // 6), (4,), generator=generator).tolist()
-        is_tree = bool(torch.randint(0, 2, (1,), generator=generator)) and trunk + sum(branches) <= left
-        tree = scope_ends(branches if is_tree else [min(trunk, left)], trunk_length=trunk if is_tree else 0)
+        trunk, *branches = torch.randint(
+            1, 1 + max(2, length // 6), (4,), generator=generator
+        ).tolist()
+        is_tree = (
+            bool(torch.randint(0, 2, (1,), generator=generator)) and trunk + sum(branches) <= left
+        )
+        tree = scope_ends(
+            branches if is_tree else [min(trunk, left)], trunk_length=trunk if is_tree else 0
+        )
         ends += (tree + len(ends)).tolist()
     return torch.tensor(ends, dtype=torch.int32)

@@ -1,8 +1,9 @@
-"""Stage 1: what is here, whether it is enough, and whether flex attention works on this device, both ways.
+"""Stage 1: what is here, whether it is enough, and whether flex attention works.
 
-The packages that `pyproject.toml` asks for are looked up in the ranges that it gives; those that the stages do without
-(`NOT_NEEDED`) are only listed. Then `flex_attention`, compiled with dynamic lengths as the product has it, is held
-against SDPA under the dense rule, forward and backward, at every head layout of the family.
+The packages that `pyproject.toml` asks for are looked up in the ranges that it gives; those that
+the stages do without (`NOT_NEEDED`) are only listed. Then `flex_attention`, compiled with dynamic
+lengths as the product has it, is held against SDPA under the dense rule, forward and backward, at
+every head layout of the family.
 """
 
 import platform
@@ -39,8 +40,6 @@ def run(settings: Settings, report: Report) -> None:
     report.add(python=platform.python_version(), executable=sys.executable)
     found, problems = check_packages(ROOT / "pyproject.toml")
     report.add(versions=found)
-    if sys.version_info < (3, 11):
-        problems.append(f"Python {platform.python_version()} is too old: 3.11 is needed")
     report.add(device=describe_device(settings))
     for module in MODULES:
         try:
@@ -56,7 +55,9 @@ def run(settings: Settings, report: Report) -> None:
 
 
 def check_packages(project_file: Path) -> tuple[dict[str, str], list[str]]:
-    """Return the versions of all packages that the project asks for, and what is missing or out of range."""
+    """Return the versions of all packages that the project asks for, and what is missing or out of
+    range.
+    """
     needed = tomllib.loads(project_file.read_text(encoding="utf-8"))["project"]["dependencies"]
     found: dict[str, str] = {}
     problems = []
@@ -66,10 +67,13 @@ def check_packages(project_file: Path) -> tuple[dict[str, str], list[str]]:
         except PackageNotFoundError:
             found[requirement.name] = "missing"
             if requirement.name not in NOT_NEEDED:
-                problems.append(f"{requirement.name} is missing: put its wheel into the wheels folder")
+                problems.append(
+                    f"{requirement.name} is missing: put its wheel into the wheels folder"
+                )
             continue
         if not requirement.specifier.contains(found[requirement.name], prereleases=True):
-            problems.append(f"{requirement.name} {found[requirement.name]} is here, {requirement.specifier} is needed")
+            here = f"{requirement.name} {found[requirement.name]} is here"
+            problems.append(f"{here}, {requirement.specifier} is needed")
     for name in OPTIONAL:
         try:
             found[name] = version(name)
@@ -83,7 +87,10 @@ def describe_device(settings: Settings) -> dict[str, Any]:
     import torch
 
     if settings.device == "cpu":
-        return {"name": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
+        return {
+            "name": platform.processor() or platform.machine(),
+            "threads": torch.get_num_threads(),
+        }
     properties = torch.cuda.get_device_properties(0)
     nccl: Any = torch.cuda.nccl.version()
     return {
@@ -100,6 +107,8 @@ def describe_device(settings: Settings) -> dict[str, Any]:
 def _driver() -> str:
     try:
         command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError) as error:
         return f"unknown ({error})"
