@@ -168,8 +168,12 @@ def _environment(plan: Plan, folder: Path) -> dict[str, str]:
         "TRITON_CACHE_DIR": str(folder / "triton"),
         "TMPDIR": str(folder),
     }
-    hidden = {"CUDA_VISIBLE_DEVICES": ""} if plan.device == "cpu" else {}
-    return os.environ | own | hidden
+    if plan.device == "cpu":  # tiny sizes gain nothing from threads
+        own |= {
+            "CUDA_VISIBLE_DEVICES": "",
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+        }
+    return os.environ | own
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

@@ -11,12 +11,12 @@ UNPACK_LIMIT_S = 30.0
 BUDGET_S = 540.0
 
 STAGES = (
-    Stage(name="install", module="gpu_check.stages.install", limit_s=60),
-    Stage(name="exact", module="gpu_check.stages.exact", limit_s=100),
+    Stage(name="install", module="gpu_check.stages.install", limit_s=70),
+    Stage(name="exact", module="gpu_check.stages.exact", limit_s=90),
     Stage(name="sync", module="gpu_check.stages.sync", limit_s=70),
     Stage(name="distributed", module="gpu_check.stages.distributed", limit_s=40),
     Stage(name="speed_256m", module="gpu_check.stages.speed", limit_s=60, argument="256M"),
-    Stage(name="speed_500m", module="gpu_check.stages.speed", limit_s=50, argument="500M"),
+    Stage(name="speed_500m", module="gpu_check.stages.speed", limit_s=60, argument="500M"),
     Stage(name="speed_2b", module="gpu_check.stages.speed", limit_s=70, argument="2.2B"),
     Stage(name="peers", module="gpu_check.stages.peers", limit_s=70),
     Stage(name="cost", module="gpu_check.stages.cost", limit_s=40),

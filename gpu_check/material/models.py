@@ -5,6 +5,7 @@ weights, and a checkpoint folder (with or without weights) from which the produc
 Nothing is downloaded.
 """
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,9 @@ def packed_twin(stock: SmolVLMForConditionalGeneration, folder: Path) -> Any:
     Args:
         folder: of its processor.
     """
+    config = copy.deepcopy(stock.config)  # ours names another attention in it
     with stock.device:
-        ours = MODEL_CLASSES[MODEL_TYPE](stock.config)
+        ours = MODEL_CLASSES[MODEL_TYPE](config)
     ours.load_state_dict(stock.state_dict())
     prepare_model(ours, load_processor(str(folder)), where=str(folder))
     return ours

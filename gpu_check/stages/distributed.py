@@ -27,8 +27,8 @@ from smolvlm.model.parts.configs import tile_side_px
 from smolvlm.model.vision import tower_modules
 
 NUM_LAYERS = 2
-TOLERANCE = 1e-5
-"""Relative, float32: the same kernels run, in the same order."""
+TOLERANCE = 1e-4
+"""Relative, float32: the same kernels run; only sums by atomic additions differ in their order."""
 NUM_NEW_TOKENS = 12
 
 

@@ -37,7 +37,7 @@ Precision = Literal["float64", "float32", "bfloat16"]
 NUM_LAYERS = 2
 ROWS = Counts(texts=4, pictures=2, questions=3, pairs=2, clips=2)
 TINY_ROWS = Counts(texts=2, pictures=1, questions=2, pairs=1, clips=1, frames=3)
-SLACK: dict[Precision, float] = {"float32": 1e-6, "bfloat16": 2e-3}
+SLACK: dict[Precision, float] = {"float32": 5e-6, "bfloat16": 2e-3}
 """Of gradients; of the loss, whose errors cancel between targets, `LOSS_SHARE` of it in bfloat16.
 """
 LOSS_SHARE = 0.1
@@ -68,6 +68,7 @@ def run(settings: Settings, report: Report) -> None:
                 [f"{size} {name}: {worst:.2f} times what is allowed"] if not worst <= 1 else []
             )
         report.add(**{f"{size} seconds": time.perf_counter() - started})
+        torch._dynamo.reset()  # graphs of all layouts would count towards the limit of recompiles
         if settings.device == "cuda":
             torch.cuda.empty_cache()
     if problems:
@@ -82,7 +83,7 @@ def _compared(size: PublishedSize, settings: Settings) -> Iterator[tuple[str, di
     side_px = tile_side_px(config)
     writer = RowWriter(place / "rows", picture_side_px=2 * side_px, frame_side_px=side_px)
     mixture = writer.write(TINY_ROWS if settings.is_tiny else ROWS)
-    data = {"image_splitting": True, "max_tokens_per_pack": 100_000, "max_tiles_per_pack": 1000}
+    data = {"image_splitting": True, "max_tokens_per_pack": 20_000, "max_tiles_per_pack": 1000}
     run_file = write_run(place / "run", model_dir=folder, mixture=mixture, data=data)
     dataset = planned_dataset(run_file)
     pack = dataset[0]
@@ -149,8 +150,8 @@ def _alone(
     total = 0.0
     for inputs, positions in rows:
         with _autocast(model.device.type, precision):
-            logits = model(**inputs, use_cache=False).logits[0]
-        picked = logits[positions - 1]
+            output = model(**inputs, use_cache=False, logits_to_keep=positions - 1)
+        picked = output.logits[0]
         picked = picked if precision == "float64" else picked.float()
         target_ids = inputs["input_ids"][0, positions]
         loss = torch.nn.functional.cross_entropy(picked, target_ids, reduction="sum") / normalizer

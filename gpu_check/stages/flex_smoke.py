@@ -18,13 +18,18 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
 from gpu_check.contract import CheckFailed, Report, Settings
+from gpu_check.stages.timing import num_graphs
 from smolvlm.encoding.tree import scope_ends, visible
 
 HEAD_LAYOUTS = ((9, 3), (15, 5), (32, 32))
 HEAD_SIZE = 64
-LENGTHS = (40, 127, 128, 300, 1111, 2050)
+LENGTHS = (40, 127, 128, 300, 1111)
 """Below and above the kernel's own block of 128 queries, at it, and no multiple of it."""
-SLACK = {torch.float32: 2e-6, torch.bfloat16: 2e-3}
+SLACK = {torch.float32: 1e-5, torch.bfloat16: 8e-3}
+"""Flex rounds probabilities to the inputs' type, SDPA's plain path does not; a wrong mask is off by
+a hundred times as much."""
+CASES = (((9, 3), torch.float32), *((layout, torch.bfloat16) for layout in HEAD_LAYOUTS))
+"""Each costs seconds of compiling; float32 at one layout is enough beside the stage `exact`."""
 
 
 def dense_block_mask(scope_end: Tensor) -> Any:
@@ -48,26 +53,25 @@ def check_flex(settings: Settings, report: Report) -> None:
         CheckFailed: flex is farther from float64 than SDPA under the same mask is; the text names
             the worst.
     """
-    compiled = (
-        torch.compile(flex_attention, dynamic=True) if settings.device == "cuda" else flex_attention
-    )
     lengths = LENGTHS[:3] if settings.is_tiny else LENGTHS
     torch.backends.cuda.matmul.allow_tf32 = False
     problems = []
     for builder in BLOCK_MASKS:
-        for layout in HEAD_LAYOUTS:
-            for dtype in SLACK:
-                started = time.perf_counter()
-                errors = [
-                    _errors(compiled, builder, layout, length, dtype, device=settings.device)
-                    for length in lengths
-                ]
-                name = f"{builder} {layout[0]}/{layout[1]} {str(dtype).removeprefix('torch.')}"
-                worst = {part: max(own[part] for own in errors) for part in errors[0]}
-                report.add(**{f"flex {name}": {**worst, "seconds": time.perf_counter() - started}})
-                problems += [
-                    f"{name}, {part}: error {worst[part]:.1e}" for part in worst if worst[part] > 1
-                ]
+        for layout, dtype in CASES:
+            torch._dynamo.reset()  # after its eighth graph a function runs eagerly
+            is_cuda = settings.device == "cuda"
+            attend = torch.compile(flex_attention, dynamic=True) if is_cuda else flex_attention
+            started, graphs = time.perf_counter(), num_graphs()
+            errors = [
+                _errors(attend, builder, layout, length, dtype, device=settings.device)
+                for length in lengths
+            ]
+            worst = {part: max(own[part] for own in errors) for part in errors[0]}
+            name = f"{builder} {layout[0]}/{layout[1]} {str(dtype).removeprefix('torch.')}"
+            seconds, made = time.perf_counter() - started, num_graphs() - graphs
+            report.add(**{f"flex {name}": {**worst, "graphs": made, "seconds": seconds}})
+            failed = [part for part, own in worst.items() if not own <= 1]
+            problems += [f"{name}, {part}: {worst[part]:.1f}" for part in failed]
     if problems:
         raise CheckFailed("flex attention, in units of what is allowed: " + "; ".join(problems))
 

@@ -92,5 +92,6 @@ def _figures(result: SystemResult) -> dict[str, Any]:
         "start_s": result.steps[0].seconds,
         "first_loss": result.first_loss,
         "padding_share": result.padding_share,
+        "peak_gb": result.peak_device_bytes / 1e9,
         "device": result.device,
     }

@@ -80,6 +80,8 @@ def run(settings: Settings, report: Report) -> None:
         CheckFailed: the two systems' first losses differ.
     """
     size: Any = settings.argument
+    if settings.device == "cuda":
+        torch._logging.set_logs(recompiles=True)  # the log says why each graph was made
     shape = TINY_SHAPE if settings.is_tiny else SHAPE
     config = model_config(size, is_tiny=settings.is_tiny)
     folder = write_plan_folder(settings.work_dir / "model", config, tiles_a_side=1)

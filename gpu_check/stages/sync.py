@@ -8,7 +8,7 @@ every so many steps, and so waits every so many steps, lies outside of the ten.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,27 +21,27 @@ import smolvlm.train.train as product
 from gpu_check.contract import CheckFailed, CheckSkipped, Report, Settings
 from gpu_check.material.models import model_config, write_folder
 from gpu_check.material.rows import Counts, RowWriter
-from gpu_check.material.runs import ALL_TRAINED, write_run
+from gpu_check.material.runs import ALL_TRAINED, planned_dataset, write_run
 from gpu_check.sync_watch import SyncCount, collected_warnings
 from smolvlm.config.load import load_run_config
 from smolvlm.model.parts.configs import tile_side_px
 
 NUM_WATCHED = 10
 WARMUP = 4
-"""Steps before: kernels compile, the allocator grows."""
-STEPS_AN_EPOCH = WARMUP + NUM_WATCHED + 1
-"""The last is not watched, since the trainer always logs it."""
+"""Steps of an epoch before: kernels compile, the allocator grows."""
 NUM_LAYERS = 2
 
 
 class WatchSteps(TrainerCallback):
-    """Watches ten steps of each epoch."""
+    """Watches ten steps from each of some step numbers on."""
 
-    def __init__(self) -> None:
+    def __init__(self, starts: Sequence[int]) -> None:
         self.counts: list[SyncCount] = []
+        self._starts = frozenset(starts)
+        self._ends = frozenset(start + NUM_WATCHED for start in starts)
 
     def on_step_begin(self, _args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
-        if state.global_step % STEPS_AN_EPOCH == WARMUP:
+        if state.global_step in self._starts:
             self.counts.append(SyncCount())
             self._collecting = collected_warnings(self.counts[-1])
             self._collecting.__enter__()
@@ -49,7 +49,7 @@ class WatchSteps(TrainerCallback):
             torch.cuda.set_sync_debug_mode("warn")
 
     def on_step_end(self, _args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
-        if state.global_step % STEPS_AN_EPOCH == WARMUP + NUM_WATCHED:
+        if state.global_step in self._ends:
             torch.cuda.set_sync_debug_mode("default")
             self._collecting.__exit__(None, None, None)
 
@@ -71,7 +71,7 @@ def run(settings: Settings, report: Report) -> None:
         for name in ("answers", "preferences")
     }
     answers = writers["answers"].write(Counts(texts=60, pictures=60, questions=2, pairs=12))
-    preferences = writers["preferences"].write(Counts(preferences=60))
+    preferences = writers["preferences"].write(Counts(preferences=120))
     frozen = {**ALL_TRAINED, "vision_tower_lr": 0.0}
     totals = {}
     for name, mixture, epochs, train in (
@@ -113,7 +113,7 @@ def _run_file(
             **train,
             "packs_per_step": 1,
             "bf16": True,
-            "max_steps": STEPS_AN_EPOCH * num_epochs,
+            "num_train_epochs": num_epochs,
             "logging_steps": 10_000,
             "dataloader_num_workers": 2,
         },
@@ -122,7 +122,10 @@ def _run_file(
 
 def _watched(run_file: Path) -> list[SyncCount]:
     """Train as the run file says and return what was noted in each epoch."""
-    watch = WatchSteps()
+    ends = planned_dataset(run_file).plan.epoch_ends
+    begins = (0, *ends[:-1])
+    assert all(end - begin > WARMUP + NUM_WATCHED for begin, end in zip(begins, ends, strict=True))
+    watch = WatchSteps([begin + WARMUP for begin in begins])
     with trainer_with(watch):
         product.train(load_run_config(run_file))
     return watch.counts
