@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         "--limit-factor", type=_positive, default=1.0, help="multiplies every time limit"
     )
     parser.add_argument(
-        "--work-dir", type=Path, help="where the temporary files lie (12 GB at full size)"
+        "--work-dir", type=Path, help="where the temporary files lie (8 GB at full size)"
     )
     return parser
 

@@ -7,6 +7,7 @@ all that it started once its time is up, and the next one begins.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,28 +77,10 @@ def _run(stage: Stage, plan: Plan, limit_s: float) -> Outcome:
     folder = plan.work_dir / stage.name
     (folder / "work").mkdir(parents=True)
     figures_file, log = folder / "figures.jsonl", folder / "log"
-    command = [
-        sys.executable,
-        "-m",
-        "gpu_check.child",
-        "--module",
-        stage.module,
-        "--figures",
-        str(figures_file),
-    ]
-    command += [
-        "--device",
-        plan.device,
-        "--work-dir",
-        str(folder / "work"),
-        "--argument",
-        stage.argument,
-    ]
-    command += ["--tiny"] if plan.is_tiny else []
     started = time.perf_counter()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command,
+            _command(stage, plan, figures_file, folder / "work"),
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -114,14 +97,23 @@ def _run(stage: Stage, plan: Plan, limit_s: float) -> Outcome:
             _kill_group(process)
     seconds = time.perf_counter() - started
     _keep_log(stage.name, log, plan.out_dir)
-    return _judged(
-        stage,
-        figures_file,
-        log,
-        seconds=seconds,
-        limit_s=limit_s,
-        code=None if is_timed_out else process.returncode,
-    )
+    code = None if is_timed_out else process.returncode
+    outcome = _judged(stage, figures_file, log, seconds=seconds, limit_s=limit_s, code=code)
+    shutil.rmtree(folder, ignore_errors=True)  # models and checkpoints are gigabytes
+    return outcome
+
+
+def _command(stage: Stage, plan: Plan, figures_file: Path, work_dir: Path) -> list[str]:
+    told = {
+        "module": stage.module,
+        "figures": str(figures_file),
+        "device": plan.device,
+        "work-dir": str(work_dir),
+        "argument": stage.argument,
+    }
+    options = [part for name, value in told.items() for part in (f"--{name}", value)]
+    tiny = ["--tiny"] if plan.is_tiny else []
+    return [sys.executable, "-m", "gpu_check.child", *options, *tiny]
 
 
 def _judged(

@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,7 +29,8 @@ from smolvlm.train.flops import ComputeCost, compute_cost, peak_flops_per_s
 SHAPE = StepShape(pictures=16, questions=4, batch_size=16)
 TINY_SHAPE = StepShape(pictures=2, questions=3, batch_size=3)
 WARMUP, ROUNDS = 3, 5
-NUM_OTHER_PACKS = 20
+OTHER_PACKS = range(1, 21)
+"""Rows of the packs that recompiling is counted over."""
 LOSS_TOLERANCE = 5e-3
 """Relative, of the first losses: two orders of bf16 products on the same rows. In float32 they
 differ by 1e-6.
@@ -85,15 +87,7 @@ def run(settings: Settings, report: Report) -> None:
     shape = TINY_SHAPE if settings.is_tiny else SHAPE
     config = model_config(size, is_tiny=settings.is_tiny)
     folder = write_plan_folder(settings.work_dir / "model", config, tiles_a_side=1)
-    others = range(1, NUM_OTHER_PACKS + 1)
-    num_rows = (WARMUP + ROUNDS) * shape.num_rows + sum(others)
-    maker = StepMaker(
-        settings.work_dir,
-        folder,
-        picture_side_px=tile_side_px(config),
-        num_pictures=-(-num_rows // shape.questions),
-        questions=shape.questions,
-    )
+    maker = _step_maker(settings, folder, shape, picture_side_px=tile_side_px(config))
     steps = maker.make(
         [shape.num_rows] * (WARMUP + ROUNDS), device=settings.device, batch_size=shape.batch_size
     )
@@ -117,20 +111,38 @@ def run(settings: Settings, report: Report) -> None:
         device=settings.device,
     )
     _warm_up(plain, steps[:WARMUP], report, before_gb=before_gb)
-    for number, step in enumerate(steps[WARMUP:]):
-        for system in (ours, plain) if number % 2 == 0 else (plain, ours):
-            system.seconds.append(system.step(step))
+    _take_turns(ours, plain, steps[WARMUP:])
     for system in (ours, plain):
         report.add(**{system.name: _figures(system, steps[WARMUP:], cost, peak)})
     ratios = [theirs / own for own, theirs in zip(ours.seconds, plain.seconds, strict=True)]
     report.add(ours_is_faster=statistics.median(ratios), compile_s=_compile_seconds(ours))
-    _count_recompiles(
-        ours, maker.make(list(others), device=settings.device, batch_size=None), report
-    )
+    others = maker.make(OTHER_PACKS, device=settings.device, batch_size=None)
+    _count_recompiles(ours, others, report)
     difference = abs(ours.losses[0] - plain.losses[0]) / plain.losses[0]
     report.add(first_losses=[ours.losses[0], plain.losses[0]], first_loss_difference=difference)
     if not difference <= LOSS_TOLERANCE:
         raise CheckFailed(f"first losses differ by {difference:.1e}: the two do not learn the same")
+
+
+def _step_maker(
+    settings: Settings, folder: Path, shape: StepShape, *, picture_side_px: int
+) -> StepMaker:
+    """Return what draws rows enough for all steps."""
+    num_rows = (WARMUP + ROUNDS) * shape.num_rows + sum(OTHER_PACKS)
+    return StepMaker(
+        settings.work_dir,
+        folder,
+        picture_side_px=picture_side_px,
+        num_pictures=-(-num_rows // shape.questions),
+        questions=shape.questions,
+    )
+
+
+def _take_turns(ours: System, plain: System, steps: list[ReadyStep]) -> None:
+    """Measure both on each step, now one first, now the other."""
+    for number, step in enumerate(steps):
+        for system in (ours, plain) if number % 2 == 0 else (plain, ours):
+            system.seconds.append(system.step(step))
 
 
 def _packed_losses(model: Any, step: ReadyStep) -> list[Callable[[], Tensor]]:
