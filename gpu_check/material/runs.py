@@ -11,7 +11,7 @@ from typing import Any
 from smolvlm.config.load import load_run_config
 from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.dataset import SupervisedDataset
-from smolvlm.datasets.packs import Pack
+from smolvlm.model.attention.rule import attention_planner
 from smolvlm.train.train import plan_run
 
 ALL_TRAINED = {"vision_tower_lr": 5e-6, "connector_lr": 1e-4, "language_model_lr": 2e-5}
@@ -44,15 +44,18 @@ def write_run(
     return file
 
 
-def planned_dataset(run_file: Path) -> SupervisedDataset:
-    """Return the packs that a run file plans; no weights are read and no vision cache is asked."""
+def planned_dataset(run_file: Path, device: str) -> SupervisedDataset:
+    """Return the packs that a run file plans, their attention planned for a kind of device.
+
+    No weights are read and no vision cache is asked.
+    """
     config: RunConfig = load_run_config(run_file)
     prompt, planned = plan_run(config)
     encoder = prompt.encoder(loss_weighting=config.data.loss_weighting)
-    return SupervisedDataset(planned.measured, planned.plan, encoder=encoder, settings=prompt.media)
-
-
-def on_device(pack: Pack, device: str) -> dict[str, Any]:
-    """Return what the model's forward reads of a pack, tensors on the device."""
-    tensors = pack.model_tensors().items()
-    return {name: value.to(device) if hasattr(value, "to") else value for name, value in tensors}
+    return SupervisedDataset(
+        planned.measured,
+        planned.plan,
+        encoder=encoder,
+        settings=prompt.media,
+        plan_attention=attention_planner(device),
+    )

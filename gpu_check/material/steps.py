@@ -18,9 +18,11 @@ from benchmarks.ours import plan_steps
 from benchmarks.plain_trainer import PaddingCollator
 from benchmarks.rows import read_rows
 from gpu_check.material.rows import Counts, RowWriter
-from gpu_check.material.runs import on_device, write_run
+from gpu_check.material.runs import write_run
 from smolvlm.config.load import load_run_config
 from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.packs import on_device
+from smolvlm.model.attention.rule import attention_planner
 from smolvlm.train.train import plan_run
 
 
@@ -89,7 +91,11 @@ class StepMaker:
         drawn = [tuple(range(start, end)) for start, end in pairwise(starts.tolist())]
         plan = plan_steps(self._measured, drawn, self._data)
         dataset = SupervisedDataset(
-            self._measured, plan, encoder=self._prompt.encoder(), settings=self._prompt.media
+            self._measured,
+            plan,
+            encoder=self._prompt.encoder(),
+            settings=self._prompt.media,
+            plan_attention=attention_planner(device),
         )
         steps = []
         for number, rows in enumerate(drawn):
@@ -99,7 +105,7 @@ class StepMaker:
                 ReadyStep(
                     num_rows=len(rows),
                     num_targets=sum(len(pack.target_ids) for pack in packs),
-                    packs=[on_device(pack, device) for pack in packs if pack.where],
+                    packs=[on_device(pack.model_tensors(), device) for pack in packs if pack.where],
                     batches=self._batches(rows, batch_size, device) if batch_size else [],
                 )
             )

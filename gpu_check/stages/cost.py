@@ -17,9 +17,9 @@ import torch
 from gpu_check.contract import CheckFailed, Report, Settings
 from gpu_check.material.models import model_config, packed_twin, random_model, write_plan_folder
 from gpu_check.material.rows import Counts, RowWriter
-from gpu_check.material.runs import on_device, planned_dataset, write_run
+from gpu_check.material.runs import planned_dataset, write_run
 from gpu_check.stages.timing import seconds_of
-from smolvlm.datasets.packs import Pack
+from smolvlm.datasets.packs import Pack, on_device
 from smolvlm.model.parts.configs import tile_side_px
 from smolvlm.train.flops import ComputeCost, compute_cost
 
@@ -79,7 +79,7 @@ def _packs(settings: Settings, config: Any, folder: Any) -> list[Pack]:
         for budget in TINY_BUDGETS if settings.is_tiny else BUDGETS:
             data = {"max_tokens_per_pack": budget}
             run_file = write_run(place / str(budget), model_dir=folder, mixture=mixture, data=data)
-            dataset = planned_dataset(run_file)
+            dataset = planned_dataset(run_file, device)
             found = (dataset[index] for index in range(len(dataset)))
             packs += [pack for pack in found if pack.where][:PACKS_A_BUDGET]
     return packs
@@ -87,7 +87,7 @@ def _packs(settings: Settings, config: Any, folder: Any) -> list[Pack]:
 
 def _timed(model: Any, pack: Pack, cost: ComputeCost, device: str) -> Timed:
     """Return a pack's FLOPs, and the median seconds of forward and backward."""
-    tensors = on_device(pack, device)
+    tensors = on_device(pack.model_tensors(), device)
 
     def work() -> None:
         with torch.autocast("cuda", dtype=torch.bfloat16) if device == "cuda" else nullcontext():

@@ -22,7 +22,8 @@ from torch.distributed.fsdp import fully_shard
 from gpu_check.contract import CheckFailed, Report, Settings
 from gpu_check.material.models import model_config, packed_twin, random_model, write_plan_folder
 from gpu_check.material.rows import Counts, RowWriter
-from gpu_check.material.runs import on_device, planned_dataset, write_run
+from gpu_check.material.runs import planned_dataset, write_run
+from smolvlm.datasets.packs import on_device
 from smolvlm.model.parts.configs import tile_side_px
 from smolvlm.model.vision import tower_modules
 
@@ -44,10 +45,9 @@ def run(settings: Settings, report: Report) -> None:
     folder = write_plan_folder(settings.work_dir / "model", config, tiles_a_side=1)
     writer = RowWriter(settings.work_dir / "rows", picture_side_px=tile_side_px(config))
     mixture = writer.write(Counts(texts=4, pictures=3, questions=2))
-    dataset = planned_dataset(
-        write_run(settings.work_dir / "run", model_dir=folder, mixture=mixture)
-    )
-    pack = on_device(dataset[0], settings.device)
+    run_file = write_run(settings.work_dir / "run", model_dir=folder, mixture=mixture)
+    dataset = planned_dataset(run_file, settings.device)
+    pack = on_device(dataset[0].model_tensors(), settings.device)
     stock = random_model(config, settings.device)
     plain = packed_twin(stock, folder)
     errors = _check_sharding(plain, pack, settings, report)

@@ -26,9 +26,9 @@ from gpu_check.material.models import (
     write_plan_folder,
 )
 from gpu_check.material.rows import Counts, RowWriter
-from gpu_check.material.runs import on_device, planned_dataset, write_run
+from gpu_check.material.runs import planned_dataset, write_run
 from smolvlm.datasets.dataset import SupervisedDataset
-from smolvlm.datasets.packs import Pack
+from smolvlm.datasets.packs import Pack, on_device
 from smolvlm.model.parts.configs import PublishedSize, tile_side_px
 from smolvlm.model.towers import TOWERS, tower_of
 from smolvlm.train.stock_inputs import stock_inputs
@@ -85,7 +85,7 @@ def _compared(size: PublishedSize, settings: Settings) -> Iterator[tuple[str, di
     mixture = writer.write(TINY_ROWS if settings.is_tiny else ROWS)
     data = {"image_splitting": True, "max_tokens_per_pack": 20_000, "max_tiles_per_pack": 1000}
     run_file = write_run(place / "run", model_dir=folder, mixture=mixture, data=data)
-    dataset = planned_dataset(run_file)
+    dataset = planned_dataset(run_file, settings.device)
     pack = dataset[0]
     used = [row for rows in dataset.planned(0).samples for row in rows]
     assert sorted(used) == list(range(len(dataset.measured.lengths))), (
@@ -164,7 +164,7 @@ def _packed(
     ours: Any, pack: Pack, normalizer: float, precision: Precision, device: str
 ) -> StepResult:
     with _autocast(device, precision):
-        loss = ours(pack=on_device(pack, device), normalizer=normalizer).loss
+        loss = ours(pack=on_device(pack.model_tensors(), device), normalizer=normalizer).loss
     loss.backward()
     return StepResult(loss=float(loss.detach()), gradients=_taken_gradients(ours))
 

@@ -122,7 +122,7 @@ def _run_file(
 
 def _watched(run_file: Path) -> list[SyncCount]:
     """Train as the run file says and return what was noted in each epoch."""
-    ends = planned_dataset(run_file).plan.epoch_ends
+    ends = planned_dataset(run_file, "cuda").plan.epoch_ends
     begins = (0, *ends[:-1])
     assert all(end - begin > WARMUP + NUM_WATCHED for begin, end in zip(begins, ends, strict=True))
     watch = WatchSteps([begin + WARMUP for begin in begins])
