@@ -7,7 +7,13 @@ JOBS ?= 2
 PIP := $(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS),)
 STAMP := $(VENV)/.made-from-$(shell cat pyproject.toml $(CONSTRAINTS) | cksum | cut -d' ' -f1)
 
-.PHONY: help env quickstart test lint check bench format clean
+# The GPU check runs on machines without this environment, so it builds none: what is there has to do.
+RUNNER := $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+WHEELS := gpu_check/wheels
+WHEEL_PYTHON ?= 3.12
+WHEEL_PLATFORMS := $(foreach tag,manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014 manylinux1,--platform $(tag)_x86_64)
+
+.PHONY: help env quickstart test lint check bench format clean gpu-check gpu-wheels
 
 help:
 	@echo "make quickstart  train a small model on easy-VQA and report (STEPS=20 for a short check)"
@@ -15,6 +21,8 @@ help:
 	@echo "make env         make the environment alone: source .venv/bin/activate puts smolvlm on your path"
 	@echo "make check       ruff, pyright, import-linter, tests"
 	@echo "make bench       compare with TRL and plain transformers, tower frozen (most of an hour on two cores)"
+	@echo "make gpu-check   what only a GPU can show, into OUT (STAGES=install,exact for some; gpu_check/README.md)"
+	@echo "make gpu-wheels  collect what a bare GPU machine lacks into $(WHEELS)"
 	@echo "make clean       remove the environment and the runs"
 
 env: $(STAMP)
@@ -43,6 +51,15 @@ check: lint test
 
 bench: env
 	$(BIN)/python -m benchmarks.peers
+
+gpu-check:
+	$(RUNNER) -m gpu_check $(if $(OUT),--out $(OUT),) $(if $(STAGES),--stages $(STAGES),) $(ARGS)
+
+gpu-wheels:
+	rm -rf $(WHEELS)
+	$(RUNNER) -m pip download --quiet --no-deps --only-binary=:all: --python-version $(WHEEL_PYTHON) --implementation cp \
+		$(WHEEL_PLATFORMS) --dest $(WHEELS) --requirement gpu_check/wheels.txt
+	@du -sh $(WHEELS)
 
 format: env
 	$(BIN)/ruff check --fix .

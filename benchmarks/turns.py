@@ -41,6 +41,8 @@ class SystemResult:
     num_tokens: int
     num_padded: int
     peak_rss_bytes: int
+    peak_device_bytes: int
+    """Most memory of a GPU that tensors took; 0 without one."""
     device: str
     conversational: dict[str, float] | None
     """TRL: what its conversational rows would learn from the first batch."""

@@ -93,6 +93,7 @@ def run_worker(job: Job, connection: Connection, *, compares_rows: bool) -> None
             "num_tokens": count.num_tokens,
             "num_padded": count.num_padded,
             "peak_rss_bytes": _peak_rss_bytes(),
+            "peak_device_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0,
             "device": str(trainer.args.device),
         }
     )

@@ -2,7 +2,7 @@
 
 A model is assembled from SmolLM2-135M-Instruct (4-bit weights, so its scores are neither SmolLM2's nor SmolVLM's) and
 a ViT-S/14, joined by a connector that starts at random. On easy-VQA, and on charts drawn from tables, the run files of
-`scripts/runs/evidence` train the connector alone, then connector and LoRA. Held-out questions are answered before,
+`experiments/evidence/runs` train the connector alone, then connector and LoRA. Held-out questions are answered before,
 between and after, and compared by question type with two baselines that never see a picture. All is done by the
 commands that users type, and a run that was stopped goes on. All 30 layers take about two hours on one slow core.
 `--layers` takes the first few; `--short` does three steps of each stage on a few rows: that checks the way and
@@ -25,7 +25,7 @@ from smolvlm.build.assemble import BaseRecipe, SmolLM2Layers, assemble_base_mode
 from smolvlm.cli.quickstart import GROUPS, split_by_group, write_baselines
 from smolvlm.quickstart.easy_vqa import prepare_easy_vqa
 
-RUN_FILES = Path(__file__).parents[1] / "scripts" / "runs" / "evidence"
+RUN_FILES = Path(__file__).parent / "runs"
 STAGES = ("connector_warmup", "then_lora")
 SHORT_STEPS = 3
 SHORT_ROWS = 2

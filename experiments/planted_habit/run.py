@@ -2,9 +2,9 @@
 
 A small model learns easy-VQA from answers of which three in five stand in a wrong form ("The answer is circle."), so
 that it nearly always answers so. Then 1,000 pairs made of training rows alone (better: "circle"; worse: the habit) go
-through `scripts/runs/habit_dpo.yaml`, and for comparison the same rows' plain answers are simply learned, at the same
-cost in tokens. Held-out questions say how often each model answers in the wrong form, and how often it is right:
-strictly, and whatever the form.
+through `dpo.yaml` beside this file, and for comparison the same rows' plain answers are simply learned, at the same cost
+in tokens. Held-out questions say how often each model answers in the wrong form, and how often it is right: strictly,
+and whatever the form.
 
 Everything is made by this command in `--out`; a command that was stopped goes on. `--tiny` runs the same at toy sizes.
 """
@@ -37,7 +37,7 @@ from smolvlm.config.load import load_run_config
 from smolvlm.quickstart.easy_vqa import prepare_easy_vqa
 from smolvlm.train.train import plan_run
 
-DPO_FILE = Path(__file__).parents[1] / "scripts" / "runs" / "habit_dpo.yaml"
+DPO_FILE = Path(__file__).parent / "dpo.yaml"
 HABIT_SHARE = 0.6
 """Of the training answers."""
 PLANTING = (
@@ -88,7 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.planted_habit.run", description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("runs/habit"))
     parser.add_argument("--tiny", action="store_true", help="toy sizes: checks that it runs, shows nothing")
-    parser.add_argument("settings", nargs="*", help="section.key=value, over those of scripts/runs/habit_dpo.yaml")
+    parser.add_argument(
+        "settings", nargs="*", help="section.key=value, over those of dpo.yaml"
+    )
     options = parser.parse_args(arguments)
     out: Path = options.out.absolute()
     sizes = TINY if options.tiny else FULL

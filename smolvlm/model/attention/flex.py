@@ -115,7 +115,12 @@ class FlexScope:
 
 @cache
 def flex_kernel() -> Callable[..., Tensor]:
-    """Return torch's `flex_attention`, compiled where there is a GPU, for packs of any length."""
+    """Return torch's `flex_attention`, compiled where there is a GPU, for packs of any length.
+
+    As a whole graph: after its eighth graph (torch's limit) a function would else run uncompiled, without a word.
+    """
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention, dynamic=True) if torch.cuda.is_available() else flex_attention
+    if not torch.cuda.is_available():
+        return flex_attention
+    return torch.compile(flex_attention, dynamic=True, fullgraph=True)

@@ -8,7 +8,8 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+from torch._dynamo.testing import CompileCounter
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from smolvlm.datasets.encoding.tree import visible
 from smolvlm.model.attention.flex import BLOCK_SIZE, FlexPlan, FlexScope, block_tables, plan_flex
@@ -119,17 +120,17 @@ def test_forward_equals_the_dense_rule(seed: int) -> None:
 
 def test_backward_equals_the_dense_rule() -> None:
     """`flex_attention` refuses gradients on a CPU; the operator behind it has a plain form that gives them."""
-    from torch._higher_order_ops.flex_attention import flex_attention
+    from torch._higher_order_ops.flex_attention import flex_attention as operator
 
     scope_end = scope_end_of([(40, [(20, []), (70, [])]), (50, [])])
     block_mask = flex_of(scope_end).block_mask
-    options = {"BACKEND": "TRITON"} if "BACKEND" in inspect.getsource(flex_attention.__class__) else {}
+    options = {"BACKEND": "TRITON"} if "BACKEND" in inspect.getsource(operator.__class__) else {}
 
     def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         def score(value: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
             return value
 
-        return flex_attention(query, key, value, score, block_mask.as_tuple(), SCALE, options)[0]
+        return operator(query, key, value, score, block_mask.as_tuple(), SCALE, options)[0]
 
     query, key, value = states(len(scope_end))
     key, value = (own.detach().repeat_interleave(2, dim=1).requires_grad_() for own in (key, value))
@@ -139,6 +140,21 @@ def test_backward_equals_the_dense_rule() -> None:
     for ours, theirs, is_shared in zip(found, expected, (False, False, True, True), strict=True):
         summed = ours.view(1, -1, 2, *ours.shape[2:]).sum(dim=2) if is_shared else ours
         torch.testing.assert_close(summed, theirs, rtol=0, atol=1e-10)
+
+
+def test_packs_of_any_length_make_three_graphs_at_most() -> None:
+    """Whole graphs, or torch would raise; one for the first length, one for lengths that vary."""
+    counter = CompileCounter()
+    torch._dynamo.reset()
+    kernel = torch.compile(flex_attention, dynamic=True, fullgraph=True, backend=counter)
+    for seed in range(20):
+        scope_end = large_pack(seed)[: 300 + 61 * seed]
+        scope_end = scope_end.clip(max=len(scope_end))
+        query, key, value = (own.detach() for own in states(len(scope_end), dtype=torch.float32))
+        block_mask = flex_of(scope_end).block_mask
+        kernel(query, key, value, block_mask=block_mask, scale=SCALE, enable_gqa=True)
+    torch._dynamo.reset()
+    assert 1 <= counter.frame_count <= 3
 
 
 def test_the_fused_kernel_refuses_dropout() -> None:

@@ -8,7 +8,7 @@ from experiments.evidence.run import RUN_FILES, STAGES, TASKS
 from smolvlm.config.load import load_run_config
 from smolvlm.config.schema import RunConfig
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 
 
 def loaded(name: str, number: int, model: Path) -> RunConfig:
