@@ -88,9 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.planted_habit.run", description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("runs/habit"))
     parser.add_argument("--tiny", action="store_true", help="toy sizes: checks that it runs, shows nothing")
-    parser.add_argument(
-        "settings", nargs="*", help="section.key=value, over those of dpo.yaml"
-    )
+    parser.add_argument("settings", nargs="*", help="section.key=value, over those of dpo.yaml")
     options = parser.parse_args(arguments)
     out: Path = options.out.absolute()
     sizes = TINY if options.tiny else FULL

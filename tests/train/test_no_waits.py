@@ -12,9 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from smolvlm.train.methods.method import Method, Preference, Supervised
-from smolvlm.train.methods.method.online_reference import LiveReference, frozen_copy
-from smolvlm.train.methods.method.preference import PreferenceSettings
 
 from smolvlm.build.processor import ModelType
 from smolvlm.checkpoints.load import Checkpoint, load_checkpoint
@@ -26,6 +23,9 @@ from smolvlm.datasets.packing.lengths import Budget
 from smolvlm.datasets.packing.pack import Pack, on_device
 from smolvlm.datasets.packing.plan import Plan
 from smolvlm.records import Conversation, ImageRef, Turn, VideoRef
+from smolvlm.train.methods.method import Method, Preference, Supervised
+from smolvlm.train.methods.online_reference import LiveReference, frozen_copy
+from smolvlm.train.methods.preference import PreferenceSettings
 from tests.memory_rows import measured_rows
 from tests.waits import Waits, WaitsFound, fake_cuda, inputs_for, on_meta
 
