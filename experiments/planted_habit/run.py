@@ -2,9 +2,9 @@
 
 A small model learns easy-VQA from answers of which three in five stand in a wrong form ("The answer is circle."), so
 that it nearly always answers so. Then 1,000 pairs made of training rows alone (better: "circle"; worse: the habit) go
-through `dpo.yaml` beside this file, and for comparison the same rows' plain answers are simply learned, at the same cost
-in tokens. Held-out questions say how often each model answers in the wrong form, and how often it is right: strictly,
-and whatever the form.
+through `dpo.yaml` beside this file, and for comparison the same rows' plain answers are simply learned, at the same
+cost in tokens. Held-out questions say how often each model answers in the wrong form, and how often it is right:
+strictly, and whatever the form.
 
 Everything is made by this command in `--out`; a command that was stopped goes on. `--tiny` runs the same at toy sizes.
 """
