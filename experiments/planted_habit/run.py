@@ -30,11 +30,11 @@ from experiments.planted_habit.scores import (
     test_logps,
 )
 from smolvlm.build.tiny import tiny_model
-from smolvlm.cli.models import with_model
 from smolvlm.cli.quickstart import GROUPS, RUN_FILE, read_predictions, split_by_group
-from smolvlm.cli.train import train_and_report
+from smolvlm.cli.train import train_aloud
 from smolvlm.config.load import load_run_config
 from smolvlm.quickstart.easy_vqa import prepare_easy_vqa
+from smolvlm.runs.model import with_model
 from smolvlm.train.train import plan_run
 
 DPO_FILE = Path(__file__).parent / "dpo.yaml"
@@ -149,7 +149,7 @@ def stage(out: Path, name: str, run_file: Path, settings: Sequence[str]) -> None
         return
     own = out / f"{name}.yaml"
     own.write_text(run_file.read_text(encoding="utf-8"), encoding="utf-8")
-    train_and_report(with_model(load_run_config(own, [f"train.output_dir={folder}", *settings])))
+    train_aloud(with_model(load_run_config(own, [f"train.output_dir={folder}", *settings])))
 
 
 def _scores(out: Path, name: str) -> dict[str, Score]:

@@ -3,19 +3,17 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from smolvlm.check.examine import Examination, Finding, examine
+from smolvlm.check.examine import Examination, Finding
 from smolvlm.check.page import write_check_page
-from smolvlm.check.unused_tokens import unused_tokens
-from smolvlm.cli.prepare import mixture_settings
 from smolvlm.cli.progress import measuring_bar
-from smolvlm.datasets.builder import budget_of, open_mixture
+from smolvlm.cli.train import to_stderr
+from smolvlm.runs.mixture import check_mixture, mixture_settings
 
 FOUND_ERRORS = 1
 SHOWN_OF_A_KIND = 3
@@ -45,14 +43,9 @@ def run_check(
         allow_outside_root: as `data.allow_outside_root`.
         as_json: print one object a finding on standard output.
     """
-    own = mixture_settings(target, overrides, model, allow_outside_root=allow_outside_root)
-    data, prompt = own.data, own.prompt
-    other = held_out.absolute() if held_out is not None else data.eval_mixture
-    sources = open_mixture(data.mixture, data)
-    evaluated = open_mixture(other, data) if other is not None else ()
+    settings = mixture_settings(target, overrides, model, allow_outside_root=allow_outside_root, say=to_stderr)
     with measuring_bar() as report:
-        found = examine(sources, evaluated, prompt, budget=budget_of(data), num_workers=num_workers, report=report)
-    found = replace(found, findings=(*found.findings, *unused_tokens(own.new_tokens, sources)))
+        found = check_mixture(settings, held_out=held_out, num_workers=num_workers, report=report)
     objects = [_as_object(finding) for finding in found.findings]
     if as_json:
         for line in objects:

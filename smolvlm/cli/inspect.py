@@ -1,7 +1,6 @@
 """`smolvlm inspect`: what the model would see and learn, before a GPU is paid for.
 
-Reads the processor, the rows and the headers, and plans the run as training would; the model is loaded only for
-`--verify`.
+The model is loaded only for `--verify`.
 """
 
 import json
@@ -9,29 +8,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import typer
 from rich.console import Console
+from safetensors.numpy import save_file
 
-from smolvlm.checkpoints.load import load_processor
-from smolvlm.cli.models import with_model
+from smolvlm.cli.train import to_stderr
 from smolvlm.config.load import load_run_config
 from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.dataset import SupervisedDataset
-from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.columns import PlannedPack, Rows
 from smolvlm.datasets.packing.plan import sample_size
 from smolvlm.errors import ConfigError
-from smolvlm.inspect.data import as_json_object, check_learned, inspect_example, token_texts
-from smolvlm.inspect.page import write_inspect_page
-from smolvlm.inspect.records import PackFill, PackSummary, TilePixels
+from smolvlm.inspect.inspection import Inspection, inspect_run
 from smolvlm.inspect.stock_inputs import special_tokens_in
-from smolvlm.inspect.terminal import print_samples
 from smolvlm.inspect.verify import GRADIENT_TOLERANCE, LOSS_TOLERANCE, Verification, verify_pack
-from smolvlm.media.medium import open_medium
-from smolvlm.media.tiles import pixel_values
-from smolvlm.records import Example
-from smolvlm.train.train import plan_run
+from smolvlm.runs.model import with_model
 
 FAILED_CHECK = 3
 
@@ -47,92 +38,37 @@ def run_inspection(
     as_json: bool,
 ) -> None:
     """Show the samples `rows` of the first epoch, in the order of the rows they begin with."""
-    config = with_model(load_run_config(run_file, overrides))
-    prompt, planned = plan_run(config)
-    processor = load_processor(config.model.path, new_tokens=tuple(config.model.new_tokens))
-    dataset = SupervisedDataset(
-        planned.measured,
-        planned.plan,
-        encoder=prompt.encoder(loss_weighting=config.data.loss_weighting),
-        settings=prompt.media,
-    )
-    first_epoch = planned.plan.packs[: planned.plan.epoch_ends[0] * planned.plan.packs_per_step]
-    chosen = _choose(first_epoch, rows)
-    examples = [dataset.example(members) for members in chosen]
-    for example in examples:
-        check_learned(example, image_token_id=prompt.tokens.image)
-    decode = token_texts(processor.tokenizer.backend_tokenizer)
-    summary = _summary(first_epoch, config)
+    config = with_model(load_run_config(run_file, overrides), say=to_stderr)
+    start, end = _bounds(rows)
+    found = inspect_run(config, start=start, end=end, title=run_file.name)
     if as_json:
-        for example in examples:
-            print(json.dumps(as_json_object(example, decode)))
+        for sample in found.as_objects():
+            print(json.dumps(sample))
     else:
-        shown = [inspect_example(own, decode=decode, image_token_id=prompt.tokens.image) for own in examples]
-        print_samples(Console(stderr=True), shown, summary=summary)
+        found.print_to(Console(stderr=True))
     if html is not None:
-        shown = [
-            inspect_example(own, decode=decode, image_token_id=prompt.tokens.image, tiles=_tiles(own, prompt))
-            for own in examples
-        ]
-        print(f"page: {write_inspect_page(shown, path=html, title=run_file.name, summary=summary)}", file=sys.stderr)
+        print(f"page: {found.write_html(html)}", file=sys.stderr)
     if pixels is not None:
-        _write_pixels(examples, prompt, processor, pixels)
+        save_file(found.pixel_values(), pixels)
+        print(f"pixels: {pixels}", file=sys.stderr)
     if verify:
-        _verify(config, dataset, chosen, processor)
+        _verify(config, found)
 
 
-def _choose(packs: Sequence[PlannedPack], rows: str) -> list[Rows]:
-    """Return the samples start:end of an epoch, ordered by their first row."""
+def _bounds(rows: str) -> tuple[int, int | None]:
+    """Return start and end of `start:end`, or of one number."""
     start, colon, end = rows.partition(":")
     try:
-        bounds = slice(int(start or 0), int(end) if end else None) if colon else slice(int(start), int(start) + 1)
+        if not colon:
+            return int(start), int(start) + 1
+        return int(start or 0), int(end) if end else None
     except ValueError as error:
         raise typer.BadParameter(f"--rows takes start:end, for example 0:8, not {rows!r}") from error
-    samples = sorted(tuple(sorted(members)) for pack in packs for members in pack.samples)
-    if not samples[bounds]:
-        raise ConfigError(f"no sample in {rows}", where="--rows", fix=f"there are {len(samples):,} samples")
-    return samples[bounds]
 
 
-def _summary(packs: Sequence[PlannedPack], config: RunConfig) -> PackSummary:
-    fills = tuple(
-        PackFill(
-            num_tokens=pack.num_tokens,
-            budget_tokens=config.data.max_tokens_per_pack,
-            num_tiles=pack.num_tiles,
-            budget_tiles=config.data.max_tiles_per_pack,
-        )
-        for pack in packs
-        if pack.samples
-    )
-    return PackSummary(packs=fills)
-
-
-def _tiles(example: Example, prompt: PromptSettings) -> list[TilePixels]:
-    pairs = zip(example.media, example.layouts, strict=True)
-    return [open_medium(medium, layout, prompt.media, where=example.where[0]).tiles() for medium, layout in pairs]
-
-
-def _write_pixels(examples: Sequence[Example], prompt: PromptSettings, processor: object, path: Path) -> None:
-    """Write each sample's tiles as the tower gets them: `sample_<n>`, (tile, 3, side, side) float32, prompt order."""
-    from safetensors.numpy import save_file
-
-    images = processor.image_processor  # pyright: ignore[reportAttributeAccessIssue] - a transformers processor
-    tensors: dict[str, np.ndarray] = {}
-    for number, example in enumerate(examples):
-        tiles = _tiles(example, prompt)
-        if not example.tiles:
-            continue
-        stacked = np.stack([tiles[ref.medium][ref.tile] for ref in example.tiles])
-        tensors[f"sample_{number}"] = pixel_values(
-            stacked, mean=images.image_mean, std=images.image_std, rescale_factor=images.rescale_factor
-        )
-    save_file(tensors, path)
-    print(f"pixels: {path}", file=sys.stderr)
-
-
-def _verify(config: RunConfig, dataset: SupervisedDataset, samples: Sequence[Rows], processor: object) -> None:
+def _verify(config: RunConfig, inspection: Inspection) -> None:
     """Check packed = alone on the first samples that fit one pack; exit status 3 where it does not hold."""
+    dataset, samples, processor = inspection.dataset, inspection.samples, inspection.processor
     members: list[Rows] = []
     tokens = tiles = 0
     for rows in _comparable(dataset, samples, processor):

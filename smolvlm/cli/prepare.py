@@ -7,32 +7,19 @@ goes on where it was.
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from rich.console import Console
 from rich.table import Table
 
-from smolvlm.build.configs import published_config
-from smolvlm.build.processor import write_processor
-from smolvlm.checkpoints.load import load_processor
-from smolvlm.cli.evaluate import load_bare_config
-from smolvlm.cli.models import with_model
 from smolvlm.cli.progress import measuring_bar
-from smolvlm.config.load import load_run_config
-from smolvlm.config.schema import DataConfig
-from smolvlm.config.yaml_text import read_yaml
-from smolvlm.datasets.builder import budget_of, kind_of_rows, one_pass, open_mixture, read_prompt
-from smolvlm.datasets.encoding.prompts import PromptSettings
-from smolvlm.datasets.packing.length_cache import Engine, measure_sources
-from smolvlm.datasets.packing.measured import MeasuredSet, RowKind, SourceCount, settle_rows
+from smolvlm.cli.train import to_stderr
+from smolvlm.datasets.builder import one_pass
+from smolvlm.datasets.packing.length_cache import Engine
+from smolvlm.datasets.packing.measured import MeasuredSet, SourceCount
 from smolvlm.datasets.packing.plan import Plan, plan_training
 from smolvlm.pages.token_text import plural
-from smolvlm.train.run_model import prompt_of_model
-
-RELEASED = "HuggingFaceTB/SmolVLM-256M-Instruct"
-"""Whose processor measures where none is named; its tokenizer and picture settings are built here, without the hub."""
+from smolvlm.runs.mixture import mixture_settings, prepare_mixture
 
 
 def run_preparation(
@@ -56,60 +43,13 @@ def run_preparation(
         allow_outside_root: as `data.allow_outside_root`.
         as_json: print one object a source on standard output.
     """
-    own = mixture_settings(target, overrides, model, allow_outside_root=allow_outside_root)
-    data, prompt = own.data, own.prompt
-    sources = open_mixture(data.mixture, data)
+    settings = mixture_settings(target, overrides, model, allow_outside_root=allow_outside_root, say=to_stderr)
     with measuring_bar() as report:
-        sizes = measure_sources(sources, prompt, engine=engine, num_workers=num_workers, keeps_all=True, report=report)
-    measured = settle_rows(
-        sources,
-        sizes,
-        budget=budget_of(data),
-        on_bad_sample="skip",
-        max_bad_fraction=1.0,
-        overrules=True,
-        kind=own.kind,
-        context_tokens=prompt.context_tokens,
-    )
+        measured = prepare_mixture(settings, engine=engine, num_workers=num_workers, report=report)
     if as_json:
         for count in measured.counts:
             print(json.dumps(_as_object(count)))
-    _show(measured, plan_training(measured.lengths, one_pass(data)), Console(file=sys.stderr))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MixtureSettings:
-    """What a mixture is read with."""
-
-    data: DataConfig
-    prompt: PromptSettings
-    kind: RowKind | None = None
-    """Of its rows; None is any."""
-    new_tokens: tuple[str, ...] = ()
-
-
-def mixture_settings(
-    target: Path, overrides: Sequence[str], model: str | None, *, allow_outside_root: bool
-) -> MixtureSettings:
-    """Return a run file's settings; or of a bare mixture, defaults and any kind of rows."""
-    changes = [*overrides, *(["data.allow_outside_root=true"] if allow_outside_root else [])]
-    content = read_yaml(target)
-    if isinstance(content, dict) and {"model", "data"} <= content.keys():
-        config = with_model(load_run_config(target, [*changes, *([f"model.path={model}"] if model else [])]))
-        return MixtureSettings(
-            data=config.data,
-            prompt=prompt_of_model(config.model, config.data),
-            kind=kind_of_rows(config.train),
-            new_tokens=tuple(own.token for own in config.model.new_tokens),
-        )
-    config = load_bare_config(model or RELEASED, [f"data.mixture={target.absolute()}", *changes])
-    if model is not None:
-        return MixtureSettings(data=config.data, prompt=prompt_of_model(config.model, config.data))
-    with TemporaryDirectory() as folder:
-        published_config("256M", model_type="idefics3").save_pretrained(folder)
-        write_processor(Path(folder), model_type="idefics3", tile_side_px=512, longest_edge_px=2048, tokens_per_tile=64)
-        prompt = read_prompt(load_processor(folder), config.data, where=RELEASED)
-        return MixtureSettings(data=config.data, prompt=prompt)
+    _show(measured, plan_training(measured.lengths, one_pass(settings.data)), Console(file=sys.stderr))
 
 
 def _as_object(count: SourceCount) -> dict[str, object]:

@@ -16,8 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from smolvlm.cli.models import with_model
-from smolvlm.cli.train import train_and_report
+from smolvlm.cli.train import to_stderr, train_aloud
 from smolvlm.config.load import load_run_config
 from smolvlm.errors import SmolVLMError
 from smolvlm.eval.metrics import (
@@ -28,6 +27,7 @@ from smolvlm.eval.metrics import (
     majority_answers,
 )
 from smolvlm.quickstart.easy_vqa import prepare_easy_vqa
+from smolvlm.runs.model import with_model
 
 RUN_FILE = Path(__file__).parent / "quickstart.yaml"
 GROUPS = ("shape", "color", "yes_no")
@@ -49,9 +49,9 @@ def run_quickstart(out: Path, *, steps: int | None, check: bool) -> None:
     split_by_group(data)
     run_file = out / "quickstart.yaml"
     run_file.write_text(RUN_FILE.read_text() if steps is None else shortened(RUN_FILE.read_text(), steps))
-    config = with_model(load_run_config(run_file, [f"train.output_dir={out}"]))
+    config = with_model(load_run_config(run_file, [f"train.output_dir={out}"]), say=to_stderr)
     write_baselines(data, out / "baselines.json", max_rows=config.eval.max_rows)
-    train_and_report(config)
+    train_aloud(config)
     show_result(out)
     if check:
         check_run(out)

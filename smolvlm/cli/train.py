@@ -1,98 +1,33 @@
-"""`smolvlm train`: train, evaluate before and after where asked, write the report."""
+"""`smolvlm train`: a whole run, its notes and figures on standard error."""
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from accelerate import PartialState
-
-from smolvlm.checkpoints.load import Checkpoint
-from smolvlm.cli.evaluate import build_evaluator, show_metrics
-from smolvlm.cli.models import with_model
+from smolvlm.cli.evaluate import show_metrics
 from smolvlm.cli.progress import measuring_bar
 from smolvlm.config.load import load_run_config
 from smolvlm.config.schema import RunConfig
-from smolvlm.datasets.encoding.prompts import PromptSettings
-from smolvlm.eval.evaluate import Evaluation, Evaluator, write_predictions
-from smolvlm.model.vision_cache import VisionCache
-from smolvlm.report.report import write_run_report
-from smolvlm.train.arguments import trains_in_bf16
-from smolvlm.train.smolvlm_trainer import Evaluate, SmolVLMTrainer
-from smolvlm.train.train import TrainedRun, train
+from smolvlm.runs.training import train_and_report
+from smolvlm.train.train import TrainedRun
 
 
 def run_training(run_file: Path, overrides: Sequence[str]) -> TrainedRun:
     """Train as a run file says."""
-    return train_and_report(load_run_config(run_file, overrides))
+    return train_aloud(load_run_config(run_file, overrides))
 
 
-def train_and_report(config: RunConfig) -> TrainedRun:
-    """Train, evaluate as the `eval` section says, and write `report.html`."""
-    config = with_model(config)
-    evaluation = _RunEvaluation(config)
-    make_evaluate = evaluation.make if config.data.eval_mixture is not None else None
-    run = train(config, make_evaluate=make_evaluate, measuring_bar=measuring_bar)
-    if config.data.eval_mixture is not None and config.eval.at_end:
-        evaluation.after(run)
-    if run.trainer.is_world_process_zero():
-        write_run_report(Path(config.train.output_dir))
-    return run
+def train_aloud(config: RunConfig) -> TrainedRun:
+    """Train, evaluate and report, and say so on standard error."""
+    return train_and_report(
+        config,
+        say=to_stderr,
+        show=lambda metrics: show_metrics(metrics, as_json=False),
+        measuring_bar=measuring_bar,
+        shows_progress=True,
+    )
 
 
-class _RunEvaluation:
-    """The evaluations of one run: one evaluator, asked before, during and after training."""
-
-    def __init__(self, config: RunConfig) -> None:
-        self._config = config
-        self._output_dir = Path(config.train.output_dir)
-        self._evaluator: Evaluator | None = None
-        self._last: Evaluation | None = None
-
-    def make(self, checkpoint: Checkpoint, prompt: PromptSettings, cache: VisionCache | None) -> Evaluate:
-        """Build the evaluator once the model is there; evaluate the untrained model if asked and not yet done."""
-        state = PartialState()
-        evaluator = build_evaluator(
-            self._config,
-            prompt,
-            cache=cache,
-            uses_bf16=trains_in_bf16(self._config.train),
-            rank=state.process_index,
-            num_ranks=state.num_processes,
-        )
-        self._evaluator = evaluator
-        before = self._output_dir / "predictions-before.jsonl"
-        is_begun = before.exists() and self._config.train.resume_from_checkpoint is not False
-        if self._config.eval.at_start and not is_begun:
-            # The trainer moves the model later; until then a CPU would compute in what suits the GPU.
-            assert state.device is not None
-            if checkpoint.model.device.type != state.device.type:
-                checkpoint.model.to(state.device)
-            self._write(evaluator(checkpoint.model), before)
-
-        def evaluate(model: Any) -> Mapping[str, float]:
-            self._last = evaluator(model)
-            return self._last.as_log()
-
-        return evaluate
-
-    def after(self, run: TrainedRun) -> None:
-        """Evaluate the trained model, unless its last step just was, log it and keep its answers."""
-        assert self._evaluator is not None
-        evaluation = self._last if _ends_evaluated(run.trainer) else None
-        if evaluation is None:
-            evaluation = self._evaluator(run.checkpoint.model)
-            run.trainer.log({f"eval_{name}": value for name, value in evaluation.as_log().items()})
-        self._write(evaluation, self._output_dir / "predictions.jsonl")
-
-    def _write(self, evaluation: Evaluation, path: Path) -> None:
-        if PartialState().is_main_process:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_predictions(evaluation.predictions, path)
-            show_metrics(evaluation.metrics, as_json=False)
-
-
-def _ends_evaluated(trainer: SmolVLMTrainer) -> bool:
-    """Say whether the last evaluation was of the weights that the run ended with."""
-    lines = [line for line in trainer.state.log_history if "eval_loss" in line]
-    at_the_end = bool(lines) and lines[-1]["step"] == trainer.state.global_step
-    return at_the_end and not trainer.args.load_best_model_at_end
+def to_stderr(text: str) -> None:
+    """Print for a person."""
+    print(text, file=sys.stderr)

@@ -75,11 +75,28 @@ def load_run_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     if not isinstance(content, dict | None):
         fix = "write the sections `model`, `data` and `train` with their settings beneath"
         raise ConfigError(f"the run file is {shown_value(content)}, not a mapping", where=str(path), fix=fix)
+    return config_from(content or {}, overrides, where=str(path), base_dir=path.expanduser().absolute().parent)
+
+
+def config_from(
+    content: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str, base_dir: Path | None = None
+) -> RunConfig:
+    """Return a run's settings from the mapping that its run file would be.
+
+    Args:
+        content: the sections.
+        overrides: `section.key=value`, the value read as YAML.
+        where: what errors call it.
+        base_dir: the folder that relative paths of what is read start from; the current one by default.
+
+    Raises:
+        ConfigError: as `load_run_config`.
+    """
     problems: list[Problem] = []
-    settings, overridden = apply_overrides(content or {}, overrides, problems=problems)
+    settings, overridden = apply_overrides(dict(content), overrides, problems=problems)
     _let_overrides_win(settings, overridden)
     sections = known_sections(settings, problems=problems)
-    run_dir = path.expanduser().absolute().parent
+    run_dir = Path.cwd() if base_dir is None else base_dir
     sections = resolve_paths(sections, run_dir=run_dir, problems=problems)
     sections["train"] = _with_arguments(sections["train"], run_dir=run_dir, problems=problems)
     validated = {name: _validated(name, sections[name], problems=problems) for name in SECTIONS}
@@ -89,7 +106,7 @@ def load_run_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         if not problems:
             return config
     marked = [replace(problem, is_override=".".join(problem.key.split(".")[:2]) in overridden) for problem in problems]
-    raise problems_error(marked, where=str(path))
+    raise problems_error(marked, where=where)
 
 
 def _with_frozen_rates(config: RunConfig) -> RunConfig:

@@ -38,7 +38,7 @@ from smolvlm.errors import ConfigError, SampleError
 from smolvlm.model.towers import TOWERS
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.train.batch import PackInfo, as_batch
-from smolvlm.train.callbacks import PlanFlowCallback, ProgressBarCallback, WholeGradientCallback
+from smolvlm.train.callbacks import PlanFlowCallback, WholeGradientCallback
 from smolvlm.train.checkpoint import RunIdentity, mark_whole, unmark
 from smolvlm.train.flops import compute_cost, peak_flops_per_s
 from smolvlm.train.log import LineFile, StepCounts, Stopwatch
@@ -108,7 +108,6 @@ class SmolVLMTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.callback_handler.callbacks.insert(0, PlanFlowCallback(train_dataset.plan))
         self.add_callback(WholeGradientCallback())
-        self.add_callback(ProgressBarCallback())
 
     # ---- what is trained on
 

@@ -4,11 +4,12 @@ In: a `RunConfig`. Out: `output_dir` with checkpoints, metrics and the final mod
 refused before the model loads: settings, rows, headers, plan.
 """
 
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+
+from transformers import TrainerCallback
 
 from smolvlm.checkpoints.load import Checkpoint
 from smolvlm.checkpoints.processor_files import save_processor
@@ -22,6 +23,7 @@ from smolvlm.datasets.packing.plan import deal_to_ranks, imbalance
 from smolvlm.model.attention.rule import attention_planner
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.train.arguments import is_bf16_default, planned_length, seed_of, training_arguments
+from smolvlm.train.callbacks import ProgressBarCallback
 from smolvlm.train.checkpoint import find_checkpoint, run_identity
 from smolvlm.train.methods.method import method_of
 from smolvlm.train.methods.reference import attach_reference
@@ -77,14 +79,23 @@ def plan_run(config: RunConfig, *, report: Report | None = None) -> tuple[Prompt
 
 
 def train(
-    config: RunConfig, *, make_evaluate: MakeEvaluate | None = None, measuring_bar: MeasuringBar = nullcontext
+    config: RunConfig,
+    *,
+    make_evaluate: MakeEvaluate | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+    say: Callable[[str], None] = lambda _: None,
+    measuring_bar: MeasuringBar = nullcontext,
+    shows_progress: bool = False,
 ) -> TrainedRun:
     """Train as the settings say; resumes by itself where `output_dir` holds a whole checkpoint of the same run.
 
     Args:
         config: the settings, complete.
         make_evaluate: makes what evaluates during training, once the model is there.
+        callbacks: of transformers, besides the run's own.
+        say: told the notes of the run's start.
         measuring_bar: gives what shows progress while rows are measured.
+        shows_progress: whether a bar or lines on standard error tell how far training is.
 
     Raises:
         ConfigError, SampleError: what is wrong, where, and how to mend it.
@@ -146,7 +157,9 @@ def train(
             costs = (cost.per_token, cost.per_tile)
             waiting = imbalance(planned.plan, order, num_ranks=arguments.world_size, costs=costs)
             told.append(f"{arguments.world_size} ranks wait {waiting:.1%} of the time, by estimated cost")
-        print("\n".join([*told, *_going_on(resume, planned)]), file=sys.stderr)
+        say("\n".join([*told, *_going_on(resume, planned)]))
+    for callback in (*([ProgressBarCallback()] if shows_progress else []), *callbacks):
+        trainer.add_callback(callback)
     trainer.fit(resume)
     trainer.save_model(str(output_dir))
     return TrainedRun(checkpoint=checkpoint, prompt=prompt, planned=planned, trainer=trainer, vision_cache=cache)

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import smolvlm.checkpoints.load
-import smolvlm.cli.inspect
+import smolvlm.inspect.inspection
 import smolvlm.train.run_model
 from smolvlm.build.tiny import tiny_model
 from smolvlm.cli.main import main
@@ -59,7 +59,7 @@ def processors_loaded_once() -> Iterator[None]:
     """A command loads the same processor twice, which takes as long as its work: here each folder's is loaded once."""
     load_once = functools.cache(smolvlm.checkpoints.load.load_processor)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (smolvlm.checkpoints.load, smolvlm.train.run_model, smolvlm.cli.inspect):
+        for module in (smolvlm.checkpoints.load, smolvlm.train.run_model, smolvlm.inspect.inspection):
             patch.setattr(module, "load_processor", load_once)
         yield
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-import smolvlm.cli.evaluate
+import smolvlm.runs.evaluation
 import smolvlm.train.arguments
 import smolvlm.train.train
 from smolvlm.generate.answers import GenerationSettings
@@ -78,7 +78,7 @@ def test_a_run_that_a_gpu_began_in_bfloat16_is_resumed_on_a_cpu(
         evaluated_in.append(settings["compute_dtype"])
         return GenerationSettings(**settings)
 
-    monkeypatch.setattr(smolvlm.cli.evaluate, "GenerationSettings", noted)
+    monkeypatch.setattr(smolvlm.runs.evaluation, "GenerationSettings", noted)
     run = ["train", run_file, f"train.output_dir={tmp_path}", "eval.max_new_tokens=1", "eval.at_start=false"]
     with monkeypatch.context() as gpu:
         for module in (smolvlm.train.arguments, smolvlm.train.train):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from forking import be_rank, codes, die_in_step, forked, free_port, train
 
-from smolvlm.cli.train import train_and_report
+from smolvlm.cli.train import train_aloud
 from smolvlm.config.load import load_run_config
 from smolvlm.errors import ConfigError
 from smolvlm.train.arguments import training_arguments
@@ -28,7 +28,7 @@ def train_and_die(run_file: Path, *, in_step: int) -> None:
 def train_as_rank(run_file: Path, *, rank: int, port: int) -> None:
     """Train as one rank; then ask for a step that cannot be dealt to the ranks, and note what is told."""
     be_rank(rank, num_ranks=NUM_RANKS, port=port)
-    run = train_and_report(load_run_config(run_file))
+    run = train_aloud(load_run_config(run_file))
     odd = load_run_config(run_file, ["train.packs_per_step=3"])
     try:
         training_arguments(odd.train, run.planned.plan)

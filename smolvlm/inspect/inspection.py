@@ -1,0 +1,165 @@
+"""What a run would see and learn: its settings in, the chosen samples of its first epoch out; nothing is trained.
+
+Reads the processor, the rows and the headers, and plans the run as training would; no weights are read. An
+`Inspection` shows itself: as text, as a page, as a notebook's output, as objects for other programs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+from rich.console import Console
+
+from smolvlm.checkpoints.load import load_processor
+from smolvlm.config.schema import RunConfig
+from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.encoding.prompts import PromptSettings
+from smolvlm.datasets.packing.columns import PlannedPack, Rows
+from smolvlm.errors import ConfigError
+from smolvlm.inspect.data import as_json_object, check_learned, inspect_example, token_texts
+from smolvlm.inspect.page import write_inspect_page
+from smolvlm.inspect.records import InspectedSample, PackFill, PackSummary, TilePixels
+from smolvlm.inspect.terminal import print_samples
+from smolvlm.media.medium import open_medium
+from smolvlm.media.tiles import pixel_values
+from smolvlm.records import Example
+from smolvlm.train.train import plan_run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """Some samples of a run's first epoch, in the order of the rows they begin with."""
+
+    examples: tuple[Example, ...]
+    """As training gets them; a tree is one."""
+    samples: tuple[Rows, ...]
+    """Numbers of each one's rows in the data set."""
+    summary: PackSummary
+    """How full the packs of the epoch are."""
+    dataset: SupervisedDataset
+    prompt: PromptSettings
+    processor: Any
+    title: str
+
+    def as_objects(self) -> list[dict[str, Any]]:
+        """Return each sample as `smolvlm inspect --json` writes it."""
+        decode = token_texts(self.processor.tokenizer.backend_tokenizer)
+        return [as_json_object(example, decode) for example in self.examples]
+
+    def inspected(self, *, with_tiles: bool = False) -> list[InspectedSample]:
+        """Return each sample laid out; with its pictures' pixels where asked.
+
+        Raises:
+            SampleError: a picture or a clip cannot be decoded.
+        """
+        decode = token_texts(self.processor.tokenizer.backend_tokenizer)
+        return [
+            inspect_example(
+                example,
+                decode=decode,
+                image_token_id=self.prompt.tokens.image,
+                **({"tiles": self.tiles_of(example)} if with_tiles else {}),
+            )
+            for example in self.examples
+        ]
+
+    def tiles_of(self, example: Example) -> list[TilePixels]:
+        """Return the tiles of each of a sample's pictures and clips."""
+        pairs = zip(example.media, example.layouts, strict=True)
+        where = example.where[0]
+        return [open_medium(medium, layout, self.prompt.media, where=where).tiles() for medium, layout in pairs]
+
+    def pixel_values(self) -> dict[str, Float32[np.ndarray, "tile 3 side side"]]:
+        """Return each sample's tiles as the tower gets them: `sample_<n>`, in prompt order; none for text."""
+        images = self.processor.image_processor
+        found: dict[str, np.ndarray] = {}
+        for number, example in enumerate(self.examples):
+            tiles = self.tiles_of(example)
+            if not example.tiles:
+                continue
+            stacked = np.stack([tiles[ref.medium][ref.tile] for ref in example.tiles])
+            found[f"sample_{number}"] = pixel_values(
+                stacked, mean=images.image_mean, std=images.image_std, rescale_factor=images.rescale_factor
+            )
+        return found
+
+    def write_html(self, path: Path) -> Path:
+        """Write a page that needs nothing else, and return its path."""
+        samples = self.inspected(with_tiles=True)
+        return write_inspect_page(samples, path=path, title=self.title, summary=self.summary)
+
+    def print_to(self, console: Console) -> None:
+        """Write the samples to a terminal."""
+        print_samples(console, self.inspected(), summary=self.summary)
+
+    def __str__(self) -> str:
+        text = StringIO()
+        self.print_to(Console(file=text, width=100, no_color=True))
+        return text.getvalue()
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the page, in a frame of its own."""
+        with TemporaryDirectory() as folder:
+            page = self.write_html(Path(folder) / "inspect.html").read_text(encoding="utf-8")
+        quoted = page.replace("&", "&amp;").replace('"', "&quot;")
+        style = "width: 100%; height: 40em; border: 0"
+        return f'<iframe sandbox srcdoc="{quoted}" style="{style}"></iframe>'
+
+
+def inspect_run(config: RunConfig, *, start: int = 0, end: int | None = 4, title: str = "samples") -> Inspection:
+    """Return the samples [start, end) of a run's first epoch.
+
+    Args:
+        config: the settings; `model.path` is a folder or a hub id.
+        start: number of the first sample; negative counts from the end.
+        end: behind the last; None is the end.
+        title: of the page.
+
+    Raises:
+        ConfigError, SampleError: what is wrong, where, and how to fix it; or there is no such sample.
+    """
+    prompt, planned = plan_run(config)
+    processor = load_processor(config.model.path, new_tokens=tuple(config.model.new_tokens))
+    dataset = SupervisedDataset(
+        planned.measured,
+        planned.plan,
+        encoder=prompt.encoder(loss_weighting=config.data.loss_weighting),
+        settings=prompt.media,
+    )
+    first_epoch = planned.plan.packs[: planned.plan.epoch_ends[0] * planned.plan.packs_per_step]
+    samples = sorted(tuple(sorted(members)) for pack in first_epoch for members in pack.samples)
+    chosen = samples[start:end]
+    if not chosen:
+        what = f"no sample in {start}:{'' if end is None else end}"
+        raise ConfigError(what, where="--rows", fix=f"there are {len(samples):,} samples")
+    examples = [dataset.example(members) for members in chosen]
+    for example in examples:
+        check_learned(example, image_token_id=prompt.tokens.image)
+    return Inspection(
+        examples=tuple(examples),
+        samples=tuple(chosen),
+        summary=_summary(first_epoch, config),
+        dataset=dataset,
+        prompt=prompt,
+        processor=processor,
+        title=title,
+    )
+
+
+def _summary(packs: Sequence[PlannedPack], config: RunConfig) -> PackSummary:
+    fills = tuple(
+        PackFill(
+            num_tokens=pack.num_tokens,
+            budget_tokens=config.data.max_tokens_per_pack,
+            num_tiles=pack.num_tiles,
+            budget_tiles=config.data.max_tiles_per_pack,
+        )
+        for pack in packs
+        if pack.samples
+    )
+    return PackSummary(packs=fills)

@@ -1,0 +1,137 @@
+"""A mixture by itself, or a run file's: how it is read, measured and examined. No model's weights are needed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from smolvlm.build.configs import published_config
+from smolvlm.build.processor import write_processor
+from smolvlm.check.examine import Examination, examine
+from smolvlm.check.unused_tokens import unused_tokens
+from smolvlm.checkpoints.load import load_processor
+from smolvlm.config.load import load_run_config
+from smolvlm.config.schema import DataConfig, RunConfig
+from smolvlm.config.yaml_text import read_yaml
+from smolvlm.datasets.builder import budget_of, kind_of_rows, open_mixture, read_prompt
+from smolvlm.datasets.encoding.prompts import PromptSettings
+from smolvlm.datasets.packing.length_cache import Engine, Report, measure_sources
+from smolvlm.datasets.packing.measured import MeasuredSet, RowKind, settle_rows
+from smolvlm.runs.evaluation import bare_config
+from smolvlm.runs.model import Say, nothing, with_model
+from smolvlm.train.run_model import prompt_of_model
+
+RELEASED = "HuggingFaceTB/SmolVLM-256M-Instruct"
+"""Whose processor measures where none is named; its tokenizer and picture settings are built here, without the hub."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MixtureSettings:
+    """What a mixture is read with."""
+
+    data: DataConfig
+    prompt: PromptSettings
+    kind: RowKind | None = None
+    """Of its rows; None is any."""
+    new_tokens: tuple[str, ...] = ()
+
+
+def settings_of_run(config: RunConfig, *, say: Say = nothing) -> MixtureSettings:
+    """Return what a run's mixture is read with."""
+    config = with_model(config, say=say)
+    return MixtureSettings(
+        data=config.data,
+        prompt=prompt_of_model(config.model, config.data),
+        kind=kind_of_rows(config.train),
+        new_tokens=tuple(new.token for new in config.model.new_tokens),
+    )
+
+
+def mixture_settings(
+    target: Path, overrides: Sequence[str], model: str | None, *, allow_outside_root: bool, say: Say = nothing
+) -> MixtureSettings:
+    """Return a run file's settings; or of a bare mixture, defaults and any kind of rows.
+
+    Args:
+        target: a mixture's YAML, or a run file's.
+        overrides: `section.key=value`.
+        model: whose processor measures; None is the run file's, or the released 256M checkpoint's.
+        allow_outside_root: as `data.allow_outside_root`.
+        say: told before anything that takes minutes.
+
+    Raises:
+        ConfigError: what is wrong, where, and how to fix it.
+    """
+    changes = [*overrides, *(["data.allow_outside_root=true"] if allow_outside_root else [])]
+    content = read_yaml(target)
+    if isinstance(content, dict) and {"model", "data"} <= content.keys():
+        named = [f"model.path={model}"] if model else []
+        return settings_of_run(load_run_config(target, [*changes, *named]), say=say)
+    config = bare_config(model or RELEASED, [f"data.mixture={target.absolute()}", *changes])
+    if model is not None:
+        return MixtureSettings(data=config.data, prompt=prompt_of_model(config.model, config.data))
+    with TemporaryDirectory() as folder:
+        published_config("256M", model_type="idefics3").save_pretrained(folder)
+        write_processor(Path(folder), model_type="idefics3", tile_side_px=512, longest_edge_px=2048, tokens_per_tile=64)
+        prompt = read_prompt(load_processor(folder), config.data, where=RELEASED)
+        return MixtureSettings(data=config.data, prompt=prompt)
+
+
+def prepare_mixture(
+    settings: MixtureSettings,
+    *,
+    engine: Engine = "local",
+    num_workers: int | None = None,
+    report: Report | None = None,
+) -> MeasuredSet:
+    """Measure every row of a mixture and keep the sizes where training finds them; bad rows are counted, not raised.
+
+    Args:
+        settings: what it is read with.
+        engine: what measures.
+        num_workers: processes of the local engine; None is one a core.
+        report: told of progress.
+    """
+    data, prompt = settings.data, settings.prompt
+    sources = open_mixture(data.mixture, data)
+    sizes = measure_sources(sources, prompt, engine=engine, num_workers=num_workers, keeps_all=True, report=report)
+    return settle_rows(
+        sources,
+        sizes,
+        budget=budget_of(data),
+        on_bad_sample="skip",
+        max_bad_fraction=1.0,
+        overrules=True,
+        kind=settings.kind,
+        context_tokens=prompt.context_tokens,
+    )
+
+
+def check_mixture(
+    settings: MixtureSettings,
+    *,
+    held_out: Path | None = None,
+    num_workers: int | None = None,
+    report: Report | None = None,
+) -> Examination:
+    """Read every row of a mixture, decode every picture and clip, and return what is wrong.
+
+    Args:
+        settings: what it is read with.
+        held_out: mixture to look for leaks into; a run's `eval_mixture` by default.
+        num_workers: processes; None is one a core.
+        report: told of progress.
+    """
+    data = settings.data
+    other = held_out.absolute() if held_out is not None else data.eval_mixture
+    sources = open_mixture(data.mixture, data)
+    evaluated = open_mixture(other, data) if other is not None else ()
+    found = examine(
+        sources,
+        evaluated,
+        settings.prompt,
+        budget=budget_of(data),
+        num_workers=num_workers,
+        report=report,
+    )
+    return replace(found, findings=(*found.findings, *unused_tokens(settings.new_tokens, sources)))

@@ -1,0 +1,128 @@
+"""A whole run: trained, evaluated before, during and after where asked, and its report written.
+
+What spans training, evaluation and the report stands here, since these rooms do not know each other. Nothing is
+printed: what there is to say goes to `say`, and metrics to `show`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from transformers import TrainerCallback
+
+from smolvlm.checkpoints.load import Checkpoint
+from smolvlm.config.schema import RunConfig
+from smolvlm.datasets.encoding.prompts import PromptSettings
+from smolvlm.eval.evaluate import Evaluation, Evaluator, Metric, write_predictions
+from smolvlm.model.vision_cache import VisionCache
+from smolvlm.report.report import write_run_report
+from smolvlm.runs.evaluation import build_evaluator
+from smolvlm.runs.model import Say, nothing, with_model
+from smolvlm.train.arguments import trains_in_bf16
+from smolvlm.train.smolvlm_trainer import Evaluate, SmolVLMTrainer
+from smolvlm.train.train import MeasuringBar, TrainedRun, train
+
+Show = Callable[[Sequence[Metric]], None]
+"""Shown the metrics of an evaluation before or after training, on one rank."""
+
+
+def train_and_report(
+    config: RunConfig,
+    *,
+    callbacks: Sequence[TrainerCallback] = (),
+    say: Say = nothing,
+    show: Show | None = None,
+    measuring_bar: MeasuringBar = nullcontext,
+    shows_progress: bool = False,
+) -> TrainedRun:
+    """Train, evaluate as the `eval` section says, and write `report.html`.
+
+    Args:
+        config: the settings, complete.
+        callbacks: of transformers, besides the run's own.
+        say: told the notes of the run's start.
+        show: shown metrics.
+        measuring_bar: gives what shows progress while rows are measured.
+        shows_progress: whether a bar or lines on standard error tell how far training is.
+
+    Raises:
+        ConfigError, SampleError: what is wrong, where, and how to fix it.
+    """
+    config = with_model(config, say=say)
+    evaluation = _RunEvaluation(config, show)
+    run = train(
+        config,
+        make_evaluate=evaluation.make if config.data.eval_mixture is not None else None,
+        callbacks=callbacks,
+        say=say,
+        measuring_bar=measuring_bar,
+        shows_progress=shows_progress,
+    )
+    if config.data.eval_mixture is not None and config.eval.at_end:
+        evaluation.after(run)
+    if run.trainer.is_world_process_zero():
+        write_run_report(Path(config.train.output_dir))
+    return run
+
+
+class _RunEvaluation:
+    """The evaluations of one run: one evaluator, asked before, during and after training."""
+
+    def __init__(self, config: RunConfig, show: Show | None) -> None:
+        self._config = config
+        self._show = show
+        self._output_dir = Path(config.train.output_dir)
+        self._evaluator: Evaluator | None = None
+        self._last: Evaluation | None = None
+
+    def make(self, checkpoint: Checkpoint, prompt: PromptSettings, cache: VisionCache | None) -> Evaluate:
+        """Build the evaluator once the model is there; evaluate the untrained model if asked and not yet done."""
+        state = PartialState()
+        evaluator = build_evaluator(
+            self._config,
+            prompt,
+            cache=cache,
+            uses_bf16=trains_in_bf16(self._config.train),
+            rank=state.process_index,
+            num_ranks=state.num_processes,
+        )
+        self._evaluator = evaluator
+        before = self._output_dir / "predictions-before.jsonl"
+        is_begun = before.exists() and self._config.train.resume_from_checkpoint is not False
+        if self._config.eval.at_start and not is_begun:
+            # The trainer moves the model later; until then a CPU would compute in what suits the GPU.
+            assert state.device is not None
+            if checkpoint.model.device.type != state.device.type:
+                checkpoint.model.to(state.device)
+            self._write(evaluator(checkpoint.model), before)
+
+        def evaluate(model: Any) -> Mapping[str, float]:
+            self._last = evaluator(model)
+            return self._last.as_log()
+
+        return evaluate
+
+    def after(self, run: TrainedRun) -> None:
+        """Evaluate the trained model, unless its last step just was, log it and keep its answers."""
+        assert self._evaluator is not None
+        evaluation = self._last if _ends_evaluated(run.trainer) else None
+        if evaluation is None:
+            evaluation = self._evaluator(run.checkpoint.model)
+            run.trainer.log({f"eval_{name}": value for name, value in evaluation.as_log().items()})
+        self._write(evaluation, self._output_dir / "predictions.jsonl")
+
+    def _write(self, evaluation: Evaluation, path: Path) -> None:
+        if PartialState().is_main_process:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_predictions(evaluation.predictions, path)
+            if self._show is not None:
+                self._show(evaluation.metrics)
+
+
+def _ends_evaluated(trainer: SmolVLMTrainer) -> bool:
+    """Say whether the last evaluation was of the weights that the run ended with."""
+    lines = [line for line in trainer.state.log_history if "eval_loss" in line]
+    at_the_end = bool(lines) and lines[-1]["step"] == trainer.state.global_step
+    return at_the_end and not trainer.args.load_best_model_at_end
