@@ -10,6 +10,7 @@ several files: `shards/*.tar`, `part-{000..127}.jsonl`.
 """
 
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from braceexpand import braceexpand
 from smolvlm.config.problems import Problem, problems_error, shown_value
 from smolvlm.config.suggestions import did_you_mean
 from smolvlm.config.yaml_text import read_yaml
+from smolvlm.datasets.rows.memory import memory_dir, rows_file
 from smolvlm.datasets.rows.sources import (
     BadSamplePolicy,
     MediaMarkers,
@@ -52,8 +54,9 @@ COLUMN_NAMES = (
 )
 _KEYS = (
     *("json_path", "path", "name", "modality", "sampling_strategy"),
-    *("hub", "split", "weight", "repeat", "columns", "seed", "on_bad_sample", "source_fps", "media_markers"),
+    *("hub", "memory", "split", "weight", "repeat", "columns", "seed", "on_bad_sample", "source_fps", "media_markers"),
 )
+_DIGEST = re.compile("[0-9a-f]{32}")
 _IGNORED_KEYS = frozenset({"source", "category", "quality", "duration", "_comment"})
 
 
@@ -87,7 +90,8 @@ def load_mixture(
     for key, entry in _entries(content, where=where):
         source = _read_source(entry, key=key, base_dir=base_dir, problems=problems)
         if source is not None:
-            sources.append(replace(source, allow_outside_root=allow_outside_root, allow_urls=allow_urls))
+            is_free = allow_outside_root or "memory" in entry  # a program may name what its user may read
+            sources.append(replace(source, allow_outside_root=is_free, allow_urls=allow_urls))
     if problems:
         raise problems_error(problems, where=where)
     _check_weights(sources, where=where)
@@ -125,7 +129,7 @@ def _read_source(entry: Any, *, key: str, base_dir: Path, problems: list[Problem
     reader = _EntryReader(entry, key=key, problems=problems)
     num_before = len(problems)
     reader.check_keys()
-    rows_key = next((name for name in ("json_path", "hub") if entry.get(name) is not None), "path")
+    rows_key = next((name for name in ("json_path", "hub", "memory") if entry.get(name) is not None), "path")
     written = reader.text(rows_key)
     if entry.get(rows_key) is None:
         reader.problem("json_path", "missing: a source needs its file of rows", fix="write `json_path: FILE`")
@@ -135,7 +139,7 @@ def _read_source(entry: Any, *, key: str, base_dir: Path, problems: list[Problem
         name=reader.text("name") or (files[0].stem if rows_key != "hub" else str(written).rpartition("/")[2]),
         path=files[0],
         more_files=files[1:],
-        label=written or "",
+        label=f"memory:{str(written)[:12]}" if rows_key == "memory" else written or "",
         format=row_format,
         split=reader.split(row_format),
         media_root=(base_dir / os.path.expanduser(media)).absolute() if media else files[0].parent,
@@ -184,6 +188,8 @@ class _EntryReader:
         written = str(self.entry[name])
         if name == "hub":
             return (base_dir / "hub",), "hub"
+        if name == "memory":
+            return (self._memory(written),), "jsonl"
         path = (base_dir / os.path.expanduser(written)).absolute()
         if os.path.isdir(path):  # False, too, for a name that no file can have
             if any((path / mark).is_file() for mark in SAVED_MARKS):
@@ -208,6 +214,14 @@ class _EntryReader:
             self.problem(name, "names files of several formats", fix="make each format a source of its own")
         first: RowFormat | None = formats[0]
         return files or (path,), "json" if first is None else first
+
+    def _memory(self, digest: str) -> Path:
+        """Return the file of rows that a program handed over."""
+        path = rows_file(digest) if _DIGEST.fullmatch(digest) else None
+        if path is None or not path.is_file():
+            fix = "hand the same rows over again, as in docs/python.md; or name their file as `json_path`"
+            self.problem("memory", "these rows from a program's memory are not kept here", fix=fix)
+        return path or memory_dir()
 
     def split(self, row_format: RowFormat) -> str | None:
         value = self.text("split")

@@ -1,0 +1,113 @@
+"""A checkpoint that answers: a question and pictures or clips in, text out.
+
+It says what `smolvlm eval` would note for the same row, with the run's own settings of pictures and clips where the
+folder is a run's.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from smolvlm.checkpoints.context import context_tokens
+from smolvlm.checkpoints.load import Checkpoint
+from smolvlm.config.load import load_run_config
+from smolvlm.config.schema import RunConfig
+from smolvlm.datasets.builder import read_prompt
+from smolvlm.datasets.encoding.prompts import PromptSettings
+from smolvlm.errors import ConfigError
+from smolvlm.generate.answers import GenerationSettings, Generator
+from smolvlm.media.kinds import begins_like_picture, ending_of, is_picture_ending
+from smolvlm.records import Conversation, ImageRef, Media, Turn, VideoRef
+from smolvlm.runs.evaluation import bare_config
+from smolvlm.train.run_model import load_run_checkpoint
+
+Shown = Image.Image | np.ndarray | str | Path | bytes
+"""A picture or a clip: opened, as an array (height, width, 3) uint8, a file, a folder of frames, or encoded bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A model with its processor, ready to be asked."""
+
+    checkpoint: Checkpoint
+    prompt: PromptSettings
+
+    def ask(
+        self, question: str, *media: Shown | Sequence[Shown], max_new_tokens: int = 128, system: str | None = None
+    ) -> str:
+        """Return the model's answer, by greedy decoding.
+
+        Args:
+            question: what is asked; the media stand before it.
+            media: pictures and clips in their order.
+            max_new_tokens: where an answer that does not end is cut.
+            system: a system turn before it.
+
+        Raises:
+            SampleError: a picture or a clip cannot be read.
+            ConfigError: something is neither.
+        """
+        shown = [one for given in media for one in (given if isinstance(given, list | tuple) else [given])]
+        blocks = (*(_media(one) for one in shown), question)
+        before = (Turn(role="system", blocks=(system,)),) if system is not None else ()
+        turns = (*before, Turn(role="user", blocks=blocks), Turn(role="assistant", blocks=("",)))
+        row = Conversation(turns=turns, where="question", source="question")
+        settings = GenerationSettings(max_new_tokens=max_new_tokens, batch_size=1)
+        (answer,) = Generator(self.checkpoint.model, self.prompt, settings).answers([row])
+        return answer
+
+
+def load_model(path: str | Path, *, device: torch.device | str | None = None) -> LoadedModel:
+    """Load a run's output folder, one of its checkpoints, a checkpoint's folder or a hub id.
+
+    Args:
+        path: see above.
+        device: where it computes; None is a GPU where there is one.
+
+    Raises:
+        ConfigError: there is no such checkpoint, or it is not of the family.
+    """
+    config = _config_of_model(str(path))
+    checkpoint = load_run_checkpoint(config)
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if not config.quantization.bits:
+        checkpoint.model.to(chosen)
+    checkpoint.model.eval()
+    prompt = read_prompt(
+        checkpoint.processor,
+        config.data,
+        where=config.model.path,
+        context_tokens=context_tokens(checkpoint.model.config),
+    )
+    return LoadedModel(checkpoint=checkpoint, prompt=prompt)
+
+
+def _config_of_model(path: str) -> RunConfig:
+    folder = Path(path)
+    for run_file in (folder / "run.yaml", folder.parent / "run.yaml"):
+        if folder.is_dir() and run_file.is_file():
+            return load_run_config(run_file, [f"model.path={folder.absolute()}"])
+    return bare_config(path, [])
+
+
+def _media(given: Shown) -> Media:
+    """Return what a row would name."""
+    if isinstance(given, np.ndarray):
+        given = Image.fromarray(given)
+    if isinstance(given, Image.Image):
+        buffer = io.BytesIO()
+        given.save(buffer, "PNG")
+        return ImageRef(data=buffer.getvalue())
+    if isinstance(given, bytes):
+        return ImageRef(data=given) if begins_like_picture(given) else VideoRef(data=given)
+    if isinstance(given, str | Path):
+        path = Path(given).absolute()
+        return ImageRef(path=path) if is_picture_ending(ending_of(path)) else VideoRef(path=path)
+    what = f"{type(given).__name__} is neither a picture nor a clip"
+    fix = "give a Pillow image, a uint8 array, a path or encoded bytes"
+    raise ConfigError(what, where="ask", fix=fix)
