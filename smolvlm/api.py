@@ -62,14 +62,15 @@ def load_config(
 
     given = (("mixture", rows, "rows"), ("eval_mixture", eval_rows, "eval_rows"))
     mixtures = {key: [keep_rows(own, name=name)] for key, own, name in given if own is not None}
-    where, base_dir = "settings", None
-    if not isinstance(settings, Mapping):
+    if isinstance(settings, Mapping):
+        where, base_dir, content = "settings", None, settings
+    else:
         where, base_dir = str(settings), Path(settings).expanduser().absolute().parent
-        settings = read_yaml(Path(settings)) or {}
-    data = settings.get("data") or {}
+        content = read_yaml(Path(settings)) or {}
+    data = content.get("data") or {}
     if mixtures and isinstance(data, Mapping):
-        settings = {**settings, "data": {**data, **mixtures}}
-    return config_from(settings, overrides, where=where, base_dir=base_dir)
+        content = {**content, "data": {**data, **mixtures}}
+    return config_from(content, overrides, where=where, base_dir=base_dir)
 
 
 def train(config: RunConfig, *, callbacks: Sequence[TrainerCallback] = ()) -> TrainedRun:

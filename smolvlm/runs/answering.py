@@ -5,7 +5,6 @@ folder is a run's.
 """
 
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,9 +36,7 @@ class LoadedModel:
     checkpoint: Checkpoint
     prompt: PromptSettings
 
-    def ask(
-        self, question: str, *media: Shown | Sequence[Shown], max_new_tokens: int = 128, system: str | None = None
-    ) -> str:
+    def ask(self, question: str, *media: Shown, max_new_tokens: int = 128, system: str | None = None) -> str:
         """Return the model's answer, by greedy decoding.
 
         Args:
@@ -52,8 +49,7 @@ class LoadedModel:
             SampleError: a picture or a clip cannot be read.
             ConfigError: something is neither.
         """
-        shown = [one for given in media for one in (given if isinstance(given, list | tuple) else [given])]
-        blocks = (*(_media(one) for one in shown), question)
+        blocks = (*(_media(one) for one in media), question)
         before = (Turn(role="system", blocks=(system,)),) if system is not None else ()
         turns = (*before, Turn(role="user", blocks=blocks), Turn(role="assistant", blocks=("",)))
         row = Conversation(turns=turns, where="question", source="question")
