@@ -36,7 +36,7 @@ class Checkpoint:
     path: str
 
 
-def load_processor(path: str, *, new_tokens: Sequence[NewToken] = ()) -> Any:
+def load_processor(path: str, *, new_tokens: Sequence[NewToken] = (), is_known: bool = False) -> Any:
     """Load the processor of a checkpoint; the weights are not read.
 
     Its tokenizer is the one that tokenizer.json describes. transformers 5.23 rebuilds it from vocabulary and merges as
@@ -46,14 +46,16 @@ def load_processor(path: str, *, new_tokens: Sequence[NewToken] = ()) -> Any:
     Args:
         path: hub id or folder.
         new_tokens: texts that its tokenizer then has as single ids; those that it has already stay as they are.
+        is_known: whether the checkpoint's configuration was read, so that it is there and of the family.
 
     Raises:
         ConfigError: there is no such checkpoint, it is not of the SmolVLM family, or its processor is incomplete;
             or a text cannot become a token.
     """
-    read_model_config(path)
+    if not is_known:
+        read_model_config(path)
     if is_adapter_folder(path) and not (Path(path) / "tokenizer.json").is_file():
-        return load_processor(base_of(path), new_tokens=new_tokens)
+        return load_processor(base_of(path), new_tokens=new_tokens, is_known=True)
     tokenizer_file = cached_file(path, "tokenizer.json", _raise_exceptions_for_missing_entries=False)
     if tokenizer_file is None:
         raise ConfigError("no tokenizer.json here", where=path, fix="save the checkpoint with its fast tokenizer")
@@ -104,8 +106,32 @@ def load_checkpoint(
     Raises:
         ConfigError: there is no such checkpoint, it is not of the family, or model and processor do not fit.
     """
-    config = read_model_config(path, rope_scaling)
-    processor = load_processor(path)
+    return load_weights(
+        path,
+        config=read_model_config(path, rope_scaling),
+        processor=load_processor(path, is_known=True),
+        dtype=dtype,
+        new_tokens=new_tokens,
+        quantization=quantization,
+        device=device,
+    )
+
+
+def load_weights(
+    path: str,
+    *,
+    config: Any,
+    processor: Any,
+    dtype: torch.dtype,
+    new_tokens: Sequence[NewToken] = (),
+    quantization: QuantizationConfig | None = None,
+    device: torch.device | None = None,
+) -> Checkpoint:
+    """Load a model whose configuration and processor are read already; `config` becomes its own.
+
+    Raises:
+        ConfigError: the weights cannot be read, or model and processor do not fit.
+    """
     weights = base_of(path) if is_adapter_folder(path) else path
     few_bits = quantization if quantization is not None and quantization.bits else None
     told = loading_arguments(few_bits, dtype=dtype, device=device or torch.device("cpu")) if few_bits else {}

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float32
 from rich.console import Console
 
-from smolvlm.checkpoints.load import load_processor
+from smolvlm.checkpoints.base import base_of_run
 from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.dataset import SupervisedDataset
 from smolvlm.datasets.encoding.prompts import PromptSettings
@@ -123,8 +123,8 @@ def inspect_run(config: RunConfig, *, start: int = 0, end: int | None = 4, title
     Raises:
         ConfigError, SampleError: what is wrong, where, and how to fix it; or there is no such sample.
     """
-    prompt, planned = plan_run(config)
-    processor = load_processor(config.model.path, new_tokens=tuple(config.model.new_tokens))
+    base = base_of_run(config.model)
+    prompt, planned = plan_run(config, base)
     dataset = SupervisedDataset(
         planned.measured,
         planned.plan,
@@ -146,7 +146,7 @@ def inspect_run(config: RunConfig, *, start: int = 0, end: int | None = 4, title
         summary=_summary(first_epoch, config),
         dataset=dataset,
         prompt=prompt,
-        processor=processor,
+        processor=base.run_processor(),
         title=title,
     )
 

@@ -12,16 +12,15 @@ from typing import Any
 import torch
 
 from smolvlm.checkpoints.adapters import Adapters, attach_adapters
-from smolvlm.checkpoints.context import context_tokens
+from smolvlm.checkpoints.base import Base, base_of_run
 from smolvlm.checkpoints.frozen_parts import frozen_parts
-from smolvlm.checkpoints.load import Checkpoint, load_checkpoint, load_processor, read_model_config
-from smolvlm.checkpoints.new_tokens import placement_of, token_ids
+from smolvlm.checkpoints.load import Checkpoint
+from smolvlm.checkpoints.new_tokens import token_ids
 from smolvlm.checkpoints.peft_layers import is_adapter_folder
 from smolvlm.checkpoints.quantization import QuantizedLayers, quantized_layers
 from smolvlm.checkpoints.trainable import LearningRates, freeze
 from smolvlm.config.adapters import AdapterConfig
 from smolvlm.config.schema import DataConfig, ModelConfig, RunConfig
-from smolvlm.datasets.builder import read_prompt
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.errors import ConfigError
 from smolvlm.model.towers import TOWER_OF, Tower
@@ -52,8 +51,8 @@ class RunModel:
         return [*notes, f"{'token rows':<16}learn at {rate:g}"] if rate else notes
 
 
-def check_model(config: RunConfig) -> None:
-    """Refuse what can be known before rows and weights are read.
+def check_model(config: RunConfig) -> Base:
+    """Refuse what can be known before rows and weights are read, and return what was read of the checkpoint.
 
     Raises:
         ConfigError: training cannot begin at what `model.path` names, or what is to be frozen does not fit it.
@@ -61,17 +60,18 @@ def check_model(config: RunConfig) -> None:
     if is_adapter_folder(config.model.path):
         fix = "merge it first: smolvlm export FOLDER --to transformers --merge --out DIR"
         raise ConfigError("training begins at a model, and this is an adapter", where=config.model.path, fix=fix)
-    model_config = read_model_config(config.model.path, config.model.rope_scaling)
-    learning_rates(config, model_config)
-    _check_room(config, num_rows=model_config.text_config.vocab_size)
+    base = base_of_run(config.model)
+    learning_rates(config, base.config)
+    _check_room(config, base)
+    return base
 
 
-def _check_room(config: RunConfig, *, num_rows: int) -> None:
+def _check_room(config: RunConfig, base: Base) -> None:
     """Refuse new tokens that the base has no rows for, beside adapters: these are loaded onto the base as it is."""
     names = config.model.new_tokens
     if not names or not (config.token_rows_lr or _adapter_kinds(config)):
         return
-    needed = placement_of(load_processor(config.model.path), names, where=config.model.path).num_tokens
+    needed, num_rows = base.placement.num_tokens, base.config.text_config.vocab_size
     if needed > num_rows:
         what = f"they need {needed:,} rows, {config.model.path} has {num_rows:,}, and an adapter cannot add any"
         tokens = " ".join(f"--add-token '{own.token}'" for own in names)
@@ -85,9 +85,7 @@ def prompt_of_model(model: ModelConfig, data: DataConfig) -> PromptSettings:
     Raises:
         ConfigError: there is no such checkpoint, or the settings do not fit it.
     """
-    context = context_tokens(read_model_config(model.path, model.rope_scaling))
-    processor = load_processor(model.path, new_tokens=tuple(model.new_tokens))
-    return read_prompt(processor, data, where=model.path, context_tokens=context)
+    return base_of_run(model).prompt(data)
 
 
 def check_rows(config: RunConfig, *, num_tiles: int) -> None:
@@ -106,11 +104,18 @@ def check_rows(config: RunConfig, *, num_tiles: int) -> None:
 
 
 def load_run_model(
-    config: RunConfig, *, uses_bf16: bool, resume: Path | None = None, device: torch.device | None = None
+    config: RunConfig,
+    base: Base,
+    *,
+    uses_bf16: bool,
+    resume: Path | None = None,
+    device: torch.device | None = None,
 ) -> RunModel:
     """Load the model and make it what the settings say.
 
     Args:
+        config: the run's settings.
+        base: of them.
         uses_bf16: whether training runs under autocast, in which the cached features are then made.
         resume: the checkpoint that is gone on from.
         device: where a quantised model is loaded to; the trainer moves any other.
@@ -118,7 +123,7 @@ def load_run_model(
     Raises:
         ConfigError: what is wrong, where, and how to mend it.
     """
-    checkpoint = load_run_checkpoint(config, device=device)
+    checkpoint = load_run_checkpoint(config, base, device=device)
     quantized = quantized_layers(checkpoint.model, config.quantization)
     rates = learning_rates(config, checkpoint.model.config)
     adapters = _attach_adapters(config, checkpoint, rates, resume=resume)
@@ -137,20 +142,17 @@ def load_run_model(
     )
 
 
-def load_run_checkpoint(config: RunConfig, *, device: torch.device | None = None) -> Checkpoint:
+def load_run_checkpoint(
+    config: RunConfig, base: Base | None = None, *, device: torch.device | None = None
+) -> Checkpoint:
     """Load a run's checkpoint as the settings of model and quantisation say.
 
     Raises:
         ConfigError: there is no such checkpoint, or the settings do not fit it.
     """
-    return load_checkpoint(
-        config.model.path,
-        dtype=getattr(torch, config.model.dtype),
-        new_tokens=config.model.new_tokens,
-        rope_scaling=config.model.rope_scaling,
-        quantization=config.quantization,
-        device=device,
-    )
+    base = base or base_of_run(config.model)
+    dtype = getattr(torch, config.model.dtype)
+    return base.load(dtype=dtype, quantization=config.quantization, device=device)
 
 
 def learning_rates(config: RunConfig, model_config: Any) -> LearningRates:

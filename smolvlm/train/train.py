@@ -11,6 +11,7 @@ from pathlib import Path
 
 from transformers import TrainerCallback
 
+from smolvlm.checkpoints.base import Base, base_of_run
 from smolvlm.checkpoints.load import Checkpoint
 from smolvlm.checkpoints.processor_files import save_processor
 from smolvlm.config.load import dump_run_config
@@ -28,7 +29,7 @@ from smolvlm.train.checkpoint import find_checkpoint, run_identity
 from smolvlm.train.methods.method import method_of
 from smolvlm.train.methods.reference import attach_reference
 from smolvlm.train.run_facts import run_facts
-from smolvlm.train.run_model import check_model, check_rows, load_run_model, prompt_of_model
+from smolvlm.train.run_model import check_model, check_rows, load_run_model
 from smolvlm.train.run_start import begin_run
 from smolvlm.train.smolvlm_trainer import Evaluate, SmolVLMTrainer, TrainerParts
 
@@ -57,13 +58,20 @@ class TrainedRun:
     vision_cache: VisionCache | None
 
 
-def plan_run(config: RunConfig, *, report: Report | None = None) -> tuple[PromptSettings, PlannedData]:
+def plan_run(
+    config: RunConfig, base: Base | None = None, *, report: Report | None = None
+) -> tuple[PromptSettings, PlannedData]:
     """Read the processor, the rows and their headers, and plan every step; the model is not loaded.
+
+    Args:
+        config: the settings.
+        base: what `model.path` names; None is read here.
+        report: told of progress.
 
     Raises:
         ConfigError, SampleError: what is wrong, where, and how to mend it.
     """
-    prompt = prompt_of_model(config.model, config.data)
+    prompt = (base or base_of_run(config.model)).prompt(config.data)
     num_epochs, max_steps = planned_length(config.train)
     planned = plan_data(
         config.data,
@@ -100,16 +108,16 @@ def train(
     Raises:
         ConfigError, SampleError: what is wrong, where, and how to mend it.
     """
-    check_model(config)
+    base = check_model(config)
     with measuring_bar() as report:
-        prompt, planned = plan_run(config, report=report)
+        prompt, planned = plan_run(config, base, report=report)
     check_rows(config, num_tiles=int(planned.measured.lengths.num_tiles.sum()))
     arguments = training_arguments(config.train, planned.plan)
     by_default = is_bf16_default(config.train)
     identity = run_identity(config.model_dump(mode="json"), planned.plan, is_bf16_default=by_default)
     output_dir = Path(config.train.output_dir)
     resume = find_checkpoint(config.train.resume_from_checkpoint, output_dir=output_dir, identity=identity)
-    own = load_run_model(config, uses_bf16=bool(arguments.bf16), resume=resume, device=arguments.device)
+    own = load_run_model(config, base, uses_bf16=bool(arguments.bf16), resume=resume, device=arguments.device)
     checkpoint, cache, cost = own.checkpoint, own.vision_cache, own.cost
     order = deal_to_ranks(
         planned.plan,

@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+import smolvlm.checkpoints.base
 import smolvlm.checkpoints.load
-import smolvlm.inspect.inspection
-import smolvlm.train.run_model
 from smolvlm.build.tiny import tiny_model
 from smolvlm.cli.main import main
 
@@ -59,7 +58,7 @@ def processors_loaded_once() -> Iterator[None]:
     """A command loads the same processor twice, which takes as long as its work: here each folder's is loaded once."""
     load_once = functools.cache(smolvlm.checkpoints.load.load_processor)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (smolvlm.checkpoints.load, smolvlm.train.run_model, smolvlm.inspect.inspection):
+        for module in (smolvlm.checkpoints.load, smolvlm.checkpoints.base):
             patch.setattr(module, "load_processor", load_once)
         yield
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+import smolvlm.checkpoints.base
 import smolvlm.checkpoints.load
-import smolvlm.train.run_model
 from smolvlm.build.tiny import tiny_model
 from smolvlm.config.load import load_run_config
 from smolvlm.train.train import MakeEvaluate, TrainedRun, train
@@ -75,7 +75,7 @@ def processors_loaded_once() -> Iterator[None]:
     load_once = functools.cache(smolvlm.checkpoints.load.load_processor)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(smolvlm.checkpoints.load, "load_processor", load_once)
-        patch.setattr(smolvlm.train.run_model, "load_processor", load_once)
+        patch.setattr(smolvlm.checkpoints.base, "load_processor", load_once)
         yield
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
+from smolvlm.checkpoints import base
 from smolvlm.cli.evaluate import run_evaluation
 from smolvlm.errors import ConfigError, SampleError
-from smolvlm.train import run_model
 from smolvlm.train.checkpoint import whole_checkpoints
 
 SCALED = {"model.rope_scaling": {"type": "yarn", "factor": 2.0}, "train.num_train_epochs": 1}
@@ -37,7 +37,7 @@ def scaled_run(train_run: Any, short: dict[str, Any], tmp_path_factory: pytest.T
 def test_rows_beyond_the_checkpoints_context_are_refused_before_the_weights(
     train_run: Any, short: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_model, "load_checkpoint", lambda *_, **__: pytest.fail("the weights are read"))
+    monkeypatch.setattr(base, "load_weights", lambda *_, **__: pytest.fail("the weights are read"))
     with pytest.raises(SampleError, match=r"tokens in one conversation, the model's context is 16") as caught:
         train_run(tmp_path, short)
     assert "or extend the context with model.rope_scaling" in str(caught.value)

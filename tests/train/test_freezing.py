@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from smolvlm.checkpoints import base
 from smolvlm.errors import ConfigError
-from smolvlm.train import run_model
 
 FREEZE = {
     "train.vision_tower_lr": 1e-3,
@@ -88,7 +88,7 @@ def test_rows_without_pictures_teach_a_connector_nothing(
 def test_layers_that_are_not_there_are_refused_before_rows_and_weights(
     train_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_model, "load_checkpoint", lambda *_, **__: pytest.fail("the weights are read"))
+    monkeypatch.setattr(base, "load_weights", lambda *_, **__: pytest.fail("the weights are read"))
     changes = {"freeze.language_layers": [0, 3], "data.mixture": [{"json_path": "nowhere.jsonl"}]}
     with pytest.raises(ConfigError, match=r"\[0, 3\] goes beyond the 2 layers of the language model"):
         train_run(tmp_path, changes)
