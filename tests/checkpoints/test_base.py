@@ -89,5 +89,5 @@ def test_a_known_checkpoint_is_not_looked_at_again(folder: Path, counted: Counte
 
 
 def test_what_is_no_checkpoint_is_said_at_once(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no config.json here"):
+    with pytest.raises(ConfigError, match=r"no config\.json here"):
         read_base(str(tmp_path))
