@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from smolvlm.config.adapters import PARTS
 from smolvlm.config.checks import combination_problems
+from smolvlm.config.method import with_flat_method
 from smolvlm.config.names import known_sections
 from smolvlm.config.new_tokens import NEW_TOKEN_ERRORS, NewToken
 from smolvlm.config.overrides import apply_overrides
@@ -95,6 +96,7 @@ def config_from(
     problems: list[Problem] = []
     settings, overridden = apply_overrides(dict(content), overrides, problems=problems)
     _let_overrides_win(settings, overridden)
+    settings = with_flat_method(settings, overridden, problems=problems)
     sections = known_sections(settings, problems=problems)
     run_dir = Path.cwd() if base_dir is None else base_dir
     sections = resolve_paths(sections, run_dir=run_dir, problems=problems)
