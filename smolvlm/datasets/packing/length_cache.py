@@ -21,7 +21,7 @@ from smolvlm.datasets.packing.lengths import SIZES, Meter
 from smolvlm.datasets.packing.part_meter import Part, PartMeter
 from smolvlm.datasets.packing.workers import over_cores
 from smolvlm.datasets.rows.conversations import OpenSource
-from smolvlm.datasets.rows.tables import file_identity
+from smolvlm.datasets.rows.readers.conversion import file_identity
 from smolvlm.home import cache_dir
 
 PART_ROWS = 8192

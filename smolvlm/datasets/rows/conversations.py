@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Int8, Int16, Int32
 
 from smolvlm.datasets.rows.formats import to_conversation
+from smolvlm.datasets.rows.row_table import RowTable
 from smolvlm.datasets.rows.sources import SourceSpec
-from smolvlm.datasets.rows.tables import RowTable, open_table
+from smolvlm.datasets.rows.tables import open_table
 from smolvlm.records import Conversation
 
 

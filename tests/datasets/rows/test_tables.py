@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smolvlm.datasets.rows import tables
 from smolvlm.datasets.rows.mixture import load_mixture
+from smolvlm.datasets.rows.readers import conversion
 from smolvlm.datasets.rows.readers import json as json_rows
 from smolvlm.datasets.rows.readers.json import json_lines, json_list
-from smolvlm.datasets.rows.tables import RowTable, read_rows
+from smolvlm.datasets.rows.row_table import RowTable
+from smolvlm.datasets.rows.tables import read_rows
 from smolvlm.errors import SampleError
 
 ROWS = [{"question": "Schön?", "n": 1}, {"question": "two \u2028 lines", "n": 2}, {"question": "", "n": 3}]
@@ -39,7 +40,7 @@ def way(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
     """Small files are converted in memory, large ones to a file of the cache folder: both give the same rows."""
     monkeypatch.setenv("SMOLVLM_HOME", str(tmp_path / "home"))
     if request.param == "mapped":
-        monkeypatch.setattr(tables, "IN_MEMORY_BYTES", -1)
+        monkeypatch.setattr(conversion, "IN_MEMORY_BYTES", -1)
     return request.param
 
 
@@ -66,12 +67,12 @@ def test_a_file_that_changed_is_converted_again_and_one_that_did_not_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SMOLVLM_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(tables, "IN_MEMORY_BYTES", -1)
+    monkeypatch.setattr(conversion, "IN_MEMORY_BYTES", -1)
     path = tmp_path / "rows.json"
     path.write_text("[1, 2]")
     assert len(table_of(path)) == 2
     with monkeypatch.context() as patched:
-        patched.setattr(tables, "json_list", lambda *_args, **_kwargs: pytest.fail("converted again"))
+        patched.setattr(conversion, "json_list", lambda *_args, **_kwargs: pytest.fail("converted again"))
         assert len(table_of(path)) == 2
     path.write_text("[1, 2, 3]")
     assert [table_of(path)[index] for index in range(3)] == [1, 2, 3]
@@ -79,7 +80,7 @@ def test_a_file_that_changed_is_converted_again_and_one_that_did_not_is_not(
 
 def test_a_conversion_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SMOLVLM_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(tables, "IN_MEMORY_BYTES", -1)
+    monkeypatch.setattr(conversion, "IN_MEMORY_BYTES", -1)
     (tmp_path / "rows.json").write_text("[1, 2")
     with pytest.raises(SampleError):
         table_of(tmp_path / "rows.json")
@@ -87,7 +88,7 @@ def test_a_conversion_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypat
 
 
 def test_many_batches_are_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "BATCH_BYTES", 40)
+    monkeypatch.setattr(conversion, "BATCH_BYTES", 40)
     rows = [{"n": number} for number in range(50)]
     (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")

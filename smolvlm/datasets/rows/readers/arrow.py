@@ -1,0 +1,121 @@
+"""Rows in Arrow files: mapped from disk, so that a table of millions of rows costs a process next to nothing.
+
+In: an Arrow file, or one in memory. Out: the tables of JSON text, of columns, and of a shard's members.
+"""
+
+import json
+import mmap
+from bisect import bisect_right
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from smolvlm.datasets.rows.readers.json import not_json, too_deep, too_long_a_number
+from smolvlm.datasets.rows.readers.tar import read_tar_row
+from smolvlm.datasets.rows.row_table import RowTable
+from smolvlm.errors import SampleError
+
+READS_UNTIL_RELEASE = 128
+"""Values read between two releases of a mapped file's pages: the system keeps them cached, the process lets them go."""
+
+
+class ArrowRows:
+    """The record batches of an Arrow file: mapped from disk, or in memory."""
+
+    def __init__(self, source: Path | pa.Buffer) -> None:
+        self._source = source
+        self._open()
+
+    def _open(self) -> None:
+        self._mapped = _map(self._source) if isinstance(self._source, Path) else None
+        self._reads = 0
+        reader = pa.ipc.open_file(pa.BufferReader(self._source if self._mapped is None else pa.py_buffer(self._mapped)))
+        self.names = reader.schema.names
+        self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+        self._ends = list(accumulate(batch.num_rows for batch in self._batches))
+
+    def __getstate__(self) -> Path | bytes:
+        return self._source if isinstance(self._source, Path) else self._source.to_pybytes()
+
+    def __setstate__(self, state: Path | bytes) -> None:
+        self._source = state if isinstance(state, Path) else pa.py_buffer(state)
+        self._open()
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def value(self, column: int, index: int) -> Any:
+        """Return one value as Python objects."""
+        self._reads += 1
+        if self._mapped is not None and self._reads % READS_UNTIL_RELEASE == 0 and hasattr(mmap, "MADV_DONTNEED"):
+            self._mapped.madvise(mmap.MADV_DONTNEED)
+        batch = bisect_right(self._ends, index)
+        begin = self._ends[batch - 1] if batch else 0
+        return self._batches[batch].column(column)[index - begin].as_py()
+
+
+class JsonTable(RowTable):
+    """Rows of JSON text."""
+
+    def __init__(self, rows: ArrowRows, *, label: str) -> None:
+        super().__init__(label=label)
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Any:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        try:
+            return json.loads(self._rows.value(0, index))
+        except json.JSONDecodeError as error:
+            raise not_json(error.msg, line=error.lineno, column=error.colno, where=self.where(index)) from None
+        except UnicodeDecodeError as error:
+            what = f"is not UTF-8 text (byte {error.start} of the row)"
+            raise SampleError(what, where=self.where(index), fix="save the file as UTF-8") from None
+        except ValueError:
+            raise too_long_a_number(self.where(index)) from None
+        except RecursionError:
+            raise too_deep(self.where(index)) from None
+
+    def where(self, index: int) -> str:
+        return f"{self.label}:{self._rows.value(1, index)}"
+
+
+class ColumnTable(RowTable):
+    """Rows of Arrow columns."""
+
+    def __init__(self, rows: ArrowRows, *, label: str) -> None:
+        super().__init__(label=label)
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Any:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return {name: self._rows.value(column, index) for column, name in enumerate(self._rows.names)}
+
+
+class TarTable(RowTable):
+    """Rows of a WebDataset shard."""
+
+    def __init__(self, rows: ArrowRows, path: Path, *, label: str) -> None:
+        super().__init__(label=label)
+        self._index = JsonTable(rows, label=label)
+        self._path = path
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, index: int) -> Any:
+        return read_tar_row(self._path, self._index[index], where=self.where(index))
+
+
+def _map(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -1,0 +1,53 @@
+"""Data sets of Hugging Face, from a folder that `save_to_disk` wrote or from the hub: memory-mapped Arrow files."""
+
+from typing import Any
+
+from smolvlm.datasets.rows.row_table import RowTable
+from smolvlm.datasets.rows.sources import SourceSpec
+from smolvlm.errors import SampleError
+
+
+class SavedTable(RowTable):
+    """Rows of a Hugging Face data set, in memory-mapped Arrow files already; media come as bytes or paths."""
+
+    def __init__(self, dataset: Any, *, label: str) -> None:
+        super().__init__(label=label)
+        self.identity_of_rows = str(dataset._fingerprint)
+        self._dataset = dataset.with_format("arrow")
+
+    @property
+    def identity(self) -> str:
+        return self.identity_of_rows
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._dataset[index].to_pylist()[0]
+
+
+def open_saved(spec: SourceSpec) -> RowTable:
+    """Open a folder that `save_to_disk` wrote, or a data set of the hub (downloaded once by `datasets`)."""
+    import datasets
+
+    try:
+        found: Any = (
+            datasets.load_dataset(spec.label, split=spec.split or "train")
+            if spec.format == "hub"
+            else datasets.load_from_disk(str(spec.path))
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        fix = "check the name, the split and the network" if spec.format == "hub" else "save the data set anew"
+        raise SampleError(f"cannot be opened: {error}", where=spec.label, fix=fix) from None
+    if isinstance(found, datasets.DatasetDict):
+        split = spec.split or ("train" if "train" in found else next(iter(found), ""))
+        if split not in found:
+            raise SampleError(
+                f"no split {split!r}", where=spec.label, fix=f"set `split` to one of {', '.join(map(str, found))}"
+            )
+        found = found[split]
+    if not len(found):
+        raise SampleError("the data set has no rows", where=spec.label, fix="take the source out of the mixture")
+    return SavedTable(found, label=spec.label)

@@ -1,0 +1,60 @@
+"""What a file of rows is to everything behind it: a length, and rows by number, read when they are asked for."""
+
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+
+class RowTable(ABC):
+    """The rows of one file, numbered from 0 here and from 1 in every message."""
+
+    def __init__(self, *, label: str) -> None:
+        self.label = label
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Any:
+        """Return row `index` as JSON-like values; whether it is an object is for the reader of rows to say.
+
+        Raises:
+            SampleError: the row's text is not JSON.
+        """
+
+    def where(self, index: int) -> str:
+        """Return the `file:row` of row `index`."""
+        return f"{self.label}:{index + 1}"
+
+    @property
+    def identity(self) -> str:
+        """What tells these rows from others; empty where the files' own identity does."""
+        return ""
+
+
+class ChainTable(RowTable):
+    """The rows of several files, one after the other; each keeps its own name and numbers in messages."""
+
+    def __init__(self, tables: Sequence[RowTable], *, label: str) -> None:
+        super().__init__(label=label)
+        self._tables = tuple(tables)
+        self._ends = list(accumulate(map(len, tables)))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> Any:
+        table, row = self._place(index)
+        return table[row]
+
+    def where(self, index: int) -> str:
+        table, row = self._place(index)
+        return table.where(row)
+
+    def _place(self, index: int) -> tuple[RowTable, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        number = bisect_right(self._ends, index)
+        return self._tables[number], index - (self._ends[number - 1] if number else 0)
