@@ -170,7 +170,7 @@ class _Module:
             return getattr(typing, original)
         return type(original, (), {"__module__": node.module})
 
-    def _class(self, node: ast.ClassDef) -> type:
+    def _class(self, node: ast.ClassDef) -> Any:
         """Return an enum with the members of the one declared; an empty class for any other."""
         if not any(ast.unparse(base).endswith("Enum") for base in node.bases):
             return type(node.name, (), {"__module__": self._name})
