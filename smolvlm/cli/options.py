@@ -86,15 +86,14 @@ def _can_be_value_of(option: str, text: str) -> bool:
 
 def _answer(option: str, value: str | None, options: Mapping[str, bool]) -> "Problem":
     """Return what to write in place of an option that the command does not have."""
-    from smolvlm.config.names import override_for, shown_setting
+    from smolvlm.config.names import is_known, override_for, shown_setting
     from smolvlm.config.problems import Problem
     from smolvlm.config.suggestions import did_you_mean
 
-    fix = override_for(_setting(option), "true" if value is None else value)
-    if fix is not None:
-        what = "no such option; settings are written section.key=value"
-    else:
-        what, fix = "no such option, and no such setting", did_you_mean(option, options)
+    near_option = None if is_known(_setting(option)) else did_you_mean(option, options)
+    fix = near_option or override_for(_setting(option), "true" if value is None else value)
+    is_setting = near_option is None and fix is not None
+    what = "no such option; settings are written section.key=value" if is_setting else "no such option or setting"
     given = None if value is None else shown_setting(_setting(option), value)
     return Problem(key=option, value=given, what=what, fix=fix)
 

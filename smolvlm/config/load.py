@@ -82,9 +82,11 @@ def load_run_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     sections = known_sections(settings, problems=problems)
     run_dir = path.expanduser().absolute().parent
     sections = resolve_paths(sections, run_dir=run_dir, problems=problems)
+    num_before = len(problems)
     sections["train"] = _with_arguments(sections["train"], run_dir=run_dir, problems=problems)
+    are_arguments_legal = len(problems) == num_before
     validated = {name: _validated(name, sections[name], problems=problems) for name in SECTIONS}
-    if all(section is not None for section in validated.values()):
+    if are_arguments_legal and all(section is not None for section in validated.values()):
         config = _with_frozen_rates(RunConfig.model_validate(validated))
         problems += combination_problems(config)
         if not problems:

@@ -62,6 +62,12 @@ def is_switch(name: str) -> bool:
     return False
 
 
+def is_known(name: str) -> bool:
+    """Say whether a setting has or had this name, be it refused; `name` may have a section before it."""
+    setting = name.rpartition(".")[2]
+    return bool(homes_of(setting)) or setting in REFUSED or setting in FORMER
+
+
 def homes_of(name: str) -> list[str]:
     """Return the sections that have a setting of this name."""
     return [section for section in SECTIONS if _has(section, name)]

@@ -68,9 +68,15 @@ def test_each_is_answered_with_the_override(smolvlm_command: Any) -> None:
     ]
     assert "secret" not in outcome.messages
     assert lines[7:] == [
-        "  - --jsn: no such option, and no such setting; did you mean `--json`?",
-        "  - --fast: no such option, and no such setting",
+        "  - --jsn: no such option or setting; did you mean `--json`?",
+        "  - --fast: no such option or setting",
     ]
+
+
+def test_an_option_that_is_near_comes_before_a_setting_that_is(smolvlm_command: Any) -> None:
+    messages = smolvlm_command("inspect", "run.yaml", "--row", "0:3", "--mixture", "a").messages
+    assert "--row = '0:3': no such option or setting; did you mean `--rows`?" in messages
+    assert "write `data.mixture=a`" in messages
 
 
 @pytest.mark.parametrize("command", ["train", "eval", "inspect", "prepare", "check"])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from smolvlm.config.names import homes_of, is_switch, override_for
+from smolvlm.config.names import homes_of, is_known, is_switch, override_for
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,14 @@ def test_the_override_is_written_out(name: str, hint: str | None) -> None:
 
 def test_a_refused_name_says_what_to_set_instead() -> None:
     assert "set train.language_model_lr" in (override_for("learning_rate", "1e-4") or "")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_so"),
+    [("seed", True), ("eval.max_rows", True), ("learning_rate", True), ("no_cuda", True), ("seeds", False)],
+)
+def test_names_that_are_known(name: str, is_so: bool) -> None:
+    assert is_known(name) is is_so
 
 
 def test_a_value_that_a_shell_would_split_is_quoted() -> None:
