@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 
 from smolvlm.errors import ConfigError
-from smolvlm.export.merge import export_for_transformers
 
 UNAVAILABLE = ("gguf", "onnx")
 
@@ -17,6 +16,8 @@ def run_export(checkpoint: Path, *, to: str, out: Path, merge: bool) -> None:
     """
     if to in UNAVAILABLE:
         raise ConfigError("not available in this version", where=f"--to {to}", fix="use --to transformers")
+    from smolvlm.export.merge import export_for_transformers
+
     written = export_for_transformers(checkpoint, out, merge=merge)
     size_mb = sum(path.stat().st_size for path in written) / 1e6
     print(f"{out}: {len(written)} files, {size_mb:,.1f} MB", file=sys.stderr)

@@ -1,21 +1,25 @@
 """The command line: arguments in, exit status out.
 
-0 done, 1 a bad row, file or setting (the message says what, where, fix), 2 wrong usage, 3 a failed self-check. Nothing
-heavy is imported before a command is chosen. Human output goes to standard error wherever `--json` writes objects to
-standard output.
+0 done, 1 a bad row, file or setting (the message says what, where, fix), 2 wrong usage, 3 a failed self-check. A
+command's module is imported once its settings and mixtures are known to be right (`early.py`). Human output goes to
+standard error wherever `--json` writes objects to standard output.
 """
 
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from smolvlm import __version__
+from smolvlm.cli.early import check_evaluated, check_mixture_or_run, check_run_file
+from smolvlm.cli.options import Command, Group, RunFileCommand
+from smolvlm.cli.quiet import drop_import_warnings, hide_progress_bars
 from smolvlm.errors import SmolVLMError
 
 app = typer.Typer(
+    cls=Group,
     help="Fine-tune SmolVLM-family vision-language models: packed, exact and fast.",
     no_args_is_help=True,
     add_completion=False,
@@ -33,27 +37,32 @@ OutsideRoot = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")]
 
 
-def check_early(run_file: Path, overrides: Sequence[str]) -> None:
-    """Report what is wrong with a run file and its mixtures within a second, before anything heavy is imported."""
-    from smolvlm.config.load import load_run_config
-    from smolvlm.datasets.rows.mixture import load_mixture
-
-    data = load_run_config(run_file, overrides).data
-    for name, mixture in (("mixture", data.mixture), ("eval_mixture", data.eval_mixture)):
-        if mixture is not None:
-            load_mixture(mixture, base_dir=data.base_dir, name=f"{run_file}: data.{name}")
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"smolvlm {__version__}")
+        raise typer.Exit
 
 
-@app.command()
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Take the options that stand before a command; `version` is answered by its callback."""
+
+
+@app.command(cls=RunFileCommand)
 def train(run_file: RunFile, overrides: Overrides = None) -> None:
     """Train as a run file says; goes on by itself where an earlier run was stopped."""
-    check_early(run_file, overrides or [])
+    check_run_file(run_file, overrides or [])
+    hide_progress_bars()
     from smolvlm.cli.train import run_training
 
     run_training(run_file, overrides or [])
 
 
-@app.command("eval")
+@app.command("eval", cls=RunFileCommand)
 def evaluate(
     target: Annotated[str, typer.Argument(help="A run folder, a checkpoint folder or a hub id.")],
     overrides: Overrides = None,
@@ -62,12 +71,14 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Generate answers to a held-out set and score them."""
+    check_evaluated(target, overrides or [], mixture=mixture)
+    hide_progress_bars()
     from smolvlm.cli.evaluate import run_evaluation
 
     run_evaluation(target, overrides or [], mixture=mixture, predictions=predictions, as_json=json)
 
 
-@app.command()
+@app.command(cls=RunFileCommand)
 def inspect(
     run_file: RunFile,
     overrides: Overrides = None,
@@ -82,13 +93,14 @@ def inspect(
     json: Json = False,
 ) -> None:
     """Show what the model would see and learn, before anything is trained."""
-    check_early(run_file, overrides or [])
+    check_run_file(run_file, overrides or [])
+    hide_progress_bars()
     from smolvlm.cli.inspect import run_inspection
 
     run_inspection(run_file, overrides or [], rows=rows, html=html, pixels=pixels, verify=verify, as_json=json)
 
 
-@app.command()
+@app.command(cls=RunFileCommand)
 def prepare(
     mixture: MixtureOrRun,
     overrides: Overrides = None,
@@ -99,10 +111,12 @@ def prepare(
     json: Json = False,
 ) -> None:
     """Measure a mixture's rows once, keep their sizes, and show what it is made of."""
-    from smolvlm.cli.prepare import run_preparation
-
     if engine not in ("local", "ray"):
         raise typer.BadParameter(f"--engine is local or ray, not {engine!r}")
+    check_mixture_or_run(mixture, overrides or [], model=model)
+    hide_progress_bars()
+    from smolvlm.cli.prepare import run_preparation
+
     run_preparation(
         mixture,
         overrides or [],
@@ -114,7 +128,7 @@ def prepare(
     )
 
 
-@app.command()
+@app.command(cls=RunFileCommand)
 def check(
     mixture: MixtureOrRun,
     overrides: Overrides = None,
@@ -126,6 +140,8 @@ def check(
     json: Json = False,
 ) -> None:
     """Read every row and decode every picture; name what is wrong. Exit status 1 where there are errors."""
+    check_mixture_or_run(mixture, overrides or [], model=model, held_out=held_out)
+    hide_progress_bars()
     from smolvlm.cli.check import run_check
 
     run_check(
@@ -140,7 +156,7 @@ def check(
     )
 
 
-@app.command()
+@app.command(cls=Command)
 def quickstart(
     steps: Annotated[int | None, typer.Option(help="Stop after so many optimizer steps (a short check).")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the run.")] = Path("runs/quickstart"),
@@ -149,12 +165,13 @@ def quickstart(
     ] = False,
 ) -> None:
     """Train the embedded model on easy-VQA from nothing but the package index, and report."""
+    hide_progress_bars()
     from smolvlm.cli.quickstart import run_quickstart
 
     run_quickstart(out, steps=steps, check=check)
 
 
-@app.command()
+@app.command(cls=Command)
 def report(run_dir: Annotated[Path, typer.Argument(help="A run's output folder.")]) -> None:
     """Write a run's report.html anew from what the run left behind."""
     from smolvlm.report.report import write_run_report
@@ -162,7 +179,7 @@ def report(run_dir: Annotated[Path, typer.Argument(help="A run's output folder."
     print(write_run_report(run_dir), file=sys.stderr)
 
 
-@app.command()
+@app.command(cls=Command)
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="A run's output folder, or one of its checkpoints.")],
     out: Annotated[Path, typer.Option(help="Folder to write; new or empty.")],
@@ -177,7 +194,7 @@ def export(
     run_export(checkpoint, to=to, out=out, merge=merge)
 
 
-@app.command()
+@app.command(cls=Command)
 def build(
     language: Annotated[str | None, typer.Option(help="A Llama's folder, a GGUF file, or a name.")] = None,
     vision: Annotated[str | None, typer.Option(help="A vision tower's folder, or a name.")] = None,
@@ -188,7 +205,7 @@ def build(
     tile_side_px: Annotated[int | None, typer.Option(help="Side of a tile; the tower's own by default.")] = None,
     scale_factor: Annotated[int | None, typer.Option(help="Pixel shuffle: patches a side that become one.")] = None,
     longest_edge_px: Annotated[int | None, typer.Option(help="What pictures are scaled to: 1 to 6 tiles.")] = None,
-    splitting: Annotated[bool, typer.Option(help="Cut pictures into tiles.")] = True,
+    no_splitting: Annotated[bool, typer.Option("--no-splitting", help="Leave pictures whole: one tile each.")] = False,
     vision_layers: Annotated[int | None, typer.Option(help="Layers kept of the tower, from the first.")] = None,
     model_type: Annotated[str, typer.Option(help="smolvlm or idefics3.")] = "smolvlm",
     dtype: Annotated[str, typer.Option(help="What weights are saved in: float32, bfloat16, float16.")] = "float32",
@@ -204,6 +221,7 @@ def build(
             raise typer.BadParameter("--vision and --language build a new model; --base gives one more tokens")
         if out is None or upgrade_tags == bool(add_token):
             raise typer.BadParameter("beside --base give --out, and either --upgrade-tags or --add-token")
+        hide_progress_bars()
         from smolvlm.cli.build import run_more_tokens
 
         run_more_tokens(base, add_token, out=out)
@@ -216,6 +234,7 @@ def build(
         raise typer.BadParameter(f"--model-type is smolvlm or idefics3, not {model_type!r}")
     if dtype not in ("float32", "bfloat16", "float16"):
         raise typer.BadParameter(f"--dtype is float32, bfloat16 or float16, not {dtype!r}")
+    hide_progress_bars()
     from smolvlm.build.build_plan import BuildRecipe
     from smolvlm.cli.build import refuse_without_out, run_build, run_cards
 
@@ -229,7 +248,7 @@ def build(
         tile_side_px=tile_side_px,
         scale_factor=scale_factor,
         longest_edge_px=longest_edge_px,
-        image_splitting=splitting,
+        image_splitting=not no_splitting,
         vision_layers=vision_layers,
         model_type=model_type,
         seed=seed,
@@ -239,6 +258,7 @@ def build(
 
 def main() -> None:
     """Run the command line."""
+    drop_import_warnings()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

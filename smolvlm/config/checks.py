@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from smolvlm.config.adapters import PARTS
+from smolvlm.config.argument_source import argument_fields
 from smolvlm.config.freeze_checks import freeze_problems
 from smolvlm.config.new_token_checks import new_token_problems
 from smolvlm.config.problems import Problem, shown_value
@@ -117,7 +118,7 @@ def _data_problems(config: RunConfig) -> Iterator[Problem]:
 
 def _eval_problems(config: RunConfig) -> Iterator[Problem]:
     arguments = config.train.arguments
-    strategy = arguments.get("eval_strategy", "no")
+    strategy, save_strategy = (_value_of(name, arguments) for name in ("eval_strategy", "save_strategy"))
     has_mixture = config.data.eval_mixture is not None
     if not has_mixture:
         if strategy != "no":
@@ -134,11 +135,11 @@ def _eval_problems(config: RunConfig) -> Iterator[Problem]:
                 yield _needs(name, arguments, "train.eval_strategy: steps or epoch")
         if arguments.get("lr_scheduler_type") in ("reduce_lr_on_plateau", "greedy"):
             yield _needs("lr_scheduler_type", arguments, "train.eval_strategy: steps or epoch")
-        if arguments.get("save_strategy") == "best":
+        if save_strategy == "best":
             yield _needs("save_strategy", arguments, "train.eval_strategy: steps or epoch")
-    elif arguments.get("save_strategy") == "best" and not arguments.get("metric_for_best_model"):
+    elif save_strategy == "best" and not arguments.get("metric_for_best_model"):
         yield _needs("save_strategy", arguments, "train.metric_for_best_model")
-    elif arguments.get("load_best_model_at_end") and arguments.get("save_strategy", "steps") not in (strategy, "best"):
+    elif arguments.get("load_best_model_at_end") and save_strategy not in (strategy, "best"):
         yield _needs("load_best_model_at_end", arguments, f"train.save_strategy: {strategy}")
 
 
@@ -149,7 +150,7 @@ def _argument_problems(config: RunConfig) -> Iterator[Problem]:
     if arguments.get("fp16") and config.model.dtype == "bfloat16":
         fix = "set train.bf16: true instead, or model.dtype: float32"
         yield Problem(key="train.fp16", value="true", what="the weights are held in bfloat16", fix=fix)
-    if arguments.get("max_steps", -1) > 0 and "num_train_epochs" in arguments:
+    if _value_of("max_steps", arguments) > 0 and "num_train_epochs" in arguments:
         value = shown_value(arguments["num_train_epochs"])
         what = "has no effect with train.max_steps"
         yield Problem(key="train.num_train_epochs", value=value, what=what, fix="take one of the two out")
@@ -163,6 +164,11 @@ def _argument_problems(config: RunConfig) -> Iterator[Problem]:
                 yield _needs(name, arguments, "train.push_to_hub: true")
     if arguments.get("deepspeed") and arguments.get("fsdp"):
         yield Problem(key="train.fsdp", what="train.deepspeed is set as well", fix="choose one of the two")
+
+
+def _value_of(name: str, arguments: dict[str, Any]) -> Any:
+    """Return a setting of `TrainingArguments`: as given, or its default in the installed release."""
+    return arguments[name] if name in arguments else argument_fields()[name].default
 
 
 def _needs(name: str, arguments: dict[str, Any], needed: str) -> Problem:

@@ -22,9 +22,10 @@ from smolvlm.config.overrides import apply_overrides
 from smolvlm.config.paths import resolve_paths
 from smolvlm.config.problems import Problem, problems_error, shown_value
 from smolvlm.config.schema import SECTIONS, RunConfig, Section, own_names
+from smolvlm.config.settings_file import read_run_file
 from smolvlm.config.suggestions import did_you_mean
 from smolvlm.config.training_arguments import argument_problem
-from smolvlm.config.yaml_text import dump_yaml, read_yaml
+from smolvlm.config.yaml_text import dump_yaml
 from smolvlm.errors import ConfigError
 
 _PATH_WORDS = "must be a path"
@@ -72,7 +73,7 @@ def load_run_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         ConfigError: the file cannot be read; or some setting is wrong, and the text lists every one: its key, the value
             given, what is wrong, and the name or value that is probably meant.
     """
-    content = read_yaml(path)
+    content = read_run_file(path)
     if not isinstance(content, dict | None):
         fix = "write the sections `model`, `data` and `train` with their settings beneath"
         raise ConfigError(f"the run file is {shown_value(content)}, not a mapping", where=str(path), fix=fix)
@@ -100,9 +101,11 @@ def config_from(
     sections = known_sections(settings, problems=problems)
     run_dir = Path.cwd() if base_dir is None else base_dir
     sections = resolve_paths(sections, run_dir=run_dir, problems=problems)
+    num_before = len(problems)
     sections["train"] = _with_arguments(sections["train"], run_dir=run_dir, problems=problems)
+    are_arguments_legal = len(problems) == num_before
     validated = {name: _validated(name, sections[name], problems=problems) for name in SECTIONS}
-    if all(section is not None for section in validated.values()):
+    if are_arguments_legal and all(section is not None for section in validated.values()):
         config = _with_frozen_rates(RunConfig.model_validate(validated))
         problems += combination_problems(config)
         if not problems:

@@ -1,6 +1,7 @@
 """Which names the run file knows, and what an unknown one was probably meant to be."""
 
 from collections.abc import Mapping
+from shlex import quote
 from typing import Any
 
 from smolvlm.config.problems import Problem, shown_value
@@ -47,15 +48,73 @@ def _unknown_section(section: str, content: Any) -> Problem:
         fix = f"write it as train.{section}"
     else:
         fix = did_you_mean(section, SECTIONS) or f"the sections are {', '.join(SECTIONS)}"
-    value = None if isinstance(content, dict) else _shown(section, content)
+    value = None if isinstance(content, dict) else shown_setting(section, content)
     return Problem(key=section, value=value, what="no such section", fix=fix)
+
+
+def is_switch(name: str) -> bool:
+    """Say whether a setting is true or false and nothing else; `name` may lack its section."""
+    section, _, setting = name.rpartition(".")
+    for home in [section] if _has(section, setting) else homes_of(setting):
+        field = SECTIONS[home].model_fields.get(setting)
+        kind = field.annotation if field is not None else argument_types()[setting]
+        return kind in (bool, bool | None)
+    return False
+
+
+def is_known(name: str) -> bool:
+    """Say whether a setting has or had this name, be it refused; `name` may have a section before it."""
+    setting = name.rpartition(".")[2]
+    return bool(homes_of(setting)) or setting in REFUSED or setting in FORMER
+
+
+def homes_of(name: str) -> list[str]:
+    """Return the sections that have a setting of this name."""
+    return [section for section in SECTIONS if _has(section, name)]
+
+
+def override_for(name: str, text: str) -> str | None:
+    """Return a hint at the override for a setting whose section is missing or whose name is wrong.
+
+    Args:
+        name: of the setting, or something like it; its section may stand before it.
+        text: its value as written.
+
+    Returns:
+        None where nothing is like it.
+    """
+    section, _, setting = name.rpartition(".")
+    text = "VALUE" if _may_be_secret(setting) else text
+    homes = [section] if _has(section, setting) else homes_of(setting)
+    if homes:
+        return "write " + " or ".join(f"`{_override(home, setting, text)}`" for home in homes)
+    if setting in REFUSED or setting in FORMER:
+        return REFUSED.get(setting) or FORMER[setting]
+    known = {key: home for home in SECTIONS for key in _names_of(home)}
+    match = nearest(setting, known)
+    return f"did you mean `{_override(known[match], match, text)}`?" if match else None
+
+
+def _override(section: str, name: str, text: str) -> str:
+    return quote(f"{section}.{name}={text}")
+
+
+def _has(section: str, name: str) -> bool:
+    return section in SECTIONS and name in _names_of(section)
+
+
+def _names_of(section: str) -> tuple[str, ...]:
+    """Return the names that a section takes, those of `TrainingArguments` in `train` too."""
+    if section != "train":
+        return own_names(section)
+    return own_names(section) + tuple(name for name in argument_types() if name not in REFUSED)
 
 
 def _name_problem(section: str, name: str, value: Any) -> Problem | None:
     """Return why a setting's name cannot stand in its section, or None."""
     if name in own_names(section):
         return None
-    key, shown = f"{section}.{name}", _shown(name, value)
+    key, shown = f"{section}.{name}", shown_setting(name, value)
     if key in UNAVAILABLE_KEYS:
         return Problem(key=key, value=shown, what=UNAVAILABLE_KEYS[key], fix="take it out")
     if section == "train":
@@ -68,8 +127,7 @@ def _name_problem(section: str, name: str, value: Any) -> Problem | None:
 
 def _meant(section: str, name: str) -> str:
     """Return a hint at the setting meant: the nearest here, or the same name elsewhere, or the nearest elsewhere."""
-    by_section = {other: own_names(other) for other in SECTIONS}
-    by_section["train"] += tuple(argument for argument in argument_types() if argument not in REFUSED)
+    by_section = {other: _names_of(other) for other in SECTIONS}
     elsewhere = {other: names for other, names in by_section.items() if other != section}
     match = nearest(name, by_section[section])
     if match:
@@ -86,6 +144,11 @@ def _meant(section: str, name: str) -> str:
     return f"the settings of `{section}` are {', '.join(own_names(section))}"
 
 
-def _shown(name: str, value: Any) -> str:
+def shown_setting(name: str, value: Any) -> str:
     """Return a value for a message, unless it may be a secret."""
-    return "(not shown)" if "token" in name and isinstance(value, str) else shown_value(value)
+    return "(not shown)" if isinstance(value, str) and _may_be_secret(name) else shown_value(value)
+
+
+def _may_be_secret(name: str) -> bool:
+    """Say whether a name that this version takes no value for may be that of an access token."""
+    return "token" in name and not homes_of(name.rpartition(".")[2])

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from smolvlm.config.names import override_for
 from smolvlm.config.problems import Problem
 from smolvlm.config.yaml_text import parse_yaml
 from smolvlm.errors import ConfigError
@@ -26,7 +27,7 @@ def apply_overrides(
         key = key.strip()
         parts = key.split(".")
         if not equals or len(parts) < 2 or not all(parts) or key.startswith("-"):
-            fix = f"write `{key.lstrip('-')}={text or 'VALUE'}`" if key.startswith("-") and equals else None
+            fix = override_for(key.lstrip("-"), text or "VALUE") if equals and key.strip("-") else None
             what = "an override is written section.key=value"
             problems.append(Problem(key=f"override `{override}`", what=what, fix=fix))
             continue

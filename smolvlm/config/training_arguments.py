@@ -1,8 +1,8 @@
 """The settings of `transformers.TrainingArguments` that a run file may carry, and those it may not.
 
-Names and types are read from the installed class, so a new release's settings are known without a change here. Refused
-are those that cannot take effect: batches are packs that a plan fixes beforehand, each part has its own learning rate,
-the loss and the evaluation are this program's. transformers is imported only when a name is looked up (it is slow).
+Names, types and defaults are those of the installed release, read from its source (`argument_source.py`), so a new
+release's settings are known without a change here. Refused are those that cannot take effect: batches are packs that a
+plan fixes beforehand, each part has its own learning rate, the loss and the evaluation are this program's.
 """
 
 import json
@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from smolvlm.config.argument_source import argument_fields
 from smolvlm.config.problems import Problem, shown_value
 from smolvlm.config.suggestions import did_you_mean
 from smolvlm.config.yaml_text import read_text
@@ -92,11 +93,8 @@ _RATE_DROPPING_OPTIMIZERS = ("galore", "apollo", "lomo", "adalomo")
 
 @cache
 def argument_types() -> Mapping[str, Any]:
-    """Return name -> type of every setting of the installed `TrainingArguments`; imports transformers."""
-    from transformers import TrainingArguments
-
-    hints = typing.get_type_hints(TrainingArguments)
-    return {name: hints[name] for name, field in TrainingArguments.__dataclass_fields__.items() if field.init}
+    """Return name -> type of every setting of the installed `TrainingArguments`."""
+    return {name: field.type for name, field in argument_fields().items()}
 
 
 def argument_problem(name: str, value: Any, *, base_dir: Path) -> Problem | None:

@@ -53,18 +53,3 @@ def test_a_folder_without_a_run_has_no_report(smolvlm_command: Any, tmp_path: Pa
     outcome = smolvlm_command("report", tmp_path)
     assert outcome.status == 1
     assert outcome.messages.startswith(f"error: {tmp_path}: ")
-
-
-def test_mistakes_in_a_run_file_and_its_mixtures_are_told_before_anything_heavy_is_imported(tmp_path: Path) -> None:
-    run_file = tmp_path / "run.yaml"
-    run_file.write_text("model: {path: o/m}\ndata: {mixture: [{path: gone.jsonl}]}\ntrain: {output_dir: out}\n")
-    code = (
-        "import sys\nfrom pathlib import Path\nfrom smolvlm.cli.main import check_early\n"
-        "from smolvlm.errors import ConfigError\n"
-        "try:\n    check_early(Path(sys.argv[1]), [])\nexcept ConfigError as error:\n    print(error)\n"
-        "sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(run_file)], timeout=60, capture_output=True, text=True)
-    assert done.returncode == 0
-    assert f"{run_file}: data.mixture: 1 problem:" in done.stdout
-    assert "gone.jsonl': no such file" in done.stdout

@@ -166,6 +166,13 @@ def test_single_mistakes(load: Any, override: str, message: str) -> None:
     assert message in errors_of(load, override)
 
 
+@pytest.mark.parametrize("value", ["x", "", "[1]"])
+def test_combinations_wait_for_legal_settings_of_training_arguments(load: Any, value: str) -> None:
+    message = errors_of(load, f"train.max_steps={value}", "train.num_train_epochs=2")
+    assert ": 1 problem:\n  - train.max_steps = " in message
+    assert message.endswith("(on the command line): must be a whole number")
+
+
 @pytest.mark.parametrize("value", ["", "3", "[1]", "text"])
 def test_a_file_of_another_shape_is_refused(run_dir: Path, value: str) -> None:
     (run_dir / "odd.yaml").write_text(value)

@@ -22,6 +22,7 @@ from typing import Any, get_args
 from braceexpand import braceexpand
 
 from smolvlm.config.problems import Problem, problems_error, shown_value
+from smolvlm.config.settings_file import refuse_rows
 from smolvlm.config.suggestions import did_you_mean
 from smolvlm.config.yaml_text import read_yaml
 from smolvlm.datasets.rows.memory import memory_dir, rows_file
@@ -82,6 +83,7 @@ def load_mixture(
     """
     if isinstance(path_or_inline, str | Path):
         path = base_dir / os.path.expanduser(path_or_inline)
+        refuse_rows(path, wanted="a mixture")
         where, content, base_dir = str(path_or_inline), read_yaml(path), path.parent
     else:
         where, content = name, path_or_inline
