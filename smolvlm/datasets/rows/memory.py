@@ -19,20 +19,9 @@ import numpy as np
 from PIL import Image
 
 from smolvlm.errors import ConfigError
-from smolvlm.home import cache_dir
+from smolvlm.home import memory_dir, memory_rows_file
 
-ROWS_FILE = "rows.jsonl"
 _MEDIA = "media"
-
-
-def memory_dir() -> Path:
-    """Return the folder that rows from memory are kept in."""
-    return cache_dir() / "memory"
-
-
-def rows_file(digest: str) -> Path:
-    """Return where the rows of a digest lie, if they are here."""
-    return memory_dir() / digest / ROWS_FILE
 
 
 def keep_rows(rows: Iterable[Mapping[str, Any]], *, name: str = "memory") -> dict[str, str]:
@@ -45,30 +34,45 @@ def keep_rows(rows: Iterable[Mapping[str, Any]], *, name: str = "memory") -> dic
     Raises:
         ConfigError: there are none, or a value is nothing that a file of rows could hold.
     """
-    folder = memory_dir()
-    (folder / _MEDIA).mkdir(parents=True, exist_ok=True)
+    media = memory_dir() / _MEDIA
+    media.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(dir=memory_dir(), prefix=".rows-"))
+    try:
+        digest = _written(rows, unfinished / memory_rows_file("").name, media, name=name)
+        _moved(unfinished, memory_rows_file(digest))
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return {"memory": digest, "name": name, "path": str(Path.cwd())}
+
+
+def _written(rows: Iterable[Mapping[str, Any]], path: Path, media: Path, *, name: str) -> str:
+    """Write rows to a file of JSON lines and return the digest of what they say."""
     digest = blake2b(digest_size=16)
-    num_rows = 0
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".rows-") as unfinished:
-        written = Path(unfinished) / ROWS_FILE
-        with written.open("w", encoding="utf-8") as file:
-            for number, row in enumerate(rows, start=1):
-                where = f"{name}:{number}"
-                if not isinstance(row, Mapping):
-                    raise ConfigError(f"a row is a mapping, not {type(row).__name__}", where=where)
-                named = _plain(row, where=where)
-                line = json.dumps(named, ensure_ascii=False, sort_keys=True)
-                digest.update(line.encode() + b"\n")
-                file.write(_with_paths(line, folder / _MEDIA) + "\n")
-                num_rows += 1
-        if not num_rows:
-            raise ConfigError("no rows", where=name, fix="give at least one")
-        kept = folder / digest.hexdigest()
-        if not (kept / ROWS_FILE).is_file():
-            shutil.rmtree(kept, ignore_errors=True)
-            (Path(unfinished)).chmod(0o755)
-            shutil.copytree(unfinished, kept)
-    return {"memory": digest.hexdigest(), "name": name, "path": str(Path.cwd())}
+    number = 0
+    with path.open("w", encoding="utf-8") as file:
+        for number, row in enumerate(rows, start=1):
+            where = f"{name}:{number}"
+            if not isinstance(row, Mapping):
+                raise ConfigError(f"a row is a mapping, not {type(row).__name__}", where=where)
+            line = json.dumps(_plain(row, where=where), ensure_ascii=False, sort_keys=True)
+            digest.update(line.encode() + b"\n")
+            file.write(_with_paths(line, media) + "\n")
+    if not number:
+        raise ConfigError("no rows", where=name, fix="give at least one")
+    return digest.hexdigest()
+
+
+def _moved(unfinished: Path, kept: Path) -> None:
+    """Put a folder of rows in its place; several processes may do so at once with the same rows."""
+    if kept.is_file():
+        return
+    shutil.rmtree(kept.parent, ignore_errors=True)
+    unfinished.chmod(0o755)
+    try:
+        unfinished.rename(kept.parent)
+    except OSError:
+        if not kept.is_file():
+            raise
 
 
 _MARK = "smolvlm-memory-media:"

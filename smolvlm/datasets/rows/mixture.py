@@ -25,7 +25,6 @@ from smolvlm.config.problems import Problem, problems_error, shown_value
 from smolvlm.config.settings_file import refuse_rows
 from smolvlm.config.suggestions import did_you_mean
 from smolvlm.config.yaml_text import read_yaml
-from smolvlm.datasets.rows.memory import memory_dir, rows_file
 from smolvlm.datasets.rows.sources import (
     BadSamplePolicy,
     MediaMarkers,
@@ -36,6 +35,7 @@ from smolvlm.datasets.rows.sources import (
     parse_sampling,
 )
 from smolvlm.errors import ConfigError
+from smolvlm.home import memory_dir, memory_rows_file
 
 FORMAT_OF_ENDING: Mapping[str, RowFormat] = {
     ".json": "json",
@@ -219,7 +219,7 @@ class _EntryReader:
 
     def _memory(self, digest: str) -> Path:
         """Return the file of rows that a program handed over."""
-        path = rows_file(digest) if _DIGEST.fullmatch(digest) else None
+        path = memory_rows_file(digest) if _DIGEST.fullmatch(digest) else None
         if path is None or not path.is_file():
             fix = "hand the same rows over again, as in docs/python.md; or name their file as `json_path`"
             self.problem("memory", "these rows from a program's memory are not kept here", fix=fix)

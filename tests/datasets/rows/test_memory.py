@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from smolvlm.datasets.rows.conversations import open_sources
-from smolvlm.datasets.rows.memory import ROWS_FILE, keep_rows, memory_dir, rows_file
+from smolvlm.datasets.rows.memory import keep_rows
 from smolvlm.datasets.rows.mixture import load_mixture
 from smolvlm.errors import ConfigError
+from smolvlm.home import memory_dir, memory_rows_file
 from smolvlm.media.images import open_rgb
 from smolvlm.records import Conversation
 
@@ -63,7 +64,7 @@ def test_the_digest_is_of_the_content_alone(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("SMOLVLM_HOME", str(tmp_path / "elsewhere"))
     moved = keep_rows(rows, name="another")
     assert first["memory"] == again["memory"] == moved["memory"]
-    assert str(tmp_path / "elsewhere") in rows_file(moved["memory"]).read_text()
+    assert str(tmp_path / "elsewhere") in memory_rows_file(moved["memory"]).read_text()
     changes: list[list[dict[str, Any]]] = [
         rows[::-1],
         rows[:1],
@@ -101,7 +102,7 @@ def test_values_come_back_as_they_were(text: str, number: Any) -> None:
     except UnicodeEncodeError:
         return
     entry = keep_rows([{"question": text, "answer": "x", "id": [number, {"deep": text}]}])
-    (line,) = rows_file(entry["memory"]).read_text(encoding="utf-8").split("\n")[:-1]
+    (line,) = memory_rows_file(entry["memory"]).read_text(encoding="utf-8").split("\n")[:-1]
     assert json.loads(line) == {"question": text, "answer": "x", "id": [number, {"deep": text}]}
 
 
@@ -117,7 +118,7 @@ def test_values_come_back_as_they_were(text: str, number: Any) -> None:
 def test_what_no_file_could_hold_is_refused_with_its_row(rows: list[Any], text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         keep_rows(rows)
-    assert not list(memory_dir().glob(f"*/{ROWS_FILE}"))
+    assert not list(memory_dir().glob("*/rows.jsonl"))
 
 
 @pytest.mark.parametrize("digest", ["../../etc", "0" * 31, "0" * 32, "G" * 32])
