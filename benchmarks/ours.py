@@ -17,7 +17,7 @@ from smolvlm.checkpoints.trainable import LearningRates, freeze
 from smolvlm.config.load import load_run_config
 from smolvlm.config.schema import DataConfig
 from smolvlm.datasets.builder import budget_of
-from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.packing.columns import PlannedPacks
 from smolvlm.datasets.packing.measured import MeasuredSet
 from smolvlm.datasets.packing.plan import Plan, fill_packs, gather_samples
@@ -45,7 +45,7 @@ def build_ours(job: Job) -> SmolVLMTrainer:
             compute_dtype="bfloat16" if job.precision == "bf16" else "float32",
             keeps_connector=False,
         )
-    dataset = SupervisedDataset(
+    dataset = PackDataset(
         planned.measured,
         plan,
         encoder=prompt.encoder(loss_weighting=config.data.loss_weighting),

@@ -36,7 +36,7 @@ from smolvlm.checkpoints.trainable import LearningRates, freeze
 from smolvlm.config.adapters import AdapterConfig
 from smolvlm.config.schema import DataConfig
 from smolvlm.datasets.builder import measure_mixture, read_prompt
-from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.dataset import PackDataset
 from smolvlm.model.towers import Tower, is_adapter
 from smolvlm.model.vision_cache import open_vision_cache
 from smolvlm.train.methods.method import Preference
@@ -82,7 +82,7 @@ def our_step(model_dir: Path, work_dir: Path, rows: Sequence[Row], *, has_adapte
 
     def step(own: Sequence[Row]) -> float:
         plan = plan_steps(measured, [tuple(number_of[row] for row in own)], data)
-        packs = SupervisedDataset(
+        packs = PackDataset(
             measured, plan, encoder=prompt.encoder(), settings=prompt.media, read_features=cache.read
         )
         folder = work_dir / f"reference_{number_of[own[0]]}"  # kept for the next epoch

@@ -1,4 +1,4 @@
-"""Errors that users see: what went wrong, where, and how to mend it.
+"""Errors that users see: what went wrong, where, and how to fix it.
 
 `ConfigError` speaks of a setting, `SampleError` of a row or a file. Everything else (`ValueError`, `AssertionError`)
 is a bug of ours. Both classes survive pickling and the re-raise of a data-loader worker, which rebuilds an

@@ -18,7 +18,7 @@ from jaxtyping import Float32
 from smolvlm.checkpoints.load import load_checkpoint
 from smolvlm.config.schema import DataConfig
 from smolvlm.datasets.builder import measure_mixture, one_pass, read_prompt
-from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.packing.plan import plan_training
 from smolvlm.eval.metrics import Prediction, accuracy_by_source
 from smolvlm.train.methods.reference import reference_logps
@@ -84,7 +84,7 @@ def test_logps(checkpoint_dir: Path, pairs_file: Path) -> Float32[np.ndarray, "r
     prompt = read_prompt(checkpoint.processor, data, where=str(checkpoint_dir))
     measured = measure_mixture(data.mixture, data, prompt=prompt, kind="preference")
     plan = plan_training(measured.lengths, one_pass(data))
-    packs = SupervisedDataset(measured, plan, encoder=prompt.encoder(), settings=prompt.media)
+    packs = PackDataset(measured, plan, encoder=prompt.encoder(), settings=prompt.media)
     return reference_logps(checkpoint.model, packs, folder=checkpoint_dir / "test_pairs", identity="trained")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from smolvlm.config.load import load_run_config
 from smolvlm.config.schema import RunConfig
-from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.dataset import PackDataset
 from smolvlm.model.attention.rule import attention_planner
 from smolvlm.train.train import plan_run
 
@@ -44,7 +44,7 @@ def write_run(
     return file
 
 
-def planned_dataset(run_file: Path, device: str) -> SupervisedDataset:
+def planned_dataset(run_file: Path, device: str) -> PackDataset:
     """Return the packs that a run file plans, their attention planned for a kind of device.
 
     No weights are read and no vision cache is asked.
@@ -52,7 +52,7 @@ def planned_dataset(run_file: Path, device: str) -> SupervisedDataset:
     config: RunConfig = load_run_config(run_file)
     prompt, planned = plan_run(config)
     encoder = prompt.encoder(loss_weighting=config.data.loss_weighting)
-    return SupervisedDataset(
+    return PackDataset(
         planned.measured,
         planned.plan,
         encoder=encoder,

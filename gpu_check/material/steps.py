@@ -20,7 +20,7 @@ from benchmarks.rows import read_rows
 from gpu_check.material.rows import Counts, RowWriter
 from gpu_check.material.runs import write_run
 from smolvlm.config.load import load_run_config
-from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.packing.pack import on_device
 from smolvlm.model.attention.rule import attention_planner
 from smolvlm.train.train import plan_run
@@ -90,7 +90,7 @@ class StepMaker:
         self._next_row = int(starts[-1])
         drawn = [tuple(range(start, end)) for start, end in pairwise(starts.tolist())]
         plan = plan_steps(self._measured, drawn, self._data)
-        dataset = SupervisedDataset(
+        dataset = PackDataset(
             self._measured,
             plan,
             encoder=self._prompt.encoder(),

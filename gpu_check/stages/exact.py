@@ -28,7 +28,7 @@ from gpu_check.material.models import (
 from gpu_check.material.rows import Counts, RowWriter
 from gpu_check.material.runs import planned_dataset, write_run
 from smolvlm.build.configs import PublishedSize, tile_side_px
-from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.packing.pack import Pack, on_device
 from smolvlm.inspect.stock_inputs import stock_inputs
 from smolvlm.model.towers import TOWERS, tower_of
@@ -121,7 +121,7 @@ def _compared(size: PublishedSize, settings: Settings) -> Iterator[tuple[str, di
 
 
 def _stock_rows(
-    dataset: SupervisedDataset, rows: list[int], processor: Any, device: str
+    dataset: PackDataset, rows: list[int], processor: Any, device: str
 ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
     """Give what the stock processor makes of each row, and the positions that are learned.
 

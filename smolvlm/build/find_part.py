@@ -88,7 +88,7 @@ def find_language(named: str) -> LanguagePart:
 
 
 def download_of(named: str) -> str:
-    """Return how to get the weights of a published name, as the mend of an error."""
+    """Return how to get the weights of a published name, as the fix of an error."""
     fetched = FETCHED_TOWER if named in PUBLISHED_TOWERS else FETCHED_LANGUAGE_MODEL
     return (
         f"download {DOWNLOADS[named]} (hf download {DOWNLOADS[named]} --local-dir FOLDER) and give FOLDER; "

@@ -232,7 +232,7 @@ def _matrices(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _take_out(model: nn.Module, folder: Path) -> dict[str, Tensor]:
-    """Take out of the base what a run that is gone on with took out of it; return the matrices.
+    """Re-apply the PiSSA subtraction of the run being resumed; return the matrices.
 
     Nothing is decomposed again, which need not give the same bits: the folder holds the matrices.
     """

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-class HeldIn8Bits(Linear8bitLt):
+class ExactLinear8bit(Linear8bitLt):
     """A layer whose weights are whole numbers from -127 to 127 times a scale a row."""
 
     def full_weight(self, dtype: torch.dtype) -> Float[Tensor, "out in"]:
@@ -29,7 +29,7 @@ class HeldIn8Bits(Linear8bitLt):
         return _WithFullWeight.apply(x, self.bias, self, _compute_dtype(x))
 
 
-class HeldIn4Bits(Linear4bit):
+class ExactLinear4bit(Linear4bit):
     """A layer whose weights are one of sixteen values times a scale a block."""
 
     def full_weight(self, dtype: torch.dtype) -> Float[Tensor, "out in"]:
@@ -45,7 +45,7 @@ class _WithFullWeight(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, inputs: Tensor, bias: Tensor | None, layer: HeldIn8Bits | HeldIn4Bits, dtype: torch.dtype
+        ctx: Any, inputs: Tensor, bias: Tensor | None, layer: ExactLinear8bit | ExactLinear4bit, dtype: torch.dtype
     ) -> Tensor:
         ctx.layer, ctx.dtype, ctx.input_dtype = layer, dtype, inputs.dtype
         own_bias = None if bias is None else bias.to(dtype)
@@ -70,27 +70,27 @@ def _compute_dtype(inputs: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else inputs.dtype
 
 
-def compute_plainly(model: nn.Module) -> None:
+def use_exact_matmul(model: nn.Module) -> None:
     """Let all quantised layers of a model compute as this file says, in place."""
     for module in model.modules():
         if type(module) is Linear8bitLt:
-            module.__class__ = HeldIn8Bits  # the same fields, so peft and saving know it for what it was
+            module.__class__ = ExactLinear8bit  # the same fields, so peft and saving know it for what it was
         elif type(module) is Linear4bit:
-            module.__class__ = HeldIn4Bits
+            module.__class__ = ExactLinear4bit
 
 
 def is_quantized(layer: nn.Module) -> bool:
     """Say whether a layer's weights are really held in few bits."""
     weight: Any = getattr(layer, "weight", None)
-    if isinstance(layer, HeldIn8Bits):
+    if isinstance(layer, ExactLinear8bit):
         return isinstance(weight, Int8Params) and weight.dtype == torch.int8 and weight.SCB is not None
-    return isinstance(layer, HeldIn4Bits) and isinstance(weight, Params4bit) and weight.quant_state is not None
+    return isinstance(layer, ExactLinear4bit) and isinstance(weight, Params4bit) and weight.quant_state is not None
 
 
 def held_bytes(layer: Any) -> int:
     """Return what a quantised layer's weight takes, scales and all."""
     weight = layer.weight
-    if isinstance(layer, HeldIn8Bits):
+    if isinstance(layer, ExactLinear8bit):
         return weight.nbytes + weight.SCB.nbytes
     state = weight.quant_state
     scales = [state.absmax, state.code]

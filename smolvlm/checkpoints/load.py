@@ -17,7 +17,7 @@ from transformers.utils.hub import cached_file
 from smolvlm.checkpoints.context import scale_context
 from smolvlm.checkpoints.new_tokens import add_rows, placement_of, with_tokenizer
 from smolvlm.checkpoints.peft_layers import base_of, is_adapter_folder, load_adapter
-from smolvlm.checkpoints.quantization import loading_arguments, settle_layers
+from smolvlm.checkpoints.quantization import check_quantized_layers, loading_arguments
 from smolvlm.config.new_tokens import NewToken
 from smolvlm.config.paths import can_be_hub_id
 from smolvlm.config.quantization import QuantizationConfig
@@ -144,7 +144,7 @@ def load_weights(
             fix="put model.safetensors (or its shards and their index) into the folder",
         ) from error
     if few_bits is not None:
-        settle_layers(model, few_bits)
+        check_quantized_layers(model, few_bits)
     if new_tokens:
         placement = placement_of(processor, new_tokens, where=path)
         add_rows(model, placement)

@@ -74,15 +74,15 @@ def loading_arguments(config: QuantizationConfig, *, dtype: torch.dtype, device:
     }
 
 
-def settle_layers(model: Any, config: QuantizationConfig) -> None:
+def check_quantized_layers(model: Any, config: QuantizationConfig) -> None:
     """Make the quantised layers of a loaded model compute as training needs it, and check that they are those asked.
 
     Raises:
         ConfigError: some other layers are quantised than those asked for.
     """
-    from smolvlm.checkpoints.bnb_layers import compute_plainly, is_quantized
+    from smolvlm.checkpoints.bnb_layers import is_quantized, use_exact_matmul
 
-    compute_plainly(model)
+    use_exact_matmul(model)
     towers = {TOWER_OF[part] for part in config.parts}
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     wanted = {name for name in linear if name != HEAD and tower_of(f"{name}.weight") in towers}

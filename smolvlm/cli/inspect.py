@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from smolvlm.cli.train import to_stderr
 from smolvlm.config.load import load_run_config
 from smolvlm.config.schema import RunConfig
-from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.packing.columns import PlannedPack, Rows
 from smolvlm.datasets.packing.plan import sample_size
 from smolvlm.errors import ConfigError
@@ -97,7 +97,7 @@ def _not_part_of_it(config: RunConfig) -> list[str]:
     return [told] if named else []
 
 
-def _comparable(dataset: SupervisedDataset, samples: Sequence[Rows], processor: object) -> list[Rows]:
+def _comparable(dataset: PackDataset, samples: Sequence[Rows], processor: object) -> list[Rows]:
     """Return the samples that the stock processor can express, and name the others.
 
     Raises:

@@ -1,7 +1,7 @@
 """A run file and its overrides in, a `RunConfig` out, or one error that lists everything that is wrong with them.
 
 The walk: YAML -> overrides put over it -> names -> paths -> types -> combinations. A stage goes on past what an earlier
-one refused, so that a run file is mended in one go; combinations are looked at once every value is legal by itself.
+one refused, so that a run file is fixed in one go; combinations are looked at once every value is legal by itself.
 Nothing but the run file (and a DeepSpeed file it names) is opened.
 """
 

@@ -1,4 +1,4 @@
-"""Many problems in one error: everything that is wrong with a file is said at once, so that it is mended at once."""
+"""Many problems in one error: everything that is wrong with a file is said at once, so that it is fixed at once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -141,7 +141,7 @@ class TrainConfig(Section):
     log_sample_ids: bool = False
     """Write which rows each step learned from to `samples.jsonl`."""
     resume_from_checkpoint: Annotated[Literal["auto", False] | FilePath, BeforeValidator(_not_a_number)] = "auto"
-    """`auto` goes on from the newest whole checkpoint in the output folder, if there is one."""
+    """`auto` resumes from the newest whole checkpoint in the output folder, if there is one."""
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Settings of `transformers.TrainingArguments`, as given; in the run file they stand beside the others."""
 

@@ -87,7 +87,7 @@ def parse_yaml(text: str, *, where: str) -> Any:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark is not None else ""
         problem = error.problem or error.context or "not valid YAML"
-        fix = "indent with spaces, not with tabs" if "\\t" in problem else "mend the line, or quote the value"
+        fix = "indent with spaces, not with tabs" if "\\t" in problem else "fix the line, or quote the value"
         if "written twice" in problem:
             fix = "keep one of the two"
         raise ConfigError(f"cannot read the YAML: {problem}", where=f"{where}{line}", fix=fix) from None
@@ -95,7 +95,7 @@ def parse_yaml(text: str, *, where: str) -> Any:
         reason = f"character #x{error.character:04x} at position {error.position} is not allowed in YAML"
         raise ConfigError(reason, where=where, fix="take the character out") from None
     except _IMPOSSIBLE_VALUE as error:
-        fix = "mend the value, or leave its `!!` tag out"
+        fix = "fix the value, or leave its `!!` tag out"
         raise ConfigError(f"cannot read the YAML: {error}", where=where, fix=fix) from None
     except RecursionError:
         raise ConfigError("cannot read the YAML: nested too deeply", where=where, fix="nest it less") from None

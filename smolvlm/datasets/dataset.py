@@ -32,7 +32,7 @@ PlanAttention = Callable[[Int64[np.ndarray, " seq"]], Any]
 """Plans the attention of a pack from its `scope_end`; `model.attention` has one for each kind of device."""
 
 
-class SupervisedDataset(Dataset[Pack]):
+class PackDataset(Dataset[Pack]):
     """The packs of a plan."""
 
     def __init__(
@@ -186,6 +186,10 @@ class SupervisedDataset(Dataset[Pack]):
             budget_tokens=self.plan.budget.max_tokens,
             skipped=tuple(bad.skipped),
         )
+
+
+SupervisedDataset = PackDataset
+"""The name that users of the earlier toolkit look for."""
 
 
 def _joined(arrays: Sequence[np.ndarray]) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 
-from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.measured import MeasuredSet
 from smolvlm.datasets.packing.pack import on_device
@@ -70,7 +70,7 @@ class Evaluator:
         self._generation = generation
         self._cache = cache
         self._ranks = (rank, num_ranks)
-        self._packs = SupervisedDataset(
+        self._packs = PackDataset(
             measured,
             plan_training(measured.lengths, plan),
             encoder=prompt.encoder(),

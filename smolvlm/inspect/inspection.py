@@ -17,7 +17,7 @@ from rich.console import Console
 
 from smolvlm.checkpoints.base import base_of_run
 from smolvlm.config.schema import RunConfig
-from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.columns import PlannedPack, Rows
 from smolvlm.errors import ConfigError
@@ -41,7 +41,7 @@ class Inspection:
     """Numbers of each one's rows in the data set."""
     summary: PackSummary
     """How full the packs of the epoch are."""
-    dataset: SupervisedDataset
+    dataset: PackDataset
     prompt: PromptSettings
     processor: Any
     title: str
@@ -125,7 +125,7 @@ def inspect_run(config: RunConfig, *, start: int = 0, end: int | None = 4, title
     """
     base = base_of_run(config.model)
     prompt, planned = plan_run(config, base)
-    dataset = SupervisedDataset(
+    dataset = PackDataset(
         planned.measured,
         planned.plan,
         encoder=prompt.encoder(loss_weighting=config.data.loss_weighting),

@@ -18,7 +18,7 @@ from transformers import AutoModelForImageTextToText
 from smolvlm.checkpoints.load import load_checkpoint, load_processor, read_model_config
 from smolvlm.checkpoints.new_tokens import add_rows, placement_of
 from smolvlm.config.schema import ModelConfig
-from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.encoding.encoded import EncodedConversation, LossWeighting, target_weight
 from smolvlm.datasets.packing.pack import Pack
 from smolvlm.inspect.stock_inputs import averaged_inputs, stock_inputs
@@ -55,7 +55,7 @@ class Verification:
 
 
 def verify_pack(
-    dataset: SupervisedDataset,
+    dataset: PackDataset,
     pack: Pack,
     rows: Sequence[int],
     *,

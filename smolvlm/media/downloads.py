@@ -1,7 +1,7 @@
 """Pictures and clips that rows name by address: fetched when first opened, and kept as files.
 
 Comes in: an http or https address and the file that stands for it. Goes out: nothing but that file, or one
-`SampleError` that says the address, the cause and the mend. A file is named by a digest of its address, so that rows,
+`SampleError` that says the address, the cause and the fix. A file is named by a digest of its address, so that rows,
 runs and processes share it, and appears by an atomic rename; the price is that processes which want the same one at the
 same moment each fetch it. It is never looked for anew: who knows that it changed deletes the folder.
 

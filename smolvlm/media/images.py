@@ -2,7 +2,7 @@
 
 Comes in: an `ImageRef` and the row that names it. Goes out: encoded bytes, (width, height), or a decoded picture.
 Everything that can be wrong with a file ends in one `SampleError` that says the row, the picture, the cause and the
-mend. `header_size` reads the header and decodes nothing, so that lengths can be planned for a whole data set;
+fix. `header_size` reads the header and decodes nothing, so that lengths can be planned for a whole data set;
 it always agrees with the picture that `open_rgb` gives later.
 
 What becomes of a picture, the same for both:

@@ -73,7 +73,7 @@ def training_arguments(train: TrainConfig, plan: Plan) -> TrainingArguments:
         arguments = TrainingArguments(**settings)
     except ValueError as error:
         raise ConfigError(
-            f"transformers refuses the settings: {error}", where="train", fix="mend the setting it names"
+            f"transformers refuses the settings: {error}", where="train", fix="fix the setting it names"
         ) from error
     if arguments.n_gpu > 1:
         raise ConfigError(

@@ -22,7 +22,7 @@ from jaxtyping import Int64
 from torch.utils.data import Dataset, get_worker_info
 from transformers import TrainingArguments
 
-from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.packing.columns import EMPTY_PACK, PlannedPack, PlannedPacks
 from smolvlm.datasets.packing.pack import Pack
 from smolvlm.errors import ConfigError, SmolVLMError
@@ -55,12 +55,12 @@ def planned_bytes(packs: PlannedPacks, *, bytes_per_tile: int) -> Int64[np.ndarr
     return tokens * BYTES_PER_TOKEN + lists + packs.num_tiles.astype(np.int64) * bytes_per_tile
 
 
-class PacksAhead(Dataset[Pack]):
+class PrefetchedPacks(Dataset[Pack]):
     """A run's packs, made ahead by the workers of one rank."""
 
     def __init__(
         self,
-        packs: SupervisedDataset,
+        packs: PackDataset,
         *,
         bytes_per_tile: int,
         max_bytes: int,
@@ -92,7 +92,7 @@ class PacksAhead(Dataset[Pack]):
         """Return a pack, once there is room for it.
 
         Raises:
-            SampleError: as `SupervisedDataset.build`.
+            SampleError: as `PackDataset.build`.
             ConfigError: the machine has no shared memory left to hand it over in.
         """
         planned = self._packs.planned(index)
@@ -153,9 +153,9 @@ class PacksAhead(Dataset[Pack]):
         return bool(self._begins[position + 1] - self._begins[num_taken] <= self._max_bytes)
 
 
-def packs_ahead(
-    packs: SupervisedDataset, arguments: TrainingArguments, *, feature_bytes: int, max_bytes: int
-) -> PacksAhead:
+def prefetched_packs(
+    packs: PackDataset, arguments: TrainingArguments, *, feature_bytes: int, max_bytes: int
+) -> PrefetchedPacks:
     """Return a run's packs as this process's loader is to make them.
 
     Args:
@@ -164,7 +164,7 @@ def packs_ahead(
         feature_bytes: of a tile in the vision cache, 0 where there is none.
         max_bytes: of what is ahead.
     """
-    return PacksAhead(
+    return PrefetchedPacks(
         packs,
         bytes_per_tile=max(3 * packs.settings.pictures.tile_side_px**2, feature_bytes),
         max_bytes=max_bytes,
@@ -177,7 +177,7 @@ def packs_ahead(
 class _NamingRows:
     """Adds to an error that is not for users, which pack it came from; its traceback stays."""
 
-    def __init__(self, packs: SupervisedDataset, planned: PlannedPack) -> None:
+    def __init__(self, packs: PackDataset, planned: PlannedPack) -> None:
         self._packs = packs
         self._planned = planned
 

@@ -117,11 +117,11 @@ def load_run_model(
         config: the run's settings.
         base: of them.
         uses_bf16: whether training runs under autocast, in which the cached features are then made.
-        resume: the checkpoint that is gone on from.
+        resume: the checkpoint being resumed.
         device: where a quantised model is loaded to; the trainer moves any other.
 
     Raises:
-        ConfigError: what is wrong, where, and how to mend it.
+        ConfigError: what is wrong, where, and how to fix it.
     """
     checkpoint = load_run_checkpoint(config, base, device=device)
     quantized = quantized_layers(checkpoint.model, config.quantization)

@@ -1,6 +1,6 @@
 """The trainer: transformers' own loop over planned packs.
 
-In: a model, a `SupervisedDataset`, learning rates by tower. Out: checkpoints, metrics, a trained model. What is
+In: a model, a `PackDataset`, learning rates by tower. Out: checkpoints, metrics, a trained model. What is
 overridden, and why:
 - the sampler: the plan's order is the order;
 - the normalizer: sum of target weights over all packs of the step on all ranks, so the loss is token-exact whatever
@@ -32,7 +32,7 @@ from smolvlm.checkpoints.adapters import Adapters
 from smolvlm.checkpoints.context import name_rope_for_older_readers
 from smolvlm.checkpoints.peft_layers import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from smolvlm.checkpoints.trainable import LearningRates
-from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.rows.skipped import BadSamples
 from smolvlm.errors import ConfigError, SampleError
 from smolvlm.model.towers import TOWERS
@@ -43,9 +43,9 @@ from smolvlm.train.checkpoint import RunIdentity, mark_whole, unmark
 from smolvlm.train.flops import compute_cost, peak_flops_per_s
 from smolvlm.train.log import LineFile, StepCounts, Stopwatch
 from smolvlm.train.methods.method import Method, Supervised
-from smolvlm.train.methods.online_reference import LiveReference
+from smolvlm.train.methods.online_reference import OnlineReference
 from smolvlm.train.optim import check_groups, groups_table, tower_groups
-from smolvlm.train.prefetch import packs_ahead
+from smolvlm.train.prefetch import prefetched_packs
 
 Evaluate = Callable[[Any], Mapping[str, float]]
 """Model in, metrics out; keys without the `eval_` prefix."""
@@ -64,7 +64,7 @@ class TrainerParts:
     log_sample_ids: bool = False
     max_bad_fraction: float = 0.01
     method: Method = field(default_factory=Supervised)
-    reference: LiveReference | None = None
+    reference: OnlineReference | None = None
     """Asked before each pack's forward; None where packs come with what the reference thinks, or need none."""
     max_prefetch_bytes: int = 512 * 10**6
 
@@ -72,11 +72,9 @@ class TrainerParts:
 class SmolVLMTrainer(Trainer):
     """See the module's first lines."""
 
-    train_dataset: SupervisedDataset
+    train_dataset: PackDataset
 
-    def __init__(
-        self, model: Any, args: TrainingArguments, *, train_dataset: SupervisedDataset, parts: TrainerParts
-    ) -> None:
+    def __init__(self, model: Any, args: TrainingArguments, *, train_dataset: PackDataset, parts: TrainerParts) -> None:
         self._parts = parts
         self._cost = compute_cost(model)
         self._counts = StepCounts()
@@ -96,7 +94,9 @@ class SmolVLMTrainer(Trainer):
             model=model, args=args, train_dataset=train_dataset, eval_dataset=eval_rows, data_collator=as_batch
         )
         feature_bytes = parts.vision_cache.layout.num_bytes if parts.vision_cache is not None else 0
-        self._ahead = packs_ahead(train_dataset, args, feature_bytes=feature_bytes, max_bytes=parts.max_prefetch_bytes)
+        self._ahead = prefetched_packs(
+            train_dataset, args, feature_bytes=feature_bytes, max_bytes=parts.max_prefetch_bytes
+        )
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
         # A world of one process is wrapped for gradient reduction too, which waits for every parameter's gradient; and

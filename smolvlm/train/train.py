@@ -17,7 +17,7 @@ from smolvlm.checkpoints.processor_files import save_processor
 from smolvlm.config.load import dump_run_config
 from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.builder import PlannedData, kind_of_rows, plan_data
-from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.length_cache import Report
 from smolvlm.datasets.packing.plan import deal_to_ranks, imbalance
@@ -69,7 +69,7 @@ def plan_run(
         report: told of progress.
 
     Raises:
-        ConfigError, SampleError: what is wrong, where, and how to mend it.
+        ConfigError, SampleError: what is wrong, where, and how to fix it.
     """
     prompt = (base or base_of_run(config.model)).prompt(config.data)
     num_epochs, max_steps = planned_length(config.train)
@@ -106,7 +106,7 @@ def train(
         shows_progress: whether a bar or lines on standard error tell how far training is.
 
     Raises:
-        ConfigError, SampleError: what is wrong, where, and how to mend it.
+        ConfigError, SampleError: what is wrong, where, and how to fix it.
     """
     base = check_model(config)
     with measuring_bar() as report:
@@ -125,7 +125,7 @@ def train(
         cost_per_token=cost.per_token,
         cost_per_tile=cost.per_tile,
     )
-    dataset = SupervisedDataset(
+    dataset = PackDataset(
         planned.measured,
         planned.plan,
         encoder=prompt.encoder(loss_weighting=config.data.loss_weighting),
@@ -182,13 +182,13 @@ def _notes(prompt: PromptSettings, planned: PlannedData) -> list[str]:
 
 
 def _going_on(checkpoint: Path | None, planned: PlannedData) -> list[str]:
-    """Return where a run goes on from, and whether anything is left to do."""
+    """Return where a run resumes from, and whether anything is left to do."""
     if checkpoint is None:
         return []
     steps = planned.plan.num_steps
     is_done = checkpoint.name == f"checkpoint-{steps}"
     done = [f"all {steps} steps are done: another train.output_dir begins anew"] if is_done else []
-    return [f"going on from {checkpoint}", *done]
+    return [f"resuming from {checkpoint}", *done]
 
 
 def plan_summary(planned: PlannedData) -> str:

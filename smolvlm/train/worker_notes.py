@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import torch
 
-from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.dataset import PackDataset
 from smolvlm.errors import SampleError
 
 _DEATH = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) ")
@@ -48,7 +48,7 @@ class WorkerNotes:
         return None
 
 
-def worker_death(error: BaseException, notes: WorkerNotes, packs: SupervisedDataset) -> SampleError | None:
+def worker_death(error: BaseException, notes: WorkerNotes, packs: PackDataset) -> SampleError | None:
     """Return a worker's death as an error that names what it was reading, None if the error tells of none.
 
     Args:

@@ -1,4 +1,4 @@
-"""Folders of weights: what is missing, broken or quantised is named, with the mend."""
+"""Folders of weights: what is missing, broken or quantised is named, with the fix."""
 
 import json
 from pathlib import Path

@@ -16,10 +16,10 @@ from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
 import smolvlm.checkpoints.load
 from smolvlm.checkpoints.adapters import attach_adapters
-from smolvlm.checkpoints.bnb_layers import HeldIn4Bits, HeldIn8Bits, held_bytes, is_quantized
+from smolvlm.checkpoints.bnb_layers import ExactLinear4bit, ExactLinear8bit, held_bytes, is_quantized
 from smolvlm.checkpoints.load import Checkpoint, load_checkpoint
 from smolvlm.checkpoints.peft_layers import merge_adapter
-from smolvlm.checkpoints.quantization import num_values, quantized_layers, settle_layers
+from smolvlm.checkpoints.quantization import check_quantized_layers, num_values, quantized_layers
 from smolvlm.checkpoints.trainable import LearningRates, freeze
 from smolvlm.config.adapters import AdapterConfig
 from smolvlm.config.quantization import QuantizationConfig
@@ -101,9 +101,9 @@ def test_it_says_what_is_held_and_what_that_saves(held: dict[str, Checkpoint]) -
 
 def test_other_layers_than_those_asked_for_are_an_error(held: dict[str, Checkpoint]) -> None:
     with pytest.raises(ConfigError, match="14 layers, asked were 26: 12 left out, the first model"):
-        settle_layers(held["nf4"].model, settings("nf4", ["language", "vision"]))
+        check_quantized_layers(held["nf4"].model, settings("nf4", ["language", "vision"]))
     with pytest.raises(ConfigError, match=r"asked were 1: 1 left out, the first model\.connector.*; 14 too many"):
-        settle_layers(held["8 bit"].model, settings("8 bit", ["connector"]))
+        check_quantized_layers(held["8 bit"].model, settings("8 bit", ["connector"]))
 
 
 def test_without_bitsandbytes_it_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +174,7 @@ def test_bitsandbytes_own_8_bits_do_depend_on_the_others_while_evaluating(held: 
 
 
 @pytest.mark.parametrize(
-    ("kind", "own", "stock"), [("8 bit", HeldIn8Bits, Linear8bitLt), ("nf4", HeldIn4Bits, Linear4bit)]
+    ("kind", "own", "stock"), [("8 bit", ExactLinear8bit, Linear8bitLt), ("nf4", ExactLinear4bit, Linear4bit)]
 )
 def test_layers_are_bitsandbytes_own(held: dict[str, Checkpoint], kind: str, own: type, stock: type) -> None:
     """The seam: our classes add a forward, and in training mode on a CPU both compute the same to the bit."""

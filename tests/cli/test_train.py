@@ -63,7 +63,7 @@ def test_the_untrained_model_is_evaluated_once_however_often_the_command_is_give
     before = (out / "predictions-before.jsonl").stat().st_mtime_ns
     again = smolvlm_command("train", run_file)
     assert again.status == 0
-    assert f"going on from {out}/checkpoint-" in again.messages
+    assert f"resuming from {out}/checkpoint-" in again.messages
     assert "step 1/" not in again.messages
     assert (out / "predictions-before.jsonl").stat().st_mtime_ns == before
 
@@ -91,7 +91,7 @@ def test_a_run_that_a_gpu_began_in_bfloat16_is_resumed_on_a_cpu(
     shutil.rmtree(last)
     resumed = smolvlm_command(*run)
     assert resumed.status == 0, resumed.messages
-    assert "going on from " in resumed.messages
+    assert "resuming from " in resumed.messages
     assert (
         "note: the run computed in bfloat16 on cpu and goes on in float32 on cpu; train.bf16=true keeps the former "
         "precision\n"

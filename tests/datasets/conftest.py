@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.columns import PlannedPack, PlannedPacks
 from smolvlm.datasets.packing.lengths import Budget
@@ -15,7 +15,7 @@ from smolvlm.datasets.rows.skipped import Policy
 from smolvlm.records import Conversation, ImageRef, Turn
 from tests.memory_rows import measured_rows
 
-DatasetOf = Callable[..., SupervisedDataset]
+DatasetOf = Callable[..., PackDataset]
 Asks = Callable[..., Conversation]
 
 
@@ -43,7 +43,7 @@ def dataset_of(prompt: PromptSettings) -> DatasetOf:
         read_features: ReadFeatures | None = None,
         on_bad_sample: Policy = "error",
         order: Sequence[int] | None = None,
-    ) -> SupervisedDataset:
+    ) -> PackDataset:
         encoder = prompt.encoder()
         measured = measured_rows(rows, prompt)
         if samples is None:
@@ -52,7 +52,7 @@ def dataset_of(prompt: PromptSettings) -> DatasetOf:
         else:
             planned = PlannedPack(samples=tuple(samples), num_tokens=0, num_tiles=0)
             plan = Plan(packs=PlannedPacks.of([planned]), packs_per_step=1, epoch_ends=(1,), budget=budget)
-        return SupervisedDataset(
+        return PackDataset(
             measured,
             plan,
             encoder=encoder,

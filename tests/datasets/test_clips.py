@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from smolvlm.config.schema import DataConfig
 from smolvlm.datasets.builder import measure_mixture
-from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.lengths import MODALITIES, Budget, HeaderReader, Meter
 from smolvlm.datasets.packing.plan import PlanSettings, plan_training
@@ -118,7 +118,7 @@ def test_workers_change_nothing(all_kinds: list[VideoRef], dataset_of: DatasetOf
     for ours, other in zip(expected, loaded, strict=True):
         assert torch.equal(ours.tiles, other.tiles)
         assert torch.equal(ours.input_ids, other.input_ids)
-    copy: SupervisedDataset = pickle.loads(pickle.dumps(dataset))
+    copy: PackDataset = pickle.loads(pickle.dumps(dataset))
     assert torch.equal(copy[0].tiles, expected[0].tiles)
 
 
@@ -166,7 +166,7 @@ def test_a_pack_and_a_prompt_say_which_tiles_share_a_place(
     settings_of_plan = PlanSettings(
         budget=Budget(max_tokens=700, max_tiles=18), packs_per_step=1, share_media=True, max_branches=4, seed=0
     )
-    dataset = SupervisedDataset(
+    dataset = PackDataset(
         measured,
         plan_training(measured.lengths, settings_of_plan),
         encoder=averaging.encoder(),

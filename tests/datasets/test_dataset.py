@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.columns import EMPTY_PACK
 from smolvlm.datasets.packing.lengths import Budget
@@ -21,7 +21,7 @@ from smolvlm.media.images import open_rgb
 from smolvlm.media.tiles import make_tiles
 from smolvlm.records import Conversation, ImageRef, SkippedRow
 
-DatasetOf = Callable[..., SupervisedDataset]
+DatasetOf = Callable[..., PackDataset]
 Asks = Callable[..., Conversation]
 
 
@@ -114,7 +114,7 @@ def test_workers_change_nothing(rows: list[Conversation], dataset_of: DatasetOf,
 def test_a_pickled_copy_gives_the_same_packs(rows: list[Conversation], dataset_of: DatasetOf) -> None:
     """As workers that are not forked receive it."""
     dataset = dataset_of(rows)
-    copy: SupervisedDataset = pickle.loads(pickle.dumps(dataset))
+    copy: PackDataset = pickle.loads(pickle.dumps(dataset))
     assert_same(copy[0], dataset[0])
 
 
@@ -206,7 +206,7 @@ def test_a_budget_is_kept_by_what_is_built(rows: list[Conversation], dataset_of:
 def test_a_picture_that_changed_since_it_was_measured_is_named(
     asks: Asks, dataset_of: DatasetOf, photos: dict[str, Path], tmp_path: Path
 ) -> None:
-    """Kept sizes outlive the pictures they were taken from, so the mend must be one that helps."""
+    """Kept sizes outlive the pictures they were taken from, so the fix must be one that helps."""
     path = tmp_path / "picture"
     path.write_bytes(photos["coffee"].read_bytes())
     dataset = dataset_of([asks(1, path, "a?")], [(0,)])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.columns import PlannedPack, PlannedPacks
 from smolvlm.datasets.packing.lengths import Budget
@@ -59,7 +59,7 @@ def pack_of(prompt: PromptSettings) -> PackOf:
         ]
         measured = measured_rows(conversations, prompt)
         planned = PlannedPack(samples=tuple((row,) for row in range(len(rows))), num_tokens=0, num_tiles=0)
-        dataset = SupervisedDataset(
+        dataset = PackDataset(
             measured,
             Plan(packs=PlannedPacks.of([planned]), packs_per_step=1, epoch_ends=(1,), budget=BUDGET),
             encoder=prompt.encoder(),

@@ -17,7 +17,7 @@ from transformers.video_utils import VideoMetadata
 
 from smolvlm.build.tiny import tiny_model
 from smolvlm.checkpoints.load import load_checkpoint, load_processor, prepare_model
-from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.encoding.encoded import LossWeighting
 from smolvlm.datasets.encoding.prompts import PromptSettings, read_prompt_settings
 from smolvlm.datasets.packing.columns import PlannedPack, PlannedPacks
@@ -73,7 +73,7 @@ class Bench:
         rows = tuple(tuple(range(end - len(sample), end)) for sample, end in zip(samples, ends, strict=True))
         planned = PlannedPack(samples=rows, num_tokens=0, num_tiles=0)
         plan = Plan(packs=PlannedPacks.of([planned]), packs_per_step=1, epoch_ends=(1,), budget=BUDGET)
-        return SupervisedDataset(measured, plan, encoder=encoder, settings=prompt.media)[0]
+        return PackDataset(measured, plan, encoder=encoder, settings=prompt.media)[0]
 
     def packed(self, *packs: Samples) -> Step:
         """Run a step of so many packs through our model."""

@@ -26,7 +26,7 @@ from smolvlm.checkpoints.load import Checkpoint, load_checkpoint
 from smolvlm.checkpoints.peft_layers import PREFIX
 from smolvlm.checkpoints.trainable import LearningRates, freeze
 from smolvlm.config.adapters import AdapterConfig
-from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.encoding.prompts import read_prompt_settings
 from smolvlm.datasets.packing.columns import PlannedPack, PlannedPacks
 from smolvlm.datasets.packing.lengths import Budget
@@ -35,7 +35,7 @@ from smolvlm.inspect.verify import GRADIENT_TOLERANCE, gradient_errors
 from smolvlm.model.towers import TOWERS, Tower, is_adapter
 from smolvlm.records import Conversation, ImageRef, Turn
 from smolvlm.train.methods.method import Preference
-from smolvlm.train.methods.online_reference import LiveReference, frozen_copy
+from smolvlm.train.methods.online_reference import OnlineReference, frozen_copy
 from smolvlm.train.methods.preference import PreferenceSettings
 from smolvlm.train.methods.reference import reference_logps
 from tests.memory_rows import measured_rows
@@ -127,14 +127,14 @@ class Step:
     gradients: dict[str, torch.Tensor | None]
 
 
-def dataset_of(checkpoint: Checkpoint) -> SupervisedDataset:
+def dataset_of(checkpoint: Checkpoint) -> PackDataset:
     """Return one pack of all rows."""
     prompt = read_prompt_settings(checkpoint.processor)
     measured = measured_rows([our_row(number) for number in range(len(ROWS))], prompt)
     samples = tuple((number,) for number in range(len(ROWS)))
     packs = PlannedPacks.of([PlannedPack(samples=samples, num_tokens=0, num_tiles=0)])
     plan = Plan(packs=packs, packs_per_step=1, epoch_ends=(1,), budget=Budget(max_tokens=10_000, max_tiles=1000))
-    return SupervisedDataset(measured, plan, encoder=prompt.encoder(), settings=prompt.media)
+    return PackDataset(measured, plan, encoder=prompt.encoder(), settings=prompt.media)
 
 
 def ours(
@@ -147,7 +147,7 @@ def ours(
         attach_adapters(model, KINDS, base=str(folder), seed=0)
     freeze(model, trained.rates)
     copied = frozen_copy(model) if reference == "copy" else None
-    live = LiveReference(copied=copied, has_frozen_tower=False, compute_dtype=torch.float32)
+    live = OnlineReference(copied=copied, has_frozen_tower=False, compute_dtype=torch.float32)
     if reference == "precomputed":
         dataset.reference_logps = reference_logps(model, dataset, folder=tmp_path, identity="base")
         again = reference_logps(copy.deepcopy(model).apply(spoil), dataset, folder=tmp_path, identity="base")

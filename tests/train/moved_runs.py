@@ -1,4 +1,4 @@
-"""A run of two ranks, killed, and gone on with by other numbers of ranks: `moved_runs.py STEP FIRST.yaml ONE.yaml ...`.
+"""A run of two ranks, killed, and resumed by other numbers of ranks: `moved_runs.py STEP FIRST.yaml ONE.yaml ...`.
 
 Both ranks of the first are killed (SIGKILL) in the middle of a step. Its output is copied to each further run's, whose
 folder's name is its number of ranks. Logs are `rank-N.log` beside the run files. Exit status 0 means that the first's

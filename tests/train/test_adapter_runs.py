@@ -140,7 +140,7 @@ def test_peft_loads_the_output_onto_the_stock_base(runs: AdapterRuns, tiny_folde
 def test_killed_and_resumed_is_equal_to_the_last_bit(runs: AdapterRuns, name: str) -> None:
     whole, resumed = runs.whole[name], runs.resumed[name]
     messages = (resumed.parent / "again.log").read_text()
-    assert f"going on from {resumed / f'checkpoint-{CHECKPOINT}'}\n" in messages
+    assert f"resuming from {resumed / f'checkpoint-{CHECKPOINT}'}\n" in messages
     measured = {"samples_per_s", "supervised_tokens_per_s", "mfu", "peak_memory_gb"}
     lines = [row for row in rows(resumed / "metrics.jsonl") if "loss" in row]
     for ours, theirs in zip(lines, whole.steps, strict=True):

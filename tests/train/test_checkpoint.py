@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from: the newest whole one of the same run, and no other."""
+"""Which checkpoint a run resumes from: the newest whole one of the same run, and no other."""
 
 import json
 from pathlib import Path

@@ -39,7 +39,7 @@ def moved(write_run: Any, plain_changes: dict[str, Any], tmp_path_factory: pytes
 @pytest.mark.parametrize("ranks", RANKS)
 def test_it_went_on_from_the_checkpoint(moved: dict[int, Path], ranks: int) -> None:
     messages = (moved[ranks].parent / "rank-0.log").read_text()
-    assert f"going on from {moved[ranks] / f'checkpoint-{CHECKPOINT}'}\n" in messages
+    assert f"resuming from {moved[ranks] / f'checkpoint-{CHECKPOINT}'}\n" in messages
     assert f"step {CHECKPOINT + 1}/" in messages
 
 

@@ -95,7 +95,7 @@ def own_ids(folder: Path) -> list[int]:
 
 def test_killed_and_resumed_is_equal_to_the_last_bit(runs: Runs) -> None:
     messages = (runs.resumed.parent / "again.log").read_text()
-    assert f"going on from {runs.resumed / f'checkpoint-{CHECKPOINT}'}\n" in messages
+    assert f"resuming from {runs.resumed / f'checkpoint-{CHECKPOINT}'}\n" in messages
     assert losses(runs.resumed) == runs.whole.losses
     ours, theirs = (load_file(folder / ADAPTER_WEIGHTS) for folder in (runs.resumed, runs.whole.folder))
     assert ours.keys() == theirs.keys()

@@ -16,7 +16,7 @@ import torch
 from smolvlm.build.processor import ModelType
 from smolvlm.checkpoints.load import Checkpoint, load_checkpoint
 from smolvlm.checkpoints.trainable import LearningRates, freeze
-from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.columns import PlannedPack, PlannedPacks
 from smolvlm.datasets.packing.lengths import Budget
@@ -24,7 +24,7 @@ from smolvlm.datasets.packing.pack import Pack, on_device
 from smolvlm.datasets.packing.plan import Plan
 from smolvlm.records import Conversation, ImageRef, Turn, VideoRef
 from smolvlm.train.methods.method import Method, Preference, Supervised
-from smolvlm.train.methods.online_reference import LiveReference, frozen_copy
+from smolvlm.train.methods.online_reference import OnlineReference, frozen_copy
 from smolvlm.train.methods.preference import PreferenceSettings
 from tests.memory_rows import measured_rows
 from tests.waits import Waits, WaitsFound, fake_cuda, inputs_for, on_meta
@@ -93,7 +93,7 @@ def pack_of(rows: dict[str, list[tuple[Conversation, ...]]], prompt: PromptSetti
             num_tiles=0,
         )
         shown = replace(prompt, media=replace(prompt.media, frames=replace(prompt.media.frames, max_frames=4)))
-        dataset = SupervisedDataset(
+        dataset = PackDataset(
             measured_rows(flat, shown),
             Plan(
                 packs=PlannedPacks.of([planned]),
@@ -179,7 +179,7 @@ def test_the_reference_asked_in_the_step_does_not_wait(
     copied = frozen_copy(model)
     with fake_cuda(monkeypatch) as cuda:
         moved, copied = cuda.model(model), cuda.model(copied)
-        reference = LiveReference(copied=copied, has_frozen_tower=has_frozen_tower, compute_dtype=torch.float32)
+        reference = OnlineReference(copied=copied, has_frozen_tower=has_frozen_tower, compute_dtype=torch.float32)
         tensors = cuda.inputs(inputs)
         with WaitsFound("cuda"):
             judged = reference.judge(moved, tensors)

@@ -17,16 +17,16 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, get_worker_info
 
-from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.packing.columns import EMPTY_PACK, PlannedPack, PlannedPacks
 from smolvlm.datasets.packing.pack import Pack
 from smolvlm.errors import ConfigError, SampleError
 from smolvlm.media import medium
 from smolvlm.media.images import open_rgb
 from smolvlm.model.attention.flex import plan_flex
-from smolvlm.train import prefetch as packs_ahead
+from smolvlm.train import prefetch as prefetched_packs
 from smolvlm.train.batch import as_batch
-from smolvlm.train.prefetch import PacksAhead, planned_bytes
+from smolvlm.train.prefetch import PrefetchedPacks, planned_bytes
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:This process:DeprecationWarning"),  # of Python 3.12: workers are forked
@@ -98,11 +98,11 @@ def pack(num_tiles: int, *, index: int) -> Pack:
     )
 
 
-def ahead_of(packs: Any, *, max_bytes: int = 10**9, **ranks: int) -> PacksAhead:
-    return PacksAhead(packs, bytes_per_tile=BYTES_PER_TILE, max_bytes=max_bytes, num_workers=3, **ranks)
+def ahead_of(packs: Any, *, max_bytes: int = 10**9, **ranks: int) -> PrefetchedPacks:
+    return PrefetchedPacks(packs, bytes_per_tile=BYTES_PER_TILE, max_bytes=max_bytes, num_workers=3, **ranks)
 
 
-def loader_of(ahead: PacksAhead, numbers: Sequence[int], *, prefetch_factor: int = 8) -> DataLoader[Pack]:
+def loader_of(ahead: PrefetchedPacks, numbers: Sequence[int], *, prefetch_factor: int = 8) -> DataLoader[Pack]:
     """Return a loader of three workers that has eight packs each asked for ahead."""
     return DataLoader(
         ahead, batch_size=1, sampler=numbers, collate_fn=as_batch, num_workers=3, prefetch_factor=prefetch_factor
@@ -180,7 +180,7 @@ def test_a_bound_that_no_pack_fits_into_makes_two_ahead_and_changes_no_step(
     """Several packs a step: the loop collects them one by one, and none may wait for a room that never comes."""
     changes = words_alone | {"train.packs_per_step": 3}
     alone = train_run(tmp_path / "alone", changes)
-    monkeypatch.setattr(packs_ahead, "BYTES_PER_TOKEN", 10**9)
+    monkeypatch.setattr(prefetched_packs, "BYTES_PER_TOKEN", 10**9)
     workers = {"train.dataloader_num_workers": 3, "train.dataloader_prefetch_factor": 4, "data.prefetch_mb": 1}
     helped = train_run(tmp_path / "helped", changes | workers)
     assert helped.losses == alone.losses
@@ -190,14 +190,14 @@ def test_a_bound_that_no_pack_fits_into_makes_two_ahead_and_changes_no_step(
 
 def log_built(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Note the rows of every pack that is built, in whatever process."""
-    build = SupervisedDataset.build
+    build = PackDataset.build
 
-    def noted(self: SupervisedDataset, planned: PlannedPack, **options: Any) -> Pack:
+    def noted(self: PackDataset, planned: PlannedPack, **options: Any) -> Pack:
         with log.open("a") as file:
             file.write(json.dumps(planned.samples) + "\n")
         return build(self, planned, **options)
 
-    monkeypatch.setattr(SupervisedDataset, "build", noted)
+    monkeypatch.setattr(PackDataset, "build", noted)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

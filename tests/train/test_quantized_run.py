@@ -128,7 +128,7 @@ def test_the_table_counts_a_quantised_towers_parameters_in_full(runs: QuantizedR
 def test_killed_and_resumed_is_equal_to_the_last_bit(runs: QuantizedRuns) -> None:
     whole, resumed = runs.whole["eight"], runs.resumed
     messages = (resumed.parent / "again.log").read_text()
-    assert f"going on from {resumed / f'checkpoint-{CHECKPOINT}'}\n" in messages
+    assert f"resuming from {resumed / f'checkpoint-{CHECKPOINT}'}\n" in messages
     assert losses(resumed) == whole.losses
     ours, theirs = (load_file(folder / ADAPTER_WEIGHTS) for folder in (resumed, whole.folder))
     assert ours.keys() == theirs.keys()

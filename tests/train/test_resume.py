@@ -30,7 +30,7 @@ def stopped(forked_runs: Any, request: pytest.FixtureRequest) -> Any:
 def test_it_was_killed_after_a_checkpoint_and_went_on_from_there(stopped: Any) -> None:
     assert f"step {KILLED_IN_STEP - 1}/" in stopped.messages_before
     assert f"step {KILLED_IN_STEP}/" not in stopped.messages_before
-    assert f"going on from {stopped.resumed / f'checkpoint-{CHECKPOINT}'}\n" in stopped.messages
+    assert f"resuming from {stopped.resumed / f'checkpoint-{CHECKPOINT}'}\n" in stopped.messages
     assert f"step {CHECKPOINT + 1}/" in stopped.messages
     assert f"step {CHECKPOINT}/" not in stopped.messages
 
@@ -102,7 +102,7 @@ def test_false_starts_afresh_and_writes_over_what_was_there(
     run = forked_runs.stopped["cached"]
     changes = {"train__resume_from_checkpoint": "false", "train__num_train_epochs": 0.5}
     fresh = train(changed(run, **changes))
-    assert "going on from" not in capsys.readouterr().err
+    assert "resuming from" not in capsys.readouterr().err
     lines = rows(run.resumed / "metrics.jsonl")
     last = fresh.planned.plan.num_steps
     assert [row["step"] for row in lines] == list(range(1, last + 1))

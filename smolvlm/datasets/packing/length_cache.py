@@ -4,7 +4,7 @@ In: open sources and a checkpoint's prompt settings. Out: each source's sizes (`
 parts of `PART_ROWS`; with a cache folder each part becomes a Parquet file as soon as it is done, so a run that was
 stopped goes on with the parts that are missing. A part is named by what its sizes depend on: the file of rows, the
 source's settings, the prompt's tokens and tiles. Pictures are not part of the name: rows that could not be used are
-measured again each time (somebody mends them), and a picture that changed since is found when it is decoded.
+measured again each time (somebody fixes them), and a picture that changed since is found when it is decoded.
 """
 
 import os

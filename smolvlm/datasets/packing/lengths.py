@@ -175,7 +175,7 @@ def over_budget(sizes: Mapping[str, int], budget: Budget, *, where: str) -> Samp
     """Return what is wrong with a row of these sizes, if it is larger than a pack.
 
     Args:
-        sizes: `num_tokens` and `num_tiles`; with `modality` the mend can name what makes such rows shorter.
+        sizes: `num_tokens` and `num_tiles`; with `modality` the fix can name what makes such rows shorter.
         budget: of a pack.
         where: the row.
     """

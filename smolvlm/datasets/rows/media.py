@@ -143,7 +143,7 @@ def video_ref(value: Any, *, context: RowContext, bounds: tuple[Any, Any] = (Non
         bounds = (value.get("start_s"), value.get("end_s"))
     start_s, end_s = (_time(own, name, context=context) for own, name in zip(bounds, ("start_s", "end_s"), strict=True))
     if start_s is not None and end_s is not None and start_s >= end_s:
-        raise context.error(f"start_s={start_s:g} is not before end_s={end_s:g}", fix="mend the times")
+        raise context.error(f"start_s={start_s:g} is not before end_s={end_s:g}", fix="fix the times")
     if isinstance(value, VideoRef):
         return replace(value, start_s=start_s, end_s=end_s)
     shared: dict[str, Any] = {"start_s": start_s, "end_s": end_s, "source_fps": context.source_fps}

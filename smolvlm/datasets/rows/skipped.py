@@ -63,7 +63,7 @@ class BadSamples:
             raise SampleError(
                 f"{len(self.errors)} of {self.num_rows} rows cannot be used; the first:\n" + self._first_errors(),
                 where=self.label,
-                fix="mend the rows, or set `on_bad_sample: skip`",
+                fix="fix the rows, or set `on_bad_sample: skip`",
             )
         is_nothing_left = needs_a_row and len(self.errors) == self.num_rows
         if is_nothing_left or len(self.errors) > self.max_fraction * self.num_rows:
@@ -72,7 +72,7 @@ class BadSamples:
                 f"{share}, more than max_bad_fraction={self.max_fraction:g} allows: {self._listed_reasons()}; "
                 f"the first:\n{self._first_errors()}",
                 where=self.label,
-                fix="mend the rows, or raise `data.max_bad_fraction`",
+                fix="fix the rows, or raise `data.max_bad_fraction`",
             )
 
     def reasons(self) -> Counter[str]:

@@ -103,7 +103,7 @@ def as_text(value: Any, name: str, *, context: RowContext) -> str:
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise context.error(f"{name} holds half a character (a lone surrogate)", fix="mend the text") from None
+            raise context.error(f"{name} holds half a character (a lone surrogate)", fix="fix the text") from None
     return value
 
 

@@ -1,7 +1,7 @@
 """Opening what a `VideoRef` names: encoded bytes as a stream, FFmpeg's container over it, or the list of its pictures.
 
 Comes in: a `VideoRef` and the row that names it. Goes out: something open that closes itself, or one `SampleError`
-that says the row, the clip, the cause and the mend. FFmpeg (through PyAV) always reads from an open file of ours, never
+that says the row, the clip, the cause and the fix. FFmpeg (through PyAV) always reads from an open file of ours, never
 from a name: a path cannot be mistaken for a protocol, a part of a tar shard reads like a file of its own, and formats
 that are lists of further files and addresses (playlists) are not among those it may recognise.
 """

@@ -30,7 +30,7 @@ class JudgedPack:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LiveReference:
+class OnlineReference:
     """What the trainer asks, once a pack, before the model's own forward."""
 
     copied: Any | None

@@ -3,7 +3,7 @@
 At the start of training the model is its own reference, whatever is trained later (all of it, a tower, adapters), so
 no second model is held: one pass over the packs without gradient gives each answer's summed log-probability. With a
 frozen tower the pass fills the vision cache, so training then never runs the tower. Another model can be the reference;
-it is let go after its pass. `live_reference.py` holds those that are asked in the step instead.
+it is let go after its pass. `online_reference.py` holds those that are asked in the step instead.
 """
 
 from dataclasses import replace
@@ -22,14 +22,14 @@ from smolvlm.checkpoints.context import context_tokens
 from smolvlm.checkpoints.load import load_checkpoint
 from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.builder import one_pass, read_prompt
-from smolvlm.datasets.dataset import SupervisedDataset
+from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.measured import MeasuredSet
 from smolvlm.datasets.packing.pack import on_device
 from smolvlm.datasets.packing.plan import plan_training
 from smolvlm.errors import ConfigError
 from smolvlm.model.vision_cache import VisionCache
-from smolvlm.train.methods.online_reference import LiveReference, frozen_copy, judging
+from smolvlm.train.methods.online_reference import OnlineReference, frozen_copy, judging
 from smolvlm.train.methods.preference import answer_logps
 from smolvlm.train.run_model import RunModel
 
@@ -39,11 +39,11 @@ FILE_NAME = "reference.safetensors"
 def attach_reference(
     config: RunConfig,
     own: RunModel,
-    dataset: SupervisedDataset,
+    dataset: PackDataset,
     *,
     prompt: PromptSettings,
     arguments: TrainingArguments,
-) -> LiveReference | None:
+) -> OnlineReference | None:
     """Give a run's packs their reference as the settings say: into the data set now, or one to be asked in the step.
 
     Args:
@@ -58,7 +58,7 @@ def attach_reference(
     model = own.checkpoint.model.to(arguments.device)
     compute_dtype = torch.bfloat16 if arguments.bf16 else torch.float32
     if config.train.reference != "precomputed":
-        return LiveReference(
+        return OnlineReference(
             copied=frozen_copy(model) if config.train.reference == "copy" else None,
             has_frozen_tower=own.learning_rates.of_tower("vision_tower") == 0,
             compute_dtype=compute_dtype,
@@ -92,11 +92,11 @@ def _weights(path: str) -> str:
     return repr((path, [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]))
 
 
-def _each_row_once(dataset: SupervisedDataset, config: RunConfig, cache: VisionCache | None) -> SupervisedDataset:
+def _each_row_once(dataset: PackDataset, config: RunConfig, cache: VisionCache | None) -> PackDataset:
     """Return packs of every row, each in one of them."""
     measured = dataset.measured
     once = replace(measured, lengths=replace(measured.lengths, repeats=np.ones(len(measured.lengths), np.float32)))
-    return SupervisedDataset(
+    return PackDataset(
         once,
         plan_training(once.lengths, one_pass(config.data)),
         encoder=dataset.encoder,
@@ -128,7 +128,7 @@ def _other_model(path: str, config: RunConfig, prompt: PromptSettings, measured:
     return checkpoint.model
 
 
-def kept_logps(packs: SupervisedDataset, *, folder: Path, identity: str) -> Float32[np.ndarray, "row 2"] | None:
+def kept_logps(packs: PackDataset, *, folder: Path, identity: str) -> Float32[np.ndarray, "row 2"] | None:
     """Return what a run's folder holds of the same rows and model; None where it holds nothing of them."""
     path = folder / FILE_NAME
     kept = load_file(path) if path.is_file() else {}
@@ -137,7 +137,7 @@ def kept_logps(packs: SupervisedDataset, *, folder: Path, identity: str) -> Floa
 
 def reference_logps(
     model: Any,
-    packs: SupervisedDataset,
+    packs: PackDataset,
     *,
     folder: Path,
     identity: str,
@@ -175,9 +175,7 @@ def reference_logps(
     return logps
 
 
-def _of_pack(
-    model: Any, packs: SupervisedDataset, number: int, cache: VisionCache | None
-) -> list[tuple[int, float, float]]:
+def _of_pack(model: Any, packs: PackDataset, number: int, cache: VisionCache | None) -> list[tuple[int, float, float]]:
     pack = packs[number]
     output = model(pack=on_device(pack.model_tensors(), model.device))
     if cache is not None and output.computed_features is not None:
@@ -188,7 +186,7 @@ def _of_pack(
     return list(zip(rows, logps[0::2], logps[1::2], strict=True))
 
 
-def _key(packs: SupervisedDataset, identity: str) -> bytes:
+def _key(packs: PackDataset, identity: str) -> bytes:
     made = blake2b(identity.encode(), digest_size=16)
     lengths = packs.measured.lengths
     for column in (lengths.num_tokens, lengths.num_supervised_tokens, lengths.num_tiles):

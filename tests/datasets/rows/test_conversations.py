@@ -124,7 +124,7 @@ def test_too_many_bad_rows_fail_with_their_reasons(folder: Path) -> None:
     message = (
         r"^bad\.jsonl: 3 of 6 rows cannot be used, more than max_bad_fraction=0\.4 allows: "
         r"2 x the answer is empty; 1 x the row is a number, not an object; the first:\n- bad\.jsonl:4(.|\n)*"
-        r"  fix: mend the rows, or raise `data\.max_bad_fraction`$"
+        r"  fix: fix the rows, or raise `data\.max_bad_fraction`$"
     )
     with pytest.raises(SampleError, match=message):
         load(folder, {"json_path": "bad.jsonl"}, on_bad_sample="skip", allowed=0.4)

@@ -8,7 +8,7 @@ from smolvlm.records import SkippedRow
 
 
 def fail(number: int, where: str | None = None) -> None:
-    raise SampleError(f"reason {number % 2}", where=where, fix="mend it")
+    raise SampleError(f"reason {number % 2}", where=where, fix="fix it")
 
 
 def caught(bad: BadSamples, *numbers: int) -> BadSamples:
@@ -32,7 +32,7 @@ def test_other_errors_are_not_its_business() -> None:
 def test_a_single_error_is_raised_as_it_was() -> None:
     bad = BadSamples(policy="error")
     bad.attempt(lambda: fail(1, where="own:1"), where="rows:1")
-    with pytest.raises(SampleError, match=r"^own:1: reason 1\n  fix: mend it$"):
+    with pytest.raises(SampleError, match=r"^own:1: reason 1\n  fix: fix it$"):
         bad.settle()
 
 
@@ -42,9 +42,9 @@ def test_several_errors_are_raised_together() -> None:
     with pytest.raises(SampleError) as raised:
         bad.settle()
     text = str(raised.value)
-    assert text.startswith("7 of 8 rows cannot be used; the first:\n- reason 0\n  fix: mend it\n- reason 1")
+    assert text.startswith("7 of 8 rows cannot be used; the first:\n- reason 0\n  fix: fix it\n- reason 1")
     assert text.count("- reason") == 5
-    assert text.endswith("fix: mend the rows, or set `on_bad_sample: skip`")
+    assert text.endswith("fix: fix the rows, or set `on_bad_sample: skip`")
 
 
 def test_skipped_rows_keep_their_place_and_reason() -> None:

@@ -53,7 +53,7 @@ def json_list(stream: BinaryIO, *, label: str) -> Iterator[tuple[int, bytes]]:
             break
         if character != ",":
             what = "no comma after the row" if character else "the list ends without its closing bracket"
-            raise SampleError(what, where=where, fix="mend the file here; it may have been cut short")
+            raise SampleError(what, where=where, fix="fix the file here; it may have been cut short")
         text.skip(1)
     text.skip(1)
     if text.next_character():
@@ -132,7 +132,7 @@ class _Window:
 
 def not_json(message: str, *, line: int, column: int, where: str) -> SampleError:
     what = f"not JSON: {message} (line {line}, column {column})"
-    return SampleError(what, where=where, fix="mend the row; a file cut short ends like this")
+    return SampleError(what, where=where, fix="fix the row; a file cut short ends like this")
 
 
 def too_long_a_number(where: str) -> SampleError:
@@ -140,4 +140,4 @@ def too_long_a_number(where: str) -> SampleError:
 
 
 def too_deep(where: str) -> SampleError:
-    return SampleError("nested too deeply to read", where=where, fix="mend the row")
+    return SampleError("nested too deeply to read", where=where, fix="fix the row")
