@@ -66,6 +66,9 @@ def test_an_odd_edge_can_round_the_short_side_above_the_long_one():
 def test_no_side_is_ever_planned_above_4096_px():
     settings = TileSettings(tile_side_px=1024, longest_edge_px=6144, image_splitting=True)
     assert plan_resize(300, 100, settings).longest_edge_size == (4096, 1365)
+    tall = plan_resize(100, 300, settings)
+    assert (tall.longest_edge_size, tall.cut_size) == ((1365, 4096), (2048, 4096))
+    assert plan_resize(100, 100, settings).longest_edge_size == (4096, 4096)
 
 
 @given(width=sides, height=sides, settings=legal_settings())
