@@ -9,6 +9,7 @@ mutant first: those that fail anyway would kill everything.
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import sys
@@ -72,8 +73,16 @@ def _shown(text: str) -> str:
 
 
 def read_mutants(path: Path) -> list[Mutant]:
-    """Read the list: file -> its mutants, each `old`, `new` and maybe `tests`."""
-    content: dict[str, list[dict[str, Any]]] = yaml.safe_load(path.read_text())
+    """Read the list: file -> its mutants, each `old`, `new` and maybe `tests`.
+
+    Raises:
+        ValueError: a file stands in it twice, of which YAML would keep the last.
+    """
+    text = path.read_text()
+    twice = [file for file, times in Counter(re.findall(r"^([^\s#-][^:]*):", text, re.MULTILINE)).items() if times > 1]
+    if twice:
+        raise ValueError(f"{path.name}: {', '.join(twice)} stands there twice")
+    content: dict[str, list[dict[str, Any]]] = yaml.safe_load(text)
     return [
         Mutant(file=file, old=entry["old"], new=entry["new"], tests=_tests_of(file, entry.get("tests")))
         for file, entries in content.items()

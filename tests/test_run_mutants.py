@@ -128,5 +128,13 @@ def test_tests_are_those_that_mirror_the_file_unless_named(tmp_path: Path) -> No
     ]
 
 
+def test_a_file_that_stands_twice_is_named(tmp_path: Path) -> None:
+    """YAML would keep the last without a word."""
+    path = tmp_path / "list.yaml"
+    path.write_text("a.py:\n- {old: a, new: b}\nb.py: []\na.py:\n- {old: c, new: d}\n")
+    with pytest.raises(ValueError, match=r"list\.yaml: a\.py stands there twice"):
+        read_mutants(path)
+
+
 def test_every_text_of_the_list_stands_once_in_its_file() -> None:
     assert problems(read_mutants(LIST), ROOT) == []
