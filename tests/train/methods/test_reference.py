@@ -120,6 +120,10 @@ def test_what_is_kept_is_read_for_the_same_rows_and_model_alone(
     assert kept_logps(packs_of(rows[:6]), folder=tmp_path, identity="this") is None
     assert kept_logps(packs_of([*rows[1:], rows[0]]), folder=tmp_path, identity="this") is None
     assert kept_logps(packs, folder=tmp_path / "elsewhere", identity="this") is None
+    texts = [row for row in rows if not row.media]
+    reference_logps(model, packs_of(texts), folder=tmp_path / "texts", identity="")
+    assert kept_logps(packs_of(texts), folder=tmp_path / "texts", identity="") is not None
+    assert kept_logps(packs_of(texts[::-1]), folder=tmp_path / "texts", identity="") is None, "rows of equal lengths"
 
 
 def test_a_model_file_that_is_written_anew_is_another_model(tmp_path: Path) -> None:
