@@ -188,7 +188,7 @@ class PackDataset(Dataset[Pack]):
         )
 
 
-SupervisedDataset = PackDataset
+PackDataset = PackDataset
 """The name that users of the earlier toolkit look for."""
 
 

@@ -285,6 +285,43 @@ def test_an_adapter_on_an_adapter_is_refused(checkpoint: Checkpoint, tmp_path: P
         load_checkpoint(str(tmp_path / "second"))
 
 
+@pytest.mark.parametrize("kind", ["lora", "rslora", "dora"])
+def test_each_tower_has_its_own_rank_scale_and_dropout(checkpoint: Checkpoint, kind: str) -> None:
+    """The scale is alpha / r, of rsLoRA alpha / sqrt(r) (Kalajdzievski 2023); peft reads both from one saved file, so
+    what is loaded again could be as wrong as what was trained."""
+    adapters: dict[Tower, AdapterConfig] = {
+        "language_model": of_type(kind, r=4, alpha=6, dropout=0.1),
+        "vision_tower": of_type(kind, r=9, alpha=3, dropout=0.3),
+        "connector": of_type(kind, r=2, alpha=2.5),
+    }
+    attach(checkpoint, adapters)
+    layers = {name: own for name, own in checkpoint.model.named_modules() if hasattr(own, "lora_A")}
+    assert {tower_of(f"{name}.weight") for name in layers} == set(adapters)
+    for name, layer in layers.items():
+        own: Any = layer
+        wanted = adapters[tower_of(f"{name}.weight")]
+        assert own.lora_A["default"].weight.shape[0] == own.lora_B["default"].weight.shape[1] == wanted.r
+        root = wanted.r**0.5 if kind == "rslora" else wanted.r
+        assert own.scaling["default"] == pytest.approx(wanted.alpha / root), name
+        assert getattr(own.lora_dropout["default"], "p", 0.0) == wanted.dropout, name
+
+
+@pytest.mark.parametrize("kind", ["lora", "rslora"])
+def test_what_an_adapter_adds_is_its_scale_times_its_product(checkpoint: Checkpoint, kind: str) -> None:
+    attach(checkpoint, {"connector": of_type(kind, r=4, alpha=6), "language_model": of_type(kind, r=9, alpha=3)})
+    for name, scale in (
+        ("model.connector.modality_projection.proj", 6 / (2 if kind == "rslora" else 4)),
+        ("model.text_model.layers.0.mlp.up_proj", 3 / (3 if kind == "rslora" else 9)),
+    ):
+        layer: Any = checkpoint.model.eval().get_submodule(name)
+        matrix_a, matrix_b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+        torch.nn.init.normal_(matrix_b, generator=torch.Generator().manual_seed(0))
+        inputs = torch.randn(5, layer.in_features, generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            added = layer(inputs) - layer.get_base_layer()(inputs)
+            torch.testing.assert_close(added, scale * inputs @ matrix_a.T @ matrix_b.T, rtol=1e-4, atol=1e-4)
+
+
 def test_layers_are_pefts_own(checkpoint: Checkpoint) -> None:
     """The seam: what `peft_layers` reads and sets on a layer is there."""
     attach(checkpoint, {"connector": of_type("lora", r=2, alpha=6, dropout=0.5)})

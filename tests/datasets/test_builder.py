@@ -33,6 +33,13 @@ def planned(folder: Path, prompt: PromptSettings, *names: str, **settings: Any) 
     return plan_data(data, prompt=prompt, packs_per_step=2, seed=0)
 
 
+def test_the_seed_asked_for_draws_the_plan(folder: Path, prompt: PromptSettings) -> None:
+    data = DataConfig(mixture=[{"json_path": "good.json"}], base_dir=folder, allow_outside_root=True, share_media=False)
+    plans = [plan_data(data, prompt=prompt, packs_per_step=2, seed=seed).plan.packs for seed in (0, 1, 2, 0)]
+    assert plans[0] == plans[3]
+    assert len({plan.digest() for plan in plans}) == 3
+
+
 def test_rows_are_measured_and_planned(folder: Path, prompt: PromptSettings) -> None:
     data = planned(folder, prompt, "good.json")
     assert len(data.measured.conversations) == len(data.measured.lengths) == 6

@@ -19,7 +19,7 @@ from smolvlm.datasets.packing.pack import Pack
 from smolvlm.errors import SampleError
 from smolvlm.media.images import open_rgb
 from smolvlm.media.tiles import make_tiles
-from smolvlm.records import Conversation, ImageRef, SkippedRow
+from smolvlm.records import Conversation, ImageRef, SkippedRow, Turn
 
 DatasetOf = Callable[..., PackDataset]
 Asks = Callable[..., Conversation]
@@ -81,6 +81,22 @@ def test_a_pack_is_its_examples_end_to_end(
         assert (len(pack.input_ids), pack.budget_tokens) == (planned.num_tokens, 700)
         assert len(pack.slot_tiles) == planned.num_tiles
     assert trees
+
+
+def test_targets_of_a_tree_go_to_the_source_of_their_own_branch(
+    asks: Asks, dataset_of: DatasetOf, photos: dict[str, Path]
+) -> None:
+    rows = [
+        asks(1, photos["camera"], "a?", answer="one two three", source="b"),
+        asks(2, photos["camera"], "b?", answer="four", source="a"),
+        asks(3, "c?", answer="five six", source="c"),
+    ]
+    dataset = dataset_of(rows, [(2,), (0, 1)])
+    pack = dataset[0]
+    for row in rows:
+        own = pack.target_sources == dataset.sources.index(row.source)
+        alone = dataset_of([row], [(0,)])[0]
+        assert pack.target_ids[own].tolist() == alone.target_ids.tolist(), row.source
 
 
 def test_scopes_end_within_the_pack(rows: list[Conversation], dataset_of: DatasetOf) -> None:
@@ -153,6 +169,23 @@ def test_a_tree_with_a_corrupt_picture_is_left_out_whole(
     assert pack.skipped == tuple(SkippedRow(where=f"rows.jsonl:{number}", reason=reason) for number in (2, 3))
     good = dataset_of(with_corrupt, [(0,), (3,)])[0]
     assert_same(dataclasses.replace(pack, skipped=()), good)
+
+
+def test_what_the_reference_thinks_stays_with_its_row_where_another_is_left_out(
+    asks: Asks, dataset_of: DatasetOf, photos: dict[str, Path], with_corrupt: list[Conversation]
+) -> None:
+    pairs = [
+        dataclasses.replace(row, rejected=(*row.turns[:-1], Turn(role="assistant", blocks=("no, never",))))
+        for row in (*with_corrupt, asks(5, photos["camera"], "5?"))
+    ]
+    dataset = dataset_of(pairs, [(3,), (1,), (0,), (2,), (4,)], on_bad_sample="skip")
+    dataset.reference_logps = np.array([(-10 * row - 1, -10 * row - 2) for row in range(5)], np.float32)
+    pack = dataset[0]
+    assert [row.where for row in pack.skipped] == ["rows.jsonl:2", "rows.jsonl:3"]
+    assert pack.where == ("rows.jsonl:4", "rows.jsonl:1", "rows.jsonl:5")
+    assert pack.reference_logps is not None
+    assert pack.reference_logps.tolist() == [-31, -32, -1, -2, -41, -42]
+    assert pack.group_sizes.tolist() == [2, 4] * 3
 
 
 def test_a_pack_of_nothing_but_corrupt_rows_is_empty(with_corrupt: list[Conversation], dataset_of: DatasetOf) -> None:

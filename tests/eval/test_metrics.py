@@ -109,6 +109,12 @@ def test_balanced_accuracy_does_not_reward_the_frequent_answer() -> None:
     assert accuracy_by_source(always_no) == {"a": (0.9, 10)}
 
 
+def test_balanced_accuracy_takes_ways_to_write_an_answer_for_one_class() -> None:
+    written_differently = [predicted("a", "no", truth) for truth in ("No", "no", "no.", "NO")]
+    assert balanced_accuracy([*written_differently, predicted("a", "no", "yes")]) == 0.5
+    assert balanced_accuracy([*written_differently, predicted("a", "yes", "yes")]) == 1.0
+
+
 def test_baselines_that_never_look() -> None:
     train = [
         ("Is it red?", "no"),

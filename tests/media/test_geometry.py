@@ -66,6 +66,17 @@ def test_an_odd_edge_can_round_the_short_side_above_the_long_one():
 def test_no_side_is_ever_planned_above_4096_px():
     settings = TileSettings(tile_side_px=1024, longest_edge_px=6144, image_splitting=True)
     assert plan_resize(300, 100, settings).longest_edge_size == (4096, 1365)
+    tall = plan_resize(100, 300, settings)
+    assert (tall.longest_edge_size, tall.cut_size) == ((1365, 4096), (2048, 4096))
+    assert plan_resize(100, 100, settings).longest_edge_size == (4096, 4096)
+
+
+def test_where_the_limit_is_no_whole_number_of_tiles_the_short_side_grows_with_the_long_one():
+    """4096 px become 4200; the other side, 2793 px, is then 2864 and takes a fifth row."""
+    settings = TileSettings(tile_side_px=700, longest_edge_px=4200, image_splitting=True)
+    plan = plan_resize(22, 15, settings)
+    assert (plan.longest_edge_size, plan.cut_size) == ((4096, 2793), (4200, 3500))
+    assert plan.grid == Grid(rows=5, columns=6)
 
 
 @given(width=sides, height=sides, settings=legal_settings())

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
@@ -17,6 +18,7 @@ from smolvlm.model import modeling_smolvlm
 from smolvlm.model.attention.rule import SCOPE_ATTENTION
 from smolvlm.model.modeling_smolvlm import MODEL_CLASSES, PATCHES_PER_CALL
 from smolvlm.model.towers import TOWERS, Tower, parameters_of
+from smolvlm.model.vision import normalize_pixels
 
 ROWS_OF_TEXT = [((), "Hi there", "Hello."), ((), "Count to three", "One, two, three.")]
 
@@ -99,6 +101,49 @@ def test_where_ranks_must_agree_a_pack_of_text_touches_them_with_gradients_of_ze
         own = expected[name]
         assert gradient is not None
         assert torch.equal(gradient, own if own is not None else torch.zeros_like(gradient)), name
+
+
+def stock_losses(stock: Any, ids: Tensor, places: Tensor, **inputs: Any) -> Tensor:
+    """The stock class's loss of the token behind each place."""
+    with torch.no_grad():
+        logits = stock(input_ids=ids[None], attention_mask=torch.ones_like(ids)[None], **inputs).logits[0]
+    return cross_entropy(logits[places], ids[places + 1], reduction="none")
+
+
+def test_the_branches_of_a_tree_are_the_stock_classs_sequences(pair) -> None:
+    """Trunk of 5, branches of 3 and 2: the second stands behind the first, at the positions behind the trunk."""
+    ours, stock, _ = pair
+    ids = torch.arange(10) * 37 + 200
+    no_tiles = torch.zeros(0, 3, 32, 32, dtype=torch.uint8)
+    nothing = torch.zeros(0, dtype=torch.long)
+    pack = {
+        "input_ids": ids,
+        "position_ids": torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 5, 6]),
+        "scope_end": torch.tensor([10] * 5 + [8] * 3 + [10] * 2),
+        "image_places": nothing,
+        "predict_from": torch.tensor([4, 5, 6, 4, 8]),
+        "target_ids": ids[[5, 6, 7, 8, 9]],
+        "target_weights": torch.ones(5),
+        "tiles": no_tiles,
+        "cached_features": None,
+        "slot_tiles": nothing,
+    }
+    found = ours(pack=pack).target_losses
+    first = stock_losses(stock, ids[:8], torch.tensor([4, 5, 6]))
+    second = stock_losses(stock, torch.cat([ids[:5], ids[8:]]), torch.tensor([4, 5]))
+    torch.testing.assert_close(found, torch.cat([first, second]), rtol=1e-5, atol=1e-5)
+
+
+def test_every_slot_shows_its_own_tile(pair, pack_of, picture) -> None:
+    ours, stock, _ = pair
+    pack = pack_of([((picture(1), picture(2), picture(1)), "Compare.", "No, not the same.")])
+    tiles = pack.tiles[pack.slot_tiles]
+    assert len(pack.tiles) == 26
+    assert len(tiles) == 39
+    pixels = normalize_pixels(tiles, ours.pixel_scaling, dtype=torch.float32)[None]
+    mask = torch.ones(1, len(tiles), *pixels.shape[-2:], dtype=torch.long)
+    wanted = stock_losses(stock, pack.input_ids, pack.predict_from, pixel_values=pixels, pixel_attention_mask=mask)
+    torch.testing.assert_close(ours(pack=pack.model_tensors()).target_losses, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_a_pack_of_nothing_has_loss_0_and_gradients_of_0(checkpoint: Checkpoint, pack_of) -> None:

@@ -10,7 +10,15 @@ import pytest
 from smolvlm.datasets.packing.lengths import Budget, LengthTable
 from smolvlm.datasets.packing.plan import Plan, PlanSettings, plan_training
 from smolvlm.errors import ConfigError
-from smolvlm.train.checkpoint import RunIdentity, find_checkpoint, mark_whole, run_identity, whole_checkpoints
+from smolvlm.train.checkpoint import (
+    MARKER,
+    RunIdentity,
+    find_checkpoint,
+    mark_whole,
+    run_identity,
+    whole_checkpoints,
+    write_json,
+)
 
 SETTINGS: dict[str, Any] = {
     "model": {"path": "some/model"},
@@ -164,3 +172,21 @@ def test_the_marker_says_what_the_checkpoint_is(tmp_path: Path) -> None:
     assert content["settings"]["model.path"] == "some/model"
     assert "train.output_dir" not in content["settings"]
     assert [path.name for path in folder.iterdir()] == ["smolvlm.json"]
+
+
+class Unwritable:
+    """Stands in the middle of what is to be written, and cannot be."""
+
+
+def test_a_marker_that_is_cut_off_is_no_marker_and_spoils_no_former_one(tmp_path: Path) -> None:
+    """As where the process ends while it writes: a part is on disk, under a name that nobody reads."""
+    half_written = [*range(5000), Unwritable()]
+    (tmp_path / "checkpoint-5").mkdir()
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "checkpoint-5" / MARKER, half_written)
+    assert whole_checkpoints(tmp_path) == []
+    mark_whole(tmp_path / "checkpoint-5", identity(), step=5)
+    before = (tmp_path / "checkpoint-5" / MARKER).read_text()
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "checkpoint-5" / MARKER, half_written)
+    assert (tmp_path / "checkpoint-5" / MARKER).read_text() == before

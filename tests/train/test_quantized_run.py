@@ -1,6 +1,7 @@
 """Whole runs over a quantised base: what learns, what stays, what is left behind; stopping changes nothing."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,11 +176,25 @@ def test_a_quantised_frozen_towers_features_are_cached(runs: QuantizedRuns) -> N
     assert runs.whole["eight"].trained.vision_cache is None
 
 
-def test_quantising_moves_the_first_loss_little(runs: QuantizedRuns, train_run: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "bits", "towers"), [("eight", 8, ["language"]), ("four", 4, ["language", "vision"])])
+def test_the_first_loss_is_that_of_the_weights_held_and_not_of_the_full_ones(
+    runs: QuantizedRuns, train_run: Any, tiny_folder: Path, tmp_path: Path, name: str, bits: Any, towers: Any
+) -> None:
+    """A run over a plain model of just the weights that the few bits stand for begins at the same loss."""
+    held = load_checkpoint(str(tiny_folder), quantization=QuantizationConfig(bits=bits, towers=towers)).model
+    folder = shutil.copytree(tiny_folder, tmp_path / "twin")
+    twin = load_checkpoint(str(folder)).model
+    for own, layer in held.named_modules():
+        if is_quantized(layer):
+            twin.get_submodule(own).weight.data.copy_(layer.full_weight(torch.float32))
+    twin.save_pretrained(folder)
     one = SAVED | {"train.num_train_epochs": 0.2, "adapters.language": "lora", "train.save_strategy": "no"}
-    full = train_run(tmp_path, one).losses[0]
-    assert runs.whole["eight"].losses[0] == pytest.approx(full, rel=2e-3)
-    assert runs.whole["four"].losses[0] == pytest.approx(full, rel=0.05)
+    full, plain = (
+        train_run(tmp_path / path.name, one | {"model.path": str(path)}).losses[0] for path in (tiny_folder, folder)
+    )
+    first = runs.whole[name].losses[0]
+    assert first == pytest.approx(plain, rel=1e-6)
+    assert abs(first - full) > 10 * abs(first - plain)
 
 
 def test_preferences_begin_at_their_own_quantised_reference(

@@ -51,6 +51,30 @@ def test_many_small_packs_learn_what_one_large_pack_learns(
     assert largest_difference(many.folder, one.folder) < 1e-5
 
 
+def test_weights_decay_as_asked_and_norms_and_biases_do_not(
+    train_run: TrainRun, tiny_folder: Path, words_alone: dict[str, Any], tmp_path: Path
+) -> None:
+    """AdamW takes rate x decay of a weight off it, besides the step: what decay changes is that product exactly."""
+    rate, decay = 1e-2, 0.5
+    constant = {
+        "train.language_model_lr": rate,
+        "train.lr_scheduler_type": "constant",
+        "train.packs_per_step": 12,
+        "train.num_train_epochs": 1,
+    }
+    left = {
+        name: train_run(tmp_path / name, words_alone | constant | own).folder
+        for name, own in {"none": {}, "decayed": {"train.weight_decay": decay}}.items()
+    }
+    before, without, decayed = (
+        load_file(own / "model.safetensors") for own in (tiny_folder, left["none"], left["decayed"])
+    )
+    matrix, norm = "model.text_model.layers.0.mlp.up_proj.weight", "model.text_model.layers.0.input_layernorm.weight"
+    torch.testing.assert_close(without[matrix] - decayed[matrix], rate * decay * before[matrix], rtol=1e-3, atol=1e-6)
+    assert not torch.equal(without[matrix], before[matrix])
+    assert torch.equal(without[norm], decayed[norm])
+
+
 def test_activation_checkpointing_gives_the_same_losses(train_run: TrainRun, plain_run: Any, tmp_path: Path) -> None:
     plain = {"train.vision_tower_lr": 2e-4, "train.num_train_epochs": 4, "train.packs_per_step": 4}
     run = train_run(tmp_path, plain | {"train.activation_checkpointing": True})

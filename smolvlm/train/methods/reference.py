@@ -69,7 +69,7 @@ def attach_reference(
     folder = Path(config.train.output_dir)
     quantization = config.quantization if name is None else None
     held = (config.model.dtype, repr(quantization), repr(config.model.new_tokens), repr(config.model.rope_scaling))
-    identity = "\0".join((_weights(name or config.model.path), *held, repr(dataset.settings)))
+    identity = "\0".join((weights_identity(name or config.model.path), *held, repr(dataset.settings)))
     logps = kept_logps(once, folder=folder, identity=identity)
     if logps is None:
         logps = reference_logps(
@@ -86,7 +86,7 @@ def attach_reference(
     return None
 
 
-def _weights(path: str) -> str:
+def weights_identity(path: str) -> str:
     """Return what tells a checkpoint's weights from others; of a folder also when its files were written."""
     files = sorted(Path(path).glob("*.safetensors"))
     return repr((path, [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from smolvlm.datasets.encoding.chat import TokenRole
 from smolvlm.datasets.encoding.encode import image_block
-from smolvlm.datasets.encoding.encoded import EncodedConversation, media_identity, target_weight
+from smolvlm.datasets.encoding.encoded import EncodedConversation, target_weight
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.errors import SampleError
 from smolvlm.records import Conversation, Grid, ImageRef, Sample, Turn
@@ -151,11 +151,6 @@ def test_predicted_lengths_are_the_encoded_ones(
         assert example.input_ids[sizes.prefix_tokens - 1] == prompt.tokens.image_boundary
     else:
         assert (sizes.prefix_tokens, sizes.prefix_tiles, sizes.prefix_key) == (0, 0, b"")
-
-
-def test_pictures_are_the_same_by_path_or_by_bytes() -> None:
-    assert media_identity(picture(1)) == media_identity(picture(1)) != media_identity(picture(2))
-    assert media_identity(ImageRef(path=None, data=b"p")) != media_identity(picture(1))
 
 
 @pytest.mark.parametrize(("weighting", "weight"), [("token", 1.0), ("sample", 1 / 9), ("sqrt", 1 / 3)])

@@ -11,12 +11,20 @@ from hypothesis import strategies as st
 
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing import lengths as lengths_module
-from smolvlm.datasets.packing.lengths import MODALITIES, Budget, HeaderReader, Meter, over_budget, over_context
+from smolvlm.datasets.packing.lengths import (
+    MODALITIES,
+    Budget,
+    HeaderReader,
+    Meter,
+    modality_of,
+    over_budget,
+    over_context,
+)
 from smolvlm.datasets.packing.measured import length_table
 from smolvlm.media.images import open_rgb
 from smolvlm.media.settings import MediaSettings
 from smolvlm.media.tiles import make_tiles
-from smolvlm.records import Conversation, Grid, ImageRef, Layout, Media, Sample, Turn
+from smolvlm.records import Conversation, Grid, ImageRef, Layout, Media, Sample, Turn, VideoRef
 from tests.memory_rows import measured_rows
 
 ONE_TILE = Grid(rows=0, columns=0)
@@ -136,6 +144,13 @@ def test_equal_beginnings_become_equal_groups(prompt: PromptSettings, photos: di
     assert groups[0] == groups[3] != groups[2]
     assert groups[1] == groups[4] == -1
     assert len(length_table([], [])) == 0
+
+
+def test_three_pictures_are_several_and_no_clip() -> None:
+    picture, clip = ImageRef(data=b"p"), VideoRef(data=b"c")
+    named = [MODALITIES[modality_of(media)] for media in ([], [picture], [picture] * 2, [picture] * 3, [picture] * 9)]
+    assert named == ["text", "image", *["multiimage"] * 3]
+    assert MODALITIES[modality_of([picture, clip])] == MODALITIES[modality_of([clip])] == "video"
 
 
 def test_modality_is_what_a_row_holds(prompt: PromptSettings, photos: dict[str, Path]) -> None:

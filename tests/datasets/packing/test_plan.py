@@ -352,6 +352,19 @@ def test_dear_packs_go_to_different_ranks() -> None:
     assert imbalance(plan, np.arange(4), num_ranks=2, costs=(1.0, 0.0)) == pytest.approx(1 - 10 / (2 * 6))
 
 
+def test_tiles_count_in_what_a_rank_has_to_do() -> None:
+    """By tokens alone both packs with pictures would go to one rank."""
+    sizes = ((9, 0), (8, 10), (2, 10), (1, 0))
+    packs = tuple(PlannedPack(samples=((0,),), num_tokens=tokens, num_tiles=tiles) for tokens, tiles in sizes)
+    plan = Plan(packs=PlannedPacks.of(packs), packs_per_step=4, epoch_ends=(1,), budget=TIGHT)
+    by_tokens = deal_to_ranks(plan, num_ranks=2, cost_per_token=1.0, cost_per_tile=0.0)
+    assert {int(number) for number in by_tokens[1::2]} == {1, 2}
+    order = deal_to_ranks(plan, num_ranks=2, cost_per_token=1.0, cost_per_tile=5.0)
+    assert order.tolist() == [1, 2, 3, 0]
+    assert imbalance(plan, order, num_ranks=2, costs=(1.0, 5.0)) == pytest.approx(1 - 120 / (2 * 61))
+    assert imbalance(plan, by_tokens, num_ranks=2, costs=(1.0, 5.0)) == pytest.approx(1 - 120 / (2 * 110))
+
+
 def test_repeated_rows_come_as_often_as_asked_and_others_each_epoch() -> None:
     lengths = table([(12, 1, 10, 1, 0)] * 8 + [(5, 0, 0, 0, -1)] * 40, [1.0] * 4 + [2.0] * 4 + [0.25] * 40)
     drawn = []
@@ -378,3 +391,24 @@ def test_packs_are_a_sequence() -> None:
     assert (columns.num_tokens.tolist(), columns.num_tiles.tolist(), columns.num_rows) == ([7, 0], [2, 0], 3)
     with pytest.raises(IndexError):
         columns[2]
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        [[(3, 1), (2,)], []],
+        [[(3,), (1, 2)], []],  # other trees of the same rows
+        [[(3, 1, 2)], []],
+        [[(3, 1)], [(2,)]],  # other packs of the same samples
+        [[], [(3, 1), (2,)]],
+        [[(1, 3), (2,)], []],  # another order of the branches
+        [[(3, 1), (4,)], []],
+        [[(3, 1), (2,)], [], []],
+    ],
+)
+def test_packs_are_equal_only_where_the_same_rows_make_the_same_trees_in_the_same_packs(samples: list) -> None:
+    """A resumed run goes by the digest, and all that is said above of equal plans by this equality."""
+    first = PlannedPacks.of([PlannedPack(samples=((3, 1), (2,)), num_tokens=7, num_tiles=2), EMPTY_PACK])
+    other = PlannedPacks.of([PlannedPack(samples=tuple(own), num_tokens=7, num_tiles=2) for own in samples])
+    is_same = samples == [[(3, 1), (2,)], []]
+    assert (first == other) == (first.digest() == other.digest()) == is_same

@@ -15,7 +15,7 @@ from smolvlm.media import medium as medium_module
 from smolvlm.media.geometry import TileSettings, grid_for
 from smolvlm.media.images import header_size, open_rgb
 from smolvlm.media.tiles import make_tiles
-from smolvlm.records import Grid, ImageRef
+from smolvlm.records import Frames, Grid, ImageRef, VideoRef
 from tests.media_settings import media_settings
 
 
@@ -88,6 +88,23 @@ def test_the_same_picture_under_other_names_is_decoded_once(
     loader.add_prompt([in_the_row], [grid_of(in_the_row, prompt.media.pictures)], where="row")
     assert len(opened) == 1
     assert loader.slot_tiles().tolist() == [*range(5), *range(5), *range(5)]
+
+
+def test_parts_of_a_clip_that_overlap_share_the_frames_in_both(prompt: PromptSettings, clips: dict[str, Path]) -> None:
+    clip = VideoRef(path=clips["steady"])
+    parts = [
+        Frames(numbers=own, times_s=tuple(number / 25 for number in own), duration_s=3.0)
+        for own in ((0, 10, 20), (10, 20, 30), (20, 50))
+    ]
+    loader = TileLoader(prompt.media, None)
+    for part in parts:
+        loader.add_prompt([clip], [part], where="row")
+    assert loader.slot_tiles().tolist() == [0, 1, 2, 1, 2, 3, 2, 4]
+    assert len(loader.tiles()) == len(loader.tile_keys) == len(set(loader.tile_keys)) == 5
+    alone = [TileLoader(prompt.media, None) for _ in parts]
+    for own, part in zip(alone, parts, strict=True):
+        own.add_prompt([clip], [part], where="row")
+    assert torch.equal(shown(loader), torch.cat([shown(own) for own in alone]))
 
 
 def test_nothing_loaded_is_empty_and_of_the_right_shape(prompt: PromptSettings) -> None:

@@ -74,3 +74,12 @@ def test_more_than_the_allowed_share_is_an_error(num_good: int, is_borne: bool) 
         r"1 x reason 1; 1 x(.|\n)*raise `data\.max",
     ):
         bad.settle()
+
+
+def test_a_source_that_needs_a_row_is_not_left_out_whole_whatever_share_is_allowed() -> None:
+    whole = caught(BadSamples(policy="skip", max_fraction=1.0), 1, 2)
+    whole.settle()
+    with pytest.raises(SampleError, match="2 of 2 rows cannot be used"):
+        whole.settle(needs_a_row=True)
+    whole.attempt(lambda: None, where="rows:3")
+    whole.settle(needs_a_row=True)

@@ -16,6 +16,7 @@ from PIL import Image
 from smolvlm.errors import SampleError
 from smolvlm.media.video import files as clip_files
 from smolvlm.media.video.index import read_index, scan_clip
+from smolvlm.media.video.reader import clip_key
 from smolvlm.records import ImageRef, VideoRef
 
 WHERE = "clips.jsonl:7"
@@ -149,6 +150,26 @@ def test_a_file_that_changes_is_read_again(made_clips, tmp_path):
     assert scan_clip(VideoRef(path=path), where=WHERE) is scan_clip(VideoRef(path=path), where="other:1")
     shutil.copy(made_clips["vp9_uneven"], path)
     assert len(read_index(VideoRef(path=path), where=WHERE).pts) == 16
+
+
+def test_a_file_that_is_replaced_by_one_of_equal_size_is_read_again(made_clips, tmp_path):
+    """Padded to one length: what stands behind the last box of an MP4 is passed over."""
+    path = tmp_path / "clip"
+    steady, uneven = (made_clips[name].read_bytes() for name in ("h264", "h264_uneven"))
+    size = max(len(steady), len(uneven)) + 8
+
+    def padded(data):
+        return data + (size - len(data)).to_bytes(4, "big") + b"free" + bytes(size - len(data) - 8)
+
+    found = []
+    for number, data in enumerate((steady, uneven)):
+        path.write_bytes(padded(data))
+        os.utime(path, ns=(number * 10**9, number * 10**9))
+        found.append(
+            (len(read_index(VideoRef(path=path), where=WHERE).pts), clip_key(VideoRef(path=path), where=WHERE))
+        )
+    assert [num_frames for num_frames, _ in found] == [60, 16]
+    assert found[0][1] != found[1][1]
 
 
 def test_nothing_stays_open(made_clips):

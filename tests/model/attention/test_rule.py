@@ -52,3 +52,13 @@ def test_with_a_scope_it_returns_what_transformers_expects() -> None:
     )
     assert weights is None
     torch.testing.assert_close(found, dense(query, key, value, scope_end).transpose(1, 2), rtol=0, atol=1e-12)
+
+
+def test_a_layers_dropout_reaches_the_scope() -> None:
+    scope = make_scope(torch.tensor([6] * 6))
+    query, key, value = states(6)
+    attend = ALL_ATTENTION_FUNCTIONS[SCOPE_ATTENTION]
+    torch.manual_seed(0)
+    kept, _ = attend(Layer(), query, key, value, None, scaling=SCALE, scope=scope)
+    dropped, _ = attend(Layer(), query, key, value, None, scaling=SCALE, scope=scope, dropout=0.5)
+    assert not torch.allclose(kept, dropped)

@@ -90,3 +90,21 @@ def test_a_plan_holds_nothing_that_has_to_be_moved() -> None:
     plan = plan_sdpa(np.array([6, 6, 6, 5, 5, 6]))
     assert plan.tensors() == ()
     assert plan.to("cpu") is plan.pin_memory() is plan
+
+
+@pytest.mark.parametrize("scope_end", [[40] * 40, [4, 4, 4, 4, 9, 9, 9, 9, 9], [6, 6, 6, 5, 5, 6]])
+def test_dropout_drops_keys_in_every_kind_of_block(scope_end: list[int]) -> None:
+    """With values of one, attention without dropout gives one; what is kept is scaled up by 1 / (1 - p)."""
+    length = len(scope_end)
+    scope = plan_sdpa(np.array(scope_end)).over(torch.tensor(scope_end))
+    generator = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(1, 64, length, 8, generator=generator) for _ in range(2))
+    value = torch.ones(1, 64, length, 8)
+    torch.manual_seed(0)
+    kept = scope.attend(query, key, value, scale=None, dropout=0.0)
+    torch.testing.assert_close(kept, value)
+    dropped = scope.attend(query, key, value, scale=None, dropout=0.5)
+    assert ((dropped - 1).abs() > 1e-3).float().mean() > 0.5
+    assert dropped.mean().item() == pytest.approx(1.0, abs=0.1)
+    first = dropped[0, :, 0, 0]  # the first token sees itself alone: it is dropped or doubled
+    assert set(first.round(decimals=4).tolist()) == {0.0, 2.0}

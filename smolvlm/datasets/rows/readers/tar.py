@@ -44,14 +44,24 @@ def tar_index(path: Path, *, label: str) -> Iterator[tuple[int, bytes]]:
                     members = []
                 key = own_key
                 members.append((ending, info.offset_data, info.size))
+            _check_end(path, shard.offset, label=label)
     except (tarfile.TarError, ValueError, EOFError, OverflowError, RecursionError) as error:
         fix = "give a plain .tar (not compressed: rows are read in any order)"
         raise SampleError(f"not a tar file, or cut short: {error}", where=label, fix=fix) from None
     if members:
         yield number + 1, _as_json(key, members)
-    end = max((offset + size for _, offset, size in members), default=0)
-    if end > path.stat().st_size:
-        raise SampleError("the shard is cut short", where=label, fix="copy it again")
+
+
+def _check_end(path: Path, end: int, *, label: str) -> None:
+    """Refuse a shard whose members are not followed by a block of zeros, the mark that a tar file ends with.
+
+    `tarfile` takes a header that is cut off or damaged, after the first, for the end, and would lose what follows.
+    """
+    with path.open("rb") as stream:
+        stream.seek(end)
+        if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            what = f"the shard is cut short, or damaged at byte {end:,}: no member and no end mark there"
+            raise SampleError(what, where=label, fix="copy it again, or write it anew")
 
 
 def _split_name(name: str) -> tuple[str, str]:

@@ -73,6 +73,37 @@ def test_a_shard_that_is_cut_short_or_no_tar_is_refused(shards: Path) -> None:
             open_table(spec)
 
 
+@pytest.fixture
+def two_rows(tmp_path: Path) -> Path:
+    members = [("1.json", asks("a?")), ("1.jpg", b"x" * 700), ("2.json", asks("b?")), ("2.jpg", b"y" * 1300)]
+    return write_shard(tmp_path / "whole.tar", members)
+
+
+def test_a_shard_is_whole_or_refused_wherever_it_is_cut(two_rows: Path, tmp_path: Path) -> None:
+    """Also inside its last member, at the end of a member and within a header, where tarfile sees the end."""
+    whole = two_rows.read_bytes()
+    with tarfile.open(two_rows) as shard:
+        last = shard.getmembers()[-1]
+    end = last.offset_data + 3 * tarfile.BLOCKSIZE
+    for size in [*range(0, end + tarfile.BLOCKSIZE, 128), last.offset_data + last.size - 1, end - 1, end + 511]:
+        (tmp_path / "cut.tar").write_bytes(whole[:size])
+        with pytest.raises(SampleError, match=r"cut\.tar: .*cut short"):
+            list(tar_index(tmp_path / "cut.tar", label="cut.tar"))
+    for size in (end + tarfile.BLOCKSIZE, end + 2 * tarfile.BLOCKSIZE, len(whole)):
+        (tmp_path / "cut.tar").write_bytes(whole[:size])
+        assert len(list(tar_index(tmp_path / "cut.tar", label="cut.tar"))) == 2
+
+
+def test_a_damaged_header_does_not_pass_for_the_end(two_rows: Path) -> None:
+    with tarfile.open(two_rows) as shard:
+        third = shard.getmembers()[2].offset
+    data = bytearray(two_rows.read_bytes())
+    data[third + 5] ^= 0xFF
+    two_rows.write_bytes(data)
+    with pytest.raises(SampleError, match=f"damaged at byte {third:,}: no member and no end mark there"):
+        list(tar_index(two_rows, label="whole.tar"))
+
+
 @pytest.mark.parametrize(
     ("members", "message"),
     [
