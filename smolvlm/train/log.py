@@ -8,7 +8,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -69,6 +69,39 @@ class StepCounts:
             "mfu": round(total["flops"] / seconds / peak_flops, 4),
             "peak_memory_gb": round(peak_memory_bytes() / 1e9, 3),
         }
+
+
+class MethodSums:
+    """What a method logs, summed on the device since the last line, and read when a line is written."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = tuple(names)
+        self._sums: torch.Tensor | None = None
+        self._num_shares = 0.0
+
+    def add(self, metrics: Mapping[str, torch.Tensor], *, share: float) -> None:
+        """Add a pack's sums, in float64 where its device has that.
+
+        Args:
+            metrics: the method's, by name; none of a pack without rows.
+            share: how much of a step the pack is.
+        """
+        self._num_shares += share
+        if not metrics:
+            return
+        values = torch.stack([metrics[name] for name in self._names])
+        values = values.float() if values.device.type == "mps" else values.double()
+        self._sums = values if self._sums is None else self._sums + values
+
+    def means(self, sum_over_ranks: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:
+        """Return the means over all ranks since the last line, and begin anew."""
+        sums = torch.zeros(len(self._names) + 1, dtype=torch.float64)
+        sums[0] = self._num_shares
+        if self._sums is not None:
+            sums[1:] = self._sums.cpu()
+        self._sums, self._num_shares = None, 0.0
+        count, *totals = sum_over_ranks(sums).tolist()
+        return {name: total / max(count, 1) for name, total in zip(self._names, totals, strict=True)}
 
 
 def peak_memory_bytes() -> int:

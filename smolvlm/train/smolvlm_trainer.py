@@ -41,7 +41,7 @@ from smolvlm.train.batch import PackInfo, as_batch
 from smolvlm.train.callbacks import PlanFlowCallback, WholeGradientCallback
 from smolvlm.train.checkpoint import RunIdentity, mark_whole, unmark
 from smolvlm.train.flops import compute_cost, peak_flops_per_s
-from smolvlm.train.log import LineFile, StepCounts, Stopwatch
+from smolvlm.train.log import LineFile, MethodSums, StepCounts, Stopwatch
 from smolvlm.train.methods.method import Method, Supervised
 from smolvlm.train.methods.online_reference import OnlineReference
 from smolvlm.train.optim import check_groups, groups_table, tower_groups
@@ -79,8 +79,7 @@ class SmolVLMTrainer(Trainer):
         self._cost = compute_cost(model)
         self._counts = StepCounts()
         self._watch = Stopwatch()
-        self._method_sums: torch.Tensor | None = None
-        self._num_shares = 0.0
+        self._method_sums = MethodSums(parts.method.metric_names)
         self._infos: list[PackInfo] = []
         self._learned: list[tuple[int, str]] = []
         self._rates: dict[str, float] = {}
@@ -163,18 +162,10 @@ class SmolVLMTrainer(Trainer):
         if self._parts.vision_cache is not None and computed is not None:
             self._parts.vision_cache.write(info.tile_keys, computed)
         self._counts.add(info, self._cost)
-        if output.metrics:
-            self._add_metrics(output.metrics)
-        self._num_shares += self._parts.method.share(info)
+        self._method_sums.add(output.metrics or {}, share=self._parts.method.share(info))
         self._note_skipped(info)
         loss = output.loss.float()
         return (loss, output) if return_outputs else loss
-
-    def _add_metrics(self, metrics: Mapping[str, torch.Tensor]) -> None:
-        """Add up on the device, in float64 where it has that; what a log line says is read when it is written."""
-        values = torch.stack([metrics[name] for name in self._parts.method.metric_names])
-        values = values.float() if values.device.type == "mps" else values.double()
-        self._method_sums = values if self._method_sums is None else self._method_sums + values
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         info: PackInfo = inputs["info"]
@@ -278,22 +269,11 @@ class SmolVLMTrainer(Trainer):
             peak = peak_flops_per_s(device, dtype) * self.args.world_size
             logs |= self._counts.metrics(totals, seconds=self._watch.lap(), peak_flops=peak)
             self._counts = StepCounts()
-            logs |= self._method_metrics()
+            logs |= self._method_sums.means(self._sum_over_ranks)
             self._write_samples()
         super().log(logs, start_time)
         if self.is_world_process_zero() and ("loss" in logs or any(key.startswith("eval_") for key in logs)):
             self._metrics_file.append({"step": self.state.global_step, **logs})
-
-    def _method_metrics(self) -> dict[str, float]:
-        """Return the means of what the method logs since the last line, over all ranks."""
-        names = self._parts.method.metric_names
-        sums = torch.zeros(len(names) + 1, dtype=torch.float64)
-        sums[0] = self._num_shares
-        if self._method_sums is not None:
-            sums[1:] = self._method_sums.cpu()
-        count, *totals = self._sum_over_ranks(sums).tolist()
-        self._method_sums, self._num_shares = None, 0.0
-        return {name: total / max(count, 1) for name, total in zip(names, totals, strict=True)}
 
     def _get_learning_rate(self) -> float:
         """Note every tower's rate; the loop asks before the scheduler moves on."""

@@ -10,7 +10,7 @@ from smolvlm.records import SkippedRow
 from smolvlm.train import log as step_log
 from smolvlm.train.batch import PackInfo
 from smolvlm.train.flops import ComputeCost
-from smolvlm.train.log import LineFile, StepCounts, Stopwatch, peak_memory_bytes
+from smolvlm.train.log import LineFile, MethodSums, StepCounts, Stopwatch, peak_memory_bytes
 
 COST = ComputeCost(per_token=10.0, per_tile=1000.0, per_target=100.0)
 
@@ -98,3 +98,12 @@ def test_peak_memory_is_this_process_and_never_falls() -> None:
     block = torch.ones(8_000_000)
     assert peak_memory_bytes() >= before > 10_000_000
     assert block.sum() == pytest.approx(8e6)
+
+
+def test_what_a_method_logs_is_summed_where_it_is_and_averaged_over_all_ranks() -> None:
+    sums = MethodSums(("loss_a", "loss_b"))
+    sums.add({"loss_b": torch.tensor(4.0), "loss_a": torch.tensor(1.0)}, share=2)
+    sums.add({}, share=0)
+    sums.add({"loss_a": torch.tensor(2.0), "loss_b": torch.tensor(2.0)}, share=1)
+    assert sums.means(lambda own: 2 * own) == {"loss_a": 1.0, "loss_b": 2.0}, "another rank had the same"
+    assert sums.means(lambda own: own) == {"loss_a": 0.0, "loss_b": 0.0}, "it begins anew"
