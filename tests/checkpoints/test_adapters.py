@@ -142,6 +142,15 @@ def test_the_first_values_follow_from_the_seed(checkpoint: Checkpoint, folder: P
     assert torch.equal(state, torch.random.get_rng_state()), "the run's own randomness was not touched"
 
 
+def test_another_seed_gives_other_first_values(checkpoint: Checkpoint, folder: Path) -> None:
+    first = []
+    for own, seed in ((checkpoint, 1), (load_checkpoint(str(folder)), 2)):
+        attach_adapters(own.model, {"connector": of_type("lora")}, base="", seed=seed)
+        layer: Any = own.model.get_submodule("model.connector.modality_projection.proj")
+        first.append(layer.lora_A["default"].weight)
+    assert not torch.equal(*first)
+
+
 @pytest.mark.parametrize("kind", TYPES)
 def test_peft_loads_onto_the_stock_base_what_was_trained(
     checkpoint: Checkpoint, folder: Path, photos: dict[str, Path], tmp_path: Path, kind: str
