@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.job import MAX_TOKENS_PER_PACK, Job, shared_arguments
+from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.checkpoints.load import load_checkpoint
 from smolvlm.checkpoints.processor_files import save_processor
-from smolvlm.checkpoints.trainable import LearningRates, freeze
 from smolvlm.config.load import load_run_config
 from smolvlm.config.schema import DataConfig
 from smolvlm.datasets.builder import budget_of
@@ -23,7 +23,7 @@ from smolvlm.datasets.packing.measured import MeasuredSet
 from smolvlm.datasets.packing.plan import Plan, fill_packs, gather_samples
 from smolvlm.model.vision_cache import open_vision_cache
 from smolvlm.train.arguments import training_arguments
-from smolvlm.train.checkpoint import run_identity
+from smolvlm.train.resuming import run_identity
 from smolvlm.train.smolvlm_trainer import SmolVLMTrainer, TrainerParts
 from smolvlm.train.train import plan_run
 

@@ -7,7 +7,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from benchmarks.job import Job
 from benchmarks.rows import Row
-from smolvlm.checkpoints.trainable import LearningRates, freeze
+from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.model.towers import TOWERS, tower_of
 
 

@@ -30,9 +30,9 @@ from benchmarks.model_files import write_model
 from benchmarks.ours import plan_steps
 from benchmarks.rows import Row, read_rows, write_rows
 from smolvlm.checkpoints.adapters import attach_adapters
+from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.checkpoints.load import load_checkpoint
 from smolvlm.checkpoints.peft_layers import PREFIX
-from smolvlm.checkpoints.trainable import LearningRates, freeze
 from smolvlm.config.adapters import AdapterConfig
 from smolvlm.config.schema import DataConfig
 from smolvlm.datasets.builder import measure_mixture, read_prompt
@@ -82,9 +82,7 @@ def our_step(model_dir: Path, work_dir: Path, rows: Sequence[Row], *, has_adapte
 
     def step(own: Sequence[Row]) -> float:
         plan = plan_steps(measured, [tuple(number_of[row] for row in own)], data)
-        packs = PackDataset(
-            measured, plan, encoder=prompt.encoder(), settings=prompt.media, read_features=cache.read
-        )
+        packs = PackDataset(measured, plan, encoder=prompt.encoder(), settings=prompt.media, read_features=cache.read)
         folder = work_dir / f"reference_{number_of[own[0]]}"  # kept for the next epoch
         packs.reference_logps = reference_logps(reference, packs, folder=folder, identity="", cache=cache)
         total = 0.0

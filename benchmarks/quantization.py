@@ -26,10 +26,10 @@ from benchmarks.rows import read_rows, write_rows
 from smolvlm.build.assemble import BaseRecipe, SmolLM2Layers, assemble_base_model
 from smolvlm.build.tiny import tiny_model
 from smolvlm.checkpoints.adapters import attach_adapters
+from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.checkpoints.load import Checkpoint, load_checkpoint
 from smolvlm.checkpoints.peft_layers import merge_adapter
 from smolvlm.checkpoints.quantization import quantized_layers
-from smolvlm.checkpoints.trainable import LearningRates, freeze
 from smolvlm.config.adapters import AdapterConfig
 from smolvlm.config.quantization import QuantizationConfig
 from smolvlm.model.vision import tower_modules

@@ -15,7 +15,7 @@ import torch
 
 from smolvlm.build.configs import PublishedSize, published_config
 from smolvlm.checkpoints.adapters import attach_adapters
-from smolvlm.checkpoints.trainable import freeze
+from smolvlm.checkpoints.learning_rates import freeze
 from smolvlm.config.adapters import AdapterConfig
 from smolvlm.config.load import load_run_config
 from smolvlm.config.schema import RunConfig

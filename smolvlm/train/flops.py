@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from smolvlm.checkpoints.trainable import Kind, kind_of
+from smolvlm.checkpoints.learning_rates import Kind, kind_of
 from smolvlm.model.flops import decoder_layer_flops, patch_embedding_flops, vision_layer_flops
 from smolvlm.model.vision import tower_modules
 

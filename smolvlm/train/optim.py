@@ -13,8 +13,8 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from smolvlm.checkpoints.learning_rates import KINDS, LearningRates, kind_of
 from smolvlm.checkpoints.quantization import num_values
-from smolvlm.checkpoints.trainable import KINDS, LearningRates, kind_of
 from smolvlm.errors import ConfigError
 from smolvlm.model.towers import TOWERS, Tower, tower_of
 

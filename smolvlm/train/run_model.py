@@ -14,11 +14,11 @@ import torch
 from smolvlm.checkpoints.adapters import Adapters, attach_adapters
 from smolvlm.checkpoints.base import Base, base_of_run
 from smolvlm.checkpoints.frozen_parts import frozen_parts
+from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.checkpoints.load import Checkpoint
 from smolvlm.checkpoints.new_tokens import token_ids
 from smolvlm.checkpoints.peft_layers import is_adapter_folder
 from smolvlm.checkpoints.quantization import QuantizedLayers, quantized_layers
-from smolvlm.checkpoints.trainable import LearningRates, freeze
 from smolvlm.config.adapters import AdapterConfig
 from smolvlm.config.schema import DataConfig, ModelConfig, RunConfig
 from smolvlm.datasets.encoding.prompts import PromptSettings

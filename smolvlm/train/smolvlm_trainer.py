@@ -30,8 +30,8 @@ from transformers.training_args import OptimizerNames
 
 from smolvlm.checkpoints.adapters import Adapters
 from smolvlm.checkpoints.context import name_rope_for_older_readers
+from smolvlm.checkpoints.learning_rates import LearningRates
 from smolvlm.checkpoints.peft_layers import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from smolvlm.checkpoints.trainable import LearningRates
 from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.rows.skipped import BadSamples
 from smolvlm.errors import ConfigError, SampleError
@@ -39,13 +39,13 @@ from smolvlm.model.towers import TOWERS
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.train.batch import PackInfo, as_batch
 from smolvlm.train.callbacks import PlanFlowCallback, WholeGradientCallback
-from smolvlm.train.checkpoint import RunIdentity, mark_whole, unmark
 from smolvlm.train.flops import compute_cost, peak_flops_per_s
 from smolvlm.train.log import LineFile, MethodSums, StepCounts, Stopwatch
 from smolvlm.train.methods.method import Method, Supervised
 from smolvlm.train.methods.online_reference import OnlineReference
 from smolvlm.train.optim import check_groups, groups_table, tower_groups
 from smolvlm.train.prefetch import prefetched_packs
+from smolvlm.train.resuming import RunIdentity, mark_whole, unmark
 
 Evaluate = Callable[[Any], Mapping[str, float]]
 """Model in, metrics out; keys without the `eval_` prefix."""

@@ -25,9 +25,9 @@ from smolvlm.model.attention.rule import attention_planner
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.train.arguments import is_bf16_default, planned_length, seed_of, training_arguments
 from smolvlm.train.callbacks import ProgressBarCallback
-from smolvlm.train.checkpoint import find_checkpoint, run_identity
 from smolvlm.train.methods.method import method_of
 from smolvlm.train.methods.reference import attach_reference
+from smolvlm.train.resuming import find_checkpoint, run_identity
 from smolvlm.train.run_facts import run_facts
 from smolvlm.train.run_model import check_model, check_rows, load_run_model
 from smolvlm.train.run_start import begin_run

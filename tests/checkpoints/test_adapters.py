@@ -14,9 +14,9 @@ from transformers import AutoModelForImageTextToText
 
 from smolvlm.checkpoints.adapter_targets import target_layers
 from smolvlm.checkpoints.adapters import Adapters, attach_adapters
+from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.checkpoints.load import Checkpoint, load_checkpoint
 from smolvlm.checkpoints.peft_layers import ADAPTER_CONFIG, ADAPTER_WEIGHTS, merge_adapter
-from smolvlm.checkpoints.trainable import LearningRates, freeze
 from smolvlm.config.adapters import AdapterConfig
 from smolvlm.errors import ConfigError
 from smolvlm.model.towers import TOWERS, Tower, is_adapter, tower_of

@@ -7,7 +7,7 @@ import torch
 
 from smolvlm.build.configs import published_config
 from smolvlm.checkpoints.frozen_parts import frozen_parts
-from smolvlm.checkpoints.trainable import LearningRates
+from smolvlm.checkpoints.learning_rates import LearningRates
 from smolvlm.config.freeze import FreezeConfig
 from smolvlm.errors import ConfigError
 from smolvlm.model.modeling_smolvlm import MODEL_CLASSES

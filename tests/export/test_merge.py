@@ -11,10 +11,10 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from smolvlm.build.processor import ModelType
 from smolvlm.checkpoints.adapters import attach_adapters
+from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.checkpoints.load import load_checkpoint
 from smolvlm.checkpoints.peft_layers import ADAPTER_WEIGHTS
 from smolvlm.checkpoints.processor_files import save_processor
-from smolvlm.checkpoints.trainable import LearningRates, freeze
 from smolvlm.config.adapters import AdapterConfig
 from smolvlm.errors import ConfigError
 from smolvlm.export.merge import export_for_transformers

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.checkpoints.load import Checkpoint
-from smolvlm.checkpoints.trainable import LearningRates, freeze
 from smolvlm.media import medium
 from smolvlm.model import modeling_smolvlm
 from smolvlm.model.modeling_smolvlm import PackOutput

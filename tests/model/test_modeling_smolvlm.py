@@ -12,8 +12,8 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
+from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.checkpoints.load import Checkpoint
-from smolvlm.checkpoints.trainable import LearningRates, freeze
 from smolvlm.model import modeling_smolvlm
 from smolvlm.model.attention.rule import SCOPE_ATTENTION
 from smolvlm.model.modeling_smolvlm import MODEL_CLASSES, PATCHES_PER_CALL

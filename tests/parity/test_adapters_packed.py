@@ -15,8 +15,8 @@ import torch
 from peft import PeftModel
 
 from smolvlm.checkpoints.adapters import attach_adapters
+from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.checkpoints.peft_layers import PREFIX, adapter_tensors
-from smolvlm.checkpoints.trainable import LearningRates, freeze
 from smolvlm.config.adapters import AdapterConfig
 from smolvlm.inspect.verify import GRADIENT_TOLERANCE, LOSS_TOLERANCE, gradient_errors
 from smolvlm.model.towers import TOWERS, Tower, is_adapter

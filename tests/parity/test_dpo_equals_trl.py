@@ -22,9 +22,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from smolvlm.build.tiny import tiny_model
 from smolvlm.checkpoints.adapters import Adapters, attach_adapters
+from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.checkpoints.load import Checkpoint, load_checkpoint
 from smolvlm.checkpoints.peft_layers import PREFIX
-from smolvlm.checkpoints.trainable import LearningRates, freeze
 from smolvlm.config.adapters import AdapterConfig
 from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.encoding.prompts import read_prompt_settings

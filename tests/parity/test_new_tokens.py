@@ -17,11 +17,11 @@ from transformers import AutoProcessor
 
 from smolvlm.build.processor import ModelType
 from smolvlm.checkpoints.adapters import attach_adapters
+from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.checkpoints.load import load_processor
 from smolvlm.checkpoints.new_tokens import add_rows, placement_of
 from smolvlm.checkpoints.peft_layers import PREFIX
 from smolvlm.checkpoints.processor_files import save_processor
-from smolvlm.checkpoints.trainable import LearningRates, freeze
 from smolvlm.config.adapters import AdapterConfig
 from smolvlm.config.new_tokens import NewToken
 from smolvlm.datasets.encoding.prompts import read_prompt_settings

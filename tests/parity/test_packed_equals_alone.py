@@ -24,7 +24,7 @@ from PIL import Image
 
 from smolvlm.build.configs import published_config, tokens_per_tile
 from smolvlm.build.processor import write_processor
-from smolvlm.checkpoints.trainable import LearningRates, freeze
+from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.inspect.verify import gradient_errors
 from smolvlm.model import loss
 from smolvlm.model.modeling_smolvlm import MODEL_CLASSES

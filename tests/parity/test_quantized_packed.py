@@ -20,9 +20,9 @@ from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
 from smolvlm.build.tiny import tiny_model
 from smolvlm.checkpoints.adapters import attach_adapters
+from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.checkpoints.load import load_checkpoint
 from smolvlm.checkpoints.peft_layers import adapter_tensors
-from smolvlm.checkpoints.trainable import LearningRates, freeze
 from smolvlm.config.adapters import AdapterConfig
 from smolvlm.config.quantization import QuantizationConfig
 from smolvlm.model.towers import TOWERS, Tower

@@ -9,8 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from smolvlm.checkpoints.adapters import attach_adapters
 from smolvlm.checkpoints.frozen_parts import frozen_parts
+from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.checkpoints.load import load_checkpoint
-from smolvlm.checkpoints.trainable import LearningRates, freeze
 from smolvlm.config.adapters import AdapterConfig
 from smolvlm.config.freeze import FreezeConfig
 from smolvlm.model.towers import TOWERS, Tower

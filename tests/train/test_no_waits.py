@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from smolvlm.build.processor import ModelType
+from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.checkpoints.load import Checkpoint, load_checkpoint
-from smolvlm.checkpoints.trainable import LearningRates, freeze
 from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.columns import PlannedPack, PlannedPacks

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from smolvlm.config.load import load_run_config
 from smolvlm.errors import ConfigError
-from smolvlm.train.checkpoint import MARKER, whole_checkpoints
+from smolvlm.train.resuming import MARKER, whole_checkpoints
 from smolvlm.train.train import train
 
 KILLED_IN_STEP, CHECKPOINT = 9, 6

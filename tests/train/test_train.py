@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from smolvlm.checkpoints.trainable import LearningRates
+from smolvlm.checkpoints.learning_rates import LearningRates
 from smolvlm.config.load import load_run_config
 from smolvlm.model.towers import TOWERS, tower_of
 from smolvlm.train.run_model import learning_rates

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from smolvlm.checkpoints.adapters import attach_adapters
+from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.checkpoints.load import load_checkpoint
 from smolvlm.checkpoints.peft_layers import adapter_tensors, adapters_off
-from smolvlm.checkpoints.trainable import LearningRates, freeze
 from smolvlm.config.adapters import AdapterConfig
 from smolvlm.errors import ConfigError
 from smolvlm.model.modeling_smolvlm import PackedTraining

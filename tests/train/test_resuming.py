@@ -10,7 +10,7 @@ import pytest
 from smolvlm.datasets.packing.lengths import Budget, LengthTable
 from smolvlm.datasets.packing.plan import Plan, PlanSettings, plan_training
 from smolvlm.errors import ConfigError
-from smolvlm.train.checkpoint import (
+from smolvlm.train.resuming import (
     MARKER,
     RunIdentity,
     find_checkpoint,
