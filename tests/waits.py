@@ -108,8 +108,8 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
     torch's engine, so the graph goes past it.
     """
 
-    def kernel(query: Tensor, key: Tensor, value: Tensor, *, block_mask: Any, scale: float, enable_gqa: bool) -> Tensor:
-        assert enable_gqa == (query.shape[1] != key.shape[1])
+    def kernel(query: Tensor, key: Tensor, value: Tensor, *, block_mask: Any, scale: float, **options: Any) -> Tensor:
+        assert options["enable_gqa"] == (query.shape[1] != key.shape[1])
         states = (query.detach(), key.detach(), value.detach())
         attended = flex_attention(*states, _unchanged, block_mask.as_tuple(), scale, {"BACKEND": "TRITON"})[0]
         return attended + 0 * query

@@ -20,7 +20,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from gpu_check.contract import CheckFailed, Report, Settings
 from gpu_check.stages.timing import num_graphs
 from smolvlm.datasets.encoding.tree import scope_ends, visible
-from smolvlm.model.attention.flex import flex_kernel, plan_flex
+from smolvlm.model.attention.flex import KERNEL_OPTIONS, flex_kernel, plan_flex
 
 HEAD_LAYOUTS = ((9, 3), (15, 5), (32, 32))
 HEAD_SIZE = 64
@@ -117,7 +117,14 @@ def _errors(
         )
 
     def flex(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return compiled(query, key, value, block_mask=block_mask, enable_gqa=is_grouped)
+        return compiled(
+            query,
+            key,
+            value,
+            block_mask=block_mask,
+            enable_gqa=is_grouped,
+            kernel_options=dict(KERNEL_OPTIONS),
+        )
 
     truth = _passes(dense, [value.double() for value in states], has_backward=has_backward)
     sdpa = _passes(dense, states, has_backward=has_backward)

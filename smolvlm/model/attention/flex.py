@@ -24,6 +24,8 @@ from torch import Tensor
 
 BLOCK_SIZE = 128
 """Queries and keys of a block: what torch's kernels take by default."""
+KERNEL_OPTIONS = {"FORCE_USE_FLEX_ATTENTION": True}
+"""One kernel for packs of every length: below 128 queries torch would choose its decoding kernel, another graph."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,6 +112,7 @@ class FlexScope:
             block_mask=self.block_mask,
             scale=scale,
             enable_gqa=query.shape[1] != key.shape[1],
+            kernel_options=dict(KERNEL_OPTIONS),
         )
 
 
