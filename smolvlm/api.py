@@ -17,6 +17,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from smolvlm.quiet import drop_import_warnings
+
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from smolvlm.train.train import TrainedRun
 
 __all__ = ["build", "check", "evaluate", "export", "inspect", "load", "load_config", "prepare", "train"]
+
+drop_import_warnings()
 
 Rows = Iterable[Mapping[str, Any]]
 """Rows as they would stand in a file, a `datasets.Dataset` among them; pictures may be Pillow images."""

@@ -144,6 +144,24 @@ def test_prepare_and_check_return_what_they_find(settings: dict[str, Any], rows:
     ]
 
 
+def test_a_script_without_a_guard_is_told_and_does_not_hang(
+    settings: dict[str, Any], rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """Each process that reads rows starts by running the script again, as Python's multiprocessing has it."""
+    questions = [{name: row[name] for name in ("question", "answer")} for row in rows]
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"from smolvlm import api\nrows = {questions!r}\n"
+        f"config = api.load_config({settings!r}, rows=rows, eval_rows=rows)\n"
+        "api.check(config)\nprint('few rows need no process')\napi.check(config, num_workers=2)\n"
+    )
+    ran = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False)
+    assert ran.returncode == 1
+    assert ran.stdout.count("few rows need no process") >= 1
+    assert 'if __name__ == "__main__":' in ran.stderr
+    assert "a process that reads rows died" in ran.stderr
+
+
 def test_a_run_is_evaluated_and_answers(
     trained: tuple[Path, Steps], rows: list[dict[str, Any]], photos: dict[str, Path]
 ) -> None:

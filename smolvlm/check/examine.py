@@ -27,6 +27,8 @@ from smolvlm.media.video.check import examine_clip
 from smolvlm.media.video.reader import clip_key
 from smolvlm.records import Conversation, Layout, Media, VideoRef
 
+SMALL_ROWS = 64
+"""Up to so many are examined here: starting other processes takes longer."""
 PART_ROWS = 512
 MEDIA_KEPT = 4096
 Severity = Literal["error", "warning"]
@@ -155,6 +157,8 @@ def examine(
     done = 0
     found: dict[int, ExaminedPart] = {}
     arguments = (every, len(sources), prompt, budget)
+    if num_workers is None and total <= SMALL_ROWS:
+        num_workers = 1
     for number, part in over_cores(RowDoctor, arguments, parts, num_workers=num_workers):
         found[number] = part
         done += len(parts[number][1])

@@ -15,8 +15,8 @@ import typer
 from smolvlm import __version__
 from smolvlm.cli.early import check_evaluated, check_mixture_or_run, check_run_file
 from smolvlm.cli.options import Command, Group, RunFileCommand
-from smolvlm.cli.quiet import drop_import_warnings, hide_progress_bars
 from smolvlm.errors import SmolVLMError
+from smolvlm.quiet import drop_import_warnings, hide_progress_bars
 
 app = typer.Typer(
     cls=Group,

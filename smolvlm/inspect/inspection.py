@@ -88,10 +88,10 @@ class Inspection:
             )
         return found
 
-    def write_html(self, path: Path) -> Path:
+    def write_html(self, path: str | Path) -> Path:
         """Write a page that needs nothing else, and return its path."""
         samples = self.inspected(with_tiles=True)
-        return write_inspect_page(samples, path=path, title=self.title, summary=self.summary)
+        return write_inspect_page(samples, path=Path(path), title=self.title, summary=self.summary)
 
     def print_to(self, console: Console) -> None:
         """Write the samples to a terminal."""

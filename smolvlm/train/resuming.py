@@ -122,10 +122,15 @@ def find_checkpoint(choice: Path | Literal["auto", False], *, output_dir: Path, 
     return folder
 
 
+def _written(key: str) -> str:
+    """Return a setting's name as a run file has it."""
+    return key.replace("train.arguments.", "train.")
+
+
 def _check_same_run(saved: dict[str, Any], identity: RunIdentity, *, folder: Path) -> None:
     ours, theirs = identity.settings, saved["settings"]
     differing = [
-        f"- {key}: {theirs.get(key, NOT_SET)} there, {ours.get(key, NOT_SET)} here"
+        f"- {_written(key)}: {theirs.get(key, NOT_SET)} there, {ours.get(key, NOT_SET)} here"
         for key in sorted(ours.keys() | theirs.keys())
         if not _is_same(key, theirs.get(key, NOT_SET), ours.get(key, NOT_SET))
     ]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from smolvlm.cli.quiet import drop_import_warnings
+from smolvlm.quiet import drop_import_warnings
 
 ROOT = Path(__file__).parents[2]
 OUR_LINES = (
@@ -58,7 +58,7 @@ def test_the_known_warning_is_dropped_and_no_other(caplog: pytest.LogCaptureFixt
 @pytest.mark.parametrize("hides_downloads", [False, True])
 def test_progress_bars_of_loading_are_hidden_and_those_of_downloads_kept(hides_downloads: bool) -> None:
     code = (
-        "from smolvlm.cli.quiet import hide_progress_bars; hide_progress_bars()\n"
+        "from smolvlm.quiet import hide_progress_bars; hide_progress_bars()\n"
         "from transformers.utils.logging import is_progress_bar_enabled\n"
         "from huggingface_hub.utils import are_progress_bars_disabled\n"
         "print(is_progress_bar_enabled(), are_progress_bars_disabled())"

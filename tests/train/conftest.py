@@ -2,6 +2,7 @@
 
 import functools
 import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -165,7 +166,8 @@ def train_run(write_run: WriteRun) -> TrainRun:
         folder: Path, changes: dict[str, Any] | None = None, *, make_evaluate: MakeEvaluate | None = None
     ) -> FinishedRun:
         config = load_run_config(write_run(folder, changes))
-        return FinishedRun(folder=Path(config.train.output_dir), trained=train(config, make_evaluate=make_evaluate))
+        trained = train(config, make_evaluate=make_evaluate, say=lambda text: print(text, file=sys.stderr))
+        return FinishedRun(folder=Path(config.train.output_dir), trained=trained)
 
     return run
 

@@ -102,7 +102,7 @@ def test_every_setting_that_differs_is_named_with_both_values(tmp_path: Path) ->
     assert caught.value.what.splitlines() == [
         "the checkpoint belongs to another run:",
         "- data.max_tokens_per_pack: 64 there, 128 here",
-        "- train.arguments.weight_decay: (not set) there, 0.1 here",
+        "- train.weight_decay: (not set) there, 0.1 here",
         "- train.language_model_lr: 0.0001 there, 0.0002 here",
     ]
 
@@ -154,7 +154,7 @@ def test_a_precision_that_the_device_chose_may_change_and_one_that_is_written_ma
     if is_same:
         assert find_checkpoint("auto", output_dir=tmp_path, identity=second) == folder
         return
-    with pytest.raises(ConfigError, match=r"\n- train\.arguments\.bf16: .* there, .* here\n"):
+    with pytest.raises(ConfigError, match=r"\n- train\.bf16: .* there, .* here\n"):
         find_checkpoint("auto", output_dir=tmp_path, identity=second)
 
 

@@ -3,9 +3,20 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import current_process, get_context
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
+from smolvlm.errors import ConfigError
+
+GUARD = (
+    'in a script, put what starts it behind `if __name__ == "__main__":`, since each process reads the script '
+    "again; or give num_workers=1"
+)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -24,6 +35,9 @@ def over_cores(
         arguments: sent to each process once.
         items: what the function is called with, one at a time.
         num_workers: processes; None is one a core. With one, everything happens in this process.
+
+    Raises:
+        ConfigError: a process died, as where a script starts them without `if __name__ == "__main__":`.
     """
     workers = min(num_workers or os.cpu_count() or 1, len(items))
     if workers < 2:
@@ -31,13 +45,20 @@ def over_cores(
         for number, item in enumerate(items):
             yield number, function(item)
         return
+    if getattr(current_process(), "_inheriting", False):  # what multiprocessing itself asks (Python 3.11 to 3.13)
+        raise ConfigError("this process is being started to read rows, and came here itself", fix=GUARD)
     # Processes are started afresh: a fork of a process that has run torch's threads may hang.
     context = get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_start, initargs=(make, arguments)) as pool:
+    with (
+        _file_of((make, arguments)) as path,
+        ProcessPoolExecutor(workers, context, initializer=_start, initargs=(path,)) as pool,
+    ):
         running: dict[Future[Any], int] = {pool.submit(_call, item): number for number, item in enumerate(items)}
         try:
             for future in as_completed(running):
                 yield running[future], future.result()
+        except BrokenProcessPool as error:
+            raise ConfigError("a process that reads rows died", where="num_workers", fix=GUARD) from error
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -45,7 +66,21 @@ def over_cores(
 _function: list[Callable[[Any], Any]] = []
 
 
-def _start(make: Callable[..., Callable[[Any], Any]], arguments: tuple[Any, ...]) -> None:
+@contextmanager
+def _file_of(value: Any) -> Iterator[Path]:
+    """Keep a value in a file for as long as the context is open.
+
+    What is handed to a process itself goes through a pipe: if the process dies before it has read all of it, Python
+    (3.11 to 3.14) waits for ever where it is more than the pipe holds.
+    """
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "arguments"
+        path.write_bytes(ForkingPickler.dumps(value))
+        yield path
+
+
+def _start(path: Path) -> None:
+    make, arguments = ForkingPickler.loads(path.read_bytes())  # our own, in a folder that nobody else may write to
     _function.append(make(*arguments))
 
 

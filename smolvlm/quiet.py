@@ -1,7 +1,7 @@
-"""Keeps what other libraries print by themselves out of the command line's output.
+"""Keeps what other libraries print by themselves out of this program's output.
 
 Only messages that are known and say nothing to the user are dropped; every other warning and error of
-theirs still appears. Programs that import `smolvlm` as a library keep the settings they have.
+theirs still appears. Bars are hidden by the command line alone: a program keeps its own settings.
 """
 
 import logging
