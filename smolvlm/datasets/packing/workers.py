@@ -80,7 +80,8 @@ def _file_of(value: Any) -> Iterator[Path]:
 
 
 def _start(path: Path) -> None:
-    make, arguments = ForkingPickler.loads(path.read_bytes())  # our own, in a folder that nobody else may write to
+    # Our own file, in a folder that nobody else may write to.
+    make, arguments = ForkingPickler.loads(path.read_bytes())  # pyright: ignore[reportAttributeAccessIssue] - no method
     _function.append(make(*arguments))
 
 
