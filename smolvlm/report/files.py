@@ -57,6 +57,8 @@ def read_run_files(run_dir: Path) -> RunFiles:
         SampleError: a line is damaged or lacks a key; names file and line.
     """
     metrics, predictions = run_dir / "metrics.jsonl", run_dir / "predictions.jsonl"
+    if not run_dir.is_dir():
+        raise ConfigError("no such folder", where=str(run_dir), fix="give the output_dir of a run that has begun")
     if not metrics.is_file() and not predictions.is_file():
         raise ConfigError(
             "neither metrics.jsonl nor predictions.jsonl here",

@@ -130,3 +130,8 @@ def test_wrong_baselines_are_named(write_run: Callable[..., Path], content: str)
     (run_dir / "baselines.json").write_text(content)
     with pytest.raises(SampleError, match=r"baselines\.json"):
         read_run_files(run_dir)
+
+
+def test_a_folder_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such folder"):
+        read_run_files(tmp_path / "nosuch")
