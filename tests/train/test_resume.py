@@ -81,7 +81,7 @@ def test_changed_settings_are_refused_and_each_is_named(stopped: Any) -> None:
         train(config)
     assert "- train.connector_lr: 0.0005 there, 0.0003 here" in caught.value.what
     assert "- data.max_tokens_per_pack: 128 there, 256 here" in caught.value.what
-    assert "- train.arguments.weight_decay: (not set) there, 0.5 here" in caught.value.what
+    assert "- train.weight_decay: (not set) there, 0.5 here" in caught.value.what
     assert caught.value.what.count("\n- ") == 3
 
 
