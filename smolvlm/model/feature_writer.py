@@ -111,7 +111,8 @@ def _before_fork() -> None:
             writer.wait()
 
 
-os.register_at_fork(before=_before_fork)
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(before=_before_fork)
 
 
 def _on_its_way(keys: tuple[bytes, ...], features: Tensor) -> _Batch:

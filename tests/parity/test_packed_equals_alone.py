@@ -2,8 +2,8 @@
 
 Alone means: the stock processor makes ids and pixels of the conversation, the stock class gives the loss of its labels,
 and the labels are found with the stock chat template: each assistant turn, from the end of `Assistant:` to its
-`<end_of_utterance>`. On CPU, weights in float64, so that what is seen is the law and not a processor's rounding (in
-float32 the gradients differ by 1e-6 to 1.01e-5, by processor); pixels are rounded to float32 on both sides. The loss
+`<end_of_utterance>`. On CPU, weights in float64, so that what is seen is the law and not a processor's rounding (on
+one of them a float32 gradient was 1.008e-5 of its norm away); pixels are rounded to float32 on both sides. The loss
 within 1e-6 of max(1, loss), each parameter's gradient within 1e-5 of its norm. The biases of the tower's keys have no
 gradient but rounding, as softmax cancels them; two gradients below `ZERO_GRADIENT` of the largest one's norm count as
 equal.
