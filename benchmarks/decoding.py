@@ -50,16 +50,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _report_times(path: Path, rounds: int) -> None:
     clip = VideoRef(path=path)
-    index = read_index(clip, where=WHERE)
+    index = read_index(clip)
     long = ClipIndex(pts=np.arange(10**6) * 512, time_base=index.time_base, end_pts=512 * 10**6)
-    shown, every = (choose_frames(index, settings, where=WHERE) for settings in (SHOWN, ALL))
+    shown, every = (choose_frames(index, settings) for settings in (SHOWN, ALL))
     fresh = path.read_bytes()  # of bytes nothing is remembered
 
     def report(name: str, work: Callable[[], object], *, share: int = 1) -> None:
         print(f"{name:<58} {_median_ms(work, rounds) / share:8.2f} ms", flush=True)
 
-    report("times of all frames, from the packets", lambda: read_index(VideoRef(data=fresh), where=WHERE))
-    report("choosing among 1,000,000 frames", lambda: choose_frames(long, SHOWN, where=WHERE))
+    report("times of all frames, from the packets", lambda: read_index(VideoRef(data=fresh)))
+    report("choosing among 1,000,000 frames", lambda: choose_frames(long, SHOWN))
     backends: tuple[VideoBackend, ...] = ("pyav", "torchcodec", "decord")
     for backend in backends:
         try:
@@ -84,7 +84,7 @@ def _report_times(path: Path, rounds: int) -> None:
 
 
 def _frames(clip: VideoRef, frames: Frames, max_side_px: int = NATIVE_PX, backend: VideoBackend = "pyav"):
-    return read_frames(clip, frames, max_side_px=max_side_px, backend=backend, where=WHERE)
+    return read_frames(clip, frames, max_side_px=max_side_px, backend=backend)
 
 
 def _read(clip: VideoRef, frames: Frames, max_side_px: int, backend: VideoBackend) -> None:
@@ -93,7 +93,7 @@ def _read(clip: VideoRef, frames: Frames, max_side_px: int, backend: VideoBacken
 
 
 def _decode(clip: VideoRef) -> None:
-    with open_clip(clip, where=WHERE) as (container, stream):
+    with open_clip(clip) as (container, stream):
         for _ in container.decode(stream):
             pass
 
@@ -138,7 +138,7 @@ def _damaged(clip: bytes, count: int) -> list[bytes]:
 
 def _is_found(clip: bytes) -> bool:
     try:
-        examine_clip(VideoRef(data=clip), where=WHERE)
+        examine_clip(VideoRef(data=clip))
     except SampleError:
         return True
     return False

@@ -53,9 +53,7 @@ class Job:
 
     def frames(self, path: Path) -> Frames:
         settings = FrameSettings(fps=self.fps, max_frames=64, sampling="fps")
-        return choose_frames(
-            read_index(VideoRef(path=path), where=path.name), settings, end_s=self.end_s, where=path.name
-        )
+        return choose_frames(read_index(VideoRef(path=path)), settings, end_s=self.end_s)
 
 
 JOBS = (Job(name="1 frame a second", fps=1), Job(name="4 frames a second of the first 5 s", fps=4, end_s=5))
@@ -142,7 +140,7 @@ def _medians(turns: list[Turn]) -> Turn:
 
 def _ours(path: Path, job: Job) -> np.ndarray:
     os.utime(path)
-    return frame_tiles(VideoRef(path=path), job.frames(path), SETTINGS, backend="pyav", where=path.name)
+    return frame_tiles(VideoRef(path=path), job.frames(path), SETTINGS, backend="pyav")
 
 
 def _stock(path: Path, numbers: tuple[int, ...], backend: str) -> Load:

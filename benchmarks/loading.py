@@ -148,8 +148,8 @@ def result_table(seconds: dict[str, list[float]], *, num_tiles: int, scope: str)
 
 
 def _ours(path: Path, *, backend: ResizeBackend = DEFAULT_BACKEND) -> np.ndarray:
-    data = read_bytes(ImageRef(path=path), where=path.name)
-    return make_tiles(open_rgb(ImageRef(path=path, data=data), where=path.name), SETTINGS, backend=backend)
+    data = read_bytes(ImageRef(path=path))
+    return make_tiles(open_rgb(ImageRef(path=path, data=data)), SETTINGS, backend=backend)
 
 
 def _normalised(tiles: np.ndarray) -> np.ndarray:

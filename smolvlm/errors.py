@@ -1,25 +1,51 @@
 """Errors that users see: what went wrong, where, and how to fix it.
 
 `ConfigError` speaks of a setting, `SampleError` of a row or a file. Everything else (`ValueError`, `AssertionError`)
-is a bug of ours. Both classes survive pickling and the re-raise of a data-loader worker, which rebuilds an
+is a bug of ours. What raises an error need not know where it is: `located` adds the row, or the file, to every error
+that leaves its block. The classes survive pickling and the re-raise of a data-loader worker, which rebuilds an
 exception from its message alone.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+SampleKind = Literal[
+    "missing_media",
+    "empty_media",
+    "too_large_media",
+    "corrupt_media",
+    "outside_root",
+    "placeholder_mismatch",
+    "empty_row",
+    "role",
+    "over_budget",
+    "over_context",
+    "wrong_method",
+    "changed_row",
+    "bad_row",
+    "bad_file",
+    "bad_rows",
+    "worker_died",
+]
+"""What is wrong with a row, a picture, a clip or a file of rows; `smolvlm check` counts by it."""
 
 
 class SmolVLMError(Exception):
     """An error whose text is meant for the user; the command line prints it without a traceback, exit status 1."""
 
     def __init__(self, what: str, *, where: str | None = None, fix: str | None = None) -> None:
+        super().__init__(what)
         self.what = what
         self.where = where
         self.fix = fix
-        parts = [f"{where}: {what}" if where else what]
-        if fix:
-            parts.append(f"  fix: {fix}")
-        super().__init__("\n".join(parts))
+
+    def __str__(self) -> str:
+        what = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{what}\n  fix: {self.fix}" if self.fix else what
 
     def __reduce__(self):
-        return _rebuild, (type(self), self.what, self.where, self.fix)
+        return type(self), (self.what,), {"where": self.where, "fix": self.fix}
 
 
 class ConfigError(SmolVLMError):
@@ -29,6 +55,25 @@ class ConfigError(SmolVLMError):
 class SampleError(SmolVLMError):
     """A row, picture or clip that cannot be trained on. `where` is `file:row`, rows counted from 1 in the file."""
 
+    def __init__(
+        self, what: str, *, kind: SampleKind = "bad_row", fix: str | None = None, where: str | None = None
+    ) -> None:
+        super().__init__(what, where=where, fix=fix)
+        self.kind: SampleKind = kind
 
-def _rebuild(kind: type[SmolVLMError], what: str, where: str | None, fix: str | None) -> SmolVLMError:
-    return kind(what, where=where, fix=fix)
+    def __reduce__(self):
+        return type(self), (self.what,), {"kind": self.kind, "where": self.where, "fix": self.fix}
+
+
+@contextmanager
+def located(where: str) -> Iterator[None]:
+    """Name the place of every error that leaves the block and has none yet.
+
+    Args:
+        where: `file:row`, a file, or a setting.
+    """
+    try:
+        yield
+    except SmolVLMError as error:
+        error.where = error.where or where
+        raise

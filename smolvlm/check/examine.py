@@ -5,94 +5,29 @@ histograms. No model is needed. Rows are examined in parts over all cores; what 
 leaks) is found afterwards from digests.
 """
 
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
-from typing import Literal
 
+from smolvlm.check.between_rows import ExaminedMedium, ExaminedRow, digest_of, duplicates, leaks, spoken
+from smolvlm.check.findings import Finding, finding_of, mark_findings
 from smolvlm.datasets.encoding.encode import Encoder
 from smolvlm.datasets.encoding.encoded import media_identity
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.lengths import Budget, modality_of, over_budget, over_context
 from smolvlm.datasets.packing.workers import over_cores
 from smolvlm.datasets.rows.conversations import OpenSource
-from smolvlm.datasets.rows.placeholders import PLACEHOLDERS, has_marks
-from smolvlm.datasets.rows.sources import MediaMarkers
 from smolvlm.errors import SampleError
 from smolvlm.media.images import content_key, open_rgb, read_bytes
 from smolvlm.media.layout import layout_of
 from smolvlm.media.video.check import examine_clip
 from smolvlm.media.video.reader import clip_key
-from smolvlm.records import Conversation, Layout, Media, VideoRef
+from smolvlm.records import Conversation, Media, VideoRef
 
 SMALL_ROWS = 64
 """Up to so many are examined here: starting other processes takes longer."""
 PART_ROWS = 512
 MEDIA_KEPT = 4096
-Severity = Literal["error", "warning"]
-
-_KINDS: tuple[tuple[str, str], ...] = (
-    ("does not exist", "missing_media"),
-    (r"is empty \(zero bytes\)", "empty_media"),
-    ("larger than the limit", "too_large_media"),
-    ("cannot be downloaded", "missing_media"),
-    ("outside the folder", "outside_root"),
-    (
-        r"damaged|cut short|not a picture|not a video|index is missing|no video|no frame|cannot be decoded"
-        r"|32-bit pixels|not supported|cannot be read|is a directory|a folder without pictures",
-        "corrupt_media",
-    ),
-    ("placeholder", "placeholder_mismatch"),
-    (r"tokens, a pack|tiles, a pack", "over_budget"),
-    ("the model's context is", "over_context"),
-    (r"answer is empty|an empty|nothing in this row|no assistant turn|no `answer`", "empty_row"),
-    (r"unknown role|turns in a row|speaks first|last turn|system turn", "role"),
-)
-"""What a message says -> the kind of finding; anything else is `bad_row`."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
-    """One thing that is wrong."""
-
-    where: str
-    """`file:row`."""
-    severity: Severity
-    kind: str
-    message: str
-    medium: Media | None = None
-    """The picture or clip in question, where there is one."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ExaminedMedium:
-    """A picture or clip that could be decoded to its end."""
-
-    key: bytes
-    """Digest of the bytes."""
-    size: tuple[int, int]
-    """(width, height) in pixels, upright."""
-    duration_s: float | None
-    """Of a clip; None for a picture."""
-    layout: Layout
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ExaminedRow:
-    """What one row says about itself."""
-
-    where: str
-    source: str
-    is_held_out: bool
-    num_tokens: int
-    num_tiles: int
-    text_key: bytes
-    """Digest of all text and of which pictures stand where."""
-    words_key: bytes
-    """Digest of the user's and the assistant's words alone."""
-    media: tuple[ExaminedMedium, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,7 +105,7 @@ def examine(
     media = {medium.key: medium for row in rows for medium in row.media}
     durations = tuple(own.duration_s for own in media.values() if own.duration_s is not None)
     return Examination(
-        findings=(*findings, *_duplicates(rows), *_leaks(rows)),
+        findings=(*findings, *duplicates(rows), *leaks(rows)),
         num_rows=total,
         num_pictures=len(media) - len(durations),
         num_clips=len(durations),
@@ -212,7 +147,7 @@ class RowDoctor:
         media: list[ExaminedMedium] = []
         num_findings = len(found.findings)
         for medium in row.media:
-            decoded = self._medium(medium, where=row.where)
+            decoded = self._medium(medium)
             if isinstance(decoded, SampleError):
                 found.findings.append(finding_of(decoded, where=row.where, medium=medium))
             else:
@@ -226,8 +161,8 @@ class RowDoctor:
             "num_tiles": lengths.num_tiles,
             "modality": modality_of(row.media),
         }
-        error = over_context(sizes, self._context_tokens, where=row.where)
-        error = error or over_budget(sizes, self._budget, where=row.where)
+        error = over_context(sizes, self._context_tokens)
+        error = error or over_budget(sizes, self._budget)
         if error is not None:
             found.findings.append(finding_of(error, where=row.where))
         found.rows.append(
@@ -237,103 +172,30 @@ class RowDoctor:
                 is_held_out=is_held_out,
                 num_tokens=lengths.num_tokens,
                 num_tiles=lengths.num_tiles,
-                text_key=_digest(_spoken(row, [own.key for own in media])),
-                words_key=_digest(_spoken(row, [])),
+                text_key=digest_of(spoken(row, [own.key for own in media])),
+                words_key=digest_of(spoken(row, [])),
                 media=tuple(media),
             )
         )
 
-    def _medium(self, medium: Media, *, where: str) -> ExaminedMedium | SampleError:
+    def _medium(self, medium: Media) -> ExaminedMedium | SampleError:
         identity = media_identity(medium)
         if identity not in self._media:
             if len(self._media) >= MEDIA_KEPT:
                 self._media.clear()
             try:
-                self._media[identity] = self._decoded(medium, where=where)
+                self._media[identity] = self._decoded(medium)
             except SampleError as error:
                 self._media[identity] = error
         return self._media[identity]
 
-    def _decoded(self, medium: Media, *, where: str) -> ExaminedMedium:
+    def _decoded(self, medium: Media) -> ExaminedMedium:
         if isinstance(medium, VideoRef):
-            facts = examine_clip(medium, where=where)
-            key, size, duration_s = clip_key(medium, where=where), (facts.width, facts.height), facts.duration_s
+            facts = examine_clip(medium)
+            key, size, duration_s = clip_key(medium), (facts.width, facts.height), facts.duration_s
         else:
-            data = read_bytes(medium, where=where)
-            size = open_rgb(replace(medium, data=data), where=where).size
+            data = read_bytes(medium)
+            size = open_rgb(replace(medium, data=data)).size
             key, duration_s = content_key(data), None
-        layout = layout_of(medium, self._settings, where=where)
+        layout = layout_of(medium, self._settings)
         return ExaminedMedium(key=key, size=size, duration_s=duration_s, layout=layout)
-
-
-def mark_findings(row: Conversation, markers: MediaMarkers) -> list[Finding]:
-    """Return what is odd about the marks in the text of a row: they stay text, and may not be meant as text."""
-    asked = [block for turn in row.turns if turn.role == "user" for block in turn.blocks if isinstance(block, str)]
-
-    def warning(kind: str, message: str) -> list[Finding]:
-        return [Finding(where=row.where, severity="warning", kind=kind, message=message)]
-
-    if not row.media and any(has_marks(text, markers) for text in asked):
-        own = " or ".join(f"`{mark}`" for mark in PLACEHOLDERS[markers].values())
-        what = f"{own} in the text and no media in the row: it is learned as text; is a key missing?"
-        return warning("mark_without_media", what)
-    if markers == "plain" and any(has_marks(text, "distinct") for text in asked):
-        own = " or ".join(f"`{mark}`" for mark in PLACEHOLDERS["distinct"].values())
-        what = f"{own} is learned as text; set `media_markers: distinct` on this source if it marks a place"
-        return warning("mark_learned_as_text", what)
-    return []
-
-
-def finding_of(error: SampleError, *, where: str, medium: Media | None = None) -> Finding:
-    """Return an error about a row as a finding."""
-    kind = next((kind for pattern, kind in _KINDS if re.search(pattern, error.what)), "bad_row")
-    message = f"{error.what}; {error.fix}" if error.fix else error.what
-    return Finding(where=where, severity="error", kind=kind, message=message, medium=medium)
-
-
-def _spoken(row: Conversation, media: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield a row's words, and the keys of its media where they are given, so that different rows differ."""
-    keys = iter(media)
-    for turn in (*row.turns, *row.rejected[row.num_shared_turns :]):
-        yield turn.role.encode()
-        for block in turn.blocks:
-            if isinstance(block, str):
-                yield b"t" + block.strip().encode()
-            else:
-                bounds = (block.start_s, block.end_s) if isinstance(block, VideoRef) else ""
-                yield b"p" + next(keys, b"") + str(bounds).encode()
-
-
-def _digest(parts: Iterable[bytes]) -> bytes:
-    made = blake2b(digest_size=16)
-    for part in parts:
-        made.update(len(part).to_bytes(8, "little") + part)
-    return made.digest()
-
-
-def _duplicates(rows: Sequence[ExaminedRow]) -> Iterator[Finding]:
-    """Yield rows that say the same about the same pictures as an earlier row of the same set."""
-    first: dict[tuple[bool, bytes], str] = {}
-    for row in rows:
-        earlier = first.setdefault((row.is_held_out, row.text_key), row.where)
-        if earlier != row.where:
-            message = f"the same words and media as {earlier}; take one out, or use `repeat` to see rows more often"
-            yield Finding(where=row.where, severity="warning", kind="duplicate_row", message=message)
-
-
-def _leaks(rows: Sequence[ExaminedRow]) -> Iterator[Finding]:
-    """Yield held-out rows whose whole content, or one of whose pictures, is trained on too."""
-    training = [row for row in reversed(rows) if not row.is_held_out]  # of several the first is named
-    trained = {row.text_key: row.where for row in training}
-    shown = {medium.key: row.where for row in training for medium in row.media}
-    words = {row.words_key: row.where for row in training if not row.media}
-    for row in rows:
-        if not row.is_held_out:
-            continue
-        if (other := trained.get(row.text_key) or (words.get(row.words_key) if not row.media else None)) is not None:
-            message = f"held out, and the same row is trained on: {other}; take one of them out"
-            yield Finding(where=row.where, severity="error", kind="leaked_row", message=message)
-        elif (own := next((medium for medium in row.media if medium.key in shown), None)) is not None:
-            name = "picture" if own.duration_s is None else "clip"
-            message = f"held out, and its {name} is trained on in {shown[own.key]}; split by {name}, not by row"
-            yield Finding(where=row.where, severity="warning", kind=f"leaked_{name}", message=message)

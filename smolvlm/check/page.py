@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from markupsafe import Markup
 
-from smolvlm.check.examine import Examination, Finding
+from smolvlm.check.examine import Examination
+from smolvlm.check.findings import Finding
 from smolvlm.errors import SampleError
 from smolvlm.pages.figure_svg import COLOURS, draw_chart
 from smolvlm.pages.templating import write_page
@@ -93,7 +94,7 @@ def _thumbnail(finding: Finding) -> str:
     if finding.medium is None:
         return ""
     try:
-        return medium_uri(finding.medium, where=finding.where, max_side_px=THUMBNAIL_SIDE_PX)
+        return medium_uri(finding.medium, max_side_px=THUMBNAIL_SIDE_PX)
     except SampleError:
         return ""
 

@@ -6,7 +6,7 @@ until every text was seen, so a mixture that uses them all costs a few rows.
 
 from collections.abc import Iterator, Sequence
 
-from smolvlm.check.examine import Finding
+from smolvlm.check.findings import Finding
 from smolvlm.datasets.rows.conversations import OpenSource
 from smolvlm.errors import SampleError
 

@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from smolvlm.check.examine import Examination, Finding
+from smolvlm.check.examine import Examination
+from smolvlm.check.findings import Finding
 from smolvlm.check.page import write_check_page
 from smolvlm.cli.progress import measuring_bar
 from smolvlm.cli.train import to_stderr

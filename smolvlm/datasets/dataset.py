@@ -23,7 +23,7 @@ from smolvlm.datasets.packing.pack import Pack
 from smolvlm.datasets.packing.plan import Plan, sample_size
 from smolvlm.datasets.packing.tiles import ReadFeatures, TileLoader
 from smolvlm.datasets.rows.skipped import BadSamples, Policy
-from smolvlm.errors import SampleError
+from smolvlm.errors import SampleError, located
 from smolvlm.media.medium import CHANGED_FIX
 from smolvlm.media.settings import MediaSettings
 from smolvlm.records import Conversation, Example, Layout, Sample, SkippedRow
@@ -105,14 +105,15 @@ class PackDataset(Dataset[Pack]):
             raise SampleError(
                 f"{len(example.input_ids)} tokens and {len(example.tiles)} tiles, {planned[0]} and {planned[1]} were "
                 "planned",
-                where=conversations[0].where,
+                kind="changed_row",
                 fix=CHANGED_FIX,
             )
         return example
 
     def layouts(self, row: Conversation) -> tuple[Layout, ...]:
         """Return what is shown of a row's pictures and clips."""
-        return self._headers.layouts(row.media, where=row.where)
+        with located(row.where):
+            return self._headers.layouts(row.media)
 
     def build(self, planned: PlannedPack, *, begin_sample: Callable[[int], None] = lambda _: None) -> Pack:
         """Return a planned pack as tensors.
@@ -188,7 +189,7 @@ class PackDataset(Dataset[Pack]):
         )
 
 
-PackDataset = PackDataset
+SupervisedDataset = PackDataset
 """The name that users of the earlier toolkit look for."""
 
 

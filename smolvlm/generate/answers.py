@@ -17,6 +17,7 @@ from smolvlm.datasets.encoding.encode import Encoder
 from smolvlm.datasets.encoding.encoded import EncodedConversation
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.tiles import TileLoader
+from smolvlm.errors import located
 from smolvlm.media.layout import layout_of
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.records import Conversation
@@ -60,7 +61,8 @@ class Generator:
         """
         turns = conversation.turns[:-1]
         media = [block for turn in turns for block in turn.blocks if not isinstance(block, str)]
-        layouts = [layout_of(medium, self._prompt.media, where=conversation.where) for medium in media]
+        with located(conversation.where):
+            layouts = [layout_of(medium, self._prompt.media) for medium in media]
         encoded = self._encoder.encode_turns(turns, layouts=layouts, add_generation_prompt=True)
         return Question(prompt=encoded, where=conversation.where)
 
@@ -119,7 +121,8 @@ class Generator:
         """Return the connector's features of every image slot of the batch, rows in order."""
         loader = TileLoader(self._prompt.media, self._cache.read if self._cache else None)
         for question in questions:
-            loader.add_prompt(question.prompt.media, question.prompt.layouts, where=question.where)
+            with located(question.where):
+                loader.add_prompt(question.prompt.media, question.prompt.layouts)
         slots, sizes = loader.slot_tiles(), loader.slot_sizes()
         if not len(slots):
             return None

@@ -117,6 +117,7 @@ def check_learned(example: Example, *, image_token_id: int) -> None:
         if not own.any():
             raise SampleError(
                 "nothing in this row is learned: no assistant turn with text",
+                kind="empty_row",
                 where=where,
                 fix="give the row an answer, or set `on_bad_sample: skip`",
             )

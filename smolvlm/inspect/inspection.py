@@ -20,7 +20,7 @@ from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.columns import PlannedPack, Rows
-from smolvlm.errors import ConfigError
+from smolvlm.errors import ConfigError, located
 from smolvlm.inspect.data import as_json_object, check_learned, inspect_example, token_texts
 from smolvlm.inspect.page import write_inspect_page
 from smolvlm.inspect.records import InspectedSample, PackFill, PackSummary, TilePixels
@@ -71,8 +71,8 @@ class Inspection:
     def tiles_of(self, example: Example) -> list[TilePixels]:
         """Return the tiles of each of a sample's pictures and clips."""
         pairs = zip(example.media, example.layouts, strict=True)
-        where = example.where[0]
-        return [open_medium(medium, layout, self.prompt.media, where=where).tiles() for medium, layout in pairs]
+        with located(example.where[0]):
+            return [open_medium(medium, layout, self.prompt.media).tiles() for medium, layout in pairs]
 
     def pixel_values(self) -> dict[str, Float32[np.ndarray, "tile 3 side side"]]:
         """Return each sample's tiles as the tower gets them: `sample_<n>`, in prompt order; none for text."""

@@ -36,7 +36,7 @@ def stock_inputs(
     """
     if any(isinstance(medium, VideoRef) for medium in row.media):
         return _with_clips(_for_video(processor, settings), row, layouts=layouts, settings=settings)
-    pictures = [open_rgb(medium, where=row.where) for medium in row.media if isinstance(medium, ImageRef)]
+    pictures = [open_rgb(medium) for medium in row.media if isinstance(medium, ImageRef)]
     more = _picture_settings(settings) if pictures else {}
     text = processor.apply_chat_template(_messages(row))
     inputs = processor(text=text, images=[pictures] if pictures else None, return_tensors="pt", **more)
@@ -84,9 +84,7 @@ def _with_clips(
     the pictures' (transformers 5.23), and clips of several lengths be padded with black frames.
     """
     given = [
-        open_rgb(medium, where=row.where)
-        if isinstance(medium, ImageRef)
-        else _stock_clip(medium, layout, settings, where=row.where)
+        open_rgb(medium) if isinstance(medium, ImageRef) else _stock_clip(medium, layout, settings)
         for medium, layout in zip(row.media, layouts, strict=True)
     ]
     said = [
@@ -136,13 +134,13 @@ def _clip_settings(facts: Sequence[Any], settings: MediaSettings) -> dict[str, A
     }
 
 
-def _stock_clip(clip: VideoRef, frames: Layout, settings: MediaSettings, *, where: str) -> tuple[Tensor, Any]:
+def _stock_clip(clip: VideoRef, frames: Layout, settings: MediaSettings) -> tuple[Tensor, Any]:
     """Return a clip's shown frames, (frame, 3, height, width) uint8, and what the stock processor must know of it."""
     assert isinstance(frames, Frames)
     edge = settings.frame_tiles.longest_edge_px
     pixels = [
         torch.from_numpy(frame.copy()).permute(2, 0, 1)
-        for frame in read_frames(clip, frames, max_side_px=edge, backend=settings.video_backend, where=where)
+        for frame in read_frames(clip, frames, max_side_px=edge, backend=settings.video_backend)
     ]
     return torch.stack(pixels), _facts(frames)
 

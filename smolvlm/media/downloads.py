@@ -72,7 +72,7 @@ def kept_file(url: str) -> Path:
     return cache_dir() / "media" / name[:2] / name
 
 
-def fetch_missing(url: str, file: Path, limits: DownloadLimits, *, where: str) -> None:
+def fetch_missing(url: str, file: Path, limits: DownloadLimits) -> None:
     """Fetch an address into its file, unless that is there already.
 
     Raises:
@@ -86,13 +86,13 @@ def fetch_missing(url: str, file: Path, limits: DownloadLimits, *, where: str) -
         with tempfile.TemporaryDirectory(dir=file.parent, prefix=".download-") as folder:
             partial = Path(folder) / file.name
             with partial.open("wb") as sink:
-                _fetch(url, sink, limits, where=where)
+                _fetch(url, sink, limits)
             partial.replace(file)
     except OSError as error:
         raise _not_writable(file, error) from error
 
 
-def _fetch(url: str, sink: BinaryIO, limits: DownloadLimits, *, where: str) -> None:
+def _fetch(url: str, sink: BinaryIO, limits: DownloadLimits) -> None:
     """Write what an address answers; the errors of the network end here, those of the disk do not."""
     cause = ""
     for pause_s in (0.0, *limits.pauses_s):
@@ -109,7 +109,7 @@ def _fetch(url: str, sink: BinaryIO, limits: DownloadLimits, *, where: str) -> N
             cause = f"{error}, {len(limits.pauses_s) + 1} times"
     raise SampleError(
         f"{limits.kind} {url[:300]} cannot be downloaded: {cause}",
-        where=where,
+        kind="missing_media",
         fix="check the address and the network, give the path of a file, or set `on_bad_sample: skip` on this source",
     )
 

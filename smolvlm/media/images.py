@@ -1,9 +1,9 @@
 """The one place that opens pictures: bytes, the size from a header, or upright 8-bit RGB pixels.
 
-Comes in: an `ImageRef` and the row that names it. Goes out: encoded bytes, (width, height), or a decoded picture.
-Everything that can be wrong with a file ends in one `SampleError` that says the row, the picture, the cause and the
-fix. `header_size` reads the header and decodes nothing, so that lengths can be planned for a whole data set;
-it always agrees with the picture that `open_rgb` gives later.
+Comes in: an `ImageRef`. Goes out: encoded bytes, (width, height), or a decoded picture. Everything that can be
+wrong with a file ends in one `SampleError` that says the picture, the cause and the fix. `header_size` reads the
+header and decodes nothing, so that lengths can be planned for a whole data set; it always agrees with the picture
+that `open_rgb` gives later.
 
 What becomes of a picture, the same for both:
 
@@ -62,40 +62,40 @@ _UPRIGHT = {
 """EXIF orientation -> the turn that makes the picture upright; 5 to 8 swap width and height."""
 
 
-def read_bytes(ref: ImageRef, *, where: str) -> bytes:
+def read_bytes(ref: ImageRef) -> bytes:
     """Return a picture's encoded bytes, whatever they hold.
 
     Raises:
         SampleError: no such file, a directory, no permission, any other failure to read, or zero bytes; an address that
             cannot be fetched.
     """
-    with _open_stream(ref, where=where) as stream:
+    with _open_stream(ref) as stream:
         try:
             return stream.read()
         except OSError as error:
-            raise _unreadable(ref, where, error) from error
+            raise _unreadable(ref, error) from error
 
 
-def header_size(ref: ImageRef, *, where: str, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+def header_size(ref: ImageRef, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Return (width, height) in pixels of the upright picture, from its header alone.
 
     Raises:
         SampleError: as `read_bytes`; not a picture, a format that is not supported, or more than `max_pixels` pixels.
     """
-    with _open_stream(ref, where=where) as stream, _open_picture(stream, ref, where, max_pixels) as picture:
+    with _open_stream(ref) as stream, _open_picture(stream, ref, max_pixels) as picture:
         width, height = picture.size
         return (height, width) if _orientation(picture) >= 5 else (width, height)
 
 
-def open_rgb(data_or_ref: bytes | ImageRef, *, where: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_rgb(data_or_ref: bytes | ImageRef, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Return the upright picture in mode RGB, decoded to its last pixel.
 
     Raises:
         SampleError: as `header_size`; data that is cut short or damaged, or pixels of 32 bits, whose white is unknown.
     """
     ref = data_or_ref if isinstance(data_or_ref, ImageRef) else ImageRef(data=data_or_ref)
-    data = read_bytes(ref, where=where)
-    with _open_picture(_stream_of(data, where), ref, where, max_pixels) as picture:
+    data = read_bytes(ref)
+    with _open_picture(_stream_of(data), ref, max_pixels) as picture:
         orientation = _orientation(picture)
         try:
             if picture.format == "PNG":
@@ -107,13 +107,13 @@ def open_rgb(data_or_ref: bytes | ImageRef, *, where: str, max_pixels: int = MAX
         except _PILLOW_ERRORS as error:
             raise SampleError(
                 f"picture {ref.name} is damaged or cut short ({picture.format}: {error})",
-                where=where,
+                kind="corrupt_media",
                 fix="replace the file, or set `on_bad_sample: skip` on this source",
             ) from error
     if rgb is None:
         raise SampleError(
             f"picture {ref.name} has 32-bit pixels (Pillow mode {picture.mode}), of which nobody says what white is",
-            where=where,
+            kind="corrupt_media",
             fix="convert it to 8 or 16 bits a channel",
         )
     return rgb
@@ -124,59 +124,59 @@ def content_key(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
-def _open_stream(ref: ImageRef, *, where: str) -> BinaryIO:
+def _open_stream(ref: ImageRef) -> BinaryIO:
     """Open the file, or the bytes of the row, and make sure that there is something in it."""
     if ref.data is not None:
-        return _stream_of(ref.data, where)
+        return _stream_of(ref.data)
     if ref.path is None:
-        raise SampleError("a picture with neither a path nor bytes", where=where, fix="give one of the two")
+        raise SampleError("a picture with neither a path nor bytes", kind="missing_media", fix="give one of the two")
     if ref.url is not None:
-        fetch_missing(ref.url, ref.path, PICTURE_LIMITS, where=where)
+        fetch_missing(ref.url, ref.path, PICTURE_LIMITS)
     try:
         stream = open(ref.path, "rb")  # noqa: SIM115 - the caller closes it
         if ref.span is not None:
             with stream:
                 stream.seek(ref.span[0])
-                return _stream_of(stream.read(ref.span[1]), where)
+                return _stream_of(stream.read(ref.span[1]))
         is_empty = os.fstat(stream.fileno()).st_size == 0
     except FileNotFoundError as error:
         raise SampleError(
             f"picture {ref.name} does not exist",
-            where=where,
+            kind="missing_media",
             fix="correct the path in the row, or the source's media root (`path`) in the mixture",
         ) from error
     except IsADirectoryError as error:
         raise SampleError(
-            f"picture {ref.name} is a directory", where=where, fix="name the picture file inside it"
+            f"picture {ref.name} is a directory", kind="corrupt_media", fix="name the picture file inside it"
         ) from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        raise _unreadable(ref, where, error) from error
+        raise _unreadable(ref, error) from error
     if is_empty:
         stream.close()
-        raise _empty(ref, where)
+        raise _empty(ref)
     return stream
 
 
-def _stream_of(data: bytes, where: str) -> BinaryIO:
+def _stream_of(data: bytes) -> BinaryIO:
     if not data:
-        raise _empty(ImageRef(data=data), where)
+        raise _empty(ImageRef(data=data))
     return BytesIO(data)
 
 
-def _open_picture(stream: BinaryIO, ref: ImageRef, where: str, max_pixels: int) -> Image.Image:
+def _open_picture(stream: BinaryIO, ref: ImageRef, max_pixels: int) -> Image.Image:
     """Read the header; no pixel is decoded."""
     # Other packages set this switch for the whole process; with it Pillow fills what is missing with gray.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         picture = Image.open(stream)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_large(ref, where, max_pixels, str(error)) from error
+        raise _too_large(ref, max_pixels, str(error)) from error
     except UnidentifiedImageError as error:
         stream.seek(0)
         begin = stream.read(12)
         raise SampleError(
             f"{ref.name} is not a picture, or its header is damaged (it begins with {begin!r})",
-            where=where,
+            kind="corrupt_media",
             fix="it looks like a clip: name it as `video`"
             if begins_like_clip(begin)
             else "replace the file, or set `on_bad_sample: skip` on this source",
@@ -184,18 +184,18 @@ def _open_picture(stream: BinaryIO, ref: ImageRef, where: str, max_pixels: int) 
     except _PILLOW_ERRORS as error:
         raise SampleError(
             f"the header of picture {ref.name} is damaged ({error})",
-            where=where,
+            kind="corrupt_media",
             fix="replace the file, or set `on_bad_sample: skip` on this source",
         ) from error
     width, height = picture.size
     if picture.format not in FORMATS:
         raise SampleError(
             f"picture {ref.name} is of format {picture.format}, which is not supported",
-            where=where,
+            kind="corrupt_media",
             fix=f"convert it to one of {', '.join(sorted(FORMATS))}",
         )
     if width * height > max_pixels:
-        raise _too_large(ref, where, max_pixels, f"its header says {width} x {height}")
+        raise _too_large(ref, max_pixels, f"its header says {width} x {height}")
     return picture
 
 
@@ -224,24 +224,24 @@ def _to_rgb(picture: Image.Image) -> Image.Image | None:
     return picture if type(picture) is Image.Image and picture.mode == "RGB" else picture.convert("RGB")
 
 
-def _unreadable(ref: ImageRef, where: str, error: OSError | ValueError) -> SampleError:
+def _unreadable(ref: ImageRef, error: OSError | ValueError) -> SampleError:
     cause = getattr(error, "strerror", None) or str(error)
     return SampleError(
-        f"picture {ref.name} cannot be read ({cause})", where=where, fix="check the path and its permissions"
+        f"picture {ref.name} cannot be read ({cause})", kind="corrupt_media", fix="check the path and its permissions"
     )
 
 
-def _empty(ref: ImageRef, where: str) -> SampleError:
+def _empty(ref: ImageRef) -> SampleError:
     return SampleError(
         f"picture {ref.name} is empty (zero bytes)",
-        where=where,
+        kind="empty_media",
         fix="replace the file, or set `on_bad_sample: skip` on this source",
     )
 
 
-def _too_large(ref: ImageRef, where: str, max_pixels: int, detail: str) -> SampleError:
+def _too_large(ref: ImageRef, max_pixels: int, detail: str) -> SampleError:
     return SampleError(
         f"picture {ref.name} is larger than the limit of {max_pixels} pixels ({detail})",
-        where=where,
+        kind="too_large_media",
         fix="shrink it; a small file that claims such a size is a decompression bomb",
     )

@@ -11,13 +11,13 @@ from smolvlm.media.video.index import read_index
 from smolvlm.records import ImageRef, Layout, Media
 
 
-def layout_of(medium: Media, settings: MediaSettings, *, where: str) -> Layout:
+def layout_of(medium: Media, settings: MediaSettings) -> Layout:
     """Return what of a picture or a clip is shown, from its headers.
 
     Raises:
         SampleError: it cannot be read, or is none.
     """
     if isinstance(medium, ImageRef):
-        return grid_for(*header_size(medium, where=where), settings.pictures)
-    index = read_index(medium, where=where)
-    return choose_frames(index, settings.frames, start_s=medium.start_s, end_s=medium.end_s, where=where)
+        return grid_for(*header_size(medium), settings.pictures)
+    index = read_index(medium)
+    return choose_frames(index, settings.frames, start_s=medium.start_s, end_s=medium.end_s)

@@ -34,42 +34,41 @@ class OpenMedium:
     """Decodes and cuts; raises SampleError where the data is damaged."""
 
 
-def open_medium(medium: Media, layout: Layout, settings: MediaSettings, *, where: str) -> OpenMedium:
+def open_medium(medium: Media, layout: Layout, settings: MediaSettings) -> OpenMedium:
     """Return a picture's or clip's tile keys, and the way to its tiles.
 
     Args:
         medium: what the row names.
         layout: what `layout_of` said of it.
         settings: those it was measured with.
-        where: the row.
 
     Raises:
         SampleError: it cannot be read.
     """
     if isinstance(medium, VideoRef):
         assert isinstance(layout, Frames)
-        return _open_clip(medium, layout, settings, where=where)
+        return _open_clip(medium, layout, settings)
     assert isinstance(layout, Grid)
-    data = read_bytes(medium, where=where)
+    data = read_bytes(medium)
     key = content_key(data)
     ref = replace(medium, data=data)
 
     def tiles() -> UInt8[np.ndarray, "tile 3 side side"]:
-        made = make_tiles(open_rgb(ref, where=where), settings.pictures)
+        made = make_tiles(open_rgb(ref), settings.pictures)
         if len(made) != layout.num_tiles:
             what = f"{medium.name} is cut into {len(made)} tiles, {layout.num_tiles} were planned"
-            raise SampleError(what, where=where, fix=CHANGED_FIX)
+            raise SampleError(what, kind="changed_row", fix=CHANGED_FIX)
         return made
 
     keys = tuple(_tile_key(key, tile, settings.picture_key) for tile in range(layout.num_tiles))
     return OpenMedium(tile_keys=keys, tiles=tiles)
 
 
-def _open_clip(clip: VideoRef, frames: Frames, settings: MediaSettings, *, where: str) -> OpenMedium:
-    key = clip_key(clip, where=where)
+def _open_clip(clip: VideoRef, frames: Frames, settings: MediaSettings) -> OpenMedium:
+    key = clip_key(clip)
     return OpenMedium(
         tile_keys=tuple(_tile_key(key, number, settings.frame_key) for number in frames.numbers),
-        tiles=lambda: frame_tiles(clip, frames, settings.frame_tiles, backend=settings.video_backend, where=where),
+        tiles=lambda: frame_tiles(clip, frames, settings.frame_tiles, backend=settings.video_backend),
     )
 
 

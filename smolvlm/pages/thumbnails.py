@@ -23,18 +23,16 @@ def pixels_uri(pixels: UInt8[np.ndarray, "3 height width"], *, max_side_px: int)
     return _uri(Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))), max_side_px)
 
 
-def medium_uri(medium: Media, *, where: str, max_side_px: int) -> str:
+def medium_uri(medium: Media, *, max_side_px: int) -> str:
     """Return a picture, or the first frame of a clip, scaled down to `max_side_px` where it is larger.
 
     Raises:
         SampleError: it cannot be read.
     """
     if not isinstance(medium, VideoRef):
-        return _uri(open_rgb(medium, where=where), max_side_px)
-    first = choose_frames(
-        read_index(medium, where=where), FIRST_FRAME, start_s=medium.start_s, end_s=medium.end_s, where=where
-    )
-    (pixels,) = read_frames(medium, first, max_side_px=max_side_px, backend="pyav", where=where)
+        return _uri(open_rgb(medium), max_side_px)
+    first = choose_frames(read_index(medium), FIRST_FRAME, start_s=medium.start_s, end_s=medium.end_s)
+    (pixels,) = read_frames(medium, first, max_side_px=max_side_px, backend="pyav")
     return _uri(Image.fromarray(pixels), max_side_px)
 
 

@@ -136,7 +136,7 @@ def _json_file(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         fix = "write it again, or delete it"
-        raise SampleError(f"not JSON ({error})", where=str(path), fix=fix) from error
+        raise SampleError(f"not JSON ({error})", kind="bad_file", where=str(path), fix=fix) from error
 
 
 def _read_baselines(path: Path) -> Mapping[str, Mapping[str, float]]:
@@ -161,7 +161,7 @@ def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         except json.JSONDecodeError as error:
             if number == lines[-1][0]:
                 return  # the run was stopped while writing it
-            raise SampleError(f"not JSON ({error})", where=where, fix="delete the line") from error
+            raise SampleError(f"not JSON ({error})", kind="bad_file", where=where, fix="delete the line") from error
         if not isinstance(content, dict):
             raise _wrong(where, "an object")
         yield where, content
@@ -208,4 +208,4 @@ def _texts(line: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
 
 
 def _wrong(where: str, expected: str) -> SampleError:
-    return SampleError(f"expected {expected}", where=where, fix="write the file again")
+    return SampleError(f"expected {expected}", kind="bad_file", where=where, fix="write the file again")

@@ -73,17 +73,17 @@ def _view(row: Prediction, said_before: Mapping[tuple[str, str], str], run_dir: 
         answer_before=None if previous is None else _shortened(previous),
         verdict={1.0: "right", 0.0: "wrong"}.get(row.correct, f"{percent(row.correct, digits=0)} right"),
         is_right=_is_right(row),
-        pictures=tuple(_picture(name, run_dir, row.where) for name in row.images[:MAX_PICTURES]),
+        pictures=tuple(_picture(name, run_dir) for name in row.images[:MAX_PICTURES]),
     )
 
 
-def _picture(name: str, run_dir: Path, where: str) -> str | None:
+def _picture(name: str, run_dir: Path) -> str | None:
     is_address = name.lower().startswith(("http://", "https://"))
     path = kept_file(name) if is_address else run_dir / name  # for a page nothing is fetched
     try:
         is_clip = path.is_dir() or is_clip_ending(ending_of(name))
         medium = VideoRef(path=path) if is_clip else ImageRef(path=path)
-        return medium_uri(medium, where=where, max_side_px=PICTURE_SIDE_PX)
+        return medium_uri(medium, max_side_px=PICTURE_SIDE_PX)
     except SampleError:  # moved since, or it came inside the row: the report is of the run, and says so in its place
         return None
 

@@ -66,9 +66,10 @@ def worker_death(error: BaseException, notes: WorkerNotes, packs: PackDataset) -
     who = f"the loader worker {', '.join(map(str, processes))} {how}"
     if reading:
         rows = [packs.where(row) for sample in reading for row in sample]
-        return SampleError(f"{who} while it read this", where=listed(rows), fix=fix)
+        return SampleError(f"{who} while it read this", kind="worker_died", where=listed(rows), fix=fix)
     rows = [packs.where(row) for pack, _ in places for sample in packs.planned(pack).samples for row in sample]
-    return SampleError(f"{who} after it had read this" if rows else f"{who} at once", where=listed(rows), fix=fix)
+    what = f"{who} after it had read this" if rows else f"{who} at once"
+    return SampleError(what, kind="worker_died", where=listed(rows), fix=fix)
 
 
 def with_late_signal(error: Exception) -> Exception:

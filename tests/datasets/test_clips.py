@@ -50,9 +50,9 @@ def all_kinds(clips: dict[str, Path], photos: dict[str, Path]) -> list[VideoRef]
 
 
 def true_tiles(prompt: PromptSettings, clip: VideoRef) -> torch.Tensor:
-    (frames,) = HeaderReader(prompt.media).layouts([clip], where="test")
+    (frames,) = HeaderReader(prompt.media).layouts([clip])
     assert isinstance(frames, Frames)
-    return torch.from_numpy(frame_tiles(clip, frames, prompt.media.frame_tiles, backend="pyav", where="test"))
+    return torch.from_numpy(frame_tiles(clip, frames, prompt.media.frame_tiles, backend="pyav"))
 
 
 def test_sizes_known_from_headers_are_those_of_the_encoded_row(
@@ -63,7 +63,7 @@ def test_sizes_known_from_headers_are_those_of_the_encoded_row(
     sizes = Meter(prompt.encoder(), prompt.media).sizes(rows, range(len(rows))).to_pylist()
     assert [own["num_tiles"] for own in sizes] == [3, 4, 2, 3, 4, 2]
     for row, own in zip(rows, sizes, strict=True):
-        layouts = [HeaderReader(prompt.media).layouts(row.media, where="test")]
+        layouts = [HeaderReader(prompt.media).layouts(row.media)]
         example = prompt.encoder().encode(Sample(conversations=(row,)), layouts=layouts)
         assert (len(example.input_ids), len(example.tiles)) == (own["num_tokens"], own["num_tiles"])
         assert MODALITIES[own["modality"]] == "video"
@@ -141,12 +141,12 @@ def test_averaged_clips_keep_every_frame_and_share_places(
     found: list[list[int]] = []
     for row, own in zip(rows, sizes, strict=True):
         sample = Sample(conversations=(row,))
-        layouts = [HeaderReader(averaging.media).layouts(row.media, where="test")]
+        layouts = [HeaderReader(averaging.media).layouts(row.media)]
         example = averaging.encoder().encode(sample, layouts=layouts)
         assert (len(example.input_ids), len(example.tiles)) == (own["num_tokens"], own["num_tiles"])
         loader.add_example(example)
         found.append(list(example.slot_sizes))
-        plain.add_prompt(row.media, HeaderReader(prompt.media).layouts(row.media, where="test"), where="test")
+        plain.add_prompt(row.media, HeaderReader(prompt.media).layouts(row.media))
     assert found == [[2, 1], [2, 2], [2], [2, 1], [2, 2], [2], [1] * 13]
     assert [own["num_tiles"] for own in sizes] == [own["num_tiles"] for own in alone] == [3, 4, 2, 3, 4, 2, 13]
     assert sizes[-1] == alone[-1]
@@ -180,8 +180,8 @@ def test_a_pack_and_a_prompt_say_which_tiles_share_a_place(
     loader = TileLoader(averaging.media, None)
     for where in pack.where:
         (row,) = (row for row in rows if row.where == where)
-        layouts = HeaderReader(averaging.media).layouts(row.media, where="test")
-        loader.add_prompt(row.media, layouts, where="test")
+        layouts = HeaderReader(averaging.media).layouts(row.media)
+        loader.add_prompt(row.media, layouts)
     assert torch.equal(loader.slot_sizes(), pack.slot_sizes)
     assert torch.equal(loader.slot_tiles(), pack.slot_tiles)
 
@@ -244,5 +244,5 @@ def test_the_settings_decide_how_many_frames(
     clips: dict[str, Path], prompt: PromptSettings, fps: float, max_frames: int
 ) -> None:
     media = replace(prompt.media, frames=FrameSettings(fps=fps, max_frames=max_frames, sampling="fps"))
-    (frames,) = HeaderReader(media).layouts([VideoRef(path=clips["steady"])], where="test")
+    (frames,) = HeaderReader(media).layouts([VideoRef(path=clips["steady"])])
     assert frames.num_tiles == max(1, min(round(3 * fps), max_frames, 75))

@@ -67,7 +67,7 @@ def test_a_pack_is_its_examples_end_to_end(
                 joined[name] += (getattr(example, name) + shift).tolist()
             sources += [example.sources[owner] for owner in example.target_conversation]
             where += example.where
-            made = [make_tiles(open_rgb(image, where="test"), prompt.media.pictures) for image in example.media]
+            made = [make_tiles(open_rgb(image), prompt.media.pictures) for image in example.media]
             pixels += [made[ref.medium][ref.tile] for ref in example.tiles]
             offset += len(example.input_ids)
         for name in names:

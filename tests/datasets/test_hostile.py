@@ -149,7 +149,7 @@ def test_a_number_of_very_many_digits_spoils_its_own_row(kind: RowFormat, tmp_pa
         path.write_text("[" + ",\n".join(rows) + "]" if kind == "json" else "\n".join(rows))
     table = read_rows(path, kind, label="rows")
     assert (table[0]["id"], table[2]["id"]) == (1, 3)
-    with pytest.raises(SampleError, match=r"rows:2: .*(of more digits than are read|Exceeds the limit)"):
+    with pytest.raises(SampleError, match=r"(of more digits than are read|Exceeds the limit)"):
         table[1]
 
 

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smolvlm.check.examine import mark_findings
+from smolvlm.check.findings import mark_findings
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.length_cache import index_folder
 from smolvlm.datasets.rows.conversations import open_sources
 from smolvlm.datasets.rows.formats import to_conversation
 from smolvlm.datasets.rows.mixture import load_mixture
 from smolvlm.datasets.rows.sources import MediaMarkers, SourceSpec
-from smolvlm.errors import ConfigError, SampleError
+from smolvlm.errors import ConfigError, SampleError, located
 from smolvlm.records import Block, Conversation, ImageRef, VideoRef
 
 ROOT = Path("/media")
@@ -25,7 +25,8 @@ def convert(row: Any, markers: MediaMarkers) -> Conversation:
     spec = SourceSpec(
         name="s", path=Path("/rows.jsonl"), label="rows", format="jsonl", media_root=ROOT, media_markers=markers
     )
-    return to_conversation(row, spec=spec, where="rows.jsonl:7")
+    with located("rows.jsonl:7"):
+        return to_conversation(row, spec=spec, where="rows.jsonl:7")
 
 
 def rows_of(text: str, **media: Any) -> list[dict[str, Any]]:

@@ -55,8 +55,8 @@ def media_of(data: DataConfig) -> list[Media]:
 
 
 def tiles_of(medium: Media, prompt: PromptSettings) -> tuple[tuple[bytes, ...], torch.Tensor]:
-    layout = layout_of(medium, prompt.media, where="rows.jsonl:1")
-    opened = open_medium(medium, layout, prompt.media, where="rows.jsonl:1")
+    layout = layout_of(medium, prompt.media)
+    opened = open_medium(medium, layout, prompt.media)
     return opened.tile_keys, torch.from_numpy(opened.tiles())
 
 
@@ -154,8 +154,8 @@ def test_a_clip_may_be_larger_than_a_picture(
     data = data_of(tmp_path, {"image": f"{server.address}/coffee.png"}, {"video": f"{server.address}/steady.mp4"})
     picture, clip = media_of(data.model_copy(update={"allow_urls": True}))
     with pytest.raises(SampleError, match=r"it is larger than the limit of 1,000 bytes"):
-        layout_of(picture, prompt.media, where="rows.jsonl:1")
-    assert layout_of(clip, prompt.media, where="rows.jsonl:2").num_tiles == 3
+        layout_of(picture, prompt.media)
+    assert layout_of(clip, prompt.media).num_tiles == 3
 
 
 @pytest.mark.parametrize("value", ["s3://a/b.png", "gs://a/b.png", "ftp://a/b.png", "hf://a/b.png", "data:image/png,x"])

@@ -53,7 +53,7 @@ def stock_losses(model: Any, processor: Any, prompt: PromptSettings, row: Conver
         }
         for turn in row.turns
     ]
-    pictures = [open_rgb(image, where=row.where) for image in row.media]
+    pictures = [open_rgb(image) for image in row.media]
     text = processor.apply_chat_template(messages)
     inputs = processor(text=text, images=[pictures] if pictures else None, return_tensors="pt")
     ids = inputs["input_ids"][0]

@@ -122,9 +122,9 @@ def test_answers_about_averaged_frames(
     ]
     expected: list[str] = []
     for ref, row in zip(refs, rows, strict=True):
-        frames = layout_of(ref, prompt.media, where="row")
+        frames = layout_of(ref, prompt.media)
         assert isinstance(frames, Frames)
-        read = read_frames(ref, frames, max_side_px=32, backend="pyav", where="row")
+        read = read_frames(ref, frames, max_side_px=32, backend="pyav")
         pixels = torch.from_numpy(np.stack(list(read))).permute(0, 3, 1, 2)
         expected.append(averaged_answer(stock["smolvlm"], checkpoint.processor, row, frames, pixels))
     assert Generator(checkpoint.model, prompt, SETTINGS).answers(rows) == expected

@@ -50,7 +50,7 @@ def make_example(prompt: PromptSettings) -> MakeExample:
             for number, row in enumerate(rows, start=1)
         ]
         grids = [
-            [grid_for(*header_size(image, where="test"), prompt.media.pictures) for image in conversation.media]
+            [grid_for(*header_size(image), prompt.media.pictures) for image in conversation.media]
             for conversation in conversations
         ]
         return prompt.encoder().encode(Sample(conversations=tuple(conversations)), layouts=grids)
@@ -73,7 +73,7 @@ def inspect(prompt: PromptSettings, decode: Decode) -> Callable[[Example], Inspe
     """Lays a sample out, with its pixels."""
 
     def make(example: Example) -> InspectedSample:
-        tiles = [make_tiles(open_rgb(image, where="test"), prompt.media.pictures) for image in example.media]
+        tiles = [make_tiles(open_rgb(image), prompt.media.pictures) for image in example.media]
         return inspect_example(example, decode=decode, image_token_id=prompt.tokens.image, tiles=tiles)
 
     return make

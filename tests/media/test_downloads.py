@@ -19,7 +19,6 @@ from smolvlm.media import downloads
 from smolvlm.media.downloads import CLIP_LIMITS, PICTURE_LIMITS, DownloadLimits, fetch_missing, kept_file
 from tests.web_server import WebServer, send, web_server
 
-WHERE = "rows.jsonl:3"
 QUICK = DownloadLimits(kind="picture", max_bytes=1 << 20, timeout_s=5.0, pauses_s=(0.0, 0.01))
 DATA = os.urandom(70_000)
 
@@ -41,7 +40,7 @@ def server() -> Iterator[WebServer]:
 
 
 def fetch(url: str, limits: DownloadLimits = QUICK) -> bytes:
-    fetch_missing(url, kept_file(url), limits, where=WHERE)
+    fetch_missing(url, kept_file(url), limits)
     return kept_file(url).read_bytes()
 
 
@@ -50,9 +49,11 @@ def failure(url: str, limits: DownloadLimits = QUICK) -> str:
     with pytest.raises(SampleError) as caught:
         fetch(url, limits)
     text = str(caught.value)
-    assert text.startswith(f"{WHERE}: picture {url} cannot be downloaded: ")
+    assert text.startswith(f"picture {url} cannot be downloaded: ")
     assert "\n  fix: check the address and the network, give the path of a file, or set `on_bad_sample: skip`" in text
-    assert not any(path.is_file() for path in kept_file(url).parent.rglob("*"))
+    file = kept_file(url)
+    assert not file.exists()
+    assert not list(file.parent.glob(".download-*"))
     return caught.value.what.partition("cannot be downloaded: ")[2]
 
 

@@ -24,7 +24,6 @@ from smolvlm.media.video.reader import read_frames
 from smolvlm.records import ImageRef, VideoRef
 from tests.media.conftest import RECIPES, MakeClip, picture
 
-WHERE = "rows.jsonl:5"
 NUM_FRAMES = 12
 SECONDS = 2.0
 """Far above what any of these files takes, whole or damaged; a loop without end is above it."""
@@ -113,8 +112,8 @@ def soon(use: Callable[[], object]) -> object:
 def test_pictures_of_every_format_are_read_whole() -> None:
     assert {name for name, _ in PICTURES} == set(FORMATS)
     for name, data in PICTURES:
-        size = header_size(ImageRef(data=data), where=WHERE)
-        assert size == open_rgb(data, where=WHERE).size, name
+        size = header_size(ImageRef(data=data))
+        assert size == open_rgb(data).size, name
         assert size in {(33, 21), (21, 33)}
 
 
@@ -123,8 +122,8 @@ def test_pictures_of_every_format_are_read_whole() -> None:
 @given(number=st.integers(0, len(PICTURES) - 1), change=damage(others=len(PICTURES)))
 def test_damaged_pictures(number: int, change: Callable[[bytes, list[bytes]], bytes]) -> None:
     data = change(PICTURES[number][1], [own for _, own in PICTURES])
-    size = soon(lambda: header_size(ImageRef(data=data), where=WHERE, max_pixels=1 << 22))
-    opened = soon(lambda: open_rgb(data, where=WHERE, max_pixels=1 << 22))
+    size = soon(lambda: header_size(ImageRef(data=data), max_pixels=1 << 22))
+    opened = soon(lambda: open_rgb(data, max_pixels=1 << 22))
     if isinstance(opened, Image.Image):
         assert (opened.mode, opened.size) == ("RGB", size)
 
@@ -153,15 +152,15 @@ def use_clip(ref: VideoRef) -> None:
     wanted = FrameSettings(fps=2.0, max_frames=4, sampling="uniform")
 
     def shown() -> list[np.ndarray]:
-        frames = choose_frames(read_index(ref, where=WHERE), wanted, where=WHERE)
-        read = list(read_frames(ref, frames, max_side_px=32, backend="pyav", where=WHERE))
+        frames = choose_frames(read_index(ref), wanted)
+        read = list(read_frames(ref, frames, max_side_px=32, backend="pyav"))
         assert len(read) == frames.num_tiles
         return read
 
     found = soon(shown)
     if isinstance(found, list):
         assert all(pixels.ndim == 3 and max(pixels.shape[:2]) <= 32 for pixels in found)
-    soon(lambda: examine_clip(ref, where=WHERE))
+    soon(lambda: examine_clip(ref))
 
 
 @settings(max_examples=100, **FUZZ)

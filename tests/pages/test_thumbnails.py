@@ -32,6 +32,6 @@ def test_large_pictures_shrink_to_the_side_and_keep_their_shape() -> None:
 
 
 def test_a_file_becomes_a_uri_and_a_missing_one_an_error(photos: dict[str, Path]) -> None:
-    assert opened(medium_uri(ImageRef(path=photos["coffee"]), where="rows.jsonl:1", max_side_px=30)).size == (30, 20)
-    with pytest.raises(SampleError, match=r"rows\.jsonl:1: picture .*gone\.png does not exist"):
-        medium_uri(ImageRef(path=Path("gone.png")), where="rows.jsonl:1", max_side_px=30)
+    assert opened(medium_uri(ImageRef(path=photos["coffee"]), max_side_px=30)).size == (30, 20)
+    with pytest.raises(SampleError, match=r"picture .*gone\.png does not exist"):
+        medium_uri(ImageRef(path=Path("gone.png")), max_side_px=30)

@@ -174,6 +174,7 @@ class Encoder:
             if not part.learned.any():
                 raise SampleError(
                     "nothing in this row is learned: no assistant turn with text",
+                    kind="empty_row",
                     where=conversation.where,
                     fix="give the row an answer, or set `on_bad_sample: skip`",
                 )

@@ -37,11 +37,13 @@ SIZES = pa.schema(
         ("modality", pa.int8()),
         ("is_preference", pa.bool_()),
         ("where", pa.string()),
+        ("kind", pa.string()),
         ("error", pa.string()),
         ("fix", pa.string()),
     ]
 )
-"""Sizes of the rows of one source, as columns; `where`, `error` and `fix` are null but for rows that cannot be used."""
+"""Sizes of the rows of one source, as columns; `where`, `kind`, `error` and `fix` are null but for rows that cannot be
+used."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,20 +85,20 @@ class HeaderReader:
     def __setstate__(self, settings: MediaSettings) -> None:
         self._settings, self._layouts = settings, {}
 
-    def layouts(self, media: Iterable[Media], *, where: str) -> tuple[Layout, ...]:
+    def layouts(self, media: Iterable[Media]) -> tuple[Layout, ...]:
         """Return what is shown of each picture and clip.
 
         Raises:
-            SampleError: one cannot be read; `where` names the row.
+            SampleError: one cannot be read.
         """
-        return tuple(self._layout(medium, where=where) for medium in media)
+        return tuple(self._layout(medium) for medium in media)
 
-    def _layout(self, medium: Media, *, where: str) -> Layout:
+    def _layout(self, medium: Media) -> Layout:
         identity = media_identity(medium)
         if identity not in self._layouts:
             if len(self._layouts) >= HEADERS_KEPT:
                 self._layouts.clear()
-            self._layouts[identity] = layout_of(medium, self._settings, where=where)
+            self._layouts[identity] = layout_of(medium, self._settings)
         return self._layouts[identity]
 
 
@@ -126,19 +128,19 @@ class Meter:
             try:
                 found = self._measured(conversations[row])
             except SampleError as error:
-                found = {"where": error.where, "error": error.what, "fix": error.fix}
+                found = {"where": error.where, "kind": error.kind, "error": error.what, "fix": error.fix}
             columns["row"].append(row)
             for name in SIZES.names[1:]:
                 columns[name].append(found.get(name))
         return pa.table(columns, schema=SIZES)
 
     def _measured(self, conversation: Conversation) -> Mapping[str, int]:
-        layouts = self._headers.layouts(conversation.media, where=conversation.where)
+        layouts = self._headers.layouts(conversation.media)
         sizes = self._encoder.lengths(conversation, layouts=layouts)
         if not sizes.num_supervised_tokens:
             raise SampleError(
                 "nothing in this row is learned: no assistant turn with text",
-                where=conversation.where,
+                kind="empty_row",
                 fix="give the row an answer",
             )
         return {
@@ -155,43 +157,41 @@ class Meter:
         }
 
 
-def over_context(sizes: Mapping[str, int], context_tokens: int | None, *, where: str) -> SampleError | None:
+def over_context(sizes: Mapping[str, int], context_tokens: int | None) -> SampleError | None:
     """Return what is wrong with a row of these sizes, if it is longer than the model's context.
 
     Args:
         sizes: `num_positions` and `modality`.
         context_tokens: of the model; None is without end.
-        where: the row.
     """
     if context_tokens is None or sizes["num_positions"] <= context_tokens:
         return None
     is_video = sizes["modality"] == MODALITIES.index("video")
     shorter = "set data.max_frames to fewer" if is_video else "shorten the row"
     what = f"{sizes['num_positions']} tokens in one conversation, the model's context is {context_tokens}"
-    return SampleError(what, where=where, fix=f"{shorter}, or extend the context with model.rope_scaling")
+    return SampleError(what, kind="over_context", fix=f"{shorter}, or extend the context with model.rope_scaling")
 
 
-def over_budget(sizes: Mapping[str, int], budget: Budget, *, where: str) -> SampleError | None:
+def over_budget(sizes: Mapping[str, int], budget: Budget) -> SampleError | None:
     """Return what is wrong with a row of these sizes, if it is larger than a pack.
 
     Args:
         sizes: `num_tokens` and `num_tiles`; with `modality` the fix can name what makes such rows shorter.
         budget: of a pack.
-        where: the row.
     """
     is_video = sizes.get("modality") == MODALITIES.index("video")
     if sizes["num_tokens"] > budget.max_tokens:
         other = "data.max_frames to fewer" if is_video else "shorten the row"
         return SampleError(
             f"{sizes['num_tokens']} tokens, a pack holds data.max_tokens_per_pack={budget.max_tokens}",
-            where=where,
+            kind="over_budget",
             fix=f"set data.max_tokens_per_pack to {sizes['num_tokens']} or more, or {other}",
         )
     if sizes["num_tiles"] > budget.max_tiles:
         other = "data.max_frames to fewer" if is_video else "data.image_splitting to false"
         return SampleError(
             f"{sizes['num_tiles']} tiles, a pack holds data.max_tiles_per_pack={budget.max_tiles}",
-            where=where,
+            kind="over_budget",
             fix=f"set data.max_tiles_per_pack to {sizes['num_tiles']} or more, or {other}",
         )
     return None

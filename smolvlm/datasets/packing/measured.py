@@ -128,18 +128,16 @@ def _bad_rows(
         for row in batch.filter(pa.array(own)).to_pylist() if own.any() else ():
             where = row["where"] or source.table.where(row["row"])
             error = (
-                SampleError(row["error"], where=where, fix=row["fix"])
+                SampleError(row["error"], kind=row["kind"], fix=row["fix"])
                 if row["error"] is not None
-                else _wrong_kind(row, kind, where=where)
-                or over_context(row, context_tokens, where=where)
-                or over_budget(row, budget, where=where)
+                else _wrong_kind(row, kind) or over_context(row, context_tokens) or over_budget(row, budget)
             )
             assert error is not None
             bad.note(error, where=where)
     return is_bad, bad
 
 
-def _wrong_kind(row: Mapping[str, Any], kind: RowKind | None, *, where: str) -> SampleError | None:
+def _wrong_kind(row: Mapping[str, Any], kind: RowKind | None) -> SampleError | None:
     if kind == "conversation" and row["is_preference"]:
         what, method = "a preference row (`chosen` and `rejected`) where answers are learned", "dpo"
     elif kind == "preference" and not row["is_preference"]:
@@ -149,11 +147,13 @@ def _wrong_kind(row: Mapping[str, Any], kind: RowKind | None, *, where: str) -> 
     fix = f"set `train.method: {method}`, or take the source out"
     if method == "dpo":
         fix += " (held-out sources are answered, so their rows have a question and an answer under every method)"
-    return SampleError(what, where=where, fix=fix)
+    return SampleError(what, kind="wrong_method", fix=fix)
 
 
 def _good_rows(sizes: pa.Table, is_bad: Bool[np.ndarray, " row"]) -> pa.Table:
-    return sizes.drop_columns(["num_positions", "where", "error", "fix", "is_preference"]).filter(pa.array(~is_bad))
+    return sizes.drop_columns(["num_positions", "where", "kind", "error", "fix", "is_preference"]).filter(
+        pa.array(~is_bad)
+    )
 
 
 def _count(source: OpenSource, good: pa.Table, bad: BadSamples) -> SourceCount:

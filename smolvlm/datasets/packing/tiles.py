@@ -41,23 +41,23 @@ class TileLoader:
         Raises:
             SampleError: a picture or a frame cannot be decoded, or is no longer what it was when it was measured.
         """
-        self._add(example.media, example.layouts, example.tiles, where=example.where[0])
+        self._add(example.media, example.layouts, example.tiles)
         self._slot_sizes += example.slot_sizes
 
-    def add_prompt(self, media: Sequence[Media], layouts: Sequence[Layout], *, where: str) -> None:
+    def add_prompt(self, media: Sequence[Media], layouts: Sequence[Layout]) -> None:
         """Load the media of one prompt, in prompt order, and note its slots; raises as `add_example`."""
         shown = [
             TileRef(medium=number, tile=tile)
             for number, layout in enumerate(layouts)
             for tile in range(layout.num_tiles)
         ]
-        self._add(media, layouts, shown, where=where)
+        self._add(media, layouts, shown)
         self._slot_sizes += [len(tiles) for layout in layouts for tiles in layout.slots]
 
-    def _add(self, media: Sequence[Media], layouts: Sequence[Layout], shown: Sequence[TileRef], *, where: str) -> None:
+    def _add(self, media: Sequence[Media], layouts: Sequence[Layout], shown: Sequence[TileRef]) -> None:
         num_tiles, num_cached = len(self._tiles), len(self._cached)
         try:
-            keys = [self._load(medium, layout, where=where) for medium, layout in zip(media, layouts, strict=True)]
+            keys = [self._load(medium, layout) for medium, layout in zip(media, layouts, strict=True)]
         except SampleError:
             del self._tiles[num_tiles:], self.tile_keys[num_tiles:], self._cached[num_cached:]
             for key, (is_cached, row) in list(self._places.items()):
@@ -66,8 +66,8 @@ class TileLoader:
             raise
         self._shown += [keys[ref.medium][ref.tile] for ref in shown]
 
-    def _load(self, medium: Media, layout: Layout, *, where: str) -> Sequence[bytes]:
-        found = open_medium(medium, layout, self._settings, where=where)
+    def _load(self, medium: Media, layout: Layout) -> Sequence[bytes]:
+        found = open_medium(medium, layout, self._settings)
         new = [key for key in dict.fromkeys(found.tile_keys) if key not in self._places]
         if not new:
             return found.tile_keys

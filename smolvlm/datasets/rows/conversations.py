@@ -15,6 +15,7 @@ from smolvlm.datasets.rows.formats import to_conversation
 from smolvlm.datasets.rows.row_table import RowTable
 from smolvlm.datasets.rows.sources import SourceSpec
 from smolvlm.datasets.rows.tables import open_table
+from smolvlm.errors import located
 from smolvlm.records import Conversation
 
 
@@ -69,7 +70,9 @@ class Conversations(Sequence[Conversation]):
             rows = numbers if self._row_of is None else self._row_of[index]
             return Conversations(self._tables, self._table_of[index], rows)
         spec, table, row = self._place(index)
-        return to_conversation(table[row], spec=spec, where=table.where(row))
+        where = table.where(row)
+        with located(where):
+            return to_conversation(table[row], spec=spec, where=where)
 
     def __iter__(self) -> Iterator[Conversation]:
         return (self[index] for index in range(len(self)))

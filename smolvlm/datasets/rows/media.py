@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from smolvlm.datasets.rows.sources import MediaMarkers
+from smolvlm.datasets.rows.sources import SourceSpec
 from smolvlm.errors import SampleError
 from smolvlm.media.downloads import kept_file
 from smolvlm.media.kinds import begins_like_picture, ending_of, is_picture_ending
@@ -21,24 +21,6 @@ _LOOKS_LIKE_MEDIA = re.compile(rf"^(?:{_MEDIA_WORDS})s?(?:_?(?:{_MEDIA_ENDINGS})
 _READ_KEYS = frozenset({"image", "images", "video", "videos"})
 _ADDRESS = re.compile(r"^(https?|s3|gs|ftp|hf)://", re.IGNORECASE)
 _BEHIND_THE_PATH = re.compile(r"[?#].*", re.DOTALL)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RowContext:
-    """What every reader of a row's parts needs to know."""
-
-    where: str
-    """`file:row`."""
-    media_root: Path
-    allow_outside_root: bool = False
-    allow_urls: bool = False
-    source_fps: float = 1.0
-    """Frames a second of clips given as frames."""
-    media_markers: MediaMarkers = "plain"
-    """How the rows' texts mark the places of their media."""
-
-    def error(self, what: str, *, fix: str) -> SampleError:
-        return SampleError(what, where=self.where, fix=fix)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,12 +37,12 @@ class ListedMedia:
         return self.images if kind == "image" else self.videos
 
 
-def row_media(row: Mapping[str, Any], *, context: RowContext, media_is_named: bool) -> ListedMedia:
+def row_media(row: Mapping[str, Any], *, spec: SourceSpec, media_is_named: bool) -> ListedMedia:
     """Return the media of a row's `image`, `images`, `video` and `videos`, in order.
 
     Args:
         row: with our column names.
-        context: for messages and paths.
+        spec: of the source.
         media_is_named: the mixture says which column holds the media, so other keys that look like media are known
             not to be meant.
 
@@ -71,30 +53,30 @@ def row_media(row: Mapping[str, Any], *, context: RowContext, media_is_named: bo
     for key, value in row.items():
         if key not in _READ_KEYS and not media_is_named and value is not None and looks_like_media(key):
             fix = f"name it in the source's `columns`: `{{image: {key}}}`, or rename it if it is no picture"
-            raise context.error(f"unknown key `{key}` looks like media", fix=fix)
-    images = _one_of(row, "image", "images", context=context)
-    videos = _one_of(row, "video", "videos", context=context)
+            raise SampleError(f"unknown key `{key}` looks like media", fix=fix)
+    images = _one_of(row, "image", "images")
+    videos = _one_of(row, "video", "videos")
     pictures = [] if images is None else images if isinstance(images, list) else [images]
     bounds = (row.get("start_s"), row.get("end_s"))
-    clips = () if videos is None else _clips(videos, bounds, context=context)
-    return ListedMedia(images=tuple(image_ref(own, context=context) for own in pictures), videos=clips)
+    clips = () if videos is None else _clips(videos, bounds, spec=spec)
+    return ListedMedia(images=tuple(image_ref(own, spec=spec) for own in pictures), videos=clips)
 
 
-def _one_of(row: Mapping[str, Any], one: str, several: str, *, context: RowContext) -> Any:
+def _one_of(row: Mapping[str, Any], one: str, several: str) -> Any:
     first, second = row.get(one), row.get(several)
     if first is not None and second is not None:
-        raise context.error(f"both `{one}` and `{several}` are given", fix="keep one of the two")
+        raise SampleError(f"both `{one}` and `{several}` are given", fix="keep one of the two")
     return first if second is None else second
 
 
-def _clips(value: Any, bounds: tuple[Any, Any], *, context: RowContext) -> tuple[VideoRef, ...]:
+def _clips(value: Any, bounds: tuple[Any, Any], *, spec: SourceSpec) -> tuple[VideoRef, ...]:
     """Return a row's clips: one, or a list of them; a list of pictures is one clip's frames."""
     are_frames = isinstance(value, list) and bool(value) and all(_is_picture_name(member) for member in value)
     members = value if isinstance(value, list) and not are_frames else [value]
     if len(members) != 1 and bounds != (None, None):
         what = f"`start_s` or `end_s` beside {len(members)} clips"
-        raise context.error(what, fix="write them with the clip: `{path: FILE, start_s: 2, end_s: 5}`")
-    return tuple(video_ref(member, context=context, bounds=bounds) for member in members)
+        raise SampleError(what, fix="write them with the clip: `{path: FILE, start_s: 2, end_s: 5}`")
+    return tuple(video_ref(member, spec=spec, bounds=bounds) for member in members)
 
 
 def _is_picture_name(value: Any) -> bool:
@@ -115,7 +97,7 @@ def looks_like_media(key: str) -> bool:
     return _LOOKS_LIKE_MEDIA.match(key.lower().replace("-", "_")) is not None
 
 
-def image_ref(value: Any, *, context: RowContext) -> ImageRef:
+def image_ref(value: Any, *, spec: SourceSpec) -> ImageRef:
     """Return the picture that a path, an address, encoded bytes, or a mapping with `bytes` or `path` names.
 
     Raises:
@@ -123,15 +105,15 @@ def image_ref(value: Any, *, context: RowContext) -> ImageRef:
     """
     if isinstance(value, ImageRef):
         return value
-    return _named(value, "a picture", context=context)
+    return _named(value, "a picture", spec=spec)
 
 
-def video_ref(value: Any, *, context: RowContext, bounds: tuple[Any, Any] = (None, None)) -> VideoRef:
+def video_ref(value: Any, *, spec: SourceSpec, bounds: tuple[Any, Any] = (None, None)) -> VideoRef:
     """Return the clip that a path, an address, a list of frames, encoded bytes, or a mapping with one of them names.
 
     Args:
         value: as the row gives it; a mapping may carry `start_s` and `end_s` too.
-        context: for messages and paths.
+        spec: of the source.
         bounds: begin and end in seconds that stand elsewhere in the row.
 
     Raises:
@@ -139,32 +121,32 @@ def video_ref(value: Any, *, context: RowContext, bounds: tuple[Any, Any] = (Non
     """
     if isinstance(value, dict) and {"start_s", "end_s"} & value.keys():
         if bounds != (None, None):
-            raise context.error("`start_s` or `end_s` stands twice", fix="keep it in one place")
+            raise SampleError("`start_s` or `end_s` stands twice", fix="keep it in one place")
         bounds = (value.get("start_s"), value.get("end_s"))
-    start_s, end_s = (_time(own, name, context=context) for own, name in zip(bounds, ("start_s", "end_s"), strict=True))
+    start_s, end_s = (_time(own, name) for own, name in zip(bounds, ("start_s", "end_s"), strict=True))
     if start_s is not None and end_s is not None and start_s >= end_s:
-        raise context.error(f"start_s={start_s:g} is not before end_s={end_s:g}", fix="fix the times")
+        raise SampleError(f"start_s={start_s:g} is not before end_s={end_s:g}", fix="fix the times")
     if isinstance(value, VideoRef):
         return replace(value, start_s=start_s, end_s=end_s)
-    shared: dict[str, Any] = {"start_s": start_s, "end_s": end_s, "source_fps": context.source_fps}
+    shared: dict[str, Any] = {"start_s": start_s, "end_s": end_s, "source_fps": spec.source_fps}
     frames = value.get("frames") if isinstance(value, dict) else value
     if isinstance(frames, list):
         if not frames:
-            raise context.error("a clip is an empty list of frames", fix="list its frames, or take the row out")
-        return VideoRef(frames=tuple(image_ref(frame, context=context) for frame in frames), **shared)
-    found = _named(value, "a clip", context=context)
+            raise SampleError("a clip is an empty list of frames", fix="list its frames, or take the row out")
+        return VideoRef(frames=tuple(image_ref(frame, spec=spec) for frame in frames), **shared)
+    found = _named(value, "a clip", spec=spec)
     return VideoRef(path=found.path, data=found.data, url=found.url, **shared)
 
 
-def _time(value: Any, name: str, *, context: RowContext) -> float | None:
+def _time(value: Any, name: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf"):
         return float(value)
-    raise context.error(f"`{name}` is {value!r}, no time in seconds", fix="write a number, 0 or more, or leave it out")
+    raise SampleError(f"`{name}` is {value!r}, no time in seconds", fix="write a number, 0 or more, or leave it out")
 
 
-def _named(value: Any, kind: str, *, context: RowContext) -> ImageRef:
+def _named(value: Any, kind: str, *, spec: SourceSpec) -> ImageRef:
     """Return what a value names: bytes, a file below the media root, or the file that an address is fetched into."""
     if isinstance(value, dict):
         if isinstance(value.get("bytes"), bytes) and value["bytes"]:
@@ -181,20 +163,21 @@ def _named(value: Any, kind: str, *, context: RowContext) -> ImageRef:
             else f"of type {type(value).__name__}"
         )
         fix = "give a path, or encoded bytes; leave the key out of a text row"
-        raise context.error(f"{kind} is {given}", fix=fix)
+        raise SampleError(f"{kind} is {given}", fix=fix)
     if address := _ADDRESS.match(value):
         can_be_fetched = address[1].lower() in ("http", "https")
-        if can_be_fetched and context.allow_urls:
+        if can_be_fetched and spec.allow_urls:
             return ImageRef(path=kept_file(value), url=value)
         or_allow = ", or set `data.allow_urls: true` if you trust the rows" if can_be_fetched else ""
         fix = f"download it and give the file's path{or_allow}"
-        raise context.error(f"{kind} is an address, {value[:60]!r}", fix=fix)
+        raise SampleError(f"{kind} is an address, {value[:60]!r}", fix=fix)
     if value.startswith("data:"):
-        raise context.error(f"{kind} is embedded as base64 text", fix="save it as a file, or as bytes in Parquet")
-    path, is_inside = _file(context.media_root, value)
-    if not is_inside and not context.allow_outside_root:
-        raise context.error(
+        raise SampleError(f"{kind} is embedded as base64 text", fix="save it as a file, or as bytes in Parquet")
+    path, is_inside = _file(spec.media_root, value)
+    if not is_inside and not spec.allow_outside_root:
+        raise SampleError(
             f"{kind} lies outside the folder of media: {value[:200]!r}",
+            kind="outside_root",
             fix="set the source's `path` to a folder above it, or `data.allow_outside_root: true` if you trust them",
         )
     return ImageRef(path=path)

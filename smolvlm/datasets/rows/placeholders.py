@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from smolvlm.datasets.rows.media import Kind, ListedMedia, RowContext
-from smolvlm.datasets.rows.sources import MediaMarkers
+from smolvlm.datasets.rows.media import Kind, ListedMedia
+from smolvlm.datasets.rows.sources import MediaMarkers, SourceSpec
+from smolvlm.errors import SampleError
 from smolvlm.records import Block, Role, Turn
 
 PLACEHOLDERS: Mapping[MediaMarkers, Mapping[Kind, str]] = {
@@ -59,14 +60,14 @@ def split_at_marks(text: str, markers: MediaMarkers = "plain") -> tuple[str | Pl
     return tuple(pieces)
 
 
-def fill_places(drafts: Sequence[DraftTurn], listed: ListedMedia, *, context: RowContext) -> tuple[Turn, ...]:
+def fill_places(drafts: Sequence[DraftTurn], listed: ListedMedia, *, spec: SourceSpec) -> tuple[Turn, ...]:
     """Return the turns with the listed media in their places.
 
     Args:
         drafts: the row's turns, at least one of the user.
         listed: the media that the row lists, in order. With no place and nothing inline in the turns, all of them go in
             front of the first user turn, pictures before clips.
-        context: for messages.
+        spec: of the source.
 
     Raises:
         SampleError: not as many places of a kind as listed media of it.
@@ -82,13 +83,13 @@ def fill_places(drafts: Sequence[DraftTurn], listed: ListedMedia, *, context: Ro
             for number, draft in enumerate(drafts)
         )
     means: dict[Kind, Kind] = {"image": "image", "video": "video"}
-    is_plain = context.media_markers == "plain"
+    is_plain = spec.media_markers == "plain"
     if is_plain and listed.videos and not listed.images and Place("video") not in blocks:
         means["image"] = "video"
     places = [means[block.kind] for block in blocks if isinstance(block, Place)]
     kinds: tuple[Kind, ...] = ("image", "video")
     for kind in kinds:
-        _check_number(places.count(kind), len(listed.of(kind)), kind, context=context)
+        _check_number(places.count(kind), len(listed.of(kind)), kind, spec=spec)
     remaining = {kind: iter(listed.of(kind)) for kind in kinds}
     return tuple(
         Turn(
@@ -101,10 +102,12 @@ def fill_places(drafts: Sequence[DraftTurn], listed: ListedMedia, *, context: Ro
     )
 
 
-def _check_number(num_places: int, num_listed: int, kind: Kind, *, context: RowContext) -> None:
+def _check_number(num_places: int, num_listed: int, kind: Kind, *, spec: SourceSpec) -> None:
     if num_places == num_listed:
         return
-    mark = PLACEHOLDERS[context.media_markers][kind]
+    mark = PLACEHOLDERS[spec.media_markers][kind]
     marks = f"{num_places} {mark} placeholder{'' if num_places == 1 else 's'} in the user's text"
     what = f"{marks}, {num_listed} {kind}{'' if num_listed == 1 else 's'} listed"
-    raise context.error(what, fix="make the two agree, or set `on_bad_sample: skip` on this source")
+    raise SampleError(
+        what, kind="placeholder_mismatch", fix="make the two agree, or set `on_bad_sample: skip` on this source"
+    )

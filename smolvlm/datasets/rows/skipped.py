@@ -42,9 +42,10 @@ class BadSamples:
             return None
 
     def note(self, error: SampleError, *, where: str) -> None:
-        """Count an error that somebody else caught."""
+        """Count an error that somebody else caught, and name its row where nothing else did."""
+        error.where = error.where or where
         self.errors.append(error)
-        self.skipped.append(SkippedRow(where=error.where or where, reason=error.what))
+        self.skipped.append(SkippedRow(where=error.where, reason=error.what))
 
     def settle(self, *, needs_a_row: bool = False) -> None:
         """Raise if the policy does not bear what was caught.
@@ -62,6 +63,7 @@ class BadSamples:
                 raise self.errors[0]
             raise SampleError(
                 f"{len(self.errors)} of {self.num_rows} rows cannot be used; the first:\n" + self._first_errors(),
+                kind="bad_rows",
                 where=self.label,
                 fix="fix the rows, or set `on_bad_sample: skip`",
             )
@@ -71,6 +73,7 @@ class BadSamples:
             raise SampleError(
                 f"{share}, more than max_bad_fraction={self.max_fraction:g} allows: {self._listed_reasons()}; "
                 f"the first:\n{self._first_errors()}",
+                kind="bad_rows",
                 where=self.label,
                 fix="fix the rows, or raise `data.max_bad_fraction`",
             )

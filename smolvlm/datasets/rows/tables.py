@@ -41,12 +41,13 @@ def read_rows(path: Path, row_format: RowFormat, *, label: str) -> RowTable:
         rows = arrow_rows(path, row_format, label=label)
     except OSError as error:
         what = f"cannot be read: {error.strerror or error}"
-        raise SampleError(what, where=label, fix="check the path") from None
+        raise SampleError(what, kind="bad_file", where=label, fix="check the path") from None
     table: RowTable
     if row_format == "tar":
         table = TarTable(rows, path, label=label)
     else:
         table = (ColumnTable if row_format == "parquet" else JsonTable)(rows, label=label)
     if len(table) == 0:
-        raise SampleError("the file has no rows", where=label, fix="take the source out of the mixture")
+        fix = "take the source out of the mixture"
+        raise SampleError("the file has no rows", kind="bad_file", where=label, fix=fix)
     return table

@@ -25,7 +25,7 @@ from smolvlm.records import VideoRef
 RGB = UInt8[np.ndarray, "height width 3"]
 
 
-def read_with_torchcodec(ref: VideoRef, scan: ClipScan, numbers: Sequence[int], *, where: str) -> Iterator[RGB]:
+def read_with_torchcodec(ref: VideoRef, scan: ClipScan, numbers: Sequence[int]) -> Iterator[RGB]:
     """Yield the frames of these ascending numbers, in full size.
 
     Raises:
@@ -38,20 +38,20 @@ def read_with_torchcodec(ref: VideoRef, scan: ClipScan, numbers: Sequence[int], 
         raise ConfigError("torchcodec is not installed", fix='pip install "smolvlm[torchcodec]"') from error
     except (RuntimeError, OSError) as error:  # versions that load their libraries on import
         raise _no_ffmpeg(error) from error
-    with open_stream(ref, where=where) as file:
+    with open_stream(ref) as file:
         try:
             decoder = VideoDecoder(file, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")  # pyright: ignore[reportArgumentType] - it takes whatever reads and seeks
             for number in numbers:
                 frame = decoder.get_frame_at(number)
-                _check_time(ref, scan.index, number, claimed_s=frame.pts_seconds, backend="torchcodec", where=where)
+                _check_time(ref, scan.index, number, claimed_s=frame.pts_seconds, backend="torchcodec")
                 yield frame.data.numpy()
         except (RuntimeError, ValueError, IndexError) as error:
             if "libtorchcodec" in str(error):  # versions that load them with the first decoder (0.17)
                 raise _no_ffmpeg(error) from error
-            raise _cannot("torchcodec", ref, error, where) from error
+            raise _cannot("torchcodec", ref, error) from error
 
 
-def read_with_decord(ref: VideoRef, scan: ClipScan, numbers: Sequence[int], *, where: str) -> Iterator[RGB]:
+def read_with_decord(ref: VideoRef, scan: ClipScan, numbers: Sequence[int]) -> Iterator[RGB]:
     """Yield the frames of these ascending numbers, in full size.
 
     Raises:
@@ -64,13 +64,13 @@ def read_with_decord(ref: VideoRef, scan: ClipScan, numbers: Sequence[int], *, w
         from decord._ffi.base import DECORDError  # its own error has no public name
     except ImportError as error:
         raise ConfigError("decord is not installed", fix='pip install "smolvlm[decord]"') from error
-    with open_stream(ref, where=where) as file:
+    with open_stream(ref) as file:
         try:
             reader = decord.VideoReader(file, num_threads=1)
             position = 0
             for number in numbers:
                 claimed_s = float(reader.get_frame_timestamp(number)[0])
-                _check_time(ref, scan.index, number, claimed_s=claimed_s, backend="decord", where=where)
+                _check_time(ref, scan.index, number, claimed_s=claimed_s, backend="decord")
                 if scan.has_leading_frames:
                     for _ in range(number - position):
                         reader.next()
@@ -80,12 +80,12 @@ def read_with_decord(ref: VideoRef, scan: ClipScan, numbers: Sequence[int], *, w
                 if pixels.shape[2] != 3:
                     raise SampleError(
                         f"clip {ref.name} was filmed on its side, which decord cannot turn",
-                        where=where,
+                        kind="corrupt_media",
                         fix="choose the video backend pyav or torchcodec",
                     )
                 yield pixels
         except (DECORDError, RuntimeError, IndexError, StopIteration) as error:
-            raise _cannot("decord", ref, error, where) from error
+            raise _cannot("decord", ref, error) from error
 
 
 def _no_ffmpeg(error: Exception) -> ConfigError:
@@ -95,15 +95,15 @@ def _no_ffmpeg(error: Exception) -> ConfigError:
     )
 
 
-def _cannot(backend: str, ref: VideoRef, error: Exception, where: str) -> SampleError:
+def _cannot(backend: str, ref: VideoRef, error: Exception) -> SampleError:
     return SampleError(
         f"{backend} cannot decode clip {ref.name} ({_first_line(error)})",
-        where=where,
+        kind="corrupt_media",
         fix="choose the video backend pyav; if that fails too, replace the file",
     )
 
 
-def _check_time(ref: VideoRef, index: ClipIndex, number: int, *, claimed_s: float, backend: str, where: str) -> None:
+def _check_time(ref: VideoRef, index: ClipIndex, number: int, *, claimed_s: float, backend: str) -> None:
     """Refuse a frame that the package times more than half a frame off."""
     begin = int(index.pts[number])
     before = begin - int(index.pts[number - 1]) if number else None
@@ -113,7 +113,7 @@ def _check_time(ref: VideoRef, index: ClipIndex, number: int, *, claimed_s: floa
         raise SampleError(
             f"{backend} says that frame {number} of clip {ref.name} is shown at {claimed_s:.3f} s; its time stamps say "
             f"{float(begin * index.time_base):.3f} s",
-            where=where,
+            kind="corrupt_media",
             fix="choose the video backend pyav",
         )
 

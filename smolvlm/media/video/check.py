@@ -49,37 +49,37 @@ class ClipFacts:
     duration_s: float
 
 
-def examine_clip(ref: VideoRef, *, where: str) -> ClipFacts:
+def examine_clip(ref: VideoRef) -> ClipFacts:
     """Decode every frame of a clip and return its sizes.
 
     Raises:
         SampleError: as `read_index`; damaged data, frames that never come, a file that is cut short.
         ConfigError: PyAV is not installed.
     """
-    pictures = list_pictures(ref, where=where)
+    pictures = list_pictures(ref)
     if pictures is not None:
-        index = read_index(ref, where=where)
-        width, height = _check_pictures(pictures, where)
+        index = read_index(ref)
+        width, height = _check_pictures(pictures)
     else:
         with _ffmpeg_log() as log:
-            scan = scan_clip(ref, where=where)
+            scan = scan_clip(ref)
             index = scan.index
-            width, height = _check_frames(ref, scan, log, where=where)
+            width, height = _check_frames(ref, scan, log)
     return ClipFacts(width=width, height=height, num_frames=len(index.pts), duration_s=index.duration_s)
 
 
-def _check_pictures(pictures: tuple[ImageRef, ...], where: str) -> Size:
-    sizes = [open_rgb(picture, where=where).size for picture in pictures]
+def _check_pictures(pictures: tuple[ImageRef, ...]) -> Size:
+    sizes = [open_rgb(picture).size for picture in pictures]
     return sizes[0]
 
 
-def _check_frames(ref: VideoRef, scan: ClipScan, log: LogLines, *, where: str) -> Size:
+def _check_frames(ref: VideoRef, scan: ClipScan, log: LogLines) -> Size:
     """Decode everything; raise at the first finding."""
     index, size = scan.index, None
     begin = int(index.pts[0])
     awaited = set(index.pts.tolist())
     num_frames, time_s = 0, float(begin * index.time_base)
-    with open_clip(ref, where=where, err_detect="crccheck+bitstream+buffer") as (container, stream):
+    with open_clip(ref, err_detect="crccheck+bitstream+buffer") as (container, stream):
         log.clear()  # opening may complain of what comes before the first frame on display
         try:
             for packet in container.demux(stream):
@@ -93,15 +93,15 @@ def _check_frames(ref: VideoRef, scan: ClipScan, log: LogLines, *, where: str) -
                     awaited.discard(frame.pts)
                     if frame.is_corrupt:
                         shown_s = time_s if frame.pts is None else float(frame.pts * index.time_base)
-                        raise damaged(ref, where, f"the frame at {shown_s:.3f} s is marked as damaged{_quoted(log)}")
+                        raise damaged(ref, f"the frame at {shown_s:.3f} s is marked as damaged{_quoted(log)}")
                 if packet.is_corrupt or _errors(log):
-                    raise damaged(ref, where, f"near {time_s:.3f} s{_quoted(log)}")
+                    raise damaged(ref, f"near {time_s:.3f} s{_quoted(log)}")
         except load_ffmpeg_error() as error:
-            raise damaged(ref, where, f"near {time_s:.3f} s: {cause(error)}{_quoted(log)}") from error
+            raise damaged(ref, f"near {time_s:.3f} s: {cause(error)}{_quoted(log)}") from error
     num_missing = len(awaited) if scan.times_are_usable else len(index.pts) - num_frames
     if size is None or num_missing:
         first_s = float(min(awaited, default=begin) * index.time_base)
-        raise damaged(ref, where, f"{num_missing} of {len(index.pts)} frames never come, the first at {first_s:.3f} s")
+        raise damaged(ref, f"{num_missing} of {len(index.pts)} frames never come, the first at {first_s:.3f} s")
     return size
 
 

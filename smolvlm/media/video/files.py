@@ -1,7 +1,7 @@
 """Opening what a `VideoRef` names: encoded bytes as a stream, FFmpeg's container over it, or the list of its pictures.
 
-Comes in: a `VideoRef` and the row that names it. Goes out: something open that closes itself, or one `SampleError`
-that says the row, the clip, the cause and the fix. FFmpeg (through PyAV) always reads from an open file of ours, never
+Comes in: a `VideoRef`. Goes out: something open that closes itself, or one `SampleError` that says the clip, the
+cause and the fix. FFmpeg (through PyAV) always reads from an open file of ours, never
 from a name: a path cannot be mistaken for a protocol, a part of a tar shard reads like a file of its own, and formats
 that are lists of further files and addresses (playlists) are not among those it may recognise.
 """
@@ -68,7 +68,7 @@ class FileWindow(io.RawIOBase):
         super().close()
 
 
-def open_stream(ref: VideoRef, *, where: str) -> BinaryIO:
+def open_stream(ref: VideoRef) -> BinaryIO:
     """Open a clip's encoded bytes for reading and seeking; the caller closes it.
 
     Raises:
@@ -77,48 +77,47 @@ def open_stream(ref: VideoRef, *, where: str) -> BinaryIO:
     """
     if ref.path is None:
         if not ref.data:
-            raise _empty(ref, where)
+            raise _empty(ref)
         return io.BytesIO(ref.data)
-    fetch_clip(ref, where=where)
+    fetch_clip(ref)
     try:
         file = open(ref.path, "rb")  # noqa: SIM115 - the caller closes it
         file_size = os.fstat(file.fileno()).st_size
     except FileNotFoundError as error:
         raise SampleError(
             f"clip {ref.name} does not exist",
-            where=where,
+            kind="missing_media",
             fix="correct the path in the row, or the source's media root (`path`) in the mixture",
         ) from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        raise unreadable(ref, where, error) from error
+        raise unreadable(ref, error) from error
     offset, size = ref.span or (0, file_size)
     if size == 0 or offset >= file_size:
         file.close()
-        raise _empty(ref, where)
+        raise _empty(ref)
     if ref.span is None:
         return file
     return cast(BinaryIO, FileWindow(file, offset=offset, size=min(size, file_size - offset)))
 
 
-def fetch_clip(ref: VideoRef, *, where: str) -> None:
+def fetch_clip(ref: VideoRef) -> None:
     """Make sure that a clip named by its address lies in its file.
 
     Raises:
         SampleError, ConfigError: as `fetch_missing`.
     """
     if ref.url is not None and ref.path is not None:
-        fetch_missing(ref.url, ref.path, CLIP_LIMITS, where=where)
+        fetch_missing(ref.url, ref.path, CLIP_LIMITS)
 
 
 @contextmanager
 def open_clip(
-    ref: VideoRef, *, where: str, packets_only: bool = False, **codec_options: str
+    ref: VideoRef, *, packets_only: bool = False, **codec_options: str
 ) -> Iterator[tuple["InputContainer", "VideoStream"]]:
     """Open a clip's container and its first video stream, to be decoded in the calling thread.
 
     Args:
         ref: a file, a part of one, or bytes.
-        where: what errors name.
         packets_only: nothing will be decoded; saves the few frames that FFmpeg else decodes to know more of the
             stream, where the header says enough (MP4, Matroska).
         codec_options: FFmpeg's names and values for the decoder.
@@ -131,7 +130,7 @@ def open_clip(
     from av.container import InputContainer
     from av.container import open as open_container
 
-    with open_stream(ref, where=where) as file:
+    with open_stream(ref) as file:
         options = {"format_whitelist": _CONTAINERS}
         if packets_only and _says_enough(file):
             options["probesize"] = "32"
@@ -139,27 +138,27 @@ def open_clip(
             container = open_container(file, metadata_errors="ignore", options=options)
         except ffmpeg_error as error:
             file.seek(0)
-            raise _unknown(ref, where, file.read(12)) from error
+            raise _unknown(ref, file.read(12)) from error
         except OSError as error:
-            raise unreadable(ref, where, error) from error
+            raise unreadable(ref, error) from error
         assert isinstance(container, InputContainer)
         with container:
-            stream = _video_stream(container, ref, where)
+            stream = _video_stream(container, ref)
             # One thread: others hang in a process forked after its parent has decoded.
             stream.codec_context.thread_type = "NONE"
             stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS), **codec_options}
             yield container, stream
 
 
-def _unknown(ref: VideoRef, where: str, begin: bytes) -> SampleError:
+def _unknown(ref: VideoRef, begin: bytes) -> SampleError:
     """Return what is wrong with a file that FFmpeg cannot open, by its first bytes."""
     if begins_like_mp4(begin):
         what = f"clip {ref.name} is an MP4 whose index is missing: it was cut off, or is still being written"
-        return SampleError(what, where=where, fix=REPLACE)
+        return SampleError(what, kind="corrupt_media", fix=REPLACE)
     return SampleError(
         f"clip {ref.name} is not a video of a known format, or its header is damaged or cut off (it begins "
         f"with {begin!r})",
-        where=where,
+        kind="corrupt_media",
         fix="it is a picture: name it as `image`, or give a clip's frames as a list or a folder"
         if begins_like_picture(begin)
         else REPLACE,
@@ -180,7 +179,7 @@ def load_ffmpeg_error() -> type[Exception]:
     return FFmpegError
 
 
-def list_pictures(ref: VideoRef, *, where: str) -> tuple[ImageRef, ...] | None:
+def list_pictures(ref: VideoRef) -> tuple[ImageRef, ...] | None:
     """Return a clip's pictures in order, or None where it is a video file.
 
     A folder is sorted by (base name, trailing number): `frame_2` before `frame_10`, all of `a_...` before `b_...`.
@@ -197,7 +196,7 @@ def list_pictures(ref: VideoRef, *, where: str) -> tuple[ImageRef, ...] | None:
             return None
         names = [entry.name for entry in os.scandir(ref.path) if entry.is_file()]
     except (OSError, ValueError) as error:
-        raise unreadable(ref, where, error) from error
+        raise unreadable(ref, error) from error
     pictures = sorted(
         (name for name in names if is_picture_ending(ending_of(name)) and not name.startswith(".")),
         key=_by_trailing_number,
@@ -205,22 +204,24 @@ def list_pictures(ref: VideoRef, *, where: str) -> tuple[ImageRef, ...] | None:
     if not pictures:
         raise SampleError(
             f"clip {ref.name} is a folder without pictures",
-            where=where,
+            kind="corrupt_media",
             fix="name the video file, or a folder of numbered pictures such as frame_0001.jpg",
         )
     return tuple(ImageRef(path=ref.path / name) for name in pictures)
 
 
-def unreadable(ref: VideoRef, where: str, error: OSError | ValueError) -> SampleError:
+def unreadable(ref: VideoRef, error: OSError | ValueError) -> SampleError:
     """Return the error for a clip that exists and yet cannot be read."""
     return SampleError(
-        f"clip {ref.name} cannot be read ({cause(error)})", where=where, fix="check the path and its permissions"
+        f"clip {ref.name} cannot be read ({cause(error)})",
+        kind="corrupt_media",
+        fix="check the path and its permissions",
     )
 
 
-def damaged(ref: VideoRef, where: str, detail: str) -> SampleError:
+def damaged(ref: VideoRef, detail: str) -> SampleError:
     """Return the error for a clip whose content is not what its container says."""
-    return SampleError(f"clip {ref.name} is damaged or cut short ({detail})", where=where, fix=REPLACE)
+    return SampleError(f"clip {ref.name} is damaged or cut short ({detail})", kind="corrupt_media", fix=REPLACE)
 
 
 def cause(error: Exception) -> str:
@@ -234,23 +235,23 @@ def _says_enough(file: BinaryIO) -> bool:
     return magic[4:] == b"ftyp" or magic.startswith(b"\x1a\x45\xdf\xa3")
 
 
-def _video_stream(container: "InputContainer", ref: VideoRef, where: str) -> "VideoStream":
+def _video_stream(container: "InputContainer", ref: VideoRef) -> "VideoStream":
     pictures_aside = [stream for stream in container.streams.video if not stream.disposition & 0x400]  # attached_pic
     if not pictures_aside:
-        raise SampleError(f"clip {ref.name} has no video stream", where=where, fix=REPLACE)
+        raise SampleError(f"clip {ref.name} has no video stream", kind="corrupt_media", fix=REPLACE)
     stream = pictures_aside[0]
     codec = stream.codec_context
     if codec is None or not (codec.width and codec.height):
         raise SampleError(
             f"clip {ref.name} has a video stream that cannot be decoded (codec {codec.name if codec else 'unknown'})",
-            where=where,
+            kind="corrupt_media",
             fix="convert it, to H.264 in MP4 for one",
         )
     if codec.width * codec.height > MAX_FRAME_PIXELS:
         raise SampleError(
             f"clip {ref.name} has frames larger than the limit of {MAX_FRAME_PIXELS} pixels (its header says "
             f"{codec.width} x {codec.height})",
-            where=where,
+            kind="too_large_media",
             fix="shrink it; a small file that claims such a size is a decompression bomb",
         )
     return stream
@@ -263,5 +264,5 @@ def _by_trailing_number(name: str) -> tuple[str, int, str]:
     return base, int(digits or -1), name
 
 
-def _empty(ref: VideoRef, where: str) -> SampleError:
-    return SampleError(f"clip {ref.name} is empty (zero bytes)", where=where, fix=REPLACE)
+def _empty(ref: VideoRef) -> SampleError:
+    return SampleError(f"clip {ref.name} is empty (zero bytes)", kind="empty_media", fix=REPLACE)

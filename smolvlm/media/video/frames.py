@@ -66,7 +66,6 @@ def choose_frames(
     *,
     start_s: float | None = None,
     end_s: float | None = None,
-    where: str,
 ) -> Frames:
     """Return the frames to show of a clip, or of its part from `start_s` to `end_s`.
 
@@ -81,7 +80,6 @@ def choose_frames(
         settings: any with fps > 0, max_frames >= 1 and average_frames >= 1.
         start_s: begin of the part, in the clip's own presentation times; None is the clip's.
         end_s: end of the part, both ends included.
-        where: what errors name.
 
     Raises:
         SampleError: the part is empty, or lies outside the clip.
@@ -91,7 +89,7 @@ def choose_frames(
         raise ValueError(f"fps={settings.fps} and max_frames={settings.max_frames} ask for no frame")
     if settings.average_frames < 1:
         raise ValueError(f"average_frames={settings.average_frames}: a place in the text shows at least one frame")
-    _check_part(index, start_s, end_s, where)
+    _check_part(index, start_s, end_s)
     times_s = index.times_s
     first, last = _candidates(times_s, start_s, end_s)
     pts = index.pts[first : last + 1]
@@ -108,18 +106,18 @@ def choose_frames(
     )
 
 
-def _check_part(index: ClipIndex, start_s: float | None, end_s: float | None, where: str) -> None:
+def _check_part(index: ClipIndex, start_s: float | None, end_s: float | None) -> None:
     fix = "correct the row's start and end: seconds on the clip's own clock, the start before the end"
     for name, value in (("start_s", start_s), ("end_s", end_s)):
         if value is not None and (value < 0 or not math.isfinite(value)):
-            raise SampleError(f"{name}={value:g} is not a time in a clip", where=where, fix=fix)
+            raise SampleError(f"{name}={value:g} is not a time in a clip", fix=fix)
     if start_s is not None and end_s is not None and start_s >= end_s:
-        raise SampleError(f"start_s={start_s:g} is not before end_s={end_s:g}", where=where, fix=fix)
+        raise SampleError(f"start_s={start_s:g} is not before end_s={end_s:g}", fix=fix)
     begin, end = float(index.pts[0] * index.time_base), float(index.end_pts * index.time_base)
     if start_s is not None and start_s >= end:
-        raise SampleError(f"start_s={start_s:g} is beyond the clip's end at {end:.3f} s", where=where, fix=fix)
+        raise SampleError(f"start_s={start_s:g} is beyond the clip's end at {end:.3f} s", fix=fix)
     if end_s is not None and end_s < begin:
-        raise SampleError(f"end_s={end_s:g} is before the clip's begin at {begin:.3f} s", where=where, fix=fix)
+        raise SampleError(f"end_s={end_s:g} is before the clip's begin at {begin:.3f} s", fix=fix)
 
 
 def _candidates(times_s: np.ndarray, start_s: float | None, end_s: float | None) -> tuple[int, int]:

@@ -62,10 +62,8 @@ class FileVersion:
     span: tuple[int, int] | None
     num_bytes: int
     mtime_ns: int
-    where: str = field(compare=False)
-    """The row that asks, for errors; no part of the key."""
     url: str | None = field(compare=False)
-    """Where the file is from, likewise."""
+    """Where the file is from; no part of the key."""
 
     @property
     def ref(self) -> VideoRef:
@@ -73,37 +71,36 @@ class FileVersion:
         return VideoRef(path=self.path, span=self.span, url=self.url)
 
 
-def read_index(ref: VideoRef, *, where: str) -> ClipIndex:
+def read_index(ref: VideoRef) -> ClipIndex:
     """Return when each frame of a clip is shown; pictures of a folder or a list come at `source_fps`.
 
     Raises:
         SampleError: the clip cannot be opened (as `open_clip`, `list_pictures`), is cut short, or has no frames.
         ConfigError: PyAV is not installed.
     """
-    pictures = list_pictures(ref, where=where)
+    pictures = list_pictures(ref)
     if pictures is None:
-        return scan_clip(ref, where=where).index
+        return scan_clip(ref).index
     if not 0 < ref.source_fps < float("inf"):
         raise SampleError(
             f"source_fps={ref.source_fps:g} of clip {ref.name} is not a rate",
-            where=where,
             fix="give the frames a second at which the pictures were taken",
         )
     time_base = 1 / Fraction(repr(float(ref.source_fps)))
     return ClipIndex(pts=np.arange(len(pictures)), time_base=time_base, end_pts=len(pictures))
 
 
-def scan_clip(ref: VideoRef, *, where: str) -> ClipScan:
+def scan_clip(ref: VideoRef) -> ClipScan:
     """Return what the packets of a video file say; remembered while path, size and time of change stay.
 
     Raises:
         SampleError, ConfigError: as `read_index`.
     """
-    version = file_version(ref, where=where)
-    return _scan(ref, where) if version is None else _remembered_scan(version)
+    version = file_version(ref)
+    return _scan(ref) if version is None else _remembered_scan(version)
 
 
-def file_version(ref: VideoRef, *, where: str) -> FileVersion | None:
+def file_version(ref: VideoRef) -> FileVersion | None:
     """Return what the clip's file is now; None for bytes, and for a file that is missing.
 
     Raises:
@@ -111,49 +108,48 @@ def file_version(ref: VideoRef, *, where: str) -> FileVersion | None:
     """
     if ref.path is None:
         return None
-    fetch_clip(ref, where=where)
+    fetch_clip(ref)
     try:
         status = os.stat(ref.path)
     except FileNotFoundError:
         return None  # opening it tells
     except (OSError, ValueError) as error:
-        raise unreadable(ref, where, error) from error
+        raise unreadable(ref, error) from error
     return FileVersion(
         path=ref.path,
         span=ref.span,
         num_bytes=status.st_size,
         mtime_ns=status.st_mtime_ns,
-        where=where,
         url=ref.url,
     )
 
 
 @lru_cache(maxsize=_REMEMBERED_CLIPS)
 def _remembered_scan(version: FileVersion) -> ClipScan:
-    return _scan(version.ref, version.where)
+    return _scan(version.ref)
 
 
-def _scan(ref: VideoRef, where: str) -> ClipScan:
+def _scan(ref: VideoRef) -> ClipScan:
     ffmpeg_error = load_ffmpeg_error()
-    with open_clip(ref, where=where, packets_only=True) as (container, stream):
+    with open_clip(ref, packets_only=True) as (container, stream):
         try:
             scan = _scan_packets(container, stream)
             is_whole = scan is None or _is_whole(container, stream, num_frames=len(scan.index.pts))
         except ffmpeg_error as error:
-            raise damaged(ref, where, f"reading stops with: {cause(error)}") from error
+            raise damaged(ref, f"reading stops with: {cause(error)}") from error
     if not is_whole:
-        raise damaged(ref, where, "its header lists frames behind the end of the file")
+        raise damaged(ref, "its header lists frames behind the end of the file")
     if scan is not None:
         return scan
-    with open_clip(ref, where=where) as (container, stream):
+    with open_clip(ref) as (container, stream):
         try:
             scan = _scan_frames(container, stream)
         except ffmpeg_error as error:
-            raise damaged(ref, where, f"decoding stops with: {cause(error)}") from error
+            raise damaged(ref, f"decoding stops with: {cause(error)}") from error
     if scan is None:
         raise SampleError(
             f"clip {ref.name} has no frames",
-            where=where,
+            kind="corrupt_media",
             fix="replace the file, or set `on_bad_sample: skip` on this source",
         )
     return scan

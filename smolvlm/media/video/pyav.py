@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 RGB = UInt8[np.ndarray, "height width 3"]
 
 
-def read_with_pyav(
-    ref: VideoRef, scan: ClipScan, numbers: Sequence[int], *, max_side_px: int, where: str
-) -> Iterator[RGB]:
+def read_with_pyav(ref: VideoRef, scan: ClipScan, numbers: Sequence[int], *, max_side_px: int) -> Iterator[RGB]:
     """Yield the frames of these ascending numbers.
 
     Raises:
@@ -39,7 +37,7 @@ def read_with_pyav(
     from av.video.reformatter import VideoReformatter
 
     reformatter = VideoReformatter()
-    for frame in _chosen_frames(ref, scan, numbers, where=where):
+    for frame in _chosen_frames(ref, scan, numbers):
         yield to_rgb(frame, reformatter, max_side_px=max_side_px)
 
 
@@ -93,12 +91,12 @@ def _stored_size(frame: "VideoFrame", turn: Turn, max_side_px: int) -> Size:
     return (height, width) if is_on_its_side else (width, height)
 
 
-def _chosen_frames(ref: VideoRef, scan: ClipScan, numbers: Sequence[int], *, where: str) -> Iterator["VideoFrame"]:
+def _chosen_frames(ref: VideoRef, scan: ClipScan, numbers: Sequence[int]) -> Iterator["VideoFrame"]:
     if not scan.times_are_usable:
-        yield from _by_counting(ref, scan, numbers, where)
+        yield from _by_counting(ref, scan, numbers)
         return
     with ExitStack() as opened:
-        container, stream = opened.enter_context(open_clip(ref, where=where))
+        container, stream = opened.enter_context(open_clip(ref))
         wanted = frozenset(scan.index.pts[list(numbers)].tolist())
         skips = stream.codec_context.name in _CODECS_THAT_SKIP
         walk = _Walk(container, stream, scan.keyframe_pts, only=wanted if skips else None)
@@ -107,17 +105,17 @@ def _chosen_frames(ref: VideoRef, scan: ClipScan, numbers: Sequence[int], *, whe
             frame = walk.frame_at(pts)
             if frame is None:
                 opened.close()
-                walk = _Walk(*opened.enter_context(open_clip(ref, where=where)), scan.keyframe_pts[:1])
+                walk = _Walk(*opened.enter_context(open_clip(ref)), scan.keyframe_pts[:1])
                 frame = walk.frame_at(pts)
             if frame is None:
-                raise damaged(ref, where, f"its frame at {scan.index.times_s[number]:.3f} s cannot be decoded")
+                raise damaged(ref, f"its frame at {scan.index.times_s[number]:.3f} s cannot be decoded")
             yield frame
 
 
-def _by_counting(ref: VideoRef, scan: ClipScan, numbers: Sequence[int], where: str) -> Iterator["VideoFrame"]:
+def _by_counting(ref: VideoRef, scan: ClipScan, numbers: Sequence[int]) -> Iterator["VideoFrame"]:
     """Decode from the begin and count."""
     left = list(reversed(numbers))
-    with open_clip(ref, where=where) as (container, stream):
+    with open_clip(ref) as (container, stream):
         try:
             for number, frame in enumerate(container.decode(stream)):
                 if number == left[-1]:
@@ -127,7 +125,7 @@ def _by_counting(ref: VideoRef, scan: ClipScan, numbers: Sequence[int], where: s
                         return
         except load_ffmpeg_error():
             pass
-    raise damaged(ref, where, f"its frame at {scan.index.times_s[left[-1]]:.3f} s cannot be decoded")
+    raise damaged(ref, f"its frame at {scan.index.times_s[left[-1]]:.3f} s cannot be decoded")
 
 
 class _Walk:

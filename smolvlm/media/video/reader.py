@@ -35,7 +35,7 @@ _REMEMBERED_KEYS = 4096
 
 
 def read_frames(
-    ref: VideoRef, frames: Frames, *, max_side_px: int, backend: VideoBackend, where: str
+    ref: VideoRef, frames: Frames, *, max_side_px: int, backend: VideoBackend
 ) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
     """Yield the chosen frames in order, upright, in RGB.
 
@@ -45,30 +45,29 @@ def read_frames(
         max_side_px: frames with a longer side are scaled down to it (`geometry.size_within`); smaller ones keep their
             size.
         backend: which package decodes a video file; pictures of a folder or a list are opened like any other.
-        where: what errors name.
 
     Raises:
         SampleError: the clip cannot be opened or has changed, or a frame cannot be decoded.
         ConfigError: the package is not installed.
     """
-    pictures = list_pictures(ref, where=where)
+    pictures = list_pictures(ref)
     if pictures is not None:
-        _check_unchanged(ref, read_index(ref, where=where), frames, where)
+        _check_unchanged(ref, read_index(ref), frames)
         for number in frames.numbers:
-            yield np.asarray(_scaled(open_rgb(pictures[number], where=where), max_side_px))
+            yield np.asarray(_scaled(open_rgb(pictures[number]), max_side_px))
         return
-    scan = scan_clip(ref, where=where)
-    _check_unchanged(ref, scan.index, frames, where)
+    scan = scan_clip(ref)
+    _check_unchanged(ref, scan.index, frames)
     if backend == "pyav":
-        yield from read_with_pyav(ref, scan, frames.numbers, max_side_px=max_side_px, where=where)
+        yield from read_with_pyav(ref, scan, frames.numbers, max_side_px=max_side_px)
         return
     read = read_with_torchcodec if backend == "torchcodec" else read_with_decord
-    for pixels in read(ref, scan, frames.numbers, where=where):
+    for pixels in read(ref, scan, frames.numbers):
         yield np.asarray(_scaled(Image.fromarray(pixels), max_side_px))
 
 
 def frame_tiles(
-    ref: VideoRef, frames: Frames, settings: TileSettings, *, backend: VideoBackend, where: str
+    ref: VideoRef, frames: Frames, settings: TileSettings, *, backend: VideoBackend
 ) -> UInt8[np.ndarray, "tile 3 side side"]:
     """Return one tile for each chosen frame.
 
@@ -79,7 +78,6 @@ def frame_tiles(
         frames: as `choose_frames` gave them for this clip.
         settings: the video processor's sizes; without splitting.
         backend: as for `read_frames`.
-        where: what errors name.
 
     Raises:
         SampleError, ConfigError: as `read_frames`.
@@ -89,13 +87,13 @@ def frame_tiles(
         raise ValueError("a frame is never cut: image_splitting must be False")
     side = settings.tile_side_px
     tiles = np.empty((frames.num_tiles, 3, side, side), dtype=np.uint8)
-    shown = read_frames(ref, frames, max_side_px=settings.longest_edge_px, backend=backend, where=where)
+    shown = read_frames(ref, frames, max_side_px=settings.longest_edge_px, backend=backend)
     for tile, pixels in zip(tiles, shown, strict=True):
         tile[...] = make_tiles(Image.fromarray(pixels), settings)[0]
     return tiles
 
 
-def clip_key(ref: VideoRef, *, where: str) -> bytes:
+def clip_key(ref: VideoRef) -> bytes:
     """Return 16 bytes that name the encoded clip: equal for equal files, whatever they are called (BLAKE2b).
 
     For pictures of a folder or a list: equal for equal pictures in the same order. A file is read through once and
@@ -104,16 +102,16 @@ def clip_key(ref: VideoRef, *, where: str) -> bytes:
     Raises:
         SampleError: something cannot be read.
     """
-    pictures = list_pictures(ref, where=where)
+    pictures = list_pictures(ref)
     if pictures is None:
-        return _key_of(ref, where)
+        return _key_of(ref)
     digest = hashlib.blake2b(b"frames", digest_size=16)
     for picture in pictures:
-        digest.update(_picture_key(picture, where))
+        digest.update(_picture_key(picture))
     return digest.digest()
 
 
-def _check_unchanged(ref: VideoRef, index: ClipIndex, frames: Frames, where: str) -> None:
+def _check_unchanged(ref: VideoRef, index: ClipIndex, frames: Frames) -> None:
     numbers = np.asarray(frames.numbers)
     if (
         not len(numbers)
@@ -122,7 +120,7 @@ def _check_unchanged(ref: VideoRef, index: ClipIndex, frames: Frames, where: str
     ):
         raise SampleError(
             f"clip {ref.name} does not have the frames chosen from it: it changed since then",
-            where=where,
+            kind="changed_row",
             fix="start again with the clips as they are now",
         )
 
@@ -132,29 +130,29 @@ def _scaled(image: Image.Image, max_side_px: int) -> Image.Image:
     return image if size == image.size else scale_image(image, size)
 
 
-def _key_of(ref: VideoRef, where: str) -> bytes:
-    version = file_version(ref, where=where)
-    return _digest(ref, where) if version is None else _remembered_key(version)
+def _key_of(ref: VideoRef) -> bytes:
+    version = file_version(ref)
+    return _digest(ref) if version is None else _remembered_key(version)
 
 
 @lru_cache(maxsize=_REMEMBERED_KEYS)
 def _remembered_key(version: FileVersion) -> bytes:
-    return _digest(version.ref, version.where)
+    return _digest(version.ref)
 
 
-def _picture_key(picture: ImageRef, where: str) -> bytes:
+def _picture_key(picture: ImageRef) -> bytes:
     """Return the key of one frame; where it cannot be read, `read_bytes` says why in the words for pictures."""
     if picture.path is None or not picture.path.is_file():
-        return hashlib.blake2b(read_bytes(picture, where=where), digest_size=16).digest()
-    return _key_of(VideoRef(path=picture.path, span=picture.span), where)
+        return hashlib.blake2b(read_bytes(picture), digest_size=16).digest()
+    return _key_of(VideoRef(path=picture.path, span=picture.span))
 
 
-def _digest(ref: VideoRef, where: str) -> bytes:
+def _digest(ref: VideoRef) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
-    with open_stream(ref, where=where) as file:
+    with open_stream(ref) as file:
         try:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
         except OSError as error:
-            raise unreadable(ref, where, error) from error
+            raise unreadable(ref, error) from error
     return digest.digest()

@@ -64,12 +64,10 @@ def test_predicted_sizes_are_the_true_ones(prompt: PromptSettings, all_shapes: l
     table, headers = found.lengths, HeaderReader(prompt.media)
     assert len(table) == len(all_shapes)
     for number, row in enumerate(all_shapes):
-        example = prompt.encoder().encode(
-            Sample(conversations=(row,)), layouts=[headers.layouts(row.media, where="row")]
-        )
+        example = prompt.encoder().encode(Sample(conversations=(row,)), layouts=[headers.layouts(row.media)])
         assert table.num_tokens[number] == len(example.input_ids)
         assert table.num_supervised_tokens[number] == len(example.target_ids)
-        tiles = [len(make_tiles(open_rgb(image, where=row.where), prompt.media.pictures)) for image in row.media]
+        tiles = [len(make_tiles(open_rgb(image), prompt.media.pictures)) for image in row.media]
         assert table.num_tiles[number] == sum(tiles) == len(example.tiles)
         first_user = next(turn for turn in row.turns if turn.role == "user")
         num_prefix = sum(isinstance(block, ImageRef) for block in first_user.blocks)
@@ -82,7 +80,7 @@ def test_predicted_sizes_are_the_true_ones(prompt: PromptSettings, all_shapes: l
 
 
 def test_a_turned_picture_is_cut_as_it_stands_upright(prompt: PromptSettings, photos: dict[str, Path]) -> None:
-    (grid,) = HeaderReader(prompt.media).layouts([ImageRef(path=photos["on_its_side"])], where="row")
+    (grid,) = HeaderReader(prompt.media).layouts([ImageRef(path=photos["on_its_side"])])
     assert grid == Grid(rows=4, columns=2)  # the file is 90 x 30 px
 
 
@@ -92,9 +90,9 @@ def test_a_header_is_read_once_however_many_rows_show_the_picture(
     read: list[str] = []
     layout_of = lengths_module.layout_of
 
-    def counting(medium: Media, settings: MediaSettings, *, where: str) -> Layout:
+    def counting(medium: Media, settings: MediaSettings) -> Layout:
         read.append(medium.name)
-        return layout_of(medium, settings, where=where)
+        return layout_of(medium, settings)
 
     monkeypatch.setattr(lengths_module, "layout_of", counting)
     bytes_of_horse = photos["horse"].read_bytes()
@@ -160,26 +158,26 @@ def test_modality_is_what_a_row_holds(prompt: PromptSettings, photos: dict[str, 
 
 
 def test_a_row_above_a_budget(prompt: PromptSettings) -> None:
-    what = "rows.jsonl:3: 62 tokens, a pack holds data.max_tokens_per_pack=20"
+    what = "62 tokens, a pack holds data.max_tokens_per_pack=20"
     fix = "set data.max_tokens_per_pack to 62 or more, or shorten the row"
     sizes = {"num_tokens": 62, "num_tiles": 13}
-    assert str(over_budget(sizes, Budget(max_tokens=20, max_tiles=13), where="rows.jsonl:3")) == f"{what}\n  fix: {fix}"
-    what = "rows.jsonl:3: 13 tiles, a pack holds data.max_tiles_per_pack=12"
+    assert str(over_budget(sizes, Budget(max_tokens=20, max_tiles=13))) == f"{what}\n  fix: {fix}"
+    what = "13 tiles, a pack holds data.max_tiles_per_pack=12"
     fix = "set data.max_tiles_per_pack to 13 or more, or data.image_splitting to false"
-    assert str(over_budget(sizes, Budget(max_tokens=62, max_tiles=12), where="rows.jsonl:3")) == f"{what}\n  fix: {fix}"
-    assert over_budget(sizes, Budget(max_tokens=62, max_tiles=13), where="rows.jsonl:3") is None
+    assert str(over_budget(sizes, Budget(max_tokens=62, max_tiles=12))) == f"{what}\n  fix: {fix}"
+    assert over_budget(sizes, Budget(max_tokens=62, max_tiles=13)) is None
 
 
 def test_a_row_above_the_models_context() -> None:
     sizes = {"num_positions": 62, "modality": MODALITIES.index("image")}
-    assert over_context(sizes, 62, where="rows.jsonl:3") is None
-    assert over_context(sizes, None, where="rows.jsonl:3") is None
-    what = "rows.jsonl:3: 62 tokens in one conversation, the model's context is 61"
+    assert over_context(sizes, 62) is None
+    assert over_context(sizes, None) is None
+    what = "62 tokens in one conversation, the model's context is 61"
     fix = "shorten the row, or extend the context with model.rope_scaling"
-    assert str(over_context(sizes, 61, where="rows.jsonl:3")) == f"{what}\n  fix: {fix}"
+    assert str(over_context(sizes, 61)) == f"{what}\n  fix: {fix}"
     clip = sizes | {"modality": MODALITIES.index("video")}
     fix = "set data.max_frames to fewer, or extend the context with model.rope_scaling"
-    assert str(over_context(clip, 61, where="rows.jsonl:3")) == f"{what}\n  fix: {fix}"
+    assert str(over_context(clip, 61)) == f"{what}\n  fix: {fix}"
 
 
 def bad_rows(tmp_path: Path) -> list[Conversation]:
@@ -195,9 +193,10 @@ def test_rows_that_cannot_be_used_carry_their_error_and_keep_their_place(
 ) -> None:
     found = sizes_of([asks(0, "first"), *bad_rows(tmp_path), asks(5, "last")], prompt)
     assert [row["row"] for row in found] == list(range(6))
-    assert [row["where"] for row in found] == [None, *(f"rows.jsonl:{number}" for number in (1, 2, 3, 4)), None]
+    assert [row["where"] for row in found] == [None] * 6
     assert [row["num_tokens"] is None for row in found] == [False, True, True, True, True, False]
     parts = ("does not exist", "is empty", "is not a picture", "nothing in this row is learned")
     for row, part in zip(found[1:5], parts, strict=True):
         assert part in row["error"]
         assert row["fix"]
+    assert [row["kind"] for row in found[1:5]] == ["missing_media", "empty_media", "corrupt_media", "empty_row"]

@@ -36,12 +36,12 @@ class FakeCache:
 
 
 def grid_of(image: ImageRef, tiles: TileSettings) -> Grid:
-    return grid_for(*header_size(image, where="row"), tiles)
+    return grid_for(*header_size(image), tiles)
 
 
 def load(loader: TileLoader, prompt: PromptSettings, *paths: Path, where: str = "row") -> None:
     images = [ImageRef(path=path) for path in paths]
-    loader.add_prompt(images, [grid_of(image, prompt.media.pictures) for image in images], where=where)
+    loader.add_prompt(images, [grid_of(image, prompt.media.pictures) for image in images])
 
 
 def keys_of(prompt: PromptSettings, *paths: Path) -> list[bytes]:
@@ -56,7 +56,7 @@ def shown(loader: TileLoader) -> Tensor:
 
 
 def true_tiles(prompt: PromptSettings, *paths: Path) -> Tensor:
-    made = [make_tiles(open_rgb(ImageRef(path=path), where="row"), prompt.media.pictures) for path in paths]
+    made = [make_tiles(open_rgb(ImageRef(path=path)), prompt.media.pictures) for path in paths]
     return torch.from_numpy(np.concatenate(made))
 
 
@@ -77,15 +77,15 @@ def test_the_same_picture_under_other_names_is_decoded_once(
     copy.write_bytes(photos["rocket"].read_bytes())
     opened: list[str] = []
 
-    def counting(image: ImageRef, *, where: str):
-        opened.append(where)
-        return open_rgb(image, where=where)
+    def counting(image: ImageRef):
+        opened.append(image.name)
+        return open_rgb(image)
 
     monkeypatch.setattr(medium_module, "open_rgb", counting)
     loader = TileLoader(prompt.media, None)
     load(loader, prompt, photos["rocket"], copy)
     in_the_row = ImageRef(data=copy.read_bytes())
-    loader.add_prompt([in_the_row], [grid_of(in_the_row, prompt.media.pictures)], where="row")
+    loader.add_prompt([in_the_row], [grid_of(in_the_row, prompt.media.pictures)])
     assert len(opened) == 1
     assert loader.slot_tiles().tolist() == [*range(5), *range(5), *range(5)]
 
@@ -98,12 +98,12 @@ def test_parts_of_a_clip_that_overlap_share_the_frames_in_both(prompt: PromptSet
     ]
     loader = TileLoader(prompt.media, None)
     for part in parts:
-        loader.add_prompt([clip], [part], where="row")
+        loader.add_prompt([clip], [part])
     assert loader.slot_tiles().tolist() == [0, 1, 2, 1, 2, 3, 2, 4]
     assert len(loader.tiles()) == len(loader.tile_keys) == len(set(loader.tile_keys)) == 5
     alone = [TileLoader(prompt.media, None) for _ in parts]
     for own, part in zip(alone, parts, strict=True):
-        own.add_prompt([clip], [part], where="row")
+        own.add_prompt([clip], [part])
     assert torch.equal(shown(loader), torch.cat([shown(own) for own in alone]))
 
 
@@ -119,7 +119,7 @@ def test_cached_pictures_are_not_decoded(
     cache = FakeCache()
     cache.keep(keys_of(prompt, photos["rocket"], photos["camera"]))
 
-    def refuse(image: ImageRef, *, where: str) -> None:
+    def refuse(image: ImageRef) -> None:
         raise AssertionError(f"{image.name} was decoded")
 
     monkeypatch.setattr(medium_module, "open_rgb", refuse)
@@ -167,8 +167,8 @@ def test_a_failure_leaves_nothing_of_its_example_behind(
     cache.keep(keys_of(prompt, photos["camera"]))
     loader, other = (TileLoader(prompt.media, cache.read) for _ in range(2))
     load(loader, prompt, photos["rocket"])
-    with pytest.raises(SampleError, match=r"row:9: picture .*cut\.png is damaged or cut short"):
-        load(loader, prompt, photos["camera"], photos["coffee"], cut_short, where="row:9")
+    with pytest.raises(SampleError, match=r"^picture .*cut\.png is damaged or cut short"):
+        load(loader, prompt, photos["camera"], photos["coffee"], cut_short)
     load(loader, prompt, photos["camera"], photos["coffee"])
     for name in ("rocket", "camera", "coffee"):
         load(other, prompt, photos[name])
@@ -184,8 +184,8 @@ def test_a_failure_leaves_nothing_of_its_example_behind(
 def test_a_picture_that_changed_its_size_is_an_error(prompt: PromptSettings, photos: dict[str, Path]) -> None:
     image = ImageRef(path=photos["coffee"])
     with pytest.raises(SampleError) as raised:
-        TileLoader(prompt.media, None).add_prompt([image], [Grid(rows=0, columns=0)], where="rows:4")
-    assert str(raised.value).startswith(f"rows:4: {image.name} is cut into 13 tiles, 1 were planned\n  fix: the row or")
+        TileLoader(prompt.media, None).add_prompt([image], [Grid(rows=0, columns=0)])
+    assert str(raised.value).startswith(f"{image.name} is cut into 13 tiles, 1 were planned\n  fix: the row or")
 
 
 def test_keys_go_by_content_tile_and_settings(prompt: PromptSettings, photos: dict[str, Path]) -> None:
@@ -196,5 +196,5 @@ def test_keys_go_by_content_tile_and_settings(prompt: PromptSettings, photos: di
     other = media_settings(longest_edge_px=64)
     loader = TileLoader(other, None)
     image = ImageRef(path=photos["rocket"])
-    loader.add_prompt([image], [grid_of(image, other.pictures)], where="row")
+    loader.add_prompt([image], [grid_of(image, other.pictures)])
     assert set(keys).isdisjoint(loader.tile_keys)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from smolvlm.datasets.rows.formats import to_conversation
 from smolvlm.datasets.rows.media import looks_like_media
 from smolvlm.datasets.rows.sources import SourceSpec
-from smolvlm.errors import SampleError
+from smolvlm.errors import SampleError, located
 from smolvlm.records import Block, Conversation, ImageRef, Turn, VideoRef
 
 ROOT = Path("/pictures")
@@ -21,7 +21,8 @@ A, B = ImageRef(path=ROOT / "a.png"), ImageRef(path=ROOT / "b.png")
 def convert(row: Any, **columns: str) -> Conversation:
     path = Path("/rows.jsonl")
     spec = SourceSpec(name="s", path=path, label="rows.jsonl", format="jsonl", media_root=ROOT, columns=columns)
-    return to_conversation(row, spec=spec, where="rows.jsonl:7")
+    with located("rows.jsonl:7"):
+        return to_conversation(row, spec=spec, where="rows.jsonl:7")
 
 
 def llava(*turns: tuple[str, str], **columns: Any) -> dict[str, Any]:
@@ -207,7 +208,7 @@ def test_pictures_outside_their_folder_are_refused_unless_allowed(tmp_path: Path
         "folder/secret.png",
     ):
         row = {**QA, "image": value}
-        with pytest.raises(SampleError, match=r"r\.jsonl:1: a picture lies outside the folder of media"):
+        with pytest.raises(SampleError, match=r"^a picture lies outside the folder of media"):
             to_conversation(row, spec=spec, where="r.jsonl:1")
         allowed = to_conversation(row, spec=replace(spec, allow_outside_root=True), where="r.jsonl:1")
         assert allowed.media == (ImageRef(path=root / value),)

@@ -53,7 +53,7 @@ def test_a_picture_in_every_form_is_read_back_to_the_bit(kind: str, tmp_path: Pa
     }
     (row,) = conversations(keep_rows([{"question": "What?", "answer": "Noise.", "image": forms[kind]}]))
     (image,) = row.media
-    assert np.array_equal(np.asarray(open_rgb(image, where="test")), pixels())  # type: ignore[arg-type]
+    assert np.array_equal(np.asarray(open_rgb(image)), pixels())  # type: ignore[arg-type]
     assert row.where.startswith("memory:")
 
 
@@ -82,7 +82,7 @@ def test_a_data_set_of_the_hubs_library_is_rows(tmp_path: Path) -> None:
     own = datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
     (row,) = conversations(keep_rows(own))
     (image,) = row.media
-    assert np.array_equal(np.asarray(open_rgb(image, where="test")), pixels())  # type: ignore[arg-type]
+    assert np.array_equal(np.asarray(open_rgb(image)), pixels())  # type: ignore[arg-type]
 
 
 def test_relative_paths_start_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +91,7 @@ def test_relative_paths_start_from_the_current_folder(tmp_path: Path, monkeypatc
     entry = keep_rows([{"question": "What?", "answer": "Noise.", "image": "own.png"}])
     monkeypatch.chdir(tmp_path.parent)
     (row,) = conversations(entry)
-    assert np.array_equal(np.asarray(open_rgb(row.media[0], where="test")), pixels())  # type: ignore[arg-type]
+    assert np.array_equal(np.asarray(open_rgb(row.media[0])), pixels())  # type: ignore[arg-type]
 
 
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])

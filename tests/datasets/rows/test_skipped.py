@@ -42,8 +42,10 @@ def test_several_errors_are_raised_together() -> None:
     with pytest.raises(SampleError) as raised:
         bad.settle()
     text = str(raised.value)
-    assert text.startswith("7 of 8 rows cannot be used; the first:\n- reason 0\n  fix: fix it\n- reason 1")
-    assert text.count("- reason") == 5
+    assert text.startswith(
+        "7 of 8 rows cannot be used; the first:\n- rows:0: reason 0\n  fix: fix it\n- rows:1: reason 1"
+    )
+    assert text.count("\n- rows:") == 5
     assert text.endswith("fix: fix the rows, or set `on_bad_sample: skip`")
 
 

@@ -185,9 +185,9 @@ def test_a_broken_line_is_an_error_of_its_own_row(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"a": 1}\n{"a": \n' + "[" * 100_000)
     table = table_of(tmp_path / "a.jsonl")
     assert table[0] == {"a": 1}
-    with pytest.raises(SampleError, match=r"a\.jsonl:2: not JSON: Expecting value \(line 1, column 7\)"):
+    with pytest.raises(SampleError, match=r"^not JSON: Expecting value \(line 1, column 7\)"):
         table[1]
-    with pytest.raises(SampleError, match=r"a\.jsonl:3: nested too deeply"):
+    with pytest.raises(SampleError, match=r"^nested too deeply"):
         table[2]
 
 

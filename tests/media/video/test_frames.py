@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 from smolvlm.errors import SampleError
 from smolvlm.media.video.frames import ClipIndex, FrameSettings, choose_frames
 
-WHERE = "clips.jsonl:3"
-
 
 def index_of(*pts: int, time_base: Fraction = Fraction(1, 10), last: int = 1) -> ClipIndex:
     return ClipIndex(pts=np.asarray(pts, dtype=np.int64), time_base=time_base, end_pts=pts[-1] + last)
@@ -25,7 +23,7 @@ def even(count: int, fps: Fraction | int, first: int = 0) -> ClipIndex:
 
 def chosen(index: ClipIndex, fps: float = 1.0, max_frames: int = 64, sampling="fps", **part):
     wanted = FrameSettings(fps=fps, max_frames=max_frames, sampling=sampling)
-    return choose_frames(index, wanted, where=WHERE, **part)
+    return choose_frames(index, wanted, **part)
 
 
 @st.composite
@@ -198,13 +196,13 @@ def test_times_are_the_clips_own():
 def test_parts_that_are_none_are_refused(part, text):
     with pytest.raises(SampleError) as raised:
         chosen(even(20, 10, first=50), **part)
-    assert str(raised.value).startswith(f"{WHERE}: {text}\n  fix: ")
+    assert str(raised.value).startswith(f"{text}\n  fix: ")
 
 
 @given(index=indices(), size=st.integers(1, 8))
 def test_averaging_changes_no_choice(index, size):
     wanted = FrameSettings(fps=1.0, max_frames=64, sampling="fps", average_frames=size)
-    frames = choose_frames(index, wanted, where="clip")
+    frames = choose_frames(index, wanted)
     assert replace(frames, frames_per_slot=1) == chosen(index)
     assert frames.frames_per_slot == size
 
@@ -213,7 +211,7 @@ def test_averaging_changes_no_choice(index, size):
 def test_groups_of_no_frame_break_the_contract(average_frames):
     wanted = FrameSettings(fps=1.0, max_frames=4, sampling="fps", average_frames=average_frames)
     with pytest.raises(ValueError, match="average_frames"):
-        choose_frames(even(20, 10), wanted, where="clip")
+        choose_frames(even(20, 10), wanted)
 
 
 @pytest.mark.parametrize(("fps", "max_frames"), [(0.0, 4), (-1.0, 4), (float("nan"), 4), (1.0, 0)])

@@ -19,14 +19,11 @@ from smolvlm.media.video.index import read_index, scan_clip
 from smolvlm.media.video.reader import clip_key
 from smolvlm.records import ImageRef, VideoRef
 
-WHERE = "clips.jsonl:7"
-
 
 def failure(ref: VideoRef) -> str:
     with pytest.raises(SampleError) as raised:
-        read_index(ref, where=WHERE)
+        read_index(ref)
     text = str(raised.value)
-    assert text.startswith(f"{WHERE}: ")
     assert "\n  fix: " in text
     return text
 
@@ -51,7 +48,7 @@ def decoded_times(path: Path) -> list[int | None]:
     ],
 )
 def test_real_clips_have_the_times_that_decoding_them_gives(name, num_frames, duration_s, real_clips):
-    index = read_index(VideoRef(path=real_clips[name]), where=WHERE)
+    index = read_index(VideoRef(path=real_clips[name]))
     assert len(index.pts) == num_frames
     assert index.duration_s == duration_s
     assert index.pts.tolist() == decoded_times(real_clips[name])
@@ -60,7 +57,7 @@ def test_real_clips_have_the_times_that_decoding_them_gives(name, num_frames, du
 def test_made_clips_have_the_times_that_decoding_them_gives(made_clips):
     by_counting = {"h264_avi", "h264_bare"}
     for name, path in made_clips.items():
-        scan = scan_clip(VideoRef(path=path), where=WHERE)
+        scan = scan_clip(VideoRef(path=path))
         assert scan.times_are_usable == (name not in by_counting), name
         if name not in by_counting:
             assert scan.index.pts.tolist() == decoded_times(path), name
@@ -71,16 +68,14 @@ def test_made_clips_have_the_times_that_decoding_them_gives(made_clips):
 
 
 def test_uneven_times_and_a_late_begin_are_kept(made_clips):
-    uneven = read_index(VideoRef(path=made_clips["h264_uneven"]), where=WHERE)
+    uneven = read_index(VideoRef(path=made_clips["h264_uneven"]))
     assert uneven.times_s[[0, 1, 3, -1]].tolist() == [0.0, 0.01, 0.5, 3.01]
-    late = read_index(VideoRef(path=made_clips["h264_late"]), where=WHERE)
+    late = read_index(VideoRef(path=made_clips["h264_late"]))
     assert (late.times_s[0], late.duration_s) == (10.0, 2.4)
 
 
 def test_frames_stored_behind_the_keyframe_they_are_shown_before_are_noticed(made_clips):
-    found = {
-        name for name, path in made_clips.items() if scan_clip(VideoRef(path=path), where=WHERE).has_leading_frames
-    }
+    found = {name for name, path in made_clips.items() if scan_clip(VideoRef(path=path)).has_leading_frames}
     assert found == {"h265", "h264_open_groups", "h264_intra_refresh", "mpeg4_reordered"}
 
 
@@ -92,7 +87,7 @@ def test_what_an_edit_list_cuts_away_is_no_frame(made_clips, tmp_path):
     data[entry : entry + 8] = struct.pack(">Ii", duration - 800, media_time + 20 * 512)
     path = tmp_path / "cut.mp4"
     path.write_bytes(data)
-    scan = scan_clip(VideoRef(path=path), where=WHERE)
+    scan = scan_clip(VideoRef(path=path))
     assert len(scan.index.pts) == 40
     assert scan.index.pts.tolist() == decoded_times(path)
     assert scan.keyframe_pts[0] < scan.index.pts[0]
@@ -102,10 +97,10 @@ def test_what_comes_before_the_first_keyframe_is_no_frame(made_clips, tmp_path):
     """A recording that begins in the middle of a group: a transport stream cut at packets of 188 bytes."""
     data = made_clips["h264_transport"].read_bytes()
     packets = [data[at : at + 188] for at in range(0, len(data), 188)]
-    whole = scan_clip(VideoRef(path=made_clips["h264_transport"]), where=WHERE)
+    whole = scan_clip(VideoRef(path=made_clips["h264_transport"]))
     tables = [packet for packet in packets if (packet[1] & 0x1F) << 8 | packet[2] in (0, 0x1000)][:2]
     cut = VideoRef(data=b"".join(tables + packets[30:]))
-    index = read_index(cut, where=WHERE)
+    index = read_index(cut)
     assert 0 < len(index.pts) < 60
     assert index.pts[0] in whole.keyframe_pts
     assert index.pts.tolist() == whole.index.pts[-len(index.pts) :].tolist()
@@ -121,7 +116,7 @@ def test_vp8_packets_that_are_never_shown_are_no_frames(made_clips):
         packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
     at = data.index(packets[20])
     data[at] &= ~0x10
-    assert len(read_index(VideoRef(data=bytes(data)), where=WHERE).pts) == len(packets) - 1
+    assert len(read_index(VideoRef(data=bytes(data))).pts) == len(packets) - 1
 
 
 # --- sources -------------------------------------------------------------------------------------------------------
@@ -136,10 +131,10 @@ def test_a_file_its_bytes_and_a_part_of_a_tar_are_one(made_clips, tmp_path):
             shard.add(made_clips["ffv1"], "last.mkv")
         with tarfile.open(tmp_path / "shard.tar") as shard:
             member = shard.getmember(path.name)
-        expected = read_index(VideoRef(path=path), where=WHERE)
+        expected = read_index(VideoRef(path=path))
         part = VideoRef(path=tmp_path / "shard.tar", span=(member.offset_data, member.size))
         for ref in (VideoRef(data=path.read_bytes()), part):
-            index = read_index(ref, where=WHERE)
+            index = read_index(ref)
             assert index.pts.tolist() == expected.pts.tolist()
             assert (index.time_base, index.end_pts) == (expected.time_base, expected.end_pts)
 
@@ -147,9 +142,9 @@ def test_a_file_its_bytes_and_a_part_of_a_tar_are_one(made_clips, tmp_path):
 def test_a_file_that_changes_is_read_again(made_clips, tmp_path):
     path = tmp_path / "clip"
     shutil.copy(made_clips["h264"], path)
-    assert scan_clip(VideoRef(path=path), where=WHERE) is scan_clip(VideoRef(path=path), where="other:1")
+    assert scan_clip(VideoRef(path=path)) is scan_clip(VideoRef(path=path))
     shutil.copy(made_clips["vp9_uneven"], path)
-    assert len(read_index(VideoRef(path=path), where=WHERE).pts) == 16
+    assert len(read_index(VideoRef(path=path)).pts) == 16
 
 
 def test_a_file_that_is_replaced_by_one_of_equal_size_is_read_again(made_clips, tmp_path):
@@ -165,9 +160,7 @@ def test_a_file_that_is_replaced_by_one_of_equal_size_is_read_again(made_clips, 
     for number, data in enumerate((steady, uneven)):
         path.write_bytes(padded(data))
         os.utime(path, ns=(number * 10**9, number * 10**9))
-        found.append(
-            (len(read_index(VideoRef(path=path), where=WHERE).pts), clip_key(VideoRef(path=path), where=WHERE))
-        )
+        found.append((len(read_index(VideoRef(path=path)).pts), clip_key(VideoRef(path=path))))
     assert [num_frames for num_frames, _ in found] == [60, 16]
     assert found[0][1] != found[1][1]
 
@@ -175,7 +168,7 @@ def test_a_file_that_is_replaced_by_one_of_equal_size_is_read_again(made_clips, 
 def test_nothing_stays_open(made_clips):
     before = len(os.listdir("/proc/self/fd"))
     for path in made_clips.values():
-        read_index(VideoRef(path=path, span=(0, path.stat().st_size)), where=WHERE)
+        read_index(VideoRef(path=path, span=(0, path.stat().st_size)))
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -189,7 +182,7 @@ def test_pictures_come_at_their_own_rate(source_fps, tmp_path):
         VideoRef(frames=tuple(ImageRef(data=b"x") for _ in range(3)), source_fps=source_fps),
     )
     for ref in refs:
-        index = read_index(ref, where=WHERE)
+        index = read_index(ref)
         assert index.times_s.tolist() == [0, float(1 / Fraction(str(source_fps))), float(2 / Fraction(str(source_fps)))]
         assert index.duration_s == float(3 / Fraction(str(source_fps)))
 
@@ -198,7 +191,7 @@ def test_a_folder_is_sorted_by_base_name_and_trailing_number(tmp_path):
     names = ["b_1.jpg", "a_10.jpg", "a_9.JPG", "a.png", "a_010.webp", "12.jpg", "3.jpg", "a_2_1.jpg"]
     for name in names:
         (tmp_path / name).touch()
-    pictures = clip_files.list_pictures(VideoRef(path=tmp_path), where=WHERE) or ()
+    pictures = clip_files.list_pictures(VideoRef(path=tmp_path)) or ()
     assert [picture.path.name for picture in pictures if picture.path] == [
         *("3.jpg", "12.jpg", "a.png", "a_9.JPG", "a_010.webp", "a_10.jpg", "a_2_1.jpg", "b_1.jpg")
     ]
@@ -267,7 +260,7 @@ def test_a_decompression_bomb_is_refused_by_its_header(made_clips):
     width, height = data.index(b"\xb0\x81\x40"), data.index(b"\xba\x81\x30")  # PixelWidth 64, PixelHeight 48
     assert abs(width - height) < 16
     data[width : width + 3], data[height : height + 3] = b"\xb0\x81\x7f", b"\xba\x81\x7f"
-    assert read_index(VideoRef(data=bytes(data)), where=WHERE) is not None
+    assert read_index(VideoRef(data=bytes(data))) is not None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clip_files, "MAX_FRAME_PIXELS", 100 * 127)
         assert "frames larger than the limit of 12700 pixels (its header says 127 x 127)" in failure(
@@ -285,7 +278,7 @@ def test_without_pyav_the_extra_is_named(made_clips):
     code = (
         "import sys; sys.modules['av'] = None\n"
         "from smolvlm.media.video.index import read_index; from smolvlm.records import VideoRef\n"
-        f"read_index(VideoRef(data=b'x'), where='{WHERE}')"
+        "read_index(VideoRef(data=b'x'))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert 'ConfigError: clips are read with PyAV, which is missing\n  fix: pip install "av>=18"' in result.stderr

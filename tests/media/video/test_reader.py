@@ -23,7 +23,6 @@ from smolvlm.media.video.index import read_index
 from smolvlm.media.video.reader import clip_key, frame_tiles, read_frames
 from smolvlm.records import Frames, ImageRef, VideoRef
 
-WHERE = "clips.jsonl:7"
 AS_STORED = 100_000
 """A longest side that nothing exceeds."""
 TORCHCODEC_CANNOT = {"h264_transport", "h264_avi", "h264_bare", "h264_intra_refresh", "mpeg2", "mpeg4_reordered"}
@@ -33,14 +32,14 @@ ON_ITS_SIDE = {"h264_turned_1", "h264_turned_3"}
 
 
 def frames_of(ref: VideoRef, numbers: Sequence[int]) -> Frames:
-    index = read_index(ref, where=WHERE)
+    index = read_index(ref)
     times_s = tuple(index.times_s[list(numbers)].tolist())
     return Frames(numbers=tuple(numbers), times_s=times_s, duration_s=index.duration_s)
 
 
 def read(ref: VideoRef, numbers: Sequence[int], backend="pyav", max_side_px: int = AS_STORED) -> list[np.ndarray]:
     frames = frames_of(ref, numbers)
-    return list(read_frames(ref, frames, max_side_px=max_side_px, backend=backend, where=WHERE))
+    return list(read_frames(ref, frames, max_side_px=max_side_px, backend=backend))
 
 
 def failure(action, *arguments, kind=SampleError, **options) -> str:
@@ -123,7 +122,7 @@ def test_a_file_its_bytes_and_a_part_of_a_tar_give_one_picture(made_clips, tmp_p
         for backend in ("pyav", "decord"):
             for pixels, wanted in zip(read(ref, [3, 40], backend), expected, strict=True):
                 assert np.array_equal(pixels, wanted)
-        assert clip_key(ref, where=WHERE) == clip_key(VideoRef(path=path), where=WHERE)
+        assert clip_key(ref) == clip_key(VideoRef(path=path))
 
 
 def test_large_frames_are_scaled_while_they_are_converted(real_clips):
@@ -155,7 +154,7 @@ def test_decord_gives_the_same_frames_or_none(made_clips, real_clips):
     clips = {**made_clips, "bikes": real_clips["bikes"], "carphone_pristine": real_clips["carphone_pristine"]}
     for name, path in clips.items():
         ref = VideoRef(path=path)
-        count = len(read_index(ref, where=WHERE).pts)
+        count = len(read_index(ref).pts)
         numbers = [1, count // 3, count // 2, count - 2]
         if name in DECORD_CANNOT | ON_ITS_SIDE:
             text = failure(read, ref, numbers, "decord")
@@ -174,7 +173,7 @@ wanted = pickle.load(open(sys.argv[1], "rb"))
 found = {}
 for name, (ref, frames) in wanted.items():
     try:
-        found[name] = list(read_frames(ref, frames, max_side_px=100_000, backend="torchcodec", where=name))
+        found[name] = list(read_frames(ref, frames, max_side_px=100_000, backend="torchcodec"))
     except SmolVLMError as error:
         found[name] = error
 pickle.dump(found, open(sys.argv[2], "wb"))
@@ -199,7 +198,7 @@ def test_torchcodec_gives_the_same_frames_or_none(made_clips, real_clips, tmp_pa
     wanted = {}
     for name, path in clips.items():
         ref = VideoRef(data=path.read_bytes()) if name == "vp9" else VideoRef(path=path, span=(0, path.stat().st_size))
-        count = len(read_index(ref, where=WHERE).pts)
+        count = len(read_index(ref).pts)
         wanted[name] = ref, frames_of(ref, [1, count // 3, count // 2, count - 2])
     (tmp_path / "wanted").write_bytes(pickle.dumps(wanted))
     (tmp_path / "libraries").mkdir()
@@ -212,7 +211,7 @@ def test_torchcodec_gives_the_same_frames_or_none(made_clips, real_clips, tmp_pa
             assert name in TORCHCODEC_CANNOT, str(found[name])
             assert "choose the video backend pyav" in str(found[name])
             continue
-        ours = read_frames(ref, frames, max_side_px=AS_STORED, backend="pyav", where=WHERE)
+        ours = read_frames(ref, frames, max_side_px=AS_STORED, backend="pyav")
         for pixels, theirs in zip(ours, found[name], strict=True):
             assert np.array_equal(pixels, theirs), name
 
@@ -227,8 +226,8 @@ def test_a_missing_package_is_named_with_its_extra(backend, made_clips, monkeypa
 
 def test_a_frame_that_another_package_times_otherwise_is_refused(made_clips):
     ref = VideoRef(path=made_clips["h264"])
-    index = read_index(ref, where=WHERE)
-    check = partial(clip_by_number._check_time, ref, index, 5, backend="decord", where=WHERE)
+    index = read_index(ref)
+    check = partial(clip_by_number._check_time, ref, index, 5, backend="decord")
     check(claimed_s=0.219)
     text = failure(check, claimed_s=0.221)
     assert "decord says that frame 5 of clip" in text
@@ -246,7 +245,7 @@ def test_folders_and_lists_are_pictures(photos, tmp_path):
     for ref in (folder, listed):
         assert [pixels.shape for pixels in read(ref, [0, 1, 2])] == [(90, 30, 3), (20, 96, 3), (50, 75, 3)]
         assert [pixels.shape for pixels in read(ref, [1, 2], max_side_px=50)] == [(10, 50, 3), (34, 50, 3)]
-    assert clip_key(folder, where=WHERE) == clip_key(listed, where=WHERE)
+    assert clip_key(folder) == clip_key(listed)
     (tmp_path / "frame_2.jpg").write_bytes(photos["rocket"].read_bytes()[:-100])
     assert "frame_2.jpg is damaged or cut short" in failure(read, folder, [1])
 
@@ -264,7 +263,7 @@ def test_tiles_are_those_of_the_released_processor_to_the_bit(made_clips, real_c
         released = processor(
             videos=[stored], do_rescale=False, do_normalize=False, do_sample_frames=False, return_tensors="pt"
         )["pixel_values"][0]
-        tiles = frame_tiles(ref, frames, settings, backend="pyav", where=WHERE)
+        tiles = frame_tiles(ref, frames, settings, backend="pyav")
         assert tiles.shape == (3, 3, 512, 512)
         assert np.array_equal(tiles, released.numpy())
 
@@ -273,7 +272,7 @@ def test_frames_are_never_cut(made_clips):
     settings = TileSettings(tile_side_px=32, longest_edge_px=64, image_splitting=True)
     ref = VideoRef(path=made_clips["h264"])
     with pytest.raises(ValueError, match="a frame is never cut"):
-        frame_tiles(ref, frames_of(ref, [0]), settings, backend="pyav", where=WHERE)
+        frame_tiles(ref, frames_of(ref, [0]), settings, backend="pyav")
 
 
 def test_keys_name_the_bytes(made_clips, tmp_path):
@@ -281,12 +280,12 @@ def test_keys_name_the_bytes(made_clips, tmp_path):
     keys = set()
     for name in ("h264", "vp9", "h264"):
         shutil.copy(made_clips[name], path)
-        keys.add(clip_key(VideoRef(path=path), where=WHERE))
-        assert clip_key(VideoRef(path=path), where=WHERE) == content_key(path.read_bytes())
+        keys.add(clip_key(VideoRef(path=path)))
+        assert clip_key(VideoRef(path=path)) == content_key(path.read_bytes())
     assert len(keys) == 2
     one, other = (ImageRef(data=data) for data in (b"one", b"other"))
-    assert len({clip_key(VideoRef(frames=frames), where=WHERE) for frames in ((one, other), (other, one), (one,))}) == 3
-    assert "none.mp4 does not exist" in failure(clip_key, VideoRef(path=tmp_path / "none.mp4"), where=WHERE)
+    assert len({clip_key(VideoRef(frames=frames)) for frames in ((one, other), (other, one), (one,))}) == 3
+    assert "none.mp4 does not exist" in failure(clip_key, VideoRef(path=tmp_path / "none.mp4"))
 
 
 # --- what goes wrong -----------------------------------------------------------------------------------------------
@@ -297,7 +296,7 @@ def test_a_clip_that_changed_since_its_frames_were_chosen_is_refused(made_clips,
     shutil.copy(made_clips["h264"], path)
     frames = frames_of(VideoRef(path=path), [3, 12])
     shutil.copy(made_clips["h264_uneven"], path)
-    text = failure(lambda: list(read_frames(VideoRef(path=path), frames, max_side_px=64, backend="pyav", where=WHERE)))
+    text = failure(lambda: list(read_frames(VideoRef(path=path), frames, max_side_px=64, backend="pyav")))
     assert "clip.mp4 does not have the frames chosen from it: it changed since then" in text
 
 
@@ -319,13 +318,11 @@ def test_a_frame_that_cannot_be_decoded_is_named_by_its_time(made_clips):
 def test_a_few_frames_of_a_long_clip_take_the_memory_of_a_few_frames(real_clips):
     """Neither Python's memory nor the process's grows with the clip: a whole one would take 130 MB as numbers."""
     ref = VideoRef(path=real_clips["bikes"])
-    frames = choose_frames(
-        read_index(ref, where=WHERE), FrameSettings(fps=25, max_frames=250, sampling="fps"), where=WHERE
-    )
+    frames = choose_frames(read_index(ref), FrameSettings(fps=25, max_frames=250, sampling="fps"))
     one_frame = 640 * 272 * 3
     tracemalloc.start()
     try:
-        for pixels in read_frames(ref, frames, max_side_px=AS_STORED, backend="pyav", where=WHERE):
+        for pixels in read_frames(ref, frames, max_side_px=AS_STORED, backend="pyav"):
             assert pixels.nbytes == one_frame
         assert tracemalloc.get_traced_memory()[1] < 6 * one_frame
     finally:
@@ -342,8 +339,8 @@ from smolvlm.records import VideoRef
 ref = VideoRef(path=Path(sys.argv[1]))
 settings = FrameSettings(fps=5, max_frames=64, sampling="fps")
 def read():
-    frames = choose_frames(read_index(ref, where=""), settings, where="")
-    return len(list(read_frames(ref, frames, max_side_px=320, backend="pyav", where="")))
+    frames = choose_frames(read_index(ref), settings)
+    return len(list(read_frames(ref, frames, max_side_px=320, backend="pyav")))
 read()
 child = os.fork()
 if child == 0:
@@ -362,7 +359,7 @@ def test_a_reader_that_is_left_half_way_closes_its_file(made_clips):
 
     before = len(os.listdir("/proc/self/fd"))
     ref = VideoRef(path=made_clips["h264"])
-    reader = read_frames(ref, frames_of(ref, [1, 2, 50]), max_side_px=64, backend="pyav", where=WHERE)
+    reader = read_frames(ref, frames_of(ref, [1, 2, 50]), max_side_px=64, backend="pyav")
     next(reader)
     assert len(os.listdir("/proc/self/fd")) == before + 1
     del reader

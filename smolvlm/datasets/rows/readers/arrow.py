@@ -72,14 +72,14 @@ class JsonTable(RowTable):
         try:
             return json.loads(self._rows.value(0, index))
         except json.JSONDecodeError as error:
-            raise not_json(error.msg, line=error.lineno, column=error.colno, where=self.where(index)) from None
+            raise not_json(error.msg, line=error.lineno, column=error.colno) from None
         except UnicodeDecodeError as error:
             what = f"is not UTF-8 text (byte {error.start} of the row)"
-            raise SampleError(what, where=self.where(index), fix="save the file as UTF-8") from None
+            raise SampleError(what, fix="save the file as UTF-8") from None
         except ValueError:
-            raise too_long_a_number(self.where(index)) from None
+            raise too_long_a_number() from None
         except RecursionError:
-            raise too_deep(self.where(index)) from None
+            raise too_deep() from None
 
     def where(self, index: int) -> str:
         return f"{self.label}:{self._rows.value(1, index)}"
@@ -113,7 +113,7 @@ class TarTable(RowTable):
         return len(self._index)
 
     def __getitem__(self, index: int) -> Any:
-        return read_tar_row(self._path, self._index[index], where=self.where(index))
+        return read_tar_row(self._path, self._index[index])
 
 
 def _map(path: Path) -> mmap.mmap:

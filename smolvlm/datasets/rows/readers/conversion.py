@@ -85,7 +85,8 @@ def _convert_parquet(path: Path, sink: Any, *, label: str) -> None:
             for batch in file.iter_batches(batch_size=min(rows_per_batch, 65536)):
                 writer.write_batch(batch)
     except (pa.ArrowException, ValueError) as error:
-        raise SampleError(f"not a Parquet file: {error}", where=label, fix="write the file anew") from None
+        what = f"not a Parquet file: {error}"
+        raise SampleError(what, kind="bad_file", where=label, fix="write the file anew") from None
 
 
 def _batched(rows: Iterator[tuple[int, bytes]]) -> Iterator[tuple[Sequence[bytes], Sequence[int]]]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from smolvlm.errors import SampleError
+from smolvlm.errors import SampleError, located
 
 CHUNK_BYTES = 4 << 20
 MAX_ROW_BYTES = 256 << 20
@@ -41,23 +41,25 @@ def json_list(stream: BinaryIO, *, label: str) -> Iterator[tuple[int, bytes]]:
     text = _Window(stream, label=label)
     if text.next_character() != "[":
         lines_fix = "one object a line is JSON lines: give the file the ending .jsonl; else write a list of rows, [...]"
-        raise SampleError("the file is not a JSON list", where=label, fix=lines_fix)
+        raise SampleError("the file is not a JSON list", kind="bad_file", where=label, fix=lines_fix)
     text.skip(1)
     number = 0
     while not (text.next_character() == "]" and not number):
         number += 1
         where = f"{label}:{number}"
-        yield number, text.element(where=where)
+        with located(where):
+            element = text.element()
+        yield number, element
         character = text.next_character()
         if character == "]":
             break
         if character != ",":
             what = "no comma after the row" if character else "the list ends without its closing bracket"
-            raise SampleError(what, where=where, fix="fix the file here; it may have been cut short")
+            raise SampleError(what, kind="bad_file", where=where, fix="fix the file here; it may have been cut short")
         text.skip(1)
     text.skip(1)
     if text.next_character():
-        raise SampleError("text after the list's end", where=label, fix="keep one list in a file")
+        raise SampleError("text after the list's end", kind="bad_file", where=label, fix="keep one list in a file")
 
 
 class _Window:
@@ -86,7 +88,7 @@ class _Window:
     def skip(self, count: int) -> None:
         self._position += count
 
-    def element(self, *, where: str) -> bytes:
+    def element(self) -> bytes:
         """Return the text of the value that begins here, and go behind it."""
         self.next_character()
         while True:
@@ -94,10 +96,10 @@ class _Window:
                 _, end = _DECODER.raw_decode(self._text, self._position)
             except json.JSONDecodeError as error:
                 if len(self._text) - self._position > MAX_ROW_BYTES or not self._more():
-                    raise self._not_json(error, where=where) from None
+                    raise self._not_json(error) from None
                 continue
             except RecursionError:
-                raise too_deep(where) from None
+                raise too_deep() from None
             # A number at the window's edge may go on behind it, although "1" of "1." and "1e" is one already.
             if not _NUMBER_TO_THE_EDGE.match(self._text, end) or not self._more():
                 break
@@ -120,24 +122,25 @@ class _Window:
             self._text = self._text[self._position :] + self._decoder.decode(data, final=self._is_whole)
         except UnicodeDecodeError as error:
             start = self._bytes_read + error.start - (len(error.object) - len(data))
-            raise SampleError(f"is not UTF-8 text (byte {start})", where=self._label, fix="save it as UTF-8") from None
+            what = f"is not UTF-8 text (byte {start})"
+            raise SampleError(what, kind="bad_file", where=self._label, fix="save it as UTF-8") from None
         self._bytes_read += len(data)
         self._position = 0
         return True
 
-    def _not_json(self, error: json.JSONDecodeError, *, where: str) -> SampleError:
+    def _not_json(self, error: json.JSONDecodeError) -> SampleError:
         column = error.colno + (self._columns_before if error.lineno == 1 else 0)
-        return not_json(error.msg, line=error.lineno + self._lines_before, column=column, where=where)
+        return not_json(error.msg, line=error.lineno + self._lines_before, column=column)
 
 
-def not_json(message: str, *, line: int, column: int, where: str) -> SampleError:
+def not_json(message: str, *, line: int, column: int) -> SampleError:
     what = f"not JSON: {message} (line {line}, column {column})"
-    return SampleError(what, where=where, fix="fix the row; a file cut short ends like this")
+    return SampleError(what, fix="fix the row; a file cut short ends like this")
 
 
-def too_long_a_number(where: str) -> SampleError:
-    return SampleError("a number of more digits than are read", where=where, fix="write it as text, in quotes")
+def too_long_a_number() -> SampleError:
+    return SampleError("a number of more digits than are read", fix="write it as text, in quotes")
 
 
-def too_deep(where: str) -> SampleError:
-    return SampleError("nested too deeply to read", where=where, fix="fix the row")
+def too_deep() -> SampleError:
+    return SampleError("nested too deeply to read", fix="fix the row")

@@ -40,14 +40,18 @@ def open_saved(spec: SourceSpec) -> RowTable:
         )
     except (OSError, ValueError, RuntimeError) as error:
         fix = "check the name, the split and the network" if spec.format == "hub" else "save the data set anew"
-        raise SampleError(f"cannot be opened: {error}", where=spec.label, fix=fix) from None
+        raise SampleError(f"cannot be opened: {error}", kind="bad_file", where=spec.label, fix=fix) from None
     if isinstance(found, datasets.DatasetDict):
         split = spec.split or ("train" if "train" in found else next(iter(found), ""))
         if split not in found:
             raise SampleError(
-                f"no split {split!r}", where=spec.label, fix=f"set `split` to one of {', '.join(map(str, found))}"
+                f"no split {split!r}",
+                kind="bad_file",
+                where=spec.label,
+                fix=f"set `split` to one of {', '.join(map(str, found))}",
             )
         found = found[split]
     if not len(found):
-        raise SampleError("the data set has no rows", where=spec.label, fix="take the source out of the mixture")
+        fix = "take the source out of the mixture"
+        raise SampleError("the data set has no rows", kind="bad_file", where=spec.label, fix=fix)
     return SavedTable(found, label=spec.label)

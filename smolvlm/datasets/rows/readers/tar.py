@@ -34,7 +34,8 @@ def tar_index(path: Path, *, label: str) -> Iterator[tuple[int, bytes]]:
         with tarfile.open(path, "r:") as shard:
             for count, info in enumerate(shard):
                 if count >= MAX_MEMBERS:
-                    raise SampleError(f"more than {MAX_MEMBERS:,} members", where=label, fix="split the shard")
+                    what = f"more than {MAX_MEMBERS:,} members"
+                    raise SampleError(what, kind="bad_file", where=label, fix="split the shard")
                 if not info.isreg():
                     continue
                 own_key, ending = _split_name(info.name)
@@ -47,7 +48,8 @@ def tar_index(path: Path, *, label: str) -> Iterator[tuple[int, bytes]]:
             _check_end(path, shard.offset, label=label)
     except (tarfile.TarError, ValueError, EOFError, OverflowError, RecursionError) as error:
         fix = "give a plain .tar (not compressed: rows are read in any order)"
-        raise SampleError(f"not a tar file, or cut short: {error}", where=label, fix=fix) from None
+        what = f"not a tar file, or cut short: {error}"
+        raise SampleError(what, kind="bad_file", where=label, fix=fix) from None
     if members:
         yield number + 1, _as_json(key, members)
 
@@ -61,7 +63,7 @@ def _check_end(path: Path, end: int, *, label: str) -> None:
         stream.seek(end)
         if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             what = f"the shard is cut short, or damaged at byte {end:,}: no member and no end mark there"
-            raise SampleError(what, where=label, fix="copy it again, or write it anew")
+            raise SampleError(what, kind="bad_file", where=label, fix="copy it again, or write it anew")
 
 
 def _split_name(name: str) -> tuple[str, str]:
@@ -75,13 +77,12 @@ def _as_json(key: str, members: list[Member]) -> bytes:
     return json.dumps({"key": key, "members": members}).encode()
 
 
-def read_tar_row(path: Path, row: dict[str, Any], *, where: str) -> dict[str, Any]:
+def read_tar_row(path: Path, row: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a row; its pictures are named, not read.
 
     Args:
         path: the shard.
         row: as `tar_index` wrote it.
-        where: `file:row`.
 
     Raises:
         SampleError: a member is too large, or is not the text that it should be.
@@ -92,14 +93,14 @@ def read_tar_row(path: Path, row: dict[str, Any], *, where: str) -> dict[str, An
     for ending, offset, size in row["members"]:
         kind = ending.rpartition(".")[2]
         if is_picture_ending(kind):
-            _check_size(size, MAX_MEDIA_BYTES, ending, where)
+            _check_size(size, MAX_MEDIA_BYTES, ending)
             pictures.append(ImageRef(path=path, span=(offset, size)))
         elif is_clip_ending(kind):
-            _check_size(size, MAX_MEDIA_BYTES, ending, where)
+            _check_size(size, MAX_MEDIA_BYTES, ending)
             clips.append(VideoRef(path=path, span=(offset, size)))
         else:
-            _check_size(size, MAX_TEXT_BYTES, ending, where)
-            fields |= _text_fields(path, ending, offset, size, where=where)
+            _check_size(size, MAX_TEXT_BYTES, ending)
+            fields |= _text_fields(path, ending, offset, size)
     if len(pictures) == 1:
         fields.pop("images", None)
         fields["image"] = pictures[0]
@@ -115,7 +116,7 @@ def read_tar_row(path: Path, row: dict[str, Any], *, where: str) -> dict[str, An
     return fields
 
 
-def _text_fields(path: Path, ending: str, offset: int, size: int, *, where: str) -> dict[str, Any]:
+def _text_fields(path: Path, ending: str, offset: int, size: int) -> dict[str, Any]:
     with path.open("rb") as stream:
         stream.seek(offset)
         data = stream.read(size)
@@ -125,14 +126,12 @@ def _text_fields(path: Path, ending: str, offset: int, size: int, *, where: str)
             return {ending: text}
         fields = json.loads(text)
     except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, a number of too many digits, nested too deeply
-        raise SampleError(
-            f"member .{ending} cannot be read: {error}", where=where, fix="write the shard anew"
-        ) from None
+        raise SampleError(f"member .{ending} cannot be read: {error}", fix="write the shard anew") from None
     if not isinstance(fields, dict):
-        raise SampleError(f"member .{ending} is no JSON object", where=where, fix="write the row as {...}")
+        raise SampleError(f"member .{ending} is no JSON object", fix="write the row as {...}")
     return fields
 
 
-def _check_size(size: int, limit: int, ending: str, where: str) -> None:
+def _check_size(size: int, limit: int, ending: str) -> None:
     if size > limit:
-        raise SampleError(f"member .{ending} has {size:,} bytes, more than {limit:,}", where=where, fix="shrink it")
+        raise SampleError(f"member .{ending} has {size:,} bytes, more than {limit:,}", fix="shrink it")

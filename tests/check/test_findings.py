@@ -1,0 +1,60 @@
+"""A finding's kind is the error's own, whatever words stand in the row."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smolvlm.check.findings import finding_of
+from smolvlm.datasets.rows.conversations import open_sources
+from smolvlm.datasets.rows.mixture import load_mixture
+from smolvlm.errors import SampleError
+from smolvlm.media.layout import layout_of
+from smolvlm.media.settings import MediaSettings
+from tests.media_settings import media_settings
+
+QA = {"question": "q?", "answer": "a"}
+ROWS: dict[str, list[dict[str, Any]]] = {
+    "role": [
+        # Words that other kinds of errors use, in a row's own text.
+        {"messages": [{"role": "no video", "content": "damaged"}]},
+        {"messages": [{"role": "an empty answer", "content": "cut short"}]},
+        {"messages": [{"role": "assistant", "content": "hello"}]},
+    ],
+    "empty_row": [
+        {"question": "is it cut short?", "answer": " "},
+        {"question": "outside the folder"},
+        {"messages": [{"role": "user", "content": "does not exist"}]},
+    ],
+    "placeholder_mismatch": [{**QA, "question": "<image> <image> not a picture", "image": "one.png"}],
+    "outside_root": [{**QA, "image": "../placeholder.png"}],
+    "missing_media": [{**QA, "image": "placeholder, an empty one.png"}, {**QA, "video": "no video.mp4"}],
+    "empty_media": [{**QA, "image": "damaged.png"}],
+    "corrupt_media": [{**QA, "image": "does not exist.png"}, {**QA, "video": "unknown role.mp4"}],
+    "bad_row": [{"chosen": "x"}, {**QA, "image": 3}],
+}
+
+
+@pytest.fixture
+def settings() -> MediaSettings:
+    return media_settings()
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_the_kind_comes_from_what_went_wrong_and_not_from_words(
+    kind: str, settings: MediaSettings, tmp_path: Path
+) -> None:
+    media = tmp_path / "media"
+    media.mkdir()
+    (media / "damaged.png").touch()
+    (media / "does not exist.png").write_text("text")
+    (media / "unknown role.mp4").write_text("text")
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[kind]))
+    (source,) = open_sources(load_mixture([{"json_path": "rows.jsonl", "path": "media"}], base_dir=tmp_path))
+    rows = source.all_rows()
+    for number in range(len(rows)):
+        with pytest.raises(SampleError) as caught:
+            for medium in rows[number].media:
+                layout_of(medium, settings)
+        assert finding_of(caught.value, where="rows.jsonl:1").kind == kind
