@@ -70,7 +70,7 @@ def our_step(model_dir: Path, work_dir: Path, rows: Sequence[Row], *, has_adapte
         attach_adapters(model, ADAPTED, base=str(model_dir), seed=0)
     freeze(model, ADAPTED_RATES if has_adapters else WHOLE)
     data = DataConfig(mixture=[{"path": str(_write_pairs(work_dir, rows))}], image_splitting=False)
-    prompt = read_prompt(checkpoint.processor, data, where="benchmark")
+    prompt = read_prompt(checkpoint.processor, data)
     measured = measure_mixture(data.mixture, data, prompt=prompt, kind="preference")
     number_of = {row: number for number, row in enumerate(rows)}
     model.caches_connector = True

@@ -48,7 +48,7 @@ def test_located_leaves_a_place_that_is_known() -> None:
 
 
 def test_located_leaves_other_errors_alone() -> None:
-    with pytest.raises(ValueError, match="^bad$"), located("rows:2"):
+    with pytest.raises(ValueError, match=r"^bad$"), located("rows:2"):
         raise ValueError("bad")
 
 

@@ -81,7 +81,7 @@ def test_logps(checkpoint_dir: Path, pairs_file: Path) -> Float32[np.ndarray, "r
         image_splitting=False,
         max_tokens_per_pack=1024,
     )
-    prompt = read_prompt(checkpoint.processor, data, where=str(checkpoint_dir))
+    prompt = read_prompt(checkpoint.processor, data)
     measured = measure_mixture(data.mixture, data, prompt=prompt, kind="preference")
     plan = plan_training(measured.lengths, one_pass(data))
     packs = PackDataset(measured, plan, encoder=prompt.encoder(), settings=prompt.media)

@@ -85,7 +85,7 @@ def packed_twin(stock: SmolVLMForConditionalGeneration, folder: Path) -> Any:
     with stock.device:
         ours = MODEL_CLASSES[MODEL_TYPE](config)
     ours.load_state_dict(stock.state_dict())
-    prepare_model(ours, load_processor(str(folder)), where=str(folder))
+    prepare_model(ours, load_processor(str(folder)))
     return ours
 
 

@@ -17,7 +17,7 @@ from smolvlm.build.part import VisionPart
 from smolvlm.build.siglip_tower import read_pixel_statistics, side_of
 from smolvlm.build.vision_tower import IMAGENET_MEAN, IMAGENET_STD, NO_CLASS_TOKEN, convert_layer, layer_names
 from smolvlm.build.weights_folder import WeightsFolder, open_weights, read_config
-from smolvlm.errors import ConfigError
+from smolvlm.errors import ConfigError, located
 
 MODEL_TYPES = ("dinov2",)
 _PATCHES = "embeddings.patch_embeddings.projection"
@@ -39,7 +39,8 @@ def read_dinov2(folder: Path) -> VisionPart:
     patch_px = _one(config.patch_size)
     names = _names(weights, prefix, config.num_hidden_layers)
     weights.check(names.values())
-    side = side_of(weights.shape(prefix + _POSITIONS)[1] - 1, where=folder)
+    with located(str(folder)):
+        side = side_of(weights.shape(prefix + _POSITIONS)[1] - 1)
     own_px = _one(config.image_size)
     mean, std = read_pixel_statistics(folder, default=(IMAGENET_MEAN, IMAGENET_STD))
     dimensions = VisionDimensions(

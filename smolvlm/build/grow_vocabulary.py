@@ -26,7 +26,7 @@ from smolvlm.checkpoints.peft_layers import is_adapter_folder
 from smolvlm.checkpoints.processor_files import PROCESSOR_FILES
 from smolvlm.checkpoints.tokenizer_files import add_to_files
 from smolvlm.checkpoints.vocabulary import Placement, Wanted
-from smolvlm.errors import ConfigError
+from smolvlm.errors import ConfigError, located
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _MATRICES = ("embed_tokens.weight", "lm_head.weight")
@@ -72,7 +72,8 @@ def grow_checkpoint(base: str, out: Path, wanted: Sequence[Wanted]) -> Grown:
             if not (folder / name).is_file():
                 raise ConfigError(f"no {name} here", where=base, fix="give a checkpoint's folder or a hub id")
         _name_tokenizer_class(folder / "tokenizer_config.json")
-        placement = add_to_files(folder, wanted, where=base)
+        with located(base):
+            placement = add_to_files(folder, wanted)
         if not placement.placed:
             fix = "train on it as it is"
             raise ConfigError("it has all of these tokens already", where=base, fix=fix)

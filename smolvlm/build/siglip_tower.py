@@ -16,7 +16,7 @@ from torch import Tensor
 from smolvlm.build.configs import VisionDimensions
 from smolvlm.build.part import HALF, VisionPart
 from smolvlm.build.weights_folder import WeightsFolder, open_weights, read_config
-from smolvlm.errors import ConfigError
+from smolvlm.errors import ConfigError, located
 
 MODEL_TYPES = ("siglip", "siglip_vision_model", "paligemma", "idefics3", "smolvlm")
 _PATCHES = "embeddings.patch_embedding.weight"
@@ -84,7 +84,7 @@ def read_pixel_statistics(
     return mean, std
 
 
-def side_of(positions: int, *, where: Path) -> int:
+def side_of(positions: int) -> int:
     """Return the side of a square of positions.
 
     Raises:
@@ -93,14 +93,15 @@ def side_of(positions: int, *, where: Path) -> int:
     side = math.isqrt(positions)
     if side * side != positions:
         fix = "use a tower that was trained on square pictures"
-        raise ConfigError(f"{positions} position embeddings are not a square of patches", where=str(where), fix=fix)
+        raise ConfigError(f"{positions} position embeddings are not a square of patches", fix=fix)
     return side
 
 
 def _own_side(weights: WeightsFolder, prefix: str, vision: Any, folder: Path) -> int:
     """The table of positions says how many patches a side there are; config.json (often left out) the pixels over."""
     weights.check([prefix + _POSITIONS])
-    side = side_of(weights.shape(prefix + _POSITIONS)[0], where=folder)
+    with located(str(folder)):
+        side = side_of(weights.shape(prefix + _POSITIONS)[0])
     return vision.image_size if vision.image_size // vision.patch_size == side else side * vision.patch_size
 
 

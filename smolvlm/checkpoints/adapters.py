@@ -35,7 +35,7 @@ from smolvlm.checkpoints.peft_layers import (
     set_dropout,
 )
 from smolvlm.config.adapters import AdapterConfig
-from smolvlm.errors import ConfigError
+from smolvlm.errors import ConfigError, located
 from smolvlm.model.towers import TOWERS, Tower, is_token_rows, tower_of
 
 _ROOTS: dict[Tower, tuple[str, ...]] = {
@@ -89,7 +89,8 @@ class Adapters:
         tensors = load_file(folder / ADAPTER_WEIGHTS)
         for name, first in self.first.items():
             tensors[name] = tensors[name].split(first.shape[_rank_axis(name)], dim=_rank_axis(name))[0]
-        fill(adapter_tensors(model) | _whole_tensors(model, self.whole), tensors, where=folder)
+        with located(str(folder / ADAPTER_WEIGHTS)):
+            fill(adapter_tensors(model) | _whole_tensors(model, self.whole), tensors)
 
     def _on_the_base(self, name: str, value: Tensor) -> Tensor:
         """Return a tensor as it adds to the untouched base: A over A0, and B beside -B0, where they were taken out."""
@@ -245,5 +246,6 @@ def _take_out(model: nn.Module, folder: Path) -> dict[str, Tensor]:
         layer: Any = model.get_submodule(name.removeprefix(PREFIX))
         matrices = {"matrix_a": first[f"{name}.lora_A.weight"], "matrix_b": first[f"{name}.lora_B.weight"]}
         layer.get_base_layer().weight.data -= added_weight(layer, **matrices)
-    fill(_matrices(model), first, where=folder)  # until the trained ones are read, the model is its base
+    with located(str(folder / ADAPTER_WEIGHTS)):
+        fill(_matrices(model), first)  # until the trained ones are read, the model is its base
     return first

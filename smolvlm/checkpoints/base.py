@@ -21,6 +21,7 @@ from smolvlm.config.rope import RopeScaling
 from smolvlm.config.schema import DataConfig, ModelConfig
 from smolvlm.datasets.builder import read_prompt
 from smolvlm.datasets.encoding.prompts import PromptSettings
+from smolvlm.errors import located
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +40,8 @@ class Base:
     @property
     def placement(self) -> Placement:
         """Which ids the new tokens take."""
-        return placement_of(self.processor, self.new_tokens, where=self.path)
+        with located(self.path):
+            return placement_of(self.processor, self.new_tokens)
 
     def run_processor(self) -> Any:
         """Return the processor with the new tokens in its tokenizer."""
@@ -52,7 +54,8 @@ class Base:
             ConfigError: the processor lacks something, or its sizes and the section's do not fit each other.
         """
         context = context_tokens(self.config)
-        return read_prompt(self.run_processor(), data, where=self.path, context_tokens=context)
+        with located(self.path):
+            return read_prompt(self.run_processor(), data, context_tokens=context)
 
     def load(
         self,

@@ -22,7 +22,7 @@ from smolvlm.config.new_tokens import NewToken
 from smolvlm.config.paths import can_be_hub_id
 from smolvlm.config.quantization import QuantizationConfig
 from smolvlm.config.rope import RopeScaling
-from smolvlm.errors import ConfigError
+from smolvlm.errors import ConfigError, located
 from smolvlm.model.modeling_smolvlm import MODEL_CLASSES
 from smolvlm.model.vision import PixelScaling, check_tile_side, tokens_per_tile
 
@@ -68,7 +68,10 @@ def load_processor(path: str, *, new_tokens: Sequence[NewToken] = (), is_known: 
             fix="copy preprocessor_config.json, processor_config.json and the tokenizer's files from the base model",
         ) from error
     processor.tokenizer._tokenizer = Tokenizer.from_file(tokenizer_file)
-    return with_tokenizer(processor, placement_of(processor, new_tokens, where=path)) if new_tokens else processor
+    if not new_tokens:
+        return processor
+    with located(path):
+        return with_tokenizer(processor, placement_of(processor, new_tokens))
 
 
 def check_place(path: str) -> None:
@@ -145,34 +148,33 @@ def load_weights(
         ) from error
     if few_bits is not None:
         check_quantized_layers(model, few_bits)
-    if new_tokens:
-        placement = placement_of(processor, new_tokens, where=path)
-        add_rows(model, placement)
-        processor = with_tokenizer(processor, placement)
-    if weights != path:
-        load_adapter(model, Path(path))
-    prepare_model(model, processor, where=path)
+    with located(path):
+        if new_tokens:
+            placement = placement_of(processor, new_tokens)
+            add_rows(model, placement)
+            processor = with_tokenizer(processor, placement)
+        if weights != path:
+            load_adapter(model, Path(path))
+        prepare_model(model, processor)
     return Checkpoint(model=model, processor=processor, path=path)
 
 
-def prepare_model(model: Any, processor: Any, *, where: str) -> None:
+def prepare_model(model: Any, processor: Any) -> None:
     """Give a model of `MODEL_CLASSES` what a pack's forward needs from its processor.
 
     Raises:
         ConfigError: tile side, tokens a tile or the image token differ between the two.
     """
     images = processor.image_processor
-    check_tile_side(model.config, tile_side_px=int(images.max_image_size["longest_edge"]), where=where)
+    check_tile_side(model.config, tile_side_px=int(images.max_image_size["longest_edge"]))
     if (expected := tokens_per_tile(model.config)) != processor.image_seq_len:
         raise ConfigError(
             f"the processor writes {processor.image_seq_len} image tokens a tile, the model fills {expected}",
-            where=where,
             fix=f"set image_seq_len to {expected} in processor_config.json",
         )
     if (image_token := processor.tokenizer.convert_tokens_to_ids("<image>")) != model.config.image_token_id:
         raise ConfigError(
             f"<image> is {image_token} in the tokenizer and {model.config.image_token_id} in config.json",
-            where=where,
             fix="use the tokenizer that belongs to the checkpoint",
         )
     scaling = PixelScaling(

@@ -31,13 +31,13 @@ def wanted_tokens(tokens: Sequence[NewToken]) -> list[Wanted]:
     return [Wanted(token=own.token, words=own.words) for own in tokens]
 
 
-def placement_of(processor: Any, tokens: Sequence[NewToken], *, where: str) -> Placement:
+def placement_of(processor: Any, tokens: Sequence[NewToken]) -> Placement:
     """Return where new tokens stand in a processor's vocabulary.
 
     Raises:
         ConfigError: a text that cannot become a token.
     """
-    return place_tokens(processor.tokenizer.backend_tokenizer.to_str(), wanted_tokens(tokens), where=where)
+    return place_tokens(processor.tokenizer.backend_tokenizer.to_str(), wanted_tokens(tokens))
 
 
 def with_tokenizer(processor: Any, placement: Placement) -> Any:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from smolvlm.errors import ConfigError
+from smolvlm.errors import ConfigError, located
 from smolvlm.model.towers import is_adapter
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -102,7 +102,7 @@ def added_weight(layer: Any, *, matrix_a: Tensor, matrix_b: Tensor) -> Tensor:
     return layer.scaling[NAME] * matrix_b @ matrix_a  # in this order: the bits of peft's own initialisation
 
 
-def fill(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, where: Path) -> None:
+def fill(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
     """Copy a file's tensors into live ones of the same names.
 
     Raises:
@@ -114,7 +114,6 @@ def fill(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, where: Pat
     if differing:
         raise ConfigError(
             f"{len(differing)} tensors of the adapter do not fit the model, the first {differing[0]}",
-            where=str(where / ADAPTER_WEIGHTS),
             fix="use the base that the adapter was trained on",
         )
     with torch.no_grad():
@@ -138,7 +137,8 @@ def load_adapter(model: nn.Module, folder: Path) -> None:
         fix = "copy it beside adapter_config.json"
         raise ConfigError(f"no {ADAPTER_WEIGHTS} here", where=str(folder), fix=fix)
     config: Any = LoraConfig.from_pretrained(str(folder))
-    _check_rows(model, config.trainable_token_indices or {}, where=where)
+    with located(where):
+        _check_rows(model, config.trainable_token_indices or {})
     config.modules_to_save = None  # whole modules are read into place below, not wrapped
     try:
         inject(model, config)
@@ -148,16 +148,17 @@ def load_adapter(model: nn.Module, folder: Path) -> None:
         ) from error
     tensors, state = load_file(folder / ADAPTER_WEIGHTS), model.state_dict()
     plain = {f"{PREFIX}{name}": value for name, value in state.items() if f"{PREFIX}{name}" in tensors}
-    fill(adapter_tensors(model) | plain, tensors, where=folder)
+    with located(str(folder / ADAPTER_WEIGHTS)):
+        fill(adapter_tensors(model) | plain, tensors)
 
 
-def _check_rows(model: Any, ids: Mapping[str, Sequence[int]], *, where: str) -> None:
+def _check_rows(model: Any, ids: Mapping[str, Sequence[int]]) -> None:
     num_rows = model.get_input_embeddings().weight.shape[0]
     needed = max((max(own) + 1 for own in ids.values()), default=0)
     if needed > num_rows:
         what = f"it has rows of {needed:,} ids, and its base {num_rows:,}"
         fix = "give the base the tokens: smolvlm build --base BASE --add-token TOKEN ... --out DIR"
-        raise ConfigError(what, where=where, fix=fix)
+        raise ConfigError(what, fix=fix)
 
 
 def merge_adapter(model: Any) -> None:

@@ -17,6 +17,7 @@ from transformers.utils.hub import cached_file
 from smolvlm.checkpoints.new_tokens import wanted_tokens
 from smolvlm.checkpoints.tokenizer_files import add_to_files
 from smolvlm.config.new_tokens import NewToken
+from smolvlm.errors import located
 from smolvlm.media.settings import MediaSettings
 
 PROCESSOR_FILES = (
@@ -49,7 +50,8 @@ def save_processor(base: str, folder: Path, *, media: MediaSettings, new_tokens:
         if found is not None and Path(found).resolve() != (folder / name).resolve():
             shutil.copyfile(found, folder / name)
     if new_tokens:
-        add_to_files(folder, wanted_tokens(new_tokens), where=base)
+        with located(base):
+            add_to_files(folder, wanted_tokens(new_tokens))
     _update(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
     for name in ("preprocessor_config.json", "processor_config.json"):
         if (folder / name).is_file():

@@ -16,14 +16,14 @@ _NAMES = ("additional_special_tokens", "extra_special_tokens")
 """Where files list special tokens that have no role of their own; version 5 of transformers writes the latter."""
 
 
-def add_to_files(folder: Path, wanted: Sequence[Wanted], *, where: str) -> Placement:
+def add_to_files(folder: Path, wanted: Sequence[Wanted]) -> Placement:
     """Write tokens into a tokenizer's files; files that a folder lacks are left out.
 
     Raises:
         ConfigError: a text that cannot become a token.
     """
     text = (folder / TOKENIZER).read_text(encoding="utf-8")
-    placement = place_tokens(text, wanted, where=where)
+    placement = place_tokens(text, wanted)
     if not placement.placed:
         return placement
     (folder / TOKENIZER).write_text(placement.tokenizer_json, encoding="utf-8")

@@ -59,23 +59,22 @@ class Wanted:
     is_special: bool = False
 
 
-def place_tokens(tokenizer_json: str, wanted: Sequence[Wanted], *, where: str) -> Placement:
+def place_tokens(tokenizer_json: str, wanted: Sequence[Wanted]) -> Placement:
     """Give each text an id of its own.
 
     Args:
         tokenizer_json: the tokenizer as it is.
         wanted: distinct texts. One that is an added token of the same kind already keeps its id.
-        where: what an error calls the checkpoint.
 
     Raises:
         ConfigError: a text that has an id of another kind already, that the prompt itself is made of, or that the
             tokenizer could not write; or words without a token.
     """
-    return _place_tokens(tokenizer_json, tuple(wanted), where)
+    return _place_tokens(tokenizer_json, tuple(wanted))
 
 
 @lru_cache(maxsize=4)  # a run asks when it plans, when it loads, and with every checkpoint that it saves
-def _place_tokens(tokenizer_json: str, wanted: tuple[Wanted, ...], where: str) -> Placement:
+def _place_tokens(tokenizer_json: str, wanted: tuple[Wanted, ...]) -> Placement:
     content = json.loads(tokenizer_json)
     added: list[dict[str, Any]] = content["added_tokens"]
     known = {entry["content"]: entry for entry in added}
@@ -87,20 +86,20 @@ def _place_tokens(tokenizer_json: str, wanted: tuple[Wanted, ...], where: str) -
     for own in wanted:
         if own.token in known and known[own.token]["special"] == own.is_special:
             continue
-        _check_free(own, known, reader, where=where)
+        _check_free(own, known, reader)
         entry = free.pop(0) if free and not own.is_special else None
         placed.append(
             PlacedToken(
                 token=own.token,
                 token_id=num_tokens if entry is None else entry["id"],
                 replaces=None if entry is None else entry["content"],
-                pieces=_pieces(own, reader, where=where),
+                pieces=_pieces(own, reader),
                 is_special=own.is_special,
             )
         )
         num_tokens += entry is None
     text = tokenizer_json if not placed else with_placed(tokenizer_json, placed)
-    ids = _read_back(text, wanted, where=where)
+    ids = _read_back(text, wanted)
     return Placement(placed=tuple(placed), ids=ids, num_tokens=num_tokens, tokenizer_json=text)
 
 
@@ -127,30 +126,30 @@ def _reserved(added: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [found[number] for number in sorted(found)]
 
 
-def _check_free(own: Wanted, known: dict[str, Any], reader: Tokenizer, *, where: str) -> None:
+def _check_free(own: Wanted, known: dict[str, Any], reader: Tokenizer) -> None:
     token = own.token
     if token in known:
         kind = "a special token" if known[token]["special"] else "an ordinary token"
         fix = "take it out of the new tokens; `train.trainable_tokens` lets its row train"
-        raise ConfigError(f"{token} is {kind} of the vocabulary already", where=where, fix=fix)
+        raise ConfigError(f"{token} is {kind} of the vocabulary already", fix=fix)
     inside = next((name for name, entry in known.items() if entry["special"] and name in token), None)
     if inside is not None:
-        raise ConfigError(f"the new token {token} holds the special token {inside}", where=where, fix="rename it")
+        raise ConfigError(f"the new token {token} holds the special token {inside}", fix="rename it")
     if len(reader.encode(token, add_special_tokens=False).ids) == 1 and not own.is_special:
-        raise ConfigError(f"{token} is one token already", where=where, fix="take it out of the new tokens")
+        raise ConfigError(f"{token} is one token already", fix="take it out of the new tokens")
     if token.startswith(": ") or any(token in f"{speaker.capitalize()}: " for speaker in SPEAKERS):
-        raise ConfigError(f"the prompt itself is written with {token}", where=where, fix="choose another text")
+        raise ConfigError(f"the prompt itself is written with {token}", fix="choose another text")
 
 
-def _pieces(own: Wanted, reader: Tokenizer, *, where: str) -> tuple[int, ...]:
+def _pieces(own: Wanted, reader: Tokenizer) -> tuple[int, ...]:
     pieces = tuple(reader.encode(own.words, add_special_tokens=False).ids)
     if not pieces:
         fix = "give it a `description` that the vocabulary can write"
-        raise ConfigError(f"nothing in {own.words!r} has a token to begin from", where=where, fix=fix)
+        raise ConfigError(f"nothing in {own.words!r} has a token to begin from", fix=fix)
     return pieces
 
 
-def _read_back(tokenizer_json: str, wanted: Sequence[Wanted], *, where: str) -> dict[str, int]:
+def _read_back(tokenizer_json: str, wanted: Sequence[Wanted]) -> dict[str, int]:
     """Return each text's id, once the finished tokenizer has shown that it reads and writes it as one."""
     if not wanted:
         return {}
@@ -162,6 +161,6 @@ def _read_back(tokenizer_json: str, wanted: Sequence[Wanted], *, where: str) -> 
         if len(found) != 1 or written != own.token:
             # a byte-level decoder takes a text of Latin letters with accents alone for bytes
             what = f"the tokenizer would write {own.token!r} as {written!r}"
-            raise ConfigError(what, where=where, fix="put it in brackets: `<|name|>` in plain letters")
+            raise ConfigError(what, fix="put it in brackets: `<|name|>` in plain letters")
         ids[own.token] = found[0]
     return ids

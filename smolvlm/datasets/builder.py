@@ -42,13 +42,12 @@ def budget_of(data: DataConfig) -> Budget:
     return Budget(max_tokens=data.max_tokens_per_pack, max_tiles=data.max_tiles_per_pack)
 
 
-def read_prompt(processor: Any, data: DataConfig, *, where: str, context_tokens: int | None = None) -> PromptSettings:
+def read_prompt(processor: Any, data: DataConfig, *, context_tokens: int | None = None) -> PromptSettings:
     """Return what encoding needs to know of a checkpoint, as a run's `data` section asks.
 
     Args:
         processor: the checkpoint's.
         data: the run's section.
-        where: what an error calls the checkpoint.
         context_tokens: the longest conversation that its model holds; None is without end.
 
     Raises:
@@ -63,7 +62,6 @@ def read_prompt(processor: Any, data: DataConfig, *, where: str, context_tokens:
         ),
         video_backend=data.video_backend,
         wording=data.prompt_wording,
-        where=where,
     )
     return replace(prompt, context_tokens=context_tokens)
 

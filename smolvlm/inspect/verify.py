@@ -21,6 +21,7 @@ from smolvlm.config.schema import ModelConfig
 from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.encoding.encoded import EncodedConversation, LossWeighting, target_weight
 from smolvlm.datasets.packing.pack import Pack
+from smolvlm.errors import located
 from smolvlm.inspect.stock_inputs import averaged_inputs, stock_inputs
 from smolvlm.model.towers import TOWERS, tower_of
 
@@ -81,7 +82,8 @@ def verify_pack(
     scaled = {"config": read_model_config(path, rope_scaling)} if rope_scaling else {}
     stock = AutoModelForImageTextToText.from_pretrained(path, **scaled)
     if new_tokens:
-        add_rows(stock, placement_of(load_processor(path), new_tokens, where=path))
+        with located(path):
+            add_rows(stock, placement_of(load_processor(path), new_tokens))
     stock = stock.double().eval()
     loss, differ, tokens = 0.0, [], 0
     for number in rows:

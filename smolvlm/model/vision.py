@@ -107,13 +107,12 @@ def misplaced_rows(patches_per_side: int) -> tuple[int, ...]:
     return tuple(column for column, position in enumerate(columns) if column != position)
 
 
-def check_tile_side(config: Any, *, tile_side_px: int, where: str) -> None:
+def check_tile_side(config: Any, *, tile_side_px: int) -> None:
     """Raise ConfigError where a processor's tiles do not fit the tower."""
     side = config.vision_config.image_size
     if tile_side_px != side:
         raise ConfigError(
             f"the processor cuts tiles of {tile_side_px} px, the vision tower takes {side} px",
-            where=where,
             fix="use the processor that belongs to the checkpoint (max_image_size.longest_edge = image_size)",
         )
 

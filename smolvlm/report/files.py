@@ -4,14 +4,16 @@ Missing files are simply not there. A last line cut short by a killed run is pas
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from smolvlm.errors import ConfigError, SampleError
+from smolvlm.errors import ConfigError, SampleError, located
 from smolvlm.report.accuracy import Prediction
+
+Value = TypeVar("Value")
 
 Metrics = Mapping[str, float]
 """One logged line: its finite numbers by key."""
@@ -66,24 +68,27 @@ def read_run_files(run_dir: Path) -> RunFiles:
             fix="give the output_dir of a run that has begun",
         )
     train, evals = _read_metrics(metrics)
+    with located(str(run_dir / "run.json")):
+        starts = _read_starts(run_dir / "run.json")
+    with located(str(run_dir / "baselines.json")):
+        baselines = _read_baselines(run_dir / "baselines.json")
     settings = run_dir / "run.yaml"
     return RunFiles(
         run_dir=run_dir,
         settings=settings.read_text(encoding="utf-8") if settings.is_file() else "",
         train=train,
         evals=evals,
-        starts=_read_starts(run_dir / "run.json"),
+        starts=starts,
         before=_read_predictions(run_dir / "predictions-before.jsonl"),
         after=_read_predictions(predictions),
-        baselines=_read_baselines(run_dir / "baselines.json"),
+        baselines=baselines,
     )
 
 
 def _read_metrics(path: Path) -> tuple[tuple[Metrics, ...], tuple[Metrics, ...]]:
     train: dict[float, dict[str, float]] = {}
     evals: dict[float, dict[str, float]] = {}
-    for where, line in _json_lines(path):
-        step = _number(line, "step", where)
+    for step, line in _json_lines(path, lambda line: (_number(line, "step"), line)):
         numbers = {key: float(value) for key, value in line.items() if _is_finite_number(value)}
         if any(key.startswith("eval_") for key in line):
             evals[step] = evals.get(step, {}) | numbers
@@ -93,18 +98,19 @@ def _read_metrics(path: Path) -> tuple[tuple[Metrics, ...], tuple[Metrics, ...]]
 
 
 def _read_predictions(path: Path) -> tuple[Prediction, ...]:
-    return tuple(
-        Prediction(
-            where=_text(line, "where", where),
-            source=_text(line, "source", where),
-            question=_text(line, "question", where),
-            prediction=_text(line, "prediction", where),
-            references=_texts(line, "references", where),
-            correct=_share(line, "correct", where),
-            group=_text(line, "group", where),
-            images=_texts(line, "images", where),
-        )
-        for where, line in _json_lines(path)
+    return tuple(_json_lines(path, _prediction))
+
+
+def _prediction(line: Mapping[str, Any]) -> Prediction:
+    return Prediction(
+        where=_text(line, "where"),
+        source=_text(line, "source"),
+        question=_text(line, "question"),
+        prediction=_text(line, "prediction"),
+        references=_texts(line, "references"),
+        correct=_share(line, "correct"),
+        group=_text(line, "group"),
+        images=_texts(line, "images"),
     )
 
 
@@ -114,19 +120,19 @@ def _read_starts(path: Path) -> tuple[Start, ...]:
     newest = _json_file(path)
     earlier = newest.get("earlier", []) if isinstance(newest, dict) else None
     if not isinstance(earlier, list) or not all(isinstance(start, dict) for start in earlier):
-        raise _wrong(str(path), "an object, with a list of objects as `earlier`")
-    return tuple(_start(content, str(path)) for content in (*earlier, newest))
+        raise _wrong("an object, with a list of objects as `earlier`")
+    return tuple(_start(content) for content in (*earlier, newest))
 
 
-def _start(content: Mapping[str, Any], where: str) -> Start:
-    device, kernels, versions = (_object(content, name, where) for name in ("device", "kernels", "versions"))
+def _start(content: Mapping[str, Any]) -> Start:
+    device, kernels, versions = (_object(content, name) for name in ("device", "kernels", "versions"))
     commit = content.get("commit")
     return Start(
-        step=int(_number({"step": 0, **content}, "step", where)),
+        step=int(_number({"step": 0, **content}, "step")),
         device=device,
         kernels=kernels,
         versions=versions,
-        commit=None if commit is None else _text(content, "commit", where),
+        commit=None if commit is None else _text(content, "commit"),
         is_modified=content.get("modified") is True,
     )
 
@@ -136,7 +142,7 @@ def _json_file(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         fix = "write it again, or delete it"
-        raise SampleError(f"not JSON ({error})", kind="bad_file", where=str(path), fix=fix) from error
+        raise SampleError(f"not JSON ({error})", kind="bad_file", fix=fix) from error
 
 
 def _read_baselines(path: Path) -> Mapping[str, Mapping[str, float]]:
@@ -144,27 +150,31 @@ def _read_baselines(path: Path) -> Mapping[str, Mapping[str, float]]:
         return {}
     content = _json_file(path)
     if not isinstance(content, dict) or not all(isinstance(groups, dict) for groups in content.values()):
-        raise _wrong(str(path), "an object of objects: baseline, group, accuracy")
-    return {
-        name: {group: _share(groups, group, f"{path}: {name}") for group in groups} for name, groups in content.items()
-    }
+        raise _wrong("an object of objects: baseline, group, accuracy")
+    found: dict[str, Mapping[str, float]] = {}
+    for name, groups in content.items():
+        with located(f"{path}: {name}"):
+            found[name] = {group: _share(groups, group) for group in groups}
+    return found
 
 
-def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _json_lines(path: Path, read: Callable[[dict[str, Any]], Value]) -> Iterator[Value]:
+    """Yield what is read of each line; an error names the line."""
     if not path.is_file():
         return
     lines = [line for line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1) if line[1].strip()]
     for number, line in lines:
-        where = f"{path}:{number}"
-        try:
-            content = json.loads(line)
-        except json.JSONDecodeError as error:
-            if number == lines[-1][0]:
-                return  # the run was stopped while writing it
-            raise SampleError(f"not JSON ({error})", kind="bad_file", where=where, fix="delete the line") from error
-        if not isinstance(content, dict):
-            raise _wrong(where, "an object")
-        yield where, content
+        with located(f"{path}:{number}"):
+            try:
+                content = json.loads(line)
+            except json.JSONDecodeError as error:
+                if number == lines[-1][0]:
+                    return  # the run was stopped while writing it
+                raise SampleError(f"not JSON ({error})", kind="bad_file", fix="delete the line") from error
+            if not isinstance(content, dict):
+                raise _wrong("an object")
+            found = read(content)
+        yield found
 
 
 def _by_step(lines: Mapping[float, Metrics]) -> tuple[Metrics, ...]:
@@ -175,37 +185,37 @@ def _is_finite_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
-def _number(line: Mapping[str, Any], key: str, where: str) -> float:
+def _number(line: Mapping[str, Any], key: str) -> float:
     if not _is_finite_number(line.get(key)):
-        raise _wrong(where, f"a number as `{key}`")
+        raise _wrong(f"a number as `{key}`")
     return float(line[key])
 
 
-def _share(line: Mapping[str, Any], key: str, where: str) -> float:
-    value = float(line[key]) if isinstance(line.get(key), bool) else _number(line, key, where)
+def _share(line: Mapping[str, Any], key: str) -> float:
+    value = float(line[key]) if isinstance(line.get(key), bool) else _number(line, key)
     if not 0 <= value <= 1:
-        raise _wrong(where, f"a share from 0 to 1 as `{key}`")
+        raise _wrong(f"a share from 0 to 1 as `{key}`")
     return value
 
 
-def _text(line: Mapping[str, Any], key: str, where: str) -> str:
+def _text(line: Mapping[str, Any], key: str) -> str:
     if not isinstance(value := line.get(key), str):
-        raise _wrong(where, f"text as `{key}`")
+        raise _wrong(f"text as `{key}`")
     return value
 
 
-def _object(line: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+def _object(line: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     if not isinstance(value := line.get(key), dict):
-        raise _wrong(where, f"an object as `{key}`")
+        raise _wrong(f"an object as `{key}`")
     return value
 
 
-def _texts(line: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
+def _texts(line: Mapping[str, Any], key: str) -> tuple[str, ...]:
     value = line.get(key)
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise _wrong(where, f"a list of texts as `{key}`")
+        raise _wrong(f"a list of texts as `{key}`")
     return tuple(value)
 
 
-def _wrong(where: str, expected: str) -> SampleError:
-    return SampleError(f"expected {expected}", kind="bad_file", where=where, fix="write the file again")
+def _wrong(expected: str) -> SampleError:
+    return SampleError(f"expected {expected}", kind="bad_file", fix="write the file again")

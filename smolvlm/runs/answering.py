@@ -18,7 +18,7 @@ from smolvlm.config.load import load_run_config
 from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.builder import read_prompt
 from smolvlm.datasets.encoding.prompts import PromptSettings
-from smolvlm.errors import ConfigError
+from smolvlm.errors import ConfigError, located
 from smolvlm.generate.answers import GenerationSettings, Generator
 from smolvlm.media.kinds import begins_like_picture, ending_of, is_picture_ending
 from smolvlm.records import Conversation, ImageRef, Media, Turn, VideoRef
@@ -74,12 +74,9 @@ def load_model(path: str | Path, *, device: torch.device | str | None = None) ->
     if not config.quantization.bits:
         checkpoint.model.to(chosen)
     checkpoint.model.eval()
-    prompt = read_prompt(
-        checkpoint.processor,
-        config.data,
-        where=config.model.path,
-        context_tokens=context_tokens(checkpoint.model.config),
-    )
+    context = context_tokens(checkpoint.model.config)
+    with located(config.model.path):
+        prompt = read_prompt(checkpoint.processor, config.data, context_tokens=context)
     return LoadedModel(checkpoint=checkpoint, prompt=prompt)
 
 

@@ -10,7 +10,7 @@ from smolvlm.config.load import config_from, load_run_config
 from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.builder import measure_mixture, one_pass, read_prompt
 from smolvlm.datasets.encoding.prompts import PromptSettings
-from smolvlm.errors import ConfigError
+from smolvlm.errors import ConfigError, located
 from smolvlm.eval.evaluate import Evaluation, Evaluator
 from smolvlm.generate.answers import GenerationSettings
 from smolvlm.model.vision_cache import VisionCache
@@ -68,12 +68,9 @@ def evaluate_checkpoint(config: RunConfig) -> Evaluation:
         what = "nothing to evaluate on"
         raise ConfigError(what, where="data.eval_mixture", fix="give --mixture FILE, or set data.eval_mixture")
     checkpoint = load_run_checkpoint(config)
-    prompt = read_prompt(
-        checkpoint.processor,
-        config.data,
-        where=config.model.path,
-        context_tokens=context_tokens(checkpoint.model.config),
-    )
+    context = context_tokens(checkpoint.model.config)
+    with located(config.model.path):
+        prompt = read_prompt(checkpoint.processor, config.data, context_tokens=context)
     uses_bf16 = bool(config.train.arguments.get("bf16"))  # a GPU's own choice is not asked of this CPU
     return build_evaluator(config, prompt, cache=None, uses_bf16=uses_bf16)(checkpoint.model)
 

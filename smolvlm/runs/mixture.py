@@ -17,6 +17,7 @@ from smolvlm.datasets.builder import budget_of, kind_of_rows, open_mixture, read
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.length_cache import Engine, Report, measure_sources
 from smolvlm.datasets.packing.measured import MeasuredSet, RowKind, settle_rows
+from smolvlm.errors import located
 from smolvlm.runs.evaluation import bare_config
 from smolvlm.runs.model import Say, nothing, with_model
 from smolvlm.train.run_model import prompt_of_model
@@ -73,7 +74,8 @@ def mixture_settings(
     with TemporaryDirectory() as folder:
         published_config("256M", model_type="idefics3").save_pretrained(folder)
         write_processor(Path(folder), model_type="idefics3", tile_side_px=512, longest_edge_px=2048, tokens_per_tile=64)
-        prompt = read_prompt(load_processor(folder), config.data, where=RELEASED)
+        with located(RELEASED):
+            prompt = read_prompt(load_processor(folder), config.data)
         return MixtureSettings(data=config.data, prompt=prompt)
 
 

@@ -117,7 +117,7 @@ def test_at_the_published_dimensions_both_matrices_gain_37_rows(old: Path) -> No
         model = AutoModelForImageTextToText.from_config(config)
     assert sum(value.numel() for value in model.parameters()) == 2_246_272_880
     wanted = [Wanted(token=tag, words=tag, is_special=True) for tag in TAGS]
-    placement = place_tokens((old / "tokenizer.json").read_text(), wanted, where="here")
+    placement = place_tokens((old / "tokenizer.json").read_text(), wanted)
     model.resize_token_embeddings(placement.num_tokens, mean_resizing=False)
     assert sum(value.numel() for value in model.parameters()) == 2_246_272_880 + 2 * 37 * 2048
     assert model.get_input_embeddings().weight.shape == model.get_output_embeddings().weight.shape == (49_192, 2048)

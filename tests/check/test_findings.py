@@ -53,8 +53,12 @@ def test_the_kind_comes_from_what_went_wrong_and_not_from_words(
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[kind]))
     (source,) = open_sources(load_mixture([{"json_path": "rows.jsonl", "path": "media"}], base_dir=tmp_path))
     rows = source.all_rows()
+
+    def read(number: int) -> None:
+        for medium in rows[number].media:
+            layout_of(medium, settings)
+
     for number in range(len(rows)):
         with pytest.raises(SampleError) as caught:
-            for medium in rows[number].media:
-                layout_of(medium, settings)
+            read(number)
         assert finding_of(caught.value, where="rows.jsonl:1").kind == kind

@@ -19,7 +19,7 @@ FIRST_RESERVED, NUM_RESERVED, LENGTH = 49191, 88, 49280
 
 def place(*tokens: str, text: str | None = None) -> Placement:
     wanted = [Wanted(token=token, words=token) for token in tokens]
-    return place_tokens(text or tokenizer_json(), wanted, where="here")
+    return place_tokens(text or tokenizer_json(), wanted)
 
 
 def test_reserved_ids_go_first_and_then_the_vocabulary_grows() -> None:
@@ -87,7 +87,6 @@ def test_what_cannot_become_a_token_says_why(token: str, message: str, fix: str)
         place(token)
     assert message in caught.value.what
     assert fix in (caught.value.fix or "")
-    assert caught.value.where == "here"
 
 
 def test_pieces_are_those_of_the_words_with_special_tokens_read_as_text() -> None:
@@ -95,7 +94,6 @@ def test_pieces_are_those_of_the_words_with_special_tokens_read_as_text() -> Non
     placed = place_tokens(
         tokenizer_json(),
         [Wanted(token="<a>", words="end of a box"), Wanted(token="<b>", words="near <image>")],
-        where="here",
     ).placed
     assert placed[0].pieces == tuple(plain.encode("end of a box").ids)
     assert placed[1].pieces == tuple(plain.encode("near").ids) + tuple(plain.encode(" <").ids) + tuple(

@@ -126,11 +126,11 @@ def test_tokens_per_tile_of_the_released_models(size: str, tokens: int) -> None:
 
 def test_tiles_of_another_side_are_refused() -> None:
     config = published_config("2.2B")
-    check_tile_side(config, tile_side_px=384, where="somewhere")
+    check_tile_side(config, tile_side_px=384)
     with pytest.raises(ConfigError) as caught:
-        check_tile_side(config, tile_side_px=512, where="somewhere")
+        check_tile_side(config, tile_side_px=512)
     assert str(caught.value) == (
-        "somewhere: the processor cuts tiles of 512 px, the vision tower takes 384 px\n"
+        "the processor cuts tiles of 512 px, the vision tower takes 384 px\n"
         "  fix: use the processor that belongs to the checkpoint (max_image_size.longest_edge = image_size)"
     )
 

@@ -252,7 +252,7 @@ def _gradients(model: Any) -> dict[str, Tensor | None]:
 def make_bench(ours: Any, stock: Any, folder: Path) -> Bench:
     """Return a bench of two models with equal weights and the processor in a folder."""
     own = load_processor(str(folder))
-    prepare_model(ours, own, where=str(folder))
+    prepare_model(ours, own)
     whole = read_prompt_settings(own, image_splitting=False)
     split = replace(whole, media=replace(whole.media, pictures=replace(whole.media.pictures, image_splitting=True)))
     return Bench(

@@ -56,7 +56,7 @@ def test_packed_equals_pefts_own_trainable_tokens_alone(
     model_type = bench.ours.config.model_type
     base = checkpoint_folders[model_type]
     plain = load_processor(str(base))
-    placement = placement_of(plain, TOKENS, where="here")
+    placement = placement_of(plain, TOKENS)
     save_processor(str(base), tmp_path, media=media_settings(), new_tokens=TOKENS)
     tokenizer: Any = AutoProcessor.from_pretrained(tmp_path).tokenizer
     ours, stock = copy.deepcopy(bench.ours), copy.deepcopy(bench.stock)

@@ -60,7 +60,6 @@ def read_prompt_settings(
     frames: FrameSettings = PUBLISHED_FRAMES,
     video_backend: VideoBackend = "pyav",
     wording: PromptWording = "released",
-    where: str = "processor",
 ) -> PromptSettings:
     """Read a processor.
 
@@ -71,7 +70,6 @@ def read_prompt_settings(
         frames: which frames of a clip are shown.
         video_backend: what decodes clips.
         wording: what is said around media.
-        where: what an error calls the checkpoint.
 
     Raises:
         ConfigError: a needed token is missing, or the sizes do not fit each other.
@@ -80,7 +78,6 @@ def read_prompt_settings(
     if int(images.resample) != LANCZOS:
         raise ConfigError(
             f"the processor resizes with resample={int(images.resample)}, the family's is LANCZOS ({LANCZOS})",
-            where=where,
             fix="set resample to 1 in preprocessor_config.json",
         )
     tiles = TileSettings(
@@ -93,9 +90,7 @@ def read_prompt_settings(
         pictures=tiles, frame_tiles=_frame_tiles(processor, tiles), frames=frames, video_backend=video_backend
     )
     backend = tokenizer.backend_tokenizer  # as load_processor restored it, with the digits splitting of tokenizer.json
-    tokens = read_prompt_tokens(
-        backend, tokens_per_tile=int(processor.image_seq_len), pad=int(tokenizer.pad_token_id), where=where
-    )
+    tokens = read_prompt_tokens(backend, tokens_per_tile=int(processor.image_seq_len), pad=int(tokenizer.pad_token_id))
     return PromptSettings(tokens=tokens, text=TextEncoder(backend), media=media, wording=wording)
 
 

@@ -78,14 +78,13 @@ class TextEncoder:
         return TextEncoder, (self._tokenizer,)
 
 
-def read_prompt_tokens(tokenizer: Tokenizer, *, tokens_per_tile: int, pad: int, where: str) -> PromptTokens:
+def read_prompt_tokens(tokenizer: Tokenizer, *, tokens_per_tile: int, pad: int) -> PromptTokens:
     """Look up the prompt's special tokens in a checkpoint's tokenizer.
 
     Args:
         tokenizer: the checkpoint's own.
         tokens_per_tile: image tokens a tile costs.
         pad: id that fills up batches in generation.
-        where: what an error calls the checkpoint.
 
     Raises:
         ConfigError: the tokenizer lacks a token that every SmolVLM prompt needs.
@@ -96,7 +95,6 @@ def read_prompt_tokens(tokenizer: Tokenizer, *, tokens_per_tile: int, pad: int, 
         if index is None:
             raise ConfigError(
                 f"the tokenizer has no token {token}",
-                where=where,
                 fix="use the tokenizer of a SmolVLM, SmolVLM2 or Idefics3 checkpoint",
             )
         return index

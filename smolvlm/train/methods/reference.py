@@ -116,9 +116,10 @@ def _other_model(path: str, config: RunConfig, prompt: PromptSettings, measured:
     where = f"train.reference_model={path}"
     try:
         checkpoint = load_checkpoint(path, dtype=getattr(torch, config.model.dtype))
+        its_prompt = read_prompt(checkpoint.processor, config.data)
     except ConfigError as error:
         raise ConfigError(error.what, where=where, fix=error.fix) from error
-    if read_prompt(checkpoint.processor, config.data, where=where).identity != prompt.identity:
+    if its_prompt.identity != prompt.identity:
         what = f"its tokenizer, tiles or frames are not those of the model, {config.model.path}"
         raise ConfigError(what, where=where, fix="name a checkpoint that comes of the same base")
     longest, context = int(measured.lengths.num_tokens.max()), context_tokens(checkpoint.model.config)

@@ -28,7 +28,7 @@ PLAIN = ("a", " ", "\n", "  2", "½", "<", "box>", "<bo", "don't", "é")
 def processor(processors: dict[ModelType, Any]) -> Any:
     """The tiny SmolVLM's, with new tokens."""
     own = processors["smolvlm"]
-    return with_tokenizer(own, placement_of(own, [NewToken(token=token) for token in NEW], where="here"))
+    return with_tokenizer(own, placement_of(own, [NewToken(token=token) for token in NEW]))
 
 
 @pytest.fixture(scope="module")

@@ -98,8 +98,8 @@ def test_a_tokenizer_without_a_needed_token_is_refused(missing: str) -> None:
     tokenizer = Tokenizer(BPE())
     tokenizer.add_special_tokens(sorted({"<|im_start|>", *LITERALS} - {missing}))
     with pytest.raises(ConfigError) as caught:
-        read_prompt_tokens(tokenizer, tokens_per_tile=4, pad=2, where="some/folder")
-    assert str(caught.value).startswith(f"some/folder: the tokenizer has no token {missing}\n  fix: use the tokenizer")
+        read_prompt_tokens(tokenizer, tokens_per_tile=4, pad=2)
+    assert str(caught.value).startswith(f"the tokenizer has no token {missing}\n  fix: use the tokenizer")
 
 
 def test_tags_that_the_vocabulary_lacks_fall_apart_as_they_do_in_the_whole_text(prompt: PromptSettings) -> None:
@@ -109,7 +109,7 @@ def test_tags_that_the_vocabulary_lacks_fall_apart_as_they_do_in_the_whole_text(
     tags = ("<global-img>", "<row_")
     content["added_tokens"] = [token for token in content["added_tokens"] if not token["content"].startswith(tags)]
     tokenizer = Tokenizer.from_str(json.dumps(content))
-    tokens = read_prompt_tokens(tokenizer, tokens_per_tile=2, pad=2, where="test")
+    tokens = read_prompt_tokens(tokenizer, tokens_per_tile=2, pad=2)
     assert len(tokens.global_view) > 1
     place, edge = "<image><image>", "<fake_token_around_image>"
     rows = ["".join(f"{edge}<row_{row}_col_{column}>{place}" for column in (1, 2)) for row in (1, 2)]
