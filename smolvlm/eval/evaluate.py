@@ -118,12 +118,15 @@ def _prediction(conversation: Conversation, answer: str) -> Prediction:
     *earlier, last = conversation.turns
     truth = "".join(block for block in last.blocks if isinstance(block, str)).strip()
     question = " ".join(block.strip() for block in earlier[-1].blocks if isinstance(block, str)).strip()
+    references = conversation.references or (truth,)
     return Prediction(
         where=conversation.where,
         source=conversation.source,
+        group=conversation.source,
         question=question,
         answer=answer,
-        references=conversation.references or (truth,),
+        references=references,
+        correct=exact_match(answer, references),
         images=tuple(medium.name for medium in conversation.media),
     )
 
@@ -154,11 +157,11 @@ def write_predictions(predictions: Sequence[Prediction], path: Path) -> None:
             row = {
                 "where": prediction.where,
                 "source": prediction.source,
-                "group": prediction.source,
+                "group": prediction.group,
                 "question": prediction.question,
                 "prediction": prediction.answer,
                 "references": list(prediction.references),
-                "correct": exact_match(prediction.answer, prediction.references),
+                "correct": prediction.correct,
                 "images": list(prediction.images),
             }
             file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from smolvlm.errors import ConfigError, SampleError
-from smolvlm.report.accuracy import Prediction
+from smolvlm.eval.metrics import Prediction
 
 Metrics = Mapping[str, float]
 """One logged line: its finite numbers by key."""
@@ -73,8 +73,8 @@ def read_run_files(run_dir: Path) -> RunFiles:
         train=train,
         evals=evals,
         starts=_read_starts(run_dir / "run.json"),
-        before=_read_predictions(run_dir / "predictions-before.jsonl"),
-        after=_read_predictions(predictions),
+        before=read_predictions(run_dir / "predictions-before.jsonl"),
+        after=read_predictions(predictions),
         baselines=_read_baselines(run_dir / "baselines.json"),
     )
 
@@ -92,16 +92,21 @@ def _read_metrics(path: Path) -> tuple[tuple[Metrics, ...], tuple[Metrics, ...]]
     return _by_step(train), _by_step(evals)
 
 
-def _read_predictions(path: Path) -> tuple[Prediction, ...]:
+def read_predictions(path: Path) -> tuple[Prediction, ...]:
+    """Return what `write_predictions` wrote; nothing where there is no file.
+
+    Raises:
+        SampleError: a line is damaged or lacks a key; names file and line.
+    """
     return tuple(
         Prediction(
             where=_text(line, "where", where),
             source=_text(line, "source", where),
+            group=_text(line, "group", where),
             question=_text(line, "question", where),
-            prediction=_text(line, "prediction", where),
+            answer=_text(line, "prediction", where),
             references=_texts(line, "references", where),
             correct=_share(line, "correct", where),
-            group=_text(line, "group", where),
             images=_texts(line, "images", where),
         )
         for where, line in _json_lines(path)
