@@ -17,7 +17,7 @@ from smolvlm.datasets.builder import budget_of, kind_of_rows, open_mixture, read
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.length_cache import Engine, Report, measure_sources
 from smolvlm.datasets.packing.measured import MeasuredSet, RowKind, settle_rows
-from smolvlm.runs.evaluation import bare_config
+from smolvlm.runs.evaluation_settings import bare_config
 from smolvlm.runs.model import Say, nothing, with_model
 from smolvlm.train.run_model import prompt_of_model
 
