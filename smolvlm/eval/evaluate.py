@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate.utils import gather_object
 
 from smolvlm.datasets.dataset import PackDataset
@@ -19,7 +18,8 @@ from smolvlm.datasets.packing.measured import MeasuredSet
 from smolvlm.datasets.packing.pack import on_device
 from smolvlm.datasets.packing.plan import PlanSettings, plan_training
 from smolvlm.eval.metrics import Prediction, exact_match, vqa_accuracy
-from smolvlm.generate.answers import GenerationSettings, Generator, evaluating
+from smolvlm.generate.answers import GenerationSettings, Generator
+from smolvlm.model.evaluating import evaluating
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.records import Conversation
 
@@ -97,15 +97,10 @@ class Evaluator:
         """Return (source, summed loss, supervised tokens) of this rank's packs."""
         found: list[tuple[str, float, int]] = []
         rank, num_ranks = self._ranks
-        autocast = torch.autocast(
-            model.device.type,
-            dtype=self._generation.compute_dtype,
-            enabled=self._generation.compute_dtype != torch.float32,
-        )
         for number in range(rank, len(self._packs), num_ranks):
             pack = self._packs[number]
             tensors = on_device(pack.model_tensors(), model.device)
-            with evaluating(model), torch.no_grad(), autocast:
+            with evaluating(model, self._generation.compute_dtype):
                 losses = model(pack=tensors).target_losses.double().cpu()
             for source_number, source in enumerate(self._packs.sources):
                 chosen = losses[pack.target_sources == source_number]

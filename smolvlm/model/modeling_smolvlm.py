@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import transformers
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
@@ -19,6 +18,7 @@ from transformers.utils.generic import ModelOutput
 from smolvlm.model.attention.rule import SCOPE_ATTENTION, make_scope
 from smolvlm.model.loss import target_losses, weighted_mean
 from smolvlm.model.slot_means import slot_means
+from smolvlm.model.stock_classes import STOCK_CLASSES
 from smolvlm.model.vision import (
     PixelScaling,
     channel_values,
@@ -200,10 +200,6 @@ def _with_packs(stock: type[nn.Module]) -> type[nn.Module]:
     return type(stock.__name__, (PackedTraining, stock), {"forward": forward, "__module__": __name__})
 
 
-SmolVLMForConditionalGeneration = _with_packs(transformers.SmolVLMForConditionalGeneration)
-Idefics3ForConditionalGeneration = _with_packs(transformers.Idefics3ForConditionalGeneration)
-
-MODEL_CLASSES: dict[str, Any] = {
-    "smolvlm": SmolVLMForConditionalGeneration,
-    "idefics3": Idefics3ForConditionalGeneration,
-}
+MODEL_CLASSES: dict[str, Any] = {name: _with_packs(stock) for name, stock in STOCK_CLASSES.items()}
+SmolVLMForConditionalGeneration = MODEL_CLASSES["smolvlm"]
+Idefics3ForConditionalGeneration = MODEL_CLASSES["idefics3"]
