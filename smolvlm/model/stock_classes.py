@@ -3,7 +3,4 @@
 from transformers import Idefics3ForConditionalGeneration, SmolVLMForConditionalGeneration
 
 StockModel = Idefics3ForConditionalGeneration | SmolVLMForConditionalGeneration
-STOCK_CLASSES: dict[str, type[StockModel]] = {
-    "smolvlm": SmolVLMForConditionalGeneration,
-    "idefics3": Idefics3ForConditionalGeneration,
-}
+STOCK_CLASSES = {"smolvlm": SmolVLMForConditionalGeneration, "idefics3": Idefics3ForConditionalGeneration}
