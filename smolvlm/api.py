@@ -104,11 +104,12 @@ def evaluate(config: RunConfig | str | Path, *, rows: Rows | None = None) -> Eva
     """
     from smolvlm.config.schema import RunConfig
     from smolvlm.datasets.rows.memory import keep_rows
-    from smolvlm.runs.evaluation import config_of, evaluate_checkpoint
+    from smolvlm.runs.evaluation import evaluate_checkpoint
+    from smolvlm.runs.evaluation_settings import evaluated_config
     from smolvlm.runs.model import with_model
 
     if not isinstance(config, RunConfig):
-        config = config_of(str(config), [])
+        config = evaluated_config(str(config), [])
     if rows is not None:
         mixture = [keep_rows(rows, name="eval_rows")]
         config = config.model_copy(update={"data": config.data.model_copy(update={"eval_mixture": mixture})})

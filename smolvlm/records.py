@@ -180,10 +180,10 @@ class Lengths:
     num_supervised_tokens: int
     prefix_tokens: int
     """Tokens up to the end of the first user turn's last picture or frame: what a tree may share. 0 without media."""
-    prefix_key: bytes
-    """Equal keys <=> equal prefix tokens and equal media in them; empty without media."""
     prefix_tiles: int
     """Tiles within the prefix."""
+    prefix_key: bytes
+    """Equal keys <=> equal prefix tokens and equal media in them; empty without media."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from rich.table import Table
 
-from smolvlm.cli.quickstart import read_predictions
 from smolvlm.eval.metrics import accuracy_by_source
 from smolvlm.report.accuracy import wilson_interval
+from smolvlm.report.files import read_predictions
 
 BASELINES = ("majority", "question_only")
 

@@ -30,10 +30,11 @@ from experiments.planted_habit.scores import (
     test_logps,
 )
 from smolvlm.build.tiny import tiny_model
-from smolvlm.cli.quickstart import GROUPS, RUN_FILE, read_predictions, split_by_group
+from smolvlm.cli.quickstart import GROUPS, RUN_FILE, split_by_group
 from smolvlm.cli.train import train_aloud
 from smolvlm.config.load import load_run_config
 from smolvlm.quickstart.easy_vqa import prepare_easy_vqa
+from smolvlm.report.files import read_predictions
 from smolvlm.runs.model import with_model
 from smolvlm.train.train import plan_run
 

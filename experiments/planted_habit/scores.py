@@ -20,7 +20,7 @@ from smolvlm.config.schema import DataConfig
 from smolvlm.datasets.builder import measure_mixture, one_pass, read_prompt
 from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.packing.plan import plan_training
-from smolvlm.eval.metrics import Prediction, accuracy_by_source
+from smolvlm.eval.metrics import Prediction, accuracy_by_source, exact_match
 from smolvlm.train.methods.reference import reference_logps
 
 _HABIT = re.compile(r"the answer is (.*?)\.?", re.IGNORECASE)
@@ -59,7 +59,7 @@ def scores_of(predictions: Sequence[Prediction], logps: Mapping[str, Float32[np.
         logps: of (plain, habit) by type.
     """
     strict = accuracy_by_source(predictions)
-    loose = accuracy_by_source(replace(own, answer=without_habit(own.answer)) for own in predictions)
+    loose = accuracy_by_source(_without_habit(prediction) for prediction in predictions)
     return {
         group: Score(
             num_rows=strict[group][1],
@@ -71,6 +71,11 @@ def scores_of(predictions: Sequence[Prediction], logps: Mapping[str, Float32[np.
         )
         for group, own_logps in logps.items()
     }
+
+
+def _without_habit(prediction: Prediction) -> Prediction:
+    answer = without_habit(prediction.answer)
+    return replace(prediction, answer=answer, correct=exact_match(answer, prediction.references))
 
 
 def test_logps(checkpoint_dir: Path, pairs_file: Path) -> Float32[np.ndarray, "row 2"]:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import Idefics3ForConditionalGeneration, SmolVLMForConditionalGeneration
 
 from smolvlm.build import language_model, vision_tower
 from smolvlm.build.build import fill_language, init_connector
@@ -26,6 +25,7 @@ from smolvlm.build.processor import ModelType
 from smolvlm.build.sources import SMOLLM2_WHEEL, VISION_WHEEL, language_model_gguf, vision_tower_onnx
 from smolvlm.build.tokenizer import tokenizer_json
 from smolvlm.build.vocabulary import smolvlm_vocabulary
+from smolvlm.model.stock_classes import STOCK_CLASSES, StockModel
 
 RECIPE_FILE = "recipe.json"
 _FORMAT = 1
@@ -107,17 +107,16 @@ def recipe_fingerprint(recipe: BaseRecipe) -> str:
     return json.dumps(content, indent=2, sort_keys=True) + "\n"
 
 
-def build_base_model(recipe: BaseRecipe) -> Idefics3ForConditionalGeneration | SmolVLMForConditionalGeneration:
+def build_base_model(recipe: BaseRecipe) -> StockModel:
     """Return the recipe's model in memory, float32."""
     vision = vision_tower.vision_dimensions(tile_side_px=recipe.tile_side_px, num_layers=recipe.vision_layers)
     config = build_config(
         vision, _language_dimensions(recipe.language), scale_factor=recipe.scale_factor, model_type=recipe.model_type
     )
-    model_class = {"idefics3": Idefics3ForConditionalGeneration, "smolvlm": SmolVLMForConditionalGeneration}
     generator = torch.Generator().manual_seed(recipe.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        model = model_class[recipe.model_type](config)
+        model = STOCK_CLASSES[recipe.model_type](config)
     tower_state = vision_tower.convert_tower(
         vision_tower.read_onnx(vision_tower_onnx()), tile_side_px=recipe.tile_side_px, num_layers=recipe.vision_layers
     )
@@ -147,7 +146,7 @@ def _language_dimensions(language: SmolLM2Layers | RandomLanguage) -> LanguageDi
 
 
 def _load_smollm2(
-    model: Idefics3ForConditionalGeneration | SmolVLMForConditionalGeneration,
+    model: StockModel,
     *,
     num_layers: int,
     generator: torch.Generator,

@@ -10,11 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import (
-    Idefics3ForConditionalGeneration,
-    LlamaConfig,
-    SmolVLMForConditionalGeneration,
-)
+from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from smolvlm.build.build_plan import BuildPlan
@@ -26,12 +22,12 @@ from smolvlm.build.part import LanguageWeights
 from smolvlm.build.processor import PictureSettings
 from smolvlm.build.vision_tower import resize_positions
 from smolvlm.build.vocabulary import Vocabulary
+from smolvlm.checkpoints.new_folder import check_new_folder
 from smolvlm.errors import ConfigError
+from smolvlm.model.stock_classes import STOCK_CLASSES, StockModel
 from smolvlm.model.vision import PixelScaling
 
 _PATCHES_TO_MEASURE = 16_384
-Model = Idefics3ForConditionalGeneration | SmolVLMForConditionalGeneration
-MODEL_CLASSES = {"idefics3": Idefics3ForConditionalGeneration, "smolvlm": SmolVLMForConditionalGeneration}
 
 
 def write_build(plan: BuildPlan, out_dir: Path, *, dtype: torch.dtype = torch.float32) -> None:
@@ -44,8 +40,7 @@ def write_build(plan: BuildPlan, out_dir: Path, *, dtype: torch.dtype = torch.fl
     Raises:
         ConfigError: a part is a name without weights, tensors cannot be read, or there is something in the folder.
     """
-    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
-        raise ConfigError("there is something in it already", where=str(out_dir), fix="give --out another folder")
+    check_new_folder(out_dir)
     model, vocabulary = build_model(plan)
     torch.nn.Module.to(model, dtype)
     write_checkpoint(
@@ -62,12 +57,12 @@ def write_build(plan: BuildPlan, out_dir: Path, *, dtype: torch.dtype = torch.fl
     )
 
 
-def build_model(plan: BuildPlan) -> tuple[Model, Vocabulary]:
+def build_model(plan: BuildPlan) -> tuple[StockModel, Vocabulary]:
     """Return the planned model in memory, float32, and the vocabulary of its processor."""
     read_tower, read_language, vocabulary = _weights_of(plan)
     generator = torch.Generator().manual_seed(plan.recipe.seed)
     with torch.device("meta"):  # a model drawn at random would only be thrown away
-        model = MODEL_CLASSES[plan.recipe.model_type](plan.config)
+        model = STOCK_CLASSES[plan.recipe.model_type](plan.config)
     _fill_tower(model, plan, read_tower(plan.dimensions.num_layers))
     embeddings = fill_language(model, read_language(), vocabulary(), generator=generator)
     connector = model.model.connector.modality_projection.proj
@@ -88,7 +83,7 @@ def build_model(plan: BuildPlan) -> tuple[Model, Vocabulary]:
 
 
 def fill_language(
-    model: Model, weights: LanguageWeights, vocabulary: Vocabulary, *, generator: torch.Generator
+    model: StockModel, weights: LanguageWeights, vocabulary: Vocabulary, *, generator: torch.Generator
 ) -> Tensor:
     """Give a model a language model's tensors, with rows for the new tokens; return the embeddings."""
 
@@ -127,7 +122,7 @@ def _weights_of(plan: BuildPlan):
     return plan.vision.read, plan.language.read, plan.language.vocabulary
 
 
-def _fill_tower(model: Model, plan: BuildPlan, state: dict[str, Tensor]) -> None:
+def _fill_tower(model: StockModel, plan: BuildPlan, state: dict[str, Tensor]) -> None:
     positions = "embeddings.position_embedding.weight"
     resized = resize_positions(state[positions], patches_per_side=plan.dimensions.patches_per_side)
     tower = model.model.vision_model

@@ -8,18 +8,19 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from transformers import GenerationConfig, Idefics3ForConditionalGeneration, SmolVLMForConditionalGeneration
+from transformers import GenerationConfig
 
 from smolvlm.build.configs import tile_side_px, tokens_per_tile
 from smolvlm.build.processor import ModelType, PictureSettings, write_processor
 from smolvlm.build.tokenizer import PromptIds
 from smolvlm.build.vocabulary import Vocabulary
 from smolvlm.checkpoints.context import name_rope_for_older_readers
+from smolvlm.model.stock_classes import StockModel
 
 
 def write_checkpoint(
     out_dir: Path,
-    model: Idefics3ForConditionalGeneration | SmolVLMForConditionalGeneration,
+    model: StockModel,
     *,
     model_type: ModelType,
     longest_edge_px: int,

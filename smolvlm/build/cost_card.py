@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from smolvlm.build.build import MODEL_CLASSES
 from smolvlm.build.build_plan import BuildPlan, BuildRecipe, plan_build
 from smolvlm.build.configs import tokens_per_tile
 from smolvlm.datasets.encoding.encode import image_block
 from smolvlm.datasets.encoding.tokens import PromptTokens
 from smolvlm.media.geometry import MAX_TILES_PER_SIDE, grid_for
 from smolvlm.model.flops import causal_score_flops, tile_flops, token_flops
+from smolvlm.model.stock_classes import STOCK_CLASSES
 from smolvlm.model.towers import Tower, parameters_of
 from smolvlm.records import Grid
 
@@ -67,7 +67,7 @@ class CostCard:
 def cost_card(plan: BuildPlan, *, name: str) -> CostCard:
     """Return what the planned model costs; nothing of it is read or held."""
     with torch.device("meta"):
-        model = MODEL_CLASSES[plan.recipe.model_type](plan.config)
+        model = STOCK_CLASSES[plan.recipe.model_type](plan.config)
 
     def count(tower: Tower) -> int:
         return sum(parameter.numel() for _, parameter in parameters_of(model, tower))

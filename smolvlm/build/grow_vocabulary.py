@@ -21,8 +21,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils.hub import cached_file
 
 from smolvlm.checkpoints.load import check_place
+from smolvlm.checkpoints.new_folder import check_new_folder
 from smolvlm.checkpoints.new_tokens import first_rows
-from smolvlm.checkpoints.peft_layers import is_adapter_folder
+from smolvlm.checkpoints.peft_layers import MERGE_COMMAND, is_adapter_folder
 from smolvlm.checkpoints.processor_files import PROCESSOR_FILES
 from smolvlm.checkpoints.tokenizer_files import add_to_files
 from smolvlm.checkpoints.vocabulary import Placement, Wanted
@@ -55,10 +56,9 @@ def grow_checkpoint(base: str, out: Path, wanted: Sequence[Wanted]) -> Grown:
     Raises:
         ConfigError: no checkpoint, something in the way, a text that cannot become a token, or nothing to add.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError("there is something in it already", where=str(out), fix="give --out another folder")
+    check_new_folder(out)
     if is_adapter_folder(base):
-        fix = "merge it first: smolvlm export FOLDER --to transformers --merge --out DIR"
+        fix = f"merge it first: {MERGE_COMMAND}"
         raise ConfigError("this is an adapter, not a whole model", where=base, fix=fix)
     check_place(base)
     out.parent.mkdir(parents=True, exist_ok=True)

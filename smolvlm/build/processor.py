@@ -13,6 +13,7 @@ from typing import Literal
 
 from smolvlm.build.tokenizer import tokenizer_json
 from smolvlm.build.vocabulary import Vocabulary, smolvlm_vocabulary
+from smolvlm.media.geometry import MAX_TILES_PER_SIDE
 
 ModelType = Literal["idefics3", "smolvlm"]
 _CLASS_PREFIX = {"idefics3": "Idefics3", "smolvlm": "SmolVLM"}
@@ -54,8 +55,10 @@ def write_processor(
         ConfigError: the vocabulary could not be fetched.
         ValueError: the longest edge is not 1 to 6 times the tile's side.
     """
-    if longest_edge_px % tile_side_px or not 1 <= longest_edge_px // tile_side_px <= 6:
-        raise ValueError(f"longest_edge_px={longest_edge_px} is not 1 to 6 times tile_side_px={tile_side_px}")
+    if longest_edge_px % tile_side_px or not 1 <= longest_edge_px // tile_side_px <= MAX_TILES_PER_SIDE:
+        raise ValueError(
+            f"longest_edge_px={longest_edge_px} is not 1 to {MAX_TILES_PER_SIDE} times tile_side_px={tile_side_px}"
+        )
     processor_class = _CLASS_PREFIX[model_type] + "Processor"
     vocabulary = vocabulary or smolvlm_vocabulary(tokenizer_json())
     (out_dir / "tokenizer.json").write_text(vocabulary.tokenizer_json, encoding="utf-8")

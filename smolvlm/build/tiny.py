@@ -7,11 +7,11 @@ untied head, vocabulary of 49,280); only the widths, the depth and the tiles are
 from pathlib import Path
 
 import torch
-from transformers import Idefics3ForConditionalGeneration, SmolVLMForConditionalGeneration
 
 from smolvlm.build.checkpoint import write_checkpoint
 from smolvlm.build.configs import LanguageDimensions, VisionDimensions, build_config
 from smolvlm.build.processor import ModelType
+from smolvlm.model.stock_classes import STOCK_CLASSES
 
 
 def tiny_model(
@@ -53,10 +53,9 @@ def tiny_model(
         initializer_range=0.1,
     )
     config = build_config(vision, language, scale_factor=2, model_type=model_type)
-    model_class = {"idefics3": Idefics3ForConditionalGeneration, "smolvlm": SmolVLMForConditionalGeneration}[model_type]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = model_class(config)
+        model = STOCK_CLASSES[model_type](config)
     folder = Path(out_dir)
     write_checkpoint(folder, model, model_type=model_type, longest_edge_px=longest_edge_px)
     return folder

@@ -16,7 +16,7 @@ from transformers.utils.hub import cached_file
 
 from smolvlm.checkpoints.context import scale_context
 from smolvlm.checkpoints.new_tokens import add_rows, placement_of, with_tokenizer
-from smolvlm.checkpoints.peft_layers import base_of, is_adapter_folder, load_adapter
+from smolvlm.checkpoints.peft_layers import MERGE_COMMAND, base_of, is_adapter_folder, load_adapter
 from smolvlm.checkpoints.quantization import check_quantized_layers, loading_arguments
 from smolvlm.config.new_tokens import NewToken
 from smolvlm.config.paths import can_be_hub_id
@@ -204,7 +204,7 @@ def read_model_config(path: str, rope_scaling: RopeScaling | None = None) -> Any
     if is_adapter_folder(path):
         base = base_of(path)
         if is_adapter_folder(base):
-            fix = "merge that first: smolvlm export FOLDER --to transformers --merge --out DIR"
+            fix = f"merge that first: {MERGE_COMMAND}"
             raise ConfigError(f"its base {base} is an adapter too", where=path, fix=fix)
         return read_model_config(base, rope_scaling)
     check_place(path)

@@ -24,6 +24,8 @@ NAME = "default"
 """What peft calls the one adapter of a model."""
 NO_LAYERS = "dummy-target-modules"
 """What peft takes as `target_modules` where an adapter holds token rows alone; an empty list it refuses."""
+MERGE_COMMAND = "smolvlm export FOLDER --to transformers --merge --out DIR"
+"""Makes a whole model of an adapter."""
 
 
 def is_adapter_folder(path: str | Path) -> bool:

@@ -48,37 +48,22 @@ def check_mixture_or_run(
 
 
 def check_evaluated(target: str, overrides: Sequence[str], *, mixture: Path | None) -> None:
-    """Raise ConfigError for what is wrong with what is evaluated; a checkpoint by itself has no settings.
+    """Raise ConfigError for what is wrong with what is evaluated.
 
     Args:
         target: a run folder, a run file, a checkpoint or a hub id.
         overrides: of the run file.
         mixture: takes the place of the run file's held-out one.
     """
-    from smolvlm.config.load import load_run_config
-    from smolvlm.config.settings_file import refuse_rows
+    from smolvlm.datasets.rows.mixture import load_mixture
+    from smolvlm.runs.evaluation_settings import evaluated_config
 
-    path = Path(target)
     if mixture is not None:
         _check_mixture(mixture)
-        overrides = [*overrides, f"data.eval_mixture={mixture.absolute()}"]
-    own_model = [f"model.path={path.absolute()}"]
-    if (path / "run.yaml").is_file():
-        config = load_run_config(path / "run.yaml", [*overrides, *own_model])
-    elif path.is_file() and path.suffix in (".yaml", ".yml"):
-        config = load_run_config(path, overrides)
-    elif path.is_file():
-        refuse_rows(path, wanted="a run folder, a run file or a checkpoint")
-        return
-    elif (path.parent / "run.yaml").is_file():
-        config = load_run_config(path.parent / "run.yaml", [*overrides, *own_model])
-    else:
-        return
-    if config.data.eval_mixture is None:
+    data = evaluated_config(target, overrides, mixture=mixture).data
+    if data.eval_mixture is None:
         raise ConfigError("nothing to evaluate on", where="data.eval_mixture", fix="give --mixture FILE")
-    from smolvlm.datasets.rows.mixture import load_mixture
-
-    load_mixture(config.data.eval_mixture, base_dir=config.data.base_dir, name=f"{target}: data.eval_mixture")
+    load_mixture(data.eval_mixture, base_dir=data.base_dir, name=f"{target}: data.eval_mixture")
 
 
 def _check_mixture(path: Path) -> None:

@@ -9,14 +9,16 @@ from rich.console import Console
 from rich.table import Table
 
 from smolvlm.eval.evaluate import Evaluation, Metric, write_predictions
-from smolvlm.runs.evaluation import config_of, evaluate_checkpoint
+from smolvlm.runs.evaluation import evaluate_checkpoint
+from smolvlm.runs.evaluation_settings import evaluated_config
+from smolvlm.runs.model import with_model
 
 
 def run_evaluation(
     target: str, overrides: Sequence[str], *, mixture: Path | None, predictions: Path | None, as_json: bool
 ) -> Evaluation:
     """Evaluate a run folder or a checkpoint, and print its metrics."""
-    evaluation = evaluate_checkpoint(config_of(target, overrides, mixture=mixture))
+    evaluation = evaluate_checkpoint(with_model(evaluated_config(target, overrides, mixture=mixture)))
     if predictions is not None:
         write_predictions(evaluation.predictions, predictions)
     show_metrics(evaluation.metrics, as_json=as_json)

@@ -23,10 +23,12 @@ from smolvlm.eval.metrics import (
     Prediction,
     accuracy_by_source,
     balanced_accuracy,
+    exact_match,
     lookup_answers,
     majority_answers,
 )
 from smolvlm.quickstart.easy_vqa import prepare_easy_vqa
+from smolvlm.report.files import read_predictions
 from smolvlm.runs.model import with_model
 
 RUN_FILE = Path(__file__).parent / "quickstart.yaml"
@@ -98,23 +100,17 @@ def write_baselines(data: Path, path: Path, *, max_rows: int | None, groups: Seq
 
 
 def _as_prediction(group: str, question: str, truth: str, answer: str) -> Prediction:
-    return Prediction(where="", source=group, question=question, answer=answer, references=(truth,), images=())
-
-
-def read_predictions(path: Path) -> list[Prediction]:
-    """Read what `write_predictions` wrote."""
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return [
-        Prediction(
-            where=row["where"],
-            source=row["source"],
-            question=row["question"],
-            answer=row["prediction"],
-            references=tuple(row["references"]),
-            images=tuple(row["images"]),
-        )
-        for row in rows
-    ]
+    correct = exact_match(answer, (truth,))
+    return Prediction(
+        where="",
+        source=group,
+        group=group,
+        question=question,
+        answer=answer,
+        references=(truth,),
+        correct=correct,
+        images=(),
+    )
 
 
 def show_result(out: Path) -> None:
@@ -130,7 +126,8 @@ def show_result(out: Path) -> None:
         cells = [baselines["majority"][group], baselines["question_only"][group], before[group][0], scores[group][0]]
         table.add_row(group, f"{scores[group][1]:,}", *(f"{100 * cell:.1f}" for cell in cells))
     balanced = balanced_accuracy(own for own in after if own.source == "yes_no")
-    table.add_row("yes_no, balanced", "", "50.0", "", "", f"{100 * balanced:.1f}")
+    if balanced is not None:
+        table.add_row("yes_no, balanced", "", "50.0", "", "", f"{100 * balanced:.1f}")
     console = Console(file=sys.stderr)
     console.print(table)
     console.print(f"checkpoint: {out}\nreport:     {out / 'report.html'}", soft_wrap=True)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate.utils import gather_object
 
 from smolvlm.datasets.dataset import PackDataset
@@ -19,7 +18,8 @@ from smolvlm.datasets.packing.measured import MeasuredSet
 from smolvlm.datasets.packing.pack import on_device
 from smolvlm.datasets.packing.plan import PlanSettings, plan_training
 from smolvlm.eval.metrics import Prediction, exact_match, vqa_accuracy
-from smolvlm.generate.answers import GenerationSettings, Generator, evaluating
+from smolvlm.generate.answers import GenerationSettings, Generator
+from smolvlm.model.evaluating import evaluating
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.records import Conversation
 
@@ -97,15 +97,10 @@ class Evaluator:
         """Return (source, summed loss, supervised tokens) of this rank's packs."""
         found: list[tuple[str, float, int]] = []
         rank, num_ranks = self._ranks
-        autocast = torch.autocast(
-            model.device.type,
-            dtype=self._generation.compute_dtype,
-            enabled=self._generation.compute_dtype != torch.float32,
-        )
         for number in range(rank, len(self._packs), num_ranks):
             pack = self._packs[number]
             tensors = on_device(pack.model_tensors(), model.device)
-            with evaluating(model), torch.no_grad(), autocast:
+            with evaluating(model, self._generation.compute_dtype):
                 losses = model(pack=tensors).target_losses.double().cpu()
             for source_number, source in enumerate(self._packs.sources):
                 chosen = losses[pack.target_sources == source_number]
@@ -118,12 +113,15 @@ def _prediction(conversation: Conversation, answer: str) -> Prediction:
     *earlier, last = conversation.turns
     truth = "".join(block for block in last.blocks if isinstance(block, str)).strip()
     question = " ".join(block.strip() for block in earlier[-1].blocks if isinstance(block, str)).strip()
+    references = conversation.references or (truth,)
     return Prediction(
         where=conversation.where,
         source=conversation.source,
+        group=conversation.source,
         question=question,
         answer=answer,
-        references=conversation.references or (truth,),
+        references=references,
+        correct=exact_match(answer, references),
         images=tuple(medium.name for medium in conversation.media),
     )
 
@@ -154,11 +152,11 @@ def write_predictions(predictions: Sequence[Prediction], path: Path) -> None:
             row = {
                 "where": prediction.where,
                 "source": prediction.source,
-                "group": prediction.source,
+                "group": prediction.group,
                 "question": prediction.question,
                 "prediction": prediction.answer,
                 "references": list(prediction.references),
-                "correct": exact_match(prediction.answer, prediction.references),
+                "correct": prediction.correct,
                 "images": list(prediction.images),
             }
             file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -12,6 +12,7 @@ import torch
 
 from smolvlm.checkpoints.context import name_rope_for_older_readers
 from smolvlm.checkpoints.load import load_checkpoint
+from smolvlm.checkpoints.new_folder import check_new_folder
 from smolvlm.checkpoints.peft_layers import ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_adapter_folder, merge_adapter
 from smolvlm.checkpoints.processor_files import PROCESSOR_FILES
 from smolvlm.errors import ConfigError
@@ -60,5 +61,4 @@ def _check(checkpoint: Path, out: Path, *, is_adapter: bool, merge: bool) -> Non
     if merge and not (checkpoint / "tokenizer.json").is_file():
         what = "no processor beside the adapter"
         raise ConfigError(what, where=str(checkpoint), fix="copy the processor's files from the base model")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError("there is something in it already", where=str(out), fix="give --out another folder")
+    check_new_folder(out)

@@ -5,8 +5,7 @@ together, padded on the left; the features of a picture come from the vision cac
 stock `generate` does the rest.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.tiles import TileLoader
 from smolvlm.errors import located
 from smolvlm.media.layout import layout_of
+from smolvlm.model.evaluating import evaluating
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.records import Conversation
 
@@ -71,18 +71,13 @@ class Generator:
         questions = [self.question(conversation) for conversation in conversations]
         order = sorted(range(len(questions)), key=lambda number: len(questions[number].prompt.input_ids))
         answers = [""] * len(questions)
-        with evaluating(self._model), torch.no_grad():
+        with evaluating(self._model, self._settings.compute_dtype):
             for start in range(0, len(order), self._settings.batch_size):
                 numbers = order[start : start + self._settings.batch_size]
                 texts = self._batch([questions[number] for number in numbers])
                 for number, text in zip(numbers, texts, strict=True):
                     answers[number] = text
         return answers
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self._settings.compute_dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(self._model.device.type, dtype=self._settings.compute_dtype)
 
     def _batch(self, questions: Sequence[Question]) -> list[str]:
         tokens = self._prompt.tokens
@@ -95,20 +90,19 @@ class Generator:
             mask[row, longest - len(own) :] = 1
         device = self._model.device
         ids, mask = ids.to(device), mask.to(device)
-        with self._autocast():
-            embeddings = self._model.get_input_embeddings()(ids)
-            features = self._features(questions)
-            if features is not None:
-                embeddings[(ids == tokens.image) & mask.bool()] = features.flatten(0, 1).to(embeddings.dtype)
-            output = self._model.generate(
-                inputs_embeds=embeddings,
-                attention_mask=mask,
-                max_new_tokens=self._settings.max_new_tokens,
-                do_sample=False,
-                use_cache=True,
-                eos_token_id=tokens.end_of_utterance,
-                pad_token_id=tokens.pad,
-            )
+        embeddings = self._model.get_input_embeddings()(ids)
+        features = self._features(questions)
+        if features is not None:
+            embeddings[(ids == tokens.image) & mask.bool()] = features.flatten(0, 1).to(embeddings.dtype)
+        output = self._model.generate(
+            inputs_embeds=embeddings,
+            attention_mask=mask,
+            max_new_tokens=self._settings.max_new_tokens,
+            do_sample=False,
+            use_cache=True,
+            eos_token_id=tokens.end_of_utterance,
+            pad_token_id=tokens.pad,
+        )
         ids_said = [row[: self._room(question)] for row, question in zip(output.tolist(), questions, strict=True)]
         return [self._prompt.text.decode(row, stop=tokens.end_of_utterance).strip() for row in ids_said]
 
@@ -136,14 +130,3 @@ class Generator:
         if self._cache is not None and computed is not None:
             self._cache.write(loader.tile_keys, computed)
         return features
-
-
-@contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """Put a model into evaluation mode, and back into the mode it was in."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)

@@ -8,17 +8,17 @@ the stock names, add no parameter, and save what the stock classes load.
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
 import torch
-import transformers
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
-from smolvlm.model.attention.rule import SCOPE_ATTENTION, AttentionPlan, make_scope
+from smolvlm.model.attention.rule import SCOPE_ATTENTION, make_scope
 from smolvlm.model.loss import target_losses, weighted_mean
 from smolvlm.model.slot_means import slot_means
+from smolvlm.model.stock_classes import STOCK_CLASSES
 from smolvlm.model.vision import (
     PixelScaling,
     channel_values,
@@ -32,28 +32,6 @@ PATCHES_PER_CALL = {"cpu": 2048}
 """A frozen tower sees tiles of so many patches at once, by device type: on a CPU what fits its caches is fastest."""
 DEFAULT_PATCHES_PER_CALL = 16384
 """On other devices: activations stay small, and more at once is no faster."""
-
-
-class PackTensors(TypedDict):
-    """What a pack's forward reads; `datasets.packs.Pack` says what each is."""
-
-    input_ids: Int[Tensor, " seq"]
-    position_ids: Int[Tensor, " seq"]
-    scope_end: Int[Tensor, " seq"]
-    attention: NotRequired[AttentionPlan | None]
-    """Without a plan the forward makes one, for which it waits for the device."""
-    image_places: Int[Tensor, " image_token"]
-    predict_from: Int[Tensor, " target"]
-    target_ids: Int[Tensor, " target"]
-    target_weights: Float[Tensor, " target"]
-    tiles: UInt8[Tensor, "tile 3 side side"]
-    cached_features: Float[Tensor, "cached patches width"] | None
-    slot_tiles: Int[Tensor, " shown"]
-    slot_sizes: NotRequired[Int[Tensor, " slot"] | None]
-    target_groups: NotRequired[Int[Tensor, " target"]]
-    group_sizes: NotRequired[Int[Tensor, " group"]]
-    """For losses over groups; the forward hands it on."""
-    reference_logps: NotRequired[Float[Tensor, " group"] | None]
 
 
 LossOf = Callable[[Tensor, Mapping[str, Any], Tensor | float], tuple[Tensor, Mapping[str, Tensor]]]
@@ -100,12 +78,12 @@ class PackedTraining:
         self.register_buffer("tile_positions", positions.to(self.device), persistent=False)
 
     def forward_pack(
-        self: Any, pack: PackTensors, normalizer: Tensor | float, loss_of: LossOf | None = None
+        self: Any, pack: Mapping[str, Any], normalizer: Tensor | float, loss_of: LossOf | None = None
     ) -> PackOutput:
         """Return the loss of one pack.
 
         Args:
-            pack: its tensors, on the model's device.
+            pack: `PackTensors` by name, on the model's device.
             normalizer: sum of target weights over the whole optimizer step, or what `loss_of` divides by.
             loss_of: makes the loss of the targets' losses; None is their weighted mean.
         """
@@ -122,7 +100,7 @@ class PackedTraining:
             computed_features=computed,
         )
 
-    def pack_hidden_states(self: Any, pack: PackTensors) -> tuple[Float[Tensor, "seq hidden"], Any]:
+    def pack_hidden_states(self: Any, pack: Mapping[str, Any]) -> tuple[Float[Tensor, "seq hidden"], Any]:
         """Return the language model's last hidden states over the pack, and the features that the cache may keep."""
         input_ids = pack["input_ids"]
         embeddings = self.get_input_embeddings()(input_ids)
@@ -222,10 +200,6 @@ def _with_packs(stock: type[nn.Module]) -> type[nn.Module]:
     return type(stock.__name__, (PackedTraining, stock), {"forward": forward, "__module__": __name__})
 
 
-SmolVLMForConditionalGeneration = _with_packs(transformers.SmolVLMForConditionalGeneration)
-Idefics3ForConditionalGeneration = _with_packs(transformers.Idefics3ForConditionalGeneration)
-
-MODEL_CLASSES: dict[str, Any] = {
-    "smolvlm": SmolVLMForConditionalGeneration,
-    "idefics3": Idefics3ForConditionalGeneration,
-}
+MODEL_CLASSES: dict[str, Any] = {name: _with_packs(stock) for name, stock in STOCK_CLASSES.items()}
+SmolVLMForConditionalGeneration = MODEL_CLASSES["smolvlm"]
+Idefics3ForConditionalGeneration = MODEL_CLASSES["idefics3"]

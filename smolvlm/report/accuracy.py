@@ -5,29 +5,15 @@ a yes/no group, the mean of the share of right answers among the yes questions a
 for anything that always says the same.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
+
+from smolvlm.eval.metrics import Prediction, balanced_accuracy, true_answer
 
 NORMAL_QUANTILE_95 = 1.959963984540054
 YES_NO = frozenset({"yes", "no"})
 OVERALL = "overall"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Prediction:
-    """One held-out row and what the model said."""
-
-    where: str
-    source: str
-    question: str
-    prediction: str
-    references: tuple[str, ...]
-    correct: float
-    """1 for right, 0 for wrong, or a share of agreement."""
-    group: str
-    images: tuple[str, ...]
-    """Paths."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +49,8 @@ def accuracy_of(rows: Sequence[Prediction], *, group: str) -> Accuracy:
         raise ValueError(f"no rows in group {group}")
     value = sum(row.correct for row in rows) / len(rows)
     low, high = wilson_interval(value, len(rows))
-    return Accuracy(group=group, num_rows=len(rows), value=value, low=low, high=high, balanced=balanced_accuracy(rows))
+    balanced = balanced_accuracy(rows) if {true_answer(row) for row in rows} == YES_NO else None
+    return Accuracy(group=group, num_rows=len(rows), value=value, low=low, high=high, balanced=balanced)
 
 
 def wilson_interval(share: float, num_rows: int) -> tuple[float, float]:
@@ -80,20 +67,6 @@ def wilson_interval(share: float, num_rows: int) -> tuple[float, float]:
     centre = (share + squared / 2) / (1 + squared)
     half = sqrt(squared * share * (1 - share) + squared**2 / 4) / (1 + squared)
     return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
-
-
-def balanced_accuracy(rows: Iterable[Prediction]) -> float | None:
-    """Return the mean of the recalls of yes and of no; None unless those two and no others are the true answers."""
-    by_answer: dict[str, list[float]] = {}
-    for row in rows:
-        answers = {reference.strip().strip(".").lower() for reference in row.references}
-        if len(answers) != 1:
-            return None
-        by_answer.setdefault(answers.pop(), []).append(row.correct)
-    if set(by_answer) != YES_NO:
-        return None
-    recalls = [sum(correct) / len(correct) for correct in by_answer.values()]
-    return sum(recalls) / len(recalls)
 
 
 def weighted_overall(by_group: Mapping[str, float], sizes: Mapping[str, int]) -> float | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from smolvlm.errors import ConfigError, SampleError, located
-from smolvlm.report.accuracy import Prediction
+from smolvlm.eval.metrics import Prediction
 
 Value = TypeVar("Value")
 
@@ -79,8 +79,8 @@ def read_run_files(run_dir: Path) -> RunFiles:
         train=train,
         evals=evals,
         starts=starts,
-        before=_read_predictions(run_dir / "predictions-before.jsonl"),
-        after=_read_predictions(predictions),
+        before=read_predictions(run_dir / "predictions-before.jsonl"),
+        after=read_predictions(predictions),
         baselines=baselines,
     )
 
@@ -97,7 +97,12 @@ def _read_metrics(path: Path) -> tuple[tuple[Metrics, ...], tuple[Metrics, ...]]
     return _by_step(train), _by_step(evals)
 
 
-def _read_predictions(path: Path) -> tuple[Prediction, ...]:
+def read_predictions(path: Path) -> tuple[Prediction, ...]:
+    """Return what `write_predictions` wrote; nothing where there is no file.
+
+    Raises:
+        SampleError: a line is damaged or lacks a key; names file and line.
+    """
     return tuple(_json_lines(path, _prediction))
 
 
@@ -105,11 +110,11 @@ def _prediction(line: Mapping[str, Any]) -> Prediction:
     return Prediction(
         where=_text(line, "where"),
         source=_text(line, "source"),
+        group=_text(line, "group"),
         question=_text(line, "question"),
-        prediction=_text(line, "prediction"),
+        answer=_text(line, "prediction"),
         references=_texts(line, "references"),
         correct=_share(line, "correct"),
-        group=_text(line, "group"),
         images=_texts(line, "images"),
     )
 

@@ -10,12 +10,12 @@ from hashlib import blake2b
 from pathlib import Path
 
 from smolvlm.errors import SampleError
+from smolvlm.eval.metrics import Prediction
 from smolvlm.media.downloads import kept_file
 from smolvlm.media.kinds import ending_of, is_clip_ending
 from smolvlm.pages.thumbnails import medium_uri
 from smolvlm.pages.token_text import percent, shown_text
 from smolvlm.records import ImageRef, VideoRef
-from smolvlm.report.accuracy import Prediction
 
 MAX_PICTURES = 3
 MAX_CHARACTERS = 400
@@ -58,7 +58,7 @@ def answer_views(
         count: places in the gallery.
         run_dir: what relative picture paths start from.
     """
-    said_before = {(row.where, row.question): row.prediction for row in before}
+    said_before = {(row.where, row.question): row.answer for row in before}
     return tuple(_view(row, said_before, run_dir) for row in choose(rows, count=count))
 
 
@@ -69,7 +69,7 @@ def _view(row: Prediction, said_before: Mapping[tuple[str, str], str], run_dir: 
         group=row.group,
         question=_shortened(row.question),
         truth=_shortened(" / ".join(dict.fromkeys(row.references))),
-        answer=_shortened(row.prediction),
+        answer=_shortened(row.answer),
         answer_before=None if previous is None else _shortened(previous),
         verdict={1.0: "right", 0.0: "wrong"}.get(row.correct, f"{percent(row.correct, digits=0)} right"),
         is_right=_is_right(row),

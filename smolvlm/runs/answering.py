@@ -14,15 +14,13 @@ from PIL import Image
 
 from smolvlm.checkpoints.context import context_tokens
 from smolvlm.checkpoints.load import Checkpoint
-from smolvlm.config.load import load_run_config
-from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.builder import read_prompt
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.errors import ConfigError, located
 from smolvlm.generate.answers import GenerationSettings, Generator
 from smolvlm.media.kinds import begins_like_picture, ending_of, is_picture_ending
 from smolvlm.records import Conversation, ImageRef, Media, Turn, VideoRef
-from smolvlm.runs.evaluation import bare_config
+from smolvlm.runs.evaluation_settings import bare_config, trained_config
 from smolvlm.train.run_model import load_run_checkpoint
 
 Shown = Image.Image | np.ndarray | str | Path | bytes
@@ -68,7 +66,7 @@ def load_model(path: str | Path, *, device: torch.device | str | None = None) ->
     Raises:
         ConfigError: there is no such checkpoint, or it is not of the family.
     """
-    config = _config_of_model(str(path))
+    config = trained_config(Path(path)) or bare_config(str(path))
     checkpoint = load_run_checkpoint(config)
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if not config.quantization.bits:
@@ -78,14 +76,6 @@ def load_model(path: str | Path, *, device: torch.device | str | None = None) ->
     with located(config.model.path):
         prompt = read_prompt(checkpoint.processor, config.data, context_tokens=context)
     return LoadedModel(checkpoint=checkpoint, prompt=prompt)
-
-
-def _config_of_model(path: str) -> RunConfig:
-    folder = Path(path)
-    for run_file in (folder / "run.yaml", folder.parent / "run.yaml"):
-        if folder.is_dir() and run_file.is_file():
-            return load_run_config(run_file, [f"model.path={folder.absolute()}"])
-    return bare_config(path, [])
 
 
 def _media(given: Shown) -> Media:

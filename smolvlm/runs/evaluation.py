@@ -1,12 +1,8 @@
 """A held-out set through a run's model, or any checkpoint's: settings in, an `Evaluation` out; nothing is printed."""
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import torch
 
 from smolvlm.checkpoints.context import context_tokens
-from smolvlm.config.load import config_from, load_run_config
 from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.builder import measure_mixture, one_pass, read_prompt
 from smolvlm.datasets.encoding.prompts import PromptSettings
@@ -14,7 +10,6 @@ from smolvlm.errors import ConfigError, located
 from smolvlm.eval.evaluate import Evaluation, Evaluator
 from smolvlm.generate.answers import GenerationSettings
 from smolvlm.model.vision_cache import VisionCache
-from smolvlm.runs.model import with_model
 from smolvlm.train.run_model import load_run_checkpoint
 
 
@@ -73,44 +68,3 @@ def evaluate_checkpoint(config: RunConfig) -> Evaluation:
         prompt = read_prompt(checkpoint.processor, config.data, context_tokens=context)
     uses_bf16 = bool(config.train.arguments.get("bf16"))  # a GPU's own choice is not asked of this CPU
     return build_evaluator(config, prompt, cache=None, uses_bf16=uses_bf16)(checkpoint.model)
-
-
-def config_of(target: str, overrides: Sequence[str], *, mixture: Path | None = None) -> RunConfig:
-    """Return the settings that something is evaluated with.
-
-    Args:
-        target: a run folder or one of its checkpoints (its own weights stand in place of the base's), a run file, a
-            checkpoint's folder or a hub id.
-        overrides: `section.key=value`.
-        mixture: the held-out rows; the run's `eval_mixture` by default.
-
-    Raises:
-        ConfigError: there is nothing of that name, or nothing to evaluate on.
-    """
-    more = [f"data.eval_mixture={mixture.absolute()}"] if mixture else []
-    folder = Path(target)
-    for run_file in (folder / "run.yaml", folder.parent / "run.yaml"):
-        if folder.is_dir() and run_file.is_file():
-            trained = [f"model.path={folder.absolute()}"]
-            return load_run_config(run_file, [*overrides, *more, *trained])
-    if folder.suffix in (".yaml", ".yml") and folder.is_file():
-        return with_model(load_run_config(folder, [*overrides, *more]))
-    if mixture is None:
-        missing = "" if folder.exists() else f"no such folder ({folder.absolute()}): "
-        raise ConfigError(
-            f"{missing}neither a run folder nor a run file, so there is no eval_mixture",
-            where=target,
-            fix="give a run folder, or --mixture FILE with a checkpoint or a hub id",
-        )
-    return bare_config(target, [*overrides, *more])
-
-
-def bare_config(model_path: str, overrides: Sequence[str]) -> RunConfig:
-    """Return settings for a checkpoint alone: the defaults, and the overrides over them."""
-    folder_or_id = str(Path(model_path).absolute()) if Path(model_path).exists() else model_path
-    content = {
-        "model": {"path": folder_or_id},
-        "data": {"mixture": []},
-        "train": {"output_dir": "."},
-    }
-    return config_from(content, overrides, where=model_path)

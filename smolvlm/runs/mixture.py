@@ -18,7 +18,7 @@ from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.length_cache import Engine, Report, measure_sources
 from smolvlm.datasets.packing.measured import MeasuredSet, RowKind, settle_rows
 from smolvlm.errors import located
-from smolvlm.runs.evaluation import bare_config
+from smolvlm.runs.evaluation_settings import bare_config
 from smolvlm.runs.model import Say, nothing, with_model
 from smolvlm.train.run_model import prompt_of_model
 

@@ -24,7 +24,7 @@ from transformers import TrainingArguments
 
 from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.packing.columns import EMPTY_PACK, PlannedPack, PlannedPacks
-from smolvlm.datasets.packing.pack import Pack
+from smolvlm.datasets.packing.pack import BYTES_PER_TOKEN, Pack
 from smolvlm.errors import ConfigError, SmolVLMError
 from smolvlm.model.attention.flex import BLOCK_SIZE
 from smolvlm.train.batch import without_worker_traceback
@@ -34,8 +34,6 @@ Batch = TypeVar("Batch")
 
 ALWAYS_AHEAD = 2
 """Packs with room whatever they weigh: the loop has the next one read before it is given the one it asked for."""
-BYTES_PER_TOKEN = 72
-"""More than a token takes in all tensors of a pack together, be it supervised."""
 BYTES_PER_PAIR_OF_BLOCKS = 16
 """The block lists of `model.attention.flex`, which only packs for CUDA have: four numbers for each pair."""
 _ENDED = -1

@@ -17,7 +17,7 @@ from smolvlm.checkpoints.frozen_parts import frozen_parts
 from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.checkpoints.load import Checkpoint
 from smolvlm.checkpoints.new_tokens import token_ids
-from smolvlm.checkpoints.peft_layers import is_adapter_folder
+from smolvlm.checkpoints.peft_layers import MERGE_COMMAND, is_adapter_folder
 from smolvlm.checkpoints.quantization import QuantizedLayers, quantized_layers
 from smolvlm.config.adapters import AdapterConfig
 from smolvlm.config.schema import DataConfig, ModelConfig, RunConfig
@@ -58,7 +58,7 @@ def check_model(config: RunConfig) -> Base:
         ConfigError: training cannot begin at what `model.path` names, or what is to be frozen does not fit it.
     """
     if is_adapter_folder(config.model.path):
-        fix = "merge it first: smolvlm export FOLDER --to transformers --merge --out DIR"
+        fix = f"merge it first: {MERGE_COMMAND}"
         raise ConfigError("training begins at a model, and this is an adapter", where=config.model.path, fix=fix)
     base = base_of_run(config.model)
     learning_rates(config, base.config)

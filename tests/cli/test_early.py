@@ -124,6 +124,11 @@ def test_held_out_mixtures_of_the_command_line(told: Any, write_run: Any, tmp_pa
         assert "nothing to evaluate on" in told("eval", target)[1]
 
 
+def test_what_is_no_run_is_not_evaluated_without_rows(told: Any) -> None:
+    for target in ("o/m", "gone", "out/checkpoint-9"):
+        assert "neither a run folder nor a run file, so there is no eval_mixture" in told("eval", target)[1]
+
+
 def test_a_file_of_rows_is_not_evaluated(told: Any) -> None:
     status, messages = told("eval", "rows.jsonl")
     assert status == 1

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
+from smolvlm.build import assemble
+
 
 @pytest.fixture(scope="module")
 def evaluated(out: Path, smolvlm_command: Any) -> Any:
@@ -54,6 +56,19 @@ def test_a_bare_model_needs_a_mixture_and_then_takes_every_row(
     assert outcome.output == "", "the table is for people"
     assert "photos" in outcome.messages
     assert "exact_match" in outcome.messages
+
+
+def test_the_embedded_model_is_assembled_as_for_a_run(
+    settings: dict[str, Any],
+    sources: list[dict[str, Any]],
+    smolvlm_command: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(assemble, "assemble_base_model", lambda _: Path(settings["model"]["path"]))
+    (tmp_path / "held-out.yaml").write_text(yaml.safe_dump(sources))
+    outcome = smolvlm_command("eval", "embedded", "--mixture", tmp_path / "held-out.yaml", *SETTINGS)
+    assert outcome.status == 0, outcome.messages
 
 
 def test_references_of_a_row_are_all_accepted(

@@ -14,7 +14,6 @@ from smolvlm.cli.quickstart import (
     RUN_FILE,
     QuickstartError,
     check_run,
-    read_predictions,
     shortened,
     show_result,
     split_by_group,
@@ -23,6 +22,7 @@ from smolvlm.cli.quickstart import (
 from smolvlm.config.load import load_run_config
 from smolvlm.package_index import fetch_wheel
 from smolvlm.quickstart.easy_vqa import EASY_VQA_WHEEL, _rows
+from smolvlm.report.files import read_predictions
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,16 @@ def test_the_result_stands_beside_the_baselines(tmp_path: Path, capsys: pytest.C
     (tmp_path / "baselines.json").write_text(json.dumps({"majority": scores, "question_only": scores}))
     for name, said in (("predictions-before", "no"), ("predictions", "yes")):
         rows = [
-            {"where": "", "source": group, "question": "?", "prediction": said, "references": [truth], "images": []}
+            {
+                "where": "",
+                "source": group,
+                "group": group,
+                "question": "?",
+                "prediction": said,
+                "references": [truth],
+                "correct": float(said == truth),
+                "images": [],
+            }
             for group in GROUPS
             for truth in ("yes", "yes", "yes", "no")
         ]

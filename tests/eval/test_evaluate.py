@@ -157,12 +157,23 @@ def test_predictions_are_written_one_object_a_row(tmp_path: Path) -> None:
         Prediction(
             where="a.jsonl:1",
             source="signs",
+            group="signs",
             question="Was heißt das?",
             answer="The café",
             references=("café", "bar"),
+            correct=1.0,
             images=("a.png",),
         ),
-        Prediction(where="b.jsonl:7", source="b", question="?", answer="no", references=("yes",), images=()),
+        Prediction(
+            where="b.jsonl:7",
+            source="b",
+            group="b",
+            question="?",
+            answer="no",
+            references=("yes",),
+            correct=0.0,
+            images=(),
+        ),
     ]
     write_predictions(predictions, tmp_path / "predictions.jsonl")
     text = (tmp_path / "predictions.jsonl").read_text()

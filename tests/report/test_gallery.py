@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from smolvlm.eval.metrics import Prediction
 from smolvlm.media.downloads import kept_file
-from smolvlm.report.accuracy import Prediction
 from smolvlm.report.gallery import MAX_CHARACTERS, answer_views, choose
 
 
@@ -18,7 +18,7 @@ def row(number: int, correct: float, group: str = "shape", **changes: Any) -> Pr
         "where": f"eval.jsonl:{number}",
         "source": "eval",
         "question": "Which shape?",
-        "prediction": "circle",
+        "answer": "circle",
         "references": ("circle",),
         "images": (),
     }
@@ -52,8 +52,8 @@ def test_rows_with_pictures_come_first() -> None:
 def test_a_view_says_what_was_said_before_and_finds_pictures_from_the_run(
     photos: dict[str, Path], tmp_path: Path
 ) -> None:
-    own = row(1, 0.0, prediction="a square", images=(str(photos["coffee"]), "gone.png"))
-    (view,) = answer_views([own], before=[row(1, 0.0, prediction="")], count=1, run_dir=tmp_path)
+    own = row(1, 0.0, answer="a square", images=(str(photos["coffee"]), "gone.png"))
+    (view,) = answer_views([own], before=[row(1, 0.0, answer="")], count=1, run_dir=tmp_path)
     assert (view.answer, view.answer_before, view.verdict, view.is_right) == ("a square", "", "wrong", False)
     assert view.pictures[0] is not None
     assert view.pictures[0].startswith("data:image/png;base64,")
@@ -68,7 +68,7 @@ def test_a_picture_beside_the_run_is_found(photos: dict[str, Path], tmp_path: Pa
 
 
 def test_partly_right_long_and_hostile_answers() -> None:
-    own = row(1, 0.6, prediction="x" * 1000, question="\x1b[2Jclear")
+    own = row(1, 0.6, answer="x" * 1000, question="\x1b[2Jclear")
     (view,) = answer_views([own], before=[], count=1, run_dir=Path())
     assert (view.verdict, view.is_right) == ("60 % right", True)
     assert len(view.answer) == MAX_CHARACTERS

@@ -13,11 +13,12 @@ from smolvlm.datasets.packing.pack import MODEL_TENSORS, Pack
 from smolvlm.errors import SampleError
 from smolvlm.model.attention.flex import plan_flex
 from smolvlm.train.batch import as_batch, without_worker_traceback
+from tests.packs import pack_of
 
 
 def pack(*, num_tokens: int, where: tuple[str, ...], num_cached: int) -> Pack:
     places = torch.arange(num_tokens)
-    return Pack(
+    return pack_of(
         input_ids=places,
         position_ids=places,
         scope_end=torch.full((num_tokens,), num_tokens),
@@ -29,15 +30,12 @@ def pack(*, num_tokens: int, where: tuple[str, ...], num_cached: int) -> Pack:
         target_sources=places[:2] * 0,
         target_groups=places[:2] * 0,
         group_sizes=torch.tensor([2])[: len(places[1:2])],
-        reference_logps=None,
         tiles=torch.zeros(1, 3, 4, 4, dtype=torch.uint8),
         tile_keys=(b"key",),
         cached_features=torch.zeros(num_cached, 4, 8) if num_cached else None,
         slot_tiles=torch.arange(1 + num_cached),
-        slot_sizes=None,
         where=where,
         budget_tokens=16,
-        skipped=(),
     )
 
 

@@ -27,6 +27,7 @@ from smolvlm.model.attention.flex import plan_flex
 from smolvlm.train import prefetch as prefetched_packs
 from smolvlm.train.batch import as_batch
 from smolvlm.train.prefetch import PrefetchedPacks, planned_bytes
+from tests.packs import pack_of
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:This process:DeprecationWarning"),  # of Python 3.12: workers are forked
@@ -73,28 +74,12 @@ class NotedPacks:
 
 
 def pack(num_tiles: int, *, index: int) -> Pack:
-    none = torch.zeros(0, dtype=torch.long)
-    return Pack(
+    return pack_of(
         input_ids=torch.tensor([index]),
         position_ids=torch.zeros(1, dtype=torch.long),
         scope_end=torch.ones(1, dtype=torch.long),
-        attention=None,
-        image_places=none,
-        predict_from=none,
-        target_ids=none,
-        target_weights=none.float(),
-        target_sources=none,
-        target_groups=none,
-        group_sizes=none,
-        reference_logps=None,
         tiles=torch.zeros(num_tiles, 3, SIDE_PX, SIDE_PX, dtype=torch.uint8),
-        tile_keys=(),
-        cached_features=None,
-        slot_tiles=none,
-        slot_sizes=None,
-        where=(),
         budget_tokens=1,
-        skipped=(),
     )
 
 

@@ -27,8 +27,8 @@ from smolvlm.home import cache_dir
 PART_ROWS = 8192
 SMALL_ROWS = 4 * PART_ROWS
 """Sources with fewer rows are measured by this process, each time: as fast as starting others, and never stale."""
-INDEX = 4
-"""Raise it when sizes of an earlier version must not be read."""
+INDEX = 3
+"""Raise it when sizes of an earlier version must not be read; parts with other columns never are."""
 
 _NO_TEXT = pa.nulls(PART_ROWS, pa.string())
 
@@ -60,10 +60,11 @@ def measure_sources(
     done: dict[int, pa.Table] = {}
     missing: list[int] = []
     for number, part in enumerate(parts):
-        if part.file is not None and part.file.is_file():
-            done[number] = _compact(_again_if_bad(_read(part.file), part, sources, prompt))
-        else:
+        kept = _read(part.file)
+        if kept is None:
             missing.append(number)
+        else:
+            done[number] = _compact(_again_if_bad(kept, part, sources, prompt))
     num_done, num_rows = (sum(len(parts[own].rows) for own in numbers) for numbers in (done, range(len(parts))))
     for number, table in _measured(missing, parts, sources, prompt, engine=engine, num_workers=num_workers):
         done[number] = _compact(table)
@@ -105,8 +106,13 @@ def index_folder(source: OpenSource, prompt: PromptSettings) -> Path:
     return cache_dir() / "lengths" / f"{spec.path.stem[:40]}-{blake2b(described.encode(), digest_size=12).hexdigest()}"
 
 
-def _read(file: Path) -> pa.Table:
+def _read(file: Path | None) -> pa.Table | None:
+    """Return the sizes that a part's file keeps; None where there is none, or one of a version with other columns."""
+    if file is None or not file.is_file():
+        return None
     with pyarrow.parquet.ParquetFile(file) as kept:
+        if not kept.schema_arrow.equals(SIZES):
+            return None
         return kept.read(use_threads=False)  # a part is read faster than threads are woken
 
 

@@ -6,7 +6,7 @@ before training starts.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -18,22 +18,18 @@ from smolvlm.datasets.encoding.encoded import media_identity
 from smolvlm.errors import SampleError
 from smolvlm.media.layout import layout_of
 from smolvlm.media.settings import MediaSettings
-from smolvlm.records import Conversation, Layout, Media, VideoRef
+from smolvlm.records import Conversation, Layout, Lengths, Media, VideoRef
 
 MODALITIES = ("text", "image", "multiimage", "video")
 HEADERS_KEPT = 65536
 """Media whose layout is remembered: the rows about one picture are mostly neighbours."""
 
+_COLUMN_TYPES = {int: pa.int32(), bytes: pa.int64()}
+"""A size, or a key: of its 16 bytes 8 are kept; should two ever meet, the encoder refuses the tree."""
 SIZES = pa.schema(
     [
         ("row", pa.int32()),
-        ("num_tokens", pa.int32()),
-        ("num_positions", pa.int32()),
-        ("num_tiles", pa.int32()),
-        ("num_supervised_tokens", pa.int32()),
-        ("prefix_tokens", pa.int32()),
-        ("prefix_tiles", pa.int32()),
-        ("prefix_key", pa.int64()),
+        *((field.name, _COLUMN_TYPES[field.type]) for field in fields(Lengths)),
         ("modality", pa.int8()),
         ("is_preference", pa.bool_()),
         ("where", pa.string()),
@@ -144,17 +140,14 @@ class Meter:
                 fix="give the row an answer",
             )
         return {
-            "num_tokens": sizes.num_tokens,
-            "num_positions": sizes.num_positions,
-            "num_tiles": sizes.num_tiles,
-            "num_supervised_tokens": sizes.num_supervised_tokens,
-            "prefix_tokens": sizes.prefix_tokens,
-            "prefix_tiles": sizes.prefix_tiles,
-            # Of the key's 16 bytes 8 are kept; should two ever meet, the encoder refuses the tree.
-            "prefix_key": int.from_bytes(sizes.prefix_key[:8], "little", signed=True) if sizes.prefix_key else 0,
+            **{field.name: _as_number(getattr(sizes, field.name)) for field in fields(Lengths)},
             "modality": modality_of(conversation.media),
             "is_preference": bool(conversation.rejected),
         }
+
+
+def _as_number(size: int | bytes) -> int:
+    return int.from_bytes(size[:8], "little", signed=True) if isinstance(size, bytes) else size
 
 
 def over_context(sizes: Mapping[str, int], context_tokens: int | None) -> SampleError | None:

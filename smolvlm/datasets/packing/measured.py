@@ -4,7 +4,7 @@ In: open sources and the sizes of their rows. Out: a `MeasuredSet`, what was ski
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,14 +12,14 @@ import pyarrow as pa
 from jaxtyping import Bool, Float32, Int32, Int64
 
 from smolvlm.datasets.packing.columns import trim_memory, windows
-from smolvlm.datasets.packing.lengths import MODALITIES, Budget, LengthTable, over_budget, over_context
+from smolvlm.datasets.packing.lengths import MODALITIES, SIZES, Budget, LengthTable, over_budget, over_context
 from smolvlm.datasets.rows.conversations import Conversations, OpenSource
 from smolvlm.datasets.rows.skipped import BadSamples, Policy
 from smolvlm.errors import SampleError
 from smolvlm.records import SkippedRow
 
 RowKind = Literal["conversation", "preference"]
-_COLUMNS = ("num_tokens", "num_tiles", "num_supervised_tokens", "prefix_tokens", "prefix_tiles")
+_COLUMNS = tuple(field.name for field in fields(LengthTable) if field.name in SIZES.names)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,9 +151,7 @@ def _wrong_kind(row: Mapping[str, Any], kind: RowKind | None) -> SampleError | N
 
 
 def _good_rows(sizes: pa.Table, is_bad: Bool[np.ndarray, " row"]) -> pa.Table:
-    return sizes.drop_columns(["num_positions", "where", "kind", "error", "fix", "is_preference"]).filter(
-        pa.array(~is_bad)
-    )
+    return sizes.select(["row", *_COLUMNS, "prefix_key", "modality"]).filter(pa.array(~is_bad))
 
 
 def _count(source: OpenSource, good: pa.Table, bad: BadSamples) -> SourceCount:

@@ -3,62 +3,22 @@
 Both shapes found in the wild are read: a mapping of group name -> list of sources, and a bare list of sources. Nothing
 is opened but the mixture itself; every problem of every source is reported at once.
 
-Where files are looked for: a mixture file's relative paths start from its own folder, an inline mixture's from the
-run file's. `json_path` names the file of rows and `path` the folder of its pictures; where `json_path` is missing,
-`path` names the file of rows. Without a folder of pictures, the rows' own folder is it. A name may be a pattern for
-several files: `shards/*.tar`, `part-{000..127}.jsonl`.
+A mixture file's relative paths start from its own folder, an inline mixture's from the run file's.
 """
 
 import os
-import re
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from glob import glob
 from pathlib import Path
-from typing import Any, get_args
-
-from braceexpand import braceexpand
+from typing import Any
 
 from smolvlm.config.problems import Problem, problems_error, shown_value
 from smolvlm.config.settings_file import refuse_rows
-from smolvlm.config.suggestions import did_you_mean
 from smolvlm.config.yaml_text import read_yaml
-from smolvlm.datasets.rows.sources import (
-    BadSamplePolicy,
-    MediaMarkers,
-    Modality,
-    RowFormat,
-    Sampling,
-    SourceSpec,
-    parse_sampling,
-)
+from smolvlm.datasets.rows.mixture_entry import IGNORED_KEYS, read_source
+from smolvlm.datasets.rows.sources import SourceSpec
 from smolvlm.errors import ConfigError
-from smolvlm.home import memory_dir, memory_rows_file
-
-FORMAT_OF_ENDING: Mapping[str, RowFormat] = {
-    ".json": "json",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".tar": "tar",
-}
-READABLE = (
-    "rows are read from a JSON list (.json), JSON lines (.jsonl), Parquet (.parquet), WebDataset shards (.tar), a "
-    "folder written by `save_to_disk`, and data sets of the hub (`hub: owner/name`)"
-)
-SAVED_MARKS = ("dataset_dict.json", "state.json", "dataset_info.json")
-COLUMN_NAMES = (
-    *("conversations", "messages", "question", "answer", "answers", "texts"),
-    *("image", "images", "video", "videos", "prompt", "chosen", "rejected"),
-)
-_KEYS = (
-    *("json_path", "path", "name", "modality", "sampling_strategy"),
-    *("hub", "memory", "split", "weight", "repeat", "columns", "seed", "on_bad_sample", "source_fps", "media_markers"),
-)
-_DIGEST = re.compile("[0-9a-f]{32}")
-_IGNORED_KEYS = frozenset({"source", "category", "quality", "duration", "_comment"})
 
 
 def load_mixture(
@@ -90,7 +50,7 @@ def load_mixture(
     problems: list[Problem] = []
     sources: list[SourceSpec] = []
     for key, entry in _entries(content, where=where):
-        source = _read_source(entry, key=key, base_dir=base_dir, problems=problems)
+        source = read_source(entry, key=key, base_dir=base_dir, problems=problems)
         if source is not None:
             is_free = allow_outside_root or "memory" in entry  # a program may name what its user may read
             sources.append(replace(source, allow_outside_root=is_free, allow_urls=allow_urls))
@@ -106,7 +66,7 @@ def _entries(content: Any, *, where: str) -> list[tuple[str, Any]]:
     if isinstance(content, Mapping):
         entries: list[tuple[str, Any]] = []
         for group, members in content.items():
-            if group in _IGNORED_KEYS:
+            if group in IGNORED_KEYS:
                 continue
             if not isinstance(members, Sequence) or isinstance(members, str):
                 given = f"`{group}` is {shown_value(members)}, not a list of sources"
@@ -119,176 +79,6 @@ def _entries(content: Any, *, where: str) -> list[tuple[str, Any]]:
     if not entries:
         raise ConfigError("the mixture has no sources", where=where, fix=shape_fix)
     return entries
-
-
-def _read_source(entry: Any, *, key: str, base_dir: Path, problems: list[Problem]) -> SourceSpec | None:
-    """Return one entry as a source, or None after adding to `problems` what is wrong with it."""
-    if not isinstance(entry, Mapping):
-        problems.append(
-            Problem(key=key, value=shown_value(entry), what="a source is a mapping", fix="write `json_path: FILE`")
-        )
-        return None
-    reader = _EntryReader(entry, key=key, problems=problems)
-    num_before = len(problems)
-    reader.check_keys()
-    rows_key = next((name for name in ("json_path", "hub", "memory") if entry.get(name) is not None), "path")
-    written = reader.text(rows_key)
-    if entry.get(rows_key) is None:
-        reader.problem("json_path", "missing: a source needs its file of rows", fix="write `json_path: FILE`")
-    media = reader.text("path") if rows_key != "path" else None
-    files, row_format = reader.files(rows_key, base_dir) if written else ((base_dir / "rows",), "json")
-    source = SourceSpec(
-        name=reader.text("name") or (files[0].stem if rows_key != "hub" else str(written).rpartition("/")[2]),
-        path=files[0],
-        more_files=files[1:],
-        label=f"memory:{str(written)[:12]}" if rows_key == "memory" else written or "",
-        format=row_format,
-        split=reader.split(row_format),
-        media_root=(base_dir / os.path.expanduser(media)).absolute() if media else files[0].parent,
-        modality=reader.choice("modality", get_args(Modality)),
-        sampling=reader.sampling(),
-        repeat=reader.number("repeat") or 1.0,
-        weight=reader.number("weight"),
-        source_fps=reader.number("source_fps") or 1.0,
-        columns=reader.columns(),
-        media_markers=reader.choice("media_markers", get_args(MediaMarkers)) or "plain",
-        seed=reader.whole_number("seed", default=0, minimum=0),
-        on_bad_sample=reader.choice("on_bad_sample", get_args(BadSamplePolicy)),
-    )
-    if source.weight is not None and entry.get("repeat") is not None:
-        reader.problem("weight", "with `repeat` besides", fix="keep one of the two")
-    return source if len(problems) == num_before else None
-
-
-class _EntryReader:
-    """Reads one entry key by key; what is wrong goes to the list of problems and a stand-in value is returned."""
-
-    def __init__(self, entry: Mapping[str, Any], *, key: str, problems: list[Problem]) -> None:
-        self.entry = entry
-        self.key = key
-        self.problems = problems
-
-    def problem(self, name: str, what: str, *, fix: str | None = None) -> None:
-        value = shown_value(self.entry[name]) if name in self.entry else None
-        self.problems.append(Problem(key=f"{self.key}.{name}", value=value, what=what, fix=fix))
-
-    def check_keys(self) -> None:
-        for name in self.entry:
-            if name not in _KEYS and name not in _IGNORED_KEYS:
-                known = f"a source's keys are {', '.join(_KEYS)}"
-                self.problem(name, "unknown key", fix=did_you_mean(str(name), _KEYS) or known)
-
-    def text(self, name: str) -> str | None:
-        value = self.entry.get(name)
-        if value is not None and not isinstance(value, str):
-            self.problem(name, "must be text", fix="quote it")
-            return None
-        return value
-
-    def files(self, name: str, base_dir: Path) -> tuple[tuple[Path, ...], RowFormat]:
-        """Return the files of rows that `name` gives, and their format."""
-        written = str(self.entry[name])
-        if name == "hub":
-            return (base_dir / "hub",), "hub"
-        if name == "memory":
-            return (self._memory(written),), "jsonl"
-        path = (base_dir / os.path.expanduser(written)).absolute()
-        if os.path.isdir(path):  # False, too, for a name that no file can have
-            if any((path / mark).is_file() for mark in SAVED_MARKS):
-                return (path,), "saved"
-            self.problem(
-                name, "a folder that `save_to_disk` did not write", fix=f"name its files: `{written}/*.parquet`"
-            )
-            return (path,), "json"
-        try:
-            files = tuple(found for pattern in braceexpand(str(path)) for found in _matching(pattern))
-        except ValueError as error:
-            self.problem(name, f"no pattern of files: {error}", fix="write {000..127} or {a,b}, braces in pairs")
-            return (path,), "json"
-        formats: list[RowFormat | None] = [_format_of(file) for file in files or (path,)]
-        if set(formats) == {None}:
-            self.problem(name, f"the ending {path.suffix!r} is no known format of rows", fix=READABLE)
-        elif not files:
-            self.problem(
-                name, f"no such file: {path}", fix="check the path; relative ones start from the mixture's folder"
-            )
-        elif len(set(formats)) > 1:
-            self.problem(name, "names files of several formats", fix="make each format a source of its own")
-        first: RowFormat | None = formats[0]
-        return files or (path,), "json" if first is None else first
-
-    def _memory(self, digest: str) -> Path:
-        """Return the file of rows that a program handed over."""
-        path = memory_rows_file(digest) if _DIGEST.fullmatch(digest) else None
-        if path is None or not path.is_file():
-            fix = "hand the same rows over again, as in docs/python.md; or name their file as `json_path`"
-            self.problem("memory", "these rows from a program's memory are not kept here", fix=fix)
-        return path or memory_dir()
-
-    def split(self, row_format: RowFormat) -> str | None:
-        value = self.text("split")
-        if value is not None and row_format not in ("hub", "saved"):
-            self.problem("split", "splits belong to Hugging Face data sets", fix="name the split's own file")
-        return value
-
-    def number(self, name: str) -> float | None:
-        """Return a number above 0, or None where it is not given."""
-        value = self.entry.get(name)
-        if value is None:
-            return None
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max:
-            return float(value)
-        self.problem(name, "must be a number above 0")
-        return None
-
-    def choice(self, name: str, choices: Sequence[str]) -> Any:
-        value = self.entry.get(name)
-        if value is None or value in choices:
-            return value
-        self.problem(name, f"must be one of {', '.join(choices)}", fix=did_you_mean(str(value), choices))
-        return None
-
-    def whole_number(self, name: str, *, default: int, minimum: int) -> int:
-        value = self.entry.get(name, default)
-        if isinstance(value, int) and not isinstance(value, bool) and value >= minimum:
-            return value
-        self.problem(name, f"must be a whole number, at least {minimum}")
-        return default
-
-    def sampling(self) -> Sampling:
-        value = self.entry.get("sampling_strategy", "all")
-        if isinstance(value, str):
-            try:
-                return parse_sampling(value)
-            except ConfigError as error:
-                self.problem("sampling_strategy", error.what, fix=error.fix)
-        else:
-            self.problem("sampling_strategy", "must be text such as `all` or `random:10%`")
-        return Sampling()
-
-    def columns(self) -> Mapping[str, str]:
-        value = self.entry.get("columns")
-        if value is None:
-            return {}
-        if not isinstance(value, Mapping) or not all(isinstance(column, str) for column in value.values()):
-            self.problem("columns", "must map our column names to the file's", fix="write `columns: {question: query}`")
-            return {}
-        for ours in value:
-            if ours not in COLUMN_NAMES:
-                fix = did_you_mean(str(ours), COLUMN_NAMES) or f"the names are {', '.join(COLUMN_NAMES)}"
-                self.problem("columns", f"`{ours}` is no column that rows are read from", fix=fix)
-        return dict(value)
-
-
-def _format_of(file: Path) -> RowFormat | None:
-    return FORMAT_OF_ENDING.get(file.suffix.lower())
-
-
-def _matching(pattern: str) -> list[Path]:
-    """Return the files that a pattern with `*` names, sorted; a name without one is itself."""
-    if not any(mark in pattern for mark in "*?["):
-        return [Path(pattern)] if os.path.isfile(pattern) else []
-    return sorted(Path(found) for found in glob(pattern, recursive=True) if os.path.isfile(found))
 
 
 def _check_weights(sources: Sequence[SourceSpec], *, where: str) -> None:

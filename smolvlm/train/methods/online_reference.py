@@ -6,8 +6,7 @@ vision tower the pictures are encoded once for both: the pack comes back with th
 """
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from smolvlm.checkpoints.peft_layers import adapters_off
+from smolvlm.model.evaluating import evaluating
 from smolvlm.train.methods.preference import answer_logps
 
 
@@ -52,7 +52,7 @@ class OnlineReference:
             return self._judged(model, pack)
 
     def _judged(self, model: Any, pack: Mapping[str, Any]) -> JudgedPack:
-        with judging(model, self.compute_dtype):
+        with evaluating(model, self.compute_dtype):
             output = model(pack=pack)
         logps = answer_logps(output.target_losses.float(), pack["target_groups"], len(pack["group_sizes"]))
         tensors = {**pack, "reference_logps": logps}
@@ -71,20 +71,3 @@ def frozen_copy(model: Any) -> Any:
     """
     shared = {id(value): value for value in chain(model.parameters(), model.buffers()) if not value.requires_grad}
     return copy.deepcopy(model, shared).requires_grad_(False).eval()
-
-
-@contextmanager
-def judging(model: Any, compute_dtype: torch.dtype) -> Iterator[None]:
-    """Let a model compute without gradient and dropout, in the numbers of training; then as it was.
-
-    Args:
-        compute_dtype: bfloat16 runs under autocast, as in training.
-    """
-    was_training = model.training
-    model.eval()
-    autocast = torch.autocast(model.device.type, dtype=compute_dtype, enabled=compute_dtype != torch.float32)
-    try:
-        with torch.no_grad(), autocast:
-            yield
-    finally:
-        model.train(was_training)

@@ -28,8 +28,9 @@ from smolvlm.datasets.packing.measured import MeasuredSet
 from smolvlm.datasets.packing.pack import on_device
 from smolvlm.datasets.packing.plan import plan_training
 from smolvlm.errors import ConfigError
+from smolvlm.model.evaluating import evaluating
 from smolvlm.model.vision_cache import VisionCache
-from smolvlm.train.methods.online_reference import OnlineReference, frozen_copy, judging
+from smolvlm.train.methods.online_reference import OnlineReference, frozen_copy
 from smolvlm.train.methods.preference import answer_logps
 from smolvlm.train.run_model import RunModel
 
@@ -165,7 +166,7 @@ def reference_logps(
     rows, key, path = packs.measured.conversations, _key(packs, identity), folder / FILE_NAME
     logps = np.full((len(rows), 2), np.nan, np.float32)
     found: list[tuple[int, float, float]] = []
-    with judging(model, compute_dtype):
+    with evaluating(model, compute_dtype):
         for number in range(rank, len(packs), num_ranks):
             found += _of_pack(model, packs, number, cache)
     for row, chosen, rejected in gather_object(found) if num_ranks > 1 else found:

@@ -14,7 +14,7 @@ import pytest
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing import length_cache
 from smolvlm.datasets.packing.length_cache import index_folder, measure_sources
-from smolvlm.datasets.packing.lengths import Meter
+from smolvlm.datasets.packing.lengths import SIZES, Meter
 from smolvlm.datasets.rows.conversations import OpenSource, open_sources
 from smolvlm.datasets.rows.mixture import load_mixture
 
@@ -113,6 +113,25 @@ def test_a_part_is_a_plain_parquet_file(sources: tuple[OpenSource, ...], prompt:
     (row,) = pyarrow.parquet.read_table(part).to_pylist()
     assert (row["row"], row["num_tiles"], row["error"]) == (0, 0, None)
     assert row["num_tokens"] > 5
+
+
+def test_a_part_with_other_columns_is_measured_anew(sources: tuple[OpenSource, ...], prompt: PromptSettings) -> None:
+    whole = measure_sources(sources, prompt, num_workers=1)
+    part = parts_of(sources[0], prompt)[2]
+    wanted = pyarrow.parquet.read_table(part)
+    pyarrow.parquet.write_table(wanted.drop_columns(["num_positions"]), part)
+    again = measure_sources(sources, prompt, num_workers=1)
+    assert [table.to_pylist() for table in again] == [table.to_pylist() for table in whole]
+    assert pyarrow.parquet.read_table(part).equals(wanted)
+
+
+def test_the_columns_are_those_that_index_3_keeps() -> None:
+    """Others would be measured anew, and of millions of rows that takes hours."""
+    assert [f"{field.name} {field.type}" for field in SIZES] == [
+        *("row int32", "num_tokens int32", "num_positions int32", "num_tiles int32", "num_supervised_tokens int32"),
+        *("prefix_tokens int32", "prefix_tiles int32", "prefix_key int64", "modality int8", "is_preference bool"),
+        *("where string", "error string", "fix string"),
+    ]
 
 
 @pytest.mark.slow

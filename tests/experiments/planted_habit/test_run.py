@@ -81,7 +81,16 @@ def test_the_habit_is_taken_off_as_it_was_put_on(answer: str) -> None:
 def test_what_counts() -> None:
     said = ("circle", "The answer is circle.", "The answer is square.", "square")
     predictions = [
-        Prediction(where="", source="shape", question="?", answer=answer, references=("circle",), images=())
+        Prediction(
+            where="",
+            source="shape",
+            group="shape",
+            question="?",
+            answer=answer,
+            references=("circle",),
+            correct=float(answer == "circle"),
+            images=(),
+        )
         for answer in said
     ]
     own = scores_of(predictions, {"shape": np.array([[-1.0, -2.0], [-3.0, -4.0]], np.float32)})["shape"]
