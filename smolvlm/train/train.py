@@ -16,7 +16,7 @@ from smolvlm.checkpoints.load import Checkpoint
 from smolvlm.checkpoints.processor_files import save_processor
 from smolvlm.config.load import dump_run_config
 from smolvlm.config.schema import RunConfig
-from smolvlm.datasets.builder import PlannedData, kind_of_rows, plan_data
+from smolvlm.datasets.builder import PlannedData, plan_data
 from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.length_cache import Report
@@ -26,7 +26,6 @@ from smolvlm.model.vision_cache import VisionCache
 from smolvlm.train.arguments import is_bf16_default, planned_length, seed_of, training_arguments
 from smolvlm.train.callbacks import ProgressBarCallback
 from smolvlm.train.methods.method import method_of
-from smolvlm.train.methods.reference import attach_reference
 from smolvlm.train.resuming import find_checkpoint, run_identity
 from smolvlm.train.run_facts import run_facts
 from smolvlm.train.run_model import check_model, check_rows, load_run_model
@@ -78,7 +77,7 @@ def plan_run(
         prompt=prompt,
         packs_per_step=config.train.packs_per_step,
         seed=seed_of(config.train),
-        kind=kind_of_rows(config.train),
+        kind=config.train.method.ROWS,
         num_epochs=num_epochs,
         max_steps=max_steps,
         report=report,
@@ -135,10 +134,8 @@ def train(
         plan_attention=attention_planner(arguments.device.type),
         on_bad_sample=config.data.on_bad_sample,
     )
-    method = method_of(config.train)
-    reference = None
-    if method.needs_reference:
-        reference = attach_reference(config, own, dataset, prompt=prompt, arguments=arguments)
+    method = method_of(config.train.method)
+    reference = method.prepare(config, own, dataset, prompt=prompt, arguments=arguments)
     parts = TrainerParts(
         learning_rates=own.learning_rates,
         save_processor=lambda folder: save_processor(
