@@ -54,6 +54,7 @@ class DpoMethod(Section):
 
     type: Literal["dpo"] = "dpo"
     loss_type: PreferenceLoss = "sigmoid"
+    """How the two answers are compared."""
     beta: Annotated[float, Field(gt=0)] = 0.1
     """What it costs to leave the reference; for `orpo` the weight of the odds ratio."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
@@ -195,12 +196,13 @@ def with_method_section(train: Mapping[str, Any], *, problems: list[Problem]) ->
     kind = train.get("method", SftMethod.model_fields["type"].default)
     if not isinstance(kind, str) or kind not in METHODS:
         return fields
-    flat = {name: value for name, value in train.items() if name in _OWNER}
-    settings = {name: value for name, value in flat.items() if name in SETTINGS_OF_METHOD[kind]}
-    for name in flat.keys() - settings.keys():
-        if flat[name] != METHODS[_OWNER[name]].model_fields[name].default:
-            problems.append(without_effect(name, flat[name], f"train.method = {kind}"))
-    return fields | {"method": {"type": kind, **settings}}
+    method: dict[str, Any] = {"type": kind}
+    for name, value in train.items():
+        if name in SETTINGS_OF_METHOD[kind]:
+            method[name] = value
+        elif name in _OWNER and value != METHODS[_OWNER[name]].model_fields[name].default:
+            problems.append(without_effect(name, value, f"train.method = {kind}"))
+    return fields | {"method": method}
 
 
 def without_other_methods(settings: Mapping[str, Any]) -> dict[str, Any]:
