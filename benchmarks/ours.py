@@ -23,6 +23,7 @@ from smolvlm.datasets.packing.measured import MeasuredSet
 from smolvlm.datasets.packing.plan import Plan, fill_packs, gather_samples
 from smolvlm.model.vision_cache import open_vision_cache
 from smolvlm.train.arguments import training_arguments
+from smolvlm.train.checkpoint import CheckpointFiles
 from smolvlm.train.resuming import run_identity
 from smolvlm.train.smolvlm_trainer import SmolVLMTrainer, TrainerParts
 from smolvlm.train.train import plan_run
@@ -54,8 +55,10 @@ def build_ours(job: Job) -> SmolVLMTrainer:
     )
     parts = TrainerParts(
         learning_rates=rates,
-        save_processor=lambda folder: save_processor(config.model.path, folder, media=prompt.media),
-        identity=run_identity(config.model_dump(mode="json"), plan),
+        files=CheckpointFiles(
+            save_processor=lambda folder: save_processor(config.model.path, folder, media=prompt.media),
+            identity=run_identity(config.model_dump(mode="json"), plan),
+        ),
         vision_cache=cache,
     )
     arguments = training_arguments(train, plan)

@@ -34,13 +34,13 @@ from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.checkpoints.load import load_checkpoint
 from smolvlm.checkpoints.peft_layers import PREFIX
 from smolvlm.config.adapters import AdapterConfig
+from smolvlm.config.method import DpoMethod
 from smolvlm.config.schema import DataConfig
 from smolvlm.datasets.builder import measure_mixture, read_prompt
 from smolvlm.datasets.dataset import PackDataset
 from smolvlm.model.towers import Tower, is_adapter
 from smolvlm.model.vision_cache import open_vision_cache
 from smolvlm.train.methods.method import Preference
-from smolvlm.train.methods.preference import PreferenceSettings
 from smolvlm.train.methods.reference import reference_logps
 
 PAIRS_A_STEP = 4
@@ -78,7 +78,7 @@ def our_step(model_dir: Path, work_dir: Path, rows: Sequence[Row], *, has_adapte
     optimizer = _optimizer(model, has_adapters=has_adapters)
     reference = load_checkpoint(str(model_dir)).model  # as it was before the first step: what an epoch's pass would see
     reference.caches_connector = True
-    method = Preference(settings=PreferenceSettings(loss_type="sigmoid", beta=BETA))
+    method = Preference(settings=DpoMethod(loss_type="sigmoid", beta=BETA))
 
     def step(own: Sequence[Row]) -> float:
         plan = plan_steps(measured, [tuple(number_of[row] for row in own)], data)

@@ -31,7 +31,7 @@ from smolvlm.checkpoints.load import Checkpoint, load_checkpoint
 from smolvlm.checkpoints.peft_layers import merge_adapter
 from smolvlm.checkpoints.quantization import quantized_layers
 from smolvlm.config.adapters import AdapterConfig
-from smolvlm.config.quantization import QuantizationConfig
+from smolvlm.config.quantization import quantization_of
 from smolvlm.model.vision import tower_modules
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -72,7 +72,7 @@ def _report_kinds(folder: Path, pictures: Sequence[Path], *, rounds: int) -> Non
     print(f"{'':<22}{'loss of text':>14}{'features off by':>17}{'weights, MB':>13}{'ms a pass':>11}")
     features: Tensor | None = None
     for name, settings in KINDS.items():
-        config = QuantizationConfig(**settings, towers=["language", "vision"] if settings else None)
+        config = quantization_of(settings | ({"towers": ["language", "vision"]} if settings else {}))
         checkpoint = load_checkpoint(str(folder), quantization=config)
         texts = _texts(checkpoint)[:NUM_HELD_OUT]
         loss, own = _loss(checkpoint.model, texts), _features(checkpoint, pictures)
@@ -90,7 +90,7 @@ def _report_kinds(folder: Path, pictures: Sequence[Path], *, rounds: int) -> Non
 def _report_learned(folder: Path, work: Path, *, steps: int) -> None:
     print(f"a LoRA of rank {LORA.r} after {steps} steps: loss of held-out text, largest difference of a logit")
     for name in LEARNED_KINDS:
-        config = QuantizationConfig(**KINDS[name])
+        config = quantization_of(KINDS[name])
         checkpoint = load_checkpoint(str(folder), quantization=config)
         texts, model = _texts(checkpoint), checkpoint.model
         held_out = texts[:NUM_HELD_OUT]

@@ -109,6 +109,16 @@ class Conversation:
         return next((number for number, (one, other) in enumerate(pairs) if one != other), 0)
 
     @property
+    def branches(self) -> tuple[tuple[Turn, ...], ...]:
+        """The conversations that the row trains, each in full: one, or the better and the worse of a preference row."""
+        return (self.turns, self.rejected) if self.rejected else (self.turns,)
+
+    @property
+    def every_turn(self) -> tuple[Turn, ...]:
+        """The turns of all branches, those that they share once."""
+        return (*self.turns, *self.rejected[self.num_shared_turns :])
+
+    @property
     def media(self) -> tuple[Media, ...]:
         """The row's pictures and clips in prompt order."""
         return tuple(block for turn in self.turns for block in turn.blocks if not isinstance(block, str))

@@ -43,7 +43,7 @@ class ExaminedRow:
 def spoken(row: Conversation, media: Iterable[bytes]) -> Iterator[bytes]:
     """Yield a row's words, and the keys of its media where they are given, so that different rows differ."""
     keys = iter(media)
-    for turn in (*row.turns, *row.rejected[row.num_shared_turns :]):
+    for turn in row.every_turn:
         yield turn.role.encode()
         for block in turn.blocks:
             if isinstance(block, str):

@@ -35,5 +35,5 @@ def _texts(sources: Sequence[OpenSource]) -> Iterator[str]:
                 conversation = conversations[int(row)]
             except SampleError:
                 continue  # named by the examination of rows
-            for turn in (*conversation.turns, *conversation.rejected):
+            for turn in conversation.every_turn:
                 yield from (block for block in turn.blocks if isinstance(block, str))

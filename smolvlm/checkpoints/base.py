@@ -16,7 +16,7 @@ from smolvlm.checkpoints.load import Checkpoint, load_processor, load_weights, r
 from smolvlm.checkpoints.new_tokens import placement_of, with_tokenizer
 from smolvlm.checkpoints.vocabulary import Placement
 from smolvlm.config.new_tokens import NewToken
-from smolvlm.config.quantization import QuantizationConfig
+from smolvlm.config.quantization import Quantization
 from smolvlm.config.rope import RopeScaling
 from smolvlm.config.schema import DataConfig, ModelConfig
 from smolvlm.datasets.builder import read_prompt
@@ -61,7 +61,7 @@ class Base:
         self,
         *,
         dtype: torch.dtype = torch.float32,
-        quantization: QuantizationConfig | None = None,
+        quantization: Quantization | None = None,
         device: torch.device | None = None,
     ) -> Checkpoint:
         """Read the weights.

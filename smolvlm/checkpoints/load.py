@@ -20,7 +20,7 @@ from smolvlm.checkpoints.peft_layers import MERGE_COMMAND, base_of, is_adapter_f
 from smolvlm.checkpoints.quantization import check_quantized_layers, loading_arguments
 from smolvlm.config.new_tokens import NewToken
 from smolvlm.config.paths import can_be_hub_id
-from smolvlm.config.quantization import QuantizationConfig
+from smolvlm.config.quantization import Quantization
 from smolvlm.config.rope import RopeScaling
 from smolvlm.errors import ConfigError, located
 from smolvlm.model.modeling_smolvlm import MODEL_CLASSES
@@ -91,7 +91,7 @@ def load_checkpoint(
     dtype: torch.dtype = torch.float32,
     new_tokens: Sequence[NewToken] = (),
     rope_scaling: RopeScaling | None = None,
-    quantization: QuantizationConfig | None = None,
+    quantization: Quantization | None = None,
     device: torch.device | None = None,
 ) -> Checkpoint:
     """Load model and processor, attention by scopes switched on.
@@ -127,7 +127,7 @@ def load_weights(
     processor: Any,
     dtype: torch.dtype,
     new_tokens: Sequence[NewToken] = (),
-    quantization: QuantizationConfig | None = None,
+    quantization: Quantization | None = None,
     device: torch.device | None = None,
 ) -> Checkpoint:
     """Load a model whose configuration and processor are read already; `config` becomes its own.
@@ -136,7 +136,7 @@ def load_weights(
         ConfigError: the weights cannot be read, or model and processor do not fit.
     """
     weights = base_of(path) if is_adapter_folder(path) else path
-    few_bits = quantization if quantization is not None and quantization.bits else None
+    few_bits = quantization if quantization is not None and quantization.bits is not None else None
     told = loading_arguments(few_bits, dtype=dtype, device=device or torch.device("cpu")) if few_bits else {}
     try:
         model = MODEL_CLASSES[config.model_type].from_pretrained(weights, config=config, dtype=dtype, **told)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from smolvlm.config.quantization import QuantizationConfig
+from smolvlm.config.quantization import EightBits, FourBits, Quantization
 from smolvlm.errors import ConfigError
 from smolvlm.model.towers import TOWER_OF, TOWERS, Tower, modules_of, tower_of
 
@@ -39,11 +39,11 @@ class QuantizedLayers:
         return "\n".join([*lines, f"their weights take {held:,.1f} MB instead of {full:,.1f}"])
 
 
-def loading_arguments(config: QuantizationConfig, *, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+def loading_arguments(config: EightBits | FourBits, *, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
     """Return what `from_pretrained` is to be given besides.
 
     Args:
-        config: with `bits`.
+        config: of the towers that are quantised.
         dtype: what the other weights are held in.
         device: where the model will stay: transformers does not move a quantised one.
 
@@ -74,7 +74,7 @@ def loading_arguments(config: QuantizationConfig, *, dtype: torch.dtype, device:
     }
 
 
-def check_quantized_layers(model: Any, config: QuantizationConfig) -> None:
+def check_quantized_layers(model: Any, config: Quantization) -> None:
     """Make the quantised layers of a loaded model compute as training needs it, and check that they are those asked.
 
     Raises:
@@ -100,7 +100,7 @@ def check_quantized_layers(model: Any, config: QuantizationConfig) -> None:
     model._hf_peft_config_loaded = True
 
 
-def quantized_layers(model: Any, config: QuantizationConfig) -> QuantizedLayers | None:
+def quantized_layers(model: Any, config: Quantization) -> QuantizedLayers | None:
     """Return what is quantised in a model that was loaded with these settings; None where they ask for nothing."""
     if config.bits is None:
         return None
@@ -108,13 +108,19 @@ def quantized_layers(model: Any, config: QuantizationConfig) -> QuantizedLayers 
 
     layers = {name: module for name, module in model.named_modules() if is_quantized(module)}
     held_in = [tower_of(f"{name}.weight") for name in layers]
-    doubled = ", its scales quantised too" if config.has_double_quant else ""
     return QuantizedLayers(
-        kind="in 8 bits" if config.bits == 8 else f"in 4 bits ({config.codebook}{doubled})",
+        kind=_kind(config),
         num_layers={tower: held_in.count(tower) for tower in TOWERS if tower in held_in},
         held_bytes=sum(held_bytes(layer) for layer in layers.values()),
         full_bytes=sum(num_values(layer.weight) for layer in layers.values()) * model.dtype.itemsize,
     )
+
+
+def _kind(config: EightBits | FourBits) -> str:
+    if config.bits == 8:
+        return "in 8 bits"
+    doubled = ", its scales quantised too" if config.has_double_quant else ""
+    return f"in 4 bits ({config.codebook}{doubled})"
 
 
 def num_values(weight: Any) -> int:

@@ -90,9 +90,10 @@ def _not_part_of_it(config: RunConfig) -> list[str]:
     left_out = {
         "adapters": any(entry.is_adapter for _, entry in config.adapters.entries()),
         "quantisation": config.quantization.bits is not None,
-        "the preference loss (the sum over both answers stands for it)": config.train.method == "dpo",
     }
     named = [name for name, is_there in left_out.items() if is_there]
+    if config.train.method.UNVERIFIED is not None:
+        named.append(config.train.method.UNVERIFIED)
     told = f"  compared with all weights of the base training; not part of it: {', '.join(named)}"
     return [told] if named else []
 

@@ -5,12 +5,16 @@ learning rate. With an adapter a tower's own weights are frozen, and its rate, o
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_serializer, model_validator
 from pydantic_core import PydanticCustomError
 
+from smolvlm.config.problems import Problem, shown_value
 from smolvlm.config.section import Count, LearningRate, Section
+
+if TYPE_CHECKING:
+    from smolvlm.config.schema import RunConfig
 
 PartName = Literal["language", "connector", "vision"]
 PARTS: dict[PartName, str] = {
@@ -23,6 +27,9 @@ PARTS: dict[PartName, str] = {
 
 class AdapterConfig(Section):
     """What one tower trains."""
+
+    MAPPING_WORDS = "must be a word (lora, full, frozen ...) or a mapping of settings"
+    NOUN = "an adapter"
 
     type: Literal["lora", "dora", "rslora", "pissa", "full", "frozen"] = "lora"
     """`full` trains all weights of the tower and `frozen` none; these two take no other setting."""
@@ -80,3 +87,33 @@ class AdaptersConfig(Section):
         for part, entry in entries.items():
             if entry is not None:
                 yield part, entry
+
+    def adapter_of(self, part: PartName) -> AdapterConfig | None:
+        """Return a tower's adapter, or None where it has none."""
+        entry = dict(self.entries()).get(part)
+        return entry if entry is not None and entry.is_adapter else None
+
+    def problems(self, config: "RunConfig") -> Iterator[Problem]:
+        """Yield towers whose entry and learning rate disagree, and adapters of several types."""
+        for part, entry in self.entries():
+            key, rate_key = f"adapters.{part}", f"train.{PARTS[part]}"
+            rate = config.rate_of(part)
+            if entry.type == "frozen" and rate > 0:
+                fix = f"set {rate_key}: 0, or take the word out"
+                yield Problem(
+                    key=key, value="'frozen'", what=f"the tower has a learning rate, {rate_key} = {rate:g}", fix=fix
+                )
+            if entry.type == "full" and rate == 0:
+                fix = f"set {rate_key} above 0, or write `frozen`"
+                yield Problem(key=key, value="'full'", what=f"nothing would be learned: {rate_key} is 0", fix=fix)
+            if entry.is_adapter and rate == 0:
+                cause = f"{key}.lr is 0" if entry.lr is not None else f"{rate_key} is 0"
+                fix = f"set {key}.lr or {rate_key} above 0, or take the adapter out"
+                yield Problem(key=key, value=shown_value(entry.type), what=f"it would learn nothing: {cause}", fix=fix)
+        types = {entry.type: part for part, entry in self.entries() if entry.is_adapter}
+        if len(types) > 1:
+            given = ", ".join(f"{part}: {kind}" for kind, part in types.items())
+            what = f"the towers' adapters are saved as one, which has one type, and these have several ({given})"
+            yield Problem(
+                key="adapters", what=what, fix="give all of them one type; r, alpha, dropout and lr may differ"
+            )

@@ -4,12 +4,19 @@ A whole tower is frozen by its learning rate, 0. How many layers a tower has is 
 are read: `smolvlm.checkpoints.frozen_parts` checks that, still before any weight is read.
 """
 
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
-from smolvlm.config.adapters import PartName
+from smolvlm.config.adapters import PARTS, PartName
+from smolvlm.config.problems import Problem, shown_value
 from smolvlm.config.section import Section
+
+if TYPE_CHECKING:
+    from smolvlm.config.schema import RunConfig
+
+_LAYERS = "must be two whole numbers, the first layer and the one behind the last, such as [0, 16]"
 
 
 def _holds_a_layer(layers: list[int]) -> list[int]:
@@ -27,6 +34,8 @@ LayerRange = Annotated[
 class FreezeConfig(Section):
     """What is frozen inside towers that train."""
 
+    FIELD_WORDS: ClassVar[Mapping[str, str]] = {"language_layers": _LAYERS, "vision_layers": _LAYERS}
+
     embeddings: bool = False
     """The language model's; where a checkpoint ties the output head to them, the two go together."""
     output_head: bool = False
@@ -38,7 +47,19 @@ class FreezeConfig(Section):
 
     def asked(self, part: PartName) -> list[str]:
         """Return the names of the settings that freeze something in a tower."""
-        return [name for name, own in TOWER_PARTS.items() if own == part and getattr(self, name)]
+        return [name for name, tower in TOWER_PARTS.items() if tower == part and getattr(self, name)]
+
+    def problems(self, config: "RunConfig") -> Iterator[Problem]:
+        """Yield parts frozen in a tower that is frozen anyway, and checkpointing that would lose gradients."""
+        parts: tuple[PartName, ...] = ("language", "vision")
+        for part in parts:
+            for name in self.asked(part):
+                cause = _cause_without_effect(config, part)
+                if cause is not None:
+                    what, fix = cause
+                    value = shown_value(getattr(self, name))
+                    yield Problem(key=f"freeze.{name}", value=value, what=f"has no effect: {what}", fix=fix)
+        yield from _checkpointing_problems(config)
 
 
 TOWER_PARTS: dict[str, PartName] = {
@@ -49,3 +70,30 @@ TOWER_PARTS: dict[str, PartName] = {
     "vision_layers": "vision",
 }
 """Setting -> the tower that it is about."""
+
+
+def _cause_without_effect(config: "RunConfig", part: PartName) -> tuple[str, str] | None:
+    """Return (why nothing can be frozen in a tower, what to do), or None where something can."""
+    if config.adapters.adapter_of(part) is not None:
+        what = f"adapters.{part} freezes all of the tower's own weights"
+        return what, f"take it out; adapters.{part}.targets says which layers get an adapter"
+    if config.rate_of(part) == 0:
+        return f"the tower is frozen, train.{PARTS[part]} is 0", "take it out, or give the tower a rate above 0"
+    return None
+
+
+def _checkpointing_problems(config: "RunConfig") -> Iterator[Problem]:
+    """Yield the reentrant kind of checkpointing where it would leave the tower's layers without gradient and word.
+
+    It passes gradients on only where a layer's input needs one, which behind frozen embeddings it does not. (Those of
+    the language model are made to by transformers; `tests/model/test_checkpointing.py` shows both.)
+    """
+    arguments = config.train.arguments
+    settings = arguments.get("activation_checkpointing_kwargs") or {}
+    is_reentrant = arguments.get("activation_checkpointing") and settings.get("use_reentrant")
+    is_adapted = config.adapters.adapter_of("vision") is not None
+    if is_reentrant and config.rate_of("vision") and (is_adapted or config.freeze.vision_embeddings):
+        cause = "adapters.vision" if is_adapted else "freeze.vision_embeddings"
+        what = f"the vision tower's layers would get no gradient, its embeddings being frozen ({cause})"
+        fix = "take use_reentrant out: without it gradients are the same in every case"
+        yield Problem(key="train.activation_checkpointing_kwargs", value=shown_value(settings), what=what, fix=fix)

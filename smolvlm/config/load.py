@@ -5,43 +5,27 @@ one refused, so that a run file is fixed in one go; combinations are looked at o
 Nothing but the run file (and a DeepSpeed file it names) is opened.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
+from pydantic_core.core_schema import ErrorType
 
-from smolvlm.config.adapters import PARTS
 from smolvlm.config.checks import combination_problems
-from smolvlm.config.method import with_flat_method
 from smolvlm.config.names import known_sections
-from smolvlm.config.new_tokens import NEW_TOKEN_ERRORS, NewToken
 from smolvlm.config.overrides import apply_overrides
 from smolvlm.config.paths import resolve_paths
 from smolvlm.config.problems import Problem, problems_error, shown_value
-from smolvlm.config.schema import SECTIONS, RunConfig, Section, own_names
+from smolvlm.config.schema import SECTIONS, RunConfig
+from smolvlm.config.section import Section
 from smolvlm.config.settings_file import read_run_file
 from smolvlm.config.suggestions import did_you_mean
-from smolvlm.config.training_arguments import argument_problem
 from smolvlm.config.yaml_text import dump_yaml
 from smolvlm.errors import ConfigError
 
-_PATH_WORDS = "must be a path"
-_LAYERS = "must be two whole numbers, the first layer and the one behind the last, such as [0, 16]"
-_FIELD_WORDS = {
-    "mixture": "must be a file, or the list or mapping of sources",
-    "eval_mixture": "must be a file, or the list or mapping of sources",
-    "resume_from_checkpoint": "must be `auto`, `false` or a checkpoint folder",
-    "average_frames": "must be 1, 2, 4 or 8",
-    "output_dir": _PATH_WORDS,
-    "base_dir": _PATH_WORDS,
-    "vision_cache_dir": _PATH_WORDS,
-    "language_layers": _LAYERS,
-    "vision_layers": _LAYERS,
-    "new_tokens": "must be a list of texts, or of mappings with `token` and `description`",
-}
 _TYPE_WORDS = {
     "missing": "is required",
     "bool_type": "must be true or false",
@@ -57,9 +41,11 @@ _TYPE_WORDS = {
     "less_than": "must be below {lt:g}",
     "list_type": "must be a list",
     "too_short": "must not be empty",
-    "model_type": "must be a mapping of settings",
+    "model_type": Section.MAPPING_WORDS,
     "extra_forbidden": "no such setting",
 }
+_BUILT_IN_ERRORS = frozenset(get_args(ErrorType))
+"""Kinds of error that are pydantic's; the others are raised by sections, and say themselves what is wrong."""
 
 
 def load_run_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -96,17 +82,20 @@ def config_from(
     """
     problems: list[Problem] = []
     settings, overridden = apply_overrides(dict(content), overrides, problems=problems)
-    _let_overrides_win(settings, overridden)
-    settings = with_flat_method(settings, overridden, problems=problems)
+    settings = {name: _plain(name, content, overridden, problems) for name, content in settings.items()}
     sections = known_sections(settings, problems=problems)
     run_dir = Path.cwd() if base_dir is None else base_dir
     sections = resolve_paths(sections, run_dir=run_dir, problems=problems)
     num_before = len(problems)
-    sections["train"] = _with_arguments(sections["train"], run_dir=run_dir, problems=problems)
-    are_arguments_legal = len(problems) == num_before
-    validated = {name: _validated(name, sections[name], problems=problems) for name in SECTIONS}
-    if are_arguments_legal and all(section is not None for section in validated.values()):
-        config = _with_frozen_rates(RunConfig.model_validate(validated))
+    fields = {
+        name: SECTIONS[name].as_fields(content, run_dir=run_dir, problems=problems)
+        for name, content in sections.items()
+    }
+    are_gathered = len(problems) == num_before
+    validated = {name: _validated(name, fields[name], sections[name], problems=problems) for name in SECTIONS}
+    complete = {name: section for name, section in validated.items() if section is not None}
+    if are_gathered and len(complete) == len(SECTIONS):
+        config = RunConfig.of_sections(complete)
         problems += combination_problems(config)
         if not problems:
             return config
@@ -114,28 +103,12 @@ def config_from(
     raise problems_error(marked, where=where)
 
 
-def _with_frozen_rates(config: RunConfig) -> RunConfig:
-    """Return the settings with the default rate of a tower that `adapters` freezes taken back; a given one stands."""
-    frozen = {PARTS[part]: 0.0 for part, entry in config.adapters.entries() if entry.type == "frozen"}
-    rates = {name: rate for name, rate in frozen.items() if name not in config.train.model_fields_set}
-    return config.model_copy(update={"train": config.train.model_copy(update=rates)}) if rates else config
-
-
-def _let_overrides_win(settings: dict[str, Any], overridden: Collection[str]) -> None:
-    """Take out of the file what another value on the command line would leave without effect.
-
-    The length of training where the other kind of length is given; what belongs to other `quantization.bits`.
-    """
-    train = settings.get("train")
-    for name, other in (("max_steps", "num_train_epochs"), ("num_train_epochs", "max_steps")):
-        if f"train.{name}" in overridden and f"train.{other}" not in overridden and isinstance(train, dict):
-            settings["train"] = train = {key: value for key, value in train.items() if key != other}
-    held = settings.get("quantization")
-    if "quantization.bits" in overridden and isinstance(held, dict) and held.get("bits") != 4:
-        useless = ("quant_type", "double_quant", *(() if held.get("bits") else ("towers",)))
-        settings["quantization"] = {
-            key: value for key, value in held.items() if key not in useless or f"quantization.{key}" in overridden
-        }
+def _plain(name: Any, content: Any, overridden: Collection[str], problems: list[Problem]) -> Any:
+    """Return a section as a run file has it with each setting under its one name; anything else as it is."""
+    if name not in SECTIONS or not isinstance(content, dict):
+        return content
+    names = {key.partition(".")[2] for key in overridden if key.startswith(f"{name}.")}
+    return SECTIONS[name].plain(content, overridden=names, problems=problems)
 
 
 def dump_run_config(config: RunConfig) -> str:
@@ -146,78 +119,85 @@ def dump_run_config(config: RunConfig) -> str:
     return dump_yaml(_with_text_paths(sections))
 
 
-def _with_arguments(train: Mapping[str, Any], *, run_dir: Path, problems: list[Problem]) -> dict[str, Any]:
-    """Return the section with the `TrainingArguments` settings gathered under `arguments`, their types checked."""
-    own = own_names("train")
-    arguments = {name: value for name, value in train.items() if name not in own}
-    for name, value in arguments.items():
-        problem = argument_problem(name, value, base_dir=run_dir)
-        if problem is not None:
-            problems.append(problem)
-    return {**{name: value for name, value in train.items() if name in own}, "arguments": arguments}
+def _validated(
+    name: str, fields: Mapping[str, Any], written: Mapping[str, Any], *, problems: list[Problem]
+) -> Section | None:
+    """Return a section as its model, or None after adding to `problems` what is wrong with its values.
 
-
-def _validated(name: str, content: Mapping[str, Any], *, problems: list[Problem]) -> Section | None:
-    """Return a section as its model, or None after adding to `problems` what is wrong with its values."""
+    Args:
+        name: of the section.
+        fields: of the model.
+        written: the same as the run file has it, which is what problems name.
+        problems: receives them, one a setting.
+    """
+    section = SECTIONS[name]
     try:
-        return SECTIONS[name].model_validate(content)
+        return section.variant(fields).model_validate(fields)
     except ValidationError as error:
-        first_by_place = {_place(details, content): details for details in reversed(error.errors(include_url=False))}
-        problems += [
-            _type_problem(name, place, details, content) for place, details in reversed(first_by_place.items())
-        ]
+        first_by_place: dict[tuple[str, ...], ErrorDetails] = {}
+        for details in error.errors(include_url=False):
+            first_by_place.setdefault(_place(section, details, written), details)
+        problems += [_type_problem(name, place, details, written) for place, details in first_by_place.items()]
         return None
 
 
-def _place(details: ErrorDetails, content: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return where in a section the value that is wrong stands: its field, and a mapping's own."""
-    field, *inner = map(str, details["loc"])
-    value = content.get(field)
+def _place(section: type[Section], details: ErrorDetails, written: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return where in a section the value that is wrong stands: its setting, and a mapping's own."""
+    name, *inner = section.written_place(tuple(map(str, details["loc"])))
+    value = written.get(name)
     is_within = bool(inner) and isinstance(value, dict) and (inner[0] in value or details["type"] == "missing")
-    return (field, inner[0]) if is_within else (field,)
+    return (name, inner[0]) if is_within else (name,)
 
 
-def _type_problem(section: str, place: Sequence[str], details: ErrorDetails, content: Mapping[str, Any]) -> Problem:
+def _type_problem(section: str, place: Sequence[str], details: ErrorDetails, written: Mapping[str, Any]) -> Problem:
     """Return a validation error in the words of the run file."""
-    field, key = place[0], ".".join((section, *place))
-    holder = content if len(place) == 1 else content[field]
+    name, key = place[0], ".".join((section, *place))
+    holder = written if len(place) == 1 else written[name]
     if place[-1] not in holder:
         return Problem(key=key, what="is required, and missing", fix=f"write it beneath `{key.rpartition('.')[0]}:`")
-    given = holder[place[-1]]
-    value = shown_value(given)
-    words = _FIELD_WORDS.get(field) or _TYPE_WORDS.get(details["type"], details["msg"])
-    if details["type"] in NEW_TOKEN_ERRORS:
-        words = details["msg"]
-    if section == "adapters" and details["type"] == "model_type":
-        words = "must be a word (lora, full, frozen ...) or a mapping of settings"
-    what = words.format_map(details.get("ctx", {}))
-    fix, mapping = None, _mapping_of(section, field)
-    if details["type"] == "literal_error" and isinstance(given, str):
-        fix = did_you_mean(given, _words_of(section, field))
+    value = holder[place[-1]]
+    mapping = next(_mappings_in(_annotation(section, name)), None)
+    fix = None
+    if isinstance(value, str) and details["type"] in ("literal_error", "model_attributes_type"):
+        fix = did_you_mean(value, _words_of(section, name))
     elif mapping is not None and details["type"] in ("extra_forbidden", "model_type"):
         names = list(mapping.model_fields)
-        called = {"adapters": "an adapter", "new_tokens": "a new token"}
-        noun = called.get(section) or called.get(field, f"{section}.{field}")
+        noun = mapping.NOUN or f"{section}.{name}"
         fix = did_you_mean(place[-1], names) or f"the settings of {noun} are {', '.join(names)}"
-    return Problem(key=key, value=value, what=what, fix=fix)
+    what = _words(SECTIONS[section].FIELD_WORDS.get(name), mapping, details)
+    return Problem(key=key, value=shown_value(value), what=what, fix=fix)
 
 
-def _mapping_of(section: str, field: str) -> type[Section] | None:
-    """Return what a setting is made of that is a mapping of settings itself, or a list of such, or None."""
-    if (section, field) == ("model", "new_tokens"):
-        return NewToken
-    annotation = SECTIONS[section].model_fields[field].annotation
-    kinds = [own for own in (annotation, *get_args(annotation)) if isinstance(own, type) and issubclass(own, Section)]
-    return kinds[0] if kinds else None
+def _words(field_words: str | None, mapping: type[Section] | None, details: ErrorDetails) -> str:
+    """Return what is wrong with a value, or what it must be."""
+    kind = details["type"]
+    if kind not in _BUILT_IN_ERRORS:
+        return details["msg"]
+    if field_words is not None:
+        return field_words
+    if mapping is not None and kind == "model_type":
+        return mapping.MAPPING_WORDS
+    return _TYPE_WORDS.get(kind, details["msg"]).format_map(details.get("ctx", {}))
 
 
-def _words_of(section: str, field: str) -> list[str]:
+def _annotation(section: str, name: str) -> Any:
+    return SECTIONS[section].settings()[name].annotation
+
+
+def _mappings_in(annotation: Any) -> Iterator[type[Section]]:
+    """Yield what a setting is made of that is a mapping of settings itself, or a list of such."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _mappings_in(part)
+
+
+def _words_of(section: str, name: str) -> list[str]:
     """Return the words that a setting may be; of a mapping, its types."""
-    mapping = _mapping_of(section, field)
-    annotation = SECTIONS[section].model_fields[field].annotation
-    if mapping is not None:
-        return list(get_args(mapping.model_fields["type"].annotation))
-    return [choice for choice in get_args(annotation) if isinstance(choice, str)]
+    annotation = _annotation(section, name)
+    choices = [choice for choice in get_args(annotation) if isinstance(choice, str)]
+    types = [get_args(mapping.model_fields["type"].annotation) for mapping in _mappings_in(annotation)]
+    return [*choices, *(word for words in types for word in words)]
 
 
 def _with_text_paths(value: Any) -> Any:

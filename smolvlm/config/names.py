@@ -56,7 +56,7 @@ def is_switch(name: str) -> bool:
     """Say whether a setting is true or false and nothing else; `name` may lack its section."""
     section, _, setting = name.rpartition(".")
     for home in [section] if _has(section, setting) else homes_of(setting):
-        field = SECTIONS[home].model_fields.get(setting)
+        field = SECTIONS[home].settings().get(setting)
         kind = field.annotation if field is not None else argument_types()[setting]
         return kind in (bool, bool | None)
     return False

@@ -3,12 +3,17 @@
 What each type does to the checkpoint's rotary embeddings is in `smolvlm.checkpoints.context`.
 """
 
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from smolvlm.config.problems import Problem
 from smolvlm.config.section import Section
+
+if TYPE_CHECKING:
+    from smolvlm.config.schema import RunConfig
 
 _OF_YARN = ("attention_factor", "beta_fast", "beta_slow")
 
@@ -36,3 +41,13 @@ class RopeScaling(Section):
         if (self.beta_fast or 32) <= (self.beta_slow or 1):
             raise PydanticCustomError("betas", "beta_fast (32 unless given) must be above beta_slow (1 unless given)")
         return self
+
+    def problems(self, config: "RunConfig") -> Iterator[Problem]:
+        """Yield the scaling where what is saved is an adapter's folder: layers' adapters, or rows of single tokens."""
+        saves_adapter = any(entry.is_adapter for _, entry in config.adapters.entries()) or bool(config.token_rows_lr)
+        if saves_adapter:
+            what = "an adapter's folder does not carry it: put onto its base, the adapter would see other positions"
+            fix = (
+                "extend the context of the base itself, in its config.json (docs/context.md), or train without adapters"
+            )
+            yield Problem(key="model.rope_scaling", what=what, fix=fix)

@@ -4,11 +4,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from smolvlm.config.schema import DataConfig, TrainConfig
+from smolvlm.config.data import DataConfig
+from smolvlm.config.method import RowKind
 from smolvlm.datasets.encoding.prompts import PromptSettings, read_prompt_settings
 from smolvlm.datasets.packing.length_cache import Report, measure_sources
 from smolvlm.datasets.packing.lengths import Budget
-from smolvlm.datasets.packing.measured import MeasuredSet, RowKind, SourceCount, settle_rows
+from smolvlm.datasets.packing.measured import MeasuredSet, SourceCount, settle_rows
 from smolvlm.datasets.packing.plan import Plan, PlanSettings, plan_training
 from smolvlm.datasets.rows.conversations import OpenSource, open_sources
 from smolvlm.datasets.rows.mixture import load_mixture
@@ -30,11 +31,6 @@ class PlannedData:
     @property
     def counts(self) -> tuple[SourceCount, ...]:
         return self.measured.counts
-
-
-def kind_of_rows(train: TrainConfig) -> RowKind:
-    """Return what rows must be for a run's method."""
-    return "preference" if train.method == "dpo" else "conversation"
 
 
 def budget_of(data: DataConfig) -> Budget:

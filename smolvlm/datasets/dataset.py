@@ -62,7 +62,7 @@ class PackDataset(Dataset[Pack]):
         self.plan = plan
         self.sources = measured.conversations.source_names
         self._source_numbers = {source: number for number, source in enumerate(self.sources)}
-        self._order = np.arange(len(plan.packs)) if order is None else np.asarray(order)
+        self.order = np.arange(len(plan.packs)) if order is None else np.asarray(order)
         self.encoder = encoder
         self.settings = settings
         self._headers = HeaderReader(settings)
@@ -73,7 +73,7 @@ class PackDataset(Dataset[Pack]):
         """Of preference rows: (better, worse) answer under the reference model; goes into the packs where it is set."""
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self.order)
 
     def __getitem__(self, index: int) -> Pack:
         return self.build(self.planned(index))
@@ -81,11 +81,11 @@ class PackDataset(Dataset[Pack]):
     @property
     def planned_packs(self) -> PlannedPacks:
         """All packs in the order they are handed out."""
-        return self.plan.packs.reordered(self._order)
+        return self.plan.packs.reordered(self.order)
 
     def planned(self, index: int) -> PlannedPack:
         """Return what item `index` is made of."""
-        return self.plan.packs[int(self._order[index])]
+        return self.plan.packs[int(self.order[index])]
 
     def where(self, row: int) -> str:
         """Return a row's `file:row`."""

@@ -50,7 +50,7 @@ def special_tokens_in(processor: Any, row: Conversation) -> list[str]:
     such a row has no prompt of its that could be compared with ours.
     """
     special = {token.content for token in processor.tokenizer.added_tokens_decoder.values() if token.special}
-    texts = [item for turn in (*row.turns, *row.rejected) for item in turn.blocks if isinstance(item, str)]
+    texts = [item for turn in row.every_turn for item in turn.blocks if isinstance(item, str)]
     return sorted(token for token in special if any(token in text for text in texts))
 
 

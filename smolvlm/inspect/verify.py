@@ -89,7 +89,7 @@ def verify_pack(
     for number in rows:
         row = dataset.measured.conversations[number]
         layouts = dataset.layouts(row)
-        for turns, ours in zip((row.turns, row.rejected), dataset.encoder.parts(row, layouts=layouts), strict=False):
+        for turns, ours in zip(row.branches, dataset.encoder.parts(row, layouts=layouts), strict=True):
             inputs = stock_inputs(processor, replace(row, turns=turns), layouts=layouts, settings=dataset.settings)
             own, ids_equal = _alone(stock, inputs, ours, weighting=dataset.encoder.loss_weighting)
             (own / normalizer).backward()

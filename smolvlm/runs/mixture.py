@@ -11,12 +11,13 @@ from smolvlm.check.examine import Examination, examine
 from smolvlm.check.unused_tokens import unused_tokens
 from smolvlm.checkpoints.load import load_processor
 from smolvlm.config.load import load_run_config
+from smolvlm.config.method import RowKind
 from smolvlm.config.schema import DataConfig, RunConfig
 from smolvlm.config.yaml_text import read_yaml
-from smolvlm.datasets.builder import budget_of, kind_of_rows, open_mixture, read_prompt
+from smolvlm.datasets.builder import budget_of, open_mixture, read_prompt
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.length_cache import Engine, Report, measure_sources
-from smolvlm.datasets.packing.measured import MeasuredSet, RowKind, settle_rows
+from smolvlm.datasets.packing.measured import MeasuredSet, settle_rows
 from smolvlm.errors import located
 from smolvlm.runs.evaluation_settings import bare_config
 from smolvlm.runs.model import Say, nothing, with_model
@@ -43,7 +44,7 @@ def settings_of_run(config: RunConfig, *, say: Say = nothing) -> MixtureSettings
     return MixtureSettings(
         data=config.data,
         prompt=prompt_of_model(config.model, config.data),
-        kind=kind_of_rows(config.train),
+        kind=config.train.method.ROWS,
         new_tokens=tuple(new.token for new in config.model.new_tokens),
     )
 

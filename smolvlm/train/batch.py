@@ -24,7 +24,7 @@ class PackInfo:
     target_weight: float
     """Sum of the targets' weights."""
     num_groups: int
-    """Answers: one a row, two a preference row."""
+    """Answers: one for each branch of each row."""
     num_tiles: int
     """Tiles the prompt shows, each counted once, computed or cached."""
     num_computed_tiles: int

@@ -11,13 +11,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 
 from smolvlm.train.batch import PackInfo
 from smolvlm.train.flops import ComputeCost
+
+SumOverRanks = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(slots=True)
@@ -39,11 +44,7 @@ class StepCounts:
         self.num_tiles += info.num_tiles
         self.num_samples += len(info.where)
         self.num_skipped += len(info.skipped)
-        self.flops += cost.pack(
-            num_tokens=info.num_tokens,
-            num_computed_tiles=info.num_computed_tiles,
-            num_targets=info.num_supervised_tokens,
-        )
+        self.flops += pack_flops(info, cost)
 
     def as_vector(self) -> torch.Tensor:
         return torch.tensor([float(getattr(self, column.name)) for column in fields(self)], dtype=torch.float64)
@@ -71,6 +72,15 @@ class StepCounts:
         }
 
 
+def pack_flops(info: PackInfo, cost: ComputeCost) -> float:
+    """Return what a pack's forward and backward compute, FLOPs."""
+    return cost.pack(
+        num_tokens=info.num_tokens,
+        num_computed_tiles=info.num_computed_tiles,
+        num_targets=info.num_supervised_tokens,
+    )
+
+
 class MethodSums:
     """What a method logs, summed on the device since the last line, and read when a line is written."""
 
@@ -93,7 +103,7 @@ class MethodSums:
         values = values.float() if values.device.type == "mps" else values.double()
         self._sums = values if self._sums is None else self._sums + values
 
-    def means(self, sum_over_ranks: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:
+    def means(self, sum_over_ranks: SumOverRanks) -> dict[str, float]:
         """Return the means over all ranks since the last line, and begin anew."""
         sums = torch.zeros(len(self._names) + 1, dtype=torch.float64)
         sums[0] = self._num_shares
@@ -154,3 +164,64 @@ class Stopwatch:
         began = time.perf_counter()
         yield
         self._since += time.perf_counter() - began
+
+
+class RunLog:
+    """What a run writes while it trains, and what it sums between two lines.
+
+    Every rank adds up its own packs; ranks meet only where a line or a checkpoint is due, where they meet anyway.
+    """
+
+    def __init__(self, run_dir: Path, *, cost: ComputeCost, metric_names: Sequence[str], logs_rows: bool) -> None:
+        """`logs_rows` asks for `samples.jsonl`: which rows each step learned from."""
+        self.watch = Stopwatch()
+        self.rates: Mapping[str, float] = {}
+        """Key -> each tower's learning rate in the last step."""
+        self._cost = cost
+        self._counts = StepCounts()
+        self._method_sums = MethodSums(metric_names)
+        self._logs_rows = logs_rows
+        self._learned: list[tuple[int, str]] = []
+        self._metrics_file = LineFile(run_dir / "metrics.jsonl")
+        self._rows_file = LineFile(run_dir / "samples.jsonl")
+
+    def keep_until(self, step: int) -> None:
+        """Drop from both files what a resumed run will write again."""
+        self._metrics_file.keep_until(step)
+        self._rows_file.keep_until(step)
+
+    def add(self, info: PackInfo, metrics: Mapping[str, torch.Tensor], *, share: float) -> None:
+        """Add a pack; `metrics` and `share` as in `MethodSums.add`."""
+        self._counts.add(info, self._cost)
+        self._method_sums.add(metrics, share=share)
+
+    def step_line(self, sum_over_ranks: SumOverRanks, *, peak_flops: float) -> dict[str, float]:
+        """Return what a line says of the steps since the last one, and begin anew.
+
+        Args:
+            sum_over_ranks: of a tensor on the CPU.
+            peak_flops: of all ranks' devices together, FLOPs a second.
+        """
+        totals = sum_over_ranks(self._counts.as_vector())
+        counts = self._counts.metrics(totals, seconds=self.watch.lap(), peak_flops=peak_flops)
+        self._counts = StepCounts()
+        return {**self.rates, **counts, **self._method_sums.means(sum_over_ranks)}
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Append a line to `metrics.jsonl`."""
+        self._metrics_file.append(line)
+
+    def add_rows(self, step: int, infos: Sequence[PackInfo]) -> None:
+        """Note which rows a step learns from."""
+        if self._logs_rows:
+            self._learned += [(step, where) for info in infos for where in info.where]
+
+    def write_rows(self, *, is_writer: bool) -> None:
+        """Write the rows noted since the last time; all ranks have to call it, and one is the writer."""
+        if not self._logs_rows:
+            return
+        learned = sorted(gather_object(self._learned))
+        self._learned = []
+        if is_writer:
+            for step, rows in groupby(learned, key=itemgetter(0)):
+                self._rows_file.append({"step": step, "where": [where for _, where in rows]})

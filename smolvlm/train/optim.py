@@ -61,6 +61,12 @@ def tower_groups(
     ]
 
 
+def rates_by_tower(optimizer: Optimizer) -> dict[str, float]:
+    """Return the log line's `learning_rate_<tower>`: the live rates, 0 of a tower that does not train."""
+    rates = dict.fromkeys(TOWERS, 0.0) | {group["name"]: float(group["lr"]) for group in optimizer.param_groups}
+    return {f"learning_rate_{name}": rate for name, rate in rates.items()}
+
+
 def check_groups(model: nn.Module, optimizer: Optimizer, rates: LearningRates) -> list[GroupSummary]:
     """Return the live optimizer's groups, summed by tower.
 

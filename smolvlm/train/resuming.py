@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from smolvlm.config.method import without_other_methods
 from smolvlm.datasets.packing.plan import Plan
 from smolvlm.errors import ConfigError
 
@@ -33,6 +34,7 @@ BF16 = "train.arguments.bf16"
 BF16_BY_DEFAULT = "true, by default"
 """Value of that setting where the run file leaves it open and the device chose it; not set where the device did not."""
 NOT_SET = "(not set)"
+_OPEN = ((None, NOT_SET), (NOT_SET, None))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,7 +130,7 @@ def _written(key: str) -> str:
 
 
 def _check_same_run(saved: dict[str, Any], identity: RunIdentity, *, folder: Path) -> None:
-    ours, theirs = identity.settings, saved["settings"]
+    ours, theirs = identity.settings, without_other_methods(saved["settings"])
     differing = [
         f"- {_written(key)}: {theirs.get(key, NOT_SET)} there, {ours.get(key, NOT_SET)} here"
         for key in sorted(ours.keys() | theirs.keys())
@@ -147,10 +149,12 @@ def _check_same_run(saved: dict[str, Any], identity: RunIdentity, *, folder: Pat
 def _is_same(key: str, theirs: Any, ours: Any) -> bool:
     """Say whether a setting lets a run go on.
 
-    Bfloat16 may be chosen by the device: a run goes on where it was left open both times, whatever the two devices
+    Of our own settings a null is one that is not set, and earlier versions wrote those of other `quantization.bits`
+    too. Bfloat16 may be chosen by the device: a run goes on where it was left open both times, whatever the two devices
     chose, and where it is written now as it was chosen then.
     """
     if key != BF16:
-        return theirs == ours
+        are_both_open = not key.startswith("train.arguments.") and (theirs, ours) in _OPEN
+        return theirs == ours or are_both_open
     is_open = {theirs, ours} <= {NOT_SET, BF16_BY_DEFAULT}
     return is_open or (theirs in (True, BF16_BY_DEFAULT)) == (ours in (True, BF16_BY_DEFAULT))

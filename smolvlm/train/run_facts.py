@@ -16,7 +16,7 @@ import torch
 from transformers import TrainingArguments
 from transformers.training_args import OptimizerNames
 
-from smolvlm.config.quantization import QuantizationConfig
+from smolvlm.config.quantization import Quantization
 from smolvlm.config.schema import RunConfig
 from smolvlm.model.attention.rule import SCOPE_ATTENTION, attention_kind
 from smolvlm.train.versions import Commit, source_commit, versions
@@ -167,7 +167,7 @@ def _cpu_name() -> str | None:
     return next((value.strip() for key, _, value in pairs if key.strip() == "model name"), None)
 
 
-def _quantization(settings: QuantizationConfig) -> str | None:
+def _quantization(settings: Quantization) -> str | None:
     """Return what is quantised in words, such as `language in 4 bits (nf4)`."""
     if not settings.bits:
         return None

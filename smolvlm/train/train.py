@@ -9,14 +9,14 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
 
 from smolvlm.checkpoints.base import Base, base_of_run
 from smolvlm.checkpoints.load import Checkpoint
 from smolvlm.checkpoints.processor_files import save_processor
 from smolvlm.config.load import dump_run_config
 from smolvlm.config.schema import RunConfig
-from smolvlm.datasets.builder import PlannedData, kind_of_rows, plan_data
+from smolvlm.datasets.builder import PlannedData, plan_data
 from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.length_cache import Report
@@ -25,13 +25,14 @@ from smolvlm.model.attention.rule import attention_planner
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.train.arguments import is_bf16_default, planned_length, seed_of, training_arguments
 from smolvlm.train.callbacks import ProgressBarCallback
+from smolvlm.train.checkpoint import CheckpointFiles
 from smolvlm.train.methods.method import method_of
-from smolvlm.train.methods.reference import attach_reference
-from smolvlm.train.resuming import find_checkpoint, run_identity
+from smolvlm.train.resuming import RunIdentity, find_checkpoint, run_identity
 from smolvlm.train.run_facts import run_facts
-from smolvlm.train.run_model import check_model, check_rows, load_run_model
+from smolvlm.train.run_model import RunModel, check_model, check_rows, load_run_model
 from smolvlm.train.run_start import begin_run
 from smolvlm.train.smolvlm_trainer import Evaluate, SmolVLMTrainer, TrainerParts
+from smolvlm.train.step import StepPolicy
 
 MISSING_TAGS = (
     "note: this checkpoint's vocabulary has no <row_r_col_c> tags, so the tags of cut pictures become 5 to 9 pieces of "
@@ -78,12 +79,25 @@ def plan_run(
         prompt=prompt,
         packs_per_step=config.train.packs_per_step,
         seed=seed_of(config.train),
-        kind=kind_of_rows(config.train),
+        kind=config.train.method.ROWS,
         num_epochs=num_epochs,
         max_steps=max_steps,
         report=report,
     )
     return prompt, planned
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Start:
+    """What is known of a run before any weight is read."""
+
+    base: Base
+    prompt: PromptSettings
+    planned: PlannedData
+    arguments: TrainingArguments
+    identity: RunIdentity
+    resume: Path | None
+    """The checkpoint that the run goes on from."""
 
 
 def train(
@@ -108,6 +122,27 @@ def train(
     Raises:
         ConfigError, SampleError: what is wrong, where, and how to fix it.
     """
+    start = _check_and_plan(config, measuring_bar)
+    uses_bf16, device = bool(start.arguments.bf16), start.arguments.device
+    run_model = load_run_model(config, start.base, uses_bf16=uses_bf16, resume=start.resume, device=device)
+    trainer = _build_trainer(config, start, run_model, make_evaluate)
+    if trainer.is_world_process_zero():
+        say("\n".join(_begin(config, start, run_model, trainer)))
+    for callback in (*([ProgressBarCallback()] if shows_progress else []), *callbacks):
+        trainer.add_callback(callback)
+    trainer.fit(start.resume)
+    trainer.save_model(str(config.train.output_dir))
+    return TrainedRun(
+        checkpoint=run_model.checkpoint,
+        prompt=start.prompt,
+        planned=start.planned,
+        trainer=trainer,
+        vision_cache=run_model.vision_cache,
+    )
+
+
+def _check_and_plan(config: RunConfig, measuring_bar: MeasuringBar) -> _Start:
+    """Refuse what can be refused before the model loads, and find the checkpoint to resume from."""
     base = check_model(config)
     with measuring_bar() as report:
         prompt, planned = plan_run(config, base, report=report)
@@ -115,19 +150,23 @@ def train(
     arguments = training_arguments(config.train, planned.plan)
     by_default = is_bf16_default(config.train)
     identity = run_identity(config.model_dump(mode="json"), planned.plan, is_bf16_default=by_default)
-    output_dir = Path(config.train.output_dir)
-    resume = find_checkpoint(config.train.resume_from_checkpoint, output_dir=output_dir, identity=identity)
-    own = load_run_model(config, base, uses_bf16=bool(arguments.bf16), resume=resume, device=arguments.device)
-    checkpoint, cache, cost = own.checkpoint, own.vision_cache, own.cost
+    resume = find_checkpoint(config.train.resume_from_checkpoint, output_dir=config.train.output_dir, identity=identity)
+    return _Start(base=base, prompt=prompt, planned=planned, arguments=arguments, identity=identity, resume=resume)
+
+
+def _build_trainer(
+    config: RunConfig, start: _Start, run_model: RunModel, make_evaluate: MakeEvaluate | None
+) -> SmolVLMTrainer:
+    prompt, arguments, cache = start.prompt, start.arguments, run_model.vision_cache
     order = deal_to_ranks(
-        planned.plan,
+        start.planned.plan,
         num_ranks=arguments.world_size,
-        cost_per_token=cost.per_token,
-        cost_per_tile=cost.per_tile,
+        cost_per_token=run_model.cost.per_token,
+        cost_per_tile=run_model.cost.per_tile,
     )
     dataset = PackDataset(
-        planned.measured,
-        planned.plan,
+        start.planned.measured,
+        start.planned.plan,
         encoder=prompt.encoder(loss_weighting=config.data.loss_weighting),
         settings=prompt.media,
         order=order,
@@ -135,42 +174,44 @@ def train(
         plan_attention=attention_planner(arguments.device.type),
         on_bad_sample=config.data.on_bad_sample,
     )
-    method = method_of(config.train)
-    reference = None
-    if method.needs_reference:
-        reference = attach_reference(config, own, dataset, prompt=prompt, arguments=arguments)
-    parts = TrainerParts(
-        learning_rates=own.learning_rates,
+    method = method_of(config.train.method)
+    reference = method.prepare(config, run_model, dataset, prompt=prompt, arguments=arguments)
+    files = CheckpointFiles(
         save_processor=lambda folder: save_processor(
             config.model.path, folder, media=prompt.media, new_tokens=config.model.new_tokens
         ),
-        identity=identity,
+        identity=start.identity,
+        adapters=run_model.adapters,
+    )
+    parts = TrainerParts(
+        learning_rates=run_model.learning_rates,
+        files=files,
+        step=StepPolicy(method=method, reference=reference),
         vision_cache=cache,
-        adapters=own.adapters,
-        evaluate=make_evaluate(checkpoint, prompt, cache) if make_evaluate else None,
+        evaluate=make_evaluate(run_model.checkpoint, prompt, cache) if make_evaluate else None,
         log_sample_ids=config.train.log_sample_ids,
         max_bad_fraction=config.data.max_bad_fraction,
-        method=method,
-        reference=reference,
         max_prefetch_bytes=config.data.prefetch_mb * 10**6,
     )
-    trainer = SmolVLMTrainer(checkpoint.model, arguments, train_dataset=dataset, parts=parts)
-    if trainer.is_world_process_zero():
-        output_dir.mkdir(parents=True, exist_ok=True)
-        (output_dir / "run.yaml").write_text(dump_run_config(config))
-        told = [*_notes(prompt, planned), plan_summary(planned), trainer.check_optimizer(), *own.notes()]
-        facts = run_facts(config, arguments, checkpoint.model)
-        told += begin_run(output_dir, facts, resume=resume, is_precision_open="bf16" not in config.train.arguments)
-        if arguments.world_size > 1:
-            costs = (cost.per_token, cost.per_tile)
-            waiting = imbalance(planned.plan, order, num_ranks=arguments.world_size, costs=costs)
-            told.append(f"{arguments.world_size} ranks wait {waiting:.1%} of the time, by estimated cost")
-        say("\n".join([*told, *_going_on(resume, planned)]))
-    for callback in (*([ProgressBarCallback()] if shows_progress else []), *callbacks):
-        trainer.add_callback(callback)
-    trainer.fit(resume)
-    trainer.save_model(str(output_dir))
-    return TrainedRun(checkpoint=checkpoint, prompt=prompt, planned=planned, trainer=trainer, vision_cache=cache)
+    return SmolVLMTrainer(run_model.checkpoint.model, arguments, train_dataset=dataset, parts=parts)
+
+
+def _begin(config: RunConfig, start: _Start, run_model: RunModel, trainer: SmolVLMTrainer) -> list[str]:
+    """Write what the run is to its folder, and return what is to be said about it."""
+    output_dir, num_ranks = Path(config.train.output_dir), start.arguments.world_size
+    output_dir.mkdir(parents=True, exist_ok=True)
+    (output_dir / "run.yaml").write_text(dump_run_config(config))
+    notes = _notes(start.prompt, start.planned)
+    notes += [plan_summary(start.planned), trainer.check_optimizer(), *run_model.notes()]
+    facts = run_facts(config, start.arguments, run_model.checkpoint.model)
+    is_open = "bf16" not in config.train.arguments
+    notes += begin_run(output_dir, facts, resume=start.resume, is_precision_open=is_open)
+    if num_ranks > 1:
+        costs = (run_model.cost.per_token, run_model.cost.per_tile)
+        order = trainer.train_dataset.order
+        waiting = imbalance(start.planned.plan, order, num_ranks=num_ranks, costs=costs)
+        notes.append(f"{num_ranks} ranks wait {waiting:.1%} of the time, by estimated cost")
+    return [*notes, *_resumed(start)]
 
 
 def _notes(prompt: PromptSettings, planned: PlannedData) -> list[str]:
@@ -181,14 +222,14 @@ def _notes(prompt: PromptSettings, planned: PlannedData) -> list[str]:
     return [*notes, AVERAGED_FRAMES.format(count=count)] if has_clips and count > 1 else notes
 
 
-def _going_on(checkpoint: Path | None, planned: PlannedData) -> list[str]:
+def _resumed(start: _Start) -> list[str]:
     """Return where a run resumes from, and whether anything is left to do."""
-    if checkpoint is None:
+    if start.resume is None:
         return []
-    steps = planned.plan.num_steps
-    is_done = checkpoint.name == f"checkpoint-{steps}"
+    steps = start.planned.plan.num_steps
+    is_done = start.resume.name == f"checkpoint-{steps}"
     done = [f"all {steps} steps are done: another train.output_dir begins anew"] if is_done else []
-    return [f"resuming from {checkpoint}", *done]
+    return [f"resuming from {start.resume}", *done]
 
 
 def plan_summary(planned: PlannedData) -> str:

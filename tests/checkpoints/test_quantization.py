@@ -22,7 +22,7 @@ from smolvlm.checkpoints.load import Checkpoint, load_checkpoint
 from smolvlm.checkpoints.peft_layers import merge_adapter
 from smolvlm.checkpoints.quantization import check_quantized_layers, num_values, quantized_layers
 from smolvlm.config.adapters import AdapterConfig
-from smolvlm.config.quantization import QuantizationConfig
+from smolvlm.config.quantization import Quantization, quantization_of
 from smolvlm.errors import ConfigError
 from smolvlm.model.towers import TOWERS, Tower, is_adapter
 from tests.checkpoints.test_adapters import inputs_of, learn, logits
@@ -42,8 +42,8 @@ NUM_LAYERS: dict[str, tuple[Tower, int]] = {
 }
 
 
-def settings(kind: str, towers: Sequence[Any] = ("language",)) -> QuantizationConfig:
-    return QuantizationConfig(**KINDS[kind], towers=list(towers))
+def settings(kind: str, towers: Sequence[Any] = ("language",)) -> Quantization:
+    return quantization_of({**KINDS[kind], "towers": list(towers)})
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smolvlm.config.load import dump_run_config, load_run_config
+from smolvlm.config.method import SftMethod
 from smolvlm.config.schema import DataConfig, EvalConfig, ModelConfig, RunConfig, TrainConfig
 from smolvlm.errors import ConfigError
 
@@ -48,7 +49,7 @@ def test_the_smallest_run_file_takes_every_default(run_dir: Path, load: Any) -> 
         0.01,
     )
     assert (config.train.language_model_lr, config.train.connector_lr, config.train.vision_tower_lr) == (2e-5, 1e-4, 0)
-    assert (config.train.packs_per_step, config.train.method, config.train.log_sample_ids) == (4, "sft", False)
+    assert (config.train.packs_per_step, config.train.method, config.train.log_sample_ids) == (4, SftMethod(), False)
     assert (config.train.resume_from_checkpoint, config.train.arguments) == ("auto", {})
     assert (config.eval.max_new_tokens, config.eval.batch_size, config.eval.max_rows) == (32, 32, None)
     assert (config.eval.at_start, config.eval.at_end) == (False, True)

@@ -2,7 +2,7 @@
 
 The trap: the reentrant kind of checkpointing passes a gradient on only where a layer's input needs one, and says
 nothing. transformers therefore makes the embeddings' output need one; here that is so for the reentrant kind alone, and
-where it is not enough `smolvlm.config.freeze_checks` refuses it.
+where it is not enough `smolvlm.config.freeze` refuses it.
 """
 
 from collections.abc import Callable, Mapping

@@ -26,6 +26,7 @@ from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.checkpoints.load import Checkpoint, load_checkpoint
 from smolvlm.checkpoints.peft_layers import PREFIX
 from smolvlm.config.adapters import AdapterConfig
+from smolvlm.config.method import DpoMethod
 from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.encoding.prompts import read_prompt_settings
 from smolvlm.datasets.packing.columns import PlannedPack, PlannedPacks
@@ -36,7 +37,6 @@ from smolvlm.model.towers import TOWERS, Tower, is_adapter
 from smolvlm.records import Conversation, ImageRef, Turn
 from smolvlm.train.methods.method import Preference
 from smolvlm.train.methods.online_reference import OnlineReference, frozen_copy
-from smolvlm.train.methods.preference import PreferenceSettings
 from smolvlm.train.methods.reference import reference_logps
 from tests.memory_rows import measured_rows
 
@@ -138,7 +138,7 @@ def dataset_of(checkpoint: Checkpoint) -> PackDataset:
 
 
 def ours(
-    folder: Path, trained: Trained, settings: PreferenceSettings, tmp_path: Path, *, reference: str = "precomputed"
+    folder: Path, trained: Trained, settings: DpoMethod, tmp_path: Path, *, reference: str = "precomputed"
 ) -> Step:
     """Return our step over all rows in one pack."""
     checkpoint = load_checkpoint(str(folder))
@@ -172,7 +172,7 @@ def spoil(module: torch.nn.Module) -> None:
         parameter.data.zero_()
 
 
-def theirs(folder: Path, trained: Trained, settings: PreferenceSettings, tmp_path: Path) -> Step:
+def theirs(folder: Path, trained: Trained, settings: DpoMethod, tmp_path: Path) -> Step:
     """Return the same of TRL's trainer."""
     processor = AutoProcessor.from_pretrained(folder)
     model, reference = (AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32) for _ in range(2))
@@ -221,10 +221,10 @@ def theirs(folder: Path, trained: Trained, settings: PreferenceSettings, tmp_pat
 
 
 LOSSES = (
-    PreferenceSettings(loss_type="sigmoid", beta=0.1),
-    PreferenceSettings(loss_type="ipo", beta=0.2),
-    PreferenceSettings(loss_type="hinge", beta=0.5),
-    PreferenceSettings(loss_type="robust", beta=0.3, label_smoothing=0.1),
+    DpoMethod(loss_type="sigmoid", beta=0.1),
+    DpoMethod(loss_type="ipo", beta=0.2),
+    DpoMethod(loss_type="hinge", beta=0.5),
+    DpoMethod(loss_type="robust", beta=0.3, label_smoothing=0.1),
 )
 
 
@@ -247,7 +247,7 @@ def check_equal(own: Step, other: Step) -> None:
 
 @pytest.mark.parametrize("settings", LOSSES, ids=lambda settings: settings.loss_type)
 def test_loss_rewards_and_gradients_are_trls(
-    folder: Path, trained: dict[str, Trained], settings: PreferenceSettings, tmp_path: Path
+    folder: Path, trained: dict[str, Trained], settings: DpoMethod, tmp_path: Path
 ) -> None:
     arguments = (folder, trained["whole"], settings, tmp_path)
     check_equal(ours(*arguments), theirs(*arguments))
@@ -256,7 +256,7 @@ def test_loss_rewards_and_gradients_are_trls(
 def test_with_adapters_they_are_trls_wherever_the_reference_comes_from(
     folder: Path, trained: dict[str, Trained], tmp_path: Path
 ) -> None:
-    arguments = (folder, trained["adapters"], PreferenceSettings(loss_type="sigmoid", beta=0.5), tmp_path)
+    arguments = (folder, trained["adapters"], DpoMethod(loss_type="sigmoid", beta=0.5), tmp_path)
     other = theirs(*arguments)
     assert abs(other.loss - COIN) > 1e-3, "the adapters have moved"
     assert all(value is not None and value.any() for value in other.gradients.values())
@@ -267,13 +267,13 @@ def test_with_adapters_they_are_trls_wherever_the_reference_comes_from(
 
 
 def test_the_first_loss_is_that_of_a_coin(folder: Path, tmp_path: Path) -> None:
-    own = ours(folder, Trained(state={}), PreferenceSettings(loss_type="sigmoid", beta=0.1), tmp_path)
+    own = ours(folder, Trained(state={}), DpoMethod(loss_type="sigmoid", beta=0.1), tmp_path)
     assert own.loss == pytest.approx(COIN, abs=1e-6)
     assert own.metrics["rewards_margin"] == pytest.approx(0, abs=1e-5)
 
 
 def test_the_first_step_of_adapters_is_trls_too(folder: Path, trained: dict[str, Trained], tmp_path: Path) -> None:
-    settings = PreferenceSettings(loss_type="sigmoid", beta=0.1)
+    settings = DpoMethod(loss_type="sigmoid", beta=0.1)
     arguments = (folder, trained["adapters at the start"], settings, tmp_path)
     own = ours(*arguments, reference="adapter_off")
     assert own.loss == pytest.approx(COIN, abs=1e-6)

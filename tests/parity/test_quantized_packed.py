@@ -24,7 +24,7 @@ from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.checkpoints.load import load_checkpoint
 from smolvlm.checkpoints.peft_layers import adapter_tensors
 from smolvlm.config.adapters import AdapterConfig
-from smolvlm.config.quantization import QuantizationConfig
+from smolvlm.config.quantization import Quantization, quantization_of
 from smolvlm.model.towers import TOWERS, Tower
 from tests.parity.test_adapters_packed import AdaptedBench
 from tests.parity.test_packed_equals_alone import MIXED, texts
@@ -51,11 +51,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def loaded(base: Path) -> Callable[[QuantizationConfig], Any]:
+def loaded(base: Path) -> Callable[[Quantization], Any]:
     """Loads our quantised model, once for equal settings; a test copies it."""
     held: dict[str, Any] = {}
 
-    def load(config: QuantizationConfig) -> Any:
+    def load(config: Quantization) -> Any:
         if (name := repr(config)) not in held:
             held[name] = load_checkpoint(str(base), quantization=config).model
         return copy.deepcopy(held[name])
@@ -73,7 +73,7 @@ def quantized(base: Path, loaded: Any, plain_bench: Any, tmp_path: Path) -> Call
     """Makes a bench of two quantised models with the same adapters, their matrices random."""
 
     def make(kind: str, *, of_type: Any = "lora", towers: Sequence[Any] = ("language",)) -> AdaptedBench:
-        config = QuantizationConfig(**KINDS[kind], towers=list(towers))
+        config = quantization_of({**KINDS[kind], "towers": list(towers)})
         ours = loaded(config)
         kinds: dict[Tower, AdapterConfig] = {
             tower: AdapterConfig(type=of_type, r=2 + number, alpha=3) for number, tower in enumerate(TOWERS)

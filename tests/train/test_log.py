@@ -10,7 +10,7 @@ from smolvlm.records import SkippedRow
 from smolvlm.train import log as step_log
 from smolvlm.train.batch import PackInfo
 from smolvlm.train.flops import ComputeCost
-from smolvlm.train.log import LineFile, MethodSums, StepCounts, Stopwatch, peak_memory_bytes
+from smolvlm.train.log import LineFile, MethodSums, RunLog, StepCounts, Stopwatch, peak_memory_bytes
 
 COST = ComputeCost(per_token=10.0, per_tile=1000.0, per_target=100.0)
 
@@ -107,3 +107,23 @@ def test_what_a_method_logs_is_summed_where_it_is_and_averaged_over_all_ranks() 
     sums.add({"loss_a": torch.tensor(2.0), "loss_b": torch.tensor(2.0)}, share=1)
     assert sums.means(lambda own: 2 * own) == {"loss_a": 1.0, "loss_b": 2.0}, "another rank had the same"
     assert sums.means(lambda own: own) == {"loss_a": 0.0, "loss_b": 0.0}, "it begins anew"
+
+
+def test_a_line_begins_anew_and_rows_are_written_once(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, cost=COST, metric_names=["reward"], logs_rows=True)
+    log.rates = {"learning_rate_connector": 0.1}
+    log.add(info(), {"reward": torch.tensor(3.0)}, share=1.0)
+    log.add_rows(1, [info()])
+    first, second = (log.step_line(lambda value: value, peak_flops=1.0) for _ in range(2))
+    assert (first["num_tokens"], first["reward"], first["learning_rate_connector"]) == (90, 3.0, 0.1)
+    assert (second["num_tokens"], second["reward"]) == (0, 0.0)
+    for _ in range(2):
+        log.write_rows(is_writer=True)
+    assert (tmp_path / "samples.jsonl").read_text() == ('{"step": 1, "where": ["rows.jsonl:1", "rows.jsonl:2"]}\n')
+
+
+def test_rows_are_not_written_unless_asked_for(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, cost=COST, metric_names=[], logs_rows=False)
+    log.add_rows(1, [info()])
+    log.write_rows(is_writer=True)
+    assert not (tmp_path / "samples.jsonl").exists()

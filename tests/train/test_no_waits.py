@@ -16,6 +16,7 @@ import torch
 from smolvlm.build.processor import ModelType
 from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.checkpoints.load import Checkpoint, load_checkpoint
+from smolvlm.config.method import DpoMethod
 from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.columns import PlannedPack, PlannedPacks
@@ -25,7 +26,6 @@ from smolvlm.datasets.packing.plan import Plan
 from smolvlm.records import Conversation, ImageRef, Turn, VideoRef
 from smolvlm.train.methods.method import Method, Preference, Supervised
 from smolvlm.train.methods.online_reference import OnlineReference, frozen_copy
-from smolvlm.train.methods.preference import PreferenceSettings
 from tests.memory_rows import measured_rows
 from tests.waits import Waits, WaitsFound, fake_cuda, inputs_for, on_meta
 
@@ -34,7 +34,7 @@ LANGUAGE = {"connector": 1e-4, "language_model": 1e-4}
 METHODS: dict[str, Method] = {
     "sft": Supervised(),
     **{
-        kind: Preference(settings=PreferenceSettings(loss_type=kind, beta=0.1, sft_weight=0.5))
+        kind: Preference(settings=DpoMethod(loss_type=kind, beta=0.1, sft_weight=0.5))
         for kind in ("sigmoid", "robust", "hinge", "ipo", "simpo", "orpo")
     },
 }

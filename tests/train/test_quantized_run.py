@@ -15,7 +15,7 @@ from smolvlm.checkpoints.bnb_layers import is_quantized
 from smolvlm.checkpoints.load import load_checkpoint
 from smolvlm.checkpoints.peft_layers import ADAPTER_WEIGHTS
 from smolvlm.cli.evaluate import run_evaluation
-from smolvlm.config.quantization import QuantizationConfig
+from smolvlm.config.quantization import quantization_of
 from smolvlm.errors import ConfigError
 from smolvlm.export.merge import export_for_transformers
 from smolvlm.model.towers import is_adapter, tower_of
@@ -81,7 +81,7 @@ def test_the_loss_falls_and_what_is_frozen_stays_to_the_bit(runs: QuantizedRuns,
     for name, towers in (("eight", ["language"]), ("four", ["language", "vision"])):
         run = runs.whole[name]
         assert run.losses[-1] < run.losses[0]
-        own = QuantizationConfig(bits=8 if name == "eight" else 4, towers=towers)
+        own = quantization_of({"bits": 8 if name == "eight" else 4, "towers": towers})
         before = load_checkpoint(str(tiny_folder), quantization=own).model.state_dict()
         after = run.trained.checkpoint.model.state_dict()
         names = {key: key.replace(".base_layer", "") for key in after if not is_adapter(key)}
@@ -181,7 +181,7 @@ def test_the_first_loss_is_that_of_the_weights_held_and_not_of_the_full_ones(
     runs: QuantizedRuns, train_run: Any, tiny_folder: Path, tmp_path: Path, name: str, bits: Any, towers: Any
 ) -> None:
     """A run over a plain model of just the weights that the few bits stand for begins at the same loss."""
-    held = load_checkpoint(str(tiny_folder), quantization=QuantizationConfig(bits=bits, towers=towers)).model
+    held = load_checkpoint(str(tiny_folder), quantization=quantization_of({"bits": bits, "towers": towers})).model
     folder = shutil.copytree(tiny_folder, tmp_path / "twin")
     twin = load_checkpoint(str(folder)).model
     for own, layer in held.named_modules():

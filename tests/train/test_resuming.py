@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from smolvlm.config.load import config_from
 from smolvlm.datasets.packing.lengths import Budget, LengthTable
 from smolvlm.datasets.packing.plan import Plan, PlanSettings, plan_training
 from smolvlm.errors import ConfigError
@@ -119,6 +120,33 @@ def test_settings_that_do_not_shape_the_training_may_differ(tmp_path: Path) -> N
         "eval.batch_size": 1,
     }
     assert find_checkpoint("auto", output_dir=tmp_path, identity=identity(changes)) == folder
+
+
+@pytest.mark.parametrize(
+    ("sections", "written_before"),
+    [
+        (
+            {"train": {"method": "sft"}},
+            {"train.loss_type": "sigmoid", "train.beta": 0.1, "train.reference_model": None},
+        ),
+        ({"train": {"method": "dpo", "beta": 0.3}}, {"train.beta": 0.3, "train.loss_type": "sigmoid"}),
+        ({}, {"quantization.bits": None, "quantization.towers": None, "quantization.double_quant": None}),
+        ({"quantization": {"bits": 8}}, {"quantization.quant_type": None, "quantization.towers": None}),
+    ],
+)
+def test_a_checkpoint_of_an_earlier_version_which_wrote_every_setting_is_the_same_run(
+    tmp_path: Path, sections: dict[str, Any], written_before: dict[str, Any]
+) -> None:
+    required = {"model": {"path": "some/model"}, "data": {"mixture": []}, "adapters": {"language": "lora"}}
+    train = {"output_dir": "out", **sections.get("train", {})}
+    config = config_from({**required, **sections, "train": train}, where="settings")
+    now = run_identity(config.model_dump(mode="json"), planned())
+    before = RunIdentity(settings={**now.settings, **written_before}, plan=now.plan)
+    folder = checkpoint(tmp_path, 5, before)
+    assert find_checkpoint("auto", output_dir=tmp_path, identity=now) == folder
+    other = RunIdentity(settings={**now.settings, "train.method": "dpo", "train.beta": 0.4}, plan=now.plan)
+    with pytest.raises(ConfigError, match=r"- train\.beta: "):
+        find_checkpoint("auto", output_dir=tmp_path, identity=other)
 
 
 @pytest.mark.parametrize("plan", [planned(13), planned(seed=2)], ids=["another row", "another order"])

@@ -192,7 +192,7 @@ def test_an_older_checkpoint_is_deleted_only_once_the_newer_one_is_whole(
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("smolvlm.train.smolvlm_trainer.mark_whole", stop)
+    monkeypatch.setattr("smolvlm.train.checkpoint.mark_whole", stop)
     last.rename(folder / "checkpoint-1")
     (folder / "checkpoint-2").mkdir()
     (folder / "checkpoint-2" / MARKER).write_text("{}")

@@ -98,13 +98,9 @@ class Encoder:
         return self._wording == "legacy" and turns[0].role != "system"
 
     def parts(self, conversation: Conversation, *, layouts: Sequence[Layout]) -> tuple[EncodedConversation, ...]:
-        """Encode a row: itself, or the better and the worse conversation of a preference row, which learn what follows
-        the turns that they share."""
-        turns, shared = conversation.turns, conversation.num_shared_turns
-        encoded = self.encode_turns(turns, layouts=layouts, learned_from=shared)
-        if not conversation.rejected:
-            return (encoded,)
-        return encoded, self.encode_turns(conversation.rejected, layouts=layouts, learned_from=shared)
+        """Encode a row's branches; several learn what follows the turns that they share."""
+        shared = conversation.num_shared_turns
+        return tuple(self.encode_turns(turns, layouts=layouts, learned_from=shared) for turns in conversation.branches)
 
     def _segment(self, segment: Segment) -> tuple[list[int], list[int], list[bool]]:
         match segment:
@@ -178,9 +174,9 @@ class Encoder:
                     where=conversation.where,
                     fix="give the row an answer, or set `on_bad_sample: skip`",
                 )
-        if any(conversation.rejected for conversation in owners):
+        if any(len(conversation.branches) > 1 for conversation in owners):
             if len(sample.conversations) > 1:
-                raise ValueError("a preference row is a tree of its own")
+                raise ValueError("a row of several branches is a tree of its own")
             trunk, num_shared_media = common_beginning(parts), len(parts[0].media)
         else:
             trunk, num_shared_media = (parts[0].prefix_tokens, parts[0].prefix_media) if len(parts) > 1 else (0, 0)

@@ -2,7 +2,7 @@
 
 In: conversations as arrays, each standing alone. Out: an `Example`, the common beginning once. Which beginning that is,
 the caller says: the first user turn's media for questions about one picture, everything before the answers for a
-preference row.
+row of several branches.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class EncodedConversation:
 
 
 def common_beginning(parts: Sequence[EncodedConversation]) -> int:
-    """Return how many tokens the conversations of a preference row share: all before the first that either learns."""
+    """Return how many tokens the branches of a row share: all before the first that either learns."""
     return min(int(part.learned.argmax()) for part in parts)
 
 

@@ -5,12 +5,13 @@ In: open sources and the sizes of their rows. Out: a `MeasuredSet`, what was ski
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float32, Int32, Int64
 
+from smolvlm.config.method import METHODS, RowKind
 from smolvlm.datasets.packing.columns import trim_memory, windows
 from smolvlm.datasets.packing.lengths import MODALITIES, SIZES, Budget, LengthTable, over_budget, over_context
 from smolvlm.datasets.rows.conversations import Conversations, OpenSource
@@ -18,7 +19,6 @@ from smolvlm.datasets.rows.skipped import BadSamples, Policy
 from smolvlm.errors import SampleError
 from smolvlm.records import SkippedRow
 
-RowKind = Literal["conversation", "preference"]
 _COLUMNS = tuple(field.name for field in fields(LengthTable) if field.name in SIZES.names)
 
 
@@ -139,13 +139,14 @@ def _bad_rows(
 
 def _wrong_kind(row: Mapping[str, Any], kind: RowKind | None) -> SampleError | None:
     if kind == "conversation" and row["is_preference"]:
-        what, method = "a preference row (`chosen` and `rejected`) where answers are learned", "dpo"
+        what, found = "a preference row (`chosen` and `rejected`) where answers are learned", "preference"
     elif kind == "preference" and not row["is_preference"]:
-        what, method = "no preference row: `chosen` and `rejected` are missing", "sft"
+        what, found = "no preference row: `chosen` and `rejected` are missing", "conversation"
     else:
         return None
-    fix = f"set `train.method: {method}`, or take the source out"
-    if method == "dpo":
+    methods = [name for name, section in METHODS.items() if found == section.ROWS]
+    fix = f"set `train.method: {' or '.join(methods)}`, or take the source out"
+    if found == "preference":
         fix += " (held-out sources are answered, so their rows have a question and an answer under every method)"
     return SampleError(what, kind="wrong_method", fix=fix)
 

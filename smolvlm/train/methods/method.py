@@ -1,34 +1,34 @@
 """Training methods: a loss over groups of (predict_from, target, weight), and what its logs say.
 
 A method says how much of a step a pack is (its share of the normalizer) and turns the targets' negative
-log-likelihoods into the pack's share of the step's loss. It never sees the model. Adding one is a class here and a
-name in `method_of`; rows, packing, trees, ranks and the trainer stay as they are.
+log-likelihoods into the pack's share of the step's loss. To add one: its section in `smolvlm/config/method.py`, a
+class in a file beside this one, and its line in `METHODS`; packing, trees, ranks and the trainer stay as they are.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from jaxtyping import Float
 from torch import Tensor
+from transformers import TrainingArguments
 
-from smolvlm.config.schema import TrainConfig
-from smolvlm.model.loss import weighted_mean
+from smolvlm.config.method import DpoMethod, MethodConfig, SftMethod
+from smolvlm.config.schema import RunConfig
+from smolvlm.datasets.dataset import PackDataset
+from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.train.batch import PackInfo
-from smolvlm.train.methods.preference import PreferenceLoss, PreferenceSettings, pair_losses, pairs_of, rewards
+from smolvlm.train.methods.dpo import Preference
+from smolvlm.train.methods.online_reference import OnlineReference
+from smolvlm.train.methods.sft import Supervised
+from smolvlm.train.run_model import RunModel
 
 
 class Method(Protocol):
-    """What the trainer asks of a method."""
+    """What training asks of a method."""
 
     @property
     def metric_names(self) -> tuple[str, ...]:
         """What `loss` reports; the log line has each one's sum over the step by the number of its pairs or rows."""
-        ...
-
-    @property
-    def needs_reference(self) -> bool:
-        """Whether rows must come with what the reference model thinks of their answers."""
         ...
 
     def share(self, info: PackInfo) -> float:
@@ -41,61 +41,23 @@ class Method(Protocol):
         """Return the pack's share of the step's loss, and the sums of its metrics, detached."""
         ...
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Supervised:
-    """Learn the answers."""
-
-    metric_names: tuple[str, ...] = ()
-    needs_reference: bool = False
-
-    def share(self, info: PackInfo) -> float:
-        return info.target_weight
-
-    def loss(
-        self, losses: Float[Tensor, " target"], pack: Mapping[str, Any], normalizer: Tensor | float
-    ) -> tuple[Float[Tensor, ""], Mapping[str, Tensor]]:
-        return weighted_mean(losses, pack["target_weights"], normalizer=normalizer), {}
+    def prepare(
+        self,
+        config: RunConfig,
+        run_model: RunModel,
+        dataset: PackDataset,
+        *,
+        prompt: PromptSettings,
+        arguments: TrainingArguments,
+    ) -> OnlineReference | None:
+        """Compute what the loss needs before the first step; return what is to be asked in each step, or None."""
+        ...
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Preference:
-    """Learn to prefer: `chosen` over `rejected`, the two branches of a tree."""
-
-    settings: PreferenceSettings
-    metric_names: tuple[str, ...] = (
-        *("logps_chosen", "logps_rejected", "rewards_chosen", "rewards_rejected", "rewards_margin"),
-        "rewards_accuracy",
-    )
-
-    @property
-    def needs_reference(self) -> bool:
-        return self.settings.needs_reference
-
-    def share(self, info: PackInfo) -> float:
-        return info.num_groups / 2
-
-    def loss(
-        self, losses: Float[Tensor, " target"], pack: Mapping[str, Any], normalizer: Tensor | float
-    ) -> tuple[Float[Tensor, ""], Mapping[str, Tensor]]:
-        pairs = pairs_of(losses, pack["target_groups"], pack["group_sizes"], pack["reference_logps"])
-        chosen, rejected = rewards(pairs, self.settings)
-        values = (pairs.chosen, pairs.rejected, chosen, rejected, chosen - rejected, (chosen > rejected).float())
-        metrics = {name: value.detach().sum() for name, value in zip(self.metric_names, values, strict=True)}
-        return pair_losses(pairs, self.settings).sum() / normalizer, metrics
+METHODS: Mapping[type[MethodConfig], Callable[..., Method]] = {SftMethod: Supervised, DpoMethod: Preference}
+"""Section of the run file -> the method with these settings."""
 
 
-def method_of(train: TrainConfig) -> Method:
-    """Return the method that a run file's `train` section names."""
-    if train.method == "sft":
-        return Supervised()
-    loss_type: PreferenceLoss = train.loss_type
-    return Preference(
-        settings=PreferenceSettings(
-            loss_type=loss_type,
-            beta=train.beta,
-            label_smoothing=train.label_smoothing,
-            margin=train.margin,
-            sft_weight=train.sft_weight,
-        )
-    )
+def method_of(settings: MethodConfig) -> Method:
+    """Return the method of a run file's `train.method`."""
+    return METHODS[type(settings)](settings=settings)

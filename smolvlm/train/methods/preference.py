@@ -13,34 +13,13 @@ reference. Out: a loss a pair, and the rewards that the logs report. Formulas:
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import logsigmoid, relu
 
-from smolvlm.config.schema import REFERENCE_FREE
-
-PreferenceLoss = Literal["sigmoid", "robust", "hinge", "ipo", "simpo", "orpo"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PreferenceSettings:
-    """Which loss, and its strength."""
-
-    loss_type: PreferenceLoss
-    beta: float
-    """How far from the reference costs how much; for `orpo` the weight of the odds ratio."""
-    label_smoothing: float = 0.0
-    """Share of pairs taken to be the wrong way round; `sigmoid` and `robust`."""
-    margin: float = 0.0
-    """Of `simpo`: what the better answer's reward should exceed the worse one's by."""
-    sft_weight: float = 0.0
-
-    @property
-    def needs_reference(self) -> bool:
-        return self.loss_type not in REFERENCE_FREE
+from smolvlm.config.method import DpoMethod, PreferenceLoss
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +79,7 @@ def answer_logps(
     return losses.new_zeros(num_groups).index_add(0, target_groups, -losses)
 
 
-def pair_losses(pairs: Pairs, settings: PreferenceSettings) -> Float[Tensor, " pair"]:
+def pair_losses(pairs: Pairs, settings: DpoMethod) -> Float[Tensor, " pair"]:
     """Return each pair's loss."""
     losses = _LOSSES[settings.loss_type](pairs, settings)
     if settings.sft_weight:
@@ -108,7 +87,7 @@ def pair_losses(pairs: Pairs, settings: PreferenceSettings) -> Float[Tensor, " p
     return losses
 
 
-def rewards(pairs: Pairs, settings: PreferenceSettings) -> tuple[Float[Tensor, " pair"], Float[Tensor, " pair"]]:
+def rewards(pairs: Pairs, settings: DpoMethod) -> tuple[Float[Tensor, " pair"], Float[Tensor, " pair"]]:
     """Return the rewards of the better and the worse answers: beta times what the loss compares."""
     own = pairs.gains if settings.needs_reference else pairs.means
     return settings.beta * own[0].detach(), settings.beta * own[1].detach()
@@ -119,39 +98,39 @@ def _difference(pairs: Pairs) -> Float[Tensor, " pair"]:
     return chosen - rejected
 
 
-def _sigmoid(pairs: Pairs, settings: PreferenceSettings) -> Tensor:
+def _sigmoid(pairs: Pairs, settings: DpoMethod) -> Tensor:
     logits, smoothing = settings.beta * _difference(pairs), settings.label_smoothing
     return -(1 - smoothing) * logsigmoid(logits) - smoothing * logsigmoid(-logits)
 
 
-def _robust(pairs: Pairs, settings: PreferenceSettings) -> Tensor:
+def _robust(pairs: Pairs, settings: DpoMethod) -> Tensor:
     logits, smoothing = settings.beta * _difference(pairs), settings.label_smoothing
     kept, flipped = -(1 - smoothing) * logsigmoid(logits), -smoothing * logsigmoid(-logits)
     return (kept - flipped) / (1 - 2 * smoothing)
 
 
-def _hinge(pairs: Pairs, settings: PreferenceSettings) -> Tensor:
+def _hinge(pairs: Pairs, settings: DpoMethod) -> Tensor:
     return relu(1 - settings.beta * _difference(pairs))
 
 
-def _ipo(pairs: Pairs, settings: PreferenceSettings) -> Tensor:
+def _ipo(pairs: Pairs, settings: DpoMethod) -> Tensor:
     chosen, rejected = pairs.gains
     difference = chosen / pairs.chosen_tokens - rejected / pairs.rejected_tokens
     return (difference - 1 / (2 * settings.beta)) ** 2
 
 
-def _simpo(pairs: Pairs, settings: PreferenceSettings) -> Tensor:
+def _simpo(pairs: Pairs, settings: DpoMethod) -> Tensor:
     chosen, rejected = pairs.means
     return -logsigmoid(settings.beta * (chosen - rejected) - settings.margin)
 
 
-def _orpo(pairs: Pairs, settings: PreferenceSettings) -> Tensor:
+def _orpo(pairs: Pairs, settings: DpoMethod) -> Tensor:
     chosen, rejected = pairs.means
     log_odds = (chosen - rejected) - (torch.log1p(-chosen.exp()) - torch.log1p(-rejected.exp()))
     return -chosen - settings.beta * logsigmoid(log_odds)
 
 
-_LOSSES: Mapping[PreferenceLoss, Callable[[Pairs, PreferenceSettings], Tensor]] = {
+_LOSSES: Mapping[PreferenceLoss, Callable[[Pairs, DpoMethod], Tensor]] = {
     "sigmoid": _sigmoid,
     "robust": _robust,
     "hinge": _hinge,

@@ -20,6 +20,7 @@ from transformers import TrainingArguments
 
 from smolvlm.checkpoints.context import context_tokens
 from smolvlm.checkpoints.load import load_checkpoint
+from smolvlm.config.method import DpoMethod
 from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.builder import one_pass, read_prompt
 from smolvlm.datasets.dataset import PackDataset
@@ -39,7 +40,8 @@ FILE_NAME = "reference.safetensors"
 
 def attach_reference(
     config: RunConfig,
-    own: RunModel,
+    settings: DpoMethod,
+    run_model: RunModel,
     dataset: PackDataset,
     *,
     prompt: PromptSettings,
@@ -48,7 +50,8 @@ def attach_reference(
     """Give a run's packs their reference as the settings say: into the data set now, or one to be asked in the step.
 
     Args:
-        own: before its first step, and before a checkpoint is read into it: as it was at the start.
+        settings: where the reference comes from.
+        run_model: before its first step, and before a checkpoint is read into it: as it was at the start.
         dataset: the run's; its packs come with what the reference thinks, unless that is asked in the step.
         prompt: of the model.
         arguments: the run's.
@@ -56,16 +59,16 @@ def attach_reference(
     Raises:
         ConfigError: `train.reference_model` cannot be loaded, or reads prompts that are not the run's.
     """
-    model = own.checkpoint.model.to(arguments.device)
+    model = run_model.checkpoint.model.to(arguments.device)
     compute_dtype = torch.bfloat16 if arguments.bf16 else torch.float32
-    if config.train.reference != "precomputed":
+    if settings.reference != "precomputed":
         return OnlineReference(
-            copied=frozen_copy(model) if config.train.reference == "copy" else None,
-            has_frozen_tower=own.learning_rates.of_tower("vision_tower") == 0,
+            copied=frozen_copy(model) if settings.reference == "copy" else None,
+            has_frozen_tower=run_model.learning_rates.of_tower("vision_tower") == 0,
             compute_dtype=compute_dtype,
         )
-    name = config.train.reference_model
-    cache = own.vision_cache if name is None else None  # another tower's features are not this one's
+    name = settings.reference_model
+    cache = run_model.vision_cache if name is None else None  # another tower's features are not this one's
     once = _each_row_once(dataset, config, cache)
     folder = Path(config.train.output_dir)
     quantization = config.quantization if name is None else None

@@ -8,10 +8,11 @@ import torch
 import yaml
 
 from smolvlm.config.load import load_run_config
+from smolvlm.config.method import DpoMethod
 from smolvlm.errors import ConfigError
 from smolvlm.train.batch import PackInfo
 from smolvlm.train.methods.method import Method, Preference, Supervised, method_of
-from smolvlm.train.methods.preference import PreferenceSettings, pair_losses, pairs_of
+from smolvlm.train.methods.preference import pair_losses, pairs_of
 
 LOSSES = torch.tensor([1.0, 0.5, 2.0, 0.25, 1.5], dtype=torch.float64)
 PACK = {
@@ -33,7 +34,7 @@ def written(tmp_path: Path) -> Any:
             "train": {"output_dir": "out", **settings},
         }
         (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
-        return method_of(load_run_config(tmp_path / "run.yaml").train)
+        return method_of(load_run_config(tmp_path / "run.yaml").train.method)
 
     return make
 
@@ -59,19 +60,19 @@ def loss_of(method: Method) -> float:
 )
 def test_what_a_run_file_says_acts_upon_the_loss(written: Any, settings: dict[str, Any]) -> None:
     method = written(method="dpo", **settings)
-    wanted = PreferenceSettings(**({"beta": 0.1} | settings))
+    wanted = DpoMethod(**({"beta": 0.1} | settings))
     pairs = pairs_of(LOSSES, PACK["target_groups"], PACK["group_sizes"], PACK["reference_logps"])
     assert loss_of(method) == pytest.approx(float(pair_losses(pairs, wanted).sum()) / 2)
     for name in settings:
         others = {key: value for key, value in settings.items() if key != name}
         if name != "loss_type":
             assert loss_of(method) != pytest.approx(loss_of(written(method="dpo", **others))), name
-    assert method.needs_reference == (settings["loss_type"] not in ("simpo", "orpo"))
+    assert wanted.needs_reference == (settings["loss_type"] not in ("simpo", "orpo"))
 
 
 def test_every_setting_of_the_loss_is_tried_above() -> None:
-    names = {"loss_type", "beta", "label_smoothing", "margin", "sft_weight"}
-    assert set(PreferenceSettings.__dataclass_fields__) == names
+    names = {"type", "loss_type", "beta", "label_smoothing", "margin", "sft_weight"}
+    assert set(DpoMethod.model_fields) - {"reference", "reference_model"} == names
 
 
 @pytest.mark.parametrize("loss_type", ["hinge", "ipo", "simpo", "orpo"])
@@ -92,7 +93,6 @@ def test_answers_are_learned_by_their_weights(written: Any) -> None:
     method = written(method="sft")
     assert isinstance(method, Supervised)
     assert loss_of(method) == pytest.approx((1.0 + 0.5 + 1.0 + 0.25 + 1.5) / 2)
-    assert not method.needs_reference
 
 
 def test_a_packs_share_is_its_pairs_or_its_weights() -> None:
@@ -109,4 +109,4 @@ def test_a_packs_share_is_its_pairs_or_its_weights() -> None:
         skipped=(),
     )
     assert Supervised().share(info) == 4.5
-    assert Preference(settings=PreferenceSettings(loss_type="sigmoid", beta=0.1)).share(info) == 2
+    assert Preference(settings=DpoMethod(loss_type="sigmoid", beta=0.1)).share(info) == 2

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import logsigmoid
 
-from smolvlm.train.methods.preference import Pairs, PreferenceLoss, PreferenceSettings, pair_losses, pairs_of, rewards
+from smolvlm.config.method import DpoMethod, PreferenceLoss
+from smolvlm.train.methods.preference import Pairs, pair_losses, pairs_of, rewards
 
 LOGPS = st.floats(-60, -0.05)
 
@@ -28,7 +29,7 @@ def pair(values: tuple[float, float, float, float], tokens: tuple[int, int] = (3
 
 
 def loss(pairs: Pairs, loss_type: PreferenceLoss, **more: float) -> float:
-    return float(pair_losses(pairs, PreferenceSettings(loss_type=loss_type, **({"beta": 0.1} | more))))
+    return float(pair_losses(pairs, DpoMethod(loss_type=loss_type, **({"beta": 0.1} | more))))
 
 
 @settings(deadline=None)
@@ -67,7 +68,7 @@ def test_the_first_loss_is_that_of_a_coin() -> None:
 
 
 def test_rewards_are_the_gains_times_beta() -> None:
-    chosen, rejected = rewards(pair((-3.0, -9.0, -4.0, -7.0)), PreferenceSettings(loss_type="sigmoid", beta=0.5))
+    chosen, rejected = rewards(pair((-3.0, -9.0, -4.0, -7.0)), DpoMethod(loss_type="sigmoid", beta=0.5))
     assert (float(chosen), float(rejected)) == pytest.approx((0.5, -1.0))
 
 

@@ -1,0 +1,108 @@
+"""The run file's `train`: how it is trained.
+
+In a run file the settings of `transformers.TrainingArguments` and those of the method may stand
+beside the others; here they are gathered under `arguments` and `method`.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, model_serializer
+from pydantic.fields import FieldInfo
+
+from smolvlm.config.method import (
+    METHODS,
+    MethodConfig,
+    SftMethod,
+    with_flat_method,
+    with_method_section,
+)
+from smolvlm.config.problems import Problem
+from smolvlm.config.section import PATH_WORDS, Count, FilePath, LearningRate, Section
+from smolvlm.config.training_arguments import argument_problem
+
+if TYPE_CHECKING:
+    from smolvlm.config.schema import RunConfig
+
+
+def _not_a_number(value: Any) -> Any:
+    if isinstance(value, int) and value is not False:  # 0 equals False, and true names no checkpoint
+        raise ValueError("a number is no checkpoint")
+    return value
+
+
+class TrainConfig(Section):
+    """How it is trained."""
+
+    FIELD_WORDS: ClassVar[Mapping[str, str]] = {
+        "method": f"must be {' or '.join(map(repr, METHODS))}",
+        "output_dir": PATH_WORDS,
+        "resume_from_checkpoint": "must be `auto`, `false` or a checkpoint folder",
+    }
+
+    output_dir: FilePath
+    language_model_lr: LearningRate = 2e-5
+    """0 freezes the part; so for the other two."""
+    connector_lr: LearningRate = 1e-4
+    vision_tower_lr: LearningRate = 0.0
+    new_tokens_lr: LearningRate | None = None
+    """Of the rows of single tokens where the language model does not train in full; None is its adapter's rate, or
+    `NEW_TOKENS_LR` without one."""
+    trainable_tokens: list[str] = Field(default_factory=list)
+    """Added tokens that the checkpoint has already and whose rows train too, `*` standing for anything."""
+    packs_per_step: Count = 4
+    """Packs of one optimizer step, over all ranks and accumulation together."""
+    method: Annotated[MethodConfig, Field(discriminator="type")] = SftMethod()
+    """What is learned, and how; a run file may write its settings beside it."""
+    log_sample_ids: bool = False
+    """Write which rows each step learned from to `samples.jsonl`."""
+    resume_from_checkpoint: Annotated[Literal["auto", False] | FilePath, BeforeValidator(_not_a_number)] = "auto"
+    """`auto` resumes from the newest whole checkpoint in the output folder, if there is one."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Settings of `transformers.TrainingArguments`, as given; in the run file they stand beside the others."""
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, as_mapping: Any) -> dict[str, Any]:
+        """Return the section with its method in the flat spelling."""
+        flat: dict[str, Any] = {}
+        for name, value in as_mapping(self).items():
+            flat |= {"method": value.pop("type"), **value} if name == "method" else {name: value}
+        return flat
+
+    @classmethod
+    def settings(cls) -> Mapping[str, FieldInfo]:
+        """Return the fields but `arguments`, and the settings of all methods."""
+        sections = (section.model_fields for section in METHODS.values())
+        flat = {name: field for fields in sections for name, field in fields.items()}
+        fields = cls.model_fields | flat
+        return {name: fields[name] for name in fields if name not in ("type", "arguments")}
+
+    @classmethod
+    def plain(cls, content: dict[str, Any], *, overridden: Collection[str], problems: list[Problem]) -> dict[str, Any]:
+        """Return the section in the flat spelling, with the one length of training that is meant."""
+        for name, other in (("max_steps", "num_train_epochs"), ("num_train_epochs", "max_steps")):
+            if name in overridden and other not in overridden:
+                content = {key: value for key, value in content.items() if key != other}
+        return with_flat_method(content, overridden=overridden, problems=problems)
+
+    @classmethod
+    def as_fields(cls, content: dict[str, Any], *, run_dir: Path, problems: list[Problem]) -> dict[str, Any]:
+        """Return the section's fields; the types of `arguments` are checked here."""
+        names = cls.settings()
+        arguments = {name: value for name, value in content.items() if name not in names}
+        for name, value in arguments.items():
+            problem = argument_problem(name, value, base_dir=run_dir)
+            if problem is not None:
+                problems.append(problem)
+        known = {name: value for name, value in content.items() if name in names}
+        return with_method_section(known, problems=problems) | {"arguments": arguments}
+
+    @classmethod
+    def written_place(cls, place: tuple[str, ...]) -> tuple[str, ...]:
+        """Return where a method's setting stands in the flat spelling."""
+        return place[2:] if place[0] == "method" and len(place) > 2 else place
+
+    def problems(self, config: "RunConfig") -> Iterator[Problem]:
+        """Yield what is wrong with the settings of the method."""
+        yield from self.method.problems(config)
