@@ -1,1 +1,2 @@
-"""Comparisons with other trainers; not part of the installed package. `make bench` runs `benchmarks.peers`."""
+"""Comparisons with other trainers; not part of the installed package. `make bench` runs
+`benchmarks.peers`."""

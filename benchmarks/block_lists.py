@@ -1,6 +1,8 @@
-"""`python -m benchmarks.block_lists`: the block lists of a pack from its plan, beside torch's from all pairs.
+"""`python -m benchmarks.block_lists`: the block lists of a pack from its plan, beside torch's from
+all pairs.
 
-Both on the CPU, on packs of trees: a trunk of 200 tokens and ten branches of 20. CPU time, median of five.
+Both on the CPU, on packs of trees: a trunk of 200 tokens and ten branches of 20. CPU time, median
+of five.
 """
 
 import statistics
@@ -26,12 +28,18 @@ ROUNDS = 5
 
 def main() -> int:
     """Print a table and return the exit status."""
-    table = Table("tokens", "from the plan, ms", "from all pairs, ms", title="block lists of a pack")
+    table = Table(
+        "tokens", "from the plan, ms", "from all pairs, ms", title="block lists of a pack"
+    )
     for length in LENGTHS:
         scope_end = pack_of_trees(length)
         ours = milliseconds(lambda: plan_flex(scope_end))  # noqa: B023 - called at once
-        theirs = milliseconds(lambda: of_all_pairs(scope_end)) if length <= MAX_PAIRS_LENGTH else None  # noqa: B023
-        table.add_row(f"{len(scope_end):,}", f"{ours:.2f}", "" if theirs is None else f"{theirs:.1f}")
+        theirs = (
+            milliseconds(lambda: of_all_pairs(scope_end)) if length <= MAX_PAIRS_LENGTH else None
+        )  # noqa: B023
+        table.add_row(
+            f"{len(scope_end):,}", f"{ours:.2f}", "" if theirs is None else f"{theirs:.1f}"
+        )
     Console(width=None if sys.stdout.isatty() else 100).print(table)
     return 0
 
@@ -53,7 +61,8 @@ def of_all_pairs(scope_end: np.ndarray) -> None:
 
 
 def milliseconds(run: Callable[[], object]) -> float:
-    """Return the median CPU time of a call, ms; the first one, which may load something, is left out."""
+    """Return the median CPU time of a call, ms; the first one, which may load something, is left
+    out."""
     run()
     times = []
     for _ in range(ROUNDS):

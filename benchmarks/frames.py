@@ -1,16 +1,19 @@
-"""How fast one core turns a clip's file into tiles, beside the released video processor; a part of `loading`.
+"""How fast one core turns a clip's file into tiles, beside the released video processor; a part of
+`loading`.
 
-The clip is real: 1280 x 720 px, 25 frames a second, 5.28 s, H.264 in MP4. A job says which of its frames are shown.
-Each system starts from the file and knows nothing of it. Ours goes the way of a loader worker: `read_index`,
-`choose_frames`, `frame_tiles`, to uint8; the file is touched before each turn, so that nothing remembered of it
-counts. (The device normalises; a line of its own shows that done here too.) The released processor gets the very same
-frames from `transformers.video_utils.load_video`, by number, through each of two of its readers: pyav, which decodes
-every frame up to the last that is wanted, and decord, which seeks, with threads of its own, so that its CPU time
-counts. (torchcodec, its default, needs FFmpeg's libraries on the system and is left out.) Both give whole frames in
-RGB, which are scaled afterwards.
+The clip is real: 1280 x 720 px, 25 frames a second, 5.28 s, H.264 in MP4. A job says which of its
+frames are shown. Each system starts from the file and knows nothing of it. Ours goes the way of a
+loader worker: `read_index`, `choose_frames`, `frame_tiles`, to uint8; the file is touched before
+each turn, so that nothing remembered of it counts. (The device normalises; a line of its own shows
+that done here too.) The released processor gets the very same frames from
+`transformers.video_utils.load_video`, by number, through each of two of its readers: pyav, which
+decodes every frame up to the last that is wanted, and decord, which seeks, with threads of its own,
+so that its CPU time counts. (torchcodec, its default, needs FFmpeg's libraries on the system and is
+left out.) Both give whole frames in RGB, which are scaled afterwards.
 
-The systems take turns within one process; medians count. Pixels differ, since ours scales while it converts: by how
-much is printed. The frames' times must be the same, or the times of the systems compare nothing.
+The systems take turns within one process; medians count. Pixels differ, since ours scales while it
+converts: by how much is printed. The frames' times must be the same, or the times of the systems
+compare nothing.
 """
 
 import os
@@ -56,7 +59,10 @@ class Job:
         return choose_frames(read_index(VideoRef(path=path)), settings, end_s=self.end_s)
 
 
-JOBS = (Job(name="1 frame a second", fps=1), Job(name="4 frames a second of the first 5 s", fps=4, end_s=5))
+JOBS = (
+    Job(name="1 frame a second", fps=1),
+    Job(name="4 frames a second of the first 5 s", fps=4, end_s=5),
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,14 +87,17 @@ def clip_systems(path: Path, job: Job) -> dict[str, Load]:
     numbers = job.frames(path).numbers
     return {
         OURS: lambda: _ours(path, job),
-        OURS_AS_FLOATS: lambda: pixel_values(_ours(path, job), mean=MEAN, std=STD, rescale_factor=RESCALE_FACTOR),
+        OURS_AS_FLOATS: lambda: pixel_values(
+            _ours(path, job), mean=MEAN, std=STD, rescale_factor=RESCALE_FACTOR
+        ),
         BY_PYAV: _stock(path, numbers, "pyav"),
         BY_DECORD: _stock(path, numbers, "decord"),
     }
 
 
 def largest_time_difference_s(path: Path, job: Job) -> float:
-    """Return how far our frames' times are from those of the frames that the processor's readers reach by counting."""
+    """Return how far our frames' times are from those of the frames that the processor's readers
+    reach by counting."""
     frames = job.frames(path)
     with av.open(str(path)) as container:
         decoded_s = [frame.time for frame in container.decode(video=0)]
@@ -110,14 +119,23 @@ def measure_turns(systems: Mapping[str, Load], *, num_rounds: int) -> dict[str, 
             wall, cpu = time.perf_counter(), time.process_time()
             load()
             if number:
-                turns[name].append(Turn(wall_s=time.perf_counter() - wall, cpu_s=time.process_time() - cpu))
+                turns[name].append(
+                    Turn(wall_s=time.perf_counter() - wall, cpu_s=time.process_time() - cpu)
+                )
     return turns
 
 
 def turns_table(turns: Mapping[str, list[Turn]], *, title: str, num_frames: int) -> Table:
     """Return medians and how much less ours needs."""
     table = Table("from MP4 file to tiles", title=f"{num_frames} frames: {title}")
-    for heading in ("frames/s", "ms a clip", "CPU ms a clip", "frames per CPU s", "ours is faster by", "in CPU time"):
+    for heading in (
+        "frames/s",
+        "ms a clip",
+        "CPU ms a clip",
+        "frames per CPU s",
+        "ours is faster by",
+        "in CPU time",
+    ):
         table.add_column(heading, justify="right")
     ours = _medians(turns[OURS])
     for name, own in turns.items():
@@ -135,7 +153,9 @@ def turns_table(turns: Mapping[str, list[Turn]], *, title: str, num_frames: int)
 
 
 def _medians(turns: list[Turn]) -> Turn:
-    return Turn(wall_s=median(turn.wall_s for turn in turns), cpu_s=median(turn.cpu_s for turn in turns))
+    return Turn(
+        wall_s=median(turn.wall_s for turn in turns), cpu_s=median(turn.cpu_s for turn in turns)
+    )
 
 
 def _ours(path: Path, job: Job) -> np.ndarray:
@@ -154,8 +174,12 @@ def _stock(path: Path, numbers: tuple[int, ...], backend: str) -> Load:
     )
 
     def load() -> np.ndarray:
-        pixels, metadata = load_video(str(path), backend=backend, sample_indices_fn=_asking_for(numbers))
-        given = processor(videos=[pixels], video_metadata=[metadata], do_sample_frames=False, return_tensors="pt")
+        pixels, metadata = load_video(
+            str(path), backend=backend, sample_indices_fn=_asking_for(numbers)
+        )
+        given = processor(
+            videos=[pixels], video_metadata=[metadata], do_sample_frames=False, return_tensors="pt"
+        )
         return given["pixel_values"][0].numpy()
 
     return load

@@ -1,7 +1,7 @@
 """What one worker process is asked to do, and the fixed numbers of the comparison.
 
-A job is one system on one scenario and one variant. Everything that must be equal between systems stands here once:
-rows of each step, learning rates, optimizer, precision, threads.
+A job is one system on one scenario and one variant. Everything that must be equal between systems
+stands here once: rows of each step, learning rates, optimizer, precision, threads.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,8 @@ Scenario = Literal["one_question", "five_questions"]
 Variant = Literal["frozen_tower", "all_trained"]
 Precision = Literal["float32", "bf16"]
 Phase = Literal["start", "first", "between", "second"]
-"""`start` and `between` are not counted: the first warms up, the second keeps the loader's read-ahead honest."""
+"""`start` and `between` are not counted: the first warms up, the second keeps the loader's
+read-ahead honest."""
 
 SYSTEMS: tuple[System, ...] = ("ours", "trl", "trainer")
 SCENARIOS: tuple[Scenario, ...] = ("one_question", "five_questions")
@@ -72,7 +73,8 @@ class Job:
     rows_file: Path
     work_dir: Path
     batch_size: int
-    """Rows of a padded batch. Where the tower trains, also the pictures of a pack: none keeps more activations."""
+    """Rows of a padded batch. Where the tower trains, also the pictures of a pack: none keeps more
+    activations."""
     steps: tuple[Step, ...]
     num_threads: int
 
@@ -81,12 +83,16 @@ class Job:
         return _RATES[self.variant]
 
 
-def steps_of(system: System, variant: Variant, drawn: tuple[tuple[int, ...], ...]) -> tuple[Step, ...]:
-    """Return a system's steps: warm-up, the first pass, and with a frozen tower a second pass over the same rows.
+def steps_of(
+    system: System, variant: Variant, drawn: tuple[tuple[int, ...], ...]
+) -> tuple[Step, ...]:
+    """Return a system's steps: warm-up, the first pass, and with a frozen tower a second pass over
+    the same rows.
 
-    Loaders read one batch ahead, so a step's time holds the reading of the next step's first batch. The last step is
-    therefore there to be read and is never run, and our own passes are parted by one step of other rows, so
-    that each counted step reads exactly one pack of its own kind, cached or not.
+    Loaders read one batch ahead, so a step's time holds the reading of the next step's first batch.
+    The last step is therefore there to be read and is never run, and our own passes are parted by
+    one step of other rows, so that each counted step reads exactly one pack of its own kind, cached
+    or not.
 
     Args:
         drawn: rows of (rounds + 2) different steps.

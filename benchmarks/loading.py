@@ -1,13 +1,15 @@
-"""`python -m benchmarks.loading`: how fast one core turns a file into tiles, beside the released processor.
+"""`python -m benchmarks.loading`: how fast one core turns a file into tiles, beside the released
+processor.
 
-A photo of 1200 x 900 px lies in a JPEG file; longest edge 2048 px and tiles of 512 px make 13 tiles of it. Each system
-starts from the file. Ours goes the way of a loader worker: read, decode, cut to uint8. (The device normalises; a line
-of its own shows that done here too.) The released processor is called as `AutoProcessor` calls it, on a picture that
-`load_image` opened, once on torchvision and once on Pillow. They take turns within one process of one thread, so that
-a busy machine slows all alike; medians count.
+A photo of 1200 x 900 px lies in a JPEG file; longest edge 2048 px and tiles of 512 px make 13 tiles
+of it. Each system starts from the file. Ours goes the way of a loader worker: read, decode, cut to
+uint8. (The device normalises; a line of its own shows that done here too.) The released processor
+is called as `AutoProcessor` calls it, on a picture that `load_image` opened, once on torchvision
+and once on Pillow. They take turns within one process of one thread, so that a busy machine slows
+all alike; medians count.
 
-Before anything is timed the tiles are compared. Ours, normalised, must equal the processor of the same back end, or
-exit status 3 says that the times compare nothing. Then come clips (`frames.py`).
+Before anything is timed the tiles are compared. Ours, normalised, must equal the processor of the
+same back end, or exit status 3 says that the times compare nothing. Then come clips (`frames.py`).
 """
 
 import argparse
@@ -47,10 +49,16 @@ Load = Callable[[Path], np.ndarray]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare, measure, print; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.loading", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.loading", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--rounds", type=int, default=15, help="measured turns of each system")
-    parser.add_argument("--width", type=int, default=1200, help="of the photo, in pixels; three quarters of it high")
-    parser.add_argument("--clip", type=Path, help="a video file in place of the one out of the package index")
+    parser.add_argument(
+        "--width", type=int, default=1200, help="of the photo, in pixels; three quarters of it high"
+    )
+    parser.add_argument(
+        "--clip", type=Path, help="a video file in place of the one out of the package index"
+    )
     options = parser.parse_args(arguments)
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
@@ -60,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         path = write_photo(Path(folder) / "photo.jpg", width_px=options.width)
         differences = pixel_differences(path)
         for backend, difference in differences.items():
-            console.print(f"largest difference of a pixel value to the processor on {backend}: {difference:.1e}")
+            console.print(
+                f"largest difference of a pixel value to the processor on {backend}: {difference:.1e}"
+            )
         num_tiles = len(_ours(path))
         seconds = measure(systems(), path, num_rounds=options.rounds)
         scope = f"{options.width} px wide, {options.rounds} rounds"
@@ -71,7 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def compare_frames(clip: Path, console: Console, *, num_rounds: int) -> bool:
-    """Compare, measure and print each job of a clip; say whether the systems gave the same frames."""
+    """Compare, measure and print each job of a clip; say whether the systems gave the same
+    frames."""
     are_same = True
     for job in frames.JOBS:
         difference_s = frames.largest_time_difference_s(clip, job)
@@ -131,7 +142,8 @@ def measure(loads: dict[str, Load], path: Path, *, num_rounds: int) -> dict[str,
 def result_table(seconds: dict[str, list[float]], *, num_tiles: int, scope: str) -> Table:
     """Return medians, their spread and how much faster ours is."""
     table = Table(
-        "from JPEG file to tiles", title=f"{num_tiles} tiles of {SETTINGS.tile_side_px} px, one core; {scope}"
+        "from JPEG file to tiles",
+        title=f"{num_tiles} tiles of {SETTINGS.tile_side_px} px, one core; {scope}",
     )
     for heading in ("tiles/s", "ms a photo", "fastest - slowest ms", "ours is faster by"):
         table.add_column(heading, justify="right")
@@ -166,7 +178,9 @@ def _stock(kind: type) -> Load:
         image_std=STD,
         rescale_factor=RESCALE_FACTOR,
     )
-    return lambda path: processor(load_image(str(path)), return_tensors="pt")["pixel_values"][0].numpy()
+    return lambda path: processor(load_image(str(path)), return_tensors="pt")["pixel_values"][
+        0
+    ].numpy()
 
 
 if __name__ == "__main__":

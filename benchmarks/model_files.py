@@ -1,7 +1,8 @@
-"""The checkpoint that all systems load: true dimensions and random weights, or a tiny one for a quick check.
+"""The checkpoint that all systems load: true dimensions and random weights, or a tiny one for a
+quick check.
 
-Time per step does not depend on the weights' values. Pictures are one tile: splitting is off in the processor's own
-files, so that every system sees it off.
+Time per step does not depend on the weights' values. Pictures are one tile: splitting is off in the
+processor's own files, so that every system sees it off.
 """
 
 import json
@@ -18,7 +19,8 @@ _TINY_TILE_PX = 32
 
 
 def write_model(folder: Path, *, is_tiny: bool) -> None:
-    """Write the checkpoint: 256M dimensions with 512 px tiles of 64 tokens, or tiny with 32 px tiles of 4 tokens."""
+    """Write the checkpoint: 256M dimensions with 512 px tiles of 64 tokens, or tiny with 32 px
+    tiles of 4 tokens."""
     if is_tiny:
         tiny_model(folder, tile_side_px=_TINY_TILE_PX, longest_edge_px=_TINY_TILE_PX)
     else:
@@ -28,4 +30,6 @@ def write_model(folder: Path, *, is_tiny: bool) -> None:
         write_checkpoint(folder, model, model_type="smolvlm", longest_edge_px=tile_side_px(config))
     settings_file = folder / "preprocessor_config.json"
     settings = json.loads(settings_file.read_text(encoding="utf-8"))
-    settings_file.write_text(json.dumps(settings | {"do_image_splitting": False}, indent=2), encoding="utf-8")
+    settings_file.write_text(
+        json.dumps(settings | {"do_image_splitting": False}, indent=2), encoding="utf-8"
+    )

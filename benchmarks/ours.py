@@ -1,7 +1,8 @@
-"""Our system: the trainer as `smolvlm train` builds it, over a plan whose steps hold the benchmark's rows.
+"""Our system: the trainer as `smolvlm train` builds it, over a plan whose steps hold the
+benchmark's rows.
 
-The plan alone differs from a user's run: which rows a step holds is given, so that all systems learn from the same
-ones. Trees and packs within a step are the planner's own.
+The plan alone differs from a user's run: which rows a step holds is given, so that all systems
+learn from the same ones. Trees and packs within a step are the planner's own.
 """
 
 import json
@@ -56,7 +57,9 @@ def build_ours(job: Job) -> SmolVLMTrainer:
     parts = TrainerParts(
         learning_rates=rates,
         files=CheckpointFiles(
-            save_processor=lambda folder: save_processor(config.model.path, folder, media=prompt.media),
+            save_processor=lambda folder: save_processor(
+                config.model.path, folder, media=prompt.media
+            ),
             identity=run_identity(config.model_dump(mode="json"), plan),
         ),
         vision_cache=cache,
@@ -68,15 +71,25 @@ def build_ours(job: Job) -> SmolVLMTrainer:
 
 
 def plan_steps(measured: MeasuredSet, steps: list[tuple[int, ...]], data: DataConfig) -> Plan:
-    """Return a plan whose step s holds exactly the rows `steps[s]`, in as few packs as the planner needs."""
+    """Return a plan whose step s holds exactly the rows `steps[s]`, in as few packs as the planner
+    needs."""
     budget = budget_of(data)
     by_step: list[PlannedPacks] = []
     for rows in steps:  # one file, all of its rows used: row numbers are its own
-        trees = gather_samples(np.array(rows), measured.lengths, budget=budget, max_branches=data.max_branches)
+        trees = gather_samples(
+            np.array(rows), measured.lengths, budget=budget, max_branches=data.max_branches
+        )
         by_step.append(fill_packs(trees, budget=budget))
     most = max(len(packs) for packs in by_step)
-    padded = [own.reordered(np.where(np.arange(most) < len(own), np.arange(most), -1)) for own in by_step]
-    return Plan(packs=PlannedPacks.joined(padded), packs_per_step=most, epoch_ends=(len(steps),), budget=budget)
+    padded = [
+        own.reordered(np.where(np.arange(most) < len(own), np.arange(most), -1)) for own in by_step
+    ]
+    return Plan(
+        packs=PlannedPacks.joined(padded),
+        packs_per_step=most,
+        epoch_ends=(len(steps),),
+        budget=budget,
+    )
 
 
 def _write_run_file(job: Job) -> Path:

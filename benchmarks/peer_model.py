@@ -1,4 +1,5 @@
-"""What both peers share: the stock model and processor, the same frozen parts, the same optimizer."""
+"""What both peers share: the stock model and processor, the same frozen parts, the same
+optimizer."""
 
 from typing import Any
 
@@ -22,7 +23,11 @@ def peer_optimizer(model: Any, job: Job) -> torch.optim.Optimizer:
     """Return fused AdamW with a learning rate for each part, as our trainer has it."""
     groups = []
     for tower in TOWERS:
-        members = [value for name, value in model.named_parameters() if value.requires_grad and tower_of(name) == tower]
+        members = [
+            value
+            for name, value in model.named_parameters()
+            if value.requires_grad and tower_of(name) == tower
+        ]
         if members:
             groups.append({"params": members, "lr": job.learning_rates[tower]})
     return torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
@@ -31,7 +36,9 @@ def peer_optimizer(model: Any, job: Job) -> torch.optim.Optimizer:
 def prompt_text(processor: Any, row: Row) -> str:
     """Return the row's prompt as the checkpoint's template says it, up to `Assistant:`."""
     content = [{"type": "image"}, {"type": "text", "text": row.question}]
-    return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    return processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True
+    )
 
 
 def answer_text(row: Row) -> str:

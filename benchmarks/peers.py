@@ -1,13 +1,15 @@
-"""`python -m benchmarks.peers`: our trainer against TRL's and against transformers' own, on the same rows.
+"""`python -m benchmarks.peers`: our trainer against TRL's and against transformers' own, on the
+same rows.
 
-Three processes, one a system, each with the same random weights at the 256M model's dimensions, take turns of one
-optimizer step on the same rows, at the same precision, with the same optimizer and learning rates. Reading pictures
-and texts happens within the step for all (no loader workers). The first losses must agree, or exit status 3 says
-that the systems do not learn the same thing and the times compare nothing.
+Three processes, one a system, each with the same random weights at the 256M model's dimensions,
+take turns of one optimizer step on the same rows, at the same precision, with the same optimizer
+and learning rates. Reading pictures and texts happens within the step for all (no loader workers).
+The first losses must agree, or exit status 3 says that the systems do not learn the same thing and
+the times compare nothing.
 
-Ours runs the rows as packs and trees; the peers run small batches padded to the longest row, with accumulation. The
-passes over the rows are told apart where the vision tower is frozen: in the first our vision cache is empty, in the
-second full. Peers have no such cache and do the same work twice.
+Ours runs the rows as packs and trees; the peers run small batches padded to the longest row, with
+accumulation. The passes over the rows are told apart where the vision tower is frozen: in the first
+our vision cache is empty, in the second full. Peers have no such cache and do the same work twice.
 """
 
 import argparse
@@ -22,9 +24,26 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.job import SCENARIOS, SHAPES, SYSTEMS, TINY_SHAPES, VARIANTS, Job, Scenario, Variant, steps_of
+from benchmarks.job import (
+    SCENARIOS,
+    SHAPES,
+    SYSTEMS,
+    TINY_SHAPES,
+    VARIANTS,
+    Job,
+    Scenario,
+    Variant,
+    steps_of,
+)
 from benchmarks.processes import write_model_apart
-from benchmarks.results import LOSS_TOLERANCE, NAMES, as_json, loss_difference, result_lines, result_table
+from benchmarks.results import (
+    LOSS_TOLERANCE,
+    NAMES,
+    as_json,
+    loss_difference,
+    result_lines,
+    result_table,
+)
 from benchmarks.rows import draw_steps, write_rows
 from benchmarks.turns import SystemResult, measure_jobs
 
@@ -62,21 +81,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=3, help="measured steps of each pass")
-    parser.add_argument("--scenario", action="append", choices=SCENARIOS, help="only this one; may be repeated")
-    parser.add_argument(
-        "--variant", action="append", choices=VARIANTS, help="frozen_tower alone by default; repeatable"
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.peers", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="bf16 is autocast")
-    parser.add_argument("--threads", type=int, default=2, help="threads of each worker; only one computes at a time")
-    parser.add_argument("--tiny", action="store_true", help="tiny dimensions: checks the comparison, measures nothing")
+    parser.add_argument("--rounds", type=int, default=3, help="measured steps of each pass")
+    parser.add_argument(
+        "--scenario", action="append", choices=SCENARIOS, help="only this one; may be repeated"
+    )
+    parser.add_argument(
+        "--variant",
+        action="append",
+        choices=VARIANTS,
+        help="frozen_tower alone by default; repeatable",
+    )
+    parser.add_argument(
+        "--precision", choices=("float32", "bf16"), default="float32", help="bf16 is autocast"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=2, help="threads of each worker; only one computes at a time"
+    )
+    parser.add_argument(
+        "--tiny",
+        action="store_true",
+        help="tiny dimensions: checks the comparison, measures nothing",
+    )
     parser.add_argument("--out", type=Path, help="write every measured step as JSON")
-    parser.add_argument("--work-dir", type=Path, help="where the temporary checkpoint (1 GB) and pictures lie")
+    parser.add_argument(
+        "--work-dir", type=Path, help="where the temporary checkpoint (1 GB) and pictures lie"
+    )
     return parser
 
 
-def _jobs(folder: Path, scenario: Scenario, variant: Variant, options: argparse.Namespace) -> list[Job]:
+def _jobs(
+    folder: Path, scenario: Scenario, variant: Variant, options: argparse.Namespace
+) -> list[Job]:
     shape = (TINY_SHAPES if options.tiny else SHAPES)[scenario]
     num_steps = options.rounds + 2
     rows_file = write_rows(
@@ -107,7 +145,9 @@ def _report_losses(results: Sequence[SystemResult], console: Console, *, is_exac
     """Print the first losses and say whether they agree; without float32 they need not."""
     job, difference = results[0].job, loss_difference(results)
     losses = ", ".join(f"{NAMES[result.job.system]} {result.first_loss:.6f}" for result in results)
-    console.print(f"{job.scenario}, {job.variant}: first losses {losses}; largest relative difference {difference:.1e}")
+    console.print(
+        f"{job.scenario}, {job.variant}: first losses {losses}; largest relative difference {difference:.1e}"
+    )
     for result in results:
         if (rows := result.conversational) is not None:
             console.print(
@@ -121,7 +161,9 @@ def _report_losses(results: Sequence[SystemResult], console: Console, *, is_exac
     return True
 
 
-def _write_out(options: argparse.Namespace, results: Sequence[SystemResult], lines: list[dict]) -> None:
+def _write_out(
+    options: argparse.Namespace, results: Sequence[SystemResult], lines: list[dict]
+) -> None:
     if options.out is None:
         return
     content = {

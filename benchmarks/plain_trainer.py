@@ -1,6 +1,8 @@
-"""The second peer: `transformers.Trainer` and a padding collator, written as well as the stock parts allow.
+"""The second peer: `transformers.Trainer` and a padding collator, written as well as the stock
+parts allow.
 
-A batch is padded to its longest row. Learned are the assistant's words and `<end_of_utterance>`, nothing else.
+A batch is padded to its longest row. Learned are the assistant's words and `<end_of_utterance>`,
+nothing else.
 """
 
 from collections.abc import Sequence
@@ -28,16 +30,25 @@ class PaddingCollator:
             with Image.open(row.image) as image:
                 images.append([image.convert("RGB")])
         batch = dict(
-            self._processor(text=texts, images=images, padding=True, padding_side="right", return_tensors="pt")
+            self._processor(
+                text=texts, images=images, padding=True, padding_side="right", return_tensors="pt"
+            )
         )
         batch["labels"] = self._labels(batch["input_ids"], batch["attention_mask"], rows)
         return batch
 
-    def _labels(self, input_ids: torch.Tensor, mask: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:
-        """Return the ids where something is learned, -100 elsewhere; the text ends in a newline that is not learned."""
+    def _labels(
+        self, input_ids: torch.Tensor, mask: torch.Tensor, rows: Sequence[Row]
+    ) -> torch.Tensor:
+        """Return the ids where something is learned, -100 elsewhere; the text ends in a newline
+        that is not learned."""
         labels = torch.full_like(input_ids, -100)
-        answers = self._processor.tokenizer([answer_text(row) for row in rows], add_special_tokens=False).input_ids
-        for number, (answer, length) in enumerate(zip(answers, mask.sum(dim=1).tolist(), strict=True)):
+        answers = self._processor.tokenizer(
+            [answer_text(row) for row in rows], add_special_tokens=False
+        ).input_ids
+        for number, (answer, length) in enumerate(
+            zip(answers, mask.sum(dim=1).tolist(), strict=True)
+        ):
             own = slice(length - 1 - len(answer), length - 1)
             assert input_ids[number, own].tolist() == answer
             labels[number, own] = input_ids[number, own]

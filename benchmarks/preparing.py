@@ -1,8 +1,9 @@
-"""`python -m benchmarks.preparing --rows N`: how long `smolvlm prepare` takes for rows about real pictures.
+"""`python -m benchmarks.preparing --rows N`: how long `smolvlm prepare` takes for rows about real
+pictures.
 
-Rows are questions about crops of the scikit-image package's photographs, two hundred a picture, as JSON lines. What is
-measured is the command as a user types it, in a fresh process with an empty cache folder, imports included; then once
-more, when the kept sizes are read.
+Rows are questions about crops of the scikit-image package's photographs, two hundred a picture, as
+JSON lines. What is measured is the command as a user types it, in a fresh process with an empty
+cache folder, imports included; then once more, when the kept sizes are read.
 """
 
 import argparse
@@ -22,7 +23,9 @@ ROWS_A_PICTURE = 200
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the seconds of both runs."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.preparing", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.preparing", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--rows", type=int, default=1_000_000)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="smolvlm-bench-") as folder:
@@ -34,10 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in ("measured", "read again"):
             began = time.perf_counter()
             environment = os.environ | {"SMOLVLM_HOME": str(root / "home")}
-            run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+            run = subprocess.run(
+                command, env=environment, capture_output=True, text=True, check=True
+            )
             (source,) = (json.loads(line) for line in run.stdout.splitlines())
             seconds = time.perf_counter() - began
-            print(f"{name}: {source['used']:,} rows about {num_pictures:,} pictures in {seconds:.1f} s", flush=True)
+            print(
+                f"{name}: {source['used']:,} rows about {num_pictures:,} pictures in {seconds:.1f} s",
+                flush=True,
+            )
     return 0
 
 

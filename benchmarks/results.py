@@ -1,4 +1,5 @@
-"""From measured steps to the table: samples a second, how much faster ours is, and whether the losses agree."""
+"""From measured steps to the table: samples a second, how much faster ours is, and whether the
+losses agree."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,11 @@ from benchmarks.turns import SystemResult
 
 LOSS_TOLERANCE = 1e-4
 """Largest relative difference of two systems' first losses in float32."""
-NAMES: Mapping[System, str] = {"ours": "smolvlm", "trl": "TRL SFTTrainer", "trainer": "transformers Trainer"}
+NAMES: Mapping[System, str] = {
+    "ours": "smolvlm",
+    "trl": "TRL SFTTrainer",
+    "trainer": "transformers Trainer",
+}
 _SCENARIO_NAMES: Mapping[Scenario, str] = {
     "one_question": "(a) one question a picture",
     "five_questions": "(b) five questions a picture",
@@ -36,7 +41,8 @@ class Line:
     samples_per_s_min: float
     samples_per_s_max: float
     ours_is_faster: float
-    """Median over the rounds of this system's seconds divided by ours, on the same rows; 1 for ours."""
+    """Median over the rounds of this system's seconds divided by ours, on the same rows; 1 for
+    ours."""
     ours_needs_less_cpu: float
     """The same of processor seconds."""
     padding_share: float
@@ -66,8 +72,12 @@ def _line(result: SystemResult, ours: SystemResult, phase: Phase) -> Line:
         samples_per_s=statistics.median(rates),
         samples_per_s_min=min(rates),
         samples_per_s_max=max(rates),
-        ours_is_faster=statistics.median(step.seconds / our_step.seconds for step, our_step in pairs),
-        ours_needs_less_cpu=statistics.median(step.cpu_s / our_step.cpu_s for step, our_step in pairs),
+        ours_is_faster=statistics.median(
+            step.seconds / our_step.seconds for step, our_step in pairs
+        ),
+        ours_needs_less_cpu=statistics.median(
+            step.cpu_s / our_step.cpu_s for step, our_step in pairs
+        ),
         padding_share=result.padding_share,
         peak_rss_bytes=result.peak_rss_bytes,
         first_loss=result.first_loss,

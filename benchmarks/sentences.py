@@ -1,8 +1,10 @@
-"""Questions and answers about the benchmark's pictures: real English, drawn from a seeded generator.
+"""Questions and answers about the benchmark's pictures: real English, drawn from a seeded
+generator.
 
-In: a picture's subject and a generator. Out: questions of 5 to 20 words, and answers whose lengths are mixed as in
-published instruction sets: words and short phrases as in visual question answering, single sentences, and
-captions of up to about 150 words. Only the lengths matter to the timings, but real sentences tokenise as real ones do.
+In: a picture's subject and a generator. Out: questions of 5 to 20 words, and answers whose lengths
+are mixed as in published instruction sets: words and short phrases as in visual question answering,
+single sentences, and captions of up to about 150 words. Only the lengths matter to the timings, but
+real sentences tokenise as real ones do.
 """
 
 from dataclasses import dataclass
@@ -21,7 +23,12 @@ class Subject:
 SUBJECTS: dict[str, Subject] = {
     "astronaut.png": Subject(
         setting="a portrait studio",
-        things=("a smiling astronaut", "an orange flight suit", "a national flag", "a model of a shuttle"),
+        things=(
+            "a smiling astronaut",
+            "an orange flight suit",
+            "a national flag",
+            "a model of a shuttle",
+        ),
     ),
     "chelsea.png": Subject(
         setting="a quiet living room",
@@ -33,11 +40,21 @@ SUBJECTS: dict[str, Subject] = {
     ),
     "rocket.jpg": Subject(
         setting="a launch site before dawn",
-        things=("a slender rocket", "a tall service tower", "a row of floodlights", "a cloud of vapour"),
+        things=(
+            "a slender rocket",
+            "a tall service tower",
+            "a row of floodlights",
+            "a cloud of vapour",
+        ),
     ),
     "hubble_deep_field.jpg": Subject(
         setting="a patch of deep sky",
-        things=("a bright spiral galaxy", "a faint red smudge", "a lonely foreground star", "a cluster of small discs"),
+        things=(
+            "a bright spiral galaxy",
+            "a faint red smudge",
+            "a lonely foreground star",
+            "a cluster of small discs",
+        ),
     ),
     "ihc.png": Subject(
         setting="a stained tissue slide",
@@ -45,19 +62,39 @@ SUBJECTS: dict[str, Subject] = {
     ),
     "retina.jpg": Subject(
         setting="an eye examination",
-        things=("a bright optic disc", "a branching vessel", "a dark macula", "an orange background"),
+        things=(
+            "a bright optic disc",
+            "a branching vessel",
+            "a dark macula",
+            "an orange background",
+        ),
     ),
     "camera.png": Subject(
         setting="an open lawn",
-        things=("a man in a long coat", "a camera on a tripod", "a row of distant buildings", "a grey winter sky"),
+        things=(
+            "a man in a long coat",
+            "a camera on a tripod",
+            "a row of distant buildings",
+            "a grey winter sky",
+        ),
     ),
     "coins.png": Subject(
         setting="a museum drawer",
-        things=("a worn bronze coin", "a profile of an emperor", "a chipped edge", "a row of smaller coins"),
+        things=(
+            "a worn bronze coin",
+            "a profile of an emperor",
+            "a chipped edge",
+            "a row of smaller coins",
+        ),
     ),
     "motorcycle_left.png": Subject(
         setting="a crowded workshop",
-        things=("a parked motorcycle", "a black leather seat", "a shelf of boxes", "a spoked front wheel"),
+        things=(
+            "a parked motorcycle",
+            "a black leather seat",
+            "a shelf of boxes",
+            "a spoked front wheel",
+        ),
     ),
     "moon.png": Subject(
         setting="a view through a telescope",
@@ -65,15 +102,30 @@ SUBJECTS: dict[str, Subject] = {
     ),
     "brick.png": Subject(
         setting="the side of an old house",
-        things=("a course of red bricks", "a line of grey mortar", "a chipped corner", "a darker patch of wall"),
+        things=(
+            "a course of red bricks",
+            "a line of grey mortar",
+            "a chipped corner",
+            "a darker patch of wall",
+        ),
     ),
     "grass.png": Subject(
         setting="a meadow seen from above",
-        things=("a tuft of long grass", "a fallen brown leaf", "a dry stalk", "a patch of bare soil"),
+        things=(
+            "a tuft of long grass",
+            "a fallen brown leaf",
+            "a dry stalk",
+            "a patch of bare soil",
+        ),
     ),
     "gravel.png": Subject(
         setting="a garden path",
-        things=("a rounded pebble", "a splinter of slate", "a handful of sand", "a larger pale stone"),
+        things=(
+            "a rounded pebble",
+            "a splinter of slate",
+            "a handful of sand",
+            "a larger pale stone",
+        ),
     ),
 }
 """File of the scikit-image package -> what it shows."""
@@ -90,7 +142,20 @@ _QUESTIONS = (
     "Was the picture taken by day or by night?",
     "Does the light fall on {first} from the left or from the right?",
 )
-_WORDS = ("yes", "no", "two", "left", "right", "grey", "brown", "three", "behind it", "in the middle", "by day", "none")
+_WORDS = (
+    "yes",
+    "no",
+    "two",
+    "left",
+    "right",
+    "grey",
+    "brown",
+    "three",
+    "behind it",
+    "in the middle",
+    "by day",
+    "none",
+)
 _SHORT = (
     "It is {first}, a little to the left of the centre.",
     "You can see {first} in front of {second}.",
@@ -118,7 +183,8 @@ def draw_question(subject: Subject, random: np.random.Generator) -> str:
 
 
 def draw_answer(subject: Subject, random: np.random.Generator) -> str:
-    """Return an answer: a word or two (45 %), a sentence (30 %), or a caption of 40 to 150 words (25 %)."""
+    """Return an answer: a word or two (45 %), a sentence (30 %), or a caption of 40 to 150 words
+    (25 %)."""
     kind = random.random()
     if kind < 0.45:
         return str(random.choice(_WORDS))
@@ -140,5 +206,7 @@ def _cycle(random: np.random.Generator):
 
 def _fill(frame: str, subject: Subject, random: np.random.Generator) -> str:
     first, second = random.permutation(len(subject.things))[:2]
-    text = frame.format(first=subject.things[first], second=subject.things[second], setting=subject.setting)
+    text = frame.format(
+        first=subject.things[first], second=subject.things[second], setting=subject.setting
+    )
     return text[0].upper() + text[1:]

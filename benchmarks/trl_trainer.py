@@ -1,11 +1,12 @@
-"""The first peer: TRL's `SFTTrainer` with its own vision collator, set up to learn what the others learn.
+"""The first peer: TRL's `SFTTrainer` with its own vision collator, set up to learn what the others
+learn.
 
-TRL learns the whole completion of prompt-completion rows. On conversational rows the template's newline behind
-`<end_of_utterance>` is part of the completion and so is learned, one token a row more than the model's own training
-runs did. Here the rows are rendered beforehand (TRL's "standard" format) and end with `<end_of_utterance>`, so
-that the supervised tokens are the same for all systems; `conversational_losses` says what the difference is.
-Switched off for speed and equality: gradient checkpointing (TRL's default), truncation, and
-bfloat16 where float32 is asked.
+TRL learns the whole completion of prompt-completion rows. On conversational rows the template's
+newline behind `<end_of_utterance>` is part of the completion and so is learned, one token a row
+more than the model's own training runs did. Here the rows are rendered beforehand (TRL's "standard"
+format) and end with `<end_of_utterance>`, so that the supervised tokens are the same for all
+systems; `conversational_losses` says what the difference is. Switched off for speed and equality:
+gradient checkpointing (TRL's default), truncation, and bfloat16 where float32 is asked.
 """
 
 from typing import Any
@@ -51,7 +52,8 @@ def build_trl_trainer(job: Job) -> SFTTrainer:
 
 
 def conversational_losses(trainer: SFTTrainer, rows: list[Row]) -> dict[str, float]:
-    """Return what TRL would learn from the same rows as conversations: its loss, and without the newlines.
+    """Return what TRL would learn from the same rows as conversations: its loss, and without the
+    newlines.
 
     Args:
         trainer: untouched; nothing is learned here.
@@ -63,14 +65,22 @@ def conversational_losses(trainer: SFTTrainer, rows: list[Row]) -> dict[str, flo
     for row in rows:
         user = {"role": "user", "content": row.question}
         assistant = {"role": "assistant", "content": row.answer}
-        examples.append({"prompt": [user], "completion": [assistant], "image": Image().decode_example(_file(row))})
+        examples.append(
+            {
+                "prompt": [user],
+                "completion": [assistant],
+                "image": Image().decode_example(_file(row)),
+            }
+        )
     batch: Any = trainer.data_collator(examples)
     labels = batch["labels"]
     (newline,) = tokenizer("\n", add_special_tokens=False).input_ids
     end = tokenizer.convert_tokens_to_ids("<end_of_utterance>")
     follows_end = torch.nn.functional.pad(labels[:, :-1] == end, (1, 0))
     equalised = labels.masked_fill(follows_end & (labels == newline), -100)
-    inputs = {name: value.to(trainer.args.device) for name, value in batch.items() if name != "labels"}
+    inputs = {
+        name: value.to(trainer.args.device) for name, value in batch.items() if name != "labels"
+    }
     with torch.no_grad():
         logits = trainer.model(**inputs, use_cache=False).logits[:, :-1].float().cpu()
     return {
@@ -82,7 +92,11 @@ def conversational_losses(trainer: SFTTrainer, rows: list[Row]) -> dict[str, flo
 
 
 def _mean_loss(logits: torch.Tensor, labels: torch.Tensor) -> float:
-    return float(torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100))
+    return float(
+        torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100
+        )
+    )
 
 
 def _file(row: Row) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The parent's side: three workers, one step at a time, in turns.
 
-In: the three jobs of a scenario and a variant. Out: each system's measured steps. Only one worker computes at any
-time; the order is A B C, C B A, A B C, ..., so that a machine that grows slower hits all alike.
+In: the three jobs of a scenario and a variant. Out: each system's measured steps. Only one worker
+computes at any time; the order is A B C, C B A, A B C, ..., so that a machine that grows slower
+hits all alike.
 """
 
 import sys
@@ -28,7 +29,8 @@ class MeasuredStep:
     num_rows: int
     seconds: float
     cpu_s: float
-    """Processor seconds of the worker, all threads: steadier than the clock on a machine that others use too."""
+    """Processor seconds of the worker, all threads: steadier than the clock on a machine that
+    others use too."""
     loss: float
 
 
@@ -72,7 +74,9 @@ class _Worker:
             self.process.join()
             log = (self.job.work_dir / f"{self.job.system}.log").read_text(errors="replace")
             tail = "\n".join(log.splitlines()[-30:])
-            raise WorkerDiedError(f"{self.job.system} ended with status {self.process.exitcode}:\n{tail}") from error
+            raise WorkerDiedError(
+                f"{self.job.system} ended with status {self.process.exitcode}:\n{tail}"
+            ) from error
 
     def step(self) -> None:
         own = self.job.steps[len(self.done)]
@@ -80,7 +84,9 @@ class _Worker:
         self.connection.send(GO)
         answer = self.receive()
         seconds = time.perf_counter() - started
-        self.done.append(MeasuredStep(phase=own.phase, num_rows=len(own.rows), seconds=seconds, **answer))
+        self.done.append(
+            MeasuredStep(phase=own.phase, num_rows=len(own.rows), seconds=seconds, **answer)
+        )
 
 
 def measure_jobs(jobs: Sequence[Job], *, compares_rows: bool) -> list[SystemResult]:
@@ -115,7 +121,10 @@ def _start(job: Job, stack: ExitStack, *, compares_rows: bool) -> _Worker:
     own, others = context.Pipe()
     job.work_dir.mkdir(parents=True, exist_ok=True)
     process = context.Process(
-        target=start_worker, args=(job, others), kwargs={"compares_rows": compares_rows}, daemon=True
+        target=start_worker,
+        args=(job, others),
+        kwargs={"compares_rows": compares_rows},
+        daemon=True,
     )
     process.start()
     others.close()
@@ -126,7 +135,10 @@ def _start(job: Job, stack: ExitStack, *, compares_rows: bool) -> _Worker:
 
 
 def _show_turn(turn: int, workers: Sequence[_Worker]) -> None:
-    last = {worker.job.system: [step for step in worker.done if step.phase != "between"][-1] for worker in workers}
+    last = {
+        worker.job.system: [step for step in worker.done if step.phase != "between"][-1]
+        for worker in workers
+    }
     seconds = ", ".join(f"{system} {step.seconds:.2f} s" for system, step in last.items())
     job = workers[0].job
     print(f"{job.scenario}, {job.variant}, turn {turn}: {seconds}", file=sys.stderr, flush=True)
@@ -145,4 +157,6 @@ def _finish(worker: _Worker, conversational: dict[str, float] | None) -> SystemR
     worker.connection.send(STOP)
     summary = worker.receive()
     worker.process.join()
-    return SystemResult(job=worker.job, steps=tuple(worker.done), conversational=conversational, **summary)
+    return SystemResult(
+        job=worker.job, steps=tuple(worker.done), conversational=conversational, **summary
+    )

@@ -1,8 +1,10 @@
-"""A worker process: one system's model and trainer, which run one optimizer step whenever the parent says so.
+"""A worker process: one system's model and trainer, which run one optimizer step whenever the
+parent says so.
 
-The trainers run their own loops. A callback holds them after each step's log line until the parent says "go", so a
-turn is everything a user waits for: reading rows and pictures, forward, backward, optimizer, log. Messages to the
-parent: {"ready": ...}, then {"loss": ..., "cpu_s": ...} a step, and after "stop" a summary.
+The trainers run their own loops. A callback holds them after each step's log line until the parent
+says "go", so a turn is everything a user waits for: reading rows and pictures, forward, backward,
+optimizer, log. Messages to the parent: {"ready": ...}, then {"loss": ..., "cpu_s": ...} a step, and
+after "stop" a summary.
 """
 
 import os
@@ -30,12 +32,19 @@ class Turnstile(TrainerCallback):
         self._connection = connection
         self._cpu_before_s = 0.0
 
-    def on_train_begin(self, _args: Any, _state: Any, control: TrainerControl, **_kwargs: Any) -> None:
+    def on_train_begin(
+        self, _args: Any, _state: Any, control: TrainerControl, **_kwargs: Any
+    ) -> None:
         self._connection.send({"ready": True})
         self._wait(control)
 
     def on_log(
-        self, _args: Any, _state: Any, control: TrainerControl, logs: dict[str, Any] | None = None, **_kwargs: Any
+        self,
+        _args: Any,
+        _state: Any,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_kwargs: Any,
     ) -> None:
         if logs and "loss" in logs:
             cpu_s = time.process_time() - self._cpu_before_s
@@ -72,7 +81,8 @@ def run_worker(job: Job, connection: Connection, *, compares_rows: bool) -> None
     Args:
         job: what to build and train on.
         connection: to the parent.
-        compares_rows: TRL only: measure what its conversational rows would learn, and send it as {"rows": ...}.
+        compares_rows: TRL only: measure what its conversational rows would learn, and send it as
+            {"rows": ...}.
     """
     _log_to(job.work_dir / f"{job.system}.log")
     torch.set_num_threads(job.num_threads)
@@ -93,7 +103,9 @@ def run_worker(job: Job, connection: Connection, *, compares_rows: bool) -> None
             "num_tokens": count.num_tokens,
             "num_padded": count.num_padded,
             "peak_rss_bytes": _peak_rss_bytes(),
-            "peak_device_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0,
+            "peak_device_bytes": torch.cuda.max_memory_allocated()
+            if torch.cuda.is_available()
+            else 0,
             "device": str(trainer.args.device),
         }
     )
@@ -114,7 +126,8 @@ def _builder(system: System) -> Callable[[Job], Trainer]:
 
 
 def _log_to(path: Path) -> None:
-    """Send this process's standard output and error to a file: three systems' messages would mix."""
+    """Send this process's standard output and error to a file: three systems' messages would
+    mix."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, sys.stdout.fileno())
     os.dup2(file, sys.stderr.fileno())

@@ -1,8 +1,10 @@
-"""`python scripts/check_files.py [FILE ...]`: what no formatter looks at, in files that are committed.
+"""`python scripts/check_files.py [FILE ...]`: what no formatter looks at, in files that are
+committed.
 
-In: files; without any, all that git tracks. Out: a line a problem, and exit status 1 if there is one:
-a file above 1 MB, marks of a merge that was not finished, spaces at the end of a line, no newline at
-the end of the file or several. Only files that are text are read; the standard library is enough.
+In: files; without any, all that git tracks. Out: a line a problem, and exit status 1 if there is
+one: a file above 1 MB, marks of a merge that was not finished, spaces at the end of a line, no
+newline at the end of the file or several. Only files that are text are read; the standard library
+is enough.
 """
 
 import re
@@ -30,7 +32,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def tracked_files(folder: Path) -> list[Path]:
     """Return the files of a git checkout, those left out that are deleted or links."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=folder, capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=folder, capture_output=True, text=True, check=True
+    )
     paths = [folder / name for name in listed.stdout.split("\0") if name]
     return [path for path in paths if path.is_file() and not path.is_symlink()]
 

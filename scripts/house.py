@@ -121,7 +121,9 @@ def measure(checkout: Path) -> House:
         num_lines=sum(source.num_lines for source in sources),
         num_functions=len(functions),
         long_files=tuple(
-            f"{source.name}:1 {source.num_lines} lines" for source in sources if source.num_lines > MAX_FILE_LINES
+            f"{source.name}:1 {source.num_lines} lines"
+            for source in sources
+            if source.num_lines > MAX_FILE_LINES
         ),
         long_functions=_places(functions, lambda own: num_lines(own) > MAX_FUNCTION_LINES),
         wide_functions=_places(functions, lambda own: len(parameters(own)) > MAX_PARAMETERS),
@@ -148,9 +150,13 @@ def read_sources(checkout: Path) -> list[Source]:
     return sources
 
 
-def _places(functions: Iterable[tuple[Source, Function]], holds: Callable[[Function], bool]) -> tuple[str, ...]:
+def _places(
+    functions: Iterable[tuple[Source, Function]], holds: Callable[[Function], bool]
+) -> tuple[str, ...]:
     return tuple(
-        f"{source.name}:{function.lineno} {function.name}" for source, function in functions if holds(function)
+        f"{source.name}:{function.lineno} {function.name}"
+        for source, function in functions
+        if holds(function)
     )
 
 
@@ -201,7 +207,9 @@ def upward_imports(sources: Sequence[Source], contracts: Sequence[Layers]) -> It
     """Yield the imports of a module in a higher layer, or beside the importer in the same one."""
     for source in sources:
         for line, names in imports(source.tree):
-            if any(_points_up(source.module, name, layers) for name in names for layers in contracts):
+            if any(
+                _points_up(source.module, name, layers) for name in names for layers in contracts
+            ):
                 yield f"{source.name}:{line} {names[0]}"
 
 
@@ -237,7 +245,10 @@ def table(headings: Sequence[str], houses: Sequence[House]) -> str:
     """Return a Markdown table with a row a figure and a column a checkout."""
     columns = [figures(house) for house in houses]
     lines = ["| | " + " | ".join(headings) + " |", "|---|" + "---|" * len(headings)]
-    lines += [f"| {name} | " + " | ".join(column[name] for column in columns) + " |" for name in columns[0]]
+    lines += [
+        f"| {name} | " + " | ".join(column[name] for column in columns) + " |"
+        for name in columns[0]
+    ]
     return "\n".join(lines)
 
 
@@ -271,7 +282,10 @@ def listing(house: House) -> str:
         "imports that point up": house.upward_imports,
         **{f"files that know {kind}": own for kind, own in house.files_of_kind.items()},
     }
-    return "".join(f"\n{name}:\n" + "".join(f"  {place}\n" for place in places) for name, places in lists.items())
+    return "".join(
+        f"\n{name}:\n" + "".join(f"  {place}\n" for place in places)
+        for name, places in lists.items()
+    )
 
 
 if __name__ == "__main__":

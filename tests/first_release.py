@@ -1,4 +1,5 @@
-"""A tiny checkpoint with the vocabulary of the first 2.2B release: 49,155 tokens, no tags of tiles, none reserved."""
+"""A tiny checkpoint with the vocabulary of the first 2.2B release: 49,155 tokens, no tags of tiles,
+none reserved."""
 
 import json
 import shutil
@@ -12,7 +13,9 @@ FIRST = 49152
 VOCABULARY = FIRST + len(KEPT)
 
 
-def first_release(base: Path, folder: Path, *, num_rows: int = VOCABULARY, num_shards: int = 1) -> Path:
+def first_release(
+    base: Path, folder: Path, *, num_rows: int = VOCABULARY, num_shards: int = 1
+) -> Path:
     """Write a checkpoint into `folder` that has a tiny one's weights and the first release's ids.
 
     Args:
@@ -23,7 +26,11 @@ def first_release(base: Path, folder: Path, *, num_rows: int = VOCABULARY, num_s
     shutil.copytree(base, folder)
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     ids = {entry["content"]: entry["id"] for entry in tokenizer["added_tokens"]}
-    own = [entry for entry in tokenizer["added_tokens"] if entry["id"] < FIRST or entry["content"] in KEPT]
+    own = [
+        entry
+        for entry in tokenizer["added_tokens"]
+        if entry["id"] < FIRST or entry["content"] in KEPT
+    ]
     for number, token in enumerate(KEPT):
         next(entry for entry in own if entry["content"] == token)["id"] = FIRST + number
     tokenizer["added_tokens"] = own
@@ -31,13 +38,17 @@ def first_release(base: Path, folder: Path, *, num_rows: int = VOCABULARY, num_s
     path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_text())
     settings["added_tokens_decoder"] = {
-        str(entry["id"]): {key: value for key, value in entry.items() if key != "id"} for entry in own
+        str(entry["id"]): {key: value for key, value in entry.items() if key != "id"}
+        for entry in own
     }
     path.write_text(json.dumps(settings | {"vocab_size": VOCABULARY}))
     path = folder / "config.json"
     config = json.loads(path.read_text())
     config["image_token_id"] = FIRST + KEPT.index("<image>")
-    config["text_config"] |= {"vocab_size": num_rows, "eos_token_id": FIRST + KEPT.index("<end_of_utterance>")}
+    config["text_config"] |= {
+        "vocab_size": num_rows,
+        "eos_token_id": FIRST + KEPT.index("<end_of_utterance>"),
+    }
     path.write_text(json.dumps(config))
     weights = load_file(folder / "model.safetensors")
     for name in ("model.text_model.embed_tokens.weight", "lm_head.weight"):

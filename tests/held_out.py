@@ -15,7 +15,10 @@ from smolvlm.records import Conversation, ImageRef, Turn
 @pytest.fixture(scope="session")
 def loaded(checkpoint_folders: dict[ModelType, Path]) -> dict[ModelType, Checkpoint]:
     """Our checkpoints by model type; weights not to be changed."""
-    return {model_type: load_checkpoint(str(folder)) for model_type, folder in checkpoint_folders.items()}
+    return {
+        model_type: load_checkpoint(str(folder))
+        for model_type, folder in checkpoint_folders.items()
+    }
 
 
 @pytest.fixture(scope="session")
@@ -29,15 +32,28 @@ def stock(checkpoint_folders: dict[ModelType, Path]) -> dict[ModelType, Any]:
 
 @pytest.fixture(scope="session")
 def rows(photos: dict[str, Path]) -> list[Conversation]:
-    """Six rows: text alone, one picture, several, several turns; prompts from ten to some hundred tokens."""
+    """Six rows: text alone, one picture, several, several turns; prompts from ten to some hundred
+    tokens."""
     pictures = {name: ImageRef(path=path) for name, path in photos.items()}
     asked: list[tuple[str, list[list[str | ImageRef]], str]] = [
         ("words", [["What is one plus one?"]], "two"),
         ("pictures", [[pictures["coffee"], "What is in the cup?"]], "Coffee."),
-        ("pictures", [[pictures["rocket"], pictures["chelsea"], "Which of these flies?"]], "the first one"),
-        ("pictures", [["Look: ", pictures["camera"], " and at ", pictures["horse"], " as well. Describe."]], "a man"),
+        (
+            "pictures",
+            [[pictures["rocket"], pictures["chelsea"], "Which of these flies?"]],
+            "the first one",
+        ),
+        (
+            "pictures",
+            [["Look: ", pictures["camera"], " and at ", pictures["horse"], " as well. Describe."]],
+            "a man",
+        ),
         ("words", [["Say yes or no, and nothing else, to this: is water wet?"], ["Sure?"]], "yes"),
-        ("pictures", [[pictures["horse"], "What is it?"], ["And what does it eat?"]], "grass and hay"),
+        (
+            "pictures",
+            [[pictures["horse"], "What is it?"], ["And what does it eat?"]],
+            "grass and hay",
+        ),
     ]
     return [
         Conversation(

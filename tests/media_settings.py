@@ -17,9 +17,13 @@ def media_settings(
     """Return settings of pictures and of clips whose frames are one tile each."""
     return MediaSettings(
         pictures=TileSettings(
-            tile_side_px=tile_side_px, longest_edge_px=longest_edge_px, image_splitting=image_splitting
+            tile_side_px=tile_side_px,
+            longest_edge_px=longest_edge_px,
+            image_splitting=image_splitting,
         ),
-        frame_tiles=TileSettings(tile_side_px=tile_side_px, longest_edge_px=tile_side_px, image_splitting=False),
+        frame_tiles=TileSettings(
+            tile_side_px=tile_side_px, longest_edge_px=tile_side_px, image_splitting=False
+        ),
         frames=FrameSettings(fps=fps, max_frames=max_frames, sampling="fps"),
         video_backend=video_backend,
     )

@@ -1,10 +1,11 @@
 """Single-line mutants against the tests nearest to them: `make mutants`.
 
-In: `tests/mutants.yaml`, entries of a file, the text `old` that stands once in it, what it becomes (`new`), and the
-tests that should notice (by default the file that mirrors it). Out: the survivors by name, and exit status 3 where
-fewer than 95 % died. Each mutant is written into a copy of the tree, never in place, and tested in a process forked
-from this one, which has imported what is slow to import and nothing of the project. The tests are run without any
-mutant first: those that fail anyway would kill everything.
+In: `tests/mutants.yaml`, entries of a file, the text `old` that stands once in it, what it becomes
+(`new`), and the tests that should notice (by default the file that mirrors it). Out: the survivors
+by name, and exit status 3 where fewer than 95 % died. Each mutant is written into a copy of the
+tree, never in place, and tested in a process forked from this one, which has imported what is slow
+to import and nothing of the project. The tests are run without any mutant first: those that fail
+anyway would kill everything.
 """
 
 import argparse
@@ -32,7 +33,9 @@ WANTED_SHARE = 0.95
 LIMIT_S = 120.0
 """For the tests of one mutant; one that hangs has been noticed."""
 BASELINE_LIMIT_S = 1800.0
-NOT_COPIED = shutil.ignore_patterns(".git", ".venv", "runs", "work", "wheels", "__pycache__", ".*_cache", ".hypothesis")
+NOT_COPIED = shutil.ignore_patterns(
+    ".git", ".venv", "runs", "work", "wheels", "__pycache__", ".*_cache", ".hypothesis"
+)
 SLOW_IMPORTS = (
     *(
         "numpy",
@@ -46,7 +49,14 @@ SLOW_IMPORTS = (
         "peft",
         "datasets",
     ),
-    *("transformers.trainer", "transformers.models.smolvlm.modeling_smolvlm", "pydantic", "typer", "skimage", "av"),
+    *(
+        "transformers.trainer",
+        "transformers.models.smolvlm.modeling_smolvlm",
+        "pydantic",
+        "typer",
+        "skimage",
+        "av",
+    ),
 )
 """Of other packages; what is missing is passed over."""
 
@@ -79,12 +89,18 @@ def read_mutants(path: Path) -> list[Mutant]:
         ValueError: a file stands in it twice, of which YAML would keep the last.
     """
     text = path.read_text()
-    twice = [file for file, times in Counter(re.findall(r"^([^\s#-][^:]*):", text, re.MULTILINE)).items() if times > 1]
+    twice = [
+        file
+        for file, times in Counter(re.findall(r"^([^\s#-][^:]*):", text, re.MULTILINE)).items()
+        if times > 1
+    ]
     if twice:
         raise ValueError(f"{path.name}: {', '.join(twice)} stands there twice")
     content: dict[str, list[dict[str, Any]]] = yaml.safe_load(text)
     return [
-        Mutant(file=file, old=entry["old"], new=entry["new"], tests=_tests_of(file, entry.get("tests")))
+        Mutant(
+            file=file, old=entry["old"], new=entry["new"], tests=_tests_of(file, entry.get("tests"))
+        )
         for file, entries in content.items()
         for entry in entries
     ]
@@ -98,7 +114,8 @@ def _tests_of(file: str, given: str | list[str] | None) -> tuple[str, ...]:
 
 
 def problems(mutants: Sequence[Mutant], root: Path) -> list[str]:
-    """Return what is wrong with the list: texts that do not stand once in their files, files that are not there."""
+    """Return what is wrong with the list: texts that do not stand once in their files, files that
+    are not there."""
     found: list[str] = []
     for mutant in mutants:
         path = root / mutant.file
@@ -106,7 +123,9 @@ def problems(mutants: Sequence[Mutant], root: Path) -> list[str]:
         if times is None:
             found.append(f"{mutant.file}: no such file")
         elif times != 1:
-            found.append(f"{mutant.file}: {_shown(mutant.old)!r} stands {times} times in it, not once")
+            found.append(
+                f"{mutant.file}: {_shown(mutant.old)!r} stands {times} times in it, not once"
+            )
         if mutant.old == mutant.new:
             found.append(f"{mutant.file}: {_shown(mutant.old)!r} becomes itself")
         missing = [test for test in mutant.tests if not (root / test.partition("::")[0]).exists()]
@@ -128,7 +147,8 @@ def copy_of(root: Path) -> Iterator[Path]:
 def _applied(mutant: Mutant, tree: Path) -> Iterator[None]:
     """Write a mutant into a copy; then the file as it was.
 
-    What Python compiled of the file is taken away: it is known by size and second alone, and both may be equal.
+    What Python compiled of the file is taken away: it is known by size and second alone, and both
+    may be equal.
     """
     path = tree / mutant.file
     before = path.read_bytes()
@@ -142,9 +162,15 @@ def _applied(mutant: Mutant, tree: Path) -> Iterator[None]:
 
 
 def run_pytest(
-    tree: Path, tests: Sequence[str], *, limit_s: float, log: Path | None = None, keeps_compiled: bool = False
+    tree: Path,
+    tests: Sequence[str],
+    *,
+    limit_s: float,
+    log: Path | None = None,
+    keeps_compiled: bool = False,
 ) -> int | None:
-    """Run tests of a tree in a forked process; return pytest's exit status, None where it took too long.
+    """Run tests of a tree in a forked process; return pytest's exit status, None where it took too
+    long.
 
     Args:
         tree: in front of `sys.path`, and the folder to run in.
@@ -186,7 +212,10 @@ def _run_here(tree: Path, tests: Sequence[str], log: Path | None, *, keeps_compi
         os.chdir(tree)
         os.environ["PYTHONPATH"] = str(tree)
         os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-        sys.path[:] = [str(tree), *(entry for entry in sys.path if entry not in ("", str(ROOT), str(ROOT / "tests")))]
+        sys.path[:] = [
+            str(tree),
+            *(entry for entry in sys.path if entry not in ("", str(ROOT), str(ROOT / "tests"))),
+        ]
         if not keeps_compiled:
             sys.dont_write_bytecode = True
             os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
@@ -200,7 +229,10 @@ def _run_here(tree: Path, tests: Sequence[str], log: Path | None, *, keeps_compi
             "--rootdir",
             str(tree),
         ]
-        options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of plugins that this process has imported
+        options += [
+            "-W",
+            "ignore::pytest.PytestAssertRewriteWarning",
+        ]  # of plugins that this process has imported
         status = int(pytest.main([*options, *tests]))
     except BaseException:
         traceback.print_exc()
@@ -220,7 +252,11 @@ def fate_of(status: int | None) -> Fate:
 
 
 def run_mutants(
-    mutants: Sequence[Mutant], tree: Path, *, limit_s: float = LIMIT_S, say: Callable[[str], None] = print
+    mutants: Sequence[Mutant],
+    tree: Path,
+    *,
+    limit_s: float = LIMIT_S,
+    say: Callable[[str], None] = print,
 ) -> dict[Mutant, Fate]:
     """Return what became of each mutant.
 
@@ -235,7 +271,9 @@ def run_mutants(
         start = time.monotonic()
         with _applied(mutant, tree):
             fates[mutant] = fate_of(run_pytest(tree, mutant.tests, limit_s=limit_s))
-        say(f"{number:>4} of {len(mutants)} {fates[mutant]:<9}{time.monotonic() - start:5.1f} s  {mutant}")
+        say(
+            f"{number:>4} of {len(mutants)} {fates[mutant]:<9}{time.monotonic() - start:5.1f} s  {mutant}"
+        )
     return fates
 
 
@@ -259,13 +297,16 @@ def _warm_up() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the list; 0 where enough died, 2 where the list or the tests are wrong, 3 where too many survived."""
+    """Run the list; 0 where enough died, 2 where the list or the tests are wrong, 3 where too many
+    survived."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="mutants of files whose name holds this")
     parser.add_argument("--part", default="1/1", help="k/n: every n-th mutant from the k-th on")
     parser.add_argument("--list", type=Path, default=LIST)
     parser.add_argument("--root", type=Path, default=ROOT, help="the tree that is copied")
-    parser.add_argument("--limit-s", type=float, default=LIMIT_S, help="for the tests of one mutant")
+    parser.add_argument(
+        "--limit-s", type=float, default=LIMIT_S, help="for the tests of one mutant"
+    )
     parser.add_argument("--cold", action="store_true", help="import nothing ahead")
     options = parser.parse_args(argv)
     everything = read_mutants(options.list)
@@ -284,7 +325,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{log.read_text()[-4000:]}\nthe tests fail without any mutant")
             return 2
         print(f"the tests pass without a mutant, {time.monotonic() - start:.0f} s", flush=True)
-        fates = run_mutants(chosen, tree, limit_s=options.limit_s, say=lambda line: print(line, flush=True))
+        fates = run_mutants(
+            chosen, tree, limit_s=options.limit_s, say=lambda line: print(line, flush=True)
+        )
     print("\n".join(summary(fates)), f"in {(time.monotonic() - start) / 60:.1f} minutes")
     died = sum(fate in ("killed", "hung") for fate in fates.values())
     return 0 if died >= WANTED_SHARE * len(fates) else 3

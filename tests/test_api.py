@@ -1,4 +1,5 @@
-"""The library as a program uses it: a run from rows in memory, looked at, trained, resumed, evaluated and asked."""
+"""The library as a program uses it: a run from rows in memory, looked at, trained, resumed,
+evaluated and asked."""
 
 import json
 import re
@@ -70,7 +71,9 @@ def trained(settings: dict[str, Any], rows: list[dict[str, Any]]) -> tuple[Path,
 def test_importing_it_loads_nothing_heavy() -> None:
     heavy = ("torch", "transformers", "numpy", "PIL", "pydantic", "pyarrow")
     code = f"import sys; from smolvlm import api; print([name for name in {heavy} if name in sys.modules])"
-    ran = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
+    )
     assert ran.stdout.strip() == "[]"
 
 
@@ -86,14 +89,21 @@ def test_its_names_stay_after_folders_of_the_same_names_were_imported() -> None:
 
 
 def test_a_run_from_memory_prints_nothing_and_follows_its_callbacks(
-    settings: dict[str, Any], rows: list[dict[str, Any]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    settings: dict[str, Any],
+    rows: list[dict[str, Any]],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     steps = Steps()
     own = {**settings, "train": {**settings["train"], "output_dir": str(tmp_path / "out")}}
     api.train(api.load_config(own, rows=rows), callbacks=[steps])
     printed = capfd.readouterr()
     assert printed.out == ""
-    left = [line for line in re.split("[\n\r]", printed.err) if line and "it/s]" not in line and "?, ?" not in line]
+    left = [
+        line
+        for line in re.split("[\n\r]", printed.err)
+        if line and "it/s]" not in line and "?, ?" not in line
+    ]
     assert left == [], "bars of transformers aside"
     assert steps.seen == [1, 2, 3, 4]
     assert (tmp_path / "out" / "report.html").is_file()
@@ -121,7 +131,9 @@ def test_rows_that_are_not_here_are_named(settings: dict[str, Any]) -> None:
         api.inspect(config)
 
 
-def test_an_inspection_shows_itself(settings: dict[str, Any], rows: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_an_inspection_shows_itself(
+    settings: dict[str, Any], rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
     found = api.inspect(api.load_config(settings, rows=rows), end=2)
     assert len(found.as_objects()) == 2
     assert "shown?" in str(found)
@@ -132,7 +144,9 @@ def test_an_inspection_shows_itself(settings: dict[str, Any], rows: list[dict[st
     assert page.count("<script") == 0
 
 
-def test_prepare_and_check_return_what_they_find(settings: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+def test_prepare_and_check_return_what_they_find(
+    settings: dict[str, Any], rows: list[dict[str, Any]]
+) -> None:
     broken = [*rows, {"question": "And this?", "answer": "?", "image": "no-such-file.png"}]
     config = api.load_config(settings, rows=broken)
     measured = api.prepare(config, num_workers=1)
@@ -147,7 +161,8 @@ def test_prepare_and_check_return_what_they_find(settings: dict[str, Any], rows:
 def test_a_script_without_a_guard_is_told_and_does_not_hang(
     settings: dict[str, Any], rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    """Each process that reads rows starts by running the script again, as Python's multiprocessing has it."""
+    """Each process that reads rows starts by running the script again, as Python's multiprocessing
+    has it."""
     questions = [{name: row[name] for name in ("question", "answer")} for row in rows]
     script = tmp_path / "script.py"
     script.write_text(
@@ -155,7 +170,9 @@ def test_a_script_without_a_guard_is_told_and_does_not_hang(
         f"config = api.load_config({settings!r}, rows=rows, eval_rows=rows)\n"
         "api.check(config)\nprint('few rows need no process')\napi.check(config, num_workers=2)\n"
     )
-    ran = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False)
+    ran = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False
+    )
     assert ran.returncode == 1
     assert ran.stdout.count("few rows need no process") >= 1
     assert 'if __name__ == "__main__":' in ran.stderr
@@ -168,7 +185,9 @@ def test_a_run_is_evaluated_and_answers(
     folder, steps = trained
     assert steps.seen == [1, 2, 3, 4]
     evaluation = api.evaluate(folder)
-    (noted,) = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    (noted,) = [
+        json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()
+    ]
     assert [prediction.answer for prediction in evaluation.predictions] == [noted["prediction"]]
     model = api.load(folder, device="cpu")
     assert model.ask(rows[0]["question"], rows[0]["image"], max_new_tokens=4) == noted["prediction"]
@@ -209,14 +228,17 @@ def test_the_page_on_python_runs_as_it_stands(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """With a tiny checkpoint in place of the released one, and a photograph in place of the reader's."""
+    """With a tiny checkpoint in place of the released one, and a photograph in place of the
+    reader's."""
     (code,) = re.findall("```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.S)
     statements = [line for line in code.splitlines() if line and not line.startswith((" ", "}"))]
     assert len(statements) < 15
     with Image.open(photos["coffee"]) as image:
         image.convert("RGB").save(tmp_path / "breakfast.jpg")
     monkeypatch.chdir(tmp_path)
-    exec(code.replace("HuggingFaceTB/SmolVLM-256M-Instruct", str(checkpoint_folders["smolvlm"])), {})
+    exec(
+        code.replace("HuggingFaceTB/SmolVLM-256M-Instruct", str(checkpoint_folders["smolvlm"])), {}
+    )
     printed = capsys.readouterr().out
     assert "What is on the plate?" in printed
     assert "exact_match" in printed

@@ -1,6 +1,7 @@
 """What the Markdown pages name exists: files, folders, tests, modules that are run, links to pages.
 
-Pages of history may name files that are gone; the commands that they give have to work all the same.
+Pages of history may name files that are gone; the commands that they give have to work all the
+same.
 """
 
 import re
@@ -13,7 +14,8 @@ ROOT = Path(__file__).parents[1]
 HISTORY = ("docs/results.md", "CHANGELOG.md")
 """Pages that may name what was there when they were written."""
 BASES = ("", "smolvlm", "tests")
-"""Folders that a path in the text starts from, besides the page's own and those in its table's row."""
+"""Folders that a path in the text starts from, besides the page's own and those in its table's
+row."""
 _CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 _LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
 _ENDINGS = "py|md|yaml|yml|toml|txt|html|svg|cff|json|jsonl|sh"
@@ -25,9 +27,28 @@ _NAME_IN = re.compile(r"`(\w+)`\s+(?:in|of)\s+`((?:smolvlm|scripts|tests)/[\w/]+
 _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 WRITTEN_BY_RUNS = frozenset(
     {
-        *("config.json", "smolvlm.json", "run.json", "run.yaml", "report.html", "page.html", "look.html"),
-        *("metrics.jsonl", "samples.jsonl", "predictions.jsonl", "baselines.json", "trainer_state.json"),
-        *("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json"),
+        *(
+            "config.json",
+            "smolvlm.json",
+            "run.json",
+            "run.yaml",
+            "report.html",
+            "page.html",
+            "look.html",
+        ),
+        *(
+            "metrics.jsonl",
+            "samples.jsonl",
+            "predictions.jsonl",
+            "baselines.json",
+            "trainer_state.json",
+        ),
+        *(
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "preprocessor_config.json",
+            "processor_config.json",
+        ),
         *("adapter_config.json", "special_tokens_map.json", "video_preprocessor_config.json"),
         *("vocab.json", "added_tokens.json", "gpu_check.jsonl", "table.txt"),
     }
@@ -56,26 +77,38 @@ def files() -> frozenset[str]:
 
 
 def missing_files(text: str, *, page: str, files: frozenset[str]) -> list[str]:
-    """Return the files and folders of the repository that a page names in backticks and that are not there."""
+    """Return the files and folders of the repository that a page names in backticks and that are
+    not there."""
     folders = {folder.as_posix() for name in files for folder in Path(name).parents}
     plain = _FENCE.sub("", text)
     missing = []
     for line in plain.splitlines():
-        named = [word for word in map(str.strip, _CODE.findall(line)) if _FILE.match(word) or _FOLDER.match(word)]
-        rooms = [word for word in named if word.endswith("/")]  # a row of a table names a room and files in it
+        named = [
+            word
+            for word in map(str.strip, _CODE.findall(line))
+            if _FILE.match(word) or _FOLDER.match(word)
+        ]
+        rooms = [
+            word for word in named if word.endswith("/")
+        ]  # a row of a table names a room and files in it
         for word in named:
             if word in WRITTEN_BY_RUNS or word.startswith(EXAMPLES):
                 continue
             starts = [Path(base) for base in (*BASES, Path(page).parent)]
-            starts += [start / room for start in starts for room in rooms] + [*map(Path, paths_of(line))]
+            starts += [start / room for start in starts for room in rooms] + [
+                *map(Path, paths_of(line))
+            ]
             if not any(_normal(start / word) in (files | folders) for start in starts):
                 missing.append(word)
     return missing
 
 
 def paths_of(line: str) -> list[str]:
-    """Return the folders of the files that a line names by their whole path; their neighbours are named by name."""
-    return [str(Path(word).parent) for word in _CODE.findall(line) if "/" in word and _FILE.match(word)]
+    """Return the folders of the files that a line names by their whole path; their neighbours are
+    named by name."""
+    return [
+        str(Path(word).parent) for word in _CODE.findall(line) if "/" in word and _FILE.match(word)
+    ]
 
 
 def _normal(path: Path) -> str:
@@ -95,7 +128,8 @@ def missing_links(text: str, *, page: str, files: frozenset[str]) -> list[str]:
 
 
 def missing_commands(text: str) -> list[str]:
-    """Return the tests and the modules of this repository that a page tells to run and that are not there."""
+    """Return the tests and the modules of this repository that a page tells to run and that are not
+    there."""
     missing = []
     for file, test in _TEST.findall(text):
         path = ROOT / file
@@ -147,14 +181,22 @@ def test_names_are_in_the_files_that_are_said_to_hold_them(page: str) -> None:
 
 def test_every_term_of_the_glossary_is_there_once() -> None:
     terms = re.findall(
-        r"^- \*\*(.+?)\*\*(?: \((.+?)\))?", (ROOT / "docs/glossary.md").read_text(encoding="utf-8"), re.M
+        r"^- \*\*(.+?)\*\*(?: \((.+?)\))?",
+        (ROOT / "docs/glossary.md").read_text(encoding="utf-8"),
+        re.M,
     )
     assert len(terms) > 50
     assert len({*terms}) == len(terms)
 
 
 def test_the_pages_are_found() -> None:
-    assert {"README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/glossary.md", "docs/decisions/README.md"} <= {*PAGES}
+    assert {
+        "README.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "docs/glossary.md",
+        "docs/decisions/README.md",
+    } <= {*PAGES}
 
 
 FILES = frozenset({"smolvlm/train/loop.py", "docs/a.md", "docs/b.md", "Makefile"})

@@ -34,7 +34,10 @@ def test_pickling_keeps_everything(error: SampleError | ConfigError) -> None:
 
 def test_a_loader_worker_rebuilds_it_from_its_message_alone() -> None:
     """torch's `ExceptionWrapper.reraise` calls the class with the message and nothing else."""
-    assert str(SampleError("Caught SampleError in DataLoader worker")) == "Caught SampleError in DataLoader worker"
+    assert (
+        str(SampleError("Caught SampleError in DataLoader worker"))
+        == "Caught SampleError in DataLoader worker"
+    )
 
 
 def test_located_names_the_place_of_what_has_none() -> None:
@@ -58,9 +61,13 @@ def raised_kinds() -> set[str]:
         node
         for file in PACKAGE.rglob("*.py")
         for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "SampleError"
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "SampleError"
     )
-    keywords = (keyword.value for call in calls for keyword in call.keywords if keyword.arg == "kind")
+    keywords = (
+        keyword.value for call in calls for keyword in call.keywords if keyword.arg == "kind"
+    )
     return {value.value for value in keywords if isinstance(value, ast.Constant)}
 
 

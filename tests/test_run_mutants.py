@@ -1,4 +1,5 @@
-"""The runner of mutants over a tree of two functions, and the list that it goes through by default."""
+"""The runner of mutants over a tree of two functions, and the list that it goes through by
+default."""
 
 import subprocess
 import sys
@@ -62,7 +63,15 @@ smolvlm/sums.py:
 def run(tree: Path, mutants: str) -> subprocess.CompletedProcess[str]:
     """In a process of its own, which has imported nothing of this project."""
     (tree.parent / "list.yaml").write_text(mutants)
-    options = ["--root", str(tree), "--list", str(tree.parent / "list.yaml"), "--limit-s", "10", "--cold"]
+    options = [
+        "--root",
+        str(tree),
+        "--list",
+        str(tree.parent / "list.yaml"),
+        "--limit-s",
+        "10",
+        "--cold",
+    ]
     command = [sys.executable, str(ROOT / "tests" / "run_mutants.py"), *options]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 

@@ -15,8 +15,26 @@ from smolvlm.checkpoints.load import load_checkpoint, load_processor
 from smolvlm.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
-FORBIDDEN_IMPORTS = ("pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "runpy")
-FORBIDDEN_CALLS = ("torch.load", "np.load", "numpy.load", "os.system", "os.popen", "eval", "exec", "compile")
+FORBIDDEN_IMPORTS = (
+    "pickle",
+    "cPickle",
+    "dill",
+    "cloudpickle",
+    "joblib",
+    "shelve",
+    "marshal",
+    "runpy",
+)
+FORBIDDEN_CALLS = (
+    "torch.load",
+    "np.load",
+    "numpy.load",
+    "os.system",
+    "os.popen",
+    "eval",
+    "exec",
+    "compile",
+)
 FORBIDDEN_ARGUMENTS = ("trust_remote_code", "shell", "allow_pickle")
 
 
@@ -24,14 +42,21 @@ def found_in(tree: ast.Module) -> Iterator[str]:
     """Yield what a module does that could run what it reads."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.split(".")[0] in FORBIDDEN_IMPORTS)
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in FORBIDDEN_IMPORTS:
+            yield from (
+                alias.name for alias in node.names if alias.name.split(".")[0] in FORBIDDEN_IMPORTS
+            )
+        elif (
+            isinstance(node, ast.ImportFrom)
+            and (node.module or "").split(".")[0] in FORBIDDEN_IMPORTS
+        ):
             yield str(node.module)
         elif isinstance(node, ast.Call):
             name = ast.unparse(node.func)
             if name in FORBIDDEN_CALLS:
                 yield name
-            yield from (str(keyword.arg) for keyword in node.keywords if keyword.arg in FORBIDDEN_ARGUMENTS)
+            yield from (
+                str(keyword.arg) for keyword in node.keywords if keyword.arg in FORBIDDEN_ARGUMENTS
+            )
 
 
 def test_the_package_reads_no_pickle_and_runs_no_text() -> None:
@@ -88,7 +113,13 @@ def test_code_beside_a_checkpoint_is_not_run(copy: Path, tmp_path: Path, file: s
     proof = tmp_path / "it_ran"
     (copy / "evil.py").write_text(f"from pathlib import Path\nPath({str(proof)!r}).mkdir()\n")
     content = json.loads((copy / file).read_text()) if (copy / file).exists() else {}
-    names = ("AutoConfig", "AutoModelForImageTextToText", "AutoProcessor", "AutoTokenizer", "AutoImageProcessor")
+    names = (
+        "AutoConfig",
+        "AutoModelForImageTextToText",
+        "AutoProcessor",
+        "AutoTokenizer",
+        "AutoImageProcessor",
+    )
     content["auto_map"] = dict.fromkeys(names, "evil.Evil")
     if file == "config.json":
         content["model_type"] = "evil"

@@ -24,7 +24,9 @@ def folder(checkpoint_folders: dict[ModelType, Path]) -> Path:
 @pytest.fixture(scope="session")
 def loaded(checkpoint_folders: dict[ModelType, Path]) -> dict[ModelType, Checkpoint]:
     """The tiny checkpoints in memory; not to be changed."""
-    return {model_type: load_checkpoint(str(path)) for model_type, path in checkpoint_folders.items()}
+    return {
+        model_type: load_checkpoint(str(path)) for model_type, path in checkpoint_folders.items()
+    }
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
 """Finds what makes a program wait for its device, on a machine that has none.
 
-`WaitsFound` sees every operation that torch dispatches. It raises where a result's size or a Python value would have to
-be read back from the device, and where anything is copied between the CPU and the device. The device is a fake CUDA one
-(`FakeTensorMode`), or "meta", on which the backward pass runs too: torch's engine asks a real driver for CUDA's.
+`WaitsFound` sees every operation that torch dispatches. It raises where a result's size or a Python
+value would have to be read back from the device, and where anything is copied between the CPU and
+the device. The device is a fake CUDA one (`FakeTensorMode`), or "meta", on which the backward pass
+runs too: torch's engine asks a real driver for CUDA's.
 """
 
 from collections import Counter
@@ -26,14 +27,29 @@ from smolvlm.model.attention.rule import attention_planner
 
 aten: Any = torch.ops.aten
 READS_BACK = {
-    *(aten._local_scalar_dense.default, aten.is_nonzero.default, aten.equal.default, aten.item.default),
-    *(aten.nonzero.default, aten.argwhere.default, aten.masked_select.default, aten.bincount.default),
+    *(
+        aten._local_scalar_dense.default,
+        aten.is_nonzero.default,
+        aten.equal.default,
+        aten.item.default,
+    ),
+    *(
+        aten.nonzero.default,
+        aten.argwhere.default,
+        aten.masked_select.default,
+        aten.bincount.default,
+    ),
     *(aten._unique2.default, aten.unique_dim.default, aten.unique_consecutive.default),
 }
 """Operations whose result, or its size, is known to the device alone."""
 MAKES_NOTHING = {aten.detach.default, aten._unsafe_view.default}
 """Views that torch does not call views."""
-INDEXES = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
+INDEXES = {
+    aten.index.Tensor,
+    aten.index_put.default,
+    aten.index_put_.default,
+    aten._index_put_impl_.default,
+}
 
 
 class Waits(AssertionError):
@@ -41,7 +57,8 @@ class Waits(AssertionError):
 
 
 class WaitsFound(TorchDispatchMode):
-    """Raises on an operation that waits, and counts all others by name; views, which launch nothing, are left out."""
+    """Raises on an operation that waits, and counts all others by name; views, which launch
+    nothing, are left out."""
 
     supports_higher_order_operators = True
 
@@ -58,7 +75,11 @@ class WaitsFound(TorchDispatchMode):
             raise Waits(f"{func} reads back")
         if is_on_device and func in INDEXES and any(_is_mask(index) for index in args[1]):
             raise Waits(f"{func} by a mask counts its true entries")
-        if is_on_device and func is aten.repeat_interleave.Tensor and kwargs.get("output_size") is None:
+        if (
+            is_on_device
+            and func is aten.repeat_interleave.Tensor
+            and kwargs.get("output_size") is None
+        ):
             raise Waits(f"{func} without an output size")
         result = func(*args, **kwargs)
         self._check_copy(func, found, result)
@@ -67,9 +88,14 @@ class WaitsFound(TorchDispatchMode):
         return result
 
     def _check_copy(self, func: Any, found: list[Tensor], result: Any) -> None:
-        """Refuse what crosses; a CPU scalar beside device tensors is read by the host and passes."""
+        """Refuse what crosses; a CPU scalar beside device tensors is read by the host and
+        passes."""
         made = result if isinstance(result, Tensor) else None
-        if func is aten._to_copy.default and made is not None and made.device.type != found[0].device.type:
+        if (
+            func is aten._to_copy.default
+            and made is not None
+            and made.device.type != found[0].device.type
+        ):
             raise Waits(f"a copy from {found[0].device.type} to {made.device.type}")
         if func is aten.copy_.default and found[0].device.type != found[1].device.type:
             raise Waits(f"a copy from {found[1].device.type} to {found[0].device.type}")
@@ -92,7 +118,9 @@ class FakeCuda:
         """Take a pack's model inputs over, the attention planned for CUDA."""
         plan = pack["attention"]
         assert isinstance(plan, FlexPlan)
-        moved = {name: self._moved(value) for name, value in pack.items() if isinstance(value, Tensor)}
+        moved = {
+            name: self._moved(value) for name, value in pack.items() if isinstance(value, Tensor)
+        }
         counts, numbers = (self._moved(value) for value in plan.tensors())
         return {**pack, **moved, "attention": FlexPlan(num_blocks=counts, block_numbers=numbers)}
 
@@ -104,14 +132,18 @@ class FakeCuda:
 def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
     """Open a world whose CUDA tensors hold nothing; what it is given must have been made outside.
 
-    The fused kernel is the operator behind it, with its own rules of shapes and devices; its gradients would need
-    torch's engine, so the graph goes past it.
+    The fused kernel is the operator behind it, with its own rules of shapes and devices; its
+    gradients would need torch's engine, so the graph goes past it.
     """
 
-    def kernel(query: Tensor, key: Tensor, value: Tensor, *, block_mask: Any, scale: float, **options: Any) -> Tensor:
+    def kernel(
+        query: Tensor, key: Tensor, value: Tensor, *, block_mask: Any, scale: float, **options: Any
+    ) -> Tensor:
         assert options["enable_gqa"] == (query.shape[1] != key.shape[1])
         states = (query.detach(), key.detach(), value.detach())
-        attended = flex_attention(*states, _unchanged, block_mask.as_tuple(), scale, {"BACKEND": "TRITON"})[0]
+        attended = flex_attention(
+            *states, _unchanged, block_mask.as_tuple(), scale, {"BACKEND": "TRITON"}
+        )[0]
         return attended + 0 * query
 
     monkeypatch.setattr(flex, "flex_kernel", lambda: kernel)
@@ -140,6 +172,7 @@ def _converted(model: Any, convert: Callable[[Tensor], Tensor]) -> Any:
 
 
 def inputs_for(pack: Pack, device_type: str) -> dict[str, Any]:
-    """Return a pack's model inputs as its loader would make them for a kind of device, not yet there."""
+    """Return a pack's model inputs as its loader would make them for a kind of device, not yet
+    there."""
     planned = attention_planner(device_type)(pack.scope_end.numpy())
     return {**pack.model_tensors(), "attention": planned}

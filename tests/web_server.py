@@ -49,7 +49,9 @@ def send(
     request.send_response(status)
     for name, value in {"Content-Type": kind, **headers}.items():
         request.send_header(name, value)
-    request.send_header("Content-Length", str(len(data) if num_announced is None else num_announced))
+    request.send_header(
+        "Content-Length", str(len(data) if num_announced is None else num_announced)
+    )
     request.end_headers()
     request.wfile.write(data)
 

@@ -1,8 +1,9 @@
-"""Draws a chart with Pillow: bars on a ground line, or lines from edge to edge; no text, only colours and lengths.
+"""Draws a chart with Pillow: bars on a ground line, or lines from edge to edge; no text, only
+colours and lengths.
 
-In: a `Chart`. Out: a square picture. It is drawn four times larger and averaged down, so that edges are smooth and
-equal on every machine. Nothing is written into the picture: a small model at 112 pixels could not read it, and what
-is asked can be seen without.
+In: a `Chart`. Out: a square picture. It is drawn four times larger and averaged down, so that edges
+are smooth and equal on every machine. Nothing is written into the picture: a small model at 112
+pixels could not read it, and what is asked can be seen without.
 """
 
 from PIL import Image, ImageDraw
@@ -42,7 +43,9 @@ def _draw_bars(draw: ImageDraw.ImageDraw, chart: Chart, *, near: float, far: flo
     for place, series in enumerate(chart.series):
         left = near + slot * (place + (1 - _BAR_WIDTH) / 2)
         height = (far - near) * series.heights()[0] / top
-        draw.rectangle([left, far - height, left + slot * _BAR_WIDTH, far], fill=COLORS[series.color])
+        draw.rectangle(
+            [left, far - height, left + slot * _BAR_WIDTH, far], fill=COLORS[series.color]
+        )
 
 
 def _draw_lines(draw: ImageDraw.ImageDraw, chart: Chart, *, near: float, far: float) -> None:

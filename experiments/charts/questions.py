@@ -1,11 +1,13 @@
-"""Questions about charts, as rows that this project reads; every answer is computed from the table behind the chart.
+"""Questions about charts, as rows that this project reads; every answer is computed from the table
+behind the chart.
 
-In: the tables of `chart_tables.py`. Out: `train.jsonl`, `eval.jsonl`, `images/`, and `train-charts.jsonl` and
-`eval-charts.jsonl`, which say what each picture shows: colours, the rows of the table and their numbers. A row is a
-question. The questions of one chart stand next to each other, so that they can be trained as a tree; the charts stand
-in random order, so that the first few are a fair sample. Answers are balanced within each question type: looking the
-question up, without the picture, does no better than guessing. Held-out charts are drawn from rows of the tables that
-no training chart uses. Same version, same bytes.
+In: the tables of `chart_tables.py`. Out: `train.jsonl`, `eval.jsonl`, `images/`, and
+`train-charts.jsonl` and `eval-charts.jsonl`, which say what each picture shows: colours, the rows
+of the table and their numbers. A row is a question. The questions of one chart stand next to each
+other, so that they can be trained as a tree; the charts stand in random order, so that the first
+few are a fair sample. Answers are balanced within each question type: looking the question up,
+without the picture, does no better than guessing. Held-out charts are drawn from rows of the tables
+that no training chart uses. Same version, same bytes.
 """
 
 import json
@@ -28,7 +30,9 @@ from experiments.charts.shapes import (
 )
 from experiments.charts.tables import CHART_WHEEL, Split, read_tables
 
-ChartQuestionType = Literal["tallest", "shortest", "taller", "direction", "highest_end", "count", "presence"]
+ChartQuestionType = Literal[
+    "tallest", "shortest", "taller", "direction", "highest_end", "count", "presence"
+]
 CHART_QUESTION_TYPES: tuple[ChartQuestionType, ...] = (
     "tallest",
     "shortest",
@@ -40,7 +44,8 @@ CHART_QUESTION_TYPES: tuple[ChartQuestionType, ...] = (
 )
 SIDE_PX = 112
 NUM_CYCLES: Mapping[Split, int] = {"train": 20, "eval": 3}
-"""Split -> how many times all combinations of balanced properties are gone through: 3,360 and 504 charts."""
+"""Split -> how many times all combinations of balanced properties are gone through: 3,360 and 504
+charts."""
 _SEEDS: Mapping[Split, int] = {"train": 1, "eval": 2}
 _NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five")
 _FORMAT = 1
@@ -86,7 +91,8 @@ def chart_questions(chart: Chart, *, generator: random.Random) -> Iterator[Chart
 
     Args:
         chart: what is shown.
-        generator: picks the colours that questions name, among those that give the answer the chart is to have.
+        generator: picks the colours that questions name, among those that give the answer the chart
+            is to have.
     """
     noun = chart.kind
     if noun == "bar":
@@ -94,23 +100,38 @@ def chart_questions(chart: Chart, *, generator: random.Random) -> Iterator[Chart
     else:
         yield from _line_questions(chart, generator)
     yield ChartQuestion(
-        question=f"how many {noun}s are there?", answer=_NUMBER_WORDS[len(chart.series)], question_type="count"
+        question=f"how many {noun}s are there?",
+        answer=_NUMBER_WORDS[len(chart.series)],
+        question_type="count",
     )
     shown = [series.color for series in chart.series]
-    color = generator.choice(shown if chart.affirms_presence else [color for color in COLORS if color not in shown])
+    color = generator.choice(
+        shown if chart.affirms_presence else [color for color in COLORS if color not in shown]
+    )
     yield ChartQuestion(
-        question=f"is there a {color} {noun}?", answer=_yes_no(chart.affirms_presence), question_type="presence"
+        question=f"is there a {color} {noun}?",
+        answer=_yes_no(chart.affirms_presence),
+        question_type="presence",
     )
 
 
 def _bar_questions(chart: Chart, generator: random.Random) -> Iterator[ChartQuestion]:
     by_height = sorted(chart.series, key=_end)
-    yield ChartQuestion(question="which color is the tallest bar?", answer=by_height[-1].color, question_type="tallest")
     yield ChartQuestion(
-        question="which color is the shortest bar?", answer=by_height[0].color, question_type="shortest"
+        question="which color is the tallest bar?",
+        answer=by_height[-1].color,
+        question_type="tallest",
+    )
+    yield ChartQuestion(
+        question="which color is the shortest bar?",
+        answer=by_height[0].color,
+        question_type="shortest",
     )
     pairs = [
-        (low, high) for low in by_height for high in by_height if chart.is_clear(low.heights()[0], high.heights()[0])
+        (low, high)
+        for low in by_height
+        for high in by_height
+        if chart.is_clear(low.heights()[0], high.heights()[0])
     ]
     low, high = generator.choice(pairs)
     first, second = (high, low) if chart.affirms_comparison else (low, high)
@@ -163,7 +184,8 @@ def _write_split(split: Split, cycles: int, *, out_dir: Path, work_dir: Path) ->
         draw_chart(chart, side_px=SIDE_PX).save(picture)
         picture.replace(out_dir / image)
         rows += [
-            json.dumps({**asdict(question), "image": image}) for question in chart_questions(chart, generator=generator)
+            json.dumps({**asdict(question), "image": image})
+            for question in chart_questions(chart, generator=generator)
         ]
         shown.append(json.dumps({"image": image, **asdict(chart)}))
     for name, lines in ((f"{split}.jsonl", rows), (f"{split}-charts.jsonl", shown)):

@@ -1,10 +1,12 @@
-"""Which charts there are: what each shows and in which colours, chosen so that no answer is likelier than another.
+"""Which charts there are: what each shows and in which colours, chosen so that no answer is
+likelier than another.
 
-In: one split's tables and a number of charts. Out: `Chart` records, which hold the table's own numbers. A chart's
-place in the list fixes what must come out even (how many bars, the colour of the tallest, whether yes is right),
-running through all combinations; the seeded generator picks rows of the table that fit. Numbers too close to be told
-apart in a small picture are drawn again: the tallest bar, the shortest and the highest end of a line lead by a clear
-step. The price is that charts with near ties, which the table is full of, do not occur.
+In: one split's tables and a number of charts. Out: `Chart` records, which hold the table's own
+numbers. A chart's place in the list fixes what must come out even (how many bars, the colour of the
+tallest, whether yes is right), running through all combinations; the seeded generator picks rows of
+the table that fit. Numbers too close to be told apart in a small picture are drawn again: the
+tallest bar, the shortest and the highest end of a line lead by a clear step. The price is that
+charts with near ties, which the table is full of, do not occur.
 """
 
 import random
@@ -52,7 +54,8 @@ class Series:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chart:
-    """What one picture shows, and which of two answers its yes/no and rise/fall questions are to have."""
+    """What one picture shows, and which of two answers its yes/no and rise/fall questions are to
+    have."""
 
     kind: Kind
     series: tuple[Series, ...]
@@ -73,7 +76,9 @@ class Chart:
         return high - low >= CLEAR_STEP * (top - bottom)
 
 
-def charts(tables: Tables, *, num_bar_charts: int, num_line_charts: int, seed: int) -> Iterator[Chart]:
+def charts(
+    tables: Tables, *, num_bar_charts: int, num_line_charts: int, seed: int
+) -> Iterator[Chart]:
     """Yield bar charts, then line charts; balanced to the last one over whole cycles.
 
     Args:
@@ -95,7 +100,11 @@ def rising(chart: Chart, *, is_up: bool) -> list[Series]:
     return [
         series
         for series, heights in ends
-        if (chart.is_clear(heights[0], heights[-1]) if is_up else chart.is_clear(heights[-1], heights[0]))
+        if (
+            chart.is_clear(heights[0], heights[-1])
+            if is_up
+            else chart.is_clear(heights[-1], heights[0])
+        )
     ]
 
 
@@ -107,7 +116,10 @@ def _bar_chart(tables: Tables, number: int, generator: random.Random) -> Chart:
         colors = _colors(count, tallest_color, first=order[-1], generator=generator)
         chart = Chart(
             kind="bar",
-            series=tuple(Series(color=color, cells=(cell,)) for color, cell in zip(colors, cells, strict=True)),
+            series=tuple(
+                Series(color=color, cells=(cell,))
+                for color, cell in zip(colors, cells, strict=True)
+            ),
             affirms_comparison=number // 24 % 2 == 1,
             affirms_presence=number // 48 % 2 == 1,
         )
@@ -126,7 +138,9 @@ def _line_chart(tables: Tables, number: int, generator: random.Random) -> Chart:
         colors = _colors(count, highest_color, first=order[-1], generator=generator)
         chart = Chart(
             kind="line",
-            series=tuple(Series(color=color, cells=cells) for color, cells in zip(colors, lines, strict=True)),
+            series=tuple(
+                Series(color=color, cells=cells) for color, cells in zip(colors, lines, strict=True)
+            ),
             affirms_comparison=is_up,
             affirms_presence=number // 36 % 2 == 1,
         )
@@ -135,12 +149,17 @@ def _line_chart(tables: Tables, number: int, generator: random.Random) -> Chart:
             return chart
 
 
-def _common_days(tables: Tables, tickers: list[str], generator: random.Random) -> list[tuple[Cell, ...]]:
-    """Return the stocks' prices over the same run of days, chosen among the last days that all of them have."""
+def _common_days(
+    tables: Tables, tickers: list[str], generator: random.Random
+) -> list[tuple[Cell, ...]]:
+    """Return the stocks' prices over the same run of days, chosen among the last days that all of
+    them have."""
     num_common = min(len(tables.prices[ticker]) for ticker in tickers)
     length = generator.randint(_MIN_DAYS, _MAX_DAYS)
     start = generator.randrange(num_common - length + 1)
-    common = [tables.prices[ticker][len(tables.prices[ticker]) - num_common :] for ticker in tickers]
+    common = [
+        tables.prices[ticker][len(tables.prices[ticker]) - num_common :] for ticker in tickers
+    ]
     return [cells[start : start + length] for cells in common]
 
 

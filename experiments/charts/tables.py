@@ -1,10 +1,12 @@
-"""The tables that charts are drawn from, split so that no number of a held-out chart is ever trained on.
+"""The tables that charts are drawn from, split so that no number of a held-out chart is ever
+trained on.
 
-In: the `bokeh-sampledata` wheel of the package index (its code BSD-3-Clause; never imported). Out: two tables, both
-in the public domain, each in two parts. Bars are unemployment rates of counties of the United States in 2009 (Bureau
-of Labor Statistics): every fifth county is held out. Lines are daily closing prices of four stocks (Quandl WIKI,
-adjusted for splits): the days from 2010 on are held out. The wheel's other tables have terms of their own (its
-`licenses` folder lists them) and are not touched.
+In: the `bokeh-sampledata` wheel of the package index (its code BSD-3-Clause; never imported). Out:
+two tables, both in the public domain, each in two parts. Bars are unemployment rates of counties of
+the United States in 2009 (Bureau of Labor Statistics): every fifth county is held out. Lines are
+daily closing prices of four stocks (Quandl WIKI, adjusted for splits): the days from 2010 on are
+held out. The wheel's other tables have terms of their own (its `licenses` folder lists them) and
+are not touched.
 """
 
 import csv
@@ -68,9 +70,14 @@ def read_tables(split: Split) -> Tables:
             prices[ticker].append(Cell(row=f"{ticker} {day}", value=float(adjusted)))
     return Tables(
         counties=tuple(
-            cell for number, cell in enumerate(counties) if (number % HELD_OUT_EVERY == 0) == (split == "eval")
+            cell
+            for number, cell in enumerate(counties)
+            if (number % HELD_OUT_EVERY == 0) == (split == "eval")
         ),
-        prices={ticker: tuple(sorted(cells, key=lambda cell: cell.row)) for ticker, cells in prices.items()},
+        prices={
+            ticker: tuple(sorted(cells, key=lambda cell: cell.row))
+            for ticker, cells in prices.items()
+        },
     )
 
 

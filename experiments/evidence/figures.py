@@ -1,7 +1,8 @@
-"""The curves of the evidence: loss of every logged step and held-out accuracy by question type, over both stages.
+"""The curves of the evidence: loss of every logged step and held-out accuracy by question type,
+over both stages.
 
-In: the metrics that the runs wrote, and the baselines. Out: one SVG file that stands alone: text stays text, the
-ground is white, and the same metrics give the same bytes.
+In: the metrics that the runs wrote, and the baselines. Out: one SVG file that stands alone: text
+stays text, the ground is white, and the same metrics give the same bytes.
 """
 
 import json
@@ -36,7 +37,9 @@ def write_figure(path: Path, runs: Sequence[Path], baselines_file: Path, *, name
     train, evals, ends = joined(runs)
     before = {own.group: own.value for own in accuracies(read_run_files(runs[0]).before)}
     question_only = json.loads(baselines_file.read_text())["question_only"]
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 10, "axes.spines.top": False}):
+    with rc_context(
+        {"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 10, "axes.spines.top": False}
+    ):
         figure = Figure(figsize=_SIZE_INCHES, layout="constrained", facecolor="white")
         left, right = figure.subplots(1, 2)
         _draw_loss(left, train)
@@ -54,7 +57,8 @@ def write_figure(path: Path, runs: Sequence[Path], baselines_file: Path, *, name
 
 
 def joined(runs: Sequence[Path]) -> tuple[list[Metrics], list[Metrics], list[float]]:
-    """Return the runs' training lines and evaluation lines, steps counted on, and the step at which each run ends."""
+    """Return the runs' training lines and evaluation lines, steps counted on, and the step at which
+    each run ends."""
     train: list[Metrics] = []
     evals: list[Metrics] = []
     ends: list[float] = []
@@ -70,7 +74,12 @@ def joined(runs: Sequence[Path]) -> tuple[list[Metrics], list[Metrics], list[flo
 def _draw_loss(axes: "Axes", train: Sequence[Metrics]) -> None:
     from matplotlib.ticker import LogLocator, NullLocator
 
-    axes.plot([line["step"] for line in train], [line["loss"] for line in train], color=_COLORS[0], linewidth=1.2)
+    axes.plot(
+        [line["step"] for line in train],
+        [line["loss"] for line in train],
+        color=_COLORS[0],
+        linewidth=1.2,
+    )
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_minor_locator(NullLocator())
@@ -79,15 +88,28 @@ def _draw_loss(axes: "Axes", train: Sequence[Metrics]) -> None:
 
 
 def _draw_accuracy(
-    axes: "Axes", evals: Sequence[Metrics], before: Mapping[str, float], question_only: Mapping[str, float]
+    axes: "Axes",
+    evals: Sequence[Metrics],
+    before: Mapping[str, float],
+    question_only: Mapping[str, float],
 ) -> None:
     for color, (group, baseline) in zip(_COLORS, question_only.items(), strict=False):
         points = [(0.0, 100 * before[group])] if group in before else []
-        points += [(line["step"], 100 * line[_ACCURACY + group]) for line in evals if _ACCURACY + group in line]
+        points += [
+            (line["step"], 100 * line[_ACCURACY + group])
+            for line in evals
+            if _ACCURACY + group in line
+        ]
         label = group.replace("_", " ")
         steps, values = [step for step, _ in points], [value for _, value in points]
         axes.plot(steps, values, color=color, marker="o", markersize=3, linewidth=1.4, label=label)
         axes.axhline(100 * baseline, color=color, linestyle=":", linewidth=0.9)
     axes.set_ylim(0, 102)
     axes.set_ylabel("held out, answered right, %")
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8, title="dotted: question only")
+    axes.legend(
+        loc="center left",
+        bbox_to_anchor=(1.01, 0.5),
+        frameon=False,
+        fontsize=8,
+        title="dotted: question only",
+    )

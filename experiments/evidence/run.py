@@ -1,12 +1,14 @@
-"""`python -m experiments.evidence.run`: does the two-stage way of adapting a model teach it to look?
+"""`python -m experiments.evidence.run`: does the two-stage way of adapting a model teach it to
+look?
 
-A model is assembled from SmolLM2-135M-Instruct (4-bit weights, so its scores are neither SmolLM2's nor SmolVLM's) and
-a ViT-S/14, joined by a connector that starts at random. On easy-VQA, and on charts drawn from tables, the run files of
-`experiments/evidence/runs` train the connector alone, then connector and LoRA. Held-out questions are answered before,
-between and after, and compared by question type with two baselines that never see a picture. All is done by the
-commands that users type, and a run that was stopped goes on. All 30 layers take about two hours on one slow core.
-`--layers` takes the first few; `--short` does three steps of each stage on a few rows: that checks the way and
-measures nothing.
+A model is assembled from SmolLM2-135M-Instruct (4-bit weights, so its scores are neither SmolLM2's
+nor SmolVLM's) and a ViT-S/14, joined by a connector that starts at random. On easy-VQA, and on
+charts drawn from tables, the run files of `experiments/evidence/runs` train the connector alone,
+then connector and LoRA. Held-out questions are answered before, between and after, and compared by
+question type with two baselines that never see a picture. All is done by the commands that users
+type, and a run that was stopped goes on. All 30 layers take about two hours on one slow core.
+`--layers` takes the first few; `--short` does three steps of each stage on a few rows: that checks
+the way and measures nothing.
 """
 
 import argparse
@@ -50,7 +52,13 @@ class Task:
 TASKS = {
     task.name: task
     for task in (
-        Task(name="easy_vqa", groups=GROUPS, prepare=prepare_easy_vqa, short=prepare_easy_vqa, max_rows=200),
+        Task(
+            name="easy_vqa",
+            groups=GROUPS,
+            prepare=prepare_easy_vqa,
+            short=prepare_easy_vqa,
+            max_rows=200,
+        ),
         Task(
             name="charts",
             groups=CHART_QUESTION_TYPES,
@@ -78,7 +86,9 @@ class Work:
         """Write the data and the baselines."""
         data = (self.task.short if self.is_short else self.task.prepare)(self.folder / "data")
         split_by_group(data, self.task.groups)
-        write_baselines(data, self.folder / "baselines.json", max_rows=self.max_rows, groups=self.task.groups)
+        write_baselines(
+            data, self.folder / "baselines.json", max_rows=self.max_rows, groups=self.task.groups
+        )
 
     def train(self) -> None:
         """Train both stages, and merge what they learned into an ordinary model."""
@@ -89,10 +99,17 @@ class Work:
             smolvlm("export", adapted, "--to", "transformers", "--merge", "--out", merged)
 
     def evaluate(self) -> None:
-        """Answer the held-out questions after each stage; the assembled model was asked as stage one began."""
+        """Answer the held-out questions after each stage; the assembled model was asked as stage
+        one began."""
         for stage in STAGES:
             predictions = self.folder / f"{stage}.jsonl"
-            smolvlm("eval", self.folder / stage, f"eval.max_rows={self.max_rows}", "--predictions", predictions)
+            smolvlm(
+                "eval",
+                self.folder / stage,
+                f"eval.max_rows={self.max_rows}",
+                "--predictions",
+                predictions,
+            )
 
     def run_file(self, number: int) -> Path:
         return RUN_FILES / f"{self.task.name}_{number}_{STAGES[number - 1]}.yaml"
@@ -101,12 +118,20 @@ class Work:
         """Return what puts a run file's paths into this folder."""
         model = self.base if number == 1 else self.folder / STAGES[0]
         output_dir = self.folder / STAGES[number - 1]
-        return [f"model.path={model}", f"data.base_dir={self.folder / 'data'}", f"train.output_dir={output_dir}"]
+        return [
+            f"model.path={model}",
+            f"data.base_dir={self.folder / 'data'}",
+            f"train.output_dir={output_dir}",
+        ]
 
     def _steps(self) -> list[str]:
         if not self.is_short:
             return []
-        steps = [f"train.max_steps={SHORT_STEPS}", "train.logging_steps=1", f"train.eval_steps={SHORT_STEPS}"]
+        steps = [
+            f"train.max_steps={SHORT_STEPS}",
+            "train.logging_steps=1",
+            f"train.eval_steps={SHORT_STEPS}",
+        ]
         return [*steps, f"train.save_steps={SHORT_STEPS}", f"eval.max_rows={SHORT_ROWS}"]
 
 
@@ -121,15 +146,29 @@ def smolvlm(*arguments: object) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Gather the evidence and return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.evidence.run", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.evidence.run", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("tasks", nargs="*", help="easy_vqa, charts; both by default")
-    parser.add_argument("--out", type=Path, default=Path("runs/evidence"), help="folder for everything")
-    parser.add_argument("--layers", type=int, default=30, help="layers taken of the language model's 30")
-    parser.add_argument("--base", type=Path, help="a model to begin with, in place of the assembled one")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/evidence"), help="folder for everything"
+    )
+    parser.add_argument(
+        "--layers", type=int, default=30, help="layers taken of the language model's 30"
+    )
+    parser.add_argument(
+        "--base", type=Path, help="a model to begin with, in place of the assembled one"
+    )
     parser.add_argument("--rows", type=int, help="held-out rows of each question type: 200, 100")
-    parser.add_argument("--figures", type=Path, help="folder for the curves; the output folder by default")
-    parser.add_argument("--short", action="store_true", help="three steps on a few rows: checks the way alone")
-    parser.add_argument("--report", action="store_true", help="table and curves only, from what lies in the folder")
+    parser.add_argument(
+        "--figures", type=Path, help="folder for the curves; the output folder by default"
+    )
+    parser.add_argument(
+        "--short", action="store_true", help="three steps on a few rows: checks the way alone"
+    )
+    parser.add_argument(
+        "--report", action="store_true", help="table and curves only, from what lies in the folder"
+    )
     options = parser.parse_args(arguments)
     unknown = set(options.tasks) - set(TASKS)
     if unknown:
@@ -137,7 +176,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out: Path = options.out.absolute()
     base: Path = options.base.absolute() if options.base else out / "base"
     if not options.base and not options.report:
-        assemble_base_model(base, recipe=BaseRecipe(language=SmolLM2Layers(num_layers=options.layers)))
+        assemble_base_model(
+            base, recipe=BaseRecipe(language=SmolLM2Layers(num_layers=options.layers))
+        )
     console = Console()
     for name in options.tasks or TASKS:
         task = TASKS[name]
@@ -150,7 +191,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(evidence_table(work.folder, STAGES, task.groups, title=name))
         figures: Path = options.figures or out
         runs = [work.folder / stage for stage in STAGES]
-        console.print(write_figure(figures / f"evidence_{name}.svg", runs, work.folder / "baselines.json", name=name))
+        console.print(
+            write_figure(
+                figures / f"evidence_{name}.svg", runs, work.folder / "baselines.json", name=name
+            )
+        )
     return 0
 
 

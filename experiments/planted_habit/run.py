@@ -1,12 +1,15 @@
-"""`python -m experiments.planted_habit.run`: a bad habit planted in a model, and what DPO does about it.
+"""`python -m experiments.planted_habit.run`: a bad habit planted in a model, and what DPO does
+about it.
 
-A small model learns easy-VQA from answers of which three in five stand in a wrong form ("The answer is circle."), so
-that it nearly always answers so. Then 1,000 pairs made of training rows alone (better: "circle"; worse: the habit) go
-through `dpo.yaml` beside this file, and for comparison the same rows' plain answers are simply learned, at the same
-cost in tokens. Held-out questions say how often each model answers in the wrong form, and how often it is right:
-strictly, and whatever the form.
+A small model learns easy-VQA from answers of which three in five stand in a wrong form ("The answer
+is circle."), so that it nearly always answers so. Then 1,000 pairs made of training rows alone
+(better: "circle"; worse: the habit) go through `dpo.yaml` beside this file, and for comparison the
+same rows' plain answers are simply learned, at the same cost in tokens. Held-out questions say how
+often each model answers in the wrong form, and how often it is right: strictly, and whatever the
+form.
 
-Everything is made by this command in `--out`; a command that was stopped goes on. `--tiny` runs the same at toy sizes.
+Everything is made by this command in `--out`; a command that was stopped goes on. `--tiny` runs the
+same at toy sizes.
 """
 
 import argparse
@@ -74,7 +77,13 @@ class Sizes:
     """Settings over the quickstart's."""
 
 
-FULL = Sizes(train_rows=None, pairs=1000, test_rows=500, test_pairs=200, planting=("train.num_train_epochs=2",))
+FULL = Sizes(
+    train_rows=None,
+    pairs=1000,
+    test_rows=500,
+    test_pairs=200,
+    planting=("train.num_train_epochs=2",),
+)
 TINY = Sizes(
     train_rows=120,
     pairs=24,
@@ -86,9 +95,13 @@ TINY = Sizes(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the rows, train three times, print the table and draw the figure."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.planted_habit.run", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.planted_habit.run", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/habit"))
-    parser.add_argument("--tiny", action="store_true", help="toy sizes: checks that it runs, shows nothing")
+    parser.add_argument(
+        "--tiny", action="store_true", help="toy sizes: checks that it runs, shows nothing"
+    )
     parser.add_argument("settings", nargs="*", help="section.key=value, over those of dpo.yaml")
     options = parser.parse_args(arguments)
     out: Path = options.out.absolute()
@@ -97,11 +110,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.tiny:
         tiny_model(out / "tiny", longest_edge_px=32)
     begin = [f"model.path={out / 'tiny'}", "train.use_cpu=true"] if options.tiny else []
-    shared = ["train.disable_tqdm=true", f"eval.max_rows={sizes.test_rows}", f"data.vision_cache_dir={out / 'cache'}"]
+    shared = [
+        "train.disable_tqdm=true",
+        f"eval.max_rows={sizes.test_rows}",
+        f"data.vision_cache_dir={out / 'cache'}",
+    ]
     stage(out, "planted", RUN_FILE, [*PLANTING, *sizes.planting, *begin, *shared])
     stage(out, "dpo", DPO_FILE, [*shared, *options.settings])
     epochs = epochs_of_the_same_cost(out, [*shared, *options.settings])
-    stage(out, "sft", DPO_FILE, [*shared, *options.settings, *PLAIN, f"train.num_train_epochs={epochs}"])
+    stage(
+        out,
+        "sft",
+        DPO_FILE,
+        [*shared, *options.settings, *PLAIN, f"train.num_train_epochs={epochs}"],
+    )
     scores = {name: _scores(out, name) for name in ("planted", "dpo", "sft")}
     (out / "scores.json").write_text(json.dumps(as_json(scores), indent=1) + "\n", encoding="utf-8")
     draw_rewards(json_lines(out / "dpo" / "metrics.jsonl"), out / "dpo_rewards.svg")
@@ -110,18 +132,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def write_rows(data: Path, sizes: Sizes) -> None:
-    """Write the rows of all three runs, and the held-out pairs; pairs come of training pictures alone."""
+    """Write the rows of all three runs, and the held-out pairs; pairs come of training pictures
+    alone."""
     split_by_group(data)
     if all((data / name).is_file() for name in FILES):
         return
     choose = random.Random(0)
     rows = json_lines(data / "train.jsonl")[: sizes.train_rows]
-    planted = [row | {"answer": in_habit(row["answer"])} if choose.random() < HABIT_SHARE else row for row in rows]
+    planted = [
+        row | {"answer": in_habit(row["answer"])} if choose.random() < HABIT_SHARE else row
+        for row in rows
+    ]
     chosen = random.Random(1).sample(rows, sizes.pairs)
     write_lines(data / "planted.jsonl", planted)
     write_lines(data / "plain.jsonl", chosen)
     write_lines(data / "pairs.jsonl", [as_pair(row) for row in chosen])
-    held_out = [row for group in GROUPS for row in json_lines(data / f"eval-{group}.jsonl")[: sizes.test_pairs]]
+    held_out = [
+        row
+        for group in GROUPS
+        for row in json_lines(data / f"eval-{group}.jsonl")[: sizes.test_pairs]
+    ]
     write_lines(data / "test_pairs.jsonl", [as_pair(row) for row in held_out])
 
 
@@ -134,10 +164,13 @@ def as_pair(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def epochs_of_the_same_cost(out: Path, settings: Sequence[str]) -> float:
-    """Return how often the plain answers can be learned for what the preference run's tokens cost."""
+    """Return how often the plain answers can be learned for what the preference run's tokens
+    cost."""
     pairs = load_run_config(out / "dpo.yaml", settings)
     plain = load_run_config(out / "dpo.yaml", [*settings, *PLAIN])
-    of_pairs, of_plain = (int(plan_run(own)[1].measured.lengths.num_tokens.sum()) for own in (pairs, plain))
+    of_pairs, of_plain = (
+        int(plan_run(own)[1].measured.lengths.num_tokens.sum()) for own in (pairs, plain)
+    )
     epochs = float(pairs.train.arguments["num_train_epochs"])
     return round((epochs + FORWARD_ALONE) * of_pairs / of_plain, 2)
 

@@ -1,8 +1,9 @@
-"""How often answers stand in the wrong form, how often they are right, and how likely the right ones are.
+"""How often answers stand in the wrong form, how often they are right, and how likely the right
+ones are.
 
-In: a run's answers to held-out questions, and log-probabilities of the right answer in both forms. Out: a row of the
-table for each question type, and the figure of the rewards. An answer is right strictly if it is the plain one, and
-right in any form if it is once the habit is taken off.
+In: a run's answers to held-out questions, and log-probabilities of the right answer in both forms.
+Out: a row of the table for each question type, and the figure of the rewards. An answer is right
+strictly if it is the plain one, and right in any form if it is once the habit is taken off.
 """
 
 import re
@@ -51,7 +52,9 @@ class Score:
     """The same in the habit's form."""
 
 
-def scores_of(predictions: Sequence[Prediction], logps: Mapping[str, Float32[np.ndarray, "row 2"]]) -> dict[str, Score]:
+def scores_of(
+    predictions: Sequence[Prediction], logps: Mapping[str, Float32[np.ndarray, "row 2"]]
+) -> dict[str, Score]:
     """Return each question type's score.
 
     Args:
@@ -63,7 +66,11 @@ def scores_of(predictions: Sequence[Prediction], logps: Mapping[str, Float32[np.
     return {
         group: Score(
             num_rows=strict[group][1],
-            in_habit=fmean(_HABIT.fullmatch(own.answer) is not None for own in predictions if own.source == group),
+            in_habit=fmean(
+                _HABIT.fullmatch(own.answer) is not None
+                for own in predictions
+                if own.source == group
+            ),
             right_strictly=strict[group][0],
             right_in_any_form=loose[group][0],
             plain_logp=float(own_logps[:, 0].mean()),
@@ -90,7 +97,9 @@ def test_logps(checkpoint_dir: Path, pairs_file: Path) -> Float32[np.ndarray, "r
     measured = measure_mixture(data.mixture, data, prompt=prompt, kind="preference")
     plan = plan_training(measured.lengths, one_pass(data))
     packs = PackDataset(measured, plan, encoder=prompt.encoder(), settings=prompt.media)
-    return reference_logps(checkpoint.model, packs, folder=checkpoint_dir / "test_pairs", identity="trained")
+    return reference_logps(
+        checkpoint.model, packs, folder=checkpoint_dir / "test_pairs", identity="trained"
+    )
 
 
 def markdown_table(scores: Mapping[str, Mapping[str, Score]]) -> str:
@@ -110,11 +119,15 @@ def markdown_table(scores: Mapping[str, Mapping[str, Score]]) -> str:
 
 def as_json(scores: Mapping[str, Mapping[str, Score]]) -> dict[str, Any]:
     """Return the same for a file."""
-    return {name: {group: asdict(own) for group, own in groups.items()} for name, groups in scores.items()}
+    return {
+        name: {group: asdict(own) for group, own in groups.items()}
+        for name, groups in scores.items()
+    }
 
 
 def draw_rewards(lines: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Draw what the preference run logged: rewards of both answers, and the share of pairs ordered right."""
+    """Draw what the preference run logged: rewards of both answers, and the share of pairs ordered
+    right."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -123,12 +136,18 @@ def draw_rewards(lines: Sequence[Mapping[str, float]], path: Path) -> None:
     with rc_context({"svg.hashsalt": "habit", "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(6.4, 2.6), layout="constrained")
         rewards, right = figure.subplots(1, 2)
-        for name, label in (("rewards_chosen", "plain"), ("rewards_rejected", "habit"), ("rewards_margin", "margin")):
+        for name, label in (
+            ("rewards_chosen", "plain"),
+            ("rewards_rejected", "habit"),
+            ("rewards_margin", "margin"),
+        ):
             rewards.plot(steps, [line[name] for line in logged], label=label)
         rewards.set(xlabel="step", ylabel="reward")
         rewards.legend(frameon=False)
         right.plot(steps, [line["loss"] for line in logged], label="loss")
-        right.plot(steps, [line["rewards_accuracy"] for line in logged], label="pairs ordered right")
+        right.plot(
+            steps, [line["rewards_accuracy"] for line in logged], label="pairs ordered right"
+        )
         right.set(xlabel="step", ylim=(0, 1.05))
         right.legend(frameon=False)
         figure.savefig(path, format="svg", metadata={"Date": None})

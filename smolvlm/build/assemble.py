@@ -1,10 +1,12 @@
-"""A real base model out of parts: pretrained vision tower, language model, SmolVLM's tokenizer and processor.
+"""A real base model out of parts: pretrained vision tower, language model, SmolVLM's tokenizer and
+processor.
 
-In: a recipe. Out: one stock checkpoint folder that `AutoModelForImageTextToText` and `AutoProcessor` load with no code
-of ours. Only the connector (and, where the recipe asks for one, a small language model) starts at random: the model
-knows nothing about pictures yet and is made to be trained. Same recipe, same bytes; a folder that already
-holds the recipe's result is left alone. The default recipe is the one of the quickstart, chosen by measurement
-(docs/results.md) to learn a small visual question answering task within minutes on two CPU cores.
+In: a recipe. Out: one stock checkpoint folder that `AutoModelForImageTextToText` and
+`AutoProcessor` load with no code of ours. Only the connector (and, where the recipe asks for one, a
+small language model) starts at random: the model knows nothing about pictures yet and is made to be
+trained. Same recipe, same bytes; a folder that already holds the recipe's result is left alone. The
+default recipe is the one of the quickstart, chosen by measurement (docs/results.md) to learn a
+small visual question answering task within minutes on two CPU cores.
 """
 
 import json
@@ -22,7 +24,12 @@ from smolvlm.build.checkpoint import write_checkpoint
 from smolvlm.build.configs import LanguageDimensions, build_config
 from smolvlm.build.part import LanguageWeights
 from smolvlm.build.processor import ModelType
-from smolvlm.build.sources import SMOLLM2_WHEEL, VISION_WHEEL, language_model_gguf, vision_tower_onnx
+from smolvlm.build.sources import (
+    SMOLLM2_WHEEL,
+    VISION_WHEEL,
+    language_model_gguf,
+    vision_tower_onnx,
+)
 from smolvlm.build.tokenizer import tokenizer_json
 from smolvlm.build.vocabulary import smolvlm_vocabulary
 from smolvlm.model.stock_classes import STOCK_CLASSES, StockModel
@@ -35,17 +42,20 @@ _RANDOM_EMBEDDING_STD = 1.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SmolLM2Layers:
-    """The language model is the first layers of SmolLM2-135M-Instruct (rounded to 4 bits), 576 wide."""
+    """The language model is the first layers of SmolLM2-135M-Instruct (rounded to 4 bits), 576
+    wide."""
 
     num_layers: int = language_model.NUM_LAYERS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RandomLanguage:
-    """The language model is a small randomly initialised Llama: with few data and minutes, it learns fastest.
+    """The language model is a small randomly initialised Llama: with few data and minutes, it
+    learns fastest.
 
-    Weights start with a spread of 1/sqrt(width) and word embeddings with a spread of 1. At the customary smaller
-    values the same model did not begin to compare a question's word with the picture in twice the steps.
+    Weights start with a spread of 1/sqrt(width) and word embeddings with a spread of 1. At the
+    customary smaller values the same model did not begin to compare a question's word with the
+    picture in twice the steps.
     """
 
     hidden_size: int = 128
@@ -61,7 +71,8 @@ class BaseRecipe:
     tile_side_px: int = 112
     """Side of a tile; a multiple of 14."""
     longest_edge_px: int = 112
-    """What a picture's longest edge is scaled to: 1 to 6 tile sides; one tile side with splitting switched off."""
+    """What a picture's longest edge is scaled to: 1 to 6 tile sides; one tile side with splitting
+    switched off."""
     vision_layers: int = 4
     """Layers kept of the tower's 12: the first ones see colour and edges, and cost less."""
     scale_factor: int = 2
@@ -101,7 +112,10 @@ def recipe_fingerprint(recipe: BaseRecipe) -> str:
     parts = {wheel.requirement: wheel.sha256 for wheel in (SMOLLM2_WHEEL, VISION_WHEEL)}
     content = {
         "format": _FORMAT,
-        "recipe": {**asdict(recipe), "language": {type(recipe.language).__name__: asdict(recipe.language)}},
+        "recipe": {
+            **asdict(recipe),
+            "language": {type(recipe.language).__name__: asdict(recipe.language)},
+        },
         "parts": parts,
     }
     return json.dumps(content, indent=2, sort_keys=True) + "\n"
@@ -109,21 +123,30 @@ def recipe_fingerprint(recipe: BaseRecipe) -> str:
 
 def build_base_model(recipe: BaseRecipe) -> StockModel:
     """Return the recipe's model in memory, float32."""
-    vision = vision_tower.vision_dimensions(tile_side_px=recipe.tile_side_px, num_layers=recipe.vision_layers)
+    vision = vision_tower.vision_dimensions(
+        tile_side_px=recipe.tile_side_px, num_layers=recipe.vision_layers
+    )
     config = build_config(
-        vision, _language_dimensions(recipe.language), scale_factor=recipe.scale_factor, model_type=recipe.model_type
+        vision,
+        _language_dimensions(recipe.language),
+        scale_factor=recipe.scale_factor,
+        model_type=recipe.model_type,
     )
     generator = torch.Generator().manual_seed(recipe.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = STOCK_CLASSES[recipe.model_type](config)
     tower_state = vision_tower.convert_tower(
-        vision_tower.read_onnx(vision_tower_onnx()), tile_side_px=recipe.tile_side_px, num_layers=recipe.vision_layers
+        vision_tower.read_onnx(vision_tower_onnx()),
+        tile_side_px=recipe.tile_side_px,
+        num_layers=recipe.vision_layers,
     )
     model.model.vision_model.load_state_dict(tower_state)
     standardise_output(model.model.vision_model, tile_side_px=recipe.tile_side_px)
     if isinstance(recipe.language, SmolLM2Layers):
-        embeddings = _load_smollm2(model, num_layers=recipe.language.num_layers, generator=generator)
+        embeddings = _load_smollm2(
+            model, num_layers=recipe.language.num_layers, generator=generator
+        )
     else:
         embeddings = model.get_input_embeddings().weight
         torch.nn.init.normal_(embeddings, std=_RANDOM_EMBEDDING_STD, generator=generator)
@@ -153,4 +176,6 @@ def _load_smollm2(
 ) -> Tensor:
     state = language_model.read_language_model(language_model_gguf(), num_layers=num_layers)
     vocabulary = smolvlm_vocabulary(tokenizer_json())
-    return fill_language(model, LanguageWeights(state=state, head=None), vocabulary, generator=generator)
+    return fill_language(
+        model, LanguageWeights(state=state, head=None), vocabulary, generator=generator
+    )

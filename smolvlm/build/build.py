@@ -1,8 +1,8 @@
 """A model of the SmolVLM family out of any vision tower and any Llama.
 
-In: a `BuildPlan`. Out: one stock checkpoint folder. The tower's features and the language model's answers to text are
-the sources' own; between them the connector starts at random, with such a spread that what it makes of pictures is as
-large as the word embeddings.
+In: a `BuildPlan`. Out: one stock checkpoint folder. The tower's features and the language model's
+answers to text are the sources' own; between them the connector starts at random, with such a
+spread that what it makes of pictures is as large as the word embeddings.
 """
 
 import math
@@ -38,7 +38,8 @@ def write_build(plan: BuildPlan, out_dir: Path, *, dtype: torch.dtype = torch.fl
         dtype: what weights are saved in.
 
     Raises:
-        ConfigError: a part is a name without weights, tensors cannot be read, or there is something in the folder.
+        ConfigError: a part is a name without weights, tensors cannot be read, or there is something
+            in the folder.
     """
     check_new_folder(out_dir)
     model, vocabulary = build_model(plan)
@@ -67,7 +68,9 @@ def build_model(plan: BuildPlan) -> tuple[StockModel, Vocabulary]:
     embeddings = fill_language(model, read_language(), vocabulary(), generator=generator)
     connector = model.model.connector.modality_projection.proj
     weight = torch.empty(connector.weight.shape)
-    scaling = PixelScaling(rescale_factor=1 / 255, mean=plan.vision.pixel_mean, std=plan.vision.pixel_std)
+    scaling = PixelScaling(
+        rescale_factor=1 / 255, mean=plan.vision.pixel_mean, std=plan.vision.pixel_std
+    )
     size = feature_size(
         model.model.vision_model,
         tile_side_px=plan.dimensions.tile_side_px,
@@ -78,14 +81,21 @@ def build_model(plan: BuildPlan) -> tuple[StockModel, Vocabulary]:
     connector.load_state_dict({"weight": weight}, assign=True)
     text_config = plan.config.text_config
     assert isinstance(text_config, LlamaConfig)
-    model.model.text_model.rotary_emb = LlamaRotaryEmbedding(text_config)  # it has buffers that no file holds
+    model.model.text_model.rotary_emb = LlamaRotaryEmbedding(
+        text_config
+    )  # it has buffers that no file holds
     return model, vocabulary()
 
 
 def fill_language(
-    model: StockModel, weights: LanguageWeights, vocabulary: Vocabulary, *, generator: torch.Generator
+    model: StockModel,
+    weights: LanguageWeights,
+    vocabulary: Vocabulary,
+    *,
+    generator: torch.Generator,
 ) -> Tensor:
-    """Give a model a language model's tensors, with rows for the new tokens; return the embeddings."""
+    """Give a model a language model's tensors, with rows for the new tokens; return the
+    embeddings."""
 
     def extended(rows: Tensor) -> Tensor:
         ids = vocabulary.first_new_id, vocabulary.end_new_id
@@ -93,13 +103,18 @@ def fill_language(
 
     embeddings = extended(weights.state["embed_tokens.weight"])
     head = embeddings.clone() if weights.head is None else extended(weights.head)
-    model.model.text_model.load_state_dict({**weights.state, "embed_tokens.weight": embeddings}, assign=True)
+    model.model.text_model.load_state_dict(
+        {**weights.state, "embed_tokens.weight": embeddings}, assign=True
+    )
     model.lm_head.load_state_dict({"weight": head}, assign=True)
     return embeddings
 
 
-def init_connector(weight: Tensor, *, like: Tensor, feature_size: float, generator: torch.Generator) -> None:
-    """Draw the connector so that features of that size come out with the spread of the word embeddings.
+def init_connector(
+    weight: Tensor, *, like: Tensor, feature_size: float, generator: torch.Generator
+) -> None:
+    """Draw the connector so that features of that size come out with the spread of the word
+    embeddings.
 
     Args:
         weight: (hidden, features), filled in place.
@@ -115,7 +130,9 @@ def _weights_of(plan: BuildPlan):
     for part in (plan.vision, plan.language):
         if part.read is None:
             fix = download_of(part.where)
-            raise ConfigError("a shape without weights: it can be counted, not built", where=part.where, fix=fix)
+            raise ConfigError(
+                "a shape without weights: it can be counted, not built", where=part.where, fix=fix
+            )
     assert plan.vision.read
     assert plan.language.read
     assert plan.language.vocabulary
@@ -128,7 +145,11 @@ def _fill_tower(model: StockModel, plan: BuildPlan, state: dict[str, Tensor]) ->
     tower = model.model.vision_model
     tower.load_state_dict({**state, positions: resized}, assign=True)
     if plan.dimensions.num_layers < plan.vision.dimensions.num_layers:
-        num_pictures = max(8, min(NUM_PICTURES, 8 * _PATCHES_TO_MEASURE // plan.dimensions.patches_per_side**2))
-        scaling = PixelScaling(rescale_factor=1 / 255, mean=plan.vision.pixel_mean, std=plan.vision.pixel_std)
+        num_pictures = max(
+            8, min(NUM_PICTURES, 8 * _PATCHES_TO_MEASURE // plan.dimensions.patches_per_side**2)
+        )
+        scaling = PixelScaling(
+            rescale_factor=1 / 255, mean=plan.vision.pixel_mean, std=plan.vision.pixel_std
+        )
         side = plan.dimensions.tile_side_px
         standardise_output(tower, tile_side_px=side, scaling=scaling, num_pictures=num_pictures)

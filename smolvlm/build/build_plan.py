@@ -1,7 +1,8 @@
-"""What is to be built, settled before anything is built: sizes that fit each other, and what the user should know.
+"""What is to be built, settled before anything is built: sizes that fit each other, and what the
+user should know.
 
-In: a `BuildRecipe`, as the command line gives it. Out: a `BuildPlan`. It costs nothing: headers and small files alone
-are read, and published shapes have no weights at all.
+In: a `BuildRecipe`, as the command line gives it. Out: a `BuildPlan`. It costs nothing: headers and
+small files alone are read, and published shapes have no weights at all.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +19,8 @@ from smolvlm.model.vision import misplaced_rows
 
 SCALE_FACTORS = (2, 3, 4, 8)
 MAX_DEFAULT_TOKENS = 81
-"""Tokens a tile of the 2.2B model: the scale factor where none is asked for is the first with no more."""
+"""Tokens a tile of the 2.2B model: the scale factor where none is asked for is the first with no
+more."""
 MAX_DEFAULT_EDGE_PX, MAX_DEFAULT_TILES = 2048, 4
 
 
@@ -74,10 +76,16 @@ def plan_build(recipe: BuildRecipe) -> BuildPlan:
     dimensions = _settle_dimensions(vision, recipe)
     scale_factor = _settle_scale_factor(dimensions.patches_per_side, recipe.scale_factor)
     longest_edge_px = recipe.longest_edge_px or _default_edge_px(dimensions.tile_side_px)
-    settings = TileSettings(tile_side_px=dimensions.tile_side_px, longest_edge_px=longest_edge_px, image_splitting=True)
+    settings = TileSettings(
+        tile_side_px=dimensions.tile_side_px, longest_edge_px=longest_edge_px, image_splitting=True
+    )
     check_tile_settings(settings)
     config = join_configs(
-        dimensions, language.text_config, scale_factor=scale_factor, model_type=recipe.model_type, ids=language.ids
+        dimensions,
+        language.text_config,
+        scale_factor=scale_factor,
+        model_type=recipe.model_type,
+        ids=language.ids,
     )
     notes = (*vision.notes, *_tower_notes(vision, dimensions), *language.notes)
     return BuildPlan(
@@ -103,7 +111,9 @@ def _settle_dimensions(vision: VisionPart, recipe: BuildRecipe) -> VisionDimensi
         raise ConfigError(what, where=vision.where, fix="leave it out to keep all layers")
     if own.hidden_size % own.num_heads:
         what = f"{own.num_heads} heads do not divide a width of {own.hidden_size}"
-        raise ConfigError(what, where=vision.where, fix="use the config.json that belongs to the weights")
+        raise ConfigError(
+            what, where=vision.where, fix="use the config.json that belongs to the weights"
+        )
     return replace(own, tile_side_px=side, num_layers=layers)
 
 
@@ -112,7 +122,9 @@ def _settle_scale_factor(patches: int, asked: int | None) -> int:
     if asked is not None:
         if asked not in legal:
             fix = f"give one of {', '.join(map(str, legal))}, or another tile side"
-            raise ConfigError(f"scale_factor={asked} does not divide {patches} patches a side", fix=fix)
+            raise ConfigError(
+                f"scale_factor={asked} does not divide {patches} patches a side", fix=fix
+            )
         return asked
     usual = [factor for factor in SCALE_FACTORS if factor in legal]
     if not usual:
@@ -140,7 +152,11 @@ def _tower_notes(vision: VisionPart, dimensions: VisionDimensions) -> list[str]:
             f"the first {dimensions.num_layers} of {own.num_layers} layers; their last norm is set from drawn pictures"
         )
     if misplaced := misplaced_rows(patches):
-        good = [side for side in range(patches - 4, patches + 5) if side > 1 and not misplaced_rows(side)]
+        good = [
+            side
+            for side in range(patches - 4, patches + 5)
+            if side > 1 and not misplaced_rows(side)
+        ]
         sides = ", ".join(str(side * dimensions.patch_size_px) for side in good)
         notes.append(
             f"with {patches} patches a side transformers' vision class gives {len(misplaced)} rows and columns the "

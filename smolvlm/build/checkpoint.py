@@ -1,7 +1,7 @@
 """Writes a model and its processor as one stock checkpoint folder.
 
-In: a stock model. Out: `config.json`, `generation_config.json`, `model.safetensors` and the processor's files, in a
-folder that appears whole or not at all.
+In: a stock model. Out: `config.json`, `generation_config.json`, `model.safetensors` and the
+processor's files, in a folder that appears whole or not at all.
 """
 
 import shutil
@@ -40,7 +40,9 @@ def write_checkpoint(
     with tempfile.TemporaryDirectory(dir=out_dir.parent, prefix=f".{out_dir.name}-") as work_dir:
         folder = Path(work_dir) / "model"
         ids = vocabulary.ids if vocabulary else PromptIds()
-        model.generation_config = GenerationConfig(bos_token_id=ids.start, eos_token_id=ids.end, pad_token_id=ids.pad)
+        model.generation_config = GenerationConfig(
+            bos_token_id=ids.start, eos_token_id=ids.end, pad_token_id=ids.pad
+        )
         model.save_pretrained(folder)
         name_rope_for_older_readers(folder / "config.json")
         write_processor(

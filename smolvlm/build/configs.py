@@ -1,7 +1,8 @@
 """Model configurations: the published sizes, and any other of the same family.
 
-In: the dimensions of the two towers. Out: a stock `Idefics3Config` or `SmolVLMConfig`; the two model types share every
-dimension, so one table serves both. The published sizes allow counting and timing at true dimensions, without weights.
+In: the dimensions of the two towers. Out: a stock `Idefics3Config` or `SmolVLMConfig`; the two
+model types share every dimension, so one table serves both. The published sizes allow counting and
+timing at true dimensions, without weights.
 """
 
 from collections.abc import Mapping
@@ -52,10 +53,20 @@ class LanguageDimensions:
 
 
 _SIGLIP_BASE = VisionDimensions(
-    tile_side_px=512, patch_size_px=16, hidden_size=768, num_layers=12, num_heads=12, intermediate_size=3072
+    tile_side_px=512,
+    patch_size_px=16,
+    hidden_size=768,
+    num_layers=12,
+    num_heads=12,
+    intermediate_size=3072,
 )
 _SIGLIP_SO400M = VisionDimensions(
-    tile_side_px=384, patch_size_px=14, hidden_size=1152, num_layers=27, num_heads=16, intermediate_size=4304
+    tile_side_px=384,
+    patch_size_px=14,
+    hidden_size=1152,
+    num_layers=27,
+    num_heads=16,
+    intermediate_size=4304,
 )
 PUBLISHED_TOWERS: Mapping[str, VisionDimensions] = {
     "siglip-base-512": _SIGLIP_BASE,
@@ -63,7 +74,8 @@ PUBLISHED_TOWERS: Mapping[str, VisionDimensions] = {
     "paligemma2-448": replace(_SIGLIP_SO400M, tile_side_px=448),
     "paligemma2-896": replace(_SIGLIP_SO400M, tile_side_px=896),
 }
-"""Vision towers by name, at the side that they were trained with. PaliGemma 2 has SigLIP so400m's tower."""
+"""Vision towers by name, at the side that they were trained with. PaliGemma 2 has SigLIP so400m's
+tower."""
 PUBLISHED_LANGUAGE_MODELS: Mapping[str, LanguageDimensions] = {
     "smollm2-135m": LanguageDimensions(
         hidden_size=576, num_layers=30, num_heads=9, num_key_value_heads=3, intermediate_size=1536
@@ -81,7 +93,8 @@ PUBLISHED_LANGUAGE_MODELS: Mapping[str, LanguageDimensions] = {
         max_positions=16_384,
     ),
 }
-"""Language models by name, vocabulary extended to SmolVLM's; the largest with the first SmolVLM's rotary base."""
+"""Language models by name, vocabulary extended to SmolVLM's; the largest with the first SmolVLM's
+rotary base."""
 _PUBLISHED = {
     "256M": ("siglip-base-512", "smollm2-135m", 4),
     "500M": ("siglip-base-512", "smollm2-360m", 4),
@@ -89,11 +102,14 @@ _PUBLISHED = {
 }
 
 
-def published_config(size: PublishedSize, *, model_type: ModelType = "smolvlm") -> Idefics3Config | SmolVLMConfig:
+def published_config(
+    size: PublishedSize, *, model_type: ModelType = "smolvlm"
+) -> Idefics3Config | SmolVLMConfig:
     """Return the configuration with a published checkpoint's dimensions.
 
     The models have 256,484,928, 507,482,304 and 2,246,784,880 parameters, embeddings untied. For
-    2.2B the rotary base and context are those of the first release; the dimensions are common to all releases.
+    2.2B the rotary base and context are those of the first release; the dimensions are common to
+    all releases.
     """
     tower, language, scale_factor = _PUBLISHED[size]
     return build_config(
@@ -105,9 +121,14 @@ def published_config(size: PublishedSize, *, model_type: ModelType = "smolvlm") 
 
 
 def build_config(
-    vision: VisionDimensions, language: LanguageDimensions, *, scale_factor: int, model_type: ModelType
+    vision: VisionDimensions,
+    language: LanguageDimensions,
+    *,
+    scale_factor: int,
+    model_type: ModelType,
 ) -> Idefics3Config | SmolVLMConfig:
-    """Return a stock configuration: untied embeddings, RMSNorm eps 1e-5, SiLU, the tokenizer's special ids.
+    """Return a stock configuration: untied embeddings, RMSNorm eps 1e-5, SiLU, the tokenizer's
+    special ids.
 
     Args:
         scale_factor: pixel shuffle; a tile gives (patches per side / scale_factor)^2 tokens.
@@ -116,7 +137,9 @@ def build_config(
         ValueError: the patches per side are not a multiple of the scale factor.
     """
     ids = PromptIds(vocabulary_size=language.vocabulary_size)
-    return join_configs(vision, text_settings(language), scale_factor=scale_factor, model_type=model_type, ids=ids)
+    return join_configs(
+        vision, text_settings(language), scale_factor=scale_factor, model_type=model_type, ids=ids
+    )
 
 
 def text_settings(language: LanguageDimensions) -> dict[str, Any]:
@@ -155,7 +178,9 @@ def join_configs(
         ValueError: the patches per side are not a multiple of the scale factor.
     """
     if vision.patches_per_side % scale_factor:
-        raise ValueError(f"{vision.patches_per_side} patches a side are not a multiple of scale_factor={scale_factor}")
+        raise ValueError(
+            f"{vision.patches_per_side} patches a side are not a multiple of scale_factor={scale_factor}"
+        )
     config_class = {"idefics3": Idefics3Config, "smolvlm": SmolVLMConfig}[model_type]
     return config_class(
         image_token_id=ids.image,

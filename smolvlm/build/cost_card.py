@@ -1,8 +1,9 @@
 """What a build costs before anything is built: parameters, tokens a picture, FLOPs a picture.
 
-In: a plan. Out: a `CostCard`. Parameters are counted on the meta device at true dimensions, tokens by the very function
-that writes a picture's ids, FLOPs by the estimate that training logs use, for one forward pass. The picture is a square
-one, which costs most: as one tile, and cut as the longest edge implies.
+In: a plan. Out: a `CostCard`. Parameters are counted on the meta device at true dimensions, tokens
+by the very function that writes a picture's ids, FLOPs by the estimate that training logs use, for
+one forward pass. The picture is a square one, which costs most: as one tile, and cut as the longest
+edge implies.
 """
 
 from dataclasses import dataclass, replace
@@ -26,7 +27,8 @@ WISH_LIST = (
     ("paligemma2-896", 8, 896),
     ("paligemma2-896", 4, 896),
 )
-"""Towers proposed for a next model: name, scale factor, longest edge in px (PaliGemma's: little splitting or none)."""
+"""Towers proposed for a next model: name, scale factor, longest edge in px (PaliGemma's: little
+splitting or none)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,7 +101,9 @@ def wish_list_plans(language: str) -> list[tuple[str, BuildPlan]]:
 
 def _picture(plan: BuildPlan, rows: int) -> PictureCost:
     tiles = rows * rows + 1
-    tokens = len(image_block(_placeholders(tokens_per_tile(plan.config)), Grid(rows=rows, columns=rows)))
+    tokens = len(
+        image_block(_placeholders(tokens_per_tile(plan.config)), Grid(rows=rows, columns=rows))
+    )
     text = plan.config.text_config
     return PictureCost(
         rows=rows,
@@ -111,7 +115,8 @@ def _picture(plan: BuildPlan, rows: int) -> PictureCost:
 
 
 def _placeholders(num_tokens: int) -> PromptTokens:
-    """Return a prompt's ids of no tokenizer: only their number is wanted, and each tag is one id in a built model."""
+    """Return a prompt's ids of no tokenizer: only their number is wanted, and each tag is one id in
+    a built model."""
     one, sides = (0,), range(1, MAX_TILES_PER_SIDE + 1)
     return PromptTokens(
         start=0,

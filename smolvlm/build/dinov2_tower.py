@@ -1,8 +1,9 @@
 """A DINOv2-layout vision transformer out of a checkpoint folder (transformers' `Dinov2Model`).
 
-In: a folder of model type `dinov2`. Out: a part for the stock SmolVLM vision class: layer scale folded into the linear
-before it, class and mask token dropped; the pixels' mean and std stay what they are and go into the processor. Towers
-with register tokens or a gated MLP (the giant one) have no place in the stock class and are refused.
+In: a folder of model type `dinov2`. Out: a part for the stock SmolVLM vision class: layer scale
+folded into the linear before it, class and mask token dropped; the pixels' mean and std stay what
+they are and go into the processor. Towers with register tokens or a gated MLP (the giant one) have
+no place in the stock class and are refused.
 """
 
 from functools import partial
@@ -15,7 +16,13 @@ from torch import Tensor
 from smolvlm.build.configs import VisionDimensions
 from smolvlm.build.part import VisionPart
 from smolvlm.build.siglip_tower import read_pixel_statistics, side_of
-from smolvlm.build.vision_tower import IMAGENET_MEAN, IMAGENET_STD, NO_CLASS_TOKEN, convert_layer, layer_names
+from smolvlm.build.vision_tower import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    NO_CLASS_TOKEN,
+    convert_layer,
+    layer_names,
+)
 from smolvlm.build.weights_folder import WeightsFolder, open_weights, read_config
 from smolvlm.errors import ConfigError, located
 
@@ -34,7 +41,11 @@ def read_dinov2(folder: Path) -> VisionPart:
     config: Any = read_config(folder)
     if config.use_swiglu_ffn:
         fix = "take the small, base or large one"
-        raise ConfigError("this DINOv2 has a gated MLP, SmolVLM's vision class has none", where=str(folder), fix=fix)
+        raise ConfigError(
+            "this DINOv2 has a gated MLP, SmolVLM's vision class has none",
+            where=str(folder),
+            fix=fix,
+        )
     prefix = weights.prefix_of(f"{_PATCHES}.weight", what="DINOv2 tower")
     patch_px = _one(config.patch_size)
     names = _names(weights, prefix, config.num_hidden_layers)
@@ -69,13 +80,18 @@ def _one(value: Any) -> int:
 
 
 def _names(weights: WeightsFolder, prefix: str, num_layers: int) -> dict[str, str]:
-    """Return the source's names as written, of all that is needed; biases of query, key and value may be left out."""
+    """Return the source's names as written, of all that is needed; biases of query, key and value
+    may be left out."""
     stems = [_PATCHES, "layernorm"]
     for index in range(num_layers):
         stems += layer_names(index).values()
     names = [f"{stem}.{kind}" for stem in stems for kind in ("weight", "bias")]
     names = [name for name in names if prefix + name in weights.files or not _is_optional(name)]
-    names += [f"encoder.layer.{index}.layer_scale{half}.lambda1" for index in range(num_layers) for half in (1, 2)]
+    names += [
+        f"encoder.layer.{index}.layer_scale{half}.lambda1"
+        for index in range(num_layers)
+        for half in (1, 2)
+    ]
     return {name: prefix + name for name in [*names, _POSITIONS]}
 
 
@@ -88,7 +104,9 @@ def _read(weights: WeightsFolder, prefix: str, num_layers: int) -> dict[str, Ten
     width = source["layernorm.weight"].shape[0]
     for index in range(num_layers):
         for part in ("query", "key", "value"):
-            source.setdefault(f"encoder.layer.{index}.attention.attention.{part}.bias", torch.zeros(width))
+            source.setdefault(
+                f"encoder.layer.{index}.attention.attention.{part}.bias", torch.zeros(width)
+            )
     state = {
         "embeddings.patch_embedding.weight": source[f"{_PATCHES}.weight"],
         "embeddings.patch_embedding.bias": source[f"{_PATCHES}.bias"],

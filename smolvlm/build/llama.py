@@ -1,8 +1,9 @@
-"""Language models of Llama's layout as parts: a folder with safetensors, a GGUF file, or a published shape.
+"""Language models of Llama's layout as parts: a folder with safetensors, a GGUF file, or a
+published shape.
 
-In: where it lies. Out: a `LanguagePart`: what `LlamaConfig` takes, the tokenizer it will have, and its tensors when
-asked. Everything of the source's configuration is kept (rotary scaling, biases, epsilon, head width): only the
-vocabulary's size and the special ids change.
+In: where it lies. Out: a `LanguagePart`: what `LlamaConfig` takes, the tokenizer it will have, and
+its tensors when asked. Everything of the source's configuration is kept (rotary scaling, biases,
+epsilon, head width): only the vocabulary's size and the special ids change.
 """
 
 from dataclasses import replace
@@ -14,12 +15,25 @@ from smolvlm.build.configs import LanguageDimensions, text_settings
 from smolvlm.build.language_model import HEAD, read_dimensions, read_language_model
 from smolvlm.build.part import LanguagePart, LanguageWeights
 from smolvlm.build.tokenizer import VOCABULARY_SIZE, PromptIds, read_gguf_vocabulary
-from smolvlm.build.vocabulary import Vocabulary, read_vocabulary, smollm2_tokenizer, smolvlm_vocabulary
+from smolvlm.build.vocabulary import (
+    Vocabulary,
+    read_vocabulary,
+    smollm2_tokenizer,
+    smolvlm_vocabulary,
+)
 from smolvlm.build.weights_folder import model_type_of, open_weights, read_config
 from smolvlm.errors import ConfigError
 
 _OWN_TO_THE_SOURCE = (
-    *("architectures", "dtype", "torch_dtype", "transformers_version", "_name_or_path", "use_cache", "model_type"),
+    *(
+        "architectures",
+        "dtype",
+        "torch_dtype",
+        "transformers_version",
+        "_name_or_path",
+        "use_cache",
+        "model_type",
+    ),
     *("bos_token_id", "eos_token_id", "pad_token_id", "vocab_size", "tie_word_embeddings"),
 )
 _EMBEDDINGS = "model.embed_tokens.weight"
@@ -39,7 +53,9 @@ def read_llama_folder(folder: Path) -> LanguagePart:
     names = _names(config)
     weights.check(names.values())
     num_rows = weights.shape(_EMBEDDINGS)[0]
-    vocabulary = read_vocabulary(folder, num_rows=num_rows, max_positions=config.max_position_embeddings)
+    vocabulary = read_vocabulary(
+        folder, num_rows=num_rows, max_positions=config.max_position_embeddings
+    )
     kept = {key: value for key, value in config.to_dict().items() if key not in _OWN_TO_THE_SOURCE}
 
     def read() -> LanguageWeights:
@@ -62,13 +78,16 @@ def read_llama_gguf(gguf_file: Path) -> LanguagePart:
     """Return the language model of a GGUF file; only its header is read yet.
 
     Raises:
-        ConfigError: it is not of Llama's layout, or its vocabulary is neither SmolLM2's nor beside it.
+        ConfigError: it is not of Llama's layout, or its vocabulary is neither SmolLM2's nor beside
+            it.
     """
     dimensions = read_dimensions(gguf_file)
     vocabulary = _gguf_vocabulary(gguf_file, dimensions)
 
     def read() -> LanguageWeights:
-        state = read_language_model(gguf_file, num_layers=dimensions.num_layers, dimensions=dimensions)
+        state = read_language_model(
+            gguf_file, num_layers=dimensions.num_layers, dimensions=dimensions
+        )
         head = state.pop(HEAD, None)
         return LanguageWeights(state=state, head=head)
 
@@ -79,13 +98,18 @@ def read_llama_gguf(gguf_file: Path) -> LanguagePart:
         ids=vocabulary.ids,
         vocabulary=lambda: vocabulary,
         read=read,
-        notes=("weights are as rounded as the GGUF file stores them", *_vocabulary_notes(vocabulary)),
+        notes=(
+            "weights are as rounded as the GGUF file stores them",
+            *_vocabulary_notes(vocabulary),
+        ),
     )
 
 
 def published_llama(name: str, dimensions: LanguageDimensions) -> LanguagePart:
     """Return a published shape, without weights."""
-    return LanguagePart(where=name, kind="shape alone", text_config=text_settings(dimensions), ids=PromptIds())
+    return LanguagePart(
+        where=name, kind="shape alone", text_config=text_settings(dimensions), ids=PromptIds()
+    )
 
 
 def _names(config: LlamaConfig) -> dict[str, str]:
@@ -108,9 +132,13 @@ def _gguf_vocabulary(gguf_file: Path, dimensions: LanguageDimensions) -> Vocabul
         return smolvlm_vocabulary(text, num_rows=dimensions.vocabulary_size)
     if not (gguf_file.parent / "tokenizer.json").is_file():
         what = "its vocabulary is not SmolLM2's, and a tokenizer's rules are not all in a GGUF file"
-        raise ConfigError(what, where=str(gguf_file), fix="put the model's own tokenizer.json beside it")
+        raise ConfigError(
+            what, where=str(gguf_file), fix="put the model's own tokenizer.json beside it"
+        )
     return read_vocabulary(
-        gguf_file.parent, num_rows=dimensions.vocabulary_size, max_positions=dimensions.max_positions
+        gguf_file.parent,
+        num_rows=dimensions.vocabulary_size,
+        max_positions=dimensions.max_positions,
     )
 
 
@@ -120,4 +148,6 @@ def _vocabulary_notes(vocabulary: Vocabulary) -> tuple[str, ...]:
         return ("SmolLM2's vocabulary: the tokenizer is the released SmolVLM's, to the byte",)
     if first == end:
         return ("the tokenizer has all tokens that a prompt needs already",)
-    return (f"{end - first} tokens added as ids {first} to {end - 1}; <image> is {vocabulary.ids.image}",)
+    return (
+        f"{end - first} tokens added as ids {first} to {end - 1}; <image> is {vocabulary.ids.image}",
+    )

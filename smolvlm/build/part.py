@@ -1,7 +1,9 @@
-"""What a model is built from: a vision tower and a language model, each known by its shape before any weight is read.
+"""What a model is built from: a vision tower and a language model, each known by its shape before
+any weight is read.
 
-In: nothing; these are the records that travel between the readers of files (SigLIP, DINOv2, Llama, GGUF), the plan of a
-build and its cost card. A part without `read` is a published name: it can be counted and timed, not built.
+In: nothing; these are the records that travel between the readers of files (SigLIP, DINOv2, Llama,
+GGUF), the plan of a build and its cost card. A part without `read` is a published name: it can be
+counted and timed, not built.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,7 +34,8 @@ class VisionPart:
     pixel_std: tuple[float, float, float] = HALF
     """What it then divides by."""
     read: Callable[[int], dict[str, Tensor]] | None = None
-    """(number of layers, from the first) to the stock class's state dict at the tower's own side, float32."""
+    """(number of layers, from the first) to the stock class's state dict at the tower's own side,
+    float32."""
     notes: tuple[str, ...] = ()
     """What of the source has no place in the stock class."""
 

@@ -1,9 +1,9 @@
 """The files of a processor folder, as the released checkpoints carry them.
 
-In: a tile's side and number of tokens, and the longest edge that a picture is scaled to. Out: eight small files from
-which stock `AutoProcessor` builds an `Idefics3Processor` or a `SmolVLMProcessor`. They are written as JSON in the
-released files' layout and not by the library's own saving, which merges several of them and with version 5 rewrites
-the tokenizer's splitting rules.
+In: a tile's side and number of tokens, and the longest edge that a picture is scaled to. Out: eight
+small files from which stock `AutoProcessor` builds an `Idefics3Processor` or a `SmolVLMProcessor`.
+They are written as JSON in the released files' layout and not by the library's own saving, which
+merges several of them and with version 5 rewrites the tokenizer's splitting rules.
 """
 
 import json
@@ -55,7 +55,10 @@ def write_processor(
         ConfigError: the vocabulary could not be fetched.
         ValueError: the longest edge is not 1 to 6 times the tile's side.
     """
-    if longest_edge_px % tile_side_px or not 1 <= longest_edge_px // tile_side_px <= MAX_TILES_PER_SIDE:
+    if (
+        longest_edge_px % tile_side_px
+        or not 1 <= longest_edge_px // tile_side_px <= MAX_TILES_PER_SIDE
+    ):
         raise ValueError(
             f"longest_edge_px={longest_edge_px} is not 1 to {MAX_TILES_PER_SIDE} times tile_side_px={tile_side_px}"
         )
@@ -70,16 +73,26 @@ def write_processor(
         },
         "special_tokens_map.json": vocabulary.special_tokens_map,
         "chat_template.json": {"chat_template": CHAT_TEMPLATE},
-        "processor_config.json": {"image_seq_len": tokens_per_tile, "processor_class": processor_class},
+        "processor_config.json": {
+            "image_seq_len": tokens_per_tile,
+            "processor_class": processor_class,
+        },
         "preprocessor_config.json": _picture_file(
-            model_type, pictures or PictureSettings(), tile_side_px=tile_side_px, longest_edge_px=longest_edge_px
+            model_type,
+            pictures or PictureSettings(),
+            tile_side_px=tile_side_px,
+            longest_edge_px=longest_edge_px,
         ),
     }
     for name, content in contents.items():
-        (out_dir / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (out_dir / name).write_text(
+            json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
 
 
-def _picture_file(model_type: ModelType, pictures: PictureSettings, *, tile_side_px: int, longest_edge_px: int) -> dict:
+def _picture_file(
+    model_type: ModelType, pictures: PictureSettings, *, tile_side_px: int, longest_edge_px: int
+) -> dict:
     settings = {
         "do_convert_rgb": True,
         "do_image_splitting": pictures.image_splitting,
@@ -97,5 +110,9 @@ def _picture_file(model_type: ModelType, pictures: PictureSettings, *, tile_side
         "size": {"longest_edge": longest_edge_px},
     }
     if model_type == "smolvlm":
-        settings["video_sampling"] = {"fps": 1, "max_frames": 64, "video_size": {"longest_edge": tile_side_px}}
+        settings["video_sampling"] = {
+            "fps": 1,
+            "max_frames": 64,
+            "video_size": {"longest_edge": tile_side_px},
+        }
     return settings

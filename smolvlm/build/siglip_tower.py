@@ -1,8 +1,10 @@
-"""SigLIP's vision tower out of a checkpoint folder: SigLIP, SigLIP 2 at fixed resolution, PaliGemma, SmolVLM itself.
+"""SigLIP's vision tower out of a checkpoint folder: SigLIP, SigLIP 2 at fixed resolution,
+PaliGemma, SmolVLM itself.
 
-In: a folder of transformers' layout; of a full checkpoint only the tower's tensors are read. Out: a part whose tensors
-go into the stock SmolVLM vision class as they are, since that class is SigLIP's without its pooling head. The NaFlex
-variant of SigLIP 2 (model type `siglip2`) is refused: its patches are a sequence of any shape, not a square.
+In: a folder of transformers' layout; of a full checkpoint only the tower's tensors are read. Out: a
+part whose tensors go into the stock SmolVLM vision class as they are, since that class is SigLIP's
+without its pooling head. The NaFlex variant of SigLIP 2 (model type `siglip2`) is refused: its
+patches are a sequence of any shape, not a square.
 """
 
 import json
@@ -34,10 +36,12 @@ _LAYER = (
 
 
 def read_siglip(folder: Path) -> VisionPart:
-    """Return the tower of a folder whose model type is one of `MODEL_TYPES`; only headers are read yet.
+    """Return the tower of a folder whose model type is one of `MODEL_TYPES`; only headers are read
+    yet.
 
     Raises:
-        ConfigError: there is no such tower in it, tensors are missing, or their shapes are not those of config.json.
+        ConfigError: there is no such tower in it, tensors are missing, or their shapes are not
+            those of config.json.
     """
     weights = open_weights(folder)
     config = read_config(folder)
@@ -69,7 +73,8 @@ def read_siglip(folder: Path) -> VisionPart:
 def read_pixel_statistics(
     folder: Path, *, default: tuple[tuple[float, float, float], tuple[float, float, float]]
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Return (mean, std) of a folder's preprocessor_config.json, or what is usual for the tower where it has none."""
+    """Return (mean, std) of a folder's preprocessor_config.json, or what is usual for the tower
+    where it has none."""
     path = folder / "preprocessor_config.json"
     content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     found = []
@@ -98,14 +103,21 @@ def side_of(positions: int) -> int:
 
 
 def _own_side(weights: WeightsFolder, prefix: str, vision: Any, folder: Path) -> int:
-    """The table of positions says how many patches a side there are; config.json (often left out) the pixels over."""
+    """The table of positions says how many patches a side there are; config.json (often left out)
+    the pixels over."""
     weights.check([prefix + _POSITIONS])
     with located(str(folder)):
         side = side_of(weights.shape(prefix + _POSITIONS)[0])
-    return vision.image_size if vision.image_size // vision.patch_size == side else side * vision.patch_size
+    return (
+        vision.image_size
+        if vision.image_size // vision.patch_size == side
+        else side * vision.patch_size
+    )
 
 
-def _check_shapes(weights: WeightsFolder, prefix: str, dimensions: VisionDimensions, folder: Path) -> None:
+def _check_shapes(
+    weights: WeightsFolder, prefix: str, dimensions: VisionDimensions, folder: Path
+) -> None:
     expected = {
         _PATCHES: (dimensions.hidden_size, 3, dimensions.patch_size_px, dimensions.patch_size_px),
         "encoder.layers.0.mlp.fc1.weight": (dimensions.intermediate_size, dimensions.hidden_size),

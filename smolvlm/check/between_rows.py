@@ -1,4 +1,5 @@
-"""What only shows between rows: the same row twice, and held-out rows or pictures that are trained on too.
+"""What only shows between rows: the same row twice, and held-out rows or pictures that are trained
+on too.
 
 In: what each row says about itself, as digests. Out: findings.
 """
@@ -41,7 +42,8 @@ class ExaminedRow:
 
 
 def spoken(row: Conversation, media: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield a row's words, and the keys of its media where they are given, so that different rows differ."""
+    """Yield a row's words, and the keys of its media where they are given, so that different rows
+    differ."""
     keys = iter(media)
     for turn in row.every_turn:
         yield turn.role.encode()
@@ -68,22 +70,33 @@ def duplicates(rows: Sequence[ExaminedRow]) -> Iterator[Finding]:
         earlier = first.setdefault((row.is_held_out, row.text_key), row.where)
         if earlier != row.where:
             message = f"the same words and media as {earlier}; take one out, or use `repeat` to see rows more often"
-            yield Finding(where=row.where, severity="warning", kind="duplicate_row", message=message)
+            yield Finding(
+                where=row.where, severity="warning", kind="duplicate_row", message=message
+            )
 
 
 def leaks(rows: Sequence[ExaminedRow]) -> Iterator[Finding]:
     """Yield held-out rows whose whole content, or one of whose pictures, is trained on too."""
-    training = [row for row in reversed(rows) if not row.is_held_out]  # of several the first is named
+    training = [
+        row for row in reversed(rows) if not row.is_held_out
+    ]  # of several the first is named
     trained = {row.text_key: row.where for row in training}
     shown = {medium.key: row.where for row in training for medium in row.media}
     words = {row.words_key: row.where for row in training if not row.media}
     for row in rows:
         if not row.is_held_out:
             continue
-        if (other := trained.get(row.text_key) or (words.get(row.words_key) if not row.media else None)) is not None:
+        if (
+            other := trained.get(row.text_key)
+            or (words.get(row.words_key) if not row.media else None)
+        ) is not None:
             message = f"held out, and the same row is trained on: {other}; take one of them out"
             yield Finding(where=row.where, severity="error", kind="leaked_row", message=message)
-        elif (own := next((medium for medium in row.media if medium.key in shown), None)) is not None:
+        elif (
+            own := next((medium for medium in row.media if medium.key in shown), None)
+        ) is not None:
             name = "picture" if own.duration_s is None else "clip"
             message = f"held out, and its {name} is trained on in {shown[own.key]}; split by {name}, not by row"
-            yield Finding(where=row.where, severity="warning", kind=f"leaked_{name}", message=message)
+            yield Finding(
+                where=row.where, severity="warning", kind=f"leaked_{name}", message=message
+            )

@@ -1,15 +1,23 @@
-"""The data doctor: every row of a mixture read, every picture and clip really decoded, and what is wrong said.
+"""The data doctor: every row of a mixture read, every picture and clip really decoded, and what is
+wrong said.
 
-In: open sources, for training and held out. Out: an `Examination`: findings with their rows, and numbers for
-histograms. No model is needed. Rows are examined in parts over all cores; what only shows between rows (duplicates,
-leaks) is found afterwards from digests.
+In: open sources, for training and held out. Out: an `Examination`: findings with their rows, and
+numbers for histograms. No model is needed. Rows are examined in parts over all cores; what only
+shows between rows (duplicates, leaks) is found afterwards from digests.
 """
 
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from smolvlm.check.between_rows import ExaminedMedium, ExaminedRow, digest_of, duplicates, leaks, spoken
+from smolvlm.check.between_rows import (
+    ExaminedMedium,
+    ExaminedRow,
+    digest_of,
+    duplicates,
+    leaks,
+    spoken,
+)
 from smolvlm.check.findings import Finding, finding_of, mark_findings
 from smolvlm.datasets.encoding.encode import Encoder
 from smolvlm.datasets.encoding.encoded import media_identity
@@ -119,7 +127,11 @@ class RowDoctor:
     """Examines rows one by one; media that neighbours share are decoded once."""
 
     def __init__(
-        self, sources: Sequence[OpenSource], num_training: int, prompt: PromptSettings, budget: Budget
+        self,
+        sources: Sequence[OpenSource],
+        num_training: int,
+        prompt: PromptSettings,
+        budget: Budget,
     ) -> None:
         self._sources = sources
         self._num_training = num_training

@@ -32,15 +32,24 @@ def finding_of(error: SampleError, *, where: str, medium: Media | None = None) -
 
 
 def mark_findings(row: Conversation, markers: MediaMarkers) -> list[Finding]:
-    """Return what is odd about the marks in the text of a row: they stay text, and may not be meant as text."""
-    asked = [block for turn in row.turns if turn.role == "user" for block in turn.blocks if isinstance(block, str)]
+    """Return what is odd about the marks in the text of a row: they stay text, and may not be meant
+    as text."""
+    asked = [
+        block
+        for turn in row.turns
+        if turn.role == "user"
+        for block in turn.blocks
+        if isinstance(block, str)
+    ]
 
     def warning(kind: str, message: str) -> list[Finding]:
         return [Finding(where=row.where, severity="warning", kind=kind, message=message)]
 
     if not row.media and any(has_marks(text, markers) for text in asked):
         own = " or ".join(f"`{mark}`" for mark in PLACEHOLDERS[markers].values())
-        what = f"{own} in the text and no media in the row: it is learned as text; is a key missing?"
+        what = (
+            f"{own} in the text and no media in the row: it is learned as text; is a key missing?"
+        )
         return warning("mark_without_media", what)
     if markers == "plain" and any(has_marks(text, "distinct") for text in asked):
         own = " or ".join(f"`{mark}`" for mark in PLACEHOLDERS["distinct"].values())

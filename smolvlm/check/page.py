@@ -1,4 +1,5 @@
-"""What the data doctor found, as one HTML file: counts, histograms, the rows in question with their pictures."""
+"""What the data doctor found, as one HTML file: counts, histograms, the rows in question with their
+pictures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,7 +50,8 @@ class FindingView:
 
     finding: Finding
     thumbnail: str
-    """Of a picture, or of a clip's first frame; empty where there is none, or none that can be read."""
+    """Of a picture, or of a clip's first frame; empty where there is none, or none that can be
+    read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,14 +67,18 @@ class KindView:
 def write_check_page(found: Examination, *, path: Path, title: str) -> Path:
     """Write the page and return its path."""
     kinds = [
-        _kind(kind, [own for own in found.findings if own.kind == kind]) for kind, _ in found.kinds().most_common()
+        _kind(kind, [own for own in found.findings if own.kind == kind])
+        for kind, _ in found.kinds().most_common()
     ]
     kinds.sort(key=lambda own: own.severity != "error")
     widths = np.array([max(size) for size in found.sizes])
     charts = [
         ("Tokens of a row", _histogram(np.array(found.tokens), name="tokens", unit="tokens")),
         ("Longest side of a picture or clip", _histogram(widths, name="sides", unit="pixels")),
-        ("Length of a clip", _histogram(np.array(found.durations_s), name="durations", unit="seconds")),
+        (
+            "Length of a clip",
+            _histogram(np.array(found.durations_s), name="durations", unit="seconds"),
+        ),
     ]
     return write_page(
         path,
@@ -86,8 +92,15 @@ def write_check_page(found: Examination, *, path: Path, title: str) -> Path:
 
 
 def _kind(kind: str, findings: Sequence[Finding]) -> KindView:
-    shown = tuple(FindingView(finding=own, thumbnail=_thumbnail(own)) for own in findings[:SHOWN_OF_A_KIND])
-    return KindView(title=KIND_TITLES.get(kind, kind), severity=findings[0].severity, count=len(findings), shown=shown)
+    shown = tuple(
+        FindingView(finding=own, thumbnail=_thumbnail(own)) for own in findings[:SHOWN_OF_A_KIND]
+    )
+    return KindView(
+        title=KIND_TITLES.get(kind, kind),
+        severity=findings[0].severity,
+        count=len(findings),
+        shown=shown,
+    )
 
 
 def _thumbnail(finding: Finding) -> str:
@@ -113,5 +126,9 @@ def _histogram(values: np.ndarray, *, name: str, unit: str) -> Markup | None:
         axes.locator_params(axis="x", nbins=4 if is_narrow else 9, integer=True)
         axes.locator_params(axis="y", nbins=5, integer=True)
 
-    label = f"Histogram of {len(values)} values from {values.min():,.6g} to {values.max():,.6g} {unit}"
-    return draw_chart(draw, name=name, label=label, height_px=lambda is_narrow: 200 if is_narrow else 240)
+    label = (
+        f"Histogram of {len(values)} values from {values.min():,.6g} to {values.max():,.6g} {unit}"
+    )
+    return draw_chart(
+        draw, name=name, label=label, height_px=lambda is_narrow: 200 if is_narrow else 240
+    )

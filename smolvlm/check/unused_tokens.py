@@ -1,7 +1,7 @@
 """New tokens that no row holds: their rows would train on nothing.
 
-In: the texts of new tokens, and open sources. Out: a warning for each that stands in no row. Rows are read in order
-until every text was seen, so a mixture that uses them all costs a few rows.
+In: the texts of new tokens, and open sources. Out: a warning for each that stands in no row. Rows
+are read in order until every text was seen, so a mixture that uses them all costs a few rows.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,12 @@ def unused_tokens(tokens: Sequence[str], sources: Sequence[OpenSource]) -> list[
         unseen = {token for token in unseen if token not in text}
     message = "stands in no row, so its embedding learns nothing; look for a misspelling"
     return [
-        Finding(where="model.new_tokens", severity="warning", kind="unused_token", message=f"{token!r} {message}")
+        Finding(
+            where="model.new_tokens",
+            severity="warning",
+            kind="unused_token",
+            message=f"{token!r} {message}",
+        )
         for token in tokens
         if token in unseen
     ]

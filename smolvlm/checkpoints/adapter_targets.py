@@ -1,6 +1,8 @@
-"""Which layers of a tower get an adapter: full names, so that a pattern for one tower never hits another's layers.
+"""Which layers of a tower get an adapter: full names, so that a pattern for one tower never hits
+another's layers.
 
-(The names that one usually gives peft, such as `q_proj`, stand in the vision tower and in the language model.)
+(The names that one usually gives peft, such as `q_proj`, stand in the vision tower and in the
+language model.)
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,10 +21,12 @@ def target_layers(model: nn.Module, tower: Tower, patterns: Sequence[str] | None
     """Return the full names of the layers of one tower that get an adapter, in the model's order.
 
     Args:
-        patterns: full names, `*` and `[...]` as in file names; None is every linear layer but the output head.
+        patterns: full names, `*` and `[...]` as in file names; None is every linear layer but the
+            output head.
 
     Raises:
-        ConfigError: a pattern hits no layer of the tower, or a layer that is neither linear nor an embedding.
+        ConfigError: a pattern hits no layer of the tower, or a layer that is neither linear nor an
+            embedding.
     """
     modules = {name: module for name, module in model.named_modules() if hasattr(module, "weight")}
     linear = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
@@ -40,7 +44,9 @@ def target_layers(model: nn.Module, tower: Tower, patterns: Sequence[str] | None
         if not isinstance(modules[name], nn.Linear | nn.Embedding):
             kind = type(modules[name]).__name__
             fix = f"name linear layers, such as {own[0]}"
-            raise ConfigError(f"{name} is a {kind}, which takes no adapter", where="adapters: targets", fix=fix)
+            raise ConfigError(
+                f"{name} is a {kind}, which takes no adapter", where="adapters: targets", fix=fix
+            )
     return [name for name in modules if name in hit]
 
 
@@ -62,10 +68,20 @@ def check_pissa(
             layer: Any = model.get_submodule(name)
             if isinstance(layer, nn.Embedding):
                 fix = "leave it out of the targets, or choose another type"
-                raise ConfigError(f"pissa knows no embedding ({name})", where="adapters: targets", fix=fix)
+                raise ConfigError(
+                    f"pissa knows no embedding ({name})", where="adapters: targets", fix=fix
+                )
             if layer.weight.dtype != torch.float32:
-                what = "pissa takes the base's weights apart, which bfloat16 weights would not survive"
-                raise ConfigError(what, where="adapters", fix="set model.dtype: float32, or choose another type")
+                what = (
+                    "pissa takes the base's weights apart, which bfloat16 weights would not survive"
+                )
+                raise ConfigError(
+                    what, where="adapters", fix="set model.dtype: float32, or choose another type"
+                )
             if adapters[tower].r > min(layer.weight.shape):
-                what = f"rank {adapters[tower].r} is more than {name} has ({min(layer.weight.shape)})"
-                raise ConfigError(what, where="adapters", fix="lower r, or choose another type than pissa")
+                what = (
+                    f"rank {adapters[tower].r} is more than {name} has ({min(layer.weight.shape)})"
+                )
+                raise ConfigError(
+                    what, where="adapters", fix="lower r, or choose another type than pissa"
+                )

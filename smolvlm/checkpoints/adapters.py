@@ -1,14 +1,17 @@
-"""Adapters in the towers: small matrices beside frozen layers, put in, saved and read back through peft.
+"""Adapters in the towers: small matrices beside frozen layers, put in, saved and read back through
+peft.
 
-In: a model and each tower's `AdapterConfig`. The layers are put into our model in place, so its forward over packs, its
-towers' names and the optimizer's groups stay what they are. Out: an adapter folder as peft knows it, which
-`peft.PeftModel.from_pretrained(base, folder)` loads, with the weights of towers that train whole as `modules_to_save`.
+In: a model and each tower's `AdapterConfig`. The layers are put into our model in place, so its
+forward over packs, its towers' names and the optimizer's groups stay what they are. Out: an adapter
+folder as peft knows it, which `peft.PeftModel.from_pretrained(base, folder)` loads, with the
+weights of towers that train whole as `modules_to_save`.
 
-Rows of single tokens train by themselves in embeddings and output head (peft's `trainable_token_indices`); they are
-saved as they are, in place of the base's.
+Rows of single tokens train by themselves in embeddings and output head (peft's
+`trainable_token_indices`); they are saved as they are, in place of the base's.
 
-PiSSA begins at the largest singular directions of the base's weights, taken out of the base. What is saved adds to the
-base as it was: the difference of two adapters of rank r, the trained one and the first one, is one of rank 2 r.
+PiSSA begins at the largest singular directions of the base's weights, taken out of the base. What
+is saved adds to the base as it was: the difference of two adapters of rank r, the trained one and
+the first one, is one of rank 2 r.
 """
 
 import copy
@@ -66,9 +69,12 @@ class Adapters:
     token_rows: Mapping[str, Sequence[int]]
     """Ids whose rows train by themselves, by the matrix that they stand in."""
     first: Mapping[str, Tensor]
-    """PiSSA: the matrices that the base's weights were taken apart into, by their names in the file; else empty."""
+    """PiSSA: the matrices that the base's weights were taken apart into, by their names in the
+    file; else empty."""
 
-    def save(self, model: nn.Module, folder: Path, state_dict: Mapping[str, Tensor] | None = None) -> None:
+    def save(
+        self, model: nn.Module, folder: Path, state_dict: Mapping[str, Tensor] | None = None
+    ) -> None:
         """Write an adapter folder; the processor's files are not this function's.
 
         Args:
@@ -77,7 +83,10 @@ class Adapters:
             state_dict: the model's, where it is gathered from several devices.
         """
         tensors = adapter_tensors(model, state_dict) | _whole_tensors(model, self.whole, state_dict)
-        saved = {name: self._on_the_base(name, value).detach().cpu().clone() for name, value in tensors.items()}
+        saved = {
+            name: self._on_the_base(name, value).detach().cpu().clone()
+            for name, value in tensors.items()
+        }
         folder.mkdir(parents=True, exist_ok=True)
         save_file(saved, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
         content = self.peft_config.to_dict()
@@ -88,12 +97,15 @@ class Adapters:
         """Read back what `save` wrote; training goes on from it to the bit."""
         tensors = load_file(folder / ADAPTER_WEIGHTS)
         for name, first in self.first.items():
-            tensors[name] = tensors[name].split(first.shape[_rank_axis(name)], dim=_rank_axis(name))[0]
+            tensors[name] = tensors[name].split(
+                first.shape[_rank_axis(name)], dim=_rank_axis(name)
+            )[0]
         with located(str(folder / ADAPTER_WEIGHTS)):
             fill(adapter_tensors(model) | _whole_tensors(model, self.whole), tensors)
 
     def _on_the_base(self, name: str, value: Tensor) -> Tensor:
-        """Return a tensor as it adds to the untouched base: A over A0, and B beside -B0, where they were taken out."""
+        """Return a tensor as it adds to the untouched base: A over A0, and B beside -B0, where they
+        were taken out."""
         if name not in self.first:
             return value
         first = self.first[name].to(value)
@@ -104,7 +116,9 @@ class Adapters:
             f"{tower:<16}{kind.type} of rank {kind.r} in {self.num_layers[tower]} layers"
             for tower, kind in self.kinds.items()
         ]
-        lines += [f"{'token rows':<16}{len(ids)} of {matrix}" for matrix, ids in self.token_rows.items()]
+        lines += [
+            f"{'token rows':<16}{len(ids)} of {matrix}" for matrix, ids in self.token_rows.items()
+        ]
         return "\n".join(lines)
 
 
@@ -126,7 +140,8 @@ def attach_adapters(
         base: hub id or folder of the model's weights, for the saved folder to name.
         seed: of the adapters' first values.
         whole: other towers that train.
-        token_rows: ids whose rows train in embeddings and output head, where an adapter does not train these whole.
+        token_rows: ids whose rows train in embeddings and output head, where an adapter does not
+            train these whole.
         resume: an adapter folder that training will go on from.
 
     Raises:
@@ -142,7 +157,9 @@ def attach_adapters(
         check_pissa(model, layers, adapters)
     rank_pattern, alpha_pattern = _patterns(adapters)
     some = next(iter(adapters.values()), AdapterConfig())
-    rows = _rows_by_matrix(model, token_rows, adapted=[name for names in layers.values() for name in names])
+    rows = _rows_by_matrix(
+        model, token_rows, adapted=[name for names in layers.values() for name in names]
+    )
     config = LoraConfig(
         base_model_name_or_path=base,
         r=some.r,
@@ -174,18 +191,24 @@ def attach_adapters(
     )
 
 
-def _rows_by_matrix(model: Any, ids: Sequence[int], *, adapted: Collection[str]) -> dict[str, Sequence[int]]:
-    """Return which rows of which matrices train by themselves; a matrix with an adapter trains through that."""
+def _rows_by_matrix(
+    model: Any, ids: Sequence[int], *, adapted: Collection[str]
+) -> dict[str, Sequence[int]]:
+    """Return which rows of which matrices train by themselves; a matrix with an adapter trains
+    through that."""
     if not ids:
         return {}
     if model.get_input_embeddings().weight is model.get_output_embeddings().weight:
         what = "embeddings and output head are one matrix in this model, whose rows cannot train by themselves"
         raise ConfigError(what, where="model.new_tokens", fix="train the language model in full")
-    return {name: ids for name in ("model.text_model.embed_tokens", "lm_head") if name not in adapted}
+    return {
+        name: ids for name in ("model.text_model.embed_tokens", "lm_head") if name not in adapted
+    }
 
 
 def _patterns(adapters: Mapping[Tower, AdapterConfig]) -> tuple[dict[str, int], dict[str, Any]]:
-    """Return rank and alpha by a pattern of names as peft has them; empty where all towers have the same."""
+    """Return rank and alpha by a pattern of names as peft has them; empty where all towers have the
+    same."""
     if len({(own.r, own.alpha) for own in adapters.values()}) == 1:
         return {}, {}
     ranks = {_NAMES[tower]: own.r for tower, own in adapters.items()}
@@ -198,11 +221,14 @@ def _whole_number(alpha: float) -> Any:
 
 
 def _saved_config(config: Any, *, whole: Collection[Tower], doubled: bool) -> Any:
-    """Return the configuration that an adapter folder holds; peft shortens the names in the one it is given."""
+    """Return the configuration that an adapter folder holds; peft shortens the names in the one it
+    is given."""
     saved = copy.deepcopy(config)
     saved.inference_mode = True
     saved.init_lora_weights = True
-    saved.modules_to_save = [root for tower in TOWERS if tower in whole for root in _ROOTS[tower]] or None
+    saved.modules_to_save = [
+        root for tower in TOWERS if tower in whole for root in _ROOTS[tower]
+    ] or None
     if doubled:
         saved.r, saved.lora_alpha = 2 * saved.r, 2 * saved.lora_alpha
         saved.rank_pattern = {names: 2 * rank for names, rank in saved.rank_pattern.items()}
@@ -229,7 +255,9 @@ def _first_matrices(model: nn.Module) -> dict[str, Tensor]:
 
 def _matrices(model: nn.Module) -> dict[str, Tensor]:
     """Return the adapters' live matrices by their names in the file, without the rows of tokens."""
-    return {name: value for name, value in adapter_tensors(model).items() if not is_token_rows(name)}
+    return {
+        name: value for name, value in adapter_tensors(model).items() if not is_token_rows(name)
+    }
 
 
 def _take_out(model: nn.Module, folder: Path) -> dict[str, Tensor]:
@@ -244,7 +272,10 @@ def _take_out(model: nn.Module, folder: Path) -> dict[str, Tensor]:
         first[name] = (-half if _rank_axis(name) else half).contiguous()
     for name in {name.rpartition(".lora_")[0] for name in first}:
         layer: Any = model.get_submodule(name.removeprefix(PREFIX))
-        matrices = {"matrix_a": first[f"{name}.lora_A.weight"], "matrix_b": first[f"{name}.lora_B.weight"]}
+        matrices = {
+            "matrix_a": first[f"{name}.lora_A.weight"],
+            "matrix_b": first[f"{name}.lora_B.weight"],
+        }
         layer.get_base_layer().weight.data -= added_weight(layer, **matrices)
     with located(str(folder / ADAPTER_WEIGHTS)):
         fill(_matrices(model), first)  # until the trained ones are read, the model is its base

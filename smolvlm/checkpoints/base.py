@@ -1,7 +1,7 @@
 """What a run begins at: the small files of a checkpoint, read once.
 
-In: a hub id or a folder, also of an adapter. Out: a `Base`: its configuration and its processor, and from them whatever
-a run asks of the checkpoint: prompts, rows for new tokens, the model itself.
+In: a hub id or a folder, also of an adapter. Out: a `Base`: its configuration and its processor,
+and from them whatever a run asks of the checkpoint: prompts, rows for new tokens, the model itself.
 """
 
 import copy
@@ -51,7 +51,8 @@ class Base:
         """Return what encoding and measuring need to know.
 
         Raises:
-            ConfigError: the processor lacks something, or its sizes and the section's do not fit each other.
+            ConfigError: the processor lacks something, or its sizes and the section's do not fit
+                each other.
         """
         context = context_tokens(self.config)
         with located(self.path):
@@ -85,7 +86,9 @@ class Base:
         )
 
 
-def read_base(path: str, *, new_tokens: Sequence[NewToken] = (), rope_scaling: RopeScaling | None = None) -> Base:
+def read_base(
+    path: str, *, new_tokens: Sequence[NewToken] = (), rope_scaling: RopeScaling | None = None
+) -> Base:
     """Read a checkpoint's configuration and processor.
 
     Args:

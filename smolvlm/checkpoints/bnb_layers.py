@@ -1,12 +1,15 @@
-"""bitsandbytes' layers as they compute here: the one file that knows how it holds weights (tried with 0.50).
+"""bitsandbytes' layers as they compute here: the one file that knows how it holds weights (tried
+with 0.50).
 
-In: a layer that bitsandbytes quantised. Out: the same layer, whose forward and backward bring the weight back to the
-type that the run computes in and multiply. bitsandbytes' own forward of 8 bits rounds the activations too where it does
-not train on a CPU, and chooses the columns it leaves out of that from all tokens at once: a token's result would depend
-on its neighbours in the pack, and on whether the model trains or is evaluated. Its 4-bit forward rounds to bfloat16
-without being asked, while evaluating on some processors. The price on a GPU: no 8-bit matrix product.
+In: a layer that bitsandbytes quantised. Out: the same layer, whose forward and backward bring the
+weight back to the type that the run computes in and multiply. bitsandbytes' own forward of 8 bits
+rounds the activations too where it does not train on a CPU, and chooses the columns it leaves out
+of that from all tokens at once: a token's result would depend on its neighbours in the pack, and on
+whether the model trains or is evaluated. Its 4-bit forward rounds to bfloat16 without being asked,
+while evaluating on some processors. The price on a GPU: no 8-bit matrix product.
 
-Importing this file imports bitsandbytes, which takes seconds. tests/checkpoints/test_quantization.py holds the seam.
+Importing this file imports bitsandbytes, which takes seconds.
+tests/checkpoints/test_quantization.py holds the seam.
 """
 
 from typing import Any
@@ -41,11 +44,16 @@ class ExactLinear4bit(Linear4bit):
 
 
 class _WithFullWeight(torch.autograd.Function):
-    """inputs @ weight.T + bias, the weight brought back twice rather than kept for the backward pass."""
+    """inputs @ weight.T + bias, the weight brought back twice rather than kept for the backward
+    pass."""
 
     @staticmethod
     def forward(
-        ctx: Any, inputs: Tensor, bias: Tensor | None, layer: ExactLinear8bit | ExactLinear4bit, dtype: torch.dtype
+        ctx: Any,
+        inputs: Tensor,
+        bias: Tensor | None,
+        layer: ExactLinear8bit | ExactLinear4bit,
+        dtype: torch.dtype,
     ) -> Tensor:
         ctx.layer, ctx.dtype, ctx.input_dtype = layer, dtype, inputs.dtype
         own_bias = None if bias is None else bias.to(dtype)
@@ -65,7 +73,8 @@ class _WithFullWeight(torch.autograd.Function):
 
 
 def _compute_dtype(inputs: Tensor) -> torch.dtype:
-    """Return what a linear layer would compute in: autocast's type where it is on, else the inputs'."""
+    """Return what a linear layer would compute in: autocast's type where it is on, else the
+    inputs'."""
     kind = inputs.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else inputs.dtype
 
@@ -74,7 +83,9 @@ def use_exact_matmul(model: nn.Module) -> None:
     """Let all quantised layers of a model compute as this file says, in place."""
     for module in model.modules():
         if type(module) is Linear8bitLt:
-            module.__class__ = ExactLinear8bit  # the same fields, so peft and saving know it for what it was
+            module.__class__ = (
+                ExactLinear8bit  # the same fields, so peft and saving know it for what it was
+            )
         elif type(module) is Linear4bit:
             module.__class__ = ExactLinear4bit
 
@@ -83,8 +94,14 @@ def is_quantized(layer: nn.Module) -> bool:
     """Say whether a layer's weights are really held in few bits."""
     weight: Any = getattr(layer, "weight", None)
     if isinstance(layer, ExactLinear8bit):
-        return isinstance(weight, Int8Params) and weight.dtype == torch.int8 and weight.SCB is not None
-    return isinstance(layer, ExactLinear4bit) and isinstance(weight, Params4bit) and weight.quant_state is not None
+        return (
+            isinstance(weight, Int8Params) and weight.dtype == torch.int8 and weight.SCB is not None
+        )
+    return (
+        isinstance(layer, ExactLinear4bit)
+        and isinstance(weight, Params4bit)
+        and weight.quant_state is not None
+    )
 
 
 def held_bytes(layer: Any) -> int:

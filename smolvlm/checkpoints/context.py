@@ -1,12 +1,15 @@
-"""How long a conversation a model can hold, and the scaling of its rotary embeddings that makes it longer.
+"""How long a conversation a model can hold, and the scaling of its rotary embeddings that makes it
+longer.
 
-In: a model's configuration. Out: its context in tokens; or the configuration scaled, in place and before weights load,
-in the form that transformers 5 reads, so that what is saved is the same model in plain transformers.
+In: a model's configuration. Out: its context in tokens; or the configuration scaled, in place and
+before weights load, in the form that transformers 5 reads, so that what is saved is the same model
+in plain transformers.
 
-A pack holds conversations of many lengths and gives equal results only where frequencies depend on none of them. Linear
-scaling and YaRN are so. transformers' `dynamic` is not: its frequencies follow the longest position of the forward, and
-stay until a short one comes. Here `dynamic` is taken at one length, the new context, for all conversations: it then is
-an enlarged rotary base and nothing else, and is written as that.
+A pack holds conversations of many lengths and gives equal results only where frequencies depend on
+none of them. Linear scaling and YaRN are so. transformers' `dynamic` is not: its frequencies follow
+the longest position of the forward, and stay until a short one comes. Here `dynamic` is taken at
+one length, the new context, for all conversations: it then is an enlarged rotary base and nothing
+else, and is written as that.
 """
 
 import json
@@ -19,7 +22,8 @@ from smolvlm.errors import ConfigError
 RECORD = "rope_extension"
 """Where a scaled `text_config` says what it was scaled by; other programs pass it over."""
 _CHANGING = ("dynamic", "longrope")
-"""Types of transformers' whose frequencies change where a conversation goes beyond the length trained for."""
+"""Types of transformers' whose frequencies change where a conversation goes beyond the length
+trained for."""
 
 
 def context_tokens(model_config: Any) -> int:
@@ -35,7 +39,8 @@ def context_tokens(model_config: Any) -> int:
 
 
 def scale_context(model_config: Any, scaling: RopeScaling) -> None:
-    """Scale a configuration's rotary embeddings, in place; one that is scaled so already stays as it is.
+    """Scale a configuration's rotary embeddings, in place; one that is scaled so already stays as
+    it is.
 
     Raises:
         ConfigError: it is scaled in another way, or the new context is no whole number.
@@ -46,7 +51,10 @@ def scale_context(model_config: Any, scaling: RopeScaling) -> None:
         return
     old, rope = text.max_position_embeddings, text.rope_parameters
     if hasattr(text, RECORD) or rope["rope_type"] != "default":
-        there = getattr(text, RECORD, None) or {"type": rope["rope_type"], "factor": rope.get("factor")}
+        there = getattr(text, RECORD, None) or {
+            "type": rope["rope_type"],
+            "factor": rope.get("factor"),
+        }
         what = f"the checkpoint's context is extended already ({there['type']}, factor {there['factor']})"
         fix = "take it out, or begin at the checkpoint as it was before"
         raise ConfigError(what, where="model.rope_scaling", fix=fix)
@@ -55,7 +63,9 @@ def scale_context(model_config: Any, scaling: RopeScaling) -> None:
         what = f"{scaling.factor:g} times the checkpoint's {old} positions is no whole number"
         near = max(new, old + 1)
         raise ConfigError(
-            what, where="model.rope_scaling.factor", fix=f"set it to {near / old!r}, for {near} positions"
+            what,
+            where="model.rope_scaling.factor",
+            fix=f"set it to {near / old!r}, for {near} positions",
         )
     text.rope_parameters = _rope_parameters(text, scaling, old=old, new=new)
     text.max_position_embeddings = new
@@ -74,11 +84,17 @@ def _rope_parameters(text: Any, scaling: RopeScaling, *, old: int, new: int) -> 
             return {"rope_type": "default", "rope_theta": base * growth ** (width / (width - 2))}
         case "yarn":
             own = scaling.model_dump(exclude_none=True, exclude={"type"})
-            return {"rope_type": "yarn", "rope_theta": base, "original_max_position_embeddings": old, **own}
+            return {
+                "rope_type": "yarn",
+                "rope_theta": base,
+                "original_max_position_embeddings": old,
+                **own,
+            }
 
 
 def name_rope_for_older_readers(config_file: Path) -> None:
-    """Write the rotary base and scaling of a saved configuration also under their older names, if it is there.
+    """Write the rotary base and scaling of a saved configuration also under their older names, if
+    it is there.
 
     Readers that know these alone would silently take a base of 10,000 and no scaling.
     """

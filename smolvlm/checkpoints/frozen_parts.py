@@ -1,7 +1,8 @@
 """The run file's `freeze` as parameters' names, checked against the checkpoint's settings.
 
-In: the section, and the model's configuration, for the number of layers and whether the head is tied. Out: parts of
-towers, as beginnings of names. Layers are [first, end); with the last one goes the norm behind it.
+In: the section, and the model's configuration, for the number of layers and whether the head is
+tied. Out: parts of towers, as beginnings of names. Layers are [first, end); with the last one goes
+the norm behind it.
 """
 
 from collections.abc import Mapping
@@ -56,7 +57,11 @@ class _Stack:
             parts.append(self._frozen_layers(*layers))
         if sum(len(part.prefixes) for part in parts) == len(self.ends) + self.num_layers + 1:
             what = f"every part of the {self.words} is frozen, and it has a learning rate"
-            raise ConfigError(what, where="freeze", fix=f"set train.{self.tower}_lr: 0 instead, or leave a part out")
+            raise ConfigError(
+                what,
+                where="freeze",
+                fix=f"set train.{self.tower}_lr: 0 instead, or leave a part out",
+            )
         return tuple(parts)
 
     def _frozen_layers(self, first: int, end: int) -> FrozenPart:
@@ -79,13 +84,15 @@ def frozen_parts(freeze: FreezeConfig, model_config: Any) -> tuple[FrozenPart, .
         model_config: the checkpoint's.
 
     Raises:
-        ConfigError: a tower has not so many layers; the head is tied to the embeddings and only one of the two is to
-            be frozen; or nothing of a tower is left to train.
+        ConfigError: a tower has not so many layers; the head is tied to the embeddings and only one
+            of the two is to be frozen; or nothing of a tower is left to train.
     """
     if model_config.tie_word_embeddings and freeze.embeddings != freeze.output_head:
         what = "the checkpoint ties the output head to the embeddings: they are one matrix"
         fix = "set freeze.embeddings and freeze.output_head both, or neither"
-        raise ConfigError(what, where="freeze.embeddings" if freeze.embeddings else "freeze.output_head", fix=fix)
+        raise ConfigError(
+            what, where="freeze.embeddings" if freeze.embeddings else "freeze.output_head", fix=fix
+        )
     language = _Stack(
         tower="language_model",
         ends={

@@ -1,7 +1,8 @@
 """Which parameter trains, and at which rate: the one answer to that question.
 
-In: rates by tower and by kind of parameter, and the parts of towers that are frozen. Out: any parameter's rate by its
-full name; 0 is frozen. The optimizer's groups, their check on the live optimizer and the printed table all ask here.
+In: rates by tower and by kind of parameter, and the parts of towers that are frozen. Out: any
+parameter's rate by its full name; 0 is frozen. The optimizer's groups, their check on the live
+optimizer and the printed table all ask here.
 """
 
 from collections.abc import Mapping
@@ -49,8 +50,8 @@ class LearningRates:
         return 0.0 if is_frozen else self.full.get(tower, 0.0)
 
     def of_tower(self, tower: Tower) -> float:
-        """Return the rate of what trains in a tower: its adapter's, else its own weights', else its tokens'; 0 where
-        nothing does."""
+        """Return the rate of what trains in a tower: its adapter's, else its own weights', else its
+        tokens'; 0 where nothing does."""
         rows = self.token_rows if tower == "language_model" else 0.0
         return self.adapter.get(tower, 0.0) or self.full.get(tower, 0.0) or rows
 

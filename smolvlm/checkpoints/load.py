@@ -1,7 +1,9 @@
-"""A checkpoint, from a hub id or a folder: model and processor, checked against each other before anything runs.
+"""A checkpoint, from a hub id or a folder: model and processor, checked against each other before
+anything runs.
 
-In: a path, also of an adapter folder, which is loaded onto its base. Out: a `Checkpoint`. `idefics3` and `smolvlm`
-model types load alike; the type of the checkpoint is kept, so that what is saved loads wherever the original did.
+In: a path, also of an adapter folder, which is loaded onto its base. Out: a `Checkpoint`.
+`idefics3` and `smolvlm` model types load alike; the type of the checkpoint is kept, so that what is
+saved loads wherever the original did.
 """
 
 from collections.abc import Sequence
@@ -36,29 +38,37 @@ class Checkpoint:
     path: str
 
 
-def load_processor(path: str, *, new_tokens: Sequence[NewToken] = (), is_known: bool = False) -> Any:
+def load_processor(
+    path: str, *, new_tokens: Sequence[NewToken] = (), is_known: bool = False
+) -> Any:
     """Load the processor of a checkpoint; the weights are not read.
 
-    Its tokenizer is the one that tokenizer.json describes. transformers 5.23 rebuilds it from vocabulary and merges as
-    a GPT-2 tokenizer and so drops the splitting of digits (after two or more spaces, and of numerals such as a
-    superscript two), with which the models were trained.
+    Its tokenizer is the one that tokenizer.json describes. transformers 5.23 rebuilds it from
+    vocabulary and merges as a GPT-2 tokenizer and so drops the splitting of digits (after two or
+    more spaces, and of numerals such as a superscript two), with which the models were trained.
 
     Args:
         path: hub id or folder.
-        new_tokens: texts that its tokenizer then has as single ids; those that it has already stay as they are.
-        is_known: whether the checkpoint's configuration was read, so that it is there and of the family.
+        new_tokens: texts that its tokenizer then has as single ids; those that it has already stay
+            as they are.
+        is_known: whether the checkpoint's configuration was read, so that it is there and of the
+            family.
 
     Raises:
-        ConfigError: there is no such checkpoint, it is not of the SmolVLM family, or its processor is incomplete;
-            or a text cannot become a token.
+        ConfigError: there is no such checkpoint, it is not of the SmolVLM family, or its processor
+            is incomplete; or a text cannot become a token.
     """
     if not is_known:
         read_model_config(path)
     if is_adapter_folder(path) and not (Path(path) / "tokenizer.json").is_file():
         return load_processor(base_of(path), new_tokens=new_tokens, is_known=True)
-    tokenizer_file = cached_file(path, "tokenizer.json", _raise_exceptions_for_missing_entries=False)
+    tokenizer_file = cached_file(
+        path, "tokenizer.json", _raise_exceptions_for_missing_entries=False
+    )
     if tokenizer_file is None:
-        raise ConfigError("no tokenizer.json here", where=path, fix="save the checkpoint with its fast tokenizer")
+        raise ConfigError(
+            "no tokenizer.json here", where=path, fix="save the checkpoint with its fast tokenizer"
+        )
     try:
         processor = AutoProcessor.from_pretrained(path)
     except (OSError, ValueError) as error:
@@ -75,7 +85,8 @@ def load_processor(path: str, *, new_tokens: Sequence[NewToken] = (), is_known: 
 
 
 def check_place(path: str) -> None:
-    """Raise ConfigError for a path that is no checkpoint's folder and cannot be a hub id, before the hub is asked."""
+    """Raise ConfigError for a path that is no checkpoint's folder and cannot be a hub id, before
+    the hub is asked."""
     is_local = Path(path).exists() or not can_be_hub_id(path)
     if is_local and not (Path(path) / "config.json").is_file():
         raise ConfigError(
@@ -101,13 +112,16 @@ def load_checkpoint(
     Args:
         path: hub id or folder.
         dtype: what the weights are held in.
-        new_tokens: texts that become single ids; those that the checkpoint lacks begin from the mean of their pieces.
+        new_tokens: texts that become single ids; those that the checkpoint lacks begin from the
+            mean of their pieces.
         rope_scaling: makes its context longer.
-        quantization: what of them is held in fewer bits; an adapter's base, where the path is an adapter's.
+        quantization: what of them is held in fewer bits; an adapter's base, where the path is an
+            adapter's.
         device: of a quantised model, which is not moved later; None is the CPU.
 
     Raises:
-        ConfigError: there is no such checkpoint, it is not of the family, or model and processor do not fit.
+        ConfigError: there is no such checkpoint, it is not of the family, or model and processor do
+            not fit.
     """
     return load_weights(
         path,
@@ -137,9 +151,15 @@ def load_weights(
     """
     weights = base_of(path) if is_adapter_folder(path) else path
     few_bits = quantization if quantization is not None and quantization.bits is not None else None
-    told = loading_arguments(few_bits, dtype=dtype, device=device or torch.device("cpu")) if few_bits else {}
+    told = (
+        loading_arguments(few_bits, dtype=dtype, device=device or torch.device("cpu"))
+        if few_bits
+        else {}
+    )
     try:
-        model = MODEL_CLASSES[config.model_type].from_pretrained(weights, config=config, dtype=dtype, **told)
+        model = MODEL_CLASSES[config.model_type].from_pretrained(
+            weights, config=config, dtype=dtype, **told
+        )
     except OSError as error:
         raise ConfigError(
             f"cannot load the weights: {str(error).splitlines()[0]}",
@@ -172,7 +192,9 @@ def prepare_model(model: Any, processor: Any) -> None:
             f"the processor writes {processor.image_seq_len} image tokens a tile, the model fills {expected}",
             fix=f"set image_seq_len to {expected} in processor_config.json",
         )
-    if (image_token := processor.tokenizer.convert_tokens_to_ids("<image>")) != model.config.image_token_id:
+    if (
+        image_token := processor.tokenizer.convert_tokens_to_ids("<image>")
+    ) != model.config.image_token_id:
         raise ConfigError(
             f"<image> is {image_token} in the tokenizer and {model.config.image_token_id} in config.json",
             fix="use the tokenizer that belongs to the checkpoint",
@@ -192,14 +214,16 @@ def _three(values: Any) -> tuple[float, float, float]:
 
 
 def read_model_config(path: str, rope_scaling: RopeScaling | None = None) -> Any:
-    """Return the model's configuration of a checkpoint of the family, of an adapter's base; no weights are read.
+    """Return the model's configuration of a checkpoint of the family, of an adapter's base; no
+    weights are read.
 
     Args:
         path: hub id or folder.
         rope_scaling: makes its context longer.
 
     Raises:
-        ConfigError: there is no such checkpoint, it is not of the family, or its context cannot be extended so.
+        ConfigError: there is no such checkpoint, it is not of the family, or its context cannot be
+            extended so.
     """
     if is_adapter_folder(path):
         base = base_of(path)
@@ -224,7 +248,11 @@ def read_model_config(path: str, rope_scaling: RopeScaling | None = None) -> Any
         )
     if getattr(config, "quantization_config", None) is not None:
         fix = "use the model that it was made from; `quantization: {bits: 4}` in a run file quantises while loading"
-        raise ConfigError("its weights are quantised already, nothing could be merged into them", where=path, fix=fix)
+        raise ConfigError(
+            "its weights are quantised already, nothing could be merged into them",
+            where=path,
+            fix=fix,
+        )
     if rope_scaling is not None:
         scale_context(config, rope_scaling)
     return config

@@ -1,9 +1,11 @@
-"""New tokens in a processor and in a model: a tokenizer that knows them, and rows that they begin from.
+"""New tokens in a processor and in a model: a tokenizer that knows them, and rows that they begin
+from.
 
-In: `model.new_tokens` of a run file. Out: a processor of its own whose tokenizer has them as single ids, and a model
-whose embeddings and output head have a row for each. A row begins at the mean of the rows of its words' pieces, in each
-of the two matrices. Two tokens made of the same pieces (in any order) would begin alike: the later one is moved by a
-little noise that its text alone decides, so what a token begins as depends on nothing but the checkpoint and its text.
+In: `model.new_tokens` of a run file. Out: a processor of its own whose tokenizer has them as single
+ids, and a model whose embeddings and output head have a row for each. A row begins at the mean of
+the rows of its words' pieces, in each of the two matrices. Two tokens made of the same pieces (in
+any order) would begin alike: the later one is moved by a little noise that its text alone decides,
+so what a token begins as depends on nothing but the checkpoint and its text.
 """
 
 import copy
@@ -23,7 +25,8 @@ from smolvlm.config.suggestions import did_you_mean
 from smolvlm.errors import ConfigError
 
 NOISE = 0.05
-"""Of a matrix's own spread: what tells a token from an earlier one that is made of the same pieces."""
+"""Of a matrix's own spread: what tells a token from an earlier one that is made of the same
+pieces."""
 
 
 def wanted_tokens(tokens: Sequence[NewToken]) -> list[Wanted]:
@@ -67,26 +70,36 @@ def token_ids(processor: Any, tokens: Sequence[NewToken], patterns: Sequence[str
     }
     ids = {added[own.token] for own in tokens}
     for pattern in patterns:
-        found = [added[pattern]] if pattern in added else [added[text] for text in added if fnmatchcase(text, pattern)]
+        found = (
+            [added[pattern]]
+            if pattern in added
+            else [added[text] for text in added if fnmatchcase(text, pattern)]
+        )
         if not found:
             fix = (
-                did_you_mean(pattern, added) or "name special or added tokens of the checkpoint: <row_*>, <global-img>"
+                did_you_mean(pattern, added)
+                or "name special or added tokens of the checkpoint: <row_*>, <global-img>"
             )
             raise ConfigError(
-                f"no added token of the checkpoint is `{pattern}`", where="train.trainable_tokens", fix=fix
+                f"no added token of the checkpoint is `{pattern}`",
+                where="train.trainable_tokens",
+                fix=fix,
             )
         ids |= set(found)
     return sorted(ids)
 
 
 def add_rows(model: Any, placement: Placement) -> None:
-    """Give a stock model a first row for each placed token, in both matrices, in place; they grow where they must."""
+    """Give a stock model a first row for each placed token, in both matrices, in place; they grow
+    where they must."""
     if not placement.placed:
         return
     if placement.num_tokens > num_rows(model):
         model.resize_token_embeddings(placement.num_tokens, mean_resizing=False)
     for matrix in matrices(model):
-        matrix.data[[own.token_id for own in placement.placed]] = first_rows(matrix.data, placement.placed)
+        matrix.data[[own.token_id for own in placement.placed]] = first_rows(
+            matrix.data, placement.placed
+        )
 
 
 def num_rows(model: Any) -> int:

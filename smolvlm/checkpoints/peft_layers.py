@@ -1,4 +1,5 @@
-"""peft's layers in a model, and its folders: the one file that knows how peft does it (tried with 0.21).
+"""peft's layers in a model, and its folders: the one file that knows how peft does it (tried with
+0.21).
 
 tests/checkpoints/test_adapters.py holds what is written here against what peft itself loads.
 """
@@ -23,7 +24,8 @@ PREFIX = "base_model.model."
 NAME = "default"
 """What peft calls the one adapter of a model."""
 NO_LAYERS = "dummy-target-modules"
-"""What peft takes as `target_modules` where an adapter holds token rows alone; an empty list it refuses."""
+"""What peft takes as `target_modules` where an adapter holds token rows alone; an empty list it
+refuses."""
 MERGE_COMMAND = "smolvlm export FOLDER --to transformers --merge --out DIR"
 """Makes a whole model of an adapter."""
 
@@ -42,14 +44,17 @@ def base_of(folder: str | Path) -> str:
     content = json.loads((Path(folder) / ADAPTER_CONFIG).read_text())
     if not content.get("base_model_name_or_path"):
         fix = "write the base's hub id or folder there as base_model_name_or_path"
-        raise ConfigError("it names no base model", where=str(Path(folder) / ADAPTER_CONFIG), fix=fix)
+        raise ConfigError(
+            "it names no base model", where=str(Path(folder) / ADAPTER_CONFIG), fix=fix
+        )
     return str(content["base_model_name_or_path"])
 
 
 def inject(model: nn.Module, config: Any, *, seed: int = 0) -> None:
     """Put peft's layers around those that a `LoraConfig` names, in place.
 
-    Their first values are drawn from a seed. They are float32 whatever the base is: bfloat16 loses small updates.
+    Their first values are drawn from a seed. They are float32 whatever the base is: bfloat16 loses
+    small updates.
     """
     from peft import inject_adapter_in_model
 
@@ -61,7 +66,9 @@ def inject(model: nn.Module, config: Any, *, seed: int = 0) -> None:
             parameter.data = parameter.data.float()
 
 
-def adapter_tensors(model: Any, state_dict: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+def adapter_tensors(
+    model: Any, state_dict: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """Return an adapter's live tensors by their names in the file.
 
     Args:
@@ -85,7 +92,11 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
-    layers = [layer for layer in model.modules() if isinstance(layer, BaseTunerLayer | AuxiliaryTrainingWrapper)]
+    layers = [
+        layer
+        for layer in model.modules()
+        if isinstance(layer, BaseTunerLayer | AuxiliaryTrainingWrapper)
+    ]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for layer in layers:
         layer.enable_adapters(enabled=False)
@@ -101,7 +112,9 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
 
 def added_weight(layer: Any, *, matrix_a: Tensor, matrix_b: Tensor) -> Tensor:
     """Return what two matrices would add to an adapted layer's weight."""
-    return layer.scaling[NAME] * matrix_b @ matrix_a  # in this order: the bits of peft's own initialisation
+    return (
+        layer.scaling[NAME] * matrix_b @ matrix_a
+    )  # in this order: the bits of peft's own initialisation
 
 
 def fill(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
@@ -124,7 +137,8 @@ def fill(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
 
 
 def load_adapter(model: nn.Module, folder: Path) -> None:
-    """Put a saved adapter into its base, in place, and the weights of whole towers that were saved with it.
+    """Put a saved adapter into its base, in place, and the weights of whole towers that were saved
+    with it.
 
     Raises:
         ConfigError: it is no LoRA adapter, or does not fit the model.
@@ -134,7 +148,11 @@ def load_adapter(model: nn.Module, folder: Path) -> None:
     where = str(folder / ADAPTER_CONFIG)
     kind = json.loads((folder / ADAPTER_CONFIG).read_text()).get("peft_type")
     if kind != "LORA":
-        raise ConfigError(f"adapters of type {kind} are not known here", where=where, fix="use LoRA or one of its kin")
+        raise ConfigError(
+            f"adapters of type {kind} are not known here",
+            where=where,
+            fix="use LoRA or one of its kin",
+        )
     if not (folder / ADAPTER_WEIGHTS).is_file():
         fix = "copy it beside adapter_config.json"
         raise ConfigError(f"no {ADAPTER_WEIGHTS} here", where=str(folder), fix=fix)
@@ -149,7 +167,9 @@ def load_adapter(model: nn.Module, folder: Path) -> None:
             f"peft cannot place it: {error}", where=where, fix="use the base it was trained on"
         ) from error
     tensors, state = load_file(folder / ADAPTER_WEIGHTS), model.state_dict()
-    plain = {f"{PREFIX}{name}": value for name, value in state.items() if f"{PREFIX}{name}" in tensors}
+    plain = {
+        f"{PREFIX}{name}": value for name, value in state.items() if f"{PREFIX}{name}" in tensors
+    }
     with located(str(folder / ADAPTER_WEIGHTS)):
         fill(adapter_tensors(model) | plain, tensors)
 
@@ -168,10 +188,19 @@ def merge_adapter(model: Any) -> None:
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import TrainableTokensWrapper
 
-    rows = {name: module for name, module in model.named_modules() if isinstance(module, TrainableTokensWrapper)}
+    rows = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, TrainableTokensWrapper)
+    }
     for name, wrapper in rows.items():
-        model.set_submodule(name, wrapper.unload_and_optionally_merge_module(True, safe_merge=True, adapter_names=None))
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
+        model.set_submodule(
+            name,
+            wrapper.unload_and_optionally_merge_module(True, safe_merge=True, adapter_names=None),
+        )
+    layers = {
+        name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)
+    }
     for name, layer in layers.items():
         layer.merge(safe_merge=True)
         model.set_submodule(name, layer.get_base_layer())

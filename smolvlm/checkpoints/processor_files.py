@@ -1,9 +1,10 @@
 """The processor that goes with every checkpoint: the base's own files, as the run used them.
 
-The files are copied, not written anew by transformers (5.23 would write a tokenizer.json without its splitting of
-digits). What is set: the sizes and the splitting of pictures and the choice of frames that the run trained with, and a
-tokenizer class that reads tokenizer.json as it stands, so that what a plain `AutoProcessor` does afterwards is what was
-trained. New tokens stand in the files that list ids (`tokenizer_files`).
+The files are copied, not written anew by transformers (5.23 would write a tokenizer.json without
+its splitting of digits). What is set: the sizes and the splitting of pictures and the choice of
+frames that the run trained with, and a tokenizer class that reads tokenizer.json as it stands, so
+that what a plain `AutoProcessor` does afterwards is what was trained. New tokens stand in the files
+that list ids (`tokenizer_files`).
 """
 
 import json
@@ -35,7 +36,9 @@ PROCESSOR_FILES = (
 )
 
 
-def save_processor(base: str, folder: Path, *, media: MediaSettings, new_tokens: Sequence[NewToken] = ()) -> None:
+def save_processor(
+    base: str, folder: Path, *, media: MediaSettings, new_tokens: Sequence[NewToken] = ()
+) -> None:
     """Copy the processor of a checkpoint into a folder.
 
     Args:
@@ -73,11 +76,16 @@ def _set_clips(holder: dict[str, Any], media: MediaSettings) -> None:
     edge = {"longest_edge": media.frame_tiles.longest_edge_px}
     frames = media.frames
     holder["size"] = edge
-    holder["video_sampling"] = {"fps": frames.fps, "max_frames": frames.max_frames, "video_size": edge}
+    holder["video_sampling"] = {
+        "fps": frames.fps,
+        "max_frames": frames.max_frames,
+        "video_size": edge,
+    }
 
 
 def _write_video_file(folder: Path, media: MediaSettings) -> None:
-    """Give clips a file of their own where one file held both: read from it, their size would be the pictures'."""
+    """Give clips a file of their own where one file held both: read from it, their size would be
+    the pictures'."""
     path, shared = folder / "video_preprocessor_config.json", folder / "preprocessor_config.json"
     source = path if path.is_file() else shared
     content = json.loads(source.read_text()) if source.is_file() else {}
@@ -91,4 +99,6 @@ def _write_video_file(folder: Path, media: MediaSettings) -> None:
 
 def _update(path: Path, values: dict[str, Any]) -> None:
     if path.is_file():
-        path.write_text(json.dumps(json.loads(path.read_text()) | values, indent=2, ensure_ascii=False) + "\n")
+        path.write_text(
+            json.dumps(json.loads(path.read_text()) | values, indent=2, ensure_ascii=False) + "\n"
+        )

@@ -1,8 +1,10 @@
-"""Quantised towers: their linear layers held in 8 or 4 bits by bitsandbytes, frozen beneath an adapter.
+"""Quantised towers: their linear layers held in 8 or 4 bits by bitsandbytes, frozen beneath an
+adapter.
 
-In: the run file's `quantization`. Out: what transformers is to be told when it loads a model, and afterwards the proof
-that exactly the layers asked for are quantised. The output head and embeddings never are. What such a model computes is
-in `bnb_layers.py`; what is saved is the adapter, for the base in any precision.
+In: the run file's `quantization`. Out: what transformers is to be told when it loads a model, and
+afterwards the proof that exactly the layers asked for are quantised. The output head and embeddings
+never are. What such a model computes is in `bnb_layers.py`; what is saved is the adapter, for the
+base in any precision.
 """
 
 import importlib.util
@@ -34,12 +36,16 @@ class QuantizedLayers:
     """What the same weights would take in the model's own type."""
 
     def __str__(self) -> str:
-        lines = [f"{tower:<16}{number} layers {self.kind}" for tower, number in self.num_layers.items()]
+        lines = [
+            f"{tower:<16}{number} layers {self.kind}" for tower, number in self.num_layers.items()
+        ]
         held, full = (size / 1e6 for size in (self.held_bytes, self.full_bytes))
         return "\n".join([*lines, f"their weights take {held:,.1f} MB instead of {full:,.1f}"])
 
 
-def loading_arguments(config: EightBits | FourBits, *, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+def loading_arguments(
+    config: EightBits | FourBits, *, dtype: torch.dtype, device: torch.device
+) -> dict[str, Any]:
     """Return what `from_pretrained` is to be given besides.
 
     Args:
@@ -52,13 +58,25 @@ def loading_arguments(config: EightBits | FourBits, *, dtype: torch.dtype, devic
     """
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigError(
-            "bitsandbytes is not installed", where="quantization", fix='pip install "smolvlm[quantization]"'
+            "bitsandbytes is not installed",
+            where="quantization",
+            fix='pip install "smolvlm[quantization]"',
         )
     from transformers import BitsAndBytesConfig
 
     towers = {TOWER_OF[part] for part in config.parts}
-    # Full names: a bare `vision_model` names nothing (transformers 5.23), and giving any drops the default, the head.
-    skipped = [HEAD, *(name for tower in TOWERS if tower not in towers for name in modules_of(tower) if name != HEAD)]
+    # Full names: a bare `vision_model` names nothing (transformers 5.23), and giving any drops the
+    # default, the head.
+    skipped = [
+        HEAD,
+        *(
+            name
+            for tower in TOWERS
+            if tower not in towers
+            for name in modules_of(tower)
+            if name != HEAD
+        ),
+    ]
     if config.bits == 8:
         how: dict[str, Any] = {"load_in_8bit": True}
     else:
@@ -75,7 +93,8 @@ def loading_arguments(config: EightBits | FourBits, *, dtype: torch.dtype, devic
 
 
 def check_quantized_layers(model: Any, config: Quantization) -> None:
-    """Make the quantised layers of a loaded model compute as training needs it, and check that they are those asked.
+    """Make the quantised layers of a loaded model compute as training needs it, and check that they
+    are those asked.
 
     Raises:
         ConfigError: some other layers are quantised than those asked for.
@@ -84,7 +103,9 @@ def check_quantized_layers(model: Any, config: Quantization) -> None:
 
     use_exact_matmul(model)
     towers = {TOWER_OF[part] for part in config.parts}
-    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    linear = {
+        name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)
+    }
     wanted = {name for name in linear if name != HEAD and tower_of(f"{name}.weight") in towers}
     found = {name for name, module in linear.items() if is_quantized(module)}
     if wanted != found:
@@ -96,12 +117,14 @@ def check_quantized_layers(model: Any, config: Quantization) -> None:
             where="quantization",
             fix="install the bitsandbytes and transformers that constraints.txt names, or take the section out",
         )
-    # What transformers sets where it adds an adapter itself; its trainer wants to see it before it trains such a model.
+    # What transformers sets where it adds an adapter itself; its trainer wants to see it before it
+    # trains such a model.
     model._hf_peft_config_loaded = True
 
 
 def quantized_layers(model: Any, config: Quantization) -> QuantizedLayers | None:
-    """Return what is quantised in a model that was loaded with these settings; None where they ask for nothing."""
+    """Return what is quantised in a model that was loaded with these settings; None where they ask
+    for nothing."""
     if config.bits is None:
         return None
     from smolvlm.checkpoints.bnb_layers import held_bytes, is_quantized
@@ -112,7 +135,8 @@ def quantized_layers(model: Any, config: Quantization) -> QuantizedLayers | None
         kind=_kind(config),
         num_layers={tower: held_in.count(tower) for tower in TOWERS if tower in held_in},
         held_bytes=sum(held_bytes(layer) for layer in layers.values()),
-        full_bytes=sum(num_values(layer.weight) for layer in layers.values()) * model.dtype.itemsize,
+        full_bytes=sum(num_values(layer.weight) for layer in layers.values())
+        * model.dtype.itemsize,
     )
 
 

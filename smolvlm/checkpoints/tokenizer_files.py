@@ -1,7 +1,8 @@
-"""The files that describe a tokenizer, rewritten where new tokens stand in them and left as they are elsewhere.
+"""The files that describe a tokenizer, rewritten where new tokens stand in them and left as they
+are elsewhere.
 
-In: a folder with a tokenizer's files. Out: the same folder, the tokens in every file that lists ids or names, so that
-plain `AutoTokenizer` reads the vocabulary that `tokenizer.json` describes.
+In: a folder with a tokenizer's files. Out: the same folder, the tokens in every file that lists ids
+or names, so that plain `AutoTokenizer` reads the vocabulary that `tokenizer.json` describes.
 """
 
 import json
@@ -13,7 +14,8 @@ from smolvlm.checkpoints.vocabulary import PlacedToken, Placement, Wanted, place
 
 TOKENIZER = "tokenizer.json"
 _NAMES = ("additional_special_tokens", "extra_special_tokens")
-"""Where files list special tokens that have no role of their own; version 5 of transformers writes the latter."""
+"""Where files list special tokens that have no role of their own; version 5 of transformers writes
+the latter."""
 
 
 def add_to_files(folder: Path, wanted: Sequence[Wanted]) -> Placement:
@@ -38,7 +40,9 @@ def add_to_files(folder: Path, wanted: Sequence[Wanted]) -> Placement:
         if path.is_file():
             content = edit(json.loads(path.read_text(encoding="utf-8")), placement)
             indent = None if name == "vocab.json" else 2
-            path.write_text(json.dumps(content, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
+            path.write_text(
+                json.dumps(content, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8"
+            )
     return placement
 
 
@@ -63,12 +67,20 @@ def _special_names(content: dict[str, Any], placement: Placement) -> dict[str, A
     for key in _NAMES:
         listed = content.get(key)
         if isinstance(listed, list):
-            content[key] = [own for own in listed if (own["content"] if isinstance(own, dict) else own) not in gone]
+            content[key] = [
+                own
+                for own in listed
+                if (own["content"] if isinstance(own, dict) else own) not in gone
+            ]
     return content
 
 
 def _added_ids(content: dict[str, int], placement: Placement) -> dict[str, int]:
-    kept = {token: number for token, number in content.items() if token not in _replaced(placement.placed)}
+    kept = {
+        token: number
+        for token, number in content.items()
+        if token not in _replaced(placement.placed)
+    }
     return kept | {own.token: own.token_id for own in placement.placed}
 
 

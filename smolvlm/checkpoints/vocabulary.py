@@ -1,10 +1,12 @@
-"""New tokens in a tokenizer: which ids they take, and how its description (tokenizer.json) then reads.
+"""New tokens in a tokenizer: which ids they take, and how its description (tokenizer.json) then
+reads.
 
-In: a tokenizer's JSON text and the texts to add. Out: a `Placement`. Reserved ids (`<|reserved_special_token_N|>`) go
-first, by number: their entry is renamed, and neither model nor vocabulary grows. What is left over goes behind the last
-id. New tokens are ordinary added tokens, not special ones: text is read with special tokens switched off
-(`encoding.tokens`), so a literal `<image>` stays text while a new token is one id wherever it stands, and answers are
-decoded without special tokens, which keeps new ones. White space around them is left as it is written.
+In: a tokenizer's JSON text and the texts to add. Out: a `Placement`. Reserved ids
+(`<|reserved_special_token_N|>`) go first, by number: their entry is renamed, and neither model nor
+vocabulary grows. What is left over goes behind the last id. New tokens are ordinary added tokens,
+not special ones: text is read with special tokens switched off (`encoding.tokens`), so a literal
+`<image>` stays text while a new token is one id wherever it stands, and answers are decoded without
+special tokens, which keeps new ones. White space around them is left as it is written.
 """
 
 import json
@@ -67,13 +69,15 @@ def place_tokens(tokenizer_json: str, wanted: Sequence[Wanted]) -> Placement:
         wanted: distinct texts. One that is an added token of the same kind already keeps its id.
 
     Raises:
-        ConfigError: a text that has an id of another kind already, that the prompt itself is made of, or that the
-            tokenizer could not write; or words without a token.
+        ConfigError: a text that has an id of another kind already, that the prompt itself is made
+            of, or that the tokenizer could not write; or words without a token.
     """
     return _place_tokens(tokenizer_json, tuple(wanted))
 
 
-@lru_cache(maxsize=4)  # a run asks when it plans, when it loads, and with every checkpoint that it saves
+@lru_cache(
+    maxsize=4
+)  # a run asks when it plans, when it loads, and with every checkpoint that it saves
 def _place_tokens(tokenizer_json: str, wanted: tuple[Wanted, ...]) -> Placement:
     content = json.loads(tokenizer_json)
     added: list[dict[str, Any]] = content["added_tokens"]
@@ -110,19 +114,27 @@ def with_placed(tokenizer_json: str, placed: Sequence[PlacedToken]) -> str:
     vocabulary: dict[str, int] = content["model"]["vocab"]
     for own in placed:
         entry = {"id": own.token_id, "content": own.token, **_FLAGS, "special": own.is_special}
-        place = next((number for number, old in enumerate(added) if old["id"] == own.token_id), len(added))
+        place = next(
+            (number for number, old in enumerate(added) if old["id"] == own.token_id), len(added)
+        )
         added[place : place + 1] = [entry]
     renamed = {own.replaces: own.token for own in placed if own.replaces in vocabulary}
     if renamed:
-        content["model"]["vocab"] = {renamed.get(token, token): number for token, number in vocabulary.items()}
+        content["model"]["vocab"] = {
+            renamed.get(token, token): number for token, number in vocabulary.items()
+        }
     if "\n" in tokenizer_json[:8]:
-        return json.dumps(content, ensure_ascii=False, indent=2) + ("\n" if tokenizer_json.endswith("\n") else "")
+        return json.dumps(content, ensure_ascii=False, indent=2) + (
+            "\n" if tokenizer_json.endswith("\n") else ""
+        )
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
 
 def _reserved(added: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the entries of reserved tokens, by their number."""
-    found = {int(match[1]): entry for entry in added if (match := RESERVED.fullmatch(entry["content"]))}
+    found = {
+        int(match[1]): entry for entry in added if (match := RESERVED.fullmatch(entry["content"]))
+    }
     return [found[number] for number in sorted(found)]
 
 
@@ -132,9 +144,13 @@ def _check_free(own: Wanted, known: dict[str, Any], reader: Tokenizer) -> None:
         kind = "a special token" if known[token]["special"] else "an ordinary token"
         fix = "take it out of the new tokens; `train.trainable_tokens` lets its row train"
         raise ConfigError(f"{token} is {kind} of the vocabulary already", fix=fix)
-    inside = next((name for name, entry in known.items() if entry["special"] and name in token), None)
+    inside = next(
+        (name for name, entry in known.items() if entry["special"] and name in token), None
+    )
     if inside is not None:
-        raise ConfigError(f"the new token {token} holds the special token {inside}", fix="rename it")
+        raise ConfigError(
+            f"the new token {token} holds the special token {inside}", fix="rename it"
+        )
     if len(reader.encode(token, add_special_tokens=False).ids) == 1 and not own.is_special:
         raise ConfigError(f"{token} is one token already", fix="take it out of the new tokens")
     if token.startswith(": ") or any(token in f"{speaker.capitalize()}: " for speaker in SPEAKERS):
@@ -150,7 +166,8 @@ def _pieces(own: Wanted, reader: Tokenizer) -> tuple[int, ...]:
 
 
 def _read_back(tokenizer_json: str, wanted: Sequence[Wanted]) -> dict[str, int]:
-    """Return each text's id, once the finished tokenizer has shown that it reads and writes it as one."""
+    """Return each text's id, once the finished tokenizer has shown that it reads and writes it as
+    one."""
     if not wanted:
         return {}
     tokenizer = Tokenizer.from_str(tokenizer_json)

@@ -20,7 +20,9 @@ from smolvlm.errors import ConfigError
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def run_build(recipe: BuildRecipe, *, out: Path | None, dtype: str, rounds: int, as_json: bool) -> None:
+def run_build(
+    recipe: BuildRecipe, *, out: Path | None, dtype: str, rounds: int, as_json: bool
+) -> None:
     """Print the card of a recipe, and build it.
 
     Args:
@@ -30,7 +32,8 @@ def run_build(recipe: BuildRecipe, *, out: Path | None, dtype: str, rounds: int,
         as_json: print the card as an object on standard output too.
 
     Raises:
-        ConfigError: a part cannot be used, sizes do not fit each other, or there is something in the way.
+        ConfigError: a part cannot be used, sizes do not fit each other, or there is something in
+            the way.
     """
     plan = plan_build(recipe)
     name = f"{recipe.vision} with {recipe.language}"
@@ -44,7 +47,9 @@ def run_build(recipe: BuildRecipe, *, out: Path | None, dtype: str, rounds: int,
         return
     write_build(plan, out, dtype=DTYPES[dtype])
     size_mb = sum(path.stat().st_size for path in out.iterdir()) / 1e6
-    told = "the connector starts at random, so train it first (train.connector_lr, everything else 0)"
+    told = (
+        "the connector starts at random, so train it first (train.connector_lr, everything else 0)"
+    )
     print(f"{out}: {len(list(out.iterdir()))} files, {size_mb:,.1f} MB; {told}", file=sys.stderr)
 
 
@@ -63,7 +68,8 @@ def run_cards(language: str, *, rounds: int, as_json: bool) -> None:
 
 
 def run_more_tokens(base: str, tokens: Sequence[str] | None, *, out: Path) -> None:
-    """Write a checkpoint with new tokens, or with the tags of cut pictures where none are named; say what must train.
+    """Write a checkpoint with new tokens, or with the tags of cut pictures where none are named;
+    say what must train.
 
     Raises:
         ConfigError: the checkpoint cannot be used or has them, or there is something in the way.
@@ -80,7 +86,10 @@ def refuse_without_out(out: Path | None, *, is_dry_run: bool) -> None:
 
 
 def _context_notes(plan: BuildPlan, card: CostCard) -> list[str]:
-    longest, context = card.pictures[-1].tokens, plan.language.text_config["max_position_embeddings"]
+    longest, context = (
+        card.pictures[-1].tokens,
+        plan.language.text_config["max_position_embeddings"],
+    )
     if longest < context:
         return []
     told = f"a split picture is {longest:,} tokens, the language model's context {context:,}"
@@ -92,7 +101,10 @@ def _measured(plans: Mapping[str, BuildPlan], rounds: int) -> dict[str, TileTime
     if not rounds:
         return {}
     owner = {plan.dimensions: name for name, plan in reversed(list(plans.items()))}
-    times = measure_tiles({owner[plan.dimensions]: plan.config.vision_config for plan in plans.values()}, rounds=rounds)
+    times = measure_tiles(
+        {owner[plan.dimensions]: plan.config.vision_config for plan in plans.values()},
+        rounds=rounds,
+    )
     return {name: times[owner[plan.dimensions]] for name, plan in plans.items()}
 
 
@@ -107,7 +119,12 @@ def _print_cards(cards: list[CostCard], times: Mapping[str, TileTime], *, as_jso
     for title in [*columns, *(["CPU ms here", "ratio"] if times else [])]:
         pictures.add_column(title, justify="right")
     for card in cards:
-        counts = (card.tower_parameters, card.connector_parameters, card.language_parameters, card.parameters)
+        counts = (
+            card.tower_parameters,
+            card.connector_parameters,
+            card.language_parameters,
+            card.parameters,
+        )
         table.add_row(card.name, *(f"{count:,}" for count in counts))
         for cost in card.pictures:
             cells = [cost.name, f"{cost.tiles}", f"{cost.tokens:,}"]
@@ -117,7 +134,11 @@ def _print_cards(cards: list[CostCard], times: Mapping[str, TileTime], *, as_jso
                 cells += [f"{own.tile_ms * cost.tiles:,.0f}", f"{own.ratio * cost.tiles:.2f}"]
             pictures.add_row(card.name, *cells)
         if as_json:
-            timed = {"tile_ms": times[card.name].tile_ms, "ratio": times[card.name].ratio} if times else {}
+            timed = (
+                {"tile_ms": times[card.name].tile_ms, "ratio": times[card.name].ratio}
+                if times
+                else {}
+            )
             print(json.dumps({**asdict(card), "parameters": card.parameters, **timed}))
     console = Console(file=sys.stderr)
     console.print(table)

@@ -1,4 +1,5 @@
-"""`smolvlm check`: the data doctor. Reads every row, decodes every picture and clip, says what is wrong; no model."""
+"""`smolvlm check`: the data doctor. Reads every row, decodes every picture and clip, says what is
+wrong; no model."""
 
 import json
 import sys
@@ -44,7 +45,9 @@ def run_check(
         allow_outside_root: as `data.allow_outside_root`.
         as_json: print one object a finding on standard output.
     """
-    settings = mixture_settings(target, overrides, model, allow_outside_root=allow_outside_root, say=to_stderr)
+    settings = mixture_settings(
+        target, overrides, model, allow_outside_root=allow_outside_root, say=to_stderr
+    )
     with measuring_bar() as report:
         found = check_mixture(settings, held_out=held_out, num_workers=num_workers, report=report)
     objects = [_as_object(finding) for finding in found.findings]
@@ -54,7 +57,9 @@ def run_check(
     _show(found, Console(file=sys.stderr))
     if html is not None:
         write_check_page(found, path=html, title=target.name)
-        html.with_suffix(".json").write_text(json.dumps(objects, ensure_ascii=False, indent=1) + "\n")
+        html.with_suffix(".json").write_text(
+            json.dumps(objects, ensure_ascii=False, indent=1) + "\n"
+        )
         print(f"page: {html}", file=sys.stderr)
     if found.num_errors:
         raise typer.Exit(FOUND_ERRORS)

@@ -1,4 +1,5 @@
-"""What is wrong with the settings and mixtures of a command, found before anything heavy is imported.
+"""What is wrong with the settings and mixtures of a command, found before anything heavy is
+imported.
 
 Opens the settings files and the mixtures that they name, and looks for the files of rows; rows and
 models are not opened. A mistake is named within half a second of CPU.
@@ -62,7 +63,9 @@ def check_evaluated(target: str, overrides: Sequence[str], *, mixture: Path | No
         _check_mixture(mixture)
     data = evaluated_config(target, overrides, mixture=mixture).data
     if data.eval_mixture is None:
-        raise ConfigError("nothing to evaluate on", where="data.eval_mixture", fix="give --mixture FILE")
+        raise ConfigError(
+            "nothing to evaluate on", where="data.eval_mixture", fix="give --mixture FILE"
+        )
     load_mixture(data.eval_mixture, base_dir=data.base_dir, name=f"{target}: data.eval_mixture")
 
 

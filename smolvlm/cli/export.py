@@ -15,7 +15,9 @@ def run_export(checkpoint: Path, *, to: str, out: Path, merge: bool) -> None:
         ConfigError: the form or the checkpoint is not one that can be written.
     """
     if to in UNAVAILABLE:
-        raise ConfigError("not available in this version", where=f"--to {to}", fix="use --to transformers")
+        raise ConfigError(
+            "not available in this version", where=f"--to {to}", fix="use --to transformers"
+        )
     from smolvlm.export.merge import export_for_transformers
 
     written = export_for_transformers(checkpoint, out, merge=merge)

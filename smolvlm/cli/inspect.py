@@ -63,17 +63,23 @@ def _bounds(rows: str) -> tuple[int, int | None]:
             return int(start), int(start) + 1
         return int(start or 0), int(end) if end else None
     except ValueError as error:
-        raise typer.BadParameter(f"--rows takes start:end, for example 0:8, not {rows!r}") from error
+        raise typer.BadParameter(
+            f"--rows takes start:end, for example 0:8, not {rows!r}"
+        ) from error
 
 
 def _verify(config: RunConfig, inspection: Inspection) -> None:
-    """Check packed = alone on the first samples that fit one pack; exit status 3 where it does not hold."""
+    """Check packed = alone on the first samples that fit one pack; exit status 3 where it does not
+    hold."""
     dataset, samples, processor = inspection.dataset, inspection.samples, inspection.processor
     members: list[Rows] = []
     tokens = tiles = 0
     for rows in _comparable(dataset, samples, processor):
         own_tokens, own_tiles = sample_size(rows, dataset.measured.lengths)
-        if tokens + own_tokens > config.data.max_tokens_per_pack or tiles + own_tiles > config.data.max_tiles_per_pack:
+        if (
+            tokens + own_tokens > config.data.max_tokens_per_pack
+            or tiles + own_tiles > config.data.max_tiles_per_pack
+        ):
             break
         members.append(rows)
         tokens, tiles = tokens + own_tokens, tiles + own_tiles
@@ -86,7 +92,8 @@ def _verify(config: RunConfig, inspection: Inspection) -> None:
 
 
 def _not_part_of_it(config: RunConfig) -> list[str]:
-    """Return a note on what of a run the comparison leaves out: it is of the base, all of whose weights train."""
+    """Return a note on what of a run the comparison leaves out: it is of the base, all of whose
+    weights train."""
     left_out = {
         "adapters": any(entry.is_adapter for _, entry in config.adapters.entries()),
         "quantisation": config.quantization.bits is not None,
@@ -115,7 +122,11 @@ def _comparable(dataset: PackDataset, samples: Sequence[Rows], processor: object
         if not any(taken.values()):
             found.append(rows)
     if not found:
-        raise ConfigError("none of these samples can be compared", where="--verify", fix="choose others with --rows")
+        raise ConfigError(
+            "none of these samples can be compared",
+            where="--verify",
+            fix="choose others with --rows",
+        )
     return found
 
 

@@ -1,8 +1,9 @@
 """The command line: arguments in, exit status out.
 
-0 done, 1 a bad row, file or setting (the message says what, where, fix), 2 wrong usage, 3 a failed self-check. A
-command's module is imported once its settings and mixtures are known to be right (`early.py`). Human output goes to
-standard error wherever `--json` writes objects to standard output.
+0 done, 1 a bad row, file or setting (the message says what, where, fix), 2 wrong usage, 3 a failed
+self-check. A command's module is imported once its settings and mixtures are known to be right
+(`early.py`). Human output goes to standard error wherever `--json` writes objects to standard
+output.
 """
 
 import os
@@ -27,12 +28,19 @@ app = typer.Typer(
 )
 
 RunFile = Annotated[Path, typer.Argument(help="The run file (YAML).")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="Settings over the file's: section.key=value.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Settings over the file's: section.key=value.")
+]
 MixtureOrRun = Annotated[Path, typer.Argument(help="A mixture (YAML), or a run file.")]
-ProcessorOf = Annotated[str | None, typer.Option(help="Whose processor measures; the released 256M one's by default.")]
+ProcessorOf = Annotated[
+    str | None, typer.Option(help="Whose processor measures; the released 256M one's by default.")
+]
 Workers = Annotated[int | None, typer.Option(help="Processes; one a core by default.")]
 OutsideRoot = Annotated[
-    bool, typer.Option("--allow-outside-root", help="Rows may name pictures outside their folder of pictures.")
+    bool,
+    typer.Option(
+        "--allow-outside-root", help="Rows may name pictures outside their folder of pictures."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")]
 
@@ -46,7 +54,10 @@ def _print_version(is_asked: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     """Take the options that stand before a command; `version` is answered by its callback."""
@@ -66,8 +77,12 @@ def train(run_file: RunFile, overrides: Overrides = None) -> None:
 def evaluate(
     target: Annotated[str, typer.Argument(help="A run folder, a checkpoint folder or a hub id.")],
     overrides: Overrides = None,
-    mixture: Annotated[Path | None, typer.Option(help="Held-out mixture; the run's eval_mixture by default.")] = None,
-    predictions: Annotated[Path | None, typer.Option(help="Write every answer to this file (JSON lines).")] = None,
+    mixture: Annotated[
+        Path | None, typer.Option(help="Held-out mixture; the run's eval_mixture by default.")
+    ] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Write every answer to this file (JSON lines).")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Generate answers to a held-out set and score them."""
@@ -82,10 +97,13 @@ def evaluate(
 def inspect(
     run_file: RunFile,
     overrides: Overrides = None,
-    rows: Annotated[str, typer.Option(help="Samples to show: start:end (a tree counts once).")] = "0:4",
+    rows: Annotated[
+        str, typer.Option(help="Samples to show: start:end (a tree counts once).")
+    ] = "0:4",
     html: Annotated[Path | None, typer.Option(help="Write a self-contained page.")] = None,
     pixels: Annotated[
-        Path | None, typer.Option(help="Write the samples' tiles, float32, to this safetensors file.")
+        Path | None,
+        typer.Option(help="Write the samples' tiles, float32, to this safetensors file."),
     ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Check packed = alone on these rows and this model.")
@@ -97,7 +115,9 @@ def inspect(
     hide_progress_bars()
     from smolvlm.cli.inspect import run_inspection
 
-    run_inspection(run_file, overrides or [], rows=rows, html=html, pixels=pixels, verify=verify, as_json=json)
+    run_inspection(
+        run_file, overrides or [], rows=rows, html=html, pixels=pixels, verify=verify, as_json=json
+    )
 
 
 @app.command(cls=RunFileCommand)
@@ -105,7 +125,9 @@ def prepare(
     mixture: MixtureOrRun,
     overrides: Overrides = None,
     model: ProcessorOf = None,
-    engine: Annotated[str, typer.Option(help="local (all cores of this machine) or ray.")] = "local",
+    engine: Annotated[
+        str, typer.Option(help="local (all cores of this machine) or ray.")
+    ] = "local",
     workers: Workers = None,
     allow_outside_root: OutsideRoot = False,
     json: Json = False,
@@ -133,13 +155,18 @@ def check(
     mixture: MixtureOrRun,
     overrides: Overrides = None,
     model: ProcessorOf = None,
-    held_out: Annotated[Path | None, typer.Option(help="Held-out mixture; the run's eval_mixture by default.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page, and its JSON twin beside it.")] = None,
+    held_out: Annotated[
+        Path | None, typer.Option(help="Held-out mixture; the run's eval_mixture by default.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page, and its JSON twin beside it.")
+    ] = None,
     workers: Workers = None,
     allow_outside_root: OutsideRoot = False,
     json: Json = False,
 ) -> None:
-    """Read every row and decode every picture; name what is wrong. Exit status 1 where there are errors."""
+    """Read every row and decode every picture; name what is wrong. Exit status 1 where there are
+    errors."""
     check_mixture_or_run(mixture, overrides or [], model=model, held_out=held_out)
     hide_progress_bars()
     from smolvlm.cli.check import run_check
@@ -158,7 +185,9 @@ def check(
 
 @app.command(cls=Command)
 def quickstart(
-    steps: Annotated[int | None, typer.Option(help="Stop after so many optimizer steps (a short check).")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Stop after so many optimizer steps (a short check).")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the run.")] = Path("runs/quickstart"),
     check: Annotated[
         bool, typer.Option("--check", help="Fail unless the loss fell and the checkpoint reloads.")
@@ -181,10 +210,16 @@ def report(run_dir: Annotated[Path, typer.Argument(help="A run's output folder."
 
 @app.command(cls=Command)
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A run's output folder, or one of its checkpoints.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A run's output folder, or one of its checkpoints.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder to write; new or empty.")],
-    to: Annotated[str, typer.Option(help="transformers (gguf and onnx are not available in this version).")],
-    merge: Annotated[bool, typer.Option("--merge", help="Add an adapter to its base's weights.")] = False,
+    to: Annotated[
+        str, typer.Option(help="transformers (gguf and onnx are not available in this version).")
+    ],
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Add an adapter to its base's weights.")
+    ] = False,
 ) -> None:
     """Write a checkpoint as a folder of its own: a model, or an adapter as it is."""
     if to not in ("transformers", "gguf", "onnx"):
@@ -196,31 +231,59 @@ def export(
 
 @app.command(cls=Command)
 def build(
-    language: Annotated[str | None, typer.Option(help="A Llama's folder, a GGUF file, or a name.")] = None,
+    language: Annotated[
+        str | None, typer.Option(help="A Llama's folder, a GGUF file, or a name.")
+    ] = None,
     vision: Annotated[str | None, typer.Option(help="A vision tower's folder, or a name.")] = None,
-    base: Annotated[str | None, typer.Option(help="A checkpoint to give more tokens, in place of parts.")] = None,
-    upgrade_tags: Annotated[bool, typer.Option("--upgrade-tags", help="Give --base the tags of cut pictures.")] = False,
-    add_token: Annotated[list[str] | None, typer.Option(help="A text that becomes one token of --base.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="A checkpoint to give more tokens, in place of parts.")
+    ] = None,
+    upgrade_tags: Annotated[
+        bool, typer.Option("--upgrade-tags", help="Give --base the tags of cut pictures.")
+    ] = False,
+    add_token: Annotated[
+        list[str] | None, typer.Option(help="A text that becomes one token of --base.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write; new or empty.")] = None,
-    tile_side_px: Annotated[int | None, typer.Option(help="Side of a tile; the tower's own by default.")] = None,
-    scale_factor: Annotated[int | None, typer.Option(help="Pixel shuffle: patches a side that become one.")] = None,
-    longest_edge_px: Annotated[int | None, typer.Option(help="What pictures are scaled to: 1 to 6 tiles.")] = None,
-    no_splitting: Annotated[bool, typer.Option("--no-splitting", help="Leave pictures whole: one tile each.")] = False,
-    vision_layers: Annotated[int | None, typer.Option(help="Layers kept of the tower, from the first.")] = None,
+    tile_side_px: Annotated[
+        int | None, typer.Option(help="Side of a tile; the tower's own by default.")
+    ] = None,
+    scale_factor: Annotated[
+        int | None, typer.Option(help="Pixel shuffle: patches a side that become one.")
+    ] = None,
+    longest_edge_px: Annotated[
+        int | None, typer.Option(help="What pictures are scaled to: 1 to 6 tiles.")
+    ] = None,
+    no_splitting: Annotated[
+        bool, typer.Option("--no-splitting", help="Leave pictures whole: one tile each.")
+    ] = False,
+    vision_layers: Annotated[
+        int | None, typer.Option(help="Layers kept of the tower, from the first.")
+    ] = None,
     model_type: Annotated[str, typer.Option(help="smolvlm or idefics3.")] = "smolvlm",
-    dtype: Annotated[str, typer.Option(help="What weights are saved in: float32, bfloat16, float16.")] = "float32",
+    dtype: Annotated[
+        str, typer.Option(help="What weights are saved in: float32, bfloat16, float16.")
+    ] = "float32",
     seed: Annotated[int, typer.Option(help="Of the connector and the new rows of embeddings.")] = 0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cost card and write nothing.")] = False,
-    cards: Annotated[bool, typer.Option("--cards", help="Compare the published towers, without weights.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the cost card and write nothing.")
+    ] = False,
+    cards: Annotated[
+        bool, typer.Option("--cards", help="Compare the published towers, without weights.")
+    ] = False,
     measure: Annotated[int, typer.Option(help="Time a tile so many times on this machine.")] = 0,
     json: Json = False,
 ) -> None:
     """Build a model from parts, say what it would cost, or give a checkpoint more tokens."""
     if base is not None:
         if vision is not None or language is not None:
-            raise typer.BadParameter("--vision and --language build a new model; --base gives one more tokens")
+            raise typer.BadParameter(
+                "--vision and --language build a new model; --base gives one more tokens"
+            )
         if out is None or upgrade_tags == bool(add_token):
-            raise typer.BadParameter("beside --base give --out, and either --upgrade-tags or --add-token")
+            raise typer.BadParameter(
+                "beside --base give --out, and either --upgrade-tags or --add-token"
+            )
         hide_progress_bars()
         from smolvlm.cli.build import run_more_tokens
 

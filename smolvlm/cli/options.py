@@ -1,4 +1,5 @@
-"""The commands' options: what `--help` says of them, and settings of the run file written as options.
+"""The commands' options: what `--help` says of them, and settings of the run file written as
+options.
 
 Trainers elsewhere take every setting as an option (`--output_dir x`). Here settings are overrides
 (`train.output_dir=x`), so a setting that is written as an option is answered with the override.
@@ -45,12 +46,16 @@ class RunFileCommand(Command):
             from smolvlm.config.problems import problems_error
 
             problems = [_answer(name, value, options) for name, value in given]
-            print(f"error: {problems_error(problems, where=f'smolvlm {self.name}')}", file=sys.stderr)
+            print(
+                f"error: {problems_error(problems, where=f'smolvlm {self.name}')}", file=sys.stderr
+            )
             ctx.exit(WRONG_USAGE)
         return super().parse_args(ctx, args)
 
 
-def unknown_options(arguments: Sequence[str], options: Mapping[str, bool]) -> Iterator[tuple[str, str | None]]:
+def unknown_options(
+    arguments: Sequence[str], options: Mapping[str, bool]
+) -> Iterator[tuple[str, str | None]]:
     """Yield the name and the value of every `--option` that the command does not have.
 
     Args:
@@ -93,7 +98,11 @@ def _answer(option: str, value: str | None, options: Mapping[str, bool]) -> "Pro
     near_option = None if is_known(_setting(option)) else did_you_mean(option, options)
     fix = near_option or override_for(_setting(option), "true" if value is None else value)
     is_setting = near_option is None and fix is not None
-    what = "no such option; settings are written section.key=value" if is_setting else "no such option or setting"
+    what = (
+        "no such option; settings are written section.key=value"
+        if is_setting
+        else "no such option or setting"
+    )
     given = None if value is None else shown_setting(_setting(option), value)
     return Problem(key=option, value=given, what=what, fix=fix)
 

@@ -1,7 +1,7 @@
 """`smolvlm prepare`: measure a mixture once, on all cores, and say what it is made of.
 
-The sizes of all rows are kept in the cache folder, where `smolvlm train` finds them; a preparation that was stopped
-goes on where it was.
+The sizes of all rows are kept in the cache folder, where `smolvlm train` finds them; a preparation
+that was stopped goes on where it was.
 """
 
 import json
@@ -43,13 +43,17 @@ def run_preparation(
         allow_outside_root: as `data.allow_outside_root`.
         as_json: print one object a source on standard output.
     """
-    settings = mixture_settings(target, overrides, model, allow_outside_root=allow_outside_root, say=to_stderr)
+    settings = mixture_settings(
+        target, overrides, model, allow_outside_root=allow_outside_root, say=to_stderr
+    )
     with measuring_bar() as report:
         measured = prepare_mixture(settings, engine=engine, num_workers=num_workers, report=report)
     if as_json:
         for count in measured.counts:
             print(json.dumps(_as_object(count)))
-    _show(measured, plan_training(measured.lengths, one_pass(settings.data)), Console(file=sys.stderr))
+    _show(
+        measured, plan_training(measured.lengths, one_pass(settings.data)), Console(file=sys.stderr)
+    )
 
 
 def _as_object(count: SourceCount) -> dict[str, object]:
@@ -67,7 +71,9 @@ def _as_object(count: SourceCount) -> dict[str, object]:
 
 
 def _show(measured: MeasuredSet, plan: Plan, console: Console) -> None:
-    table = Table("source", "rows", "used", "bad", "repeat", "tokens", "tiles", "rows %", "tokens %", box=None)
+    table = Table(
+        "source", "rows", "used", "bad", "repeat", "tokens", "tiles", "rows %", "tokens %", box=None
+    )
     rows = [(count.num_sampled - count.num_skipped) * count.repeat for count in measured.counts]
     tokens = [count.num_tokens * count.repeat for count in measured.counts]
     for count, own_rows, own_tokens in zip(measured.counts, rows, tokens, strict=True):
@@ -88,10 +94,15 @@ def _show(measured: MeasuredSet, plan: Plan, console: Console) -> None:
         for name, number in count.modalities.items():
             shares[name] = shares.get(name, 0.0) + number * count.repeat
     total = max(sum(shares.values()), 1)
-    console.print("rows by modality: " + ", ".join(f"{name} {own / total:.1%}" for name, own in shares.items()))
+    console.print(
+        "rows by modality: "
+        + ", ".join(f"{name} {own / total:.1%}" for name, own in shares.items())
+    )
     for count in measured.counts:
         for reason, number in list(count.skip_reasons.items())[:5]:
-            console.print(f"skipped in {count.name}: {number:,} x {reason}", style="yellow", markup=False)
+            console.print(
+                f"skipped in {count.name}: {number:,} x {reason}", style="yellow", markup=False
+            )
     packs = plural(plan.num_used_packs, "pack")
     console.print(
         f"an epoch: {plan.packs.num_rows:,} rows in {packs} of {plan.budget.max_tokens:,} tokens "

@@ -13,7 +13,12 @@ from smolvlm.datasets.packing.length_cache import SMALL_ROWS, Report
 @contextmanager
 def measuring_bar() -> Iterator[Report]:
     """Yield what moves a bar on standard error; small mixtures, which take seconds, show none."""
-    columns = (TextColumn("measuring rows"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("measuring rows"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(file=sys.stderr), transient=True) as progress:
         task = progress.add_task("", total=None, visible=False)
 

@@ -1,8 +1,10 @@
-"""`smolvlm quickstart`: from nothing but a package index to a trained model, its accuracy and a report.
+"""`smolvlm quickstart`: from nothing but a package index to a trained model, its accuracy and a
+report.
 
-Assembles the embedded base model, prepares easy-VQA, shows held-out accuracy before, trains with the features of the
-frozen tower cached, shows accuracy after beside two baselines that never look at a picture, and writes checkpoint and
-report. The run file is written beside them, so that `smolvlm train` can do it again with other settings.
+Assembles the embedded base model, prepares easy-VQA, shows held-out accuracy before, trains with
+the features of the frozen tower cached, shows accuracy after beside two baselines that never look
+at a picture, and writes checkpoint and report. The run file is written beside them, so that
+`smolvlm train` can do it again with other settings.
 """
 
 import json
@@ -50,7 +52,9 @@ def run_quickstart(out: Path, *, steps: int | None, check: bool) -> None:
     data = prepare_easy_vqa(out / "data")
     split_by_group(data)
     run_file = out / "quickstart.yaml"
-    run_file.write_text(RUN_FILE.read_text() if steps is None else shortened(RUN_FILE.read_text(), steps))
+    run_file.write_text(
+        RUN_FILE.read_text() if steps is None else shortened(RUN_FILE.read_text(), steps)
+    )
     config = with_model(load_run_config(run_file, [f"train.output_dir={out}"]), say=to_stderr)
     write_baselines(data, out / "baselines.json", max_rows=config.eval.max_rows)
     train_aloud(config)
@@ -60,22 +64,27 @@ def run_quickstart(out: Path, *, steps: int | None, check: bool) -> None:
 
 
 def shortened(run_file: str, steps: int) -> str:
-    """Return the run file's text with a cap on steps in place of its epochs, and few held-out rows."""
+    """Return the run file's text with a cap on steps in place of its epochs, and few held-out
+    rows."""
     text, changed = re.subn(r"num_train_epochs: .*", f"max_steps: {steps}", run_file)
     assert changed == 1
     return re.sub(r"^eval:$", "eval:\n  max_rows: 100", text, flags=re.MULTILINE)
 
 
 def split_by_group(data: Path, groups: Sequence[str] = GROUPS) -> None:
-    """Write the held-out rows of each question type to a file of their own, so that each is a source with a score."""
+    """Write the held-out rows of each question type to a file of their own, so that each is a
+    source with a score."""
     rows = [json.loads(line) for line in (data / "eval.jsonl").read_text().splitlines()]
     for group in groups:
         own = [json.dumps(row) for row in rows if row["question_type"] == group]
         (data / f"eval-{group}.jsonl").write_text("".join(f"{line}\n" for line in own))
 
 
-def write_baselines(data: Path, path: Path, *, max_rows: int | None, groups: Sequence[str] = GROUPS) -> None:
-    """Write the held-out accuracy of two baselines: each type's majority answer, and looking the question up."""
+def write_baselines(
+    data: Path, path: Path, *, max_rows: int | None, groups: Sequence[str] = GROUPS
+) -> None:
+    """Write the held-out accuracy of two baselines: each type's majority answer, and looking the
+    question up."""
     train = [json.loads(line) for line in (data / "train.jsonl").read_text().splitlines()]
     pairs = [(row["question"], row["answer"]) for row in train]
     held_out: list[tuple[str, str, str]] = []
@@ -91,7 +100,8 @@ def write_baselines(data: Path, path: Path, *, max_rows: int | None, groups: Seq
         name: {
             group: accuracy
             for group, (accuracy, _) in accuracy_by_source(
-                _as_prediction(group, question, truth, answers.get(question, "")) for group, question, truth in held_out
+                _as_prediction(group, question, truth, answers.get(question, ""))
+                for group, question, truth in held_out
             ).items()
         }
         for name, answers in baselines.items()
@@ -120,10 +130,21 @@ def show_result(out: Path) -> None:
     scores = accuracy_by_source(after)
     baselines = json.loads((out / "baselines.json").read_text())
     table = Table(
-        "held-out questions", "number", "majority answer", "question only", "before", "after", title="accuracy, %"
+        "held-out questions",
+        "number",
+        "majority answer",
+        "question only",
+        "before",
+        "after",
+        title="accuracy, %",
     )
     for group in GROUPS:
-        cells = [baselines["majority"][group], baselines["question_only"][group], before[group][0], scores[group][0]]
+        cells = [
+            baselines["majority"][group],
+            baselines["question_only"][group],
+            before[group][0],
+            scores[group][0],
+        ]
         table.add_row(group, f"{scores[group][1]:,}", *(f"{100 * cell:.1f}" for cell in cells))
     balanced = balanced_accuracy(own for own in after if own.source == "yes_no")
     if balanced is not None:
@@ -137,13 +158,19 @@ def check_run(out: Path) -> None:
     """Check a short run.
 
     Raises:
-        QuickstartError: the loss did not fall, or the checkpoint does not load and answer in plain transformers.
+        QuickstartError: the loss did not fall, or the checkpoint does not load and answer in plain
+            transformers.
     """
     losses = [row["loss"] for row in _rows(out / "metrics.jsonl") if "loss" in row]
     if len(losses) < 2 or losses[-1] >= losses[0]:
         raise QuickstartError(f"the loss did not fall: {losses}", where=str(out / "metrics.jsonl"))
-    answer = answer_in_plain_transformers(out, next(iter(read_predictions(out / "predictions.jsonl"))))
-    print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}; plain transformers answers {answer!r}", file=sys.stderr)
+    answer = answer_in_plain_transformers(
+        out, next(iter(read_predictions(out / "predictions.jsonl")))
+    )
+    print(
+        f"loss {losses[0]:.3f} -> {losses[-1]:.3f}; plain transformers answers {answer!r}",
+        file=sys.stderr,
+    )
 
 
 def _rows(path: Path) -> list[dict[str, float]]:
@@ -161,7 +188,9 @@ def answer_in_plain_transformers(checkpoint: Path, row: Prediction) -> str:
 
     processor = AutoProcessor.from_pretrained(checkpoint)
     model: Any = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32).eval()
-    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": row.question}]}]
+    messages = [
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": row.question}]}
+    ]
     text = processor.apply_chat_template(messages, add_generation_prompt=True)
     picture = Image.open(row.images[0]).convert("RGB")
     inputs = processor(text=text, images=[[picture]], return_tensors="pt")
@@ -170,7 +199,8 @@ def answer_in_plain_transformers(checkpoint: Path, row: Prediction) -> str:
     answer = _decode(processor, output[0, inputs["input_ids"].shape[1] :].tolist())
     if answer != row.answer:
         raise QuickstartError(
-            f"plain transformers answers {answer!r}, the evaluation noted {row.answer!r}", where=row.where
+            f"plain transformers answers {answer!r}, the evaluation noted {row.answer!r}",
+            where=row.where,
         )
     return answer
 

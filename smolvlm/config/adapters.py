@@ -1,7 +1,8 @@
 """The run file's `adapters`: what each tower trains instead of all its weights, and at which rate.
 
-An entry is a word (`lora`, `full`, `frozen` ...) or a mapping (`{type: lora, r: 8}`). A tower without one follows its
-learning rate. With an adapter a tower's own weights are frozen, and its rate, or the entry's `lr`, is the adapter's.
+An entry is a word (`lora`, `full`, `frozen` ...) or a mapping (`{type: lora, r: 8}`). A tower
+without one follows its learning rate. With an adapter a tower's own weights are frozen, and its
+rate, or the entry's `lr`, is the adapter's.
 """
 
 from collections.abc import Iterator
@@ -40,17 +41,24 @@ class AdapterConfig(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of an adapted layer's inputs that the adapter does not see, while training."""
     targets: Annotated[list[str], Field(min_length=1)] | None = None
-    """Full names of layers, `*` standing for anything; None is every linear layer of the tower but the output head."""
+    """Full names of layers, `*` standing for anything; None is every linear layer of the tower but
+    the output head."""
     lr: LearningRate | None = None
     """None is the tower's."""
 
     @model_validator(mode="before")
     @classmethod
     def _words_stand_alone(cls, content: Any) -> Any:
-        if isinstance(content, dict) and content.get("type") in ("full", "frozen") and len(content) > 1:
+        if (
+            isinstance(content, dict)
+            and content.get("type") in ("full", "frozen")
+            and len(content) > 1
+        ):
             others = ", ".join(f"`{name}`" for name in content if name != "type")
             raise PydanticCustomError(
-                "word_alone", "{kind} takes no {others}", {"kind": content["type"], "others": others}
+                "word_alone",
+                "{kind} takes no {others}",
+                {"kind": content["type"], "others": others},
             )
         return content
 
@@ -101,19 +109,34 @@ class AdaptersConfig(Section):
             if entry.type == "frozen" and rate > 0:
                 fix = f"set {rate_key}: 0, or take the word out"
                 yield Problem(
-                    key=key, value="'frozen'", what=f"the tower has a learning rate, {rate_key} = {rate:g}", fix=fix
+                    key=key,
+                    value="'frozen'",
+                    what=f"the tower has a learning rate, {rate_key} = {rate:g}",
+                    fix=fix,
                 )
             if entry.type == "full" and rate == 0:
                 fix = f"set {rate_key} above 0, or write `frozen`"
-                yield Problem(key=key, value="'full'", what=f"nothing would be learned: {rate_key} is 0", fix=fix)
+                yield Problem(
+                    key=key,
+                    value="'full'",
+                    what=f"nothing would be learned: {rate_key} is 0",
+                    fix=fix,
+                )
             if entry.is_adapter and rate == 0:
                 cause = f"{key}.lr is 0" if entry.lr is not None else f"{rate_key} is 0"
                 fix = f"set {key}.lr or {rate_key} above 0, or take the adapter out"
-                yield Problem(key=key, value=shown_value(entry.type), what=f"it would learn nothing: {cause}", fix=fix)
+                yield Problem(
+                    key=key,
+                    value=shown_value(entry.type),
+                    what=f"it would learn nothing: {cause}",
+                    fix=fix,
+                )
         types = {entry.type: part for part, entry in self.entries() if entry.is_adapter}
         if len(types) > 1:
             given = ", ".join(f"{part}: {kind}" for kind, part in types.items())
             what = f"the towers' adapters are saved as one, which has one type, and these have several ({given})"
             yield Problem(
-                key="adapters", what=what, fix="give all of them one type; r, alpha, dropout and lr may differ"
+                key="adapters",
+                what=what,
+                fix="give all of them one type; r, alpha, dropout and lr may differ",
             )

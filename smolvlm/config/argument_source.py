@@ -1,4 +1,5 @@
-"""The fields of `transformers.TrainingArguments` as its source declares them: names, types, defaults.
+"""The fields of `transformers.TrainingArguments` as its source declares them: names, types,
+defaults.
 
 Importing the class takes 5 to 7 seconds of CPU, because torch, accelerate and peft are imported
 with it; parsing its source takes 0.03. The price is a small reader of annotations. It knows the
@@ -22,7 +23,9 @@ from typing import Any
 
 _MODULE = "transformers.training_args"
 _CLASS = "TrainingArguments"
-_BUILTINS: Mapping[str, Any] = {kind.__name__: kind for kind in (bool, int, float, str, dict, list, tuple, set)}
+_BUILTINS: Mapping[str, Any] = {
+    kind.__name__: kind for kind in (bool, int, float, str, dict, list, tuple, set)
+}
 
 
 class UnreadableSource(Exception):

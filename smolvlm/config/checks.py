@@ -18,7 +18,13 @@ _WORKER_SETTINGS = (
     "dataloader_persistent_workers",
     "dataloader_multiprocessing_context",
 )
-_HUB_SETTINGS = ("hub_model_id", "hub_private_repo", "hub_always_push", "hub_revision", "hub_strategy")
+_HUB_SETTINGS = (
+    "hub_model_id",
+    "hub_private_repo",
+    "hub_always_push",
+    "hub_revision",
+    "hub_strategy",
+)
 
 
 def combination_problems(config: RunConfig) -> list[Problem]:
@@ -35,22 +41,34 @@ def combination_problems(config: RunConfig) -> list[Problem]:
 def _tower_problems(config: RunConfig) -> Iterator[Problem]:
     if not any(config.rate_of(part) for part in PARTS) and not config.token_rows_lr:
         what = "all three learning rates are 0, so nothing is trained"
-        yield Problem(key="train.language_model_lr", value="0", what=what, fix="give at least one part a rate above 0")
+        yield Problem(
+            key="train.language_model_lr",
+            value="0",
+            what=what,
+            fix="give at least one part a rate above 0",
+        )
 
 
 def _eval_problems(config: RunConfig) -> Iterator[Problem]:
     arguments = config.train.arguments
-    strategy, save_strategy = (_value_of(name, arguments) for name in ("eval_strategy", "save_strategy"))
+    strategy, save_strategy = (
+        _value_of(name, arguments) for name in ("eval_strategy", "save_strategy")
+    )
     has_mixture = config.data.eval_mixture is not None
     if not has_mixture:
         if strategy != "no":
             what = "there is no data.eval_mixture to evaluate on"
             yield Problem(
-                key="train.eval_strategy", value=shown_value(strategy), what=what, fix="name one, or take this out"
+                key="train.eval_strategy",
+                value=shown_value(strategy),
+                what=what,
+                fix="name one, or take this out",
             )
         if config.eval.at_start:
             what = "there is no data.eval_mixture to evaluate on"
-            yield Problem(key="eval.at_start", value="true", what=what, fix="name one, or take this out")
+            yield Problem(
+                key="eval.at_start", value="true", what=what, fix="name one, or take this out"
+            )
     if strategy == "no":
         for name in ("load_best_model_at_end", "eval_steps", "eval_delay"):
             if arguments.get(name):
@@ -68,14 +86,23 @@ def _eval_problems(config: RunConfig) -> Iterator[Problem]:
 def _argument_problems(config: RunConfig) -> Iterator[Problem]:
     arguments = config.train.arguments
     if arguments.get("bf16") and arguments.get("fp16"):
-        yield Problem(key="train.fp16", value="true", what="train.bf16 is true as well", fix="choose one of the two")
+        yield Problem(
+            key="train.fp16",
+            value="true",
+            what="train.bf16 is true as well",
+            fix="choose one of the two",
+        )
     if arguments.get("fp16") and config.model.dtype == "bfloat16":
         fix = "set train.bf16: true instead, or model.dtype: float32"
-        yield Problem(key="train.fp16", value="true", what="the weights are held in bfloat16", fix=fix)
+        yield Problem(
+            key="train.fp16", value="true", what="the weights are held in bfloat16", fix=fix
+        )
     if _value_of("max_steps", arguments) > 0 and "num_train_epochs" in arguments:
         value = shown_value(arguments["num_train_epochs"])
         what = "has no effect with train.max_steps"
-        yield Problem(key="train.num_train_epochs", value=value, what=what, fix="take one of the two out")
+        yield Problem(
+            key="train.num_train_epochs", value=value, what=what, fix="take one of the two out"
+        )
     if not arguments.get("dataloader_num_workers"):
         for name in _WORKER_SETTINGS:
             if arguments.get(name):
@@ -85,14 +112,19 @@ def _argument_problems(config: RunConfig) -> Iterator[Problem]:
             if arguments.get(name):
                 yield _needs(name, arguments, "train.push_to_hub: true")
     if arguments.get("deepspeed") and arguments.get("fsdp"):
-        yield Problem(key="train.fsdp", what="train.deepspeed is set as well", fix="choose one of the two")
+        yield Problem(
+            key="train.fsdp", what="train.deepspeed is set as well", fix="choose one of the two"
+        )
 
 
 def _value_of(name: str, arguments: dict[str, Any]) -> Any:
-    """Return a setting of `TrainingArguments`: as given, or its default in the installed release."""
+    """Return a setting of `TrainingArguments`: as given, or its default in the installed
+    release."""
     return arguments[name] if name in arguments else argument_fields()[name].default
 
 
 def _needs(name: str, arguments: dict[str, Any], needed: str) -> Problem:
     what = "cannot take effect as the other settings stand"
-    return Problem(key=f"train.{name}", value=shown_value(arguments[name]), what=what, fix=f"set {needed}")
+    return Problem(
+        key=f"train.{name}", value=shown_value(arguments[name]), what=what, fix=f"set {needed}"
+    )

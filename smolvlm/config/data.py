@@ -1,4 +1,5 @@
-"""The run file's `data`: the rows that are trained on, how their media are cut, how they are packed."""
+"""The run file's `data`: the rows that are trained on, how their media are cut, how they are
+packed."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -40,15 +41,19 @@ class DataConfig(Section):
     eval_mixture: Mixture | None = None
     """The same, for evaluation."""
     base_dir: FilePath = Path(".")
-    """Folder that the relative paths of inline mixtures start from; the run file's folder unless given."""
+    """Folder that the relative paths of inline mixtures start from; the run file's folder unless
+    given."""
     allow_outside_root: bool = False
-    """Whether rows may name pictures outside their source's folder of pictures (`..`, links, absolute paths)."""
+    """Whether rows may name pictures outside their source's folder of pictures (`..`, links,
+    absolute paths)."""
     allow_urls: bool = False
-    """Whether rows may name pictures and clips by http and https addresses; they are fetched once and kept."""
+    """Whether rows may name pictures and clips by http and https addresses; they are fetched once
+    and kept."""
     max_tokens_per_pack: Count = 4096
     max_tiles_per_pack: Count = 64
     share_media: bool = True
-    """Conversations that begin with the same pictures become one tree, and the pictures are read once."""
+    """Conversations that begin with the same pictures become one tree, and the pictures are read
+    once."""
     max_branches: Count = 16
     """Conversations in one tree."""
     image_splitting: bool | None = None
@@ -62,11 +67,13 @@ class DataConfig(Section):
     sampling: Literal["fps", "uniform"] = "fps"
     """`uniform` shows `max_frames` frames of every clip, however long it is."""
     average_frames: Annotated[Literal[1, 2, 4, 8], BeforeValidator(_not_a_boolean)] = 1
-    """How many consecutive frames of a clip share one place in the text, as the mean of their features; 1 is off."""
+    """How many consecutive frames of a clip share one place in the text, as the mean of their
+    features; 1 is off."""
     video_backend: Literal["pyav", "torchcodec", "decord"] = "pyav"
     """What decodes clips."""
     prompt_wording: Literal["released", "legacy"] = "released"
-    """What is said around media: as the released processor says it, or as the released models' own training did."""
+    """What is said around media: as the released processor says it, or as the released models' own
+    training did."""
     loss_weighting: Literal["token", "sample", "sqrt"] = "token"
     """Weight of each of a conversation's n supervised tokens: 1, 1/n or 1/sqrt(n)."""
     on_bad_sample: Literal["error", "skip"] = "error"
@@ -77,8 +84,8 @@ class DataConfig(Section):
     vision_cache_dir: FilePath | None = None
     """None is `vision_cache` in the output folder."""
     prefetch_mb: Count = 512
-    """Memory of a rank's packs that loader workers make ahead, two at least, in 10^6 bytes; besides it stands
-    `train.dataloader_prefetch_factor`, in packs a worker."""
+    """Memory of a rank's packs that loader workers make ahead, two at least, in 10^6 bytes; besides
+    it stands `train.dataloader_prefetch_factor`, in packs a worker."""
 
     def problems(self, config: "RunConfig") -> Iterator[Problem]:
         """Yield settings that another one leaves without effect."""
@@ -86,21 +93,39 @@ class DataConfig(Section):
             what = "with data.on_bad_sample = skip, not one row could be skipped"
             fix = "set data.on_bad_sample: error, or allow a share"
             yield Problem(key="data.max_bad_fraction", value="0", what=what, fix=fix)
-        if not self.share_media and self.max_branches != DataConfig.model_fields["max_branches"].default:
+        if (
+            not self.share_media
+            and self.max_branches != DataConfig.model_fields["max_branches"].default
+        ):
             what = "has no effect with data.share_media = false"
             yield Problem(
-                key="data.max_branches", value=str(self.max_branches), what=what, fix="take one of the two out"
+                key="data.max_branches",
+                value=str(self.max_branches),
+                what=what,
+                fix="take one of the two out",
             )
         if self.average_frames > 1 and self.max_frames == 1:
             what = "has no effect with data.max_frames = 1: there is nothing to average"
             yield Problem(
-                key="data.average_frames", value=str(self.average_frames), what=what, fix="take one of the two out"
+                key="data.average_frames",
+                value=str(self.average_frames),
+                what=what,
+                fix="take one of the two out",
             )
-        if self.vision_cache_dir is not None and (not self.vision_cache or config.rate_of("vision") > 0):
-            cause = "data.vision_cache = false" if not self.vision_cache else "a vision tower that is trained"
+        if self.vision_cache_dir is not None and (
+            not self.vision_cache or config.rate_of("vision") > 0
+        ):
+            cause = (
+                "data.vision_cache = false"
+                if not self.vision_cache
+                else "a vision tower that is trained"
+            )
             what = f"has no effect with {cause}"
             yield Problem(
-                key="data.vision_cache_dir", value=shown_value(str(self.vision_cache_dir)), what=what, fix="take it out"
+                key="data.vision_cache_dir",
+                value=shown_value(str(self.vision_cache_dir)),
+                what=what,
+                fix="take it out",
             )
         has_workers = bool(config.train.arguments.get("dataloader_num_workers"))
         if self.prefetch_mb != DataConfig.model_fields["prefetch_mb"].default and not has_workers:

@@ -1,7 +1,8 @@
 """The run file's `freeze`: parts of a tower that do not train while the rest of it does.
 
-A whole tower is frozen by its learning rate, 0. How many layers a tower has is known once the checkpoint's settings
-are read: `smolvlm.checkpoints.frozen_parts` checks that, still before any weight is read.
+A whole tower is frozen by its learning rate, 0. How many layers a tower has is known once the
+checkpoint's settings are read: `smolvlm.checkpoints.frozen_parts` checks that, still before any
+weight is read.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,7 +27,9 @@ def _holds_a_layer(layers: list[int]) -> list[int]:
 
 
 LayerRange = Annotated[
-    list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2), AfterValidator(_holds_a_layer)
+    list[Annotated[int, Field(ge=0)]],
+    Field(min_length=2, max_length=2),
+    AfterValidator(_holds_a_layer),
 ]
 """[first, end): counted from 0, the end left out."""
 
@@ -34,10 +37,14 @@ LayerRange = Annotated[
 class FreezeConfig(Section):
     """What is frozen inside towers that train."""
 
-    FIELD_WORDS: ClassVar[Mapping[str, str]] = {"language_layers": _LAYERS, "vision_layers": _LAYERS}
+    FIELD_WORDS: ClassVar[Mapping[str, str]] = {
+        "language_layers": _LAYERS,
+        "vision_layers": _LAYERS,
+    }
 
     embeddings: bool = False
-    """The language model's; where a checkpoint ties the output head to them, the two go together."""
+    """The language model's; where a checkpoint ties the output head to them, the two go
+    together."""
     output_head: bool = False
     language_layers: LayerRange | None = None
     """With the last layer goes the norm behind it; so in the vision tower too."""
@@ -47,10 +54,13 @@ class FreezeConfig(Section):
 
     def asked(self, part: PartName) -> list[str]:
         """Return the names of the settings that freeze something in a tower."""
-        return [name for name, tower in TOWER_PARTS.items() if tower == part and getattr(self, name)]
+        return [
+            name for name, tower in TOWER_PARTS.items() if tower == part and getattr(self, name)
+        ]
 
     def problems(self, config: "RunConfig") -> Iterator[Problem]:
-        """Yield parts frozen in a tower that is frozen anyway, and checkpointing that would lose gradients."""
+        """Yield parts frozen in a tower that is frozen anyway, and checkpointing that would lose
+        gradients."""
         parts: tuple[PartName, ...] = ("language", "vision")
         for part in parts:
             for name in self.asked(part):
@@ -58,7 +68,9 @@ class FreezeConfig(Section):
                 if cause is not None:
                     what, fix = cause
                     value = shown_value(getattr(self, name))
-                    yield Problem(key=f"freeze.{name}", value=value, what=f"has no effect: {what}", fix=fix)
+                    yield Problem(
+                        key=f"freeze.{name}", value=value, what=f"has no effect: {what}", fix=fix
+                    )
         yield from _checkpointing_problems(config)
 
 
@@ -78,22 +90,36 @@ def _cause_without_effect(config: "RunConfig", part: PartName) -> tuple[str, str
         what = f"adapters.{part} freezes all of the tower's own weights"
         return what, f"take it out; adapters.{part}.targets says which layers get an adapter"
     if config.rate_of(part) == 0:
-        return f"the tower is frozen, train.{PARTS[part]} is 0", "take it out, or give the tower a rate above 0"
+        return (
+            f"the tower is frozen, train.{PARTS[part]} is 0",
+            "take it out, or give the tower a rate above 0",
+        )
     return None
 
 
 def _checkpointing_problems(config: "RunConfig") -> Iterator[Problem]:
-    """Yield the reentrant kind of checkpointing where it would leave the tower's layers without gradient and word.
+    """Yield the reentrant kind of checkpointing where it would leave the tower's layers without
+    gradient and word.
 
-    It passes gradients on only where a layer's input needs one, which behind frozen embeddings it does not. (Those of
-    the language model are made to by transformers; `tests/model/test_checkpointing.py` shows both.)
+    It passes gradients on only where a layer's input needs one, which behind frozen embeddings it
+    does not. (Those of the language model are made to by transformers;
+    `tests/model/test_checkpointing.py` shows both.)
     """
     arguments = config.train.arguments
     settings = arguments.get("activation_checkpointing_kwargs") or {}
     is_reentrant = arguments.get("activation_checkpointing") and settings.get("use_reentrant")
     is_adapted = config.adapters.adapter_of("vision") is not None
-    if is_reentrant and config.rate_of("vision") and (is_adapted or config.freeze.vision_embeddings):
+    if (
+        is_reentrant
+        and config.rate_of("vision")
+        and (is_adapted or config.freeze.vision_embeddings)
+    ):
         cause = "adapters.vision" if is_adapted else "freeze.vision_embeddings"
         what = f"the vision tower's layers would get no gradient, its embeddings being frozen ({cause})"
         fix = "take use_reentrant out: without it gradients are the same in every case"
-        yield Problem(key="train.activation_checkpointing_kwargs", value=shown_value(settings), what=what, fix=fix)
+        yield Problem(
+            key="train.activation_checkpointing_kwargs",
+            value=shown_value(settings),
+            what=what,
+            fix=fix,
+        )

@@ -1,8 +1,10 @@
-"""A run file and its overrides in, a `RunConfig` out, or one error that lists everything that is wrong with them.
+"""A run file and its overrides in, a `RunConfig` out, or one error that lists everything that is
+wrong with them.
 
-The walk: YAML -> overrides put over it -> names -> paths -> types -> combinations. A stage goes on past what an earlier
-one refused, so that a run file is fixed in one go; combinations are looked at once every value is legal by itself.
-Nothing but the run file (and a DeepSpeed file it names) is opened.
+The walk: YAML -> overrides put over it -> names -> paths -> types -> combinations. A stage goes on
+past what an earlier one refused, so that a run file is fixed in one go; combinations are looked at
+once every value is legal by itself. Nothing but the run file (and a DeepSpeed file it names) is
+opened.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -45,7 +47,8 @@ _TYPE_WORDS = {
     "extra_forbidden": "no such setting",
 }
 _BUILT_IN_ERRORS = frozenset(get_args(ErrorType))
-"""Kinds of error that are pydantic's; the others are raised by sections, and say themselves what is wrong."""
+"""Kinds of error that are pydantic's; the others are raised by sections, and say themselves what is
+wrong."""
 
 
 def load_run_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -56,18 +59,27 @@ def load_run_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         overrides: `section.key=value`, the value read as YAML.
 
     Raises:
-        ConfigError: the file cannot be read; or some setting is wrong, and the text lists every one: its key, the value
-            given, what is wrong, and the name or value that is probably meant.
+        ConfigError: the file cannot be read; or some setting is wrong, and the text lists every
+            one: its key, the value given, what is wrong, and the name or value that is probably
+            meant.
     """
     content = read_run_file(path)
     if not isinstance(content, dict | None):
         fix = "write the sections `model`, `data` and `train` with their settings beneath"
-        raise ConfigError(f"the run file is {shown_value(content)}, not a mapping", where=str(path), fix=fix)
-    return config_from(content or {}, overrides, where=str(path), base_dir=path.expanduser().absolute().parent)
+        raise ConfigError(
+            f"the run file is {shown_value(content)}, not a mapping", where=str(path), fix=fix
+        )
+    return config_from(
+        content or {}, overrides, where=str(path), base_dir=path.expanduser().absolute().parent
+    )
 
 
 def config_from(
-    content: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str, base_dir: Path | None = None
+    content: Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    where: str,
+    base_dir: Path | None = None,
 ) -> RunConfig:
     """Return a run's settings from the mapping that its run file would be.
 
@@ -75,14 +87,17 @@ def config_from(
         content: the sections.
         overrides: `section.key=value`, the value read as YAML.
         where: what errors call it.
-        base_dir: the folder that relative paths of what is read start from; the current one by default.
+        base_dir: the folder that relative paths of what is read start from; the current one by
+            default.
 
     Raises:
         ConfigError: as `load_run_config`.
     """
     problems: list[Problem] = []
     settings, overridden = apply_overrides(dict(content), overrides, problems=problems)
-    settings = {name: _plain(name, content, overridden, problems) for name, content in settings.items()}
+    settings = {
+        name: _plain(name, content, overridden, problems) for name, content in settings.items()
+    }
     sections = known_sections(settings, problems=problems)
     run_dir = Path.cwd() if base_dir is None else base_dir
     sections = resolve_paths(sections, run_dir=run_dir, problems=problems)
@@ -92,19 +107,25 @@ def config_from(
         for name, content in sections.items()
     }
     are_gathered = len(problems) == num_before
-    validated = {name: _validated(name, fields[name], sections[name], problems=problems) for name in SECTIONS}
+    validated = {
+        name: _validated(name, fields[name], sections[name], problems=problems) for name in SECTIONS
+    }
     complete = {name: section for name, section in validated.items() if section is not None}
     if are_gathered and len(complete) == len(SECTIONS):
         config = RunConfig.of_sections(complete)
         problems += combination_problems(config)
         if not problems:
             return config
-    marked = [replace(problem, is_override=".".join(problem.key.split(".")[:2]) in overridden) for problem in problems]
+    marked = [
+        replace(problem, is_override=".".join(problem.key.split(".")[:2]) in overridden)
+        for problem in problems
+    ]
     raise problems_error(marked, where=where)
 
 
 def _plain(name: Any, content: Any, overridden: Collection[str], problems: list[Problem]) -> Any:
-    """Return a section as a run file has it with each setting under its one name; anything else as it is."""
+    """Return a section as a run file has it with each setting under its one name; anything else as
+    it is."""
     if name not in SECTIONS or not isinstance(content, dict):
         return content
     names = {key.partition(".")[2] for key in overridden if key.startswith(f"{name}.")}
@@ -122,7 +143,8 @@ def dump_run_config(config: RunConfig) -> str:
 def _validated(
     name: str, fields: Mapping[str, Any], written: Mapping[str, Any], *, problems: list[Problem]
 ) -> Section | None:
-    """Return a section as its model, or None after adding to `problems` what is wrong with its values.
+    """Return a section as its model, or None after adding to `problems` what is wrong with its
+    values.
 
     Args:
         name: of the section.
@@ -137,24 +159,40 @@ def _validated(
         first_by_place: dict[tuple[str, ...], ErrorDetails] = {}
         for details in error.errors(include_url=False):
             first_by_place.setdefault(_place(section, details, written), details)
-        problems += [_type_problem(name, place, details, written) for place, details in first_by_place.items()]
+        problems += [
+            _type_problem(name, place, details, written)
+            for place, details in first_by_place.items()
+        ]
         return None
 
 
-def _place(section: type[Section], details: ErrorDetails, written: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return where in a section the value that is wrong stands: its setting, and a mapping's own."""
+def _place(
+    section: type[Section], details: ErrorDetails, written: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Return where in a section the value that is wrong stands: its setting, and a mapping's
+    own."""
     name, *inner = section.written_place(tuple(map(str, details["loc"])))
     value = written.get(name)
-    is_within = bool(inner) and isinstance(value, dict) and (inner[0] in value or details["type"] == "missing")
+    is_within = (
+        bool(inner)
+        and isinstance(value, dict)
+        and (inner[0] in value or details["type"] == "missing")
+    )
     return (name, inner[0]) if is_within else (name,)
 
 
-def _type_problem(section: str, place: Sequence[str], details: ErrorDetails, written: Mapping[str, Any]) -> Problem:
+def _type_problem(
+    section: str, place: Sequence[str], details: ErrorDetails, written: Mapping[str, Any]
+) -> Problem:
     """Return a validation error in the words of the run file."""
     name, key = place[0], ".".join((section, *place))
     holder = written if len(place) == 1 else written[name]
     if place[-1] not in holder:
-        return Problem(key=key, what="is required, and missing", fix=f"write it beneath `{key.rpartition('.')[0]}:`")
+        return Problem(
+            key=key,
+            what="is required, and missing",
+            fix=f"write it beneath `{key.rpartition('.')[0]}:`",
+        )
     value = holder[place[-1]]
     mapping = next(_mappings_in(_annotation(section, name)), None)
     fix = None
@@ -196,7 +234,9 @@ def _words_of(section: str, name: str) -> list[str]:
     """Return the words that a setting may be; of a mapping, its types."""
     annotation = _annotation(section, name)
     choices = [choice for choice in get_args(annotation) if isinstance(choice, str)]
-    types = [get_args(mapping.model_fields["type"].annotation) for mapping in _mappings_in(annotation)]
+    types = [
+        get_args(mapping.model_fields["type"].annotation) for mapping in _mappings_in(annotation)
+    ]
     return [*choices, *(word for words in types for word in words)]
 
 

@@ -50,7 +50,9 @@ class DpoMethod(Section):
     """Learn which of two answers is preferred."""
 
     ROWS: ClassVar[RowKind] = "preference"
-    UNVERIFIED: ClassVar[str | None] = "the preference loss (the sum over both answers stands for it)"
+    UNVERIFIED: ClassVar[str | None] = (
+        "the preference loss (the sum over both answers stands for it)"
+    )
 
     type: Literal["dpo"] = "dpo"
     loss_type: PreferenceLoss = "sigmoid"
@@ -74,16 +76,22 @@ class DpoMethod(Section):
         return self.loss_type not in REFERENCE_FREE
 
     def problems(self, config: "RunConfig") -> Iterator[Problem]:
-        """Yield settings that the loss does not read, and a reference that could not be what it says."""
+        """Yield settings that the loss does not read, and a reference that could not be what it
+        says."""
         for name, losses in _READERS.items():
             if self.loss_type not in losses:
                 yield from self._without_effect(name, f"train.loss_type = {self.loss_type}")
         if config.data.loss_weighting != "token":
-            what, value = "has no effect with train.method = dpo", shown_value(config.data.loss_weighting)
+            what, value = (
+                "has no effect with train.method = dpo",
+                shown_value(config.data.loss_weighting),
+            )
             yield Problem(key="data.loss_weighting", value=value, what=what, fix="take it out")
         if not self.needs_reference:
             for name in ("reference", "reference_model"):
-                yield from self._without_effect(name, f"train.loss_type = {self.loss_type}, which needs no reference")
+                yield from self._without_effect(
+                    name, f"train.loss_type = {self.loss_type}, which needs no reference"
+                )
         elif self.reference != "precomputed":
             yield from self._online_problems(config)
 
@@ -131,7 +139,8 @@ METHODS: Mapping[str, type[SftMethod] | type[DpoMethod]] = {
 }
 """Type of a method -> its section."""
 SETTINGS_OF_METHOD: Mapping[str, tuple[str, ...]] = {
-    kind: tuple(name for name in section.model_fields if name != "type") for kind, section in METHODS.items()
+    kind: tuple(name for name in section.model_fields if name != "type")
+    for kind, section in METHODS.items()
 }
 """Type of a method -> its settings, which `train` has beside it in the flat spelling."""
 _OWNER = {name: kind for kind, names in SETTINGS_OF_METHOD.items() for name in names}
@@ -143,7 +152,9 @@ def without_effect(name: str, value: Any, cause: str) -> Problem:
     return Problem(key=f"train.{name}", value=shown_value(value), what=what, fix="take it out")
 
 
-def with_flat_method(train: dict[str, Any], *, overridden: Collection[str], problems: list[Problem]) -> dict[str, Any]:
+def with_flat_method(
+    train: dict[str, Any], *, overridden: Collection[str], problems: list[Problem]
+) -> dict[str, Any]:
     """Return the section `train` with a method's mapping laid out flat beside `method`.
 
     Args:
@@ -169,14 +180,20 @@ def with_flat_method(train: dict[str, Any], *, overridden: Collection[str], prob
         if name == "type" or name in overridden:
             continue
         if name not in names:
-            known = f"its settings are {', '.join(names)}" if names else f"{kind} has no settings of its own"
+            known = (
+                f"its settings are {', '.join(names)}"
+                if names
+                else f"{kind} has no settings of its own"
+            )
             owner = f"it belongs to {_OWNER[name]}" if name in _OWNER else None
             what = f"no setting of the method {kind}"
             fix = owner or did_you_mean(str(name), names) or known
             problems.append(Problem(key=key, value=shown_value(value), what=what, fix=fix))
         elif name in train:
             what = f"given twice: train.{name} = {shown_value(train[name])} stands beside it"
-            problems.append(Problem(key=key, value=shown_value(value), what=what, fix="keep one of the two"))
+            problems.append(
+                Problem(key=key, value=shown_value(value), what=what, fix="keep one of the two")
+            )
         else:
             flat[name] = value
     return flat

@@ -10,10 +10,13 @@ from smolvlm.config.suggestions import did_you_mean, nearest
 from smolvlm.config.training_arguments import FORMER, REFUSED, argument_types
 
 
-def known_sections(settings: Mapping[Any, Any], *, problems: list[Problem]) -> dict[str, dict[str, Any]]:
+def known_sections(
+    settings: Mapping[Any, Any], *, problems: list[Problem]
+) -> dict[str, dict[str, Any]]:
     """Return each section's settings that have a known name; the rest goes to `problems`.
 
-    A missing or empty section is an empty mapping. Names of `TrainingArguments` stay beside `train`'s own.
+    A missing or empty section is an empty mapping. Names of `TrainingArguments` stay beside
+    `train`'s own.
     """
     sections: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     for section, content in settings.items():
@@ -25,7 +28,12 @@ def known_sections(settings: Mapping[Any, Any], *, problems: list[Problem]) -> d
         elif not isinstance(content, dict | None):
             what = "a section is a mapping of settings"
             problems.append(
-                Problem(key=section, value=shown_value(content), what=what, fix="write one `key: value` a line")
+                Problem(
+                    key=section,
+                    value=shown_value(content),
+                    what=what,
+                    fix="write one `key: value` a line",
+                )
             )
         else:
             for name, value in (content or {}).items():
@@ -38,7 +46,8 @@ def known_sections(settings: Mapping[Any, Any], *, problems: list[Problem]) -> d
 
 
 def _unknown_section(section: str, content: Any) -> Problem:
-    """Return the problem of an unknown name at the top, which may be a setting that lost its section."""
+    """Return the problem of an unknown name at the top, which may be a setting that lost its
+    section."""
     homes = [home for home in SECTIONS if section in own_names(home)]
     if homes:
         fix: str | None = f"write it as {homes[0]}.{section}"
@@ -63,7 +72,8 @@ def is_switch(name: str) -> bool:
 
 
 def is_known(name: str) -> bool:
-    """Say whether a setting has or had this name, be it refused; `name` may have a section before it."""
+    """Say whether a setting has or had this name, be it refused; `name` may have a section before
+    it."""
     setting = name.rpartition(".")[2]
     return bool(homes_of(setting)) or setting in REFUSED or setting in FORMER
 
@@ -119,14 +129,20 @@ def _name_problem(section: str, name: str, value: Any) -> Problem | None:
         return Problem(key=key, value=shown, what=UNAVAILABLE_KEYS[key], fix="take it out")
     if section == "train":
         if name in REFUSED or name in FORMER:
-            return Problem(key=key, value=shown, what="cannot take effect", fix=REFUSED.get(name) or FORMER[name])
+            return Problem(
+                key=key,
+                value=shown,
+                what="cannot take effect",
+                fix=REFUSED.get(name) or FORMER[name],
+            )
         if name in argument_types():
             return None
     return Problem(key=key, value=shown, what="no such setting", fix=_meant(section, name))
 
 
 def _meant(section: str, name: str) -> str:
-    """Return a hint at the setting meant: the nearest here, or the same name elsewhere, or the nearest elsewhere."""
+    """Return a hint at the setting meant: the nearest here, or the same name elsewhere, or the
+    nearest elsewhere."""
     by_section = {other: _names_of(other) for other in SECTIONS}
     elsewhere = {other: names for other, names in by_section.items() if other != section}
     match = nearest(name, by_section[section])

@@ -1,7 +1,8 @@
-"""The run file's `model.new_tokens`: texts that become one token each, and what their first embeddings are made of.
+"""The run file's `model.new_tokens`: texts that become one token each, and what their first
+embeddings are made of.
 
-An entry is a text, or a mapping with a description of what the token means. Both are cut into pieces by the tokenizer
-as it was, and the token begins at the mean of the pieces' rows.
+An entry is a text, or a mapping with a description of what the token means. Both are cut into
+pieces by the tokenizer as it was, and the token begins at the mean of the pieces' rows.
 """
 
 from collections import Counter
@@ -28,7 +29,8 @@ class NewToken(Section):
 
     token: str
     description: Annotated[str, Field(min_length=1)] | None = None
-    """The token begins as the mean of these words' pieces; None takes the pieces of its own text."""
+    """The token begins as the mean of these words' pieces; None takes the pieces of its own
+    text."""
 
     @model_serializer(mode="wrap")
     def _as_written(self, as_mapping: Any) -> Any:
@@ -52,25 +54,35 @@ def _check(tokens: list[NewToken]) -> list[NewToken]:
             what = "{token} begins or ends with white space, and text would have to hold it too"
             raise PydanticCustomError("white_space_around", what, {"token": repr(own.token)})
         if own.description is not None and not own.description.strip():
-            raise PydanticCustomError("empty_description", "the description of {token} is empty", {"token": own.token})
+            raise PydanticCustomError(
+                "empty_description", "the description of {token} is empty", {"token": own.token}
+            )
     twice = [token for token, times in Counter(own.token for own in tokens).items() if times > 1]
     if twice:
         raise PydanticCustomError("listed_twice", "{token} stands in it twice", {"token": twice[0]})
     return tokens
 
 
-NewTokens = Annotated[list[Annotated[NewToken, BeforeValidator(_from_text)]], AfterValidator(_check)]
+NewTokens = Annotated[
+    list[Annotated[NewToken, BeforeValidator(_from_text)]], AfterValidator(_check)
+]
 
 
 def new_token_problems(config: "RunConfig") -> Iterator[Problem]:
-    """Yield settings of token rows without effect, and new tokens whose rows nothing would train or save."""
+    """Yield settings of token rows without effect, and new tokens whose rows nothing would train or
+    save."""
     train, names = config.train, "model.new_tokens"
-    given = {"new_tokens_lr": train.new_tokens_lr is not None, "trainable_tokens": bool(train.trainable_tokens)}
+    given = {
+        "new_tokens_lr": train.new_tokens_lr is not None,
+        "trainable_tokens": bool(train.trainable_tokens),
+    }
     if config.trains_language_whole:
         for name in (name for name, is_given in given.items() if is_given):
             what = "has no effect: the language model trains in full, and every row with it"
             fix = "take it out, or write `adapters: {language: lora}` (or frozen)"
-            yield Problem(key=f"train.{name}", value=shown_value(getattr(train, name)), what=what, fix=fix)
+            yield Problem(
+                key=f"train.{name}", value=shown_value(getattr(train, name)), what=what, fix=fix
+            )
         frozen = [name for name in ("embeddings", "output_head") if getattr(config.freeze, name)]
         if config.model.new_tokens and frozen:
             what = "their rows would stay as they begin: freeze." + " and freeze.".join(frozen)
@@ -81,7 +93,10 @@ def new_token_problems(config: "RunConfig") -> Iterator[Problem]:
         if given["new_tokens_lr"]:
             value = shown_value(train.new_tokens_lr)
             yield Problem(
-                key="train.new_tokens_lr", value=value, what=f"has no effect without {names}", fix="take it out"
+                key="train.new_tokens_lr",
+                value=value,
+                what=f"has no effect without {names}",
+                fix="take it out",
             )
     elif not config.token_rows_lr:
         what = "their rows would neither train nor be saved: train.new_tokens_lr is 0"

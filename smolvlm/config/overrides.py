@@ -1,4 +1,5 @@
-"""`section.key=value` on the command line: text in, the run file's settings with these values put over them out."""
+"""`section.key=value` on the command line: text in, the run file's settings with these values put
+over them out."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,9 +13,11 @@ from smolvlm.errors import ConfigError
 def apply_overrides(
     settings: dict[str, Any], overrides: Sequence[str], *, problems: list[Problem]
 ) -> tuple[dict[str, Any], frozenset[str]]:
-    """Return a copy of `settings` with the overrides in place, the later ones over the earlier, and the keys they set.
+    """Return a copy of `settings` with the overrides in place, the later ones over the earlier, and
+    the keys they set.
 
-    Each is `section.key=value`, the value read as YAML; a key may go deeper (`train.fsdp_config.version=2`).
+    Each is `section.key=value`, the value read as YAML; a key may go deeper
+    (`train.fsdp_config.version=2`).
 
     Args:
         settings: sections of the run file; not changed.
@@ -27,7 +30,11 @@ def apply_overrides(
         key = key.strip()
         parts = key.split(".")
         if not equals or len(parts) < 2 or not all(parts) or key.startswith("-"):
-            fix = override_for(key.lstrip("-"), text or "VALUE") if equals and key.strip("-") else None
+            fix = (
+                override_for(key.lstrip("-"), text or "VALUE")
+                if equals and key.strip("-")
+                else None
+            )
             what = "an override is written section.key=value"
             problems.append(Problem(key=f"override `{override}`", what=what, fix=fix))
             continue
@@ -46,6 +53,8 @@ def _with_value(settings: Any, parts: Sequence[str], value: Any) -> dict[str, An
     if settings is None:
         settings = {}
     if not isinstance(settings, dict):
-        raise ConfigError(f"there is no mapping to set `{'.'.join(parts)}` in", fix="override the whole value")
+        raise ConfigError(
+            f"there is no mapping to set `{'.'.join(parts)}` in", fix="override the whole value"
+        )
     inner = _with_value(settings.get(parts[0]), parts[1:], value) if len(parts) > 1 else value
     return {**settings, parts[0]: inner}

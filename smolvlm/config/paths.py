@@ -1,8 +1,9 @@
-"""Where relative paths start: what is read, from the run file's folder; what is written, from the current one.
+"""Where relative paths start: what is read, from the run file's folder; what is written, from the
+current one.
 
-Every path comes out absolute, so that the resolved settings mean the same wherever they are read again. `model.path` is
-looked for beside the run file, then in the current folder (where an earlier run's output is); a name that is no
-folder is a hub id.
+Every path comes out absolute, so that the resolved settings mean the same wherever they are read
+again. `model.path` is looked for beside the run file, then in the current folder (where an earlier
+run's output is); a name that is no folder is a hub id.
 """
 
 import os
@@ -15,14 +16,19 @@ from smolvlm.config.problems import Problem, shown_value
 from smolvlm.config.schema import EMBEDDED_MODEL
 
 _HUB_ID = re.compile(r"^[\w\-.]+/[\w\-.]+$", re.ASCII)
-_WRITTEN = (("train", "output_dir"), ("train", "resume_from_checkpoint"), ("data", "vision_cache_dir"))
+_WRITTEN = (
+    ("train", "output_dir"),
+    ("train", "resume_from_checkpoint"),
+    ("data", "vision_cache_dir"),
+)
 _READ_ARGUMENTS = ("deepspeed", "fsdp_config")
 
 
 def resolve_paths(
     sections: Mapping[str, Mapping[str, Any]], *, run_dir: Path, problems: list[Problem]
 ) -> dict[str, dict[str, Any]]:
-    """Return the sections with absolute paths; a file that must be there and is not goes to `problems`.
+    """Return the sections with absolute paths; a file that must be there and is not goes to
+    `problems`.
 
     Args:
         sections: section -> settings; what is not text is left for the types to judge.
@@ -32,12 +38,16 @@ def resolve_paths(
     resolved = {section: dict(content) for section, content in sections.items()}
     data, train, model = resolved["data"], resolved["train"], resolved["model"]
     given_base = data.get("base_dir")
-    base_dir = _under(run_dir, given_base) if isinstance(given_base, str) and given_base else run_dir
+    base_dir = (
+        _under(run_dir, given_base) if isinstance(given_base, str) and given_base else run_dir
+    )
     if given_base is None or isinstance(given_base, str):
         data["base_dir"] = base_dir
     for name in ("mixture", "eval_mixture"):
         if isinstance(data.get(name), str) and data[name]:
-            data[name] = _existing_file(data[name], key=f"data.{name}", base_dir=base_dir, problems=problems)
+            data[name] = _existing_file(
+                data[name], key=f"data.{name}", base_dir=base_dir, problems=problems
+            )
     for section, name in _WRITTEN:
         value = resolved[section].get(name)
         if isinstance(value, str) and value and value != "auto":
@@ -47,17 +57,24 @@ def resolve_paths(
         fix = "name a checkpoint folder, `auto` or `false`"
         problems.append(
             Problem(
-                key="train.resume_from_checkpoint", value=shown_value(str(checkpoint)), what="no such folder", fix=fix
+                key="train.resume_from_checkpoint",
+                value=shown_value(str(checkpoint)),
+                what="no such folder",
+                fix=fix,
             )
         )
     for name in _READ_ARGUMENTS:
         if isinstance(train.get(name), str):
             train[name] = str(_under(run_dir, train[name]))
     if isinstance(model.get("path"), str) and model["path"]:
-        model["path"] = _model_path(model["path"], key="model.path", run_dir=run_dir, problems=problems)
+        model["path"] = _model_path(
+            model["path"], key="model.path", run_dir=run_dir, problems=problems
+        )
     if isinstance(train.get("reference_model"), str) and train["reference_model"]:
         other = train["reference_model"]
-        train["reference_model"] = _model_path(other, key="train.reference_model", run_dir=run_dir, problems=problems)
+        train["reference_model"] = _model_path(
+            other, key="train.reference_model", run_dir=run_dir, problems=problems
+        )
     return resolved
 
 
@@ -70,7 +87,12 @@ def _existing_file(written: str, *, key: str, base_dir: Path, problems: list[Pro
     if not os.path.isfile(path):
         what = f"{'this is a folder' if os.path.isdir(path) else 'no such file'}: {path}"
         problems.append(
-            Problem(key=key, value=shown_value(written), what=what, fix=f"relative paths start from {base_dir}")
+            Problem(
+                key=key,
+                value=shown_value(written),
+                what=what,
+                fix=f"relative paths start from {base_dir}",
+            )
         )
     return path
 

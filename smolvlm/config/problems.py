@@ -1,4 +1,5 @@
-"""Many problems in one error: everything that is wrong with a file is said at once, so that it is fixed at once."""
+"""Many problems in one error: everything that is wrong with a file is said at once, so that it is
+fixed at once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,8 +26,11 @@ class Problem:
 
 
 def shown_value(value: Any) -> str:
-    """Return a setting's value as an error message shows it: near to how YAML writes it, and short."""
-    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    """Return a setting's value as an error message shows it: near to how YAML writes it, and
+    short."""
+    text = (
+        "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    )
     return text if len(text) <= _MAX_VALUE_CHARACTERS else text[: _MAX_VALUE_CHARACTERS - 3] + "..."
 
 

@@ -1,7 +1,8 @@
 """The run file's `quantization`: which towers' frozen weights are held in 8 or 4 bits, and how.
 
-A quantised tower learns through an adapter, or not at all. Embeddings and the output head are never quantised. The
-section is one of three, by its `bits`: each has the settings that mean something with them.
+A quantised tower learns through an adapter, or not at all. Embeddings and the output head are never
+quantised. The section is one of three, by its `bits`: each has the settings that mean something
+with them.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -33,7 +34,8 @@ class QuantizationConfig(Section):
 
     @classmethod
     def variant(cls, fields: Mapping[str, Any]) -> "type[Quantization]":
-        """Return the kind of section that `bits` names; without them, or with others, full precision."""
+        """Return the kind of section that `bits` names; without them, or with others, full
+        precision."""
         bits = fields.get("bits")
         return _KINDS.get(bits, FullPrecision) if isinstance(bits, int) else FullPrecision
 
@@ -43,16 +45,22 @@ class QuantizationConfig(Section):
         return FourBits.model_fields | EightBits.model_fields
 
     @classmethod
-    def plain(cls, content: dict[str, Any], *, overridden: Collection[str], problems: list[Problem]) -> dict[str, Any]:
+    def plain(
+        cls, content: dict[str, Any], *, overridden: Collection[str], problems: list[Problem]
+    ) -> dict[str, Any]:
         """Return the section without what other `bits` on the command line leave without effect."""
         del problems
         if "bits" not in overridden:
             return content
         names = cls.variant(content).model_fields
-        return {name: value for name, value in content.items() if name in names or name in overridden}
+        return {
+            name: value for name, value in content.items() if name in names or name in overridden
+        }
 
     @classmethod
-    def as_fields(cls, content: dict[str, Any], *, run_dir: Path, problems: list[Problem]) -> dict[str, Any]:
+    def as_fields(
+        cls, content: dict[str, Any], *, run_dir: Path, problems: list[Problem]
+    ) -> dict[str, Any]:
         """Return the fields of the kind that `bits` names; a null is no setting."""
         del run_dir
         kind, bits = cls.variant(content), content.get("bits")
@@ -61,9 +69,17 @@ class QuantizationConfig(Section):
         for name, value in others.items():
             if value is not None and are_bits_legal:
                 what = f"has no effect with {'no quantization.bits' if bits is None else f'{bits} bits'}"
-                owners = " or ".join(str(number) for number, section in _KINDS.items() if name in section.model_fields)
+                owners = " or ".join(
+                    str(number)
+                    for number, section in _KINDS.items()
+                    if name in section.model_fields
+                )
                 fix = f"take it out, or set quantization.bits: {owners}"
-                problems.append(Problem(key=f"quantization.{name}", value=shown_value(value), what=what, fix=fix))
+                problems.append(
+                    Problem(
+                        key=f"quantization.{name}", value=shown_value(value), what=what, fix=fix
+                    )
+                )
         return {name: value for name, value in content.items() if name not in others}
 
 
@@ -90,22 +106,38 @@ class _FewerBits(QuantizationConfig):
         for part in dict.fromkeys(self.parts):
             entry = entries.get(part)
             if entry is not None and entry.type == "pissa":
-                what = f"it takes the base's weights apart, and quantization holds them in {bits} bits"
+                what = (
+                    f"it takes the base's weights apart, and quantization holds them in {bits} bits"
+                )
                 fix = "choose lora, rslora or dora, or quantise other towers"
                 yield Problem(key=f"adapters.{part}", value="'pissa'", what=what, fix=fix)
             elif (entry is None or not entry.is_adapter) and config.rate_of(part) > 0:
                 what = f"weights in {bits} bits are not trained, and train.{PARTS[part]} = {config.rate_of(part):g}"
                 fix = f"add adapters.{part}: lora, or set the rate to 0, or quantise other towers"
-                yield Problem(key="quantization.towers", value=shown_value(part), what=what, fix=fix)
+                yield Problem(
+                    key="quantization.towers", value=shown_value(part), what=what, fix=fix
+                )
         if not any(entry.is_adapter for entry in entries.values()):
             what = "what is saved is an adapter, and no tower has one"
-            yield Problem(key="quantization.bits", value=str(bits), what=what, fix="add adapters.language: lora")
+            yield Problem(
+                key="quantization.bits",
+                value=str(bits),
+                what=what,
+                fix="add adapters.language: lora",
+            )
         if len(set(self.parts)) < len(self.parts):
             value = shown_value(list(self.parts))
-            yield Problem(key="quantization.towers", value=value, what="names a tower twice", fix="name it once")
+            yield Problem(
+                key="quantization.towers",
+                value=value,
+                what="names a tower twice",
+                fix="name it once",
+            )
         if config.train.arguments.get("fsdp"):
             what = "quantised weights cannot be cut into the shards of train.fsdp"
-            yield Problem(key="quantization.bits", value=str(bits), what=what, fix="take one of the two out")
+            yield Problem(
+                key="quantization.bits", value=str(bits), what=what, fix="take one of the two out"
+            )
 
 
 class EightBits(_FewerBits):

@@ -1,7 +1,9 @@
-"""The settings of a run: its sections, each of which has its names, types, defaults and limits in a file of its own.
+"""The settings of a run: its sections, each of which has its names, types, defaults and limits in a
+file of its own.
 
-A `RunConfig` is frozen and complete; it is made by `load.py`, which also checks what no single field can know. Types
-are strict: text is no number and a number is no boolean, because a setting quietly converted is a setting misread.
+A `RunConfig` is frozen and complete; it is made by `load.py`, which also checks what no single
+field can know. Types are strict: text is no number and a number is no boolean, because a setting
+quietly converted is a setting misread.
 """
 
 from collections.abc import Iterator, Mapping
@@ -77,8 +79,12 @@ class RunConfig(Section):
         A tower that `adapters` freezes has no default learning rate; one that is written stands.
         """
         config = cls.model_validate(sections)
-        frozen = {PARTS[part]: 0.0 for part, entry in config.adapters.entries() if entry.type == "frozen"}
-        rates = {name: rate for name, rate in frozen.items() if name not in config.train.model_fields_set}
+        frozen = {
+            PARTS[part]: 0.0 for part, entry in config.adapters.entries() if entry.type == "frozen"
+        }
+        rates = {
+            name: rate for name, rate in frozen.items() if name not in config.train.model_fields_set
+        }
         return config.model_copy(update={"train": config.train.model_copy(update=rates)})
 
     @property
@@ -96,9 +102,14 @@ class RunConfig(Section):
         return (self.rate_of("language") or NEW_TOKENS_LR) if given is None else given
 
     def rate_of(self, part: PartName) -> float:
-        """Return the learning rate of what trains in a tower, its weights or its adapter; 0 where nothing does."""
+        """Return the learning rate of what trains in a tower, its weights or its adapter; 0 where
+        nothing does."""
         train = self.train
-        own = {"language": train.language_model_lr, "connector": train.connector_lr, "vision": train.vision_tower_lr}
+        own = {
+            "language": train.language_model_lr,
+            "connector": train.connector_lr,
+            "vision": train.vision_tower_lr,
+        }
         entry: AdapterConfig | None = dict(self.adapters.entries()).get(part)
         return entry.lr if entry is not None and entry.lr is not None else own[part]
 
@@ -118,5 +129,6 @@ UNAVAILABLE_KEYS = {}
 
 
 def own_names(section: str) -> tuple[str, ...]:
-    """Return the names a section has of its own; `train` takes those of `TrainingArguments` besides."""
+    """Return the names a section has of its own; `train` takes those of `TrainingArguments`
+    besides."""
     return tuple(SECTIONS[section].settings())

@@ -48,7 +48,9 @@ class Section(BaseModel):
         return cls.model_fields
 
     @classmethod
-    def plain(cls, content: dict[str, Any], *, overridden: Collection[str], problems: list[Problem]) -> dict[str, Any]:
+    def plain(
+        cls, content: dict[str, Any], *, overridden: Collection[str], problems: list[Problem]
+    ) -> dict[str, Any]:
         """Return the section as a run file writes it with each setting under its one name.
 
         Args:
@@ -60,7 +62,9 @@ class Section(BaseModel):
         return content
 
     @classmethod
-    def as_fields(cls, content: dict[str, Any], *, run_dir: Path, problems: list[Problem]) -> dict[str, Any]:
+    def as_fields(
+        cls, content: dict[str, Any], *, run_dir: Path, problems: list[Problem]
+    ) -> dict[str, Any]:
         """Return the section's fields.
 
         Args:

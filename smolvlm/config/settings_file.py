@@ -26,7 +26,17 @@ _MAGIC = ((0, b"PAR1", "Parquet"), (257, b"ustar", _TAR))
 """Position, the bytes there, and the kind of file that begins so."""
 _SOURCE_KEYS = frozenset({"json_path", "path", "hub"})
 _ROW_KEYS = frozenset(
-    {"conversations", "messages", "question", "answer", "texts", "prompt", "chosen", "image", "images"}
+    {
+        "conversations",
+        "messages",
+        "question",
+        "answer",
+        "texts",
+        "prompt",
+        "chosen",
+        "image",
+        "images",
+    }
 )
 _EXAMPLE_MODEL = "HuggingFaceTB/SmolVLM-256M-Instruct"
 
@@ -81,7 +91,9 @@ def is_mixture(content: Any) -> bool:
     """Say whether a YAML value has the shape of a mixture: sources, or groups of sources."""
     if isinstance(content, Mapping):
         groups = [members for members in content.values() if isinstance(members, list | dict)]
-        return bool(groups) and all(isinstance(group, list) and is_mixture(group) for group in groups)
+        return bool(groups) and all(
+            isinstance(group, list) and is_mixture(group) for group in groups
+        )
     return isinstance(content, list) and bool(content) and all(map(_is_source, content))
 
 

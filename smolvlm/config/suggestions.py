@@ -4,24 +4,29 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 SHORT = 4
-"""Letters of a name up to which one that is less alike is taken, and that is no part of a longer one."""
+"""Letters of a name up to which one that is less alike is taken, and that is no part of a longer
+one."""
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str | None:
     """Return the candidate that `name` most resembles, or None when none is close.
 
-    Upper and lower case, `-` and `_` count as equal. A name that lacks words of the candidate's, or has more, is close.
+    Upper and lower case, `-` and `_` count as equal. A name that lacks words of the candidate's, or
+    has more, is close.
     """
     plain = {candidate.lower().replace("-", "_"): candidate for candidate in candidates}
     own = name.lower().replace("-", "_")
     matches = get_close_matches(own, plain, n=1, cutoff=0.7 if len(own) > SHORT else 0.6)
     if not matches:
-        matches = [other for other in plain if min(len(own), len(other)) > SHORT and _is_part(own, other)]
+        matches = [
+            other for other in plain if min(len(own), len(other)) > SHORT and _is_part(own, other)
+        ]
     return plain[matches[0]] if matches else None
 
 
 def _is_part(one: str, other: str) -> bool:
-    """Say whether one of two names is the other's first words or its last: `alpha`, `lora_alpha`."""
+    """Say whether one of two names is the other's first words or its last: `alpha`,
+    `lora_alpha`."""
     shorter, longer = sorted((one, other), key=len)
     return longer.startswith(f"{shorter}_") or longer.endswith(f"_{shorter}")
 

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 
 def _not_a_number(value: Any) -> Any:
-    if isinstance(value, int) and value is not False:  # 0 equals False, and true names no checkpoint
+    if (
+        isinstance(value, int) and value is not False
+    ):  # 0 equals False, and true names no checkpoint
         raise ValueError("a number is no checkpoint")
     return value
 
@@ -47,20 +49,24 @@ class TrainConfig(Section):
     connector_lr: LearningRate = 1e-4
     vision_tower_lr: LearningRate = 0.0
     new_tokens_lr: LearningRate | None = None
-    """Of the rows of single tokens where the language model does not train in full; None is its adapter's rate, or
-    `NEW_TOKENS_LR` without one."""
+    """Of the rows of single tokens where the language model does not train in full; None is its
+    adapter's rate, or `NEW_TOKENS_LR` without one."""
     trainable_tokens: list[str] = Field(default_factory=list)
-    """Added tokens that the checkpoint has already and whose rows train too, `*` standing for anything."""
+    """Added tokens that the checkpoint has already and whose rows train too, `*` standing for
+    anything."""
     packs_per_step: Count = 4
     """Packs of one optimizer step, over all ranks and accumulation together."""
     method: Annotated[MethodConfig, Field(discriminator="type")] = SftMethod()
     """What is learned, and how; a run file may write its settings beside it."""
     log_sample_ids: bool = False
     """Write which rows each step learned from to `samples.jsonl`."""
-    resume_from_checkpoint: Annotated[Literal["auto", False] | FilePath, BeforeValidator(_not_a_number)] = "auto"
+    resume_from_checkpoint: Annotated[
+        Literal["auto", False] | FilePath, BeforeValidator(_not_a_number)
+    ] = "auto"
     """`auto` resumes from the newest whole checkpoint in the output folder, if there is one."""
     arguments: dict[str, Any] = Field(default_factory=dict)
-    """Settings of `transformers.TrainingArguments`, as given; in the run file they stand beside the others."""
+    """Settings of `transformers.TrainingArguments`, as given; in the run file they stand beside the
+    others."""
 
     @model_serializer(mode="wrap")
     def _as_written(self, as_mapping: Any) -> dict[str, Any]:
@@ -79,15 +85,20 @@ class TrainConfig(Section):
         return {name: fields[name] for name in fields if name not in ("type", "arguments")}
 
     @classmethod
-    def plain(cls, content: dict[str, Any], *, overridden: Collection[str], problems: list[Problem]) -> dict[str, Any]:
-        """Return the section in the flat spelling, with the one length of training that is meant."""
+    def plain(
+        cls, content: dict[str, Any], *, overridden: Collection[str], problems: list[Problem]
+    ) -> dict[str, Any]:
+        """Return the section in the flat spelling, with the one length of training that is
+        meant."""
         for name, other in (("max_steps", "num_train_epochs"), ("num_train_epochs", "max_steps")):
             if name in overridden and other not in overridden:
                 content = {key: value for key, value in content.items() if key != other}
         return with_flat_method(content, overridden=overridden, problems=problems)
 
     @classmethod
-    def as_fields(cls, content: dict[str, Any], *, run_dir: Path, problems: list[Problem]) -> dict[str, Any]:
+    def as_fields(
+        cls, content: dict[str, Any], *, run_dir: Path, problems: list[Problem]
+    ) -> dict[str, Any]:
         """Return the section's fields; the types of `arguments` are checked here."""
         names = cls.settings()
         arguments = {name: value for name, value in content.items() if name not in names}

@@ -1,8 +1,9 @@
 """The settings of `transformers.TrainingArguments` that a run file may carry, and those it may not.
 
-Names, types and defaults are those of the installed release, read from its source (`argument_source.py`), so a new
-release's settings are known without a change here. Refused are those that cannot take effect: batches are packs that a
-plan fixes beforehand, each part has its own learning rate, the loss and the evaluation are this program's.
+Names, types and defaults are those of the installed release, read from its source
+(`argument_source.py`), so a new release's settings are known without a change here. Refused are
+those that cannot take effect: batches are packs that a plan fixes beforehand, each part has its own
+learning rate, the loss and the evaluation are this program's.
 """
 
 import json
@@ -98,7 +99,8 @@ def argument_types() -> Mapping[str, Any]:
 
 
 def argument_problem(name: str, value: Any, *, base_dir: Path) -> Problem | None:
-    """Return what is wrong with one setting of `TrainingArguments`, or None. `name` is a legal name.
+    """Return what is wrong with one setting of `TrainingArguments`, or None. `name` is a legal
+    name.
 
     Args:
         name: of `argument_types`.
@@ -109,17 +111,27 @@ def argument_problem(name: str, value: Any, *, base_dir: Path) -> Problem | None
     key = f"train.{name}"
     if not is_of_type(value, hint):
         fix = did_you_mean(value, _choices(hint)) if isinstance(value, str) else None
-        return Problem(key=key, value=shown_value(value), what=f"must be {type_in_words(hint)}", fix=fix)
-    if name == "optim" and any(str(value).startswith(prefix) for prefix in _RATE_DROPPING_OPTIMIZERS):
+        return Problem(
+            key=key, value=shown_value(value), what=f"must be {type_in_words(hint)}", fix=fix
+        )
+    if name == "optim" and any(
+        str(value).startswith(prefix) for prefix in _RATE_DROPPING_OPTIMIZERS
+    ):
         what = "this optimizer regroups the parameters and drops the parts' own rates"
-        return Problem(key=key, value=shown_value(value), what=what, fix="choose another, such as adamw_torch_fused")
+        return Problem(
+            key=key,
+            value=shown_value(value),
+            what=what,
+            fix="choose another, such as adamw_torch_fused",
+        )
     if name == "deepspeed":
         return _deepspeed_problem(value, base_dir=base_dir)
     return None
 
 
 def is_of_type(value: Any, hint: Any) -> bool:
-    """Say whether a YAML value fits a field's type. `Enum | str` means a value of the enum; an int is a float too."""
+    """Say whether a YAML value fits a field's type. `Enum | str` means a value of the enum; an int
+    is a float too."""
     origin = typing.get_origin(hint)
     if origin in (types.UnionType, typing.Union):
         members = typing.get_args(hint)
@@ -129,13 +141,17 @@ def is_of_type(value: Any, hint: Any) -> bool:
     if origin is Literal:
         return value in typing.get_args(hint)
     if origin is list:
-        return isinstance(value, list) and all(is_of_type(member, typing.get_args(hint)[0]) for member in value)
+        return isinstance(value, list) and all(
+            is_of_type(member, typing.get_args(hint)[0]) for member in value
+        )
     if origin is dict:
         return isinstance(value, dict)
     if _is_enum(hint):
         return not isinstance(value, bool) and value in [member.value for member in hint]
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return (
+            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        )
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return hint is Any or isinstance(value, hint)
@@ -146,15 +162,25 @@ def type_in_words(hint: Any) -> str:
     origin, members = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         has_enum = any(_is_enum(member) for member in members)
-        return " or ".join(type_in_words(member) for member in members if not (has_enum and member is str))
+        return " or ".join(
+            type_in_words(member) for member in members if not (has_enum and member is str)
+        )
     if origin is Literal:
         return " or ".join(shown_value(member) for member in members)
     if _is_enum(hint):
         choices = _choices(hint)
-        return f"one of {', '.join(choices[:_MAX_CHOICES])}" + (", ..." if len(choices) > _MAX_CHOICES else "")
+        return f"one of {', '.join(choices[:_MAX_CHOICES])}" + (
+            ", ..." if len(choices) > _MAX_CHOICES else ""
+        )
     if origin is list:
         return "a list"
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text", dict: "a mapping"}
+    words = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        dict: "a mapping",
+    }
     return "null" if hint is types.NoneType else words.get(origin or hint, str(hint))
 
 
@@ -170,7 +196,8 @@ def _is_enum(hint: Any) -> bool:
 
 
 def _deepspeed_problem(value: Any, *, base_dir: Path) -> Problem | None:
-    """Return why a DeepSpeed configuration is refused: its own optimizer and schedule would drop the parts' rates."""
+    """Return why a DeepSpeed configuration is refused: its own optimizer and schedule would drop
+    the parts' rates."""
     if value is None:
         return None
     content = value
@@ -179,13 +206,22 @@ def _deepspeed_problem(value: Any, *, base_dir: Path) -> Problem | None:
         try:
             content = json.loads(read_text(path))
         except ConfigError as error:
-            return Problem(key="train.deepspeed", value=shown_value(value), what=f"{path}: {error.what}", fix=error.fix)
+            return Problem(
+                key="train.deepspeed",
+                value=shown_value(value),
+                what=f"{path}: {error.what}",
+                fix=error.fix,
+            )
         except json.JSONDecodeError as error:
-            return Problem(key="train.deepspeed", value=shown_value(value), what=f"{path} is not JSON: {error}")
+            return Problem(
+                key="train.deepspeed", value=shown_value(value), what=f"{path} is not JSON: {error}"
+            )
     if not isinstance(content, dict):
         return Problem(key="train.deepspeed", value=shown_value(value), what="must hold a mapping")
     for block in ("optimizer", "scheduler"):
         if block in content:
             what = f"has its own `{block}` block, with which the parts' learning rates are dropped"
-            return Problem(key="train.deepspeed", value=shown_value(value), what=what, fix="take the block out")
+            return Problem(
+                key="train.deepspeed", value=shown_value(value), what=what, fix="take the block out"
+            )
     return None

@@ -1,9 +1,10 @@
 """YAML in and out, for run files, mixtures and `key=value` overrides.
 
-Text comes in, plain Python values go out. The reading follows YAML 1.2's core rules and not PyYAML's older ones,
-because settings suffer from the difference: `1e-4` is a number here, and `save_strategy: no` is the word "no". A key
-that is written twice is an error, as the first would be lost without a word. Writing quotes whatever either set of
-rules would take for something else than text, so that what is written reads back equal here and in other programs.
+Text comes in, plain Python values go out. The reading follows YAML 1.2's core rules and not
+PyYAML's older ones, because settings suffer from the difference: `1e-4` is a number here, and
+`save_strategy: no` is the word "no". A key that is written twice is an error, as the first would be
+lost without a word. Writing quotes whatever either set of rules would take for something else than
+text, so that what is written reads back equal here and in other programs.
 """
 
 import re
@@ -17,12 +18,17 @@ from smolvlm.errors import ConfigError
 
 _MAX_VALUES = 1_000_000
 _IMPOSSIBLE_VALUE = (ValueError, KeyError, IndexError, AttributeError, OverflowError)
-"""What PyYAML raises on `!!int x`, `!!bool x`, `!!int ''`, `!!timestamp x`, and on a number of very many digits."""
+"""What PyYAML raises on `!!int x`, `!!bool x`, `!!int ''`, `!!timestamp x`, and on a number of very
+many digits."""
 _NUMBER_STARTS = list("-+.0123456789")
 _CORE_RULES = (
     ("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")),
     ("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
-    ("tag:yaml.org,2002:int", re.compile(r"^(?:[-+]?(?:0|[1-9][0-9]*)|0x[0-9a-fA-F]{1,64})$"), _NUMBER_STARTS),
+    (
+        "tag:yaml.org,2002:int",
+        re.compile(r"^(?:[-+]?(?:0|[1-9][0-9]*)|0x[0-9a-fA-F]{1,64})$"),
+        _NUMBER_STARTS,
+    ),
     (
         "tag:yaml.org,2002:float",
         re.compile(
@@ -41,7 +47,10 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key_node, _ in node.value:
-            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == "tag:yaml.org,2002:merge":
+            if (
+                not isinstance(key_node, yaml.ScalarNode)
+                or key_node.tag == "tag:yaml.org,2002:merge"
+            ):
                 continue
             if key_node.value in seen:
                 raise yaml.constructor.ConstructorError(
@@ -59,7 +68,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    """Write text with rare line breaks in double quotes: PyYAML 6.0 folds them away in a key in single quotes."""
+    """Write text with rare line breaks in double quotes: PyYAML 6.0 folds them away in a key in
+    single quotes."""
     style = '"' if any(mark in text for mark in "\x85\u2028\u2029") else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
@@ -79,7 +89,8 @@ def parse_yaml(text: str, *, where: str) -> Any:
         where: what an error calls it, a file or an override.
 
     Raises:
-        ConfigError: not YAML, or a key is written twice, by its line; nested too deeply, or blown up by aliases.
+        ConfigError: not YAML, or a key is written twice, by its line; nested too deeply, or blown
+            up by aliases.
     """
     try:
         value = yaml.load(text, Loader=_Loader)
@@ -87,18 +98,28 @@ def parse_yaml(text: str, *, where: str) -> Any:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark is not None else ""
         problem = error.problem or error.context or "not valid YAML"
-        fix = "indent with spaces, not with tabs" if "\\t" in problem else "fix the line, or quote the value"
+        fix = (
+            "indent with spaces, not with tabs"
+            if "\\t" in problem
+            else "fix the line, or quote the value"
+        )
         if "written twice" in problem:
             fix = "keep one of the two"
-        raise ConfigError(f"cannot read the YAML: {problem}", where=f"{where}{line}", fix=fix) from None
+        raise ConfigError(
+            f"cannot read the YAML: {problem}", where=f"{where}{line}", fix=fix
+        ) from None
     except yaml.reader.ReaderError as error:
-        reason = f"character #x{error.character:04x} at position {error.position} is not allowed in YAML"
+        reason = (
+            f"character #x{error.character:04x} at position {error.position} is not allowed in YAML"
+        )
         raise ConfigError(reason, where=where, fix="take the character out") from None
     except _IMPOSSIBLE_VALUE as error:
         fix = "fix the value, or leave its `!!` tag out"
         raise ConfigError(f"cannot read the YAML: {error}", where=where, fix=fix) from None
     except RecursionError:
-        raise ConfigError("cannot read the YAML: nested too deeply", where=where, fix="nest it less") from None
+        raise ConfigError(
+            "cannot read the YAML: nested too deeply", where=where, fix="nest it less"
+        ) from None
     if _num_values(value, {}) > _MAX_VALUES:
         what = f"more than {_MAX_VALUES:,} values, or a value within itself, by aliases (`*name`)"
         raise ConfigError(what, where=where, fix="write the values out")
@@ -106,7 +127,8 @@ def parse_yaml(text: str, *, where: str) -> Any:
 
 
 def _num_values(value: Any, known: dict[int, int]) -> int:
-    """Return how many values there are once aliases are written out; one within itself counts as too many."""
+    """Return how many values there are once aliases are written out; one within itself counts as
+    too many."""
     if not isinstance(value, dict | list | tuple):
         return 1
     if id(value) not in known:
@@ -136,15 +158,24 @@ def read_text(path: Path) -> str:
     except FileNotFoundError:
         raise ConfigError("no such file", where=str(path), fix="check the path") from None
     except IsADirectoryError:
-        raise ConfigError("this is a folder, not a file", where=str(path), fix="name the file in it") from None
+        raise ConfigError(
+            "this is a folder, not a file", where=str(path), fix="name the file in it"
+        ) from None
     except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path), fix="check its permissions") from None
+        raise ConfigError(
+            f"cannot be read: {error.strerror}", where=str(path), fix="check its permissions"
+        ) from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"is not UTF-8 text (byte {error.start})", where=str(path), fix="save it as UTF-8") from None
+        raise ConfigError(
+            f"is not UTF-8 text (byte {error.start})", where=str(path), fix="save it as UTF-8"
+        ) from None
     except ValueError as error:  # a null byte in the name
-        raise ConfigError(f"cannot be read: {error}", where=str(path), fix="check the path") from None
+        raise ConfigError(
+            f"cannot be read: {error}", where=str(path), fix="check the path"
+        ) from None
 
 
 def dump_yaml(value: Any) -> str:
-    """Return `value` (mappings, lists, text, numbers, booleans, None) as YAML, keys in their given order."""
+    """Return `value` (mappings, lists, text, numbers, booleans, None) as YAML, keys in their given
+    order."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)

@@ -1,4 +1,5 @@
-"""From the run file's `data` section to measured rows and a plan: the one place here that sees config objects."""
+"""From the run file's `data` section to measured rows and a plan: the one place here that sees
+config objects."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,7 +39,9 @@ def budget_of(data: DataConfig) -> Budget:
     return Budget(max_tokens=data.max_tokens_per_pack, max_tiles=data.max_tiles_per_pack)
 
 
-def read_prompt(processor: Any, data: DataConfig, *, context_tokens: int | None = None) -> PromptSettings:
+def read_prompt(
+    processor: Any, data: DataConfig, *, context_tokens: int | None = None
+) -> PromptSettings:
     """Return what encoding needs to know of a checkpoint, as a run's `data` section asks.
 
     Args:
@@ -47,14 +50,18 @@ def read_prompt(processor: Any, data: DataConfig, *, context_tokens: int | None 
         context_tokens: the longest conversation that its model holds; None is without end.
 
     Raises:
-        ConfigError: the processor lacks something, or its sizes and the section's do not fit each other.
+        ConfigError: the processor lacks something, or its sizes and the section's do not fit each
+            other.
     """
     prompt = read_prompt_settings(
         processor,
         image_splitting=data.image_splitting,
         longest_edge_px=data.longest_edge_px,
         frames=FrameSettings(
-            fps=data.fps, max_frames=data.max_frames, sampling=data.sampling, average_frames=data.average_frames
+            fps=data.fps,
+            max_frames=data.max_frames,
+            sampling=data.sampling,
+            average_frames=data.average_frames,
         ),
         video_backend=data.video_backend,
         wording=data.prompt_wording,
@@ -62,7 +69,9 @@ def read_prompt(processor: Any, data: DataConfig, *, context_tokens: int | None 
     return replace(prompt, context_tokens=context_tokens)
 
 
-def open_mixture(mixture: Path | list[Any] | dict[str, Any], data: DataConfig) -> tuple[OpenSource, ...]:
+def open_mixture(
+    mixture: Path | list[Any] | dict[str, Any], data: DataConfig
+) -> tuple[OpenSource, ...]:
     """Open the sources of a mixture as a run's `data` section asks.
 
     Raises:

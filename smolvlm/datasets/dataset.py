@@ -1,9 +1,9 @@
 """Packs on demand: item i is the i-th pack of the plan, as tensors.
 
-In: measured rows, the plan, an encoder and the tile settings. Out: `Pack`s. A data-loader worker does all of it:
-encode the texts, read the pictures, ask the vision cache, decode and cut what it lacks. The same picture twice in a
-pack, under whatever name, is decoded and encoded once. Which item holds what depends on the plan alone, so it is the
-same for any number of workers.
+In: measured rows, the plan, an encoder and the tile settings. Out: `Pack`s. A data-loader worker
+does all of it: encode the texts, read the pictures, ask the vision cache, decode and cut what it
+lacks. The same picture twice in a pack, under whatever name, is decoded and encoded once. Which
+item holds what depends on the plan alone, so it is the same for any number of workers.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +29,8 @@ from smolvlm.media.settings import MediaSettings
 from smolvlm.records import Conversation, Example, Layout, Sample, SkippedRow
 
 PlanAttention = Callable[[Int64[np.ndarray, " seq"]], Any]
-"""Plans the attention of a pack from its `scope_end`; `model.attention` has one for each kind of device."""
+"""Plans the attention of a pack from its `scope_end`; `model.attention` has one for each kind of
+device."""
 
 
 class PackDataset(Dataset[Pack]):
@@ -53,9 +54,11 @@ class PackDataset(Dataset[Pack]):
             plan: which of them meet in which pack.
             encoder: of the checkpoint.
             settings: how pictures are cut and clips shown; those the rows were measured with.
-            order: pack numbers in the order they are handed out (`deal_to_ranks`); the plan's own by default.
+            order: pack numbers in the order they are handed out (`deal_to_ranks`); the plan's own
+                by default.
             read_features: the vision cache, where the tower is frozen.
-            plan_attention: for the device that the packs go to; without it the forward pass plans each pack itself.
+            plan_attention: for the device that the packs go to; without it the forward pass plans
+                each pack itself.
             on_bad_sample: what happens to a picture whose pixels turn out corrupt.
         """
         self.measured = measured
@@ -70,7 +73,8 @@ class PackDataset(Dataset[Pack]):
         self.plan_attention = plan_attention
         self._on_bad_sample: Policy = on_bad_sample
         self.reference_logps: Float32[np.ndarray, "row 2"] | None = None
-        """Of preference rows: (better, worse) answer under the reference model; goes into the packs where it is set."""
+        """Of preference rows: (better, worse) answer under the reference model; goes into the packs
+        where it is set."""
 
     def __len__(self) -> int:
         return len(self.order)
@@ -115,7 +119,9 @@ class PackDataset(Dataset[Pack]):
         with located(row.where):
             return self._headers.layouts(row.media)
 
-    def build(self, planned: PlannedPack, *, begin_sample: Callable[[int], None] = lambda _: None) -> Pack:
+    def build(
+        self, planned: PlannedPack, *, begin_sample: Callable[[int], None] = lambda _: None
+    ) -> Pack:
         """Return a planned pack as tensors.
 
         Args:
@@ -123,7 +129,8 @@ class PackDataset(Dataset[Pack]):
             begin_sample: told the number of each sample before it is read.
 
         Raises:
-            SampleError: a picture is corrupt or changed since it was measured, under `on_bad_sample: error`.
+            SampleError: a picture is corrupt or changed since it was measured, under
+                `on_bad_sample: error`.
         """
         loader = TileLoader(self.settings, self._read_features)
         bad = BadSamples(policy=self._on_bad_sample, max_fraction=1.0)
@@ -146,30 +153,43 @@ class PackDataset(Dataset[Pack]):
         loader.add_example(example)
         return example
 
-    def _join(self, examples: Sequence[Example], rows: Sequence[int], loader: TileLoader, bad: BadSamples) -> Pack:
+    def _join(
+        self, examples: Sequence[Example], rows: Sequence[int], loader: TileLoader, bad: BadSamples
+    ) -> Pack:
         sizes = [len(example.input_ids) for example in examples]
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)[: len(examples)]
         pairs = list(zip(examples, offsets, strict=True))
         source_of = [
-            np.array([self._source_numbers[source] for source in example.sources])[example.target_conversation]
+            np.array([self._source_numbers[source] for source in example.sources])[
+                example.target_conversation
+            ]
             for example in examples
         ]
         num_groups = [len(example.where) for example in examples]
-        first_groups = np.concatenate([[0], np.cumsum(num_groups)]).astype(np.int64)[: len(examples)]
+        first_groups = np.concatenate([[0], np.cumsum(num_groups)]).astype(np.int64)[
+            : len(examples)
+        ]
         reference = None
         if self.reference_logps is not None:
             reference = torch.from_numpy(self.reference_logps[list(rows)].reshape(-1))
         blank = np.full(0 if examples else 1, self.encoder.tokens.pad)
         input_ids = _joined([blank, *(example.input_ids for example in examples)])
-        scope_end = _joined([blank * 0 + 1, *(example.scope_end + offset for example, offset in pairs)])
+        scope_end = _joined(
+            [blank * 0 + 1, *(example.scope_end + offset for example, offset in pairs)]
+        )
         target_groups = _joined(
-            [own.target_conversation + first for own, first in zip(examples, first_groups, strict=True)]
+            [
+                own.target_conversation + first
+                for own, first in zip(examples, first_groups, strict=True)
+            ]
         )
         return Pack(
             input_ids=input_ids,
             position_ids=_joined([blank * 0, *(example.position_ids for example in examples)]),
             scope_end=scope_end,
-            attention=None if self.plan_attention is None else self.plan_attention(scope_end.numpy()),
+            attention=None
+            if self.plan_attention is None
+            else self.plan_attention(scope_end.numpy()),
             image_places=(input_ids == self.encoder.tokens.image).nonzero().squeeze(1),
             predict_from=_joined([example.predict_from + offset for example, offset in pairs]),
             target_ids=_joined([example.target_ids for example in examples]),

@@ -1,7 +1,9 @@
-"""A held-out set through a model: what it says, how often that is right, and its loss, source by source.
+"""A held-out set through a model: what it says, how often that is right, and its loss, source by
+source.
 
-In: conversations, a model. Out: an `Evaluation`: predictions, and metrics as (name, value, num_rows, source). With
-several ranks each takes its share of the rows; every rank has the whole result.
+In: conversations, a model. Out: an `Evaluation`: predictions, and metrics as (name, value,
+num_rows, source). With several ranks each takes its share of the rows; every rank has the whole
+result.
 """
 
 import json
@@ -46,7 +48,9 @@ class Evaluation:
     def as_log(self) -> dict[str, float]:
         """Return `{name: value}` over all rows and `{name_source: value}` by source."""
         return {
-            metric.name if metric.source == ALL_SOURCES else f"{metric.name}_{metric.source}": metric.value
+            metric.name
+            if metric.source == ALL_SOURCES
+            else f"{metric.name}_{metric.source}": metric.value
             for metric in self.metrics
         }
 
@@ -83,7 +87,10 @@ class Evaluator:
         rank, num_ranks = self._ranks
         own = self._measured.conversations[rank::num_ranks]
         generator = Generator(model, self._prompt, self._generation, cache=self._cache)
-        predictions = [_prediction(row, answer) for row, answer in zip(own, generator.answers(own), strict=True)]
+        predictions = [
+            _prediction(row, answer)
+            for row, answer in zip(own, generator.answers(own), strict=True)
+        ]
         losses = self._losses(model)
         if num_ranks > 1:
             predictions = gather_object(predictions)
@@ -91,7 +98,9 @@ class Evaluator:
         rows = self._measured.conversations
         place = {rows.where(number): number for number in range(len(rows))}
         predictions.sort(key=lambda prediction: place[prediction.where])
-        return Evaluation(predictions=tuple(predictions), metrics=tuple(_metrics(predictions, losses)))
+        return Evaluation(
+            predictions=tuple(predictions), metrics=tuple(_metrics(predictions, losses))
+        )
 
     def _losses(self, model: Any) -> list[tuple[str, float, int]]:
         """Return (source, summed loss, supervised tokens) of this rank's packs."""
@@ -112,7 +121,9 @@ class Evaluator:
 def _prediction(conversation: Conversation, answer: str) -> Prediction:
     *earlier, last = conversation.turns
     truth = "".join(block for block in last.blocks if isinstance(block, str)).strip()
-    question = " ".join(block.strip() for block in earlier[-1].blocks if isinstance(block, str)).strip()
+    question = " ".join(
+        block.strip() for block in earlier[-1].blocks if isinstance(block, str)
+    ).strip()
     references = conversation.references or (truth,)
     return Prediction(
         where=conversation.where,
@@ -126,7 +137,9 @@ def _prediction(conversation: Conversation, answer: str) -> Prediction:
     )
 
 
-def _metrics(predictions: Sequence[Prediction], losses: Sequence[tuple[str, float, int]]) -> list[Metric]:
+def _metrics(
+    predictions: Sequence[Prediction], losses: Sequence[tuple[str, float, int]]
+) -> list[Metric]:
     scores: list[tuple[str, Callable[[str, Sequence[str]], float]]] = [
         ("exact_match", exact_match),
         ("vqa_accuracy", vqa_accuracy),
@@ -134,10 +147,14 @@ def _metrics(predictions: Sequence[Prediction], losses: Sequence[tuple[str, floa
     sources = sorted({prediction.source for prediction in predictions})
     found: list[Metric] = []
     for source in [ALL_SOURCES, *(sources if len(sources) > 1 else [])]:
-        own = [prediction for prediction in predictions if source in (ALL_SOURCES, prediction.source)]
+        own = [
+            prediction for prediction in predictions if source in (ALL_SOURCES, prediction.source)
+        ]
         for name, score in scores:
             total = sum(score(prediction.answer, prediction.references) for prediction in own)
-            found.append(Metric(name=name, value=total / max(len(own), 1), num_rows=len(own), source=source))
+            found.append(
+                Metric(name=name, value=total / max(len(own), 1), num_rows=len(own), source=source)
+            )
         parts = [(value, count) for name, value, count in losses if source in (ALL_SOURCES, name)]
         tokens = sum(count for _, count in parts)
         loss = sum(value for value, _ in parts) / max(tokens, 1)

@@ -1,7 +1,7 @@
 """How right an answer is: exact match and VQA accuracy, pure functions of strings.
 
-VQA accuracy (Antol et al. 2015): an answer is worth min(1, matching annotators / 3), averaged over leaving each
-annotator out in turn. With a single reference both are the same: 1 or 0.
+VQA accuracy (Antol et al. 2015): an answer is worth min(1, matching annotators / 3), averaged over
+leaving each annotator out in turn. With a single reference both are the same: 1 or 0.
 """
 
 import re
@@ -39,7 +39,8 @@ class Prediction:
 
 
 def normalize_answer(text: str) -> str:
-    """Return an answer as it is compared: lower case, digits for number words, no articles and punctuation.
+    """Return an answer as it is compared: lower case, digits for number words, no articles and
+    punctuation.
 
     A point or comma between digits stays: "3.5" is not "35".
     """
@@ -50,7 +51,9 @@ def normalize_answer(text: str) -> str:
 
 def exact_match(answer: str, references: Sequence[str]) -> float:
     """Return 1 where the answer equals some reference after normalisation."""
-    return float(normalize_answer(answer) in {normalize_answer(reference) for reference in references})
+    return float(
+        normalize_answer(answer) in {normalize_answer(reference) for reference in references}
+    )
 
 
 def vqa_accuracy(answer: str, references: Sequence[str]) -> float:
@@ -74,11 +77,15 @@ def accuracy_by_source(predictions: Iterable[Prediction]) -> dict[str, tuple[flo
     scores: dict[str, list[float]] = defaultdict(list)
     for prediction in predictions:
         scores[prediction.source].append(prediction.correct)
-    return {source: (sum(values) / len(values), len(values)) for source, values in sorted(scores.items())}
+    return {
+        source: (sum(values) / len(values), len(values))
+        for source, values in sorted(scores.items())
+    }
 
 
 def true_answer(prediction: Prediction) -> str | None:
-    """Return the one true answer, normalised; None where there is none, or the references disagree."""
+    """Return the one true answer, normalised; None where there is none, or the references
+    disagree."""
     answers = {normalize_answer(reference) for reference in prediction.references}
     return answers.pop() if len(answers) == 1 else None
 
@@ -86,8 +93,8 @@ def true_answer(prediction: Prediction) -> str | None:
 def balanced_accuracy(predictions: Iterable[Prediction]) -> float | None:
     """Return the mean over the distinct true answers of the share of their rows answered right.
 
-    Answers are distinct as exact match compares them: `No`, `no.` and `NO` are one. None where all rows have the same
-    true answer, and where some row has not exactly one.
+    Answers are distinct as exact match compares them: `No`, `no.` and `NO` are one. None where all
+    rows have the same true answer, and where some row has not exactly one.
     """
     scores: dict[str | None, list[float]] = defaultdict(list)
     for prediction in predictions:
@@ -97,12 +104,15 @@ def balanced_accuracy(predictions: Iterable[Prediction]) -> float | None:
     return sum(sum(values) / len(values) for values in scores.values()) / len(scores)
 
 
-def majority_answers(train: Iterable[tuple[str, str]], *, source_of: Mapping[str, str]) -> dict[str, str]:
+def majority_answers(
+    train: Iterable[tuple[str, str]], *, source_of: Mapping[str, str]
+) -> dict[str, str]:
     """Return question -> the most frequent training answer among questions of the same source.
 
     Args:
         train: (question, answer) pairs.
-        source_of: which source each question of the held-out set belongs to; other questions are ignored.
+        source_of: which source each question of the held-out set belongs to; other questions are
+            ignored.
     """
     counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for question, answer in train:
@@ -113,7 +123,8 @@ def majority_answers(train: Iterable[tuple[str, str]], *, source_of: Mapping[str
 
 
 def lookup_answers(train: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return question -> its most frequent training answer: what can be known without looking at the picture."""
+    """Return question -> its most frequent training answer: what can be known without looking at
+    the picture."""
     counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for question, answer in train:
         counts[question][answer] += 1

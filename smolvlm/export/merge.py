@@ -1,8 +1,10 @@
-"""A checkpoint as a folder of its own that other programs load: plain transformers, or peft for an adapter.
+"""A checkpoint as a folder of its own that other programs load: plain transformers, or peft for an
+adapter.
 
-In: a checkpoint of a run, or what a run ended with. Out: a folder with weights and processor, without optimizer and
-state. An adapter is copied as it is, or merged: its base is loaded anew in float32 (whatever it was trained in, few
-bits too, so that nothing is rounded twice), the adapter is added to the weights, and a stock model is saved.
+In: a checkpoint of a run, or what a run ended with. Out: a folder with weights and processor,
+without optimizer and state. An adapter is copied as it is, or merged: its base is loaded anew in
+float32 (whatever it was trained in, few bits too, so that nothing is rounded twice), the adapter is
+added to the weights, and a stock model is saved.
 """
 
 import shutil
@@ -13,11 +15,21 @@ import torch
 from smolvlm.checkpoints.context import name_rope_for_older_readers
 from smolvlm.checkpoints.load import load_checkpoint
 from smolvlm.checkpoints.new_folder import check_new_folder
-from smolvlm.checkpoints.peft_layers import ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_adapter_folder, merge_adapter
+from smolvlm.checkpoints.peft_layers import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    is_adapter_folder,
+    merge_adapter,
+)
 from smolvlm.checkpoints.processor_files import PROCESSOR_FILES
 from smolvlm.errors import ConfigError
 
-MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors", "model.safetensors.index.json")
+MODEL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+)
 SHARDS = "model-*.safetensors"
 
 
@@ -25,7 +37,8 @@ def export_for_transformers(checkpoint: Path, out: Path, *, merge: bool) -> list
     """Write a checkpoint into a folder of its own; return the files written.
 
     Args:
-        checkpoint: `output_dir` of a run, one of its `checkpoint-N`, or any folder that holds a model or an adapter.
+        checkpoint: `output_dir` of a run, one of its `checkpoint-N`, or any folder that holds a
+            model or an adapter.
         out: made; must be empty where it exists.
         merge: whether an adapter is added to its base's weights.
 
@@ -42,7 +55,10 @@ def export_for_transformers(checkpoint: Path, out: Path, *, merge: bool) -> list
         name_rope_for_older_readers(out / "config.json")
         names: tuple[str, ...] = PROCESSOR_FILES
     else:
-        names = (*PROCESSOR_FILES, *((ADAPTER_CONFIG, ADAPTER_WEIGHTS) if is_adapter else MODEL_FILES))
+        names = (
+            *PROCESSOR_FILES,
+            *((ADAPTER_CONFIG, ADAPTER_WEIGHTS) if is_adapter else MODEL_FILES),
+        )
     shards = [] if is_adapter else sorted(checkpoint.glob(SHARDS))
     for path in [*(checkpoint / name for name in names), *shards]:
         if path.is_file():
@@ -52,7 +68,11 @@ def export_for_transformers(checkpoint: Path, out: Path, *, merge: bool) -> list
 
 def _check(checkpoint: Path, out: Path, *, is_adapter: bool, merge: bool) -> None:
     if not is_adapter and not (checkpoint / "config.json").is_file():
-        what = "neither config.json nor adapter_config.json here" if checkpoint.is_dir() else "no such folder"
+        what = (
+            "neither config.json nor adapter_config.json here"
+            if checkpoint.is_dir()
+            else "no such folder"
+        )
         fix = "give a run's output_dir, or one of its checkpoint-N"
         raise ConfigError(what, where=str(checkpoint), fix=fix)
     if merge and not is_adapter:
@@ -60,5 +80,7 @@ def _check(checkpoint: Path, out: Path, *, is_adapter: bool, merge: bool) -> Non
         raise ConfigError(what, where=str(checkpoint), fix="leave --merge out")
     if merge and not (checkpoint / "tokenizer.json").is_file():
         what = "no processor beside the adapter"
-        raise ConfigError(what, where=str(checkpoint), fix="copy the processor's files from the base model")
+        raise ConfigError(
+            what, where=str(checkpoint), fix="copy the processor's files from the base model"
+        )
     check_new_folder(out)

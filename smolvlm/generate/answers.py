@@ -1,8 +1,8 @@
 """Answers by greedy generation, batched, with each picture encoded once.
 
-In: conversations whose last turn is the answer wanted. Out: what the model says instead. Prompts of like length go
-together, padded on the left; the features of a picture come from the vision cache or are computed once a batch. The
-stock `generate` does the rest.
+In: conversations whose last turn is the answer wanted. Out: what the model says instead. Prompts of
+like length go together, padded on the left; the features of a picture come from the vision cache or
+are computed once a batch. The stock `generate` does the rest.
 """
 
 from collections.abc import Sequence
@@ -45,7 +45,12 @@ class Generator:
     """Generates with one model; the model's mode and settings are left as they were found."""
 
     def __init__(
-        self, model: Any, prompt: PromptSettings, settings: GenerationSettings, *, cache: VisionCache | None = None
+        self,
+        model: Any,
+        prompt: PromptSettings,
+        settings: GenerationSettings,
+        *,
+        cache: VisionCache | None = None,
     ) -> None:
         self._model = model
         self._prompt = prompt
@@ -67,9 +72,12 @@ class Generator:
         return Question(prompt=encoded, where=conversation.where)
 
     def answers(self, conversations: Sequence[Conversation]) -> list[str]:
-        """Return the model's answer to each conversation's last turn, stripped; it ends where the context does."""
+        """Return the model's answer to each conversation's last turn, stripped; it ends where the
+        context does."""
         questions = [self.question(conversation) for conversation in conversations]
-        order = sorted(range(len(questions)), key=lambda number: len(questions[number].prompt.input_ids))
+        order = sorted(
+            range(len(questions)), key=lambda number: len(questions[number].prompt.input_ids)
+        )
         answers = [""] * len(questions)
         with evaluating(self._model, self._settings.compute_dtype):
             for start in range(0, len(order), self._settings.batch_size):
@@ -93,7 +101,9 @@ class Generator:
         embeddings = self._model.get_input_embeddings()(ids)
         features = self._features(questions)
         if features is not None:
-            embeddings[(ids == tokens.image) & mask.bool()] = features.flatten(0, 1).to(embeddings.dtype)
+            embeddings[(ids == tokens.image) & mask.bool()] = features.flatten(0, 1).to(
+                embeddings.dtype
+            )
         output = self._model.generate(
             inputs_embeds=embeddings,
             attention_mask=mask,
@@ -103,11 +113,17 @@ class Generator:
             eos_token_id=tokens.end_of_utterance,
             pad_token_id=tokens.pad,
         )
-        ids_said = [row[: self._room(question)] for row, question in zip(output.tolist(), questions, strict=True)]
-        return [self._prompt.text.decode(row, stop=tokens.end_of_utterance).strip() for row in ids_said]
+        ids_said = [
+            row[: self._room(question)]
+            for row, question in zip(output.tolist(), questions, strict=True)
+        ]
+        return [
+            self._prompt.text.decode(row, stop=tokens.end_of_utterance).strip() for row in ids_said
+        ]
 
     def _room(self, question: Question) -> int | None:
-        """Return how many tokens an answer may have before it leaves the model's context; None is without end."""
+        """Return how many tokens an answer may have before it leaves the model's context; None is
+        without end."""
         context = self._prompt.context_tokens
         return None if context is None else max(0, context - len(question.prompt.input_ids))
 

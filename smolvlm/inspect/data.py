@@ -1,9 +1,9 @@
 """What the model sees and learns of one sample, as plain values that a terminal or a page can draw.
 
-In: an `Example`, a way from ids to text, and where wanted the pixels. Out: an `InspectedSample`, whose parts are a
-trunk and its branches, or one conversation. Everything is read off the arrays that training consumes, the tree from
-`scope_end` and each picture's grid from the newlines between its tiles, so that a mistake made while encoding shows
-instead of being drawn as it was meant.
+In: an `Example`, a way from ids to text, and where wanted the pixels. Out: an `InspectedSample`,
+whose parts are a trunk and its branches, or one conversation. Everything is read off the arrays
+that training consumes, the tree from `scope_end` and each picture's grid from the newlines between
+its tiles, so that a mistake made while encoding shows instead of being drawn as it was meant.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,8 +31,8 @@ Decode = Callable[[Sequence[int]], Sequence[str]]
 def token_texts(tokenizer: Tokenizer) -> Decode:
     """Return a decoder that gives each token's own text.
 
-    A character whose bytes are spread over several tokens is given to the last of them, the others are empty; so the
-    texts joined are the text of the whole.
+    A character whose bytes are spread over several tokens is given to the last of them, the others
+    are empty; so the texts joined are the text of the whole.
     """
 
     def decode(ids: Sequence[int]) -> list[str]:
@@ -53,7 +53,11 @@ def token_texts(tokenizer: Tokenizer) -> Decode:
 
 
 def inspect_example(
-    example: Example, *, decode: Decode, image_token_id: int, tiles: Sequence[TilePixels] | None = None
+    example: Example,
+    *,
+    decode: Decode,
+    image_token_id: int,
+    tiles: Sequence[TilePixels] | None = None,
 ) -> InspectedSample:
     """Lay a sample out for display.
 
@@ -69,7 +73,10 @@ def inspect_example(
     runs = _token_runs(example, decode, image_token_id)
     if tiles is not None and len(tiles) != len(example.media):
         raise ValueError(f"tiles of {len(tiles)} media for a sample of {len(example.media)}")
-    media = [_medium(example, runs, number, tiles[number] if tiles else None) for number in range(len(example.media))]
+    media = [
+        _medium(example, runs, number, tiles[number] if tiles else None)
+        for number in range(len(example.media))
+    ]
     trunk, branches = _parts(example, runs)
     return InspectedSample(
         where=example.where,
@@ -87,7 +94,10 @@ def inspect_example(
 def as_json_object(example: Example, decode: Decode) -> dict[str, object]:
     """Return the sample as `smolvlm inspect --json` prints it; the keys are a published format."""
     targets = zip(
-        example.predict_from.tolist(), example.target_ids.tolist(), example.target_weights.tolist(), strict=True
+        example.predict_from.tolist(),
+        example.target_ids.tolist(),
+        example.target_weights.tolist(),
+        strict=True,
     )
     return {
         "where": list(example.where),
@@ -102,7 +112,8 @@ def as_json_object(example: Example, decode: Decode) -> dict[str, object]:
 
 
 def frame_times_s(example: Example) -> list[float]:
-    """Return the presentation time of every frame in the sample, in prompt order, also where several share a place."""
+    """Return the presentation time of every frame in the sample, in prompt order, also where
+    several share a place."""
     return list(_times_s(example, example.tiles))
 
 
@@ -134,7 +145,9 @@ def _token_runs(example: Example, decode: Decode, image_token_id: int) -> list[T
     ids = example.input_ids.tolist()
     texts = decode(ids)
     # Two slots always have a tag between them, so neighbouring image tokens are of one slot.
-    groups = groupby(range(len(ids)), key=lambda place: -1 if ids[place] == image_token_id else place)
+    groups = groupby(
+        range(len(ids)), key=lambda place: -1 if ids[place] == image_token_id else place
+    )
     tiles, sizes = iter(example.tiles), iter(example.slot_sizes)
     runs: list[TokenRun] = []
     for key, places in groups:
@@ -171,7 +184,11 @@ def _times_s(example: Example, shown: Sequence[TileRef]) -> tuple[float, ...]:
 def _medium(
     example: Example, runs: Sequence[TokenRun], number: int, tiles: TilePixels | None
 ) -> InspectedPicture | InspectedClip:
-    name, layout, places = example.media[number].name, example.layouts[number], _places(runs, number)
+    name, layout, places = (
+        example.media[number].name,
+        example.layouts[number],
+        _places(runs, number),
+    )
     sizes = tuple(runs[place].num_tiles for place in places)
     if tiles is not None and len(tiles) != sum(sizes):
         raise ValueError(f"{name}: {len(tiles)} tiles, its text has {sum(sizes)}")
@@ -179,12 +196,20 @@ def _medium(
         return InspectedPicture(name=name, grid=_grid_of(runs, places), tiles=tiles)
     if sum(sizes) != layout.num_tiles:
         raise ValueError(f"{name}: {layout.num_tiles} frames, its text has {sum(sizes)}")
-    return InspectedClip(name=name, times_s=layout.times_s, duration_s=layout.duration_s, slot_sizes=sizes, tiles=tiles)
+    return InspectedClip(
+        name=name,
+        times_s=layout.times_s,
+        duration_s=layout.duration_s,
+        slot_sizes=sizes,
+        tiles=tiles,
+    )
 
 
 def _places(runs: Sequence[TokenRun], medium: int) -> list[int]:
     """Return the places among the runs where a medium's tiles stand for the first time."""
-    first = next(number for number, run in enumerate(runs) if run.tile == TileRef(medium=medium, tile=0))
+    first = next(
+        number for number, run in enumerate(runs) if run.tile == TileRef(medium=medium, tile=0)
+    )
     places, num_tiles = [first], runs[first].num_tiles
     for number in range(first + 1, len(runs)):
         tile = runs[number].tile
@@ -207,12 +232,17 @@ def _grid_of(runs: Sequence[TokenRun], places: Sequence[int]) -> Grid:
         return Grid(rows=0, columns=0)
     grid = Grid(rows=len(row_ends), columns=row_ends[0])
     if grid.num_tiles != len(places):
-        raise ValueError(f"{len(places)} tiles do not make {grid.rows} rows of {grid.columns} and a global view")
+        raise ValueError(
+            f"{len(places)} tiles do not make {grid.rows} rows of {grid.columns} and a global view"
+        )
     return grid
 
 
-def _parts(example: Example, runs: Sequence[TokenRun]) -> tuple[SamplePart | None, tuple[SamplePart, ...]]:
-    """Cut the runs at the conversations' starts; a branch ends where the scope of its first token does."""
+def _parts(
+    example: Example, runs: Sequence[TokenRun]
+) -> tuple[SamplePart | None, tuple[SamplePart, ...]]:
+    """Cut the runs at the conversations' starts; a branch ends where the scope of its first token
+    does."""
 
     def part(start: int, end: int, where: str | None) -> SamplePart:
         own = tuple(run for run in runs if start <= run.start < end)
@@ -223,13 +253,18 @@ def _parts(example: Example, runs: Sequence[TokenRun]) -> tuple[SamplePart | Non
     if (*starts[1:], len(example.input_ids)) != tuple(ends):
         raise ValueError(f"conversations start at {list(starts)} and their scopes end at {ends}")
     trunk = part(0, starts[0], None) if starts[0] else None
-    return trunk, tuple(part(start, end, where) for start, end, where in zip(starts, ends, example.where, strict=True))
+    return trunk, tuple(
+        part(start, end, where)
+        for start, end, where in zip(starts, ends, example.where, strict=True)
+    )
 
 
 def _targets(example: Example, decode: Decode) -> tuple[InspectedTarget, ...]:
     ids = example.target_ids.tolist()
     return tuple(
-        InspectedTarget(predict_from=place, target_id=token, text=text, weight=weight, conversation=owner)
+        InspectedTarget(
+            predict_from=place, target_id=token, text=text, weight=weight, conversation=owner
+        )
         for place, token, text, weight, owner in zip(
             example.predict_from.tolist(),
             ids,

@@ -1,7 +1,9 @@
-"""What a run would see and learn: its settings in, the chosen samples of its first epoch out; nothing is trained.
+"""What a run would see and learn: its settings in, the chosen samples of its first epoch out;
+nothing is trained.
 
-Reads the processor, the rows and the headers, and plans the run as training would; no weights are read. An
-`Inspection` shows itself: as text, as a page, as a notebook's output, as objects for other programs.
+Reads the processor, the rows and the headers, and plans the run as training would; no weights are
+read. An `Inspection` shows itself: as text, as a page, as a notebook's output, as objects for other
+programs.
 """
 
 from collections.abc import Sequence
@@ -72,10 +74,13 @@ class Inspection:
         """Return the tiles of each of a sample's pictures and clips."""
         pairs = zip(example.media, example.layouts, strict=True)
         with located(example.where[0]):
-            return [open_medium(medium, layout, self.prompt.media).tiles() for medium, layout in pairs]
+            return [
+                open_medium(medium, layout, self.prompt.media).tiles() for medium, layout in pairs
+            ]
 
     def pixel_values(self) -> dict[str, Float32[np.ndarray, "tile 3 side side"]]:
-        """Return each sample's tiles as the tower gets them: `sample_<n>`, in prompt order; none for text."""
+        """Return each sample's tiles as the tower gets them: `sample_<n>`, in prompt order; none
+        for text."""
         images = self.processor.image_processor
         found: dict[str, np.ndarray] = {}
         for number, example in enumerate(self.examples):
@@ -84,7 +89,10 @@ class Inspection:
                 continue
             stacked = np.stack([tiles[ref.medium][ref.tile] for ref in example.tiles])
             found[f"sample_{number}"] = pixel_values(
-                stacked, mean=images.image_mean, std=images.image_std, rescale_factor=images.rescale_factor
+                stacked,
+                mean=images.image_mean,
+                std=images.image_std,
+                rescale_factor=images.rescale_factor,
             )
         return found
 
@@ -111,7 +119,9 @@ class Inspection:
         return f'<iframe sandbox srcdoc="{quoted}" style="{style}"></iframe>'
 
 
-def inspect_run(config: RunConfig, *, start: int = 0, end: int | None = 4, title: str = "samples") -> Inspection:
+def inspect_run(
+    config: RunConfig, *, start: int = 0, end: int | None = 4, title: str = "samples"
+) -> Inspection:
     """Return the samples [start, end) of a run's first epoch.
 
     Args:
@@ -121,7 +131,8 @@ def inspect_run(config: RunConfig, *, start: int = 0, end: int | None = 4, title
         title: of the page.
 
     Raises:
-        ConfigError, SampleError: what is wrong, where, and how to fix it; or there is no such sample.
+        ConfigError, SampleError: what is wrong, where, and how to fix it; or there is no such
+            sample.
     """
     base = base_of_run(config.model)
     prompt, planned = plan_run(config, base)

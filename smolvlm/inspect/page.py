@@ -1,6 +1,8 @@
-"""Samples as one HTML file: every token coloured, tiles beside the text, trees as boxes, packs as bars.
+"""Samples as one HTML file: every token coloured, tiles beside the text, trees as boxes, packs as
+bars.
 
-Each tile is embedded once, as the background of a class that both the grid and the place in the text use.
+Each tile is embedded once, as the background of a class that both the grid and the place in the
+text use.
 """
 
 from collections.abc import Iterable, Sequence
@@ -51,7 +53,8 @@ class PartView:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PictureView:
-    """A picture's tiles by the classes that carry them, without the whole view, which stands beside; or a clip's."""
+    """A picture's tiles by the classes that carry them, without the whole view, which stands
+    beside; or a clip's."""
 
     name: str
     cut: str
@@ -78,7 +81,11 @@ class SampleView:
 
 
 def write_inspect_page(
-    samples: Sequence[InspectedSample], *, path: Path, title: str, summary: PackSummary | None = None
+    samples: Sequence[InspectedSample],
+    *,
+    path: Path,
+    title: str,
+    summary: PackSummary | None = None,
 ) -> Path:
     """Write the samples to one self-contained HTML file and return its path.
 
@@ -108,7 +115,9 @@ def write_inspect_page(
 def _sample_view(number: int, sample: InspectedSample) -> SampleView:
     predicted: dict[int, list[str]] = {}
     for target in sample.targets:
-        predicted.setdefault(target.predict_from, []).append(shown_text(target.text).replace("\n", NEWLINE))
+        predicted.setdefault(target.predict_from, []).append(
+            shown_text(target.text).replace("\n", NEWLINE)
+        )
 
     def view(part: SamplePart) -> PartView:
         return PartView(
@@ -123,7 +132,9 @@ def _sample_view(number: int, sample: InspectedSample) -> SampleView:
         sample=sample,
         trunk=view(sample.trunk) if sample.trunk else None,
         branches=tuple(view(branch) for branch in sample.branches),
-        pictures=tuple(_picture_view(picture, number, place) for place, picture in enumerate(sample.media)),
+        pictures=tuple(
+            _picture_view(picture, number, place) for place, picture in enumerate(sample.media)
+        ),
         scopes=scope_svg(sample.scope_end, trunk_length=trunk_length),
     )
 
@@ -131,7 +142,11 @@ def _sample_view(number: int, sample: InspectedSample) -> SampleView:
 def _token_view(run: TokenRun, sample: int, predicted: dict[int, list[str]]) -> TokenView:
     last = run.start + run.count - 1
     span = str(run.start) if run.count == 1 else f"{run.start} to {last}"
-    position = str(run.position_id) if run.count == 1 else f"{run.position_id} to {run.position_id + run.count - 1}"
+    position = (
+        str(run.position_id)
+        if run.count == 1
+        else f"{run.position_id} to {run.position_id + run.count - 1}"
+    )
     detail = f"token {span} · id {run.token_id} · position {position} · scope_end {run.scope_end}"
     if run.is_learned:
         detail += " · learned"
@@ -142,14 +157,17 @@ def _token_view(run: TokenRun, sample: int, predicted: dict[int, list[str]]) -> 
         classes=f"t {run.role.name.lower()}" + (" learned" if run.is_learned else ""),
         detail=detail,
         tile_classes=tuple(
-            _tile_class(sample, run.tile.medium, run.tile.tile + number) for number in range(run.num_tiles)
+            _tile_class(sample, run.tile.medium, run.tile.tile + number)
+            for number in range(run.num_tiles)
         )
         if run.tile
         else (),
     )
 
 
-def _picture_view(picture: InspectedPicture | InspectedClip, sample: int, place: int) -> PictureView:
+def _picture_view(
+    picture: InspectedPicture | InspectedClip, sample: int, place: int
+) -> PictureView:
     num_tiles = len(picture.tiles) if picture.tiles is not None else 0
     classes = tuple(_tile_class(sample, place, tile) for tile in range(num_tiles))
     if isinstance(picture, InspectedClip):
@@ -157,7 +175,9 @@ def _picture_view(picture: InspectedPicture | InspectedClip, sample: int, place:
     grid = picture.grid
     return PictureView(
         name=picture.name,
-        cut=f"{grid.rows} x {grid.columns} tiles and the whole view" if grid.rows else "the whole view alone",
+        cut=f"{grid.rows} x {grid.columns} tiles and the whole view"
+        if grid.rows
+        else "the whole view alone",
         columns=grid.columns,
         tile_classes=classes[:-1],
         captions=(),
@@ -173,7 +193,9 @@ def _clip_view(clip: InspectedClip, classes: tuple[str, ...]) -> PictureView:
         cut += f", averaged in {plural(len(clip.slot_sizes), 'group')}"
         columns = min(max(clip.slot_sizes), FRAME_COLUMNS)
         ends = list(accumulate(clip.slot_sizes))
-        groups = tuple(tuple(range(end - size, end)) for end, size in zip(ends, clip.slot_sizes, strict=True))
+        groups = tuple(
+            tuple(range(end - size, end)) for end, size in zip(ends, clip.slot_sizes, strict=True)
+        )
     return PictureView(
         name=clip.name,
         cut=cut,

@@ -1,4 +1,5 @@
-"""The values that inspection hands to the terminal and to the page: one sample, and how full the packs are."""
+"""The values that inspection hands to the terminal and to the page: one sample, and how full the
+packs are."""
 
 from dataclasses import dataclass
 
@@ -27,9 +28,11 @@ class TokenRun:
     """Of the first token."""
     scope_end: int
     tile: TileRef | None
-    """The tile whose features these tokens become, the first of them where frames are averaged; None for text."""
+    """The tile whose features these tokens become, the first of them where frames are averaged;
+    None for text."""
     times_s: tuple[float, ...]
-    """When the frames are shown whose features, or their mean, these tokens become; empty for text and pictures."""
+    """When the frames are shown whose features, or their mean, these tokens become; empty for text
+    and pictures."""
 
     @property
     def num_tiles(self) -> int:
@@ -37,7 +40,8 @@ class TokenRun:
 
 
 def run_label(run: TokenRun) -> str:
-    """Return what stands for a run of image tokens: `64 x <image>`, and of which frames they are the mean."""
+    """Return what stands for a run of image tokens: `64 x <image>`, and of which frames they are
+    the mean."""
     label, times_s = f"{run.count} x {run.text}", run.times_s
     if len(times_s) < 2:
         return label
@@ -46,7 +50,8 @@ def run_label(run: TokenRun) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplePart:
-    """A stretch of a sample: the trunk, which all branches see, or one conversation's own tokens."""
+    """A stretch of a sample: the trunk, which all branches see, or one conversation's own
+    tokens."""
 
     where: str | None
     """`file:row`; None for the trunk."""
@@ -132,8 +137,12 @@ class PackSummary:
     @property
     def token_fill(self) -> float:
         """Share of the token budget that carries tokens; 0 without packs."""
-        return sum(p.num_tokens for p in self.packs) / max(sum(p.budget_tokens for p in self.packs), 1)
+        return sum(p.num_tokens for p in self.packs) / max(
+            sum(p.budget_tokens for p in self.packs), 1
+        )
 
     @property
     def tile_fill(self) -> float:
-        return sum(p.num_tiles for p in self.packs) / max(sum(p.budget_tiles for p in self.packs), 1)
+        return sum(p.num_tiles for p in self.packs) / max(
+            sum(p.budget_tiles for p in self.packs), 1
+        )

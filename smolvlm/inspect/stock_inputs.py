@@ -1,11 +1,13 @@
-"""What the stock processor makes of a row: the other side of every comparison with plain transformers.
+"""What the stock processor makes of a row: the other side of every comparison with plain
+transformers.
 
-In: a row and how the run cuts and shows its media. Out: tensors for the stock model. Clips are given to the stock
-processor as the frames that the run shows, with their own times; which frames those are is the run's choice.
+In: a row and how the run cuts and shows its media. Out: tensors for the stock model. Clips are
+given to the stock processor as the frames that the run shows, with their own times; which frames
+those are is the run's choice.
 
-The stock processor and class know no averaging of frames. Where a run averages, the ids are those of a clip that has
-only the first frame of each group, the pixels are every frame's, and `averaged_inputs` puts the means of the stock
-model's own features where the image tokens stand.
+The stock processor and class know no averaging of frames. Where a run averages, the ids are those
+of a clip that has only the first frame of each group, the pixels are every frame's, and
+`averaged_inputs` puts the means of the stock model's own features where the image tokens stand.
 """
 
 from collections.abc import Sequence
@@ -39,23 +41,32 @@ def stock_inputs(
     pictures = [open_rgb(medium) for medium in row.media if isinstance(medium, ImageRef)]
     more = _picture_settings(settings) if pictures else {}
     text = processor.apply_chat_template(_messages(row))
-    inputs = processor(text=text, images=[pictures] if pictures else None, return_tensors="pt", **more)
+    inputs = processor(
+        text=text, images=[pictures] if pictures else None, return_tensors="pt", **more
+    )
     return {name: inputs[name] for name in WANTED if name in inputs}
 
 
 def special_tokens_in(processor: Any, row: Conversation) -> list[str]:
     """Return the special tokens that stand in a row's text as words.
 
-    Here they stay words; the stock processor reads them as what they mark (a picture's place, an utterance's end), so
-    such a row has no prompt of its that could be compared with ours.
+    Here they stay words; the stock processor reads them as what they mark (a picture's place, an
+    utterance's end), so such a row has no prompt of its that could be compared with ours.
     """
-    special = {token.content for token in processor.tokenizer.added_tokens_decoder.values() if token.special}
+    special = {
+        token.content
+        for token in processor.tokenizer.added_tokens_decoder.values()
+        if token.special
+    }
     texts = [item for turn in row.every_turn for item in turn.blocks if isinstance(item, str)]
     return sorted(token for token in special if any(token in text for text in texts))
 
 
-def averaged_inputs(stock: Any, inputs: dict[str, Tensor], *, slot_sizes: Sequence[int]) -> dict[str, Tensor]:
-    """Return what the stock model reads of a row in which frames share places, its own features averaged by hand.
+def averaged_inputs(
+    stock: Any, inputs: dict[str, Tensor], *, slot_sizes: Sequence[int]
+) -> dict[str, Tensor]:
+    """Return what the stock model reads of a row in which frames share places, its own features
+    averaged by hand.
 
     Args:
         stock: the model.
@@ -80,8 +91,9 @@ def _with_clips(
 ) -> dict[str, Tensor]:
     """Return the tensors of a row that has a clip.
 
-    The ids come from one pass, the pixels from one for each medium: in one pass a clip's pixels would take the place of
-    the pictures' (transformers 5.23), and clips of several lengths be padded with black frames.
+    The ids come from one pass, the pixels from one for each medium: in one pass a clip's pixels
+    would take the place of the pictures' (transformers 5.23), and clips of several lengths be
+    padded with black frames.
     """
     given = [
         open_rgb(medium) if isinstance(medium, ImageRef) else _stock_clip(medium, layout, settings)
@@ -103,9 +115,13 @@ def _with_clips(
         return_tensors="pt",
     )
     pixels = [
-        processor.video_processor([medium[0]], **_clip_settings([medium[1]], settings), return_tensors="pt")
+        processor.video_processor(
+            [medium[0]], **_clip_settings([medium[1]], settings), return_tensors="pt"
+        )
         if isinstance(medium, tuple)
-        else processor.image_processor([[medium]], **_picture_settings(settings), return_tensors="pt")
+        else processor.image_processor(
+            [[medium]], **_picture_settings(settings), return_tensors="pt"
+        )
         for medium in given
     ]
     found = {name: inputs[name] for name in WANTED[:2]}
@@ -118,12 +134,17 @@ def _messages(row: Conversation) -> list[dict[str, Any]]:
             return {"type": "text", "text": item}
         return {"type": "video" if isinstance(item, VideoRef) else "image"}
 
-    return [{"role": turn.role, "content": [block(item) for item in turn.blocks]} for turn in row.turns]
+    return [
+        {"role": turn.role, "content": [block(item) for item in turn.blocks]} for turn in row.turns
+    ]
 
 
 def _picture_settings(settings: MediaSettings) -> dict[str, Any]:
     pictures = settings.pictures
-    return {"do_image_splitting": pictures.image_splitting, "size": {"longest_edge": pictures.longest_edge_px}}
+    return {
+        "do_image_splitting": pictures.image_splitting,
+        "size": {"longest_edge": pictures.longest_edge_px},
+    }
 
 
 def _clip_settings(facts: Sequence[Any], settings: MediaSettings) -> dict[str, Any]:
@@ -135,7 +156,8 @@ def _clip_settings(facts: Sequence[Any], settings: MediaSettings) -> dict[str, A
 
 
 def _stock_clip(clip: VideoRef, frames: Layout, settings: MediaSettings) -> tuple[Tensor, Any]:
-    """Return a clip's shown frames, (frame, 3, height, width) uint8, and what the stock processor must know of it."""
+    """Return a clip's shown frames, (frame, 3, height, width) uint8, and what the stock processor
+    must know of it."""
     assert isinstance(frames, Frames)
     edge = settings.frame_tiles.longest_edge_px
     pixels = [
@@ -148,7 +170,9 @@ def _stock_clip(clip: VideoRef, frames: Layout, settings: MediaSettings) -> tupl
 def _said_clip(pixels: Tensor, frames: Frames) -> tuple[Tensor, Any]:
     """Return the frames that the text names, the first of each group that is averaged."""
     firsts = [tiles[0] for tiles in frames.slots]
-    numbers, times_s = (tuple(own[first] for first in firsts) for own in (frames.numbers, frames.times_s))
+    numbers, times_s = (
+        tuple(own[first] for first in firsts) for own in (frames.numbers, frames.times_s)
+    )
     return pixels[firsts], _facts(replace(frames, numbers=numbers, times_s=times_s))
 
 
@@ -157,11 +181,14 @@ def _facts(frames: Frames) -> Any:
 
     # It takes a frame's time for its number over the rate: numbers at one frame a second are times.
     times: Any = list(frames.times_s)
-    return VideoMetadata(total_num_frames=frames.num_tiles, fps=1.0, duration=frames.duration_s, frames_indices=times)
+    return VideoMetadata(
+        total_num_frames=frames.num_tiles, fps=1.0, duration=frames.duration_s, frames_indices=times
+    )
 
 
 def _for_video(processor: Any, settings: MediaSettings) -> Any:
-    """Return the processor, or one made of its parts that knows video where it is of the first models' class."""
+    """Return the processor, or one made of its parts that knows video where it is of the first
+    models' class."""
     if hasattr(processor, "video_processor"):
         return processor
     from transformers.models.smolvlm import SmolVLMProcessor, SmolVLMVideoProcessor

@@ -1,7 +1,8 @@
-"""Samples on a terminal: one block each, text coloured by role, what is learned marked, trees drawn as trees.
+"""Samples on a terminal: one block each, text coloured by role, what is learned marked, trees drawn
+as trees.
 
-With colour, what is learned is bold and underlined; without, it stands in brackets. Nothing of a row is read as
-markup or as an escape sequence.
+With colour, what is learned is bold and underlined; without, it stands in brackets. Nothing of a
+row is read as markup or as an escape sequence.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,8 +32,11 @@ BAR_WIDTH = 24
 MAX_PACKS_SHOWN = 12
 
 
-def print_samples(console: Console, samples: Sequence[InspectedSample], *, summary: PackSummary) -> None:
-    """Write a block for each sample and a footer: the fill of the packs and the share of learned tokens."""
+def print_samples(
+    console: Console, samples: Sequence[InspectedSample], *, summary: PackSummary
+) -> None:
+    """Write a block for each sample and a footer: the fill of the packs and the share of learned
+    tokens."""
     has_colour = console.color_system is not None and not console.no_color
     is_ascii = console.options.ascii_only
     console.print(_legend(has_colour=has_colour, is_ascii=is_ascii))
@@ -41,8 +45,11 @@ def print_samples(console: Console, samples: Sequence[InspectedSample], *, summa
     console.print(footer(samples, summary, is_ascii=is_ascii))
 
 
-def sample_block(sample: InspectedSample, *, has_colour: bool, is_ascii: bool = False) -> RenderableType:
-    """Return one sample: a heading, then its text; a tree with its trunk and, indented, its branches."""
+def sample_block(
+    sample: InspectedSample, *, has_colour: bool, is_ascii: bool = False
+) -> RenderableType:
+    """Return one sample: a heading, then its text; a tree with its trunk and, indented, its
+    branches."""
 
     def text(part: SamplePart) -> Text:
         return part_text(part, has_colour=has_colour, is_ascii=is_ascii)
@@ -52,11 +59,19 @@ def sample_block(sample: InspectedSample, *, has_colour: bool, is_ascii: bool = 
         body = Padding(text(sample.branches[0]), (0, 0, 0, 2))
     else:
         length = sample.trunk.end if sample.trunk else 0
-        body = Tree(Group(Text(f"trunk  {plural(length, 'token')}", style="bold"), *_texts(sample.trunk, text)))
+        body = Tree(
+            Group(
+                Text(f"trunk  {plural(length, 'token')}", style="bold"), *_texts(sample.trunk, text)
+            )
+        )
         for branch in sample.branches:
-            title = Text(f"{branch.where}  {plural(branch.end - branch.start, 'token')}", style="bold")
+            title = Text(
+                f"{branch.where}  {plural(branch.end - branch.start, 'token')}", style="bold"
+            )
             body.add(Group(title, text(branch)))
-    return Group(Rule(_heading(sample), align="left", characters="-" if is_ascii else "─"), body, Text())
+    return Group(
+        Rule(_heading(sample), align="left", characters="-" if is_ascii else "─"), body, Text()
+    )
 
 
 def part_text(part: SamplePart, *, has_colour: bool, is_ascii: bool = False) -> Text:
@@ -75,7 +90,9 @@ def part_text(part: SamplePart, *, has_colour: bool, is_ascii: bool = False) -> 
     return result
 
 
-def footer(samples: Sequence[InspectedSample], summary: PackSummary, *, is_ascii: bool = False) -> RenderableType:
+def footer(
+    samples: Sequence[InspectedSample], summary: PackSummary, *, is_ascii: bool = False
+) -> RenderableType:
     """Return what the samples and the packs add up to."""
     tokens = sum(sample.num_tokens for sample in samples)
     learned = sum(sample.num_learned for sample in samples)

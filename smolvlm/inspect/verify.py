@@ -1,10 +1,11 @@
 """The law of packing, checked on a user's own rows and model: packed = alone.
 
-In: a checkpoint and some samples. Out: how far the loss and every gradient of one pack are from those of the
-conversations run one by one through the stock classes, on what the stock processor makes of them, with correct labels.
-(Frames that are averaged: the stock model's features of each, averaged by hand, since it has no such thing.)
-Weights and activations in float64, losses in float32 as in training: what is left is the arithmetic, not its rounding.
-(In float32 a tower with large activations is off by 1.4e-5 in some gradient from rounding alone.)
+In: a checkpoint and some samples. Out: how far the loss and every gradient of one pack are from
+those of the conversations run one by one through the stock classes, on what the stock processor
+makes of them, with correct labels. (Frames that are averaged: the stock model's features of each,
+averaged by hand, since it has no such thing.) Weights and activations in float64, losses in float32
+as in training: what is left is the arithmetic, not its rounding. (In float32 a tower with large
+activations is off by 1.4e-5 in some gradient from rounding alone.)
 """
 
 from collections.abc import Sequence
@@ -28,7 +29,8 @@ from smolvlm.model.towers import TOWERS, tower_of
 LOSS_TOLERANCE = 1e-6
 GRADIENT_TOLERANCE = 1e-5
 ZERO_GRADIENT = 1e-7
-"""Of the largest gradient's norm: below it a gradient is rounding alone (that of a key bias, which softmax cancels)."""
+"""Of the largest gradient's norm: below it a gradient is rounding alone (that of a key bias, which
+softmax cancels)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +54,11 @@ class Verification:
     @property
     def holds(self) -> bool:
         worst = max(self.gradient_error.values())
-        return not self.ids_differ and self.loss_error <= LOSS_TOLERANCE and worst <= GRADIENT_TOLERANCE
+        return (
+            not self.ids_differ
+            and self.loss_error <= LOSS_TOLERANCE
+            and worst <= GRADIENT_TOLERANCE
+        )
 
 
 def verify_pack(
@@ -69,12 +75,17 @@ def verify_pack(
         dataset: which the pack comes from (no vision cache: pixels are needed).
         pack: built by the dataset.
         rows: numbers of the pack's conversations in the dataset.
-        settings: of the checkpoint, new tokens and scaled context with it; it is loaded twice, one after the other.
+        settings: of the checkpoint, new tokens and scaled context with it; it is loaded twice, one
+            after the other.
         processor: of the checkpoint, as `load_processor` gives it, new tokens in it.
     """
     normalizer = float(pack.target_weights.double().sum())
     path, new_tokens, rope_scaling = settings.path, settings.new_tokens, settings.rope_scaling
-    model = load_checkpoint(path, new_tokens=new_tokens, rope_scaling=rope_scaling).model.eval().double()
+    model = (
+        load_checkpoint(path, new_tokens=new_tokens, rope_scaling=rope_scaling)
+        .model.eval()
+        .double()
+    )
     output = model(pack=pack.model_tensors(), normalizer=normalizer)
     output.loss.backward()
     packed = {name: value.grad for name, value in model.named_parameters()}
@@ -89,8 +100,12 @@ def verify_pack(
     for number in rows:
         row = dataset.measured.conversations[number]
         layouts = dataset.layouts(row)
-        for turns, ours in zip(row.branches, dataset.encoder.parts(row, layouts=layouts), strict=True):
-            inputs = stock_inputs(processor, replace(row, turns=turns), layouts=layouts, settings=dataset.settings)
+        for turns, ours in zip(
+            row.branches, dataset.encoder.parts(row, layouts=layouts), strict=True
+        ):
+            inputs = stock_inputs(
+                processor, replace(row, turns=turns), layouts=layouts, settings=dataset.settings
+            )
             own, ids_equal = _alone(stock, inputs, ours, weighting=dataset.encoder.loss_weighting)
             (own / normalizer).backward()
             loss += float(own.detach()) / normalizer
@@ -109,7 +124,9 @@ def verify_pack(
     )
 
 
-def gradient_errors(ours: dict[str, Tensor | None], theirs: dict[str, Tensor | None]) -> dict[str, float]:
+def gradient_errors(
+    ours: dict[str, Tensor | None], theirs: dict[str, Tensor | None]
+) -> dict[str, float]:
     """Return by tower the largest relative error, in norm, of a parameter's gradient.
 
     Parameters whose gradients are both below `ZERO_GRADIENT` of the largest count as equal.
@@ -134,10 +151,13 @@ def gradient_errors(ours: dict[str, Tensor | None], theirs: dict[str, Tensor | N
 def _alone(
     stock: Any, inputs: dict[str, Tensor], ours: EncodedConversation, *, weighting: LossWeighting
 ) -> tuple[Tensor, bool]:
-    """Return the summed weighted loss of one conversation through the stock classes, and whether its ids are ours."""
+    """Return the summed weighted loss of one conversation through the stock classes, and whether
+    its ids are ours."""
     ids = inputs["input_ids"][0]
     learned = torch.from_numpy(ours.learned)
-    ids_equal = len(ids) == len(ours.input_ids) and bool((ids == torch.from_numpy(ours.input_ids)).all())
+    ids_equal = len(ids) == len(ours.input_ids) and bool(
+        (ids == torch.from_numpy(ours.input_ids)).all()
+    )
     slot_sizes = [len(tiles) for layout in ours.layouts for tiles in layout.slots]
     if any(size > 1 for size in slot_sizes):
         inputs = averaged_inputs(stock, inputs, slot_sizes=slot_sizes)

@@ -1,13 +1,14 @@
 """Pictures and clips that rows name by address: fetched when first opened, and kept as files.
 
-Comes in: an http or https address and the file that stands for it. Goes out: nothing but that file, or one
-`SampleError` that says the address, the cause and the fix. A file is named by a digest of its address, so that rows,
-runs and processes share it, and appears by an atomic rename; the price is that processes which want the same one at the
-same moment each fetch it. It is never looked for anew: who knows that it changed deletes the folder.
+Comes in: an http or https address and the file that stands for it. Goes out: nothing but that file,
+or one `SampleError` that says the address, the cause and the fix. A file is named by a digest of
+its address, so that rows, runs and processes share it, and appears by an atomic rename; the price
+is that processes which want the same one at the same moment each fetch it. It is never looked for
+anew: who knows that it changed deletes the folder.
 
-What an address answers is not trusted. No other protocol is spoken, whatever it redirects to; what is too large, too
-slow, cut short or a web page is not kept. Errors that may pass (a server's own, silence, a connection that breaks)
-are tried again.
+What an address answers is not trusted. No other protocol is spoken, whatever it redirects to; what
+is too large, too slow, cut short or a web page is not kept. Errors that may pass (a server's own,
+silence, a connection that breaks) are tried again.
 """
 
 import os
@@ -67,7 +68,8 @@ class _FinalError(Exception):
 
 
 def kept_file(url: str) -> Path:
-    """Return the file that stands for an address: `media` in the cache folder, by 20 bytes of BLAKE2b."""
+    """Return the file that stands for an address: `media` in the cache folder, by 20 bytes of
+    BLAKE2b."""
     name = blake2b(url.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
     return cache_dir() / "media" / name[:2] / name
 
@@ -76,7 +78,8 @@ def fetch_missing(url: str, file: Path, limits: DownloadLimits) -> None:
     """Fetch an address into its file, unless that is there already.
 
     Raises:
-        SampleError: nothing is there, no connection, too large, too slow, cut short, or another protocol.
+        SampleError: nothing is there, no connection, too large, too slow, cut short, or another
+            protocol.
         ConfigError: the file cannot be written.
     """
     if file.exists():
@@ -93,7 +96,8 @@ def fetch_missing(url: str, file: Path, limits: DownloadLimits) -> None:
 
 
 def _fetch(url: str, sink: BinaryIO, limits: DownloadLimits) -> None:
-    """Write what an address answers; the errors of the network end here, those of the disk do not."""
+    """Write what an address answers; the errors of the network end here, those of the disk do
+    not."""
     cause = ""
     for pause_s in (0.0, *limits.pauses_s):
         time.sleep(pause_s)
@@ -189,7 +193,9 @@ def _as_ascii(url: str) -> str:
     """
     parts = urllib.parse.urlsplit(url)
     host = parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode()
-    path, query = (urllib.parse.quote(part, safe="%/:=&?~+!$,;'@()*[]|") for part in (parts.path, parts.query))
+    path, query = (
+        urllib.parse.quote(part, safe="%/:=&?~+!$,;'@()*[]|") for part in (parts.path, parts.query)
+    )
     return urllib.parse.urlunsplit((parts.scheme, host, path, query, ""))
 
 

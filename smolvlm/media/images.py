@@ -1,21 +1,22 @@
 """The one place that opens pictures: bytes, the size from a header, or upright 8-bit RGB pixels.
 
-Comes in: an `ImageRef`. Goes out: encoded bytes, (width, height), or a decoded picture. Everything that can be
-wrong with a file ends in one `SampleError` that says the picture, the cause and the fix. `header_size` reads the
-header and decodes nothing, so that lengths can be planned for a whole data set; it always agrees with the picture
-that `open_rgb` gives later.
+Comes in: an `ImageRef`. Goes out: encoded bytes, (width, height), or a decoded picture. Everything
+that can be wrong with a file ends in one `SampleError` that says the picture, the cause and the
+fix. `header_size` reads the header and decodes nothing, so that lengths can be planned for a whole
+data set; it always agrees with the picture that `open_rgb` gives later.
 
 What becomes of a picture, the same for both:
 
-- The orientation of its metadata is applied, as `transformers.image_utils.load_image` does for a path or URL (the
-  processor itself does not turn a picture that is handed over already opened). Metadata that cannot be read, or that a
-  PNG file carries behind its pixels, is passed over.
+- The orientation of its metadata is applied, as `transformers.image_utils.load_image` does for a
+  path or URL (the processor itself does not turn a picture that is handed over already opened).
+  Metadata that cannot be read, or that a PNG file carries behind its pixels, is passed over.
 - Transparency is laid over white, as the released processor does.
-- 16-bit gray keeps its upper eight bits. (Pillow alone would clip at 255 and make nearly all of it white.)
+- 16-bit gray keeps its upper eight bits. (Pillow alone would clip at 255 and make nearly all of it
+  white.)
 - Of an animation or a file of several pages, the first.
 
-A JPEG carries no checksum: bytes changed in the middle of its pixel data decode to wrong pixels in any reader, and
-are not noticed. A JPEG that ends early is; in a PNG the checksums are compared.
+A JPEG carries no checksum: bytes changed in the middle of its pixel data decode to wrong pixels in
+any reader, and are not noticed. A JPEG that ends early is; in a PNG the checksums are compared.
 """
 
 import hashlib
@@ -48,7 +49,8 @@ _PILLOW_ERRORS = (
     struct.error,
     RuntimeError,  # AVIF
 )
-"""What Pillow's readers raise on damaged data, by reading them and by flipping bytes of every format above."""
+"""What Pillow's readers raise on damaged data, by reading them and by flipping bytes of every
+format above."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -66,8 +68,8 @@ def read_bytes(ref: ImageRef) -> bytes:
     """Return a picture's encoded bytes, whatever they hold.
 
     Raises:
-        SampleError: no such file, a directory, no permission, any other failure to read, or zero bytes; an address that
-            cannot be fetched.
+        SampleError: no such file, a directory, no permission, any other failure to read, or zero
+            bytes; an address that cannot be fetched.
     """
     with _open_stream(ref) as stream:
         try:
@@ -80,7 +82,8 @@ def header_size(ref: ImageRef, *, max_pixels: int = MAX_PIXELS) -> tuple[int, in
     """Return (width, height) in pixels of the upright picture, from its header alone.
 
     Raises:
-        SampleError: as `read_bytes`; not a picture, a format that is not supported, or more than `max_pixels` pixels.
+        SampleError: as `read_bytes`; not a picture, a format that is not supported, or more than
+            `max_pixels` pixels.
     """
     with _open_stream(ref) as stream, _open_picture(stream, ref, max_pixels) as picture:
         width, height = picture.size
@@ -91,7 +94,8 @@ def open_rgb(data_or_ref: bytes | ImageRef, *, max_pixels: int = MAX_PIXELS) -> 
     """Return the upright picture in mode RGB, decoded to its last pixel.
 
     Raises:
-        SampleError: as `header_size`; data that is cut short or damaged, or pixels of 32 bits, whose white is unknown.
+        SampleError: as `header_size`; data that is cut short or damaged, or pixels of 32 bits,
+            whose white is unknown.
     """
     ref = data_or_ref if isinstance(data_or_ref, ImageRef) else ImageRef(data=data_or_ref)
     data = read_bytes(ref)
@@ -120,7 +124,8 @@ def open_rgb(data_or_ref: bytes | ImageRef, *, max_pixels: int = MAX_PIXELS) -> 
 
 
 def content_key(data: bytes) -> bytes:
-    """Return 16 bytes that name the encoded bytes: equal for equal files, whatever they are called (BLAKE2b)."""
+    """Return 16 bytes that name the encoded bytes: equal for equal files, whatever they are called
+    (BLAKE2b)."""
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
@@ -129,7 +134,11 @@ def _open_stream(ref: ImageRef) -> BinaryIO:
     if ref.data is not None:
         return _stream_of(ref.data)
     if ref.path is None:
-        raise SampleError("a picture with neither a path nor bytes", kind="missing_media", fix="give one of the two")
+        raise SampleError(
+            "a picture with neither a path nor bytes",
+            kind="missing_media",
+            fix="give one of the two",
+        )
     if ref.url is not None:
         fetch_missing(ref.url, ref.path, PICTURE_LIMITS)
     try:
@@ -147,7 +156,9 @@ def _open_stream(ref: ImageRef) -> BinaryIO:
         ) from error
     except IsADirectoryError as error:
         raise SampleError(
-            f"picture {ref.name} is a directory", kind="corrupt_media", fix="name the picture file inside it"
+            f"picture {ref.name} is a directory",
+            kind="corrupt_media",
+            fix="name the picture file inside it",
         ) from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         raise _unreadable(ref, error) from error
@@ -165,7 +176,8 @@ def _stream_of(data: bytes) -> BinaryIO:
 
 def _open_picture(stream: BinaryIO, ref: ImageRef, max_pixels: int) -> Image.Image:
     """Read the header; no pixel is decoded."""
-    # Other packages set this switch for the whole process; with it Pillow fills what is missing with gray.
+    # Other packages set this switch for the whole process; with it Pillow fills what is missing
+    # with gray.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         picture = Image.open(stream)
@@ -200,11 +212,13 @@ def _open_picture(stream: BinaryIO, ref: ImageRef, max_pixels: int) -> Image.Ima
 
 
 def _orientation(picture: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8, of a picture whose header alone has been read; 1 is upright."""
+    """Return the EXIF orientation, 1 to 8, of a picture whose header alone has been read; 1 is
+    upright."""
     if picture.format == "TIFF":
         return 1  # Pillow turns TIFF while decoding, and gives its size as turned from the start
     try:
-        # The class's own method, for PngImageFile's override decodes the pixels to look behind them.
+        # The class's own method, for PngImageFile's override decodes the pixels to look behind
+        # them.
         value = Image.Image.getexif(picture).get(ExifTag.Orientation, 1)
     except _PILLOW_ERRORS:
         return 1  # damaged metadata says nothing about the pixels
@@ -212,7 +226,8 @@ def _orientation(picture: Image.Image) -> int:
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image | None:
-    """Convert a decoded picture of any mode to RGB over white; None where the range of its values is unknown."""
+    """Convert a decoded picture of any mode to RGB over white; None where the range of its values
+    is unknown."""
     if picture.mode in ("I", "F"):
         return None
     if picture.mode.startswith("I;16"):
@@ -221,13 +236,19 @@ def _to_rgb(picture: Image.Image) -> Image.Image | None:
         layers = picture.convert("RGBA")
         white = Image.new("RGBA", layers.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, layers).convert("RGB")
-    return picture if type(picture) is Image.Image and picture.mode == "RGB" else picture.convert("RGB")
+    return (
+        picture
+        if type(picture) is Image.Image and picture.mode == "RGB"
+        else picture.convert("RGB")
+    )
 
 
 def _unreadable(ref: ImageRef, error: OSError | ValueError) -> SampleError:
     cause = getattr(error, "strerror", None) or str(error)
     return SampleError(
-        f"picture {ref.name} cannot be read ({cause})", kind="corrupt_media", fix="check the path and its permissions"
+        f"picture {ref.name} cannot be read ({cause})",
+        kind="corrupt_media",
+        fix="check the path and its permissions",
     )
 
 

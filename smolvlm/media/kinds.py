@@ -1,14 +1,33 @@
-"""What a file seems to be, a picture or a clip: by its name, or by its first bytes. Nothing is opened."""
+"""What a file seems to be, a picture or a clip: by its name, or by its first bytes. Nothing is
+opened."""
 
 from pathlib import PurePath
 
 from PIL import Image
 
-FORMATS = frozenset({"AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP"})
-"""Pillow's names of the formats that are read. Left out: formats that start another program (EPS), that have no
-signature of their own (TGA), or whose header may tell another size than the picture has (ICO)."""
+FORMATS = frozenset(
+    {"AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP"}
+)
+"""Pillow's names of the formats that are read. Left out: formats that start another program (EPS),
+that have no signature of their own (TGA), or whose header may tell another size than the picture
+has (ICO)."""
 CLIP_ENDINGS = frozenset(
-    {"3gp", "avi", "flv", "m2ts", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "ogv", "ts", "webm", "wmv"}
+    {
+        "3gp",
+        "avi",
+        "flv",
+        "m2ts",
+        "m4v",
+        "mkv",
+        "mov",
+        "mp4",
+        "mpeg",
+        "mpg",
+        "ogv",
+        "ts",
+        "webm",
+        "wmv",
+    }
 )
 
 

@@ -1,6 +1,8 @@
-"""What of a picture or a clip is shown: from headers alone, so that lengths can be planned for a whole data set.
+"""What of a picture or a clip is shown: from headers alone, so that lengths can be planned for a
+whole data set.
 
-Nothing that resizes or decodes is imported here: processes that only measure rows stay small and start fast.
+Nothing that resizes or decodes is imported here: processes that only measure rows stay small and
+start fast.
 """
 
 from smolvlm.media.geometry import grid_for

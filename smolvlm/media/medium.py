@@ -1,7 +1,7 @@
 """A picture or a clip, whichever a row names: the content keys of its tiles, and the tiles.
 
-In: a reference, what of it is shown (`layout.py`), the run's media settings. Out: keys known from its bytes and, only
-where some are not known yet, the tiles themselves.
+In: a reference, what of it is shown (`layout.py`), the run's media settings. Out: keys known from
+its bytes and, only where some are not known yet, the tiles themselves.
 """
 
 from collections.abc import Callable
@@ -68,10 +68,13 @@ def _open_clip(clip: VideoRef, frames: Frames, settings: MediaSettings) -> OpenM
     key = clip_key(clip)
     return OpenMedium(
         tile_keys=tuple(_tile_key(key, number, settings.frame_key) for number in frames.numbers),
-        tiles=lambda: frame_tiles(clip, frames, settings.frame_tiles, backend=settings.video_backend),
+        tiles=lambda: frame_tiles(
+            clip, frames, settings.frame_tiles, backend=settings.video_backend
+        ),
     )
 
 
 def _tile_key(medium_key: bytes, tile: int, settings_key: bytes) -> bytes:
-    """Return the content key of one tile: the medium's bytes, the tile's number and all that shapes its pixels."""
+    """Return the content key of one tile: the medium's bytes, the tile's number and all that shapes
+    its pixels."""
     return blake2b(medium_key + settings_key + tile.to_bytes(4, "little"), digest_size=16).digest()

@@ -1,4 +1,5 @@
-"""How a model computes when it does not learn: in the numbers of training, without gradient and dropout."""
+"""How a model computes when it does not learn: in the numbers of training, without gradient and
+dropout."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,9 @@ def evaluating(model: Any, compute_dtype: torch.dtype) -> Iterator[None]:
     """
     was_training = model.training
     model.eval()
-    autocast = torch.autocast(model.device.type, dtype=compute_dtype, enabled=compute_dtype != torch.float32)
+    autocast = torch.autocast(
+        model.device.type, dtype=compute_dtype, enabled=compute_dtype != torch.float32
+    )
     try:
         with torch.no_grad(), autocast:
             yield

@@ -1,10 +1,11 @@
 """Features on their way from the device to the vision cache, behind the step.
 
-In: keys and features, on any device. Out: commits, in order, by one thread. From a GPU the features are copied into
-page-locked memory without waiting; the thread waits for the copy in the step's place. What is not committed yet is
-read from here, so a process always sees what it wrote. A process killed at any moment loses what is pending and
-nothing else. Before a fork all pending features are committed: a child must not inherit a transaction that another
-thread of its parent had open.
+In: keys and features, on any device. Out: commits, in order, by one thread. From a GPU the features
+are copied into page-locked memory without waiting; the thread waits for the copy in the step's
+place. What is not committed yet is read from here, so a process always sees what it wrote. A
+process killed at any moment loses what is pending and nothing else. Before a fork all pending
+features are committed: a child must not inherit a transaction that another thread of its parent had
+open.
 """
 
 import os

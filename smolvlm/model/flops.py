@@ -18,7 +18,9 @@ def tile_flops(vision: Any) -> float:
 def vision_layer_flops(vision: Any) -> float:
     """Return the FLOPs of one layer of the tower on one tile, attention scores included."""
     patches = (vision.image_size // vision.patch_size) ** 2
-    products = patches * (4 * vision.hidden_size**2 + 2 * vision.hidden_size * vision.intermediate_size)
+    products = patches * (
+        4 * vision.hidden_size**2 + 2 * vision.hidden_size * vision.intermediate_size
+    )
     return 2.0 * (products + 2 * patches**2 * vision.hidden_size)
 
 
@@ -29,7 +31,8 @@ def patch_embedding_flops(vision: Any) -> float:
 
 
 def token_flops(text: Any) -> float:
-    """Return the FLOPs of the language model's layers on one token, attention scores and output head left out.
+    """Return the FLOPs of the language model's layers on one token, attention scores and output
+    head left out.
 
     Args:
         text: `config.text_config` of a model of the family.
@@ -38,7 +41,8 @@ def token_flops(text: Any) -> float:
 
 
 def decoder_layer_flops(text: Any) -> float:
-    """Return the FLOPs of one layer of the language model on one token, attention scores left out."""
+    """Return the FLOPs of one layer of the language model on one token, attention scores left
+    out."""
     heads = text.num_attention_heads + text.num_key_value_heads
     attention = 2 * text.hidden_size * text.head_dim * heads
     return 2.0 * (attention + 3 * text.hidden_size * text.intermediate_size)

@@ -2,10 +2,11 @@
 
     loss = sum_i weight_i * -log softmax(head(hidden[predict_from_i]))[target_i] / normalizer
 
-In: hidden states of the whole pack and its targets. Out: the pack's share of the step's loss. The normalizer is the
-sum of weights over the whole optimizer step (all packs, all ranks), so the shares of a step add up to its mean.
-Logits are taken in float32. Above `CHUNK_TARGETS` targets they are made and dropped chunk by chunk (recomputed in the
-backward pass); below, chunking costs time and saves little.
+In: hidden states of the whole pack and its targets. Out: the pack's share of the step's loss. The
+normalizer is the sum of weights over the whole optimizer step (all packs, all ranks), so the shares
+of a step add up to its mean. Logits are taken in float32. Above `CHUNK_TARGETS` targets they are
+made and dropped chunk by chunk (recomputed in the backward pass); below, chunking costs time and
+saves little.
 """
 
 from collections.abc import Callable
@@ -33,7 +34,9 @@ def target_losses(
     return torch.cat(
         [
             checkpoint(_losses, states, head, ids, use_reentrant=False)
-            for states, ids in zip(picked.split(CHUNK_TARGETS), target_ids.split(CHUNK_TARGETS), strict=True)
+            for states, ids in zip(
+                picked.split(CHUNK_TARGETS), target_ids.split(CHUNK_TARGETS), strict=True
+            )
         ]
     )
 
@@ -43,7 +46,10 @@ def _losses(picked: Tensor, head: Callable[[Tensor], Tensor], target_ids: Tensor
 
 
 def weighted_mean(
-    losses: Float[Tensor, " target"], weights: Float[Tensor, " target"], *, normalizer: Tensor | float
+    losses: Float[Tensor, " target"],
+    weights: Float[Tensor, " target"],
+    *,
+    normalizer: Tensor | float,
 ) -> Float[Tensor, ""]:
     """Return the pack's share of the step's loss; 0 for a pack without targets."""
     return (losses * weights).sum() / normalizer

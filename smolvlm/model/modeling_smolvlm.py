@@ -1,8 +1,9 @@
 """The stock models with one more way in: a forward over packs.
 
-`model(pack={...}, normalizer=...)` returns the pack's share of the step's loss; every other call is the stock class's.
-Subclassing keeps checkpoints, generation and every tool that knows the stock classes working: the classes here bear
-the stock names, add no parameter, and save what the stock classes load.
+`model(pack={...}, normalizer=...)` returns the pack's share of the step's loss; every other call is
+the stock class's. Subclassing keeps checkpoints, generation and every tool that knows the stock
+classes working: the classes here bear the stock names, add no parameter, and save what the stock
+classes load.
 """
 
 import functools
@@ -29,7 +30,8 @@ from smolvlm.model.vision import (
 )
 
 PATCHES_PER_CALL = {"cpu": 2048}
-"""A frozen tower sees tiles of so many patches at once, by device type: on a CPU what fits its caches is fastest."""
+"""A frozen tower sees tiles of so many patches at once, by device type: on a CPU what fits its
+caches is fastest."""
 DEFAULT_PATCHES_PER_CALL = 16384
 """On other devices: activations stay small, and more at once is no faster."""
 
@@ -49,46 +51,60 @@ class PackOutput(ModelOutput):
     metrics: Mapping[str, Tensor] | None = None
     """Sums over the pack that the method logs, detached."""
     computed_features: Tensor | None = None
-    """(tile, ..., width) features of the pack's tiles as the cache stores them, detached; None without tiles."""
+    """(tile, ..., width) features of the pack's tiles as the cache stores them, detached; None
+    without tiles."""
 
 
 class PackedTraining:
-    """What both families' classes gain. Call `set_pixel_scaling` (of the processor) before a pack with tiles comes."""
+    """What both families' classes gain. Call `set_pixel_scaling` (of the processor) before a pack
+    with tiles comes."""
 
     pixel_scaling: PixelScaling
     channel_bits: Int[Tensor, "2 3 1 1"]
-    """Mean and std of each channel, float32, as integers of the same bits: `model.to(dtype)` leaves these alone."""
+    """Mean and std of each channel, float32, as integers of the same bits: `model.to(dtype)` leaves
+    these alone."""
     tile_positions: Int[Tensor, "1 patch"]
     caches_connector: bool = False
     """Whether cached features are the connector's (both frozen) rather than the tower's."""
     touches_vision: bool = False
-    """Whether a pack without tiles still runs tower and connector: set where ranks must agree on gradients."""
+    """Whether a pack without tiles still runs tower and connector: set where ranks must agree on
+    gradients."""
 
     def set_pixel_scaling(self: Any, scaling: PixelScaling) -> None:
-        """Keep what turns tiles into what the tower sees, and where a tile's patches lie, as buffers.
+        """Keep what turns tiles into what the tower sees, and where a tile's patches lie, as
+        buffers.
 
-        They follow the model from device to device and are not saved: a checkpoint's processor says the same. Anything
-        else that a step made of Python's numbers would have to be copied to the device, which waits.
+        They follow the model from device to device and are not saved: a checkpoint's processor says
+        the same. Anything else that a step made of Python's numbers would have to be copied to the
+        device, which waits.
         """
         self.pixel_scaling = scaling
         vision = self.config.vision_config
         channels = torch.stack([channel_values(scaling.mean), channel_values(scaling.std)])
         positions = tile_positions(vision.image_size // vision.patch_size)
-        self.register_buffer("channel_bits", channels.view(torch.int32).to(self.device), persistent=False)
+        self.register_buffer(
+            "channel_bits", channels.view(torch.int32).to(self.device), persistent=False
+        )
         self.register_buffer("tile_positions", positions.to(self.device), persistent=False)
 
     def forward_pack(
-        self: Any, pack: Mapping[str, Any], normalizer: Tensor | float, loss_of: LossOf | None = None
+        self: Any,
+        pack: Mapping[str, Any],
+        normalizer: Tensor | float,
+        loss_of: LossOf | None = None,
     ) -> PackOutput:
         """Return the loss of one pack.
 
         Args:
             pack: `PackTensors` by name, on the model's device.
-            normalizer: sum of target weights over the whole optimizer step, or what `loss_of` divides by.
+            normalizer: sum of target weights over the whole optimizer step, or what `loss_of`
+                divides by.
             loss_of: makes the loss of the targets' losses; None is their weighted mean.
         """
         hidden, computed = self.pack_hidden_states(pack)
-        losses = target_losses(hidden, self.lm_head, predict_from=pack["predict_from"], target_ids=pack["target_ids"])
+        losses = target_losses(
+            hidden, self.lm_head, predict_from=pack["predict_from"], target_ids=pack["target_ids"]
+        )
         if loss_of is None:
             loss, metrics = weighted_mean(losses, pack["target_weights"], normalizer=normalizer), {}
         else:
@@ -100,8 +116,11 @@ class PackedTraining:
             computed_features=computed,
         )
 
-    def pack_hidden_states(self: Any, pack: Mapping[str, Any]) -> tuple[Float[Tensor, "seq hidden"], Any]:
-        """Return the language model's last hidden states over the pack, and the features that the cache may keep."""
+    def pack_hidden_states(
+        self: Any, pack: Mapping[str, Any]
+    ) -> tuple[Float[Tensor, "seq hidden"], Any]:
+        """Return the language model's last hidden states over the pack, and the features that the
+        cache may keep."""
         input_ids = pack["input_ids"]
         embeddings = self.get_input_embeddings()(input_ids)
         features, computed = self.image_features(
@@ -109,12 +128,17 @@ class PackedTraining:
         )
         if features is not None:
             places, flat = pack["image_places"], features.flatten(0, 1).to(embeddings.dtype)
-            embeddings = embeddings.index_copy(0, places, flat) if len(places) else embeddings + 0 * flat.sum()
+            embeddings = (
+                embeddings.index_copy(0, places, flat)
+                if len(places)
+                else embeddings + 0 * flat.sum()
+            )
         output = self.model.text_model(
             inputs_embeds=embeddings[None],
             position_ids=pack["position_ids"][None],
-            # Nobody reads this mask. Any of four dimensions is handed on as it is; with none given transformers (5.23)
-            # takes the restarting positions for packed sequences and builds a mask of seq x seq.
+            # Nobody reads this mask. Any of four dimensions is handed on as it is; with none given
+            # transformers (5.23) takes the restarting positions for packed sequences and builds a
+            # mask of seq x seq.
             attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=embeddings.device),
             use_cache=False,
             scope=make_scope(pack["scope_end"], pack.get("attention")),
@@ -122,13 +146,18 @@ class PackedTraining:
         return output.last_hidden_state[0], computed
 
     def image_features(
-        self: Any, tiles: Tensor, cached: Tensor | None, slot_tiles: Tensor, slot_sizes: Tensor | None = None
+        self: Any,
+        tiles: Tensor,
+        cached: Tensor | None,
+        slot_tiles: Tensor,
+        slot_sizes: Tensor | None = None,
     ) -> tuple[Float[Tensor, "slot tokens hidden"] | None, Tensor | None]:
-        """Return each slot's features, and the tiles' features just computed, in the form the cache stores.
+        """Return each slot's features, and the tiles' features just computed, in the form the cache
+        stores.
 
         Args:
-            tiles, cached, slot_tiles, slot_sizes: as in a `Pack`; frames that share a slot are averaged after the
-                connector, so that what is cached is each frame's own.
+            tiles, cached, slot_tiles, slot_sizes: as in a `Pack`; frames that share a slot are
+                averaged after the connector, so that what is cached is each frame's own.
         """
         _, connector = tower_modules(self)
         if not len(slot_tiles):
@@ -141,7 +170,9 @@ class PackedTraining:
         if computed is not None and self.caches_connector:
             computed = connector(computed)
         parts = [part for part in (computed, cached) if part is not None]
-        features = torch.cat([part.to(parts[0].dtype) for part in parts]) if len(parts) > 1 else parts[0]
+        features = (
+            torch.cat([part.to(parts[0].dtype) for part in parts]) if len(parts) > 1 else parts[0]
+        )
         if not self.caches_connector:
             features = connector(features.to(self.dtype) if computed is None else features)
         shown = features.index_select(0, slot_tiles)
@@ -149,7 +180,8 @@ class PackedTraining:
         return means, None if computed is None else computed.detach()
 
     def tower_features(self: Any, tiles: Tensor) -> Float[Tensor, "tile patch width"]:
-        """Return the vision tower's features of uint8 tiles; without gradient where the tower is frozen."""
+        """Return the vision tower's features of uint8 tiles; without gradient where the tower is
+        frozen."""
         tower, _ = tower_modules(self)
         is_trained = any(parameter.requires_grad for parameter in tower.parameters())
         mean, std = self.channel_bits.view(torch.float32)
@@ -159,7 +191,10 @@ class PackedTraining:
             return run_tower(tower, pixel_values, self.tile_positions)
         with torch.no_grad():
             return torch.cat(
-                [run_tower(tower, part, self.tile_positions) for part in pixel_values.split(self.tiles_per_call)]
+                [
+                    run_tower(tower, part, self.tile_positions)
+                    for part in pixel_values.split(self.tiles_per_call)
+                ]
             )
 
     def activation_checkpointing_enable(
@@ -167,11 +202,15 @@ class PackedTraining:
     ) -> None:
         """Switch it on as the stock class does, but let gradients end where nothing beneath trains.
 
-        The stock class makes the embeddings' output need a gradient, for the reentrant kind alone (transformers 5.23).
+        The stock class makes the embeddings' output need a gradient, for the reentrant kind alone
+        (transformers 5.23).
         """
         stock: Any = super()
         stock.activation_checkpointing_enable(activation_checkpointing_kwargs, **settings)
-        if activation_checkpointing_kwargs is None or activation_checkpointing_kwargs.get("use_reentrant") is False:
+        if (
+            activation_checkpointing_kwargs is None
+            or activation_checkpointing_kwargs.get("use_reentrant") is False
+        ):
             self.disable_input_require_grads()
 
     @property
@@ -187,17 +226,25 @@ class PackedTraining:
 
 
 def _with_packs(stock: type[nn.Module]) -> type[nn.Module]:
-    """Return a subclass of a stock class, under its name, whose forward also takes a pack, and how to make its loss."""
+    """Return a subclass of a stock class, under its name, whose forward also takes a pack, and how
+    to make its loss."""
 
     @functools.wraps(stock.forward)
     def forward(
-        self: Any, *args: Any, pack: Any = None, normalizer: Any = 1.0, loss_of: LossOf | None = None, **kwargs: Any
+        self: Any,
+        *args: Any,
+        pack: Any = None,
+        normalizer: Any = 1.0,
+        loss_of: LossOf | None = None,
+        **kwargs: Any,
     ) -> Any:
         if pack is not None:
             return self.forward_pack(pack, normalizer, loss_of)
         return stock.forward(self, *args, **kwargs)
 
-    return type(stock.__name__, (PackedTraining, stock), {"forward": forward, "__module__": __name__})
+    return type(
+        stock.__name__, (PackedTraining, stock), {"forward": forward, "__module__": __name__}
+    )
 
 
 MODEL_CLASSES: dict[str, Any] = {name: _with_packs(stock) for name, stock in STOCK_CLASSES.items()}

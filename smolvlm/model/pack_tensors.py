@@ -1,6 +1,8 @@
-"""What a forward over a pack reads, in one list: moving, pinning and sharing a pack go by its fields.
+"""What a forward over a pack reads, in one list: moving, pinning and sharing a pack go by its
+fields.
 
-The forward takes it as a mapping from names to values, as torch's loader, accelerate and wrapped models pass it on.
+The forward takes it as a mapping from names to values, as torch's loader, accelerate and wrapped
+models pass it on.
 """
 
 from dataclasses import dataclass
@@ -19,8 +21,8 @@ class PackTensors:
     scope_end: Int64[Tensor, " seq"]
     """Query q sees key k <=> k <= q < scope_end[k]."""
     attention: Any
-    """The `AttentionPlan` of `scope_end` for the device that the pack goes to. Where it is None or missing, the forward
-    makes one, for which it waits for the device."""
+    """The `AttentionPlan` of `scope_end` for the device that the pack goes to. Where it is None or
+    missing, the forward makes one, for which it waits for the device."""
     image_places: Int64[Tensor, " image_token"]
     """Positions of the image tokens, whose embeddings are the slots' features."""
     predict_from: Int64[Tensor, " target"]
@@ -28,8 +30,8 @@ class PackTensors:
     target_ids: Int64[Tensor, " target"]
     target_weights: Float32[Tensor, " target"]
     target_groups: Int64[Tensor, " target"]
-    """Which answer of the pack each target belongs to: a row's, or of preference row i 2 i (better) and 2 i + 1. For
-    losses over groups, as the next two; may be missing."""
+    """Which answer of the pack each target belongs to: a row's, or of preference row i 2 i (better)
+    and 2 i + 1. For losses over groups, as the next two; may be missing."""
     group_sizes: Int64[Tensor, " group"]
     """Targets of each answer; each has at least one."""
     reference_logps: Float32[Tensor, " group"] | None
@@ -39,6 +41,8 @@ class PackTensors:
     cached_features: Float[Tensor, "cached patches width"] | None
     """Features found in the vision cache; None when there are none."""
     slot_tiles: Int64[Tensor, " shown"]
-    """The tiles of the image slots, in sequence order: rows of `tiles`, or beyond them of `cached_features`."""
+    """The tiles of the image slots, in sequence order: rows of `tiles`, or beyond them of
+    `cached_features`."""
     slot_sizes: Int64[Tensor, " slot"] | None
-    """How many of `slot_tiles` each slot shows the mean of; None or missing where each shows one tile."""
+    """How many of `slot_tiles` each slot shows the mean of; None or missing where each shows one
+    tile."""

@@ -3,4 +3,7 @@
 from transformers import Idefics3ForConditionalGeneration, SmolVLMForConditionalGeneration
 
 StockModel = Idefics3ForConditionalGeneration | SmolVLMForConditionalGeneration
-STOCK_CLASSES = {"smolvlm": SmolVLMForConditionalGeneration, "idefics3": Idefics3ForConditionalGeneration}
+STOCK_CLASSES = {
+    "smolvlm": SmolVLMForConditionalGeneration,
+    "idefics3": Idefics3ForConditionalGeneration,
+}

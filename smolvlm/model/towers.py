@@ -1,7 +1,8 @@
 """Which tower a parameter belongs to: the one answer to that question.
 
-The three parts of the family: the vision tower, the connector, and the language model, to which embeddings and output
-head belong. An adapter belongs to the tower whose layers it stands in. Which of them trains: `learning_rates.py`.
+The three parts of the family: the vision tower, the connector, and the language model, to which
+embeddings and output head belong. An adapter belongs to the tower whose layers it stands in. Which
+of them trains: `learning_rates.py`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -57,5 +58,6 @@ def is_adapter(name: str) -> bool:
 
 
 def is_token_rows(name: str) -> bool:
-    """Say whether a parameter is the rows of single tokens that train by themselves, by its full name."""
+    """Say whether a parameter is the rows of single tokens that train by themselves, by its full
+    name."""
     return ".trainable_tokens_delta" in name

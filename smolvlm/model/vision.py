@@ -1,8 +1,9 @@
 """Tiles to features: normalisation, vision tower, connector.
 
-In: uint8 tiles. Out: the feature vectors that stand in the prompt. Tiles are always full squares, so no pixel mask is
-needed, and the patch embedding is a matrix product (2.4 times the convolution's speed on CPU). This is the one file
-that reaches into the stock vision class: tests/model/test_vision.py holds its output against the stock forward.
+In: uint8 tiles. Out: the feature vectors that stand in the prompt. Tiles are always full squares,
+so no pixel mask is needed, and the patch embedding is a matrix product (2.4 times the convolution's
+speed on CPU). This is the one file that reaches into the stock vision class:
+tests/model/test_vision.py holds its output against the stock forward.
 """
 
 from dataclasses import dataclass
@@ -55,7 +56,8 @@ def run_tower(
     pixel_values: Float[Tensor, "tile 3 side side"],
     positions: Int[Tensor, "1 patch"] | None = None,
 ) -> Float[Tensor, "tile patch width"]:
-    """Return the tower's features of full square tiles: equal to `tower(pixel_values).last_hidden_state`.
+    """Return the tower's features of full square tiles: equal to
+    `tower(pixel_values).last_hidden_state`.
 
     Args:
         tower: the stock vision model.
@@ -69,14 +71,18 @@ def run_tower(
     convolution = embeddings.patch_embedding
     hidden = linear(patches, convolution.weight.flatten(1), convolution.bias)
     hidden = hidden + embeddings.position_embedding(positions)
-    return tower.post_layernorm(tower.encoder(inputs_embeds=hidden, attention_mask=None).last_hidden_state)
+    return tower.post_layernorm(
+        tower.encoder(inputs_embeds=hidden, attention_mask=None).last_hidden_state
+    )
 
 
-def _patches(pixel_values: Float[Tensor, "tile 3 side side"], *, patch_side: int) -> Float[Tensor, "tile patch pixel"]:
+def _patches(
+    pixel_values: Float[Tensor, "tile 3 side side"], *, patch_side: int
+) -> Float[Tensor, "tile patch pixel"]:
     """Cut tiles into patches, row by row.
 
-    Pixels beyond the last whole patch are left out, as by the convolution's stride: 384 px are 27 patches of 14 px and
-    6 px over.
+    Pixels beyond the last whole patch are left out, as by the convolution's stride: 384 px are 27
+    patches of 14 px and 6 px over.
     """
     tiles, channels, side, _ = pixel_values.shape
     count = side // patch_side
@@ -86,10 +92,12 @@ def _patches(pixel_values: Float[Tensor, "tile 3 side side"], *, patch_side: int
 
 
 def tile_positions(patches_per_side: int) -> Int[Tensor, "1 patch"]:
-    """Return the stock class's positions of a full tile's patches: fractional coordinates sorted into buckets.
+    """Return the stock class's positions of a full tile's patches: fractional coordinates sorted
+    into buckets.
 
-    For some numbers of patches a side (25 and 31, say; not the released 27 and 32) the buckets' float32 edges put some
-    patches one bucket off. The stock class does so, in training as in use, and it is repeated here.
+    For some numbers of patches a side (25 and 31, say; not the released 27 and 32) the buckets'
+    float32 edges put some patches one bucket off. The stock class does so, in training as in use,
+    and it is repeated here.
     """
     edges = torch.arange(1 / patches_per_side, 1.0, 1 / patches_per_side)
     step = 1.0 / torch.tensor(patches_per_side)
@@ -99,7 +107,8 @@ def tile_positions(patches_per_side: int) -> Int[Tensor, "1 patch"]:
 
 
 def misplaced_rows(patches_per_side: int) -> tuple[int, ...]:
-    """Return the rows (and columns alike) of patches that the stock class gives the position of the row before.
+    """Return the rows (and columns alike) of patches that the stock class gives the position of the
+    row before.
 
     Empty for the sides of all published towers (27, 32, 64); row 12 of 19, half of the rows of 25.
     """

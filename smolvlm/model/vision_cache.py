@@ -1,16 +1,17 @@
 """Features of a frozen vision tower, computed once and kept on disk.
 
-One LMDB file per (tower weights, pixel scaling, compute dtype, stage): its name is their fingerprint, so features of
-another tower can never be taken for this one's. Keys are tile content keys (picture bytes, cut settings, tile number).
-LMDB is crash-safe: a killed writer leaves what was committed. The main process hands features over after each pack and
-goes on (`feature_writer.py`); loader workers read before they decode, so that a picture whose features are known is
-never decoded again.
+One LMDB file per (tower weights, pixel scaling, compute dtype, stage): its name is their
+fingerprint, so features of another tower can never be taken for this one's. Keys are tile content
+keys (picture bytes, cut settings, tile number). LMDB is crash-safe: a killed writer leaves what was
+committed. The main process hands features over after each pack and goes on (`feature_writer.py`);
+loader workers read before they decode, so that a picture whose features are known is never decoded
+again.
 
-With tower and connector both frozen the connector's output is kept (tokens x hidden), else the tower's (patches x
-width, several times larger).
+With tower and connector both frozen the connector's output is kept (tokens x hidden), else the
+tower's (patches x width, several times larger).
 
-Break-even: a tile pays for its disk space from its second use on; reading one back costs `read` below, computing it
-costs the tower.
+Break-even: a tile pays for its disk space from its second use on; reading one back costs `read`
+below, computing it costs the tower.
 """
 
 import os
@@ -59,7 +60,9 @@ def _environment(path: Path) -> Any:
         if environment is not None:
             environment.close()  # inherited over a fork, where it must not be used; the parent's own stays open
         path.mkdir(parents=True, exist_ok=True)
-        environment = lmdb.open(str(path), map_size=MAX_BYTES, max_readers=512, metasync=False, readahead=False)
+        environment = lmdb.open(
+            str(path), map_size=MAX_BYTES, max_readers=512, metasync=False, readahead=False
+        )
         _ENVIRONMENTS[path] = os.getpid(), environment
     return environment
 
@@ -75,7 +78,8 @@ def _writer(path: Path) -> FeatureWriter | None:
 
 
 class VisionCache:
-    """A table from tile key to features. Safe to hand to forked or spawned workers: each opens the file itself."""
+    """A table from tile key to features. Safe to hand to forked or spawned workers: each opens the
+    file itself."""
 
     def __init__(self, path: Path, layout: FeatureLayout) -> None:
         self.path = path.resolve()
@@ -101,7 +105,9 @@ class VisionCache:
         Raises:
             lmdb.Error: an earlier commit failed.
         """
-        _environment(self.path)  # opened by this thread, since two that open it together would do so twice
+        _environment(
+            self.path
+        )  # opened by this thread, since two that open it together would do so twice
         writer = _writer(self.path)
         if writer is None:
             writer = _WRITERS[self.path] = FeatureWriter(self._commit)
@@ -124,7 +130,8 @@ class VisionCache:
                 transaction.put(key, row)
 
     def count(self) -> int:
-        """Return how many tiles are kept. Not the cache's length: an empty cache must not be false."""
+        """Return how many tiles are kept. Not the cache's length: an empty cache must not be
+        false."""
         self.flush()
         return _environment(self.path).stat()["entries"]
 
@@ -134,20 +141,24 @@ class VisionCache:
         return torch.frombuffer(bytearray(value), dtype=self.layout.dtype).view(self.layout.shape)
 
     def close(self) -> None:
-        """Close this process's handle, for every cache on the same file; the next use opens it again."""
+        """Close this process's handle, for every cache on the same file; the next use opens it
+        again."""
         self.flush()
         process, environment = _ENVIRONMENTS.pop(self.path, (-1, None))
         if process == os.getpid():
             environment.close()
 
 
-def open_vision_cache(directory: Path, model: Any, *, compute_dtype: str, keeps_connector: bool) -> VisionCache:
+def open_vision_cache(
+    directory: Path, model: Any, *, compute_dtype: str, keeps_connector: bool
+) -> VisionCache:
     """Open the cache that belongs to a model's frozen tower.
 
     Args:
         directory: where caches lie, one folder a fingerprint.
         model: one of `MODEL_CLASSES`, its `pixel_scaling` set.
-        compute_dtype: "float32" or "bfloat16": what the tower computes in, under autocast or by its weights.
+        compute_dtype: "float32" or "bfloat16": what the tower computes in, under autocast or by its
+            weights.
         keeps_connector: whether the connector is frozen too, so that its output can be kept.
     """
     stage: Stage = "connector" if keeps_connector else "tower"
@@ -166,7 +177,8 @@ def open_vision_cache(directory: Path, model: Any, *, compute_dtype: str, keeps_
 def fingerprint(model: Any, layout: FeatureLayout) -> str:
     """Return a name for everything that a tile's features depend on besides its pixels."""
     digest = blake2b(
-        f"{layout}{model.pixel_scaling}{model.config.vision_config.to_json_string()}".encode(), digest_size=12
+        f"{layout}{model.pixel_scaling}{model.config.vision_config.to_json_string()}".encode(),
+        digest_size=12,
     )
     tower, connector = tower_modules(model)
     for module in (tower, connector) if layout.stage == "connector" else (tower,):

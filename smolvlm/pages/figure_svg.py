@@ -1,8 +1,9 @@
 """A matplotlib figure as inline SVG that takes its colours and its font from the page.
 
-Text stays text. matplotlib writes fixed colours, so each colour of the page has a stand-in that is drawn and then
-replaced by the page's CSS variable: the same drawing is legible in light and in dark. A drawing is made twice, wide
-and narrow, and the page shows the one that fits, for text that shrinks with its drawing cannot be read on a phone.
+Text stays text. matplotlib writes fixed colours, so each colour of the page has a stand-in that is
+drawn and then replaced by the page's CSS variable: the same drawing is legible in light and in
+dark. A drawing is made twice, wide and narrow, and the page shows the one that fits, for text that
+shrinks with its drawing cannot be read on a phone.
 """
 
 import re
@@ -49,7 +50,9 @@ def draw_chart(draw: Draw, *, name: str, label: str, height_px: Callable[[bool],
         label: what the drawing shows, for readers who hear the page.
         height_px: of the narrow (True) and the wide drawing.
     """
-    return Markup("").join(_draw(draw, name, label, height_px(is_narrow), is_narrow) for is_narrow in (False, True))
+    return Markup("").join(
+        _draw(draw, name, label, height_px(is_narrow), is_narrow) for is_narrow in (False, True)
+    )
 
 
 def _draw(draw: Draw, name: str, label: str, height_px: int, is_narrow: bool) -> Markup:
@@ -90,7 +93,9 @@ def _draw(draw: Draw, name: str, label: str, height_px: int, is_narrow: bool) ->
         buffer = StringIO()
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
     kind = "narrow" if is_narrow else "wide"
-    return _inline(buffer.getvalue(), prefix=f"{name}-{kind}-", classes=f"chart {kind}", label=label)
+    return _inline(
+        buffer.getvalue(), prefix=f"{name}-{kind}-", classes=f"chart {kind}", label=label
+    )
 
 
 def _inline(svg: str, *, prefix: str, classes: str, label: str) -> Markup:
@@ -109,4 +114,6 @@ def _inline(svg: str, *, prefix: str, classes: str, label: str) -> Markup:
     for variable, colour in COLOURS.items():
         body = body.replace(colour, f"var(--{variable})")
     body = re.sub(r"\s*\n\s*", " ", body)
-    return Markup(f'<svg class="{classes}" {view_box.group()} role="img" aria-label="{escape(label)}">{body}')
+    return Markup(
+        f'<svg class="{classes}" {view_box.group()} role="img" aria-label="{escape(label)}">{body}'
+    )

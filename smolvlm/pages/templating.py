@@ -1,7 +1,8 @@
 """Values and a template to one file that needs nothing else: no network, no script, no font.
 
-Everything that a template prints is escaped, except what our own code has marked as drawn. Besides, each page forbids
-itself scripts and connections by a content security policy, should an escape ever be missed.
+Everything that a template prints is escaped, except what our own code has marked as drawn. Besides,
+each page forbids itself scripts and connections by a content security policy, should an escape ever
+be missed.
 """
 
 from pathlib import Path

@@ -24,14 +24,17 @@ def pixels_uri(pixels: UInt8[np.ndarray, "3 height width"], *, max_side_px: int)
 
 
 def medium_uri(medium: Media, *, max_side_px: int) -> str:
-    """Return a picture, or the first frame of a clip, scaled down to `max_side_px` where it is larger.
+    """Return a picture, or the first frame of a clip, scaled down to `max_side_px` where it is
+    larger.
 
     Raises:
         SampleError: it cannot be read.
     """
     if not isinstance(medium, VideoRef):
         return _uri(open_rgb(medium), max_side_px)
-    first = choose_frames(read_index(medium), FIRST_FRAME, start_s=medium.start_s, end_s=medium.end_s)
+    first = choose_frames(
+        read_index(medium), FIRST_FRAME, start_s=medium.start_s, end_s=medium.end_s
+    )
     (pixels,) = read_frames(medium, first, max_side_px=max_side_px, backend="pyav")
     return _uri(Image.fromarray(pixels), max_side_px)
 

@@ -1,6 +1,7 @@
 """How a token's text is shown, and counts and shares: control characters are made visible.
 
-Rows come from anywhere; a terminal must not obey the escape sequences in them, nor a page lose its line breaks.
+Rows come from anywhere; a terminal must not obey the escape sequences in them, nor a page lose its
+line breaks.
 """
 
 NEWLINE = "↵"

@@ -1,11 +1,12 @@
 """The easy-VQA data set as rows that this project reads.
 
-In: the `easy-vqa` wheel of the package index (MIT): 5,000 pictures of 64 x 64 pixels with one coloured shape each,
-38,575 questions to train on and 9,673 held out on other pictures. Out: `train.jsonl`, `eval.jsonl` and `images/` in a
-folder; a row is a question, and the questions of one picture stand next to each other, so that they can be trained as
-a tree. Nearly three quarters of the answers are yes or no, and every held-out question's text also occurs in training,
-so that answering without looking at the picture already scores well (yes/no 82.5 %, shape 35 %, colour 12 %): hence the
-column `question_type`, to report each type apart.
+In: the `easy-vqa` wheel of the package index (MIT): 5,000 pictures of 64 x 64 pixels with one
+coloured shape each, 38,575 questions to train on and 9,673 held out on other pictures. Out:
+`train.jsonl`, `eval.jsonl` and `images/` in a folder; a row is a question, and the questions of one
+picture stand next to each other, so that they can be trained as a tree. Nearly three quarters of
+the answers are yes or no, and every held-out question's text also occurs in training, so that
+answering without looking at the picture already scores well (yes/no 82.5 %, shape 35 %, colour 12
+%): hence the column `question_type`, to report each type apart.
 """
 
 import json
@@ -33,10 +34,11 @@ _MARK = ".easy-vqa"
 
 
 def prepare_easy_vqa(out_dir: Path) -> Path:
-    """Write `train.jsonl`, `eval.jsonl` and `images/` into `out_dir` and return it; at once if they are there.
+    """Write `train.jsonl`, `eval.jsonl` and `images/` into `out_dir` and return it; at once if they
+    are there.
 
-    Rows are `{"question", "answer", "image", "question_type"}` in the data set's own order; `image` is relative to
-    `out_dir`, `question_type` is shape, color or yes_no.
+    Rows are `{"question", "answer", "image", "question_type"}` in the data set's own order; `image`
+    is relative to `out_dir`, `question_type` is shape, color or yes_no.
 
     Raises:
         ConfigError: the wheel could not be downloaded.
@@ -46,7 +48,10 @@ def prepare_easy_vqa(out_dir: Path) -> Path:
         return out_dir
     wheel_file = fetch_wheel(EASY_VQA_WHEEL)
     (out_dir / "images").mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(wheel_file) as archive, tempfile.TemporaryDirectory(dir=out_dir, prefix=".new-") as work_dir:
+    with (
+        zipfile.ZipFile(wheel_file) as archive,
+        tempfile.TemporaryDirectory(dir=out_dir, prefix=".new-") as work_dir,
+    ):
         for split in _SPLITS:
             _extract_images(archive, split, out_dir=out_dir, work_dir=Path(work_dir))
             rows_file = Path(work_dir) / f"{split}.jsonl"
@@ -57,7 +62,8 @@ def prepare_easy_vqa(out_dir: Path) -> Path:
 
 
 def question_type(answer: str) -> QuestionType:
-    """Return what a question asks for, which its answer gives away: every type has answers of its own."""
+    """Return what a question asks for, which its answer gives away: every type has answers of its
+    own."""
     if answer in ("yes", "no"):
         return "yes_no"
     return "shape" if answer in _SHAPES else "color"

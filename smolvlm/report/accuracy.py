@@ -1,8 +1,9 @@
-"""Answers counted by group: accuracy with its interval, and the balanced accuracy of yes/no questions.
+"""Answers counted by group: accuracy with its interval, and the balanced accuracy of yes/no
+questions.
 
-Pure functions. Where nearly all answers are the same, plain accuracy rewards saying that one; the balanced accuracy of
-a yes/no group, the mean of the share of right answers among the yes questions and among the no questions, is one half
-for anything that always says the same.
+Pure functions. Where nearly all answers are the same, plain accuracy rewards saying that one; the
+balanced accuracy of a yes/no group, the mean of the share of right answers among the yes questions
+and among the no questions, is one half for anything that always says the same.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,8 @@ class Accuracy:
     """Lower end of the 95 % Wilson interval."""
     high: float
     balanced: float | None
-    """Mean of the recalls of yes and of no; None where other answers occur, or only one of the two."""
+    """Mean of the recalls of yes and of no; None where other answers occur, or only one of the
+    two."""
 
 
 def accuracies(rows: Sequence[Prediction]) -> tuple[Accuracy, ...]:
@@ -50,13 +52,16 @@ def accuracy_of(rows: Sequence[Prediction], *, group: str) -> Accuracy:
     value = sum(row.correct for row in rows) / len(rows)
     low, high = wilson_interval(value, len(rows))
     balanced = balanced_accuracy(rows) if {true_answer(row) for row in rows} == YES_NO else None
-    return Accuracy(group=group, num_rows=len(rows), value=value, low=low, high=high, balanced=balanced)
+    return Accuracy(
+        group=group, num_rows=len(rows), value=value, low=low, high=high, balanced=balanced
+    )
 
 
 def wilson_interval(share: float, num_rows: int) -> tuple[float, float]:
     """Return the 95 % interval of a share observed on `num_rows` rows (Wilson 1927), within [0, 1].
 
-    With partly right answers the observed mean stands in for the share, which makes the interval a little too wide.
+    With partly right answers the observed mean stands in for the share, which makes the interval a
+    little too wide.
 
     Raises:
         ValueError: no rows, or a share outside [0, 1].
@@ -70,7 +75,8 @@ def wilson_interval(share: float, num_rows: int) -> tuple[float, float]:
 
 
 def weighted_overall(by_group: Mapping[str, float], sizes: Mapping[str, int]) -> float | None:
-    """Return a baseline's accuracy over all rows: its own `overall`, or its groups weighted by their sizes.
+    """Return a baseline's accuracy over all rows: its own `overall`, or its groups weighted by
+    their sizes.
 
     None where it does not say all groups.
     """

@@ -38,9 +38,11 @@ class Chart:
 
 
 def loss_chart(train: Sequence[Metrics], evals: Sequence[Metrics]) -> Chart | None:
-    """Draw the loss of each logged step, thin, and its moving average; besides, the held-out loss if there is one.
+    """Draw the loss of each logged step, thin, and its moving average; besides, the held-out loss
+    if there is one.
 
-    None below two logged steps. Where the loss falls to less than an eighth its axis is logarithmic.
+    None below two logged steps. Where the loss falls to less than an eighth its axis is
+    logarithmic.
     """
     steps = np.array([line["step"] for line in train if "loss" in line])
     losses = np.array([line["loss"] for line in train if "loss" in line])
@@ -56,48 +58,77 @@ def loss_chart(train: Sequence[Metrics], evals: Sequence[Metrics]) -> Chart | No
         axes.plot(steps[shown], losses[shown], color=COLOURS["before"], linewidth=1)
         axes.plot(steps[shown], average[shown], color=COLOURS["accent"], linewidth=2.2)
         if held_out:
-            axes.plot(*zip(*held_out, strict=True), color=COLOURS["base1"], linewidth=1.6, marker="o", markersize=5)
+            axes.plot(
+                *zip(*held_out, strict=True),
+                color=COLOURS["base1"],
+                linewidth=1.6,
+                marker="o",
+                markersize=5,
+            )
         unit = "nats a learned token" if is_narrow else "loss, nats a learned token"
-        _style_steps(axes, is_narrow, y_label=unit + (" (log scale)" if is_log else ""), is_log=is_log)
+        _style_steps(
+            axes, is_narrow, y_label=unit + (" (log scale)" if is_log else ""), is_log=is_log
+        )
 
     key = [("each logged step", "before"), ("moving average", "accent")]
     key += [("held out", "base1")] if held_out else []
     label = f"Loss over {len(steps)} logged steps, from {losses[0]:.3g} to {losses[-1]:.3g}"
-    return Chart(svg=draw_chart(draw, name="loss", label=label, height_px=_curve_height), key=tuple(key))
+    return Chart(
+        svg=draw_chart(draw, name="loss", label=label, height_px=_curve_height), key=tuple(key)
+    )
 
 
 def learning_rate_chart(train: Sequence[Metrics]) -> Chart | None:
-    """Draw the learning rate of each part that has one; None below two logged steps, or where all are 0."""
+    """Draw the learning rate of each part that has one; None below two logged steps, or where all
+    are 0."""
     logged = sorted({key for line in train for key in line if key.startswith(RATE_PREFIX)})
     names = [name for name in logged if any(line.get(name, 0) > 0 for line in train)]
     if not names or len(train) < 2:
         return None
-    frozen = [name.removeprefix(RATE_PREFIX).replace("_", " ") for name in logged if name not in names]
+    frozen = [
+        name.removeprefix(RATE_PREFIX).replace("_", " ") for name in logged if name not in names
+    ]
     shown = [train[number] for number in _thinned(len(train))]
     parts = [(name, name.removeprefix(RATE_PREFIX)) for name in names]
 
     def draw(axes: "Axes", is_narrow: bool) -> None:
         for number, (name, part) in enumerate(parts):
             points = [(line["step"], line[name]) for line in shown if name in line]
-            width = 1.8 * (len(parts) - number)  # equal rates show as one line with a border, not as one part
-            axes.plot(*zip(*points, strict=True), color=COLOURS[RATE_COLOURS.get(part, "base1")], linewidth=width)
+            width = 1.8 * (
+                len(parts) - number
+            )  # equal rates show as one line with a border, not as one part
+            axes.plot(
+                *zip(*points, strict=True),
+                color=COLOURS[RATE_COLOURS.get(part, "base1")],
+                linewidth=width,
+            )
         _style_steps(axes, is_narrow, y_label="learning rate")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
 
     return Chart(
-        svg=draw_chart(draw, name="rates", label="Learning rate of each part over the steps", height_px=_curve_height),
+        svg=draw_chart(
+            draw,
+            name="rates",
+            label="Learning rate of each part over the steps",
+            height_px=_curve_height,
+        ),
         key=tuple((part.replace("_", " "), RATE_COLOURS.get(part, "base1")) for _, part in parts),
         note=f"Frozen, at 0 throughout: {', '.join(frozen)}." if frozen else "",
     )
 
 
 def accuracy_chart(
-    before: Sequence[Accuracy], after: Sequence[Accuracy], baselines: Mapping[str, Mapping[str, float]]
+    before: Sequence[Accuracy],
+    after: Sequence[Accuracy],
+    baselines: Mapping[str, Mapping[str, float]],
 ) -> Chart | None:
-    """Draw bars by group: after, before, each baseline; whiskers are the 95 % interval. Only the largest groups."""
+    """Draw bars by group: after, before, each baseline; whiskers are the 95 % interval. Only the
+    largest groups."""
     if not after:
         return None
-    groups = sorted(sorted(after, key=lambda one: -one.num_rows)[:MAX_GROUPS], key=lambda one: one.group)
+    groups = sorted(
+        sorted(after, key=lambda one: -one.num_rows)[:MAX_GROUPS], key=lambda one: one.group
+    )
     rows = [_group_bars(one, before, baselines) for one in groups]
     top = max([high for bars in rows for _, _, high, _ in bars] + [0.5])
 
@@ -105,13 +136,25 @@ def accuracy_chart(
         place = 0.0
         for one, bars in zip(groups, rows, strict=True):
             axes.text(0, place - 0.1, f"{one.group}", va="bottom", fontweight="bold")
-            axes.text(top, place - 0.1, f"n = {one.num_rows:,}", va="bottom", ha="right", color=COLOURS["soft"])
+            axes.text(
+                top,
+                place - 0.1,
+                f"n = {one.num_rows:,}",
+                va="bottom",
+                ha="right",
+                color=COLOURS["soft"],
+            )
             for value, low, high, colour in bars:
                 place += 1
                 axes.barh(place - 0.5, value, height=0.74, color=COLOURS[colour])
                 if high > low:
                     axes.plot([low, high], [place - 0.5] * 2, color=COLOURS["ink"], linewidth=1.1)
-                axes.text(max(value, high) + 0.012 * top, place - 0.5, percent(value), va="center_baseline")
+                axes.text(
+                    max(value, high) + 0.012 * top,
+                    place - 0.5,
+                    percent(value),
+                    va="center_baseline",
+                )
             place += 2.1
         axes.set_ylim(place - 1.6, -1.5)
         axes.set_xlim(0, top * (1.22 if is_narrow else 1.1))
@@ -124,14 +167,17 @@ def accuracy_chart(
 
     units = sum(len(bars) + 2.1 for bars in rows)
     key = [("after", "accent"), *([("before", "before")] if before else [])]
-    key += [(name.replace("_", " "), _baseline_colour(number)) for number, name in enumerate(baselines)]
+    key += [
+        (name.replace("_", " "), _baseline_colour(number)) for number, name in enumerate(baselines)
+    ]
     label = "Accuracy by group: " + "; ".join(f"{one.group} {percent(one.value)}" for one in groups)
     svg = draw_chart(draw, name="accuracy", label=label, height_px=lambda _: round(50 + 17 * units))
     return Chart(svg=svg, key=tuple(key))
 
 
 def smooth(values: np.ndarray, *, radius: int) -> np.ndarray:
-    """Return the centred moving average; towards both ends its window shrinks evenly, so a straight line stays itself.
+    """Return the centred moving average; towards both ends its window shrinks evenly, so a straight
+    line stays itself.
 
     A one-sided average would lag behind a falling loss and show it higher than it is.
 
@@ -176,7 +222,9 @@ def _style_steps(axes: "Axes", is_narrow: bool, *, y_label: str, is_log: bool = 
     axes.set_xlabel("optimizer step")
     axes.set_ylabel(y_label)
     axes.grid(axis="y")
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=4 if is_narrow else 8, steps=[1, 2, 5, 10], integer=True))
+    axes.xaxis.set_major_locator(
+        MaxNLocator(nbins=4 if is_narrow else 8, steps=[1, 2, 5, 10], integer=True)
+    )
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.margins(x=0.01)
     if is_log:

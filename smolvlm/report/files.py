@@ -1,6 +1,8 @@
-"""What a run left in its output folder, read back: metrics, settings, starts, predictions, baselines.
+"""What a run left in its output folder, read back: metrics, settings, starts, predictions,
+baselines.
 
-Missing files are simply not there. A last line cut short by a killed run is passed over; any other damage is an error.
+Missing files are simply not there. A last line cut short by a killed run is passed over; any other
+damage is an error.
 """
 
 import json
@@ -60,7 +62,9 @@ def read_run_files(run_dir: Path) -> RunFiles:
     """
     metrics, predictions = run_dir / "metrics.jsonl", run_dir / "predictions.jsonl"
     if not run_dir.is_dir():
-        raise ConfigError("no such folder", where=str(run_dir), fix="give the output_dir of a run that has begun")
+        raise ConfigError(
+            "no such folder", where=str(run_dir), fix="give the output_dir of a run that has begun"
+        )
     if not metrics.is_file() and not predictions.is_file():
         raise ConfigError(
             "neither metrics.jsonl nor predictions.jsonl here",
@@ -130,7 +134,9 @@ def _read_starts(path: Path) -> tuple[Start, ...]:
 
 
 def _start(content: Mapping[str, Any]) -> Start:
-    device, kernels, versions = (_object(content, name) for name in ("device", "kernels", "versions"))
+    device, kernels, versions = (
+        _object(content, name) for name in ("device", "kernels", "versions")
+    )
     commit = content.get("commit")
     return Start(
         step=int(_number({"step": 0, **content}, "step")),
@@ -154,7 +160,9 @@ def _read_baselines(path: Path) -> Mapping[str, Mapping[str, float]]:
     if not path.is_file():
         return {}
     content = _json_file(path)
-    if not isinstance(content, dict) or not all(isinstance(groups, dict) for groups in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(groups, dict) for groups in content.values()
+    ):
         raise _wrong("an object of objects: baseline, group, accuracy")
     found: dict[str, Mapping[str, float]] = {}
     for name, groups in content.items():
@@ -167,7 +175,11 @@ def _json_lines(path: Path, read: Callable[[dict[str, Any]], Value]) -> Iterator
     """Yield what is read of each line; an error names the line."""
     if not path.is_file():
         return
-    lines = [line for line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1) if line[1].strip()]
+    lines = [
+        line
+        for line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1)
+        if line[1].strip()
+    ]
     for number, line in lines:
         with located(f"{path}:{number}"):
             try:
@@ -175,7 +187,9 @@ def _json_lines(path: Path, read: Callable[[dict[str, Any]], Value]) -> Iterator
             except json.JSONDecodeError as error:
                 if number == lines[-1][0]:
                     return  # the run was stopped while writing it
-                raise SampleError(f"not JSON ({error})", kind="bad_file", fix="delete the line") from error
+                raise SampleError(
+                    f"not JSON ({error})", kind="bad_file", fix="delete the line"
+                ) from error
             if not isinstance(content, dict):
                 raise _wrong("an object")
             found = read(content)

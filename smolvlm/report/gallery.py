@@ -1,7 +1,7 @@
 """A few held-out answers with their pictures, chosen by no one's taste.
 
-The order is that of a digest of each row's name, groups take turns, and half of the places go to wrong answers: the
-same predictions give the same gallery, and a run cannot show its best side only.
+The order is that of a digest of each row's name, groups take turns, and half of the places go to
+wrong answers: the same predictions give the same gallery, and a run cannot show its best side only.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,7 +40,8 @@ class AnswerView:
 
 
 def choose(rows: Sequence[Prediction], *, count: int) -> tuple[Prediction, ...]:
-    """Return up to `count` rows, right answers first; as many wrong as right where there are enough of both."""
+    """Return up to `count` rows, right answers first; as many wrong as right where there are enough
+    of both."""
     right = list(_in_turns([row for row in rows if _is_right(row)]))
     wrong = list(_in_turns([row for row in rows if not _is_right(row)]))
     num_wrong = min(len(wrong), max(count // 2, count - len(right)))
@@ -71,7 +72,9 @@ def _view(row: Prediction, said_before: Mapping[tuple[str, str], str], run_dir: 
         truth=_shortened(" / ".join(dict.fromkeys(row.references))),
         answer=_shortened(row.answer),
         answer_before=None if previous is None else _shortened(previous),
-        verdict={1.0: "right", 0.0: "wrong"}.get(row.correct, f"{percent(row.correct, digits=0)} right"),
+        verdict={1.0: "right", 0.0: "wrong"}.get(
+            row.correct, f"{percent(row.correct, digits=0)} right"
+        ),
         is_right=_is_right(row),
         pictures=tuple(_picture(name, run_dir) for name in row.images[:MAX_PICTURES]),
     )
@@ -84,12 +87,15 @@ def _picture(name: str, run_dir: Path) -> str | None:
         is_clip = path.is_dir() or is_clip_ending(ending_of(name))
         medium = VideoRef(path=path) if is_clip else ImageRef(path=path)
         return medium_uri(medium, max_side_px=PICTURE_SIDE_PX)
-    except SampleError:  # moved since, or it came inside the row: the report is of the run, and says so in its place
+    except (
+        SampleError
+    ):  # moved since, or it came inside the row: the report is of the run, and says so in its place
         return None
 
 
 def _in_turns(rows: Sequence[Prediction]) -> Iterator[Prediction]:
-    """Yield rows in the order of their digests, one of each group in turn, those with pictures first."""
+    """Yield rows in the order of their digests, one of each group in turn, those with pictures
+    first."""
     groups: dict[str, list[Prediction]] = {}
     for row in sorted(rows, key=lambda row: (not row.images, _digest(row))):
         groups.setdefault(row.group, []).append(row)

@@ -18,12 +18,16 @@ def place_rows(starts: Sequence[Start]) -> list[tuple[str, str]]:
     *earlier, newest = starts
     rows = [("device", _device(newest.device))]
     rows += [(name.replace("_", " "), _words(value)) for name, value in newest.kernels.items()]
-    rows.append(("versions", ", ".join(f"{name} {value}" for name, value in newest.versions.items())))
+    rows.append(
+        ("versions", ", ".join(f"{name} {value}" for name, value in newest.versions.items()))
+    )
     if newest.commit:
         rows.append(("commit", newest.commit + (", modified" if newest.is_modified else "")))
     if earlier:
         rows.append(("resumed", f"at step {newest.step:,}"))
-    return rows + [(f"earlier, from step {start.step:,}", _summary(start, newest)) for start in earlier]
+    return rows + [
+        (f"earlier, from step {start.step:,}", _summary(start, newest)) for start in earlier
+    ]
 
 
 def _device(device: Mapping[str, Any]) -> str:
@@ -36,7 +40,8 @@ def _device(device: Mapping[str, Any]) -> str:
 
 
 def _summary(start: Start, newest: Start) -> str:
-    """Return a start's device, and in which kernels, versions and commit it differs from the newest."""
+    """Return a start's device, and in which kernels, versions and commit it differs from the
+    newest."""
     words = [_device(start.device)]
     for name in ("kernels", "versions"):
         now = getattr(newest, name)

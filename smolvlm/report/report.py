@@ -1,8 +1,8 @@
 """The report of a run: `report.html`, from nothing but what the run left in its output folder.
 
-It answers, in this order: is the model better than before and than answers that need no picture; how did the loss go;
-what do the answers look like; what did it cost; where did it run; with which settings. Parts whose files are missing
-are left out.
+It answers, in this order: is the model better than before and than answers that need no picture;
+how did the loss go; what do the answers look like; what did it cost; where did it run; with which
+settings. Parts whose files are missing are left out.
 """
 
 from collections.abc import Sequence
@@ -104,7 +104,11 @@ def accuracy_rows(run: RunFiles) -> tuple[AccuracyRow, ...]:
 
 def training_seconds(train: Sequence[Metrics]) -> float:
     """Return the time between the log lines: each says its samples and its samples a second."""
-    return sum(line.get("num_samples", 0) / line["samples_per_s"] for line in train if line.get("samples_per_s"))
+    return sum(
+        line.get("num_samples", 0) / line["samples_per_s"]
+        for line in train
+        if line.get("samples_per_s")
+    )
 
 
 def duration(seconds: float) -> str:
@@ -120,11 +124,17 @@ def duration(seconds: float) -> str:
 def _lede(rows: Sequence[AccuracyRow], run: RunFiles) -> str:
     """Say in a sentence or two what came out."""
     if not rows:
-        return f"Trained for {plural(len(run.train), 'logged step')}; no held-out answers were kept."
+        return (
+            f"Trained for {plural(len(run.train), 'logged step')}; no held-out answers were kept."
+        )
     top = rows[0]
     text = f"Of {plural(top.after.num_rows, 'held-out row')} the model answers {percent(top.after.value)} right"
     text += f"; before training it was {percent(top.before.value)}." if top.before else "."
-    known = [(value, name) for name, value in zip(run.baselines, top.baselines, strict=True) if value is not None]
+    known = [
+        (value, name)
+        for name, value in zip(run.baselines, top.baselines, strict=True)
+        if value is not None
+    ]
     if known:
         best, name = max(known)
         text += f" The best baseline, {name.replace('_', ' ')}, gets {percent(best)}."
@@ -135,7 +145,8 @@ def _lede(rows: Sequence[AccuracyRow], run: RunFiles) -> str:
 
 
 def _is_no_better(row: AccuracyRow) -> bool:
-    """Say whether the best baseline reaches into the interval of the model's accuracy, or lies above."""
+    """Say whether the best baseline reaches into the interval of the model's accuracy, or lies
+    above."""
     return any(value is not None and value >= row.after.low for value in row.baselines)
 
 
@@ -145,7 +156,9 @@ def _headlines(run: RunFiles, rows: Sequence[AccuracyRow]) -> list[Headline]:
         after, before = rows[0].after, rows[0].before
         start = f"{100 * before.value:.1f} → " if before else ""
         interval = f"95 % interval {100 * after.low:.1f} to {100 * after.high:.1f}"
-        found.append(Headline(name="Accuracy", value=f"{start}{percent(after.value)}", detail=interval))
+        found.append(
+            Headline(name="Accuracy", value=f"{start}{percent(after.value)}", detail=interval)
+        )
     if run.train:
         found += _training_headlines(run.train[0], run.train[-1], run.train)
     return found
@@ -157,14 +170,27 @@ def _training_headlines(first: Metrics, last: Metrics, train: Sequence[Metrics])
     else:
         value = f"{first['loss']:.2f} → {last['loss']:.3f}"
         found = [Headline(name="Loss", value=value, detail="first and last log line")]
-    total = {key: sum(line.get(key, 0) for line in train) for key in ("num_samples", "num_tokens", "num_tiles")}
+    total = {
+        key: sum(line.get(key, 0) for line in train)
+        for key in ("num_samples", "num_tokens", "num_tiles")
+    }
     learned = sum(line.get("num_supervised_tokens", 0) for line in train)
     if seconds := training_seconds(train):
-        found.append(Headline(name="Time in steps", value=duration(seconds), detail=plural(int(last["step"]), "step")))
+        found.append(
+            Headline(
+                name="Time in steps",
+                value=duration(seconds),
+                detail=plural(int(last["step"]), "step"),
+            )
+        )
         speed = f"{total['num_samples'] / seconds:,.1f} / s"
-        found.append(Headline(name="Samples", value=speed, detail=f"{total['num_samples']:,.0f} in all"))
+        found.append(
+            Headline(name="Samples", value=speed, detail=f"{total['num_samples']:,.0f} in all")
+        )
     if total["num_tokens"]:
-        detail = f"{percent(learned / total['num_tokens'])} learned, {total['num_tiles']:,.0f} tiles"
+        detail = (
+            f"{percent(learned / total['num_tokens'])} learned, {total['num_tiles']:,.0f} tiles"
+        )
         found.append(Headline(name="Tokens", value=short_count(total["num_tokens"]), detail=detail))
     return found
 
@@ -179,12 +205,15 @@ def short_count(count: float) -> str:
 
 
 def _evaluations(evals: Sequence[Metrics]) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Return the steps, and for each metric its values at them; of many evaluations a few, evenly spaced."""
+    """Return the steps, and for each metric its values at them; of many evaluations a few, evenly
+    spaced."""
     count = min(len(evals), MAX_EVALUATIONS)
     places = [round(place * (len(evals) - 1) / max(count - 1, 1)) for place in range(count)]
     shown = [evals[place] for place in places]
     names = sorted({key for line in shown for key in line if key.startswith("eval_")})
-    rows = [(name.removeprefix("eval_"), [_plain(line.get(name)) for line in shown]) for name in names]
+    rows = [
+        (name.removeprefix("eval_"), [_plain(line.get(name)) for line in shown]) for name in names
+    ]
     return [f"{line['step']:,.0f}" for line in shown], rows
 
 
@@ -200,6 +229,8 @@ def _costs(train: Sequence[Metrics]) -> list[tuple[str, str, str, str]]:
     for key, name, scale, decimals in COSTS:
         values = [scale * line[key] for line in train if key in line]
         if values:
-            middle, low, high = (f"{value:,.{decimals}f}" for value in (median(values), min(values), max(values)))
+            middle, low, high = (
+                f"{value:,.{decimals}f}" for value in (median(values), min(values), max(values))
+            )
             rows.append((name, middle, low, high))
     return rows

@@ -1,7 +1,7 @@
 """A checkpoint that answers: a question and pictures or clips in, text out.
 
-It says what `smolvlm eval` would note for the same row, with the run's own settings of pictures and clips where the
-folder is a run's.
+It says what `smolvlm eval` would note for the same row, with the run's own settings of pictures and
+clips where the folder is a run's.
 """
 
 import io
@@ -24,7 +24,8 @@ from smolvlm.runs.evaluation_settings import bare_config, trained_config
 from smolvlm.train.run_model import load_run_checkpoint
 
 Shown = Image.Image | np.ndarray | str | Path | bytes
-"""A picture or a clip: opened, as an array (height, width, 3) uint8, a file, a folder of frames, or encoded bytes."""
+"""A picture or a clip: opened, as an array (height, width, 3) uint8, a file, a folder of frames, or
+encoded bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,9 @@ class LoadedModel:
     checkpoint: Checkpoint
     prompt: PromptSettings
 
-    def ask(self, question: str, *media: Shown, max_new_tokens: int = 128, system: str | None = None) -> str:
+    def ask(
+        self, question: str, *media: Shown, max_new_tokens: int = 128, system: str | None = None
+    ) -> str:
         """Return the model's answer, by greedy decoding.
 
         Args:

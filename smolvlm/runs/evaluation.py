@@ -1,4 +1,5 @@
-"""A held-out set through a run's model, or any checkpoint's: settings in, an `Evaluation` out; nothing is printed."""
+"""A held-out set through a run's model, or any checkpoint's: settings in, an `Evaluation` out;
+nothing is printed."""
 
 import torch
 
@@ -28,7 +29,8 @@ def build_evaluator(
         config: the run's settings.
         prompt: of the model.
         cache: the run's, where its tower is frozen.
-        uses_bf16: whether it runs under bfloat16 autocast; it does so too where the weights are bfloat16.
+        uses_bf16: whether it runs under bfloat16 autocast; it does so too where the weights are
+            bfloat16.
         rank: of this process.
         num_ranks: that share the rows.
 
@@ -36,7 +38,9 @@ def build_evaluator(
         ConfigError, SampleError: the held-out set is wrong.
     """
     assert config.data.eval_mixture is not None
-    measured = measure_mixture(config.data.eval_mixture, config.data, prompt=prompt, max_rows=config.eval.max_rows)
+    measured = measure_mixture(
+        config.data.eval_mixture, config.data, prompt=prompt, max_rows=config.eval.max_rows
+    )
     uses_bf16 |= config.model.dtype == "bfloat16"
     return Evaluator(
         measured,
@@ -61,10 +65,14 @@ def evaluate_checkpoint(config: RunConfig) -> Evaluation:
     """
     if config.data.eval_mixture is None:
         what = "nothing to evaluate on"
-        raise ConfigError(what, where="data.eval_mixture", fix="give --mixture FILE, or set data.eval_mixture")
+        raise ConfigError(
+            what, where="data.eval_mixture", fix="give --mixture FILE, or set data.eval_mixture"
+        )
     checkpoint = load_run_checkpoint(config)
     context = context_tokens(checkpoint.model.config)
     with located(config.model.path):
         prompt = read_prompt(checkpoint.processor, config.data, context_tokens=context)
-    uses_bf16 = bool(config.train.arguments.get("bf16"))  # a GPU's own choice is not asked of this CPU
+    uses_bf16 = bool(
+        config.train.arguments.get("bf16")
+    )  # a GPU's own choice is not asked of this CPU
     return build_evaluator(config, prompt, cache=None, uses_bf16=uses_bf16)(checkpoint.model)

@@ -1,4 +1,5 @@
-"""The settings that a trained model is evaluated with, from what a user names: nothing heavy is imported."""
+"""The settings that a trained model is evaluated with, from what a user names: nothing heavy is
+imported."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,9 @@ from smolvlm.config.settings_file import refuse_rows
 from smolvlm.errors import ConfigError
 
 
-def evaluated_config(target: str, overrides: Sequence[str], *, mixture: Path | None = None) -> RunConfig:
+def evaluated_config(
+    target: str, overrides: Sequence[str], *, mixture: Path | None = None
+) -> RunConfig:
     """Return the settings that something is evaluated with.
 
     Args:

@@ -1,4 +1,5 @@
-"""A mixture by itself, or a run file's: how it is read, measured and examined. No model's weights are needed."""
+"""A mixture by itself, or a run file's: how it is read, measured and examined. No model's weights
+are needed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +25,8 @@ from smolvlm.runs.model import Say, nothing, with_model
 from smolvlm.train.run_model import prompt_of_model
 
 RELEASED = "HuggingFaceTB/SmolVLM-256M-Instruct"
-"""Whose processor measures where none is named; its tokenizer and picture settings are built here, without the hub."""
+"""Whose processor measures where none is named; its tokenizer and picture settings are built here,
+without the hub."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +52,12 @@ def settings_of_run(config: RunConfig, *, say: Say = nothing) -> MixtureSettings
 
 
 def mixture_settings(
-    target: Path, overrides: Sequence[str], model: str | None, *, allow_outside_root: bool, say: Say = nothing
+    target: Path,
+    overrides: Sequence[str],
+    model: str | None,
+    *,
+    allow_outside_root: bool,
+    say: Say = nothing,
 ) -> MixtureSettings:
     """Return a run file's settings; or of a bare mixture, defaults and any kind of rows.
 
@@ -74,7 +81,13 @@ def mixture_settings(
         return MixtureSettings(data=config.data, prompt=prompt_of_model(config.model, config.data))
     with TemporaryDirectory() as folder:
         published_config("256M", model_type="idefics3").save_pretrained(folder)
-        write_processor(Path(folder), model_type="idefics3", tile_side_px=512, longest_edge_px=2048, tokens_per_tile=64)
+        write_processor(
+            Path(folder),
+            model_type="idefics3",
+            tile_side_px=512,
+            longest_edge_px=2048,
+            tokens_per_tile=64,
+        )
         with located(RELEASED):
             prompt = read_prompt(load_processor(folder), config.data)
         return MixtureSettings(data=config.data, prompt=prompt)
@@ -87,7 +100,8 @@ def prepare_mixture(
     num_workers: int | None = None,
     report: Report | None = None,
 ) -> MeasuredSet:
-    """Measure every row of a mixture and keep the sizes where training finds them; bad rows are counted, not raised.
+    """Measure every row of a mixture and keep the sizes where training finds them; bad rows are
+    counted, not raised.
 
     Args:
         settings: what it is read with.
@@ -97,7 +111,9 @@ def prepare_mixture(
     """
     data, prompt = settings.data, settings.prompt
     sources = open_mixture(data.mixture, data)
-    sizes = measure_sources(sources, prompt, engine=engine, num_workers=num_workers, keeps_all=True, report=report)
+    sizes = measure_sources(
+        sources, prompt, engine=engine, num_workers=num_workers, keeps_all=True, report=report
+    )
     return settle_rows(
         sources,
         sizes,

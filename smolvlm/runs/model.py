@@ -1,4 +1,5 @@
-"""A run file's `model.path` as something that loads: `embedded` is assembled, everything else stands as it is."""
+"""A run file's `model.path` as something that loads: `embedded` is assembled, everything else
+stands as it is."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,7 @@
 """A whole run: trained, evaluated before, during and after where asked, and its report written.
 
-What spans training, evaluation and the report stands here, since these rooms do not know each other. Nothing is
-printed: what there is to say goes to `say`, and metrics to `show`.
+What spans training, evaluation and the report stands here, since these rooms do not know each
+other. Nothing is printed: what there is to say goes to `say`, and metrics to `show`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -77,8 +77,11 @@ class _RunEvaluation:
         self._evaluator: Evaluator | None = None
         self._last: Evaluation | None = None
 
-    def make(self, checkpoint: Checkpoint, prompt: PromptSettings, cache: VisionCache | None) -> Evaluate:
-        """Build the evaluator once the model is there; evaluate the untrained model if asked and not yet done."""
+    def make(
+        self, checkpoint: Checkpoint, prompt: PromptSettings, cache: VisionCache | None
+    ) -> Evaluate:
+        """Build the evaluator once the model is there; evaluate the untrained model if asked and
+        not yet done."""
         state = PartialState()
         evaluator = build_evaluator(
             self._config,
@@ -92,7 +95,8 @@ class _RunEvaluation:
         before = self._output_dir / "predictions-before.jsonl"
         is_begun = before.exists() and self._config.train.resume_from_checkpoint is not False
         if self._config.eval.at_start and not is_begun:
-            # The trainer moves the model later; until then a CPU would compute in what suits the GPU.
+            # The trainer moves the model later; until then a CPU would compute in what suits the
+            # GPU.
             assert state.device is not None
             if checkpoint.model.device.type != state.device.type:
                 checkpoint.model.to(state.device)
@@ -105,7 +109,8 @@ class _RunEvaluation:
         return evaluate
 
     def after(self, run: TrainedRun) -> None:
-        """Evaluate the trained model, unless its last step just was, log it and keep its answers."""
+        """Evaluate the trained model, unless its last step just was, log it and keep its
+        answers."""
         assert self._evaluator is not None
         evaluation = self._last if _ends_evaluated(run.trainer) else None
         if evaluation is None:

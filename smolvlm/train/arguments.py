@@ -1,4 +1,5 @@
-"""The run file's `train` section as `transformers.TrainingArguments`, plus what a planned run fixes."""
+"""The run file's `train` section as `transformers.TrainingArguments`, plus what a planned run
+fixes."""
 
 from typing import Any
 
@@ -15,8 +16,8 @@ DEFAULTS: dict[str, Any] = {
     "logging_nan_inf_filter": False,
     "ddp_find_unused_parameters": False,
 }
-"""Ours where they differ from transformers'; the run file may set any of them. What follows from the device is in
-`training_arguments`."""
+"""Ours where they differ from transformers'; the run file may set any of them. What follows from
+the device is in `training_arguments`."""
 
 
 def seed_of(train: TrainConfig) -> int:
@@ -31,15 +32,17 @@ def planned_length(train: TrainConfig) -> tuple[float, int | None]:
 
 
 def trains_in_bf16(train: TrainConfig) -> bool:
-    """Return whether training runs under bfloat16 autocast: as the run file says, else as the GPU allows."""
+    """Return whether training runs under bfloat16 autocast: as the run file says, else as the GPU
+    allows."""
     return bool(train.arguments.get("bf16")) or is_bf16_default(train)
 
 
 def is_bf16_default(train: TrainConfig) -> bool:
     """Return whether training runs under bfloat16 autocast without the run file saying so.
 
-    On a CUDA device with units for it, where none of `bf16`, `fp16` and `use_cpu` is set. Emulated bfloat16 (before
-    Ampere) does not count: it is slower than float32. A DeepSpeed file says the precision itself.
+    On a CUDA device with units for it, where none of `bf16`, `fp16` and `use_cpu` is set. Emulated
+    bfloat16 (before Ampere) does not count: it is slower than float32. A DeepSpeed file says the
+    precision itself.
     """
     given = train.arguments
     if "bf16" in given or any(given.get(name) for name in ("fp16", "use_cpu", "deepspeed")):
@@ -51,29 +54,41 @@ def training_arguments(train: TrainConfig, plan: Plan) -> TrainingArguments:
     """Build the trainer's arguments; length, batch and accumulation come from the plan.
 
     Raises:
-        ConfigError: transformers refuses a setting, the packs of a step cannot be dealt evenly to the ranks, or one
-            process sees several GPUs.
+        ConfigError: transformers refuses a setting, the packs of a step cannot be dealt evenly to
+            the ranks, or one process sees several GPUs.
     """
-    given = {name: value for name, value in train.arguments.items() if name not in ("num_train_epochs", "max_steps")}
+    given = {
+        name: value
+        for name, value in train.arguments.items()
+        if name not in ("num_train_epochs", "max_steps")
+    }
     fixed = {
         "output_dir": str(train.output_dir),
         "max_steps": plan.num_steps,
         "per_device_train_batch_size": 1,
         "remove_unused_columns": False,
     }
-    if given.get("activation_checkpointing_kwargs"):  # with other keys alone torch would take the reentrant kind
-        given["activation_checkpointing_kwargs"] = {"use_reentrant": False} | given["activation_checkpointing_kwargs"]
+    if given.get(
+        "activation_checkpointing_kwargs"
+    ):  # with other keys alone torch would take the reentrant kind
+        given["activation_checkpointing_kwargs"] = {"use_reentrant": False} | given[
+            "activation_checkpointing_kwargs"
+        ]
     by_device = {"dataloader_pin_memory": torch.cuda.is_available()}
     if is_bf16_default(train):
         by_device["bf16"] = True
     settings: dict[str, Any] = DEFAULTS | by_device | given | fixed
     if settings["dataloader_pin_memory"] and not settings.get("use_cpu"):
-        settings["accelerator_config"] = {"non_blocking": True}  # from pinned memory a copy goes on beside the step
+        settings["accelerator_config"] = {
+            "non_blocking": True
+        }  # from pinned memory a copy goes on beside the step
     try:
         arguments = TrainingArguments(**settings)
     except ValueError as error:
         raise ConfigError(
-            f"transformers refuses the settings: {error}", where="train", fix="fix the setting it names"
+            f"transformers refuses the settings: {error}",
+            where="train",
+            fix="fix the setting it names",
         ) from error
     if arguments.n_gpu > 1:
         raise ConfigError(

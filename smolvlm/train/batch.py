@@ -1,4 +1,5 @@
-"""What the loader hands to the trainer: a pack as the model's tensors, with what is logged about it; or an error."""
+"""What the loader hands to the trainer: a pack as the model's tensors, with what is logged about
+it; or an error."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,8 +34,8 @@ class PackInfo:
 class PackBatch(dict[str, Any]):
     """`{"pack": what the model reads, "info": PackInfo}`, with a way of its own to a device.
 
-    The copies never wait, whatever is asked: accelerate (1.15) forgets `non_blocking` where a resumed run skips the
-    packs that it has trained on.
+    The copies never wait, whatever is asked: accelerate (1.15) forgets `non_blocking` where a
+    resumed run skips the packs that it has trained on.
     """
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> "PackBatch":  # noqa: ARG002 - accelerate's
@@ -61,7 +62,8 @@ def as_batch(packs: Sequence[Pack]) -> PackBatch:
 
 
 def without_worker_traceback(error: SmolVLMError) -> SmolVLMError:
-    """Return an error as it was raised; out of a loader worker it comes behind that worker's traceback, as text."""
+    """Return an error as it was raised; out of a loader worker it comes behind that worker's
+    traceback, as text."""
     kind, text = type(error), str(error)
     name = f"{kind.__module__}.{kind.__qualname__}: "
     return kind(text.rpartition(name)[2].strip()) if text.startswith("Caught ") else error

@@ -1,8 +1,9 @@
 """Whether a CPU has units for bfloat16, and how much faster it multiplies with them.
 
 torch computes bfloat16 on any CPU. Without such units it takes a hundred times as long, and with
-them it is not always faster: one thread of a Xeon with AVX512-BF16 and no AMX reached half of float32's
-rate. So the advice is given only where the units are there and a measurement of this machine agrees.
+them it is not always faster: one thread of a Xeon with AVX512-BF16 and no AMX reached half of
+float32's rate. So the advice is given only where the units are there and a measurement of this
+machine agrees.
 """
 
 import time
@@ -52,9 +53,9 @@ def faster_in_bf16() -> list[str]:
 def bf16_gain() -> float:
     """Measure how many times as fast as float32 this CPU multiplies bfloat16 matrices, at least.
 
-    The two take turns. Of a round the best product of each counts, and of the rounds the lowest gain: where
-    other programs compute beside it a product may take ten times as long as the one before, and advice that
-    is not given costs less than advice that is wrong.
+    The two take turns. Of a round the best product of each counts, and of the rounds the lowest
+    gain: where other programs compute beside it a product may take ten times as long as the one
+    before, and advice that is not given costs less than advice that is wrong.
     """
     bf16 = torch.ones(MATRIX_SIZE, MATRIX_SIZE, dtype=torch.bfloat16)
     float32 = bf16.float()

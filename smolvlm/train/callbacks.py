@@ -1,11 +1,19 @@
-"""When to log, evaluate and save, what every step gives the optimizer, and what the terminal shows while training."""
+"""When to log, evaluate and save, what every step gives the optimizer, and what the terminal shows
+while training."""
 
 import sys
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import DefaultFlowCallback
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
@@ -16,8 +24,8 @@ from smolvlm.datasets.packing.plan import Plan
 class PlanFlowCallback(DefaultFlowCallback):
     """The default flow with the plan's epochs.
 
-    The trainer sees the whole plan as one long epoch; here `epoch` strategies act where a planned epoch ends, the
-    trainer's epoch counter is the plan's, and the last step is always logged.
+    The trainer sees the whole plan as one long epoch; here `epoch` strategies act where a planned
+    epoch ends, the trainer's epoch counter is the plan's, and the last step is always logged.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -31,7 +39,9 @@ class PlanFlowCallback(DefaultFlowCallback):
         state.epoch = self._plan.epoch_at(state.global_step)
         if state.global_step in self._ends:
             control.should_log |= args.logging_strategy == IntervalStrategy.EPOCH
-            control.should_evaluate |= args.eval_strategy == IntervalStrategy.EPOCH and args.eval_delay <= state.epoch
+            control.should_evaluate |= (
+                args.eval_strategy == IntervalStrategy.EPOCH and args.eval_delay <= state.epoch
+            )
             control.should_save |= args.save_strategy == SaveStrategy.EPOCH
         if state.global_step >= state.max_steps:
             control.should_log |= args.logging_strategy != IntervalStrategy.NO
@@ -46,9 +56,10 @@ class PlanFlowCallback(DefaultFlowCallback):
 class WholeGradientCallback(TrainerCallback):
     """Gives each trained parameter a gradient in every step.
 
-    In a step without pictures tower and connector have none, and the optimizer would pass them over. Among several
-    ranks they always run, with a gradient of zero, so that momentum and weight decay go on; here a missing gradient
-    becomes zero, so that the number of ranks makes no difference.
+    In a step without pictures tower and connector have none, and the optimizer would pass them
+    over. Among several ranks they always run, with a gradient of zero, so that momentum and weight
+    decay go on; here a missing gradient becomes zero, so that the number of ranks makes no
+    difference.
     """
 
     def on_pre_optimizer_step(
@@ -82,10 +93,14 @@ class ProgressBarCallback(TrainerCallback):
             TextColumn("{task.fields[status]}"),
             console=self._console,
         )
-        self._task = self._bar.add_task("training", total=state.max_steps, completed=state.global_step, status="")
+        self._task = self._bar.add_task(
+            "training", total=state.max_steps, completed=state.global_step, status=""
+        )
         self._bar.start()
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if self._bar is not None:
             self._bar.update(self._task, completed=state.global_step)
 

@@ -25,7 +25,9 @@ class CheckpointFiles:
         name_rope_for_older_readers(folder / "config.json")
         self.save_processor(folder)
         for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if self.adapters is None else ():
-            (folder / name).unlink(missing_ok=True)  # of an earlier run, and it would be taken for this one's
+            (folder / name).unlink(
+                missing_ok=True
+            )  # of an earlier run, and it would be taken for this one's
 
     def begin(self, folder: Path) -> None:
         """Let a folder not count as whole while it is written over."""

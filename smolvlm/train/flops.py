@@ -1,7 +1,8 @@
 """How much computing a pack is: for dealing packs to ranks and for the utilisation in the log.
 
-Counts multiply-adds as two, matrix products only. Backward costs twice the forward where weights train, once where
-gradients only pass through, nothing where neither happens (the usual estimate, Kaplan et al. 2020, appendix).
+Counts multiply-adds as two, matrix products only. Backward costs twice the forward where weights
+train, once where gradients only pass through, nothing where neither happens (the usual estimate,
+Kaplan et al. 2020, appendix).
 """
 
 import time
@@ -31,15 +32,19 @@ class ComputeCost:
 
     def pack(self, *, num_tokens: int, num_computed_tiles: int, num_targets: int) -> float:
         """Return the FLOPs of a pack."""
-        return self.per_token * num_tokens + self.per_tile * num_computed_tiles + self.per_target * num_targets
+        return (
+            self.per_token * num_tokens
+            + self.per_tile * num_computed_tiles
+            + self.per_target * num_targets
+        )
 
 
 def compute_cost(model: Any) -> ComputeCost:
     """Estimate the cost of a model of the family, trained and frozen as it is now.
 
-    Attention scores are left out (below 5 % at a few hundred tokens), and an adapter's own products (a few per cent).
-    The gradient is taken to reach the connector where that or the tower trains, though in a pack without pictures it
-    may end earlier.
+    Attention scores are left out (below 5 % at a few hundred tokens), and an adapter's own products
+    (a few per cent). The gradient is taken to reach the connector where that or the tower trains,
+    though in a pack without pictures it may end earlier.
     """
     text, vision = model.config.text_config, model.config.vision_config
     tower: Any
@@ -47,8 +52,14 @@ def compute_cost(model: Any) -> ComputeCost:
     vision_passes, is_passed = _passes(tower.encoder.layers, is_passed=_trains(tower.embeddings))
     is_passed |= _trains(tower) or _trains(connector)
     language = model.model.text_model
-    language_passes, is_passed = _passes(language.layers, is_passed=is_passed or _trains(language.embed_tokens))
-    head_passes = 1 + (is_passed or _trains(language.norm)) + bool(_kinds(model.lm_head) & {"full", "token_rows"})
+    language_passes, is_passed = _passes(
+        language.layers, is_passed=is_passed or _trains(language.embed_tokens)
+    )
+    head_passes = (
+        1
+        + (is_passed or _trains(language.norm))
+        + bool(_kinds(model.lm_head) & {"full", "token_rows"})
+    )
     embedding = patch_embedding_flops(vision) * (1 + _trains(tower.embeddings))
     return ComputeCost(
         per_token=decoder_layer_flops(text) * language_passes,
@@ -58,11 +69,13 @@ def compute_cost(model: Any) -> ComputeCost:
 
 
 def _passes(layers: Iterable[nn.Module], *, is_passed: bool) -> tuple[int, bool]:
-    """Return how often a stack of layers is gone through: forward, for its inputs' gradients, for its weights'.
+    """Return how often a stack of layers is gone through: forward, for its inputs' gradients, for
+    its weights'.
 
     Args:
         layers: lowest first.
-        is_passed: whether anything beneath trains, so that gradients pass through; returned for what stands above.
+        is_passed: whether anything beneath trains, so that gradients pass through; returned for
+            what stands above.
     """
     total = 0
     for layer in layers:
@@ -83,10 +96,15 @@ def _trains(module: nn.Module) -> bool:
 
 @cache
 def peak_flops_per_s(device: str, dtype: torch.dtype) -> float:
-    """Measure what this device reaches on a large square matrix product, FLOPs a second (best of at most five)."""
+    """Measure what this device reaches on a large square matrix product, FLOPs a second (best of at
+    most five)."""
     size = 512 if device == "cpu" else 8192
-    own = torch.Generator(device).manual_seed(0)  # the run's own randomness (dropout) goes on as if nobody had measured
-    left, right = (torch.randn(size, size, device=device, generator=own).to(dtype) for _ in range(2))
+    own = torch.Generator(device).manual_seed(
+        0
+    )  # the run's own randomness (dropout) goes on as if nobody had measured
+    left, right = (
+        torch.randn(size, size, device=device, generator=own).to(dtype) for _ in range(2)
+    )
     best = float("inf")
     begun = time.perf_counter()
     for _ in range(5):

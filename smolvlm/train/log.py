@@ -1,7 +1,9 @@
-"""What a run says about its steps: `metrics.jsonl`, `samples.jsonl`, and the sums between two log lines.
+"""What a run says about its steps: `metrics.jsonl`, `samples.jsonl`, and the sums between two log
+lines.
 
-Every number is over all ranks and all packs since the last line. Files are appended to and flushed line by line, so a
-killed run leaves whole lines; a resumed run drops the lines of steps it will do again.
+Every number is over all ranks and all packs since the last line. Files are appended to and flushed
+line by line, so a killed run leaves whole lines; a resumed run drops the lines of steps it will do
+again.
 """
 
 import json
@@ -27,7 +29,8 @@ SumOverRanks = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(slots=True)
 class StepCounts:
-    """Sums over the packs since the last log line, on one rank; `as_vector` is what ranks add up."""
+    """Sums over the packs since the last log line, on one rank; `as_vector` is what ranks add
+    up."""
 
     num_tokens: float = 0
     budget_tokens: float = 0
@@ -47,9 +50,13 @@ class StepCounts:
         self.flops += pack_flops(info, cost)
 
     def as_vector(self) -> torch.Tensor:
-        return torch.tensor([float(getattr(self, column.name)) for column in fields(self)], dtype=torch.float64)
+        return torch.tensor(
+            [float(getattr(self, column.name)) for column in fields(self)], dtype=torch.float64
+        )
 
-    def metrics(self, totals: torch.Tensor, *, seconds: float, peak_flops: float) -> dict[str, float]:
+    def metrics(
+        self, totals: torch.Tensor, *, seconds: float, peak_flops: float
+    ) -> dict[str, float]:
         """Return the log line's keys.
 
         Args:
@@ -64,7 +71,9 @@ class StepCounts:
             "num_tiles": int(total["num_tiles"]),
             "num_samples": int(total["num_samples"]),
             "num_skipped": int(total["num_skipped"]),
-            "pack_fill": round(total["num_tokens"] / total["budget_tokens"], 4) if total["budget_tokens"] else 0.0,
+            "pack_fill": round(total["num_tokens"] / total["budget_tokens"], 4)
+            if total["budget_tokens"]
+            else 0.0,
             "samples_per_s": round(total["num_samples"] / seconds, 3),
             "supervised_tokens_per_s": round(total["num_supervised_tokens"] / seconds, 3),
             "mfu": round(total["flops"] / seconds / peak_flops, 4),
@@ -82,7 +91,8 @@ def pack_flops(info: PackInfo, cost: ComputeCost) -> float:
 
 
 class MethodSums:
-    """What a method logs, summed on the device since the last line, and read when a line is written."""
+    """What a method logs, summed on the device since the last line, and read when a line is
+    written."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = tuple(names)
@@ -111,11 +121,14 @@ class MethodSums:
             sums[1:] = self._sums.cpu()
         self._sums, self._num_shares = None, 0.0
         count, *totals = sum_over_ranks(sums).tolist()
-        return {name: total / max(count, 1) for name, total in zip(self._names, totals, strict=True)}
+        return {
+            name: total / max(count, 1) for name, total in zip(self._names, totals, strict=True)
+        }
 
 
 def peak_memory_bytes() -> int:
-    """Return the most memory used so far: of the GPU where there is one, else of this process (resident)."""
+    """Return the most memory used so far: of the GPU where there is one, else of this process
+    (resident)."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -169,10 +182,13 @@ class Stopwatch:
 class RunLog:
     """What a run writes while it trains, and what it sums between two lines.
 
-    Every rank adds up its own packs; ranks meet only where a line or a checkpoint is due, where they meet anyway.
+    Every rank adds up its own packs; ranks meet only where a line or a checkpoint is due, where
+    they meet anyway.
     """
 
-    def __init__(self, run_dir: Path, *, cost: ComputeCost, metric_names: Sequence[str], logs_rows: bool) -> None:
+    def __init__(
+        self, run_dir: Path, *, cost: ComputeCost, metric_names: Sequence[str], logs_rows: bool
+    ) -> None:
         """`logs_rows` asks for `samples.jsonl`: which rows each step learned from."""
         self.watch = Stopwatch()
         self.rates: Mapping[str, float] = {}
@@ -217,7 +233,8 @@ class RunLog:
             self._learned += [(step, where) for info in infos for where in info.where]
 
     def write_rows(self, *, is_writer: bool) -> None:
-        """Write the rows noted since the last time; all ranks have to call it, and one is the writer."""
+        """Write the rows noted since the last time; all ranks have to call it, and one is the
+        writer."""
         if not self._logs_rows:
             return
         learned = sorted(gather_object(self._learned))

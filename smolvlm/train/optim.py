@@ -1,8 +1,9 @@
 """Optimizer groups by tower and kind of parameter, and the proof that the live optimizer has them.
 
-In: a model and its `LearningRates`. Out: parameter groups of one tower, kind, rate and weight decay each, named by the
-tower. `check_groups` reads the groups back from the optimizer that will really step, after every wrapper had its say,
-and raises if one parameter is missing, doubled, or has another rate than was asked.
+In: a model and its `LearningRates`. Out: parameter groups of one tower, kind, rate and weight decay
+each, named by the tower. `check_groups` reads the groups back from the optimizer that will really
+step, after every wrapper had its say, and raises if one parameter is missing, doubled, or has
+another rate than was asked.
 """
 
 from collections import Counter, defaultdict
@@ -35,7 +36,8 @@ class GroupSummary:
 def tower_groups(
     model: nn.Module, rates: LearningRates, *, weight_decay: float, decay_names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Return optimizer groups of all trainable parameters, `name` being the tower's (`token_rows` for these).
+    """Return optimizer groups of all trainable parameters, `name` being the tower's (`token_rows`
+    for these).
 
     Args:
         model: parameters already frozen or not.
@@ -47,7 +49,12 @@ def tower_groups(
     members: dict[tuple[int, int, float, bool], list[nn.Parameter]] = defaultdict(list)
     for name, value in model.named_parameters():
         if value.requires_grad:
-            place = TOWERS.index(tower_of(name)), KINDS.index(kind_of(name)), rates.of(name), name not in decayed
+            place = (
+                TOWERS.index(tower_of(name)),
+                KINDS.index(kind_of(name)),
+                rates.of(name),
+                name not in decayed,
+            )
             members[place].append(value)
     return [
         {
@@ -57,17 +64,24 @@ def tower_groups(
             "name": "token_rows" if KINDS[kind] == "token_rows" else TOWERS[tower],
             "kind": KINDS[kind],
         }
-        for (tower, kind, rate, is_spared), values in sorted(members.items(), key=lambda item: item[0])
+        for (tower, kind, rate, is_spared), values in sorted(
+            members.items(), key=lambda item: item[0]
+        )
     ]
 
 
 def rates_by_tower(optimizer: Optimizer) -> dict[str, float]:
-    """Return the log line's `learning_rate_<tower>`: the live rates, 0 of a tower that does not train."""
-    rates = dict.fromkeys(TOWERS, 0.0) | {group["name"]: float(group["lr"]) for group in optimizer.param_groups}
+    """Return the log line's `learning_rate_<tower>`: the live rates, 0 of a tower that does not
+    train."""
+    rates = dict.fromkeys(TOWERS, 0.0) | {
+        group["name"]: float(group["lr"]) for group in optimizer.param_groups
+    }
     return {f"learning_rate_{name}": rate for name, rate in rates.items()}
 
 
-def check_groups(model: nn.Module, optimizer: Optimizer, rates: LearningRates) -> list[GroupSummary]:
+def check_groups(
+    model: nn.Module, optimizer: Optimizer, rates: LearningRates
+) -> list[GroupSummary]:
     """Return the live optimizer's groups, summed by tower.
 
     Raises:
@@ -83,11 +97,15 @@ def check_groups(model: nn.Module, optimizer: Optimizer, rates: LearningRates) -
     for name, parameter in model.named_parameters():
         wanted = rates.of(name)
         if parameter.requires_grad != (wanted > 0):
-            problems.append(f"{name} is {'trained' if parameter.requires_grad else 'frozen'}, rate asked {wanted:g}")
+            problems.append(
+                f"{name} is {'trained' if parameter.requires_grad else 'frozen'}, rate asked {wanted:g}"
+            )
         elif parameter.requires_grad and times[id(parameter)] != 1:
             problems.append(f"{name} stands in {times[id(parameter)]} optimizer groups")
         elif parameter.requires_grad and rate_of[id(parameter)] != wanted:
-            problems.append(f"{name} has learning rate {rate_of[id(parameter)]:g}, asked {wanted:g}")
+            problems.append(
+                f"{name} has learning rate {rate_of[id(parameter)]:g}, asked {wanted:g}"
+            )
     if problems:
         shown = "\n".join(f"- {problem}" for problem in problems[:10])
         raise ConfigError(

@@ -1,11 +1,14 @@
-"""Packs that loader workers make ahead of the step: never more bytes than allowed, and each under its rows' names.
+"""Packs that loader workers make ahead of the step: never more bytes than allowed, and each under
+its rows' names.
 
-In: the packs of a run. Out: the same packs under the same numbers, for torch's loader to have made by its workers.
+In: the packs of a run. Out: the same packs under the same numbers, for torch's loader to have made
+by its workers.
 
-torch bounds what lies ahead by number alone (`dataloader_prefetch_factor` packs a worker), whatever it weighs. What
-every pack weighs is known from the plan, so a worker that is handed a number waits here until that pack has room,
-together with all that lie between it and the step. How far the step has come is one number in shared memory. Numbers
-are handed out in order, and the packs that the step waits for have room whatever they weigh: nothing can lock up.
+torch bounds what lies ahead by number alone (`dataloader_prefetch_factor` packs a worker), whatever
+it weighs. What every pack weighs is known from the plan, so a worker that is handed a number waits
+here until that pack has room, together with all that lie between it and the step. How far the step
+has come is one number in shared memory. Numbers are handed out in order, and the packs that the
+step waits for have room whatever they weigh: nothing can lock up.
 """
 
 import os
@@ -33,19 +36,23 @@ from smolvlm.train.worker_notes import WorkerNotes, listed, with_late_signal, wo
 Batch = TypeVar("Batch")
 
 ALWAYS_AHEAD = 2
-"""Packs with room whatever they weigh: the loop has the next one read before it is given the one it asked for."""
+"""Packs with room whatever they weigh: the loop has the next one read before it is given the one it
+asked for."""
 BYTES_PER_PAIR_OF_BLOCKS = 16
-"""The block lists of `model.attention.flex`, which only packs for CUDA have: four numbers for each pair."""
+"""The block lists of `model.attention.flex`, which only packs for CUDA have: four numbers for each
+pair."""
 _ENDED = -1
 _POLL_S = 0.005
 
 
 def planned_bytes(packs: PlannedPacks, *, bytes_per_tile: int) -> Int64[np.ndarray, " pack"]:
-    """Return what each pack takes in memory at most: a picture that stands in it twice is counted twice.
+    """Return what each pack takes in memory at most: a picture that stands in it twice is counted
+    twice.
 
     Args:
         packs: as planned.
-        bytes_per_tile: of its pixels, or of its features where the vision cache may give those instead.
+        bytes_per_tile: of its pixels, or of its features where the vision cache may give those
+            instead.
     """
     tokens = packs.num_tokens.astype(np.int64)
     blocks = tokens // BLOCK_SIZE + 2
@@ -78,7 +85,9 @@ class PrefetchedPacks(Dataset[Pack]):
         self._packs = packs
         self._num_ranks = num_ranks
         weights = planned_bytes(packs.planned_packs, bytes_per_tile=bytes_per_tile)[rank::num_ranks]
-        self._begins = np.concatenate([np.zeros(1, np.int64), np.cumsum(weights)])  # by this rank's own count of packs
+        self._begins = np.concatenate(
+            [np.zeros(1, np.int64), np.cumsum(weights)]
+        )  # by this rank's own count of packs
         self._max_bytes = max_bytes
         self._num_taken = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._notes = WorkerNotes(num_workers)
@@ -102,7 +111,9 @@ class PrefetchedPacks(Dataset[Pack]):
         if int(self._num_taken[0]) == _ENDED:
             return self._packs.build(EMPTY_PACK)
         with _NamingRows(self._packs, planned):
-            pack = self._packs.build(planned, begin_sample=lambda sample: self._notes.begin(worker.id, index, sample))
+            pack = self._packs.build(
+                planned, begin_sample=lambda sample: self._notes.begin(worker.id, index, sample)
+            )
             self._notes.end(worker.id)
             return _in_shared_memory(pack)
 
@@ -119,8 +130,9 @@ class PrefetchedPacks(Dataset[Pack]):
     def in_users_words(self) -> Iterator[None]:
         """Tell what goes wrong in a worker as errors for users; in the end nothing more is made.
 
-        The loader is let go with the frames that used it: left to the garbage collector, torch's finds its queues
-        gone before it could use them to send its workers home, and waits five seconds for each.
+        The loader is let go with the frames that used it: left to the garbage collector, torch's
+        finds its queues gone before it could use them to send its workers home, and waits five
+        seconds for each.
 
         Raises:
             SampleError, ConfigError: raised by a worker, or in place of a worker's death.
@@ -185,7 +197,9 @@ class _NamingRows:
     def __exit__(self, _: object, error: BaseException | None, __: TracebackType | None) -> None:
         if error is not None and not isinstance(error, SmolVLMError):
             rows = [self._packs.where(row) for sample in self._planned.samples for row in sample]
-            error.add_note(f"while the pack of these rows was made: {listed(rows, at_most=len(rows))}")
+            error.add_note(
+                f"while the pack of these rows was made: {listed(rows, at_most=len(rows))}"
+            )
 
 
 def _in_shared_memory(pack: Pack) -> Pack:

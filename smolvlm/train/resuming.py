@@ -1,8 +1,9 @@
 """Checkpoints that are whole, and runs that go on only where they are the same run.
 
-The trainer writes a checkpoint's files one after another; `smolvlm.json` is written last, so a folder without it was
-cut off and is passed over. It holds the settings that shape the training, and a digest of the plan: a run resumes
-only where both are the same, and says which setting differs otherwise.
+The trainer writes a checkpoint's files one after another; `smolvlm.json` is written last, so a
+folder without it was cut off and is passed over. It holds the settings that shape the training, and
+a digest of the plan: a run resumes only where both are the same, and says which setting differs
+otherwise.
 """
 
 import json
@@ -28,11 +29,23 @@ WITHOUT_EFFECT = (
     "data.eval_mixture",
 )
 """Settings that may differ between the two halves of a run."""
-_ARGUMENTS_WITHOUT_EFFECT = ("logging_", "save_", "eval_", "dataloader_", "report_to", "disable_tqdm", "run_name")
-WITHOUT_EFFECT_PREFIXES = ("eval.", *(f"train.arguments.{name}" for name in _ARGUMENTS_WITHOUT_EFFECT))
+_ARGUMENTS_WITHOUT_EFFECT = (
+    "logging_",
+    "save_",
+    "eval_",
+    "dataloader_",
+    "report_to",
+    "disable_tqdm",
+    "run_name",
+)
+WITHOUT_EFFECT_PREFIXES = (
+    "eval.",
+    *(f"train.arguments.{name}" for name in _ARGUMENTS_WITHOUT_EFFECT),
+)
 BF16 = "train.arguments.bf16"
 BF16_BY_DEFAULT = "true, by default"
-"""Value of that setting where the run file leaves it open and the device chose it; not set where the device did not."""
+"""Value of that setting where the run file leaves it open and the device chose it; not set where
+the device did not."""
 NOT_SET = "(not set)"
 _OPEN = ((None, NOT_SET), (NOT_SET, None))
 
@@ -47,13 +60,16 @@ class RunIdentity:
     """Digest of which rows meet in which step."""
 
 
-def run_identity(settings: Mapping[str, Any], plan: Plan, *, is_bf16_default: bool = False) -> RunIdentity:
+def run_identity(
+    settings: Mapping[str, Any], plan: Plan, *, is_bf16_default: bool = False
+) -> RunIdentity:
     """Describe a run by its nested settings and its plan.
 
     Args:
         settings: as the run file gives them.
         plan: all steps.
-        is_bf16_default: whether it trains in bfloat16 because its device can and the settings leave it open.
+        is_bf16_default: whether it trains in bfloat16 because its device can and the settings leave
+            it open.
     """
     flat = dict(_flatten(settings, ""))
     if is_bf16_default:
@@ -68,18 +84,24 @@ def run_identity(settings: Mapping[str, Any], plan: Plan, *, is_bf16_default: bo
 
 def _flatten(value: Any, prefix: str) -> list[tuple[str, Any]]:
     if isinstance(value, Mapping) and value:
-        pairs = [_flatten(inner, f"{prefix}.{name}" if prefix else str(name)) for name, inner in value.items()]
+        pairs = [
+            _flatten(inner, f"{prefix}.{name}" if prefix else str(name))
+            for name, inner in value.items()
+        ]
         return [pair for inner in pairs for pair in inner]
     return [(prefix, value)]
 
 
 def mark_whole(folder: Path, identity: RunIdentity, *, step: int) -> None:
     """Write the marker that says a checkpoint is complete; the last thing written into it."""
-    write_json(folder / MARKER, {"step": step, "settings": dict(identity.settings), "plan": identity.plan})
+    write_json(
+        folder / MARKER, {"step": step, "settings": dict(identity.settings), "plan": identity.plan}
+    )
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file so that a reader finds the former content or the new one, and never a part of it."""
+    """Write a JSON file so that a reader finds the former content or the new one, and never a part
+    of it."""
     temporary = path.parent / f".{path.name}"
     with temporary.open("w", encoding="utf-8") as file:
         json.dump(content, file, indent=1)
@@ -99,11 +121,14 @@ def whole_checkpoints(output_dir: Path) -> list[Path]:
     return sorted(found, key=lambda folder: int(folder.name.rsplit("-", 1)[1]))
 
 
-def find_checkpoint(choice: Path | Literal["auto", False], *, output_dir: Path, identity: RunIdentity) -> Path | None:
+def find_checkpoint(
+    choice: Path | Literal["auto", False], *, output_dir: Path, identity: RunIdentity
+) -> Path | None:
     """Return the checkpoint to go on from, None for a fresh start.
 
     Raises:
-        ConfigError: the checkpoint chosen is not whole, or belongs to a run with other settings or data.
+        ConfigError: the checkpoint chosen is not whole, or belongs to a run with other settings or
+            data.
     """
     if choice is False:
         return None
@@ -149,9 +174,10 @@ def _check_same_run(saved: dict[str, Any], identity: RunIdentity, *, folder: Pat
 def _is_same(key: str, theirs: Any, ours: Any) -> bool:
     """Say whether a setting lets a run go on.
 
-    Of our own settings a null is one that is not set, and earlier versions wrote those of other `quantization.bits`
-    too. Bfloat16 may be chosen by the device: a run goes on where it was left open both times, whatever the two devices
-    chose, and where it is written now as it was chosen then.
+    Of our own settings a null is one that is not set, and earlier versions wrote those of other
+    `quantization.bits` too. Bfloat16 may be chosen by the device: a run goes on where it was left
+    open both times, whatever the two devices chose, and where it is written now as it was chosen
+    then.
     """
     if key != BF16:
         are_both_open = not key.startswith("train.arguments.") and (theirs, ours) in _OPEN

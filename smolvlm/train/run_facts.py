@@ -178,7 +178,8 @@ def _quantization(settings: Quantization) -> str | None:
 def _float32_products(device_type: str) -> str:
     """Return what products of float32 matrices may be computed in.
 
-    `torch.get_float32_matmul_precision` raises once the newer settings were used, as by transformers.
+    `torch.get_float32_matmul_precision` raises once the newer settings were used, as by
+    transformers.
     """
     backend: Any = torch.backends.cuda if device_type == "cuda" else torch.backends.mkldnn
     precision: str = backend.matmul.fp32_precision

@@ -1,7 +1,8 @@
-"""The model of a run: loaded, with its adapters, frozen where the settings say, and the cache that goes with it.
+"""The model of a run: loaded, with its adapters, frozen where the settings say, and the cache that
+goes with it.
 
-In: a `RunConfig`. Out: a `RunModel`. Everything that settings do to a model before its first step is done here, in one
-order: load, adapters, freeze, cache.
+In: a `RunConfig`. Out: a `RunModel`. Everything that settings do to a model before its first step
+is done here, in one order: load, adapters, freeze, cache.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,14 +53,18 @@ class RunModel:
 
 
 def check_model(config: RunConfig) -> Base:
-    """Refuse what can be known before rows and weights are read, and return what was read of the checkpoint.
+    """Refuse what can be known before rows and weights are read, and return what was read of the
+    checkpoint.
 
     Raises:
-        ConfigError: training cannot begin at what `model.path` names, or what is to be frozen does not fit it.
+        ConfigError: training cannot begin at what `model.path` names, or what is to be frozen does
+            not fit it.
     """
     if is_adapter_folder(config.model.path):
         fix = f"merge it first: {MERGE_COMMAND}"
-        raise ConfigError("training begins at a model, and this is an adapter", where=config.model.path, fix=fix)
+        raise ConfigError(
+            "training begins at a model, and this is an adapter", where=config.model.path, fix=fix
+        )
     base = base_of_run(config.model)
     learning_rates(config, base.config)
     _check_room(config, base)
@@ -67,7 +72,8 @@ def check_model(config: RunConfig) -> Base:
 
 
 def _check_room(config: RunConfig, base: Base) -> None:
-    """Refuse new tokens that the base has no rows for, beside adapters: these are loaded onto the base as it is."""
+    """Refuse new tokens that the base has no rows for, beside adapters: these are loaded onto the
+    base as it is."""
     names = config.model.new_tokens
     if not names or not (config.token_rows_lr or _adapter_kinds(config)):
         return
@@ -185,7 +191,9 @@ def _attach_adapters(
     kinds = _adapter_kinds(config)
     rows: Sequence[int] = ()
     if rates.token_rows:
-        rows = token_ids(checkpoint.processor, config.model.new_tokens, config.train.trainable_tokens)
+        rows = token_ids(
+            checkpoint.processor, config.model.new_tokens, config.train.trainable_tokens
+        )
     if not kinds and not rows:
         return None
     return attach_adapters(
@@ -199,7 +207,9 @@ def _attach_adapters(
     )
 
 
-def _vision_cache(config: RunConfig, model: Any, rates: LearningRates, *, uses_bf16: bool) -> VisionCache | None:
+def _vision_cache(
+    config: RunConfig, model: Any, rates: LearningRates, *, uses_bf16: bool
+) -> VisionCache | None:
     """Open the cache where nothing in the tower trains, no adapter either."""
     if not config.data.vision_cache or rates.of_tower("vision_tower"):
         return None

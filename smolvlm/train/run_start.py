@@ -1,9 +1,9 @@
 """`run.json`: where and how a run computed, written once at its start, and the notes of that start.
 
 In: `RunFacts`, the output folder, the checkpoint being resumed. Out: the file, and notes for
-standard error. The newest start stands at the top of the file (`device`, `kernels`, `versions`, `commit`),
-those that led to the checkpoint under `earlier`, oldest first. A change of precision between two
-starts is said and not refused: it follows from the device that happened to be free.
+standard error. The newest start stands at the top of the file (`device`, `kernels`, `versions`,
+`commit`), those that led to the checkpoint under `earlier`, oldest first. A change of precision
+between two starts is said and not refused: it follows from the device that happened to be free.
 """
 
 import json

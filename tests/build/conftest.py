@@ -76,7 +76,12 @@ def save(tmp_path_factory: pytest.TempPathFactory) -> Save:
 
 @pytest.fixture(scope="session")
 def siglip(save: Save) -> Path:
-    text = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     text |= {"vocab_size": 64, "bos_token_id": 1, "eos_token_id": 2}
     return save(SiglipModel(SiglipConfig(vision_config=VISION, text_config=text)))
 
@@ -90,7 +95,9 @@ def siglip_tower(save: Save) -> Path:
 def paligemma(save: Save) -> Path:
     """A full checkpoint in several shards."""
     vision = {**VISION, "model_type": "siglip_vision_model", "vision_use_head": False}
-    config = PaliGemmaConfig(vision_config=vision, text_config=GEMMA, projection_dim=32, image_token_index=299)
+    config = PaliGemmaConfig(
+        vision_config=vision, text_config=GEMMA, projection_dim=32, image_token_index=299
+    )
     folder = save(PaliGemmaForConditionalGeneration(config), max_shard_size="40KB")
     assert len(list(folder.glob("*.safetensors"))) > 2
     return folder
@@ -113,7 +120,9 @@ def smollm2_tokenizer() -> str:
 @pytest.fixture(scope="session")
 def smollm2(save: Save, smollm2_tokenizer: str) -> Path:
     """A tiny language model of SmolLM2's vocabulary, output head tied."""
-    folder = save(LlamaForCausalLM(LlamaConfig(**LLAMA, vocab_size=49_152, tie_word_embeddings=True)))
+    folder = save(
+        LlamaForCausalLM(LlamaConfig(**LLAMA, vocab_size=49_152, tie_word_embeddings=True))
+    )
     (folder / "tokenizer.json").write_text(smollm2_tokenizer)
     return folder
 
@@ -125,7 +134,12 @@ def other_tokenizer() -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = BpeTrainer(vocab_size=280, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet, show_progress=False)
+    trainer = BpeTrainer(
+        vocab_size=280,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
     tokenizer.train_from_iterator(
         ["what is it? it is a cat on a mat.", "User: what?", "Assistant: it is red."] * 20, trainer
     )
@@ -136,10 +150,17 @@ def other_tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def other_llama(save: Save, other_tokenizer: Tokenizer) -> Path:
-    """A Llama of another vocabulary: own head, biases, scaled rotary positions, wide heads, spare rows."""
+    """A Llama of another vocabulary: own head, biases, scaled rotary positions, wide heads, spare
+    rows."""
     scaled = {"rope_type": "llama3", "rope_theta": 5000.0, "factor": 4.0, "low_freq_factor": 1.0}
     scaled |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 128}
-    own = {"rope_parameters": scaled, "attention_bias": True, "mlp_bias": True, "head_dim": 12, "rms_norm_eps": 1e-4}
+    own = {
+        "rope_parameters": scaled,
+        "attention_bias": True,
+        "mlp_bias": True,
+        "head_dim": 12,
+        "rms_norm_eps": 1e-4,
+    }
     config = LlamaConfig(**{**LLAMA, **own}, vocab_size=288, tie_word_embeddings=False)
     folder = save(LlamaForCausalLM(config))
     other_tokenizer.save(str(folder / "tokenizer.json"))

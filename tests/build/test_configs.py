@@ -29,13 +29,22 @@ def test_published_sizes_have_the_published_number_of_parameters(
     assert sum(parameter.numel() for parameter in model.parameters()) == num_parameters
     assert config.model_type == model_type
     assert tokens_per_tile(config) == tokens
-    assert config.text_config.rope_parameters["rope_theta"] == (273_768.0 if size == "2.2B" else 100_000.0)
+    assert config.text_config.rope_parameters["rope_theta"] == (
+        273_768.0 if size == "2.2B" else 100_000.0
+    )
 
 
 def test_patches_that_the_scale_factor_does_not_divide_are_refused() -> None:
     vision = VisionDimensions(
-        tile_side_px=40, patch_size_px=8, hidden_size=8, num_layers=1, num_heads=1, intermediate_size=8
+        tile_side_px=40,
+        patch_size_px=8,
+        hidden_size=8,
+        num_layers=1,
+        num_heads=1,
+        intermediate_size=8,
     )
-    language = LanguageDimensions(hidden_size=8, num_layers=1, num_heads=1, num_key_value_heads=1, intermediate_size=8)
+    language = LanguageDimensions(
+        hidden_size=8, num_layers=1, num_heads=1, num_key_value_heads=1, intermediate_size=8
+    )
     with pytest.raises(ValueError, match="5 patches a side are not a multiple of scale_factor=2"):
         build_config(vision, language, scale_factor=2, model_type="smolvlm")

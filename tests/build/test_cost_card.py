@@ -1,4 +1,5 @@
-"""Cost cards at published dimensions: parameters to the unit, tokens as the processor writes them, FLOPs as counted."""
+"""Cost cards at published dimensions: parameters to the unit, tokens as the processor writes them,
+FLOPs as counted."""
 
 from pathlib import Path
 
@@ -22,7 +23,14 @@ SO400M_AT = {384: 412_987_248, 448: 413_327_088, 896: 416_866_032}
         ("siglip-base-512", "smollm2-135m", {}, 256_484_928, 1024, 64),
         ("siglip-base-512", "smollm2-360m", {"model_type": "idefics3"}, 507_482_304, 1024, 64),
         ("siglip-so400m-384", "smollm2-1.7b", {}, 2_246_784_880, 729, 81),
-        ("paligemma2-448", "smollm2-1.7b", {}, 2_246_784_880 + 295 * 1152 + 7 * 1152 * 2048, 1024, 64),
+        (
+            "paligemma2-448",
+            "smollm2-1.7b",
+            {},
+            2_246_784_880 + 295 * 1152 + 7 * 1152 * 2048,
+            1024,
+            64,
+        ),
         (
             "paligemma2-896",
             "smollm2-1.7b",
@@ -46,7 +54,11 @@ def test_parameters_are_the_published_ones(
 ) -> None:
     plan = plan_build(BuildRecipe(vision=vision, language=language, **options))
     card = cost_card(plan, name="it")
-    assert (card.parameters, card.patches_per_tile, card.tokens_per_tile) == (parameters, patches, tokens)
+    assert (card.parameters, card.patches_per_tile, card.tokens_per_tile) == (
+        parameters,
+        patches,
+        tokens,
+    )
     if "so400m" in vision or "paligemma" in vision:
         assert card.tower_parameters == SO400M_AT[plan.dimensions.tile_side_px]
     with torch.device("meta"):
@@ -61,7 +73,9 @@ def test_the_published_split_costs_what_is_published() -> None:
         one, split = card.pictures
         assert (one.tiles, split.tiles, split.rows) == (1, 17, 4)
         assert one.tokens == card.tokens_per_tile + 3
-        assert split.tokens == tokens == 16 * (card.tokens_per_tile + 2) + 4 + card.tokens_per_tile + 3
+        assert (
+            split.tokens == tokens == 16 * (card.tokens_per_tile + 2) + 4 + card.tokens_per_tile + 3
+        )
         assert split.tower_flops == 17 * one.tower_flops
 
 
@@ -81,9 +95,15 @@ def test_the_towers_flops_are_those_that_run() -> None:
 
 def test_the_language_models_flops_are_those_that_run(siglip: Path, other_llama: Path) -> None:
     """Written out, attention takes a whole square of scores, of which the causal half is needed."""
-    plan = plan_build(BuildRecipe(vision=str(siglip), language=str(other_llama), tile_side_px=448, longest_edge_px=448))
+    plan = plan_build(
+        BuildRecipe(
+            vision=str(siglip), language=str(other_llama), tile_side_px=448, longest_edge_px=448
+        )
+    )
     picture = cost_card(plan, name="it").pictures[0]
-    model = AutoModelForImageTextToText.from_config(plan.config, attn_implementation="eager").model.text_model
+    model = AutoModelForImageTextToText.from_config(
+        plan.config, attn_implementation="eager"
+    ).model.text_model
     with FlopCounterMode(display=False) as counter:
         model(inputs_embeds=torch.zeros(1, picture.tokens, 32), use_cache=False)
     upper_half = causal_score_flops(plan.config.text_config, picture.tokens)

@@ -1,4 +1,5 @@
-"""DINOv2's layout in a folder: its shape, its pixels, and what of it has no place in the stock class."""
+"""DINOv2's layout in a folder: its shape, its pixels, and what of it has no place in the stock
+class."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,11 @@ SMALL: dict[str, Any] = {
 def test_shape_and_pixels(dinov2: Path) -> None:
     part = read_dinov2(dinov2)
     dimensions = part.dimensions
-    assert (dimensions.tile_side_px, dimensions.patches_per_side, dimensions.intermediate_size) == (64, 4, 64)
+    assert (dimensions.tile_side_px, dimensions.patches_per_side, dimensions.intermediate_size) == (
+        64,
+        4,
+        64,
+    )
     assert dimensions.activation == "gelu"
     assert (part.pixel_mean, part.pixel_std) == (IMAGENET_MEAN, IMAGENET_STD)
     assert any("class token is dropped" in note for note in part.notes)
@@ -39,5 +44,8 @@ def test_biases_that_a_tower_lacks_are_zero(tmp_path: Path) -> None:
 
 def test_a_gated_mlp_is_refused(tmp_path: Path) -> None:
     Dinov2Model(Dinov2Config(**SMALL, use_swiglu_ffn=True)).save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match=r"has a gated MLP, SmolVLM's vision class has none\n  fix: take the small"):
+    with pytest.raises(
+        ConfigError,
+        match=r"has a gated MLP, SmolVLM's vision class has none\n  fix: take the small",
+    ):
         read_dinov2(tmp_path)

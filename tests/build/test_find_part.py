@@ -55,5 +55,7 @@ def test_what_is_nowhere_is_refused_with_the_nearest_name(tmp_path: Path) -> Non
 def test_a_folder_of_several_gguf_files_asks_for_one(tmp_path: Path) -> None:
     for name in ("a.gguf", "b.gguf"):
         (tmp_path / name).touch()
-    with pytest.raises(ConfigError, match=r"2 GGUF files: a.gguf, b.gguf\n  fix: give the path of one of them"):
+    with pytest.raises(
+        ConfigError, match=r"2 GGUF files: a.gguf, b.gguf\n  fix: give the path of one of them"
+    ):
         find_language(str(tmp_path))

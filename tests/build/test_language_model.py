@@ -1,4 +1,5 @@
-"""SmolLM2's weights under the stock class's names: shapes, the order of rotary rows, and sensible text."""
+"""SmolLM2's weights under the stock class's names: shapes, the order of rotary rows, and sensible
+text."""
 
 import pytest
 import torch
@@ -45,16 +46,22 @@ def test_layers_that_it_does_not_have_are_refused(num_layers: int) -> None:
 @pytest.mark.slow
 def test_the_whole_model_talks_sense() -> None:
     dimensions = vision_dimensions(tile_side_px=28, num_layers=1)
-    config = build_config(dimensions, language_dimensions(num_layers=30), scale_factor=1, model_type="smolvlm")
+    config = build_config(
+        dimensions, language_dimensions(num_layers=30), scale_factor=1, model_type="smolvlm"
+    )
     text_config = config.text_config
     assert isinstance(text_config, LlamaConfig)
     state = read_language_model(language_model_gguf(), num_layers=30)
-    embeddings = extend_vocabulary(state["embed_tokens.weight"], generator=torch.Generator().manual_seed(0))
+    embeddings = extend_vocabulary(
+        state["embed_tokens.weight"], generator=torch.Generator().manual_seed(0)
+    )
     model = LlamaForCausalLM(text_config).eval()
     model.model.load_state_dict({**state, "embed_tokens.weight": embeddings})
     model.lm_head.load_state_dict({"weight": embeddings})
     tokenizer = Tokenizer.from_str(tokenizer_json())
     prompt = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
     ids = torch.tensor([tokenizer.encode(prompt).ids])
-    answer = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)
+    answer = model.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False
+    )
     assert "The capital of France is Paris." in tokenizer.decode(answer[0, ids.shape[1] :].tolist())

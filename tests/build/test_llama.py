@@ -1,4 +1,5 @@
-"""Language models as parts: GGUF files read as transformers reads them, and what is not of Llama's layout refused."""
+"""Language models as parts: GGUF files read as transformers reads them, and what is not of Llama's
+layout refused."""
 
 import json
 import shutil
@@ -23,7 +24,9 @@ def pairs_from_halves(weight: Tensor, heads: int) -> Tensor:
     return weight.reshape(heads, 2, -1, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
 
 
-def write_gguf(path: Path, model: LlamaForCausalLM, tokenizer: Tokenizer, *, arch: str = "llama", **extra: str) -> None:
+def write_gguf(
+    path: Path, model: LlamaForCausalLM, tokenizer: Tokenizer, *, arch: str = "llama", **extra: str
+) -> None:
     """Write a Llama in float32 as the usual converter lays it out."""
     config, state = model.config, model.state_dict()
     writer = gguf.GGUFWriter(path, arch)
@@ -44,7 +47,10 @@ def write_gguf(path: Path, model: LlamaForCausalLM, tokenizer: Tokenizer, *, arc
     writer.add_token_merges(["a b"])
     names = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
     for index in range(config.num_hidden_layers):
-        names |= {f"blk.{index}.{old}": f"model.layers.{index}.{new}" for old, new in _LAYER_TENSORS.items()}
+        names |= {
+            f"blk.{index}.{old}": f"model.layers.{index}.{new}"
+            for old, new in _LAYER_TENSORS.items()
+        }
     for new, old in names.items():
         tensor = state[f"{old}.weight"]
         if new.endswith("attn_q"):
@@ -77,7 +83,9 @@ def source() -> LlamaForCausalLM:
 
 
 @pytest.fixture(scope="module")
-def gguf_folder(source: LlamaForCausalLM, other_tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def gguf_folder(
+    source: LlamaForCausalLM, other_tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     folder = tmp_path_factory.mktemp("gguf")
     write_gguf(folder / "tiny.gguf", source, other_tokenizer)
     other_tokenizer.save(str(folder / "tokenizer.json"))
@@ -92,7 +100,9 @@ def test_a_gguf_file_is_read_as_it_was_written_and_as_transformers_reads_it(
     weights = part.read()
     assert weights.head is not None
     theirs = AutoModelForCausalLM.from_pretrained(gguf_folder, gguf_file="tiny.gguf").state_dict()
-    ours = {f"model.{name}": tensor for name, tensor in weights.state.items()} | {"lm_head.weight": weights.head}
+    ours = {f"model.{name}": tensor for name, tensor in weights.state.items()} | {
+        "lm_head.weight": weights.head
+    }
     expected = source.state_dict()
     assert ours.keys() == expected.keys() == theirs.keys()
     for name, tensor in ours.items():
@@ -124,7 +134,11 @@ def test_gguf_files_that_cannot_be_built_upon_are_refused(
 def test_everything_but_the_vocabulary_is_kept_of_a_folders_settings(other_llama: Path) -> None:
     settings = read_llama_folder(other_llama).text_config
     assert settings["rope_parameters"]["rope_type"] == "llama3"
-    assert (settings["attention_bias"], settings["mlp_bias"], settings["head_dim"]) == (True, True, 12)
+    assert (settings["attention_bias"], settings["mlp_bias"], settings["head_dim"]) == (
+        True,
+        True,
+        12,
+    )
     assert settings["rms_norm_eps"] == 1e-4
     assert not {"vocab_size", "bos_token_id", "tie_word_embeddings", "dtype"} & settings.keys()
 
@@ -137,5 +151,7 @@ def test_a_folder_that_lacks_its_head_or_is_no_llama_is_refused(
     shutil.copytree(other_llama, tmp_path / "copy")
     content = json.loads((tmp_path / "copy" / "config.json").read_text())
     (tmp_path / "copy" / "config.json").write_text(json.dumps(content | {"num_hidden_layers": 3}))
-    with pytest.raises(ConfigError, match=r"tensors are missing: model.layers.2.self_attn.q_proj.weight"):
+    with pytest.raises(
+        ConfigError, match=r"tensors are missing: model.layers.2.self_attn.q_proj.weight"
+    ):
         read_llama_folder(tmp_path / "copy")

@@ -1,4 +1,5 @@
-"""SigLIP's tower in a folder: found, measured by its tensors, and refused where something is wrong."""
+"""SigLIP's tower in a folder: found, measured by its tensors, and refused where something is
+wrong."""
 
 import json
 import shutil
@@ -13,8 +14,11 @@ from smolvlm.build.siglip_tower import read_siglip
 from smolvlm.errors import ConfigError
 
 
-def copied(source: Path, tmp_path: Path, *, config: dict | None = None, **tensors: torch.Tensor | None) -> Path:
-    """Return a copy of a one-file folder with other settings and tensors (None takes a tensor out)."""
+def copied(
+    source: Path, tmp_path: Path, *, config: dict | None = None, **tensors: torch.Tensor | None
+) -> Path:
+    """Return a copy of a one-file folder with other settings and tensors (None takes a tensor
+    out)."""
     folder = tmp_path / "copy"
     shutil.copytree(source, folder)
     if config:
@@ -22,11 +26,16 @@ def copied(source: Path, tmp_path: Path, *, config: dict | None = None, **tensor
         (folder / "config.json").write_text(json.dumps(content | config))
     if tensors:
         state = load_file(folder / "model.safetensors") | tensors
-        save_file({name: value for name, value in state.items() if value is not None}, folder / "model.safetensors")
+        save_file(
+            {name: value for name, value in state.items() if value is not None},
+            folder / "model.safetensors",
+        )
     return folder
 
 
-def test_all_three_kinds_of_folder_give_the_same_shape(siglip: Path, siglip_tower: Path, paligemma: Path) -> None:
+def test_all_three_kinds_of_folder_give_the_same_shape(
+    siglip: Path, siglip_tower: Path, paligemma: Path
+) -> None:
     parts = [read_siglip(folder) for folder in (siglip, siglip_tower, paligemma)]
     assert len({part.dimensions for part in parts}) == 1
     assert parts[0].dimensions.tile_side_px == 64
@@ -35,8 +44,11 @@ def test_all_three_kinds_of_folder_give_the_same_shape(siglip: Path, siglip_towe
     assert (parts[0].pixel_mean, parts[0].pixel_std) == ((0.5,) * 3, (0.5,) * 3)
 
 
-def test_names_of_older_files_are_read_too(siglip_tower: Path, paligemma: Path, tmp_path: Path) -> None:
-    """Files on the hub say `vision_tower.vision_model.embeddings...`, and carry a table of position numbers."""
+def test_names_of_older_files_are_read_too(
+    siglip_tower: Path, paligemma: Path, tmp_path: Path
+) -> None:
+    """Files on the hub say `vision_tower.vision_model.embeddings...`, and carry a table of position
+    numbers."""
     state = load_file(siglip_tower / "model.safetensors")
     older = {f"vision_tower.vision_model.{name}": tensor for name, tensor in state.items()}
     older["vision_tower.vision_model.embeddings.position_ids"] = torch.arange(16)
@@ -65,10 +77,17 @@ def test_only_the_towers_shards_are_read(paligemma: Path, tmp_path: Path) -> Non
 def test_the_table_of_positions_tells_the_side_where_the_configuration_does_not(
     siglip_tower: Path, tmp_path: Path
 ) -> None:
-    assert read_siglip(copied(siglip_tower, tmp_path, config={"image_size": 224})).dimensions.tile_side_px == 56
+    assert (
+        read_siglip(
+            copied(siglip_tower, tmp_path, config={"image_size": 224})
+        ).dimensions.tile_side_px
+        == 56
+    )
 
 
-def test_pixel_statistics_come_from_the_folders_own_file(siglip_tower: Path, tmp_path: Path) -> None:
+def test_pixel_statistics_come_from_the_folders_own_file(
+    siglip_tower: Path, tmp_path: Path
+) -> None:
     folder = copied(siglip_tower, tmp_path)
     path = folder / "preprocessor_config.json"
     path.write_text(json.dumps({"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 1, 1]}))
@@ -81,8 +100,14 @@ def test_pixel_statistics_come_from_the_folders_own_file(siglip_tower: Path, tmp
 
 def test_missing_and_unfitting_tensors_are_named(siglip_tower: Path, tmp_path: Path) -> None:
     cases: list[tuple[dict, str]] = [
-        ({"encoder.layers.2.mlp.fc2.weight": None}, "tensors are missing: encoder.layers.2.mlp.fc2.weight\n"),
-        ({"embeddings.patch_embedding.weight": None}, "no tensor ends in embeddings.patch_embedding.weight"),
+        (
+            {"encoder.layers.2.mlp.fc2.weight": None},
+            "tensors are missing: encoder.layers.2.mlp.fc2.weight\n",
+        ),
+        (
+            {"embeddings.patch_embedding.weight": None},
+            "no tensor ends in embeddings.patch_embedding.weight",
+        ),
         (
             {"other.embeddings.patch_embedding.weight": torch.zeros(1)},
             "2 tensors end in embeddings.patch_embedding.weight",

@@ -23,7 +23,9 @@ def test_stock_classes_load_it_and_generate(tmp_path: Path, model_type: ModelTyp
     processor = AutoProcessor.from_pretrained(folder)
     assert model.config.model_type == model_type
     assert model.lm_head.weight is not model.get_input_embeddings().weight
-    batch = processor(text="<image>What?", images=[[Image.new("RGB", (60, 40), "blue")]], return_tensors="pt")
+    batch = processor(
+        text="<image>What?", images=[[Image.new("RGB", (60, 40), "blue")]], return_tensors="pt"
+    )
     assert (batch["input_ids"] == 49_190).sum() == 4 * batch["pixel_values"].shape[1]
     generated = model.generate(**batch, max_new_tokens=2, min_new_tokens=2, do_sample=False)
     assert generated.shape[1] == batch["input_ids"].shape[1] + 2

@@ -51,7 +51,9 @@ def test_the_file_is_the_same_when_rebuilt_from_the_vocabulary() -> None:
         ("<end_of_utterance>", 49_279),
     ],
 )
-def test_special_tokens_have_their_numbers_and_are_never_split(tokenizer: Tokenizer, token: str, token_id: int) -> None:
+def test_special_tokens_have_their_numbers_and_are_never_split(
+    tokenizer: Tokenizer, token: str, token_id: int
+) -> None:
     assert tokenizer.token_to_id(token) == token_id
     assert tokenizer.encode(f"a{token}b").ids[1:-1] == [token_id]
 
@@ -69,7 +71,9 @@ def test_digits_stand_alone_and_leave_the_space_before_them(tokenizer: Tokenizer
     assert tokenizer.encode("a  2").tokens == ["a", "ĠĠ", "2"]
 
 
-@pytest.mark.parametrize("text", ["plain words", "  two\n\nlines\t", "naïve ½ 東京 🙂", "x = 3.14e-2;"])
+@pytest.mark.parametrize(
+    "text", ["plain words", "  two\n\nlines\t", "naïve ½ 東京 🙂", "x = 3.14e-2;"]
+)
 def test_decoding_gives_the_text_back(tokenizer: Tokenizer, text: str) -> None:
     assert tokenizer.decode(tokenizer.encode(text).ids) == text
 
@@ -80,14 +84,20 @@ def test_the_configuration_lists_every_special_token() -> None:
     assert len(decoder) == 145
     assert decoder["49190"]["content"] == "<image>"
     assert decoder["4"]["content"] == "<reponame>"
-    assert config["eos_token"] == special_tokens_map()["eos_token"]["content"] == "<end_of_utterance>"
+    assert (
+        config["eos_token"] == special_tokens_map()["eos_token"]["content"] == "<end_of_utterance>"
+    )
     assert config["pad_token"] == special_tokens_map()["pad_token"]["content"] == "<|im_end|>"
 
 
 def test_another_vocabulary_is_refused(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "files").mkdir()
     monkeypatch.setenv("SMOLVLM_HOME", str(tmp_path))
-    monkeypatch.setattr(tokenizer_module, "language_model_gguf", lambda: tmp_path / "files" / "other.gguf")
-    monkeypatch.setattr(tokenizer_module, "read_gguf_vocabulary", lambda _: ([f"t{i}" for i in range(20)], ["a b"]))
+    monkeypatch.setattr(
+        tokenizer_module, "language_model_gguf", lambda: tmp_path / "files" / "other.gguf"
+    )
+    monkeypatch.setattr(
+        tokenizer_module, "read_gguf_vocabulary", lambda _: ([f"t{i}" for i in range(20)], ["a b"])
+    )
     with pytest.raises(ConfigError, match="the rebuilt tokenizer has SHA-256"):
         tokenizer_json()

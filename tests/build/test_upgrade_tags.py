@@ -1,4 +1,5 @@
-"""The first release gains the tags of cut pictures: single ids, rows of means, everything else to the bit."""
+"""The first release gains the tags of cut pictures: single ids, rows of means, everything else to
+the bit."""
 
 import json
 from pathlib import Path
@@ -25,7 +26,9 @@ MATRICES = ("model.text_model.embed_tokens.weight", "lm_head.weight")
 
 @pytest.fixture(scope="module")
 def old(checkpoint_folders: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return first_release(checkpoint_folders["smolvlm"], tmp_path_factory.mktemp("old") / "model", num_shards=3)
+    return first_release(
+        checkpoint_folders["smolvlm"], tmp_path_factory.mktemp("old") / "model", num_shards=3
+    )
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +38,11 @@ def upgraded(old: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
-    return {name: value for file in folder.glob("*.safetensors") for name, value in load_file(file).items()}
+    return {
+        name: value
+        for file in folder.glob("*.safetensors")
+        for name, value in load_file(file).items()
+    }
 
 
 def test_the_report_says_what_was_done_and_what_must_be_trained(upgraded: tuple[Path, Any]) -> None:
@@ -47,13 +54,20 @@ def test_the_report_says_what_was_done_and_what_must_be_trained(upgraded: tuple[
     assert 'trainable_tokens: ["<global-img>", "<row_*>"]' in str(report)
 
 
-def test_the_prompt_of_a_cut_picture_is_made_of_single_ids(upgraded: tuple[Path, Any], old: Path) -> None:
+def test_the_prompt_of_a_cut_picture_is_made_of_single_ids(
+    upgraded: tuple[Path, Any], old: Path
+) -> None:
     folder, _ = upgraded
     before, after = (read_prompt_settings(load_processor(str(own))) for own in (old, folder))
     assert (before.missing_tags, after.missing_tags) == (True, False)
     assert after.tokens.global_view == (VOCABULARY,)
-    assert list(after.tokens.row_column.values()) == [(VOCABULARY + 1 + number,) for number in range(36)]
-    assert (after.tokens.image, after.tokens.end_of_utterance) == (before.tokens.image, before.tokens.end_of_utterance)
+    assert list(after.tokens.row_column.values()) == [
+        (VOCABULARY + 1 + number,) for number in range(36)
+    ]
+    assert (after.tokens.image, after.tokens.end_of_utterance) == (
+        before.tokens.image,
+        before.tokens.end_of_utterance,
+    )
     processor: Any = AutoProcessor.from_pretrained(folder)
     picture = Image.linear_gradient("L").resize((128, 64)).convert("RGB")
     ids = processor(text="<image>What?", images=[[picture]])["input_ids"][0]
@@ -73,13 +87,18 @@ def test_rows_are_means_of_pieces_no_two_alike_and_all_else_keeps_its_bits(
     text = load_processor(str(old)).tokenizer
     assert before.keys() == after.keys()
     assert [
-        name for name, value in before.items() if name not in MATRICES and not torch.equal(after[name], value)
+        name
+        for name, value in before.items()
+        if name not in MATRICES and not torch.equal(after[name], value)
     ] == []
     for name in MATRICES:
         assert torch.equal(after[name][:VOCABULARY], before[name])
         rows = after[name][VOCABULARY:]
         means = torch.stack(
-            [before[name][text(tag, add_special_tokens=False)["input_ids"]].mean(dim=0) for tag in TAGS]
+            [
+                before[name][text(tag, add_special_tokens=False)["input_ids"]].mean(dim=0)
+                for tag in TAGS
+            ]
         )
         assert ((rows - means).norm(dim=1) / means.norm(dim=1)).max() < 0.3
         gaps = torch.cdist(rows, rows) + torch.eye(37)
@@ -88,10 +107,14 @@ def test_rows_are_means_of_pieces_no_two_alike_and_all_else_keeps_its_bits(
         assert (means[alike[0]] - means[alike[1]]).abs().max() < 1e-6
         assert torch.allclose(rows[alike[0]], means[alike[0]])
     index = json.loads((folder / INDEX).read_text())
-    assert index["metadata"]["total_size"] == sum(value.numel() * value.element_size() for value in after.values())
+    assert index["metadata"]["total_size"] == sum(
+        value.numel() * value.element_size() for value in after.values()
+    )
 
 
-def test_plain_transformers_answers_as_before_where_no_tag_stands(upgraded: tuple[Path, Any], old: Path) -> None:
+def test_plain_transformers_answers_as_before_where_no_tag_stands(
+    upgraded: tuple[Path, Any], old: Path
+) -> None:
     ids = torch.tensor([[1, *range(100, 140), FIRST]])
     ours, theirs = (
         AutoModelForImageTextToText.from_pretrained(own, dtype=torch.float32)(input_ids=ids).logits
@@ -99,7 +122,10 @@ def test_plain_transformers_answers_as_before_where_no_tag_stands(upgraded: tupl
     )
     torch.testing.assert_close(ours[..., :VOCABULARY], theirs, rtol=0, atol=1e-5)
     config = json.loads((upgraded[0] / "config.json").read_text())
-    assert (config["text_config"]["vocab_size"], config["image_token_id"]) == (VOCABULARY + 37, FIRST + 1)
+    assert (config["text_config"]["vocab_size"], config["image_token_id"]) == (
+        VOCABULARY + 37,
+        FIRST + 1,
+    )
     load_checkpoint(str(upgraded[0]))
 
 
@@ -120,7 +146,11 @@ def test_at_the_published_dimensions_both_matrices_gain_37_rows(old: Path) -> No
     placement = place_tokens((old / "tokenizer.json").read_text(), wanted)
     model.resize_token_embeddings(placement.num_tokens, mean_resizing=False)
     assert sum(value.numel() for value in model.parameters()) == 2_246_272_880 + 2 * 37 * 2048
-    assert model.get_input_embeddings().weight.shape == model.get_output_embeddings().weight.shape == (49_192, 2048)
+    assert (
+        model.get_input_embeddings().weight.shape
+        == model.get_output_embeddings().weight.shape
+        == (49_192, 2048)
+    )
     assert first_rows(torch.zeros(VOCABULARY, 8), placement.placed).shape == (37, 8)
 
 

@@ -41,16 +41,21 @@ def source_forward(weights: OnnxWeights, pixels: Tensor, *, num_layers: int) -> 
     def heads(x: Tensor) -> Tensor:
         return x.unflatten(-1, (6, 64)).transpose(1, 2)
 
-    normalised = (pixels - torch.tensor(IMAGENET_MEAN)[:, None, None]) / torch.tensor(IMAGENET_STD)[:, None, None]
+    normalised = (pixels - torch.tensor(IMAGENET_MEAN)[:, None, None]) / torch.tensor(IMAGENET_STD)[
+        :, None, None
+    ]
     projection = "embeddings.patch_embeddings.projection"
-    patches = functional.conv2d(normalised, source[f"{projection}.weight"], source[f"{projection}.bias"], stride=14)
+    patches = functional.conv2d(
+        normalised, source[f"{projection}.weight"], source[f"{projection}.bias"], stride=14
+    )
     x = patches.flatten(2).transpose(1, 2)
     x = x + resize_positions(weights.positions, patches_per_side=pixels.shape[-1] // 14)
     for index in range(num_layers):
         layer = f"encoder.layer.{index}"
         y = norm(x, f"{layer}.norm1")
         query, key, value = (
-            heads(linear(y, f"{layer}.attention.attention.{name}")) for name in ("query", "key", "value")
+            heads(linear(y, f"{layer}.attention.attention.{name}"))
+            for name in ("query", "key", "value")
         )
         mixed = torch.softmax(query @ key.transpose(-1, -2) / 8, dim=-1) @ value
         y = linear(mixed.transpose(1, 2).flatten(2), f"{layer}.attention.output.dense")
@@ -77,16 +82,22 @@ def test_the_stock_class_computes_what_the_source_network_does(
     )
     tower = SmolVLMVisionTransformer(config).eval()
     tower.load_state_dict(convert_tower(weights, tile_side_px=tile_side_px, num_layers=num_layers))
-    pixels = torch.rand(2, 3, tile_side_px, tile_side_px, generator=torch.Generator().manual_seed(0))
+    pixels = torch.rand(
+        2, 3, tile_side_px, tile_side_px, generator=torch.Generator().manual_seed(0)
+    )
     with torch.no_grad():
         converted = tower((pixels - 0.5) / 0.5).last_hidden_state
     expected = source_forward(weights, pixels, num_layers=num_layers)
     torch.testing.assert_close(converted, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_positions_keep_their_values_at_their_own_size_and_their_layout_at_another(weights: OnnxWeights) -> None:
+def test_positions_keep_their_values_at_their_own_size_and_their_layout_at_another(
+    weights: OnnxWeights,
+) -> None:
     assert weights.positions.shape == (37 * 37, 384)
-    torch.testing.assert_close(resize_positions(weights.positions, patches_per_side=37), weights.positions)
+    torch.testing.assert_close(
+        resize_positions(weights.positions, patches_per_side=37), weights.positions
+    )
     rows = torch.arange(4.0).repeat_interleave(4)[:, None]
     resized = resize_positions(rows, patches_per_side=2).reshape(2, 2)
     assert torch.equal(resized[:, 0], resized[:, 1])
@@ -97,6 +108,8 @@ def test_positions_keep_their_values_at_their_own_size_and_their_layout_at_anoth
     ("tile_side_px", "num_layers", "message"),
     [(100, 3, "not a multiple of 14"), (112, 0, "is not 1 to 12"), (112, 13, "is not 1 to 12")],
 )
-def test_shapes_that_the_tower_does_not_have_are_refused(tile_side_px: int, num_layers: int, message: str) -> None:
+def test_shapes_that_the_tower_does_not_have_are_refused(
+    tile_side_px: int, num_layers: int, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         vision_dimensions(tile_side_px=tile_side_px, num_layers=num_layers)

@@ -1,4 +1,5 @@
-"""The tokenizer of a built model: SmolVLM's for SmolLM2's vocabulary, the model's own with tokens behind it else."""
+"""The tokenizer of a built model: SmolVLM's for SmolLM2's vocabulary, the model's own with tokens
+behind it else."""
 
 import hashlib
 import json
@@ -8,7 +9,12 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from smolvlm.build.tokenizer import TOKENIZER_JSON_SHA256, PromptIds, added_special_tokens, tokenizer_json
+from smolvlm.build.tokenizer import (
+    TOKENIZER_JSON_SHA256,
+    PromptIds,
+    added_special_tokens,
+    tokenizer_json,
+)
 from smolvlm.build.vocabulary import read_vocabulary
 from smolvlm.errors import ConfigError
 
@@ -32,7 +38,11 @@ def test_any_other_gets_the_tokens_behind_its_own(
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     assert tokenizer.convert_tokens_to_ids(WANTED) == list(range(280, 409))
     assert found.ids == PromptIds(
-        vocabulary_size=409, image=tokenizer.convert_tokens_to_ids("<image>"), start=280, end=408, pad=1
+        vocabulary_size=409,
+        image=tokenizer.convert_tokens_to_ids("<image>"),
+        start=280,
+        end=408,
+        pad=1,
     )
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (280, 408, 1)
     plain = other_tokenizer.encode("what is it? it is a cat.", add_special_tokens=False).ids
@@ -50,9 +60,14 @@ def test_tokens_that_are_there_already_are_not_added_again(tmp_path: Path) -> No
 
 
 def test_what_is_no_fitting_tokenizer_is_refused(other_llama: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"the tokenizer has 280 tokens, the language model 200 rows of embeddings"):
+    with pytest.raises(
+        ConfigError,
+        match=r"the tokenizer has 280 tokens, the language model 200 rows of embeddings",
+    ):
         read_vocabulary(other_llama, num_rows=200, max_positions=512)
-    with pytest.raises(ConfigError, match=r"no tokenizer.json here\n  fix: download it with the weights"):
+    with pytest.raises(
+        ConfigError, match=r"no tokenizer.json here\n  fix: download it with the weights"
+    ):
         read_vocabulary(tmp_path, num_rows=300, max_positions=512)
     (tmp_path / "tokenizer.json").write_text("[")
     with pytest.raises(ConfigError, match=r"tokenizer\.json: not JSON"):

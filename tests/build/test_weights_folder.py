@@ -13,7 +13,10 @@ from smolvlm.errors import ConfigError
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    save_file({"a": torch.ones(2, dtype=torch.bfloat16), "b": torch.zeros(3)}, tmp_path / "one.safetensors")
+    save_file(
+        {"a": torch.ones(2, dtype=torch.bfloat16), "b": torch.zeros(3)},
+        tmp_path / "one.safetensors",
+    )
     save_file({"c": torch.zeros(4, dtype=torch.uint8)}, tmp_path / "two.safetensors")
     where = {"a": "one.safetensors", "b": "one.safetensors", "c": "two.safetensors"}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
@@ -46,13 +49,17 @@ def test_missing_shards_and_tensors_are_named(folder: Path) -> None:
 
 def test_a_folder_without_safetensors_says_what_it_has(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").touch()
-    with pytest.raises(ConfigError, match=r"no model.safetensors here, only pytorch_model.bin\n  fix: download the"):
+    with pytest.raises(
+        ConfigError, match=r"no model.safetensors here, only pytorch_model.bin\n  fix: download the"
+    ):
         open_weights(tmp_path)
 
 
 def test_a_file_cut_short_is_named(tmp_path: Path) -> None:
     save_file({"a": torch.ones(100)}, tmp_path / "model.safetensors")
-    (tmp_path / "model.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes()[:100])
+    (tmp_path / "model.safetensors").write_bytes(
+        (tmp_path / "model.safetensors").read_bytes()[:100]
+    )
     with pytest.raises(ConfigError, match=r"model\.safetensors: not a readable safetensors file"):
         open_weights(tmp_path)
 
@@ -63,10 +70,15 @@ def test_a_file_cut_short_is_named(tmp_path: Path) -> None:
         (None, "no config.json here"),
         ("{", "config.json: not JSON"),
         ("{}", "it names no model_type"),
-        ('{"model_type": "llama", "quantization_config": {}}', "config.json has a quantization_config: quantised"),
+        (
+            '{"model_type": "llama", "quantization_config": {}}',
+            "config.json has a quantization_config: quantised",
+        ),
     ],
 )
-def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
+def test_a_folder_that_is_no_checkpoint_is_refused(
+    tmp_path: Path, content: str | None, message: str
+) -> None:
     if content is not None:
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(ConfigError) as caught:

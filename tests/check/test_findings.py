@@ -27,9 +27,14 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         {"question": "outside the folder"},
         {"messages": [{"role": "user", "content": "does not exist"}]},
     ],
-    "placeholder_mismatch": [{**QA, "question": "<image> <image> not a picture", "image": "one.png"}],
+    "placeholder_mismatch": [
+        {**QA, "question": "<image> <image> not a picture", "image": "one.png"}
+    ],
     "outside_root": [{**QA, "image": "../placeholder.png"}],
-    "missing_media": [{**QA, "image": "placeholder, an empty one.png"}, {**QA, "video": "no video.mp4"}],
+    "missing_media": [
+        {**QA, "image": "placeholder, an empty one.png"},
+        {**QA, "video": "no video.mp4"},
+    ],
     "empty_media": [{**QA, "image": "damaged.png"}],
     "corrupt_media": [{**QA, "image": "does not exist.png"}, {**QA, "video": "unknown role.mp4"}],
     "bad_row": [{"chosen": "x"}, {**QA, "image": 3}],
@@ -51,7 +56,9 @@ def test_the_kind_comes_from_what_went_wrong_and_not_from_words(
     (media / "does not exist.png").write_text("text")
     (media / "unknown role.mp4").write_text("text")
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[kind]))
-    (source,) = open_sources(load_mixture([{"json_path": "rows.jsonl", "path": "media"}], base_dir=tmp_path))
+    (source,) = open_sources(
+        load_mixture([{"json_path": "rows.jsonl", "path": "media"}], base_dir=tmp_path)
+    )
     rows = source.all_rows()
 
     def read(number: int) -> None:

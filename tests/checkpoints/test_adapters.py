@@ -1,4 +1,5 @@
-"""Adapters stand where they were asked, and what is saved is what peft loads onto the untouched base."""
+"""Adapters stand where they were asked, and what is saved is what peft loads onto the untouched
+base."""
 
 import json
 from collections.abc import Mapping
@@ -22,7 +23,9 @@ from smolvlm.errors import ConfigError
 from smolvlm.model.towers import TOWERS, Tower, is_adapter, tower_of
 
 # peft 0.21 asks the stock model by an old name, which transformers 5.23 warns of.
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+)
 
 TYPES = ("lora", "dora", "rslora", "pissa")
 LINEAR = {
@@ -36,12 +39,20 @@ def of_type(kind: Any, **settings: Any) -> AdapterConfig:
     return AdapterConfig(type=kind, **settings)
 
 
-def attach(checkpoint: Checkpoint, adapters: Mapping[Tower, AdapterConfig], **settings: Any) -> Adapters:
-    """Attach to a tiny model and freeze the rest; the connector trains whole unless it has an adapter."""
+def attach(
+    checkpoint: Checkpoint, adapters: Mapping[Tower, AdapterConfig], **settings: Any
+) -> Adapters:
+    """Attach to a tiny model and freeze the rest; the connector trains whole unless it has an
+    adapter."""
     towers: tuple[Tower, ...] = ("connector",)
     whole = [tower for tower in towers if tower not in adapters]
-    attached = attach_adapters(checkpoint.model, adapters, base=checkpoint.path, seed=3, whole=whole, **settings)
-    freeze(checkpoint.model, LearningRates(full=dict.fromkeys(whole, RATE), adapter=dict.fromkeys(adapters, RATE)))
+    attached = attach_adapters(
+        checkpoint.model, adapters, base=checkpoint.path, seed=3, whole=whole, **settings
+    )
+    freeze(
+        checkpoint.model,
+        LearningRates(full=dict.fromkeys(whole, RATE), adapter=dict.fromkeys(adapters, RATE)),
+    )
     return attached
 
 
@@ -54,7 +65,9 @@ def inputs_of(processor: Any, photos: Mapping[str, Path]) -> Any:
 
 def learn(model: Any, inputs: Any, *, steps: int = 2) -> None:
     """Take steps of plain descent, so that no matrix is what it began as."""
-    optimizer = torch.optim.SGD([value for value in model.parameters() if value.requires_grad], lr=0.3)
+    optimizer = torch.optim.SGD(
+        [value for value in model.parameters() if value.requires_grad], lr=0.3
+    )
     for _ in range(steps):
         optimizer.zero_grad()
         model(**inputs, labels=inputs["input_ids"]).loss.backward()
@@ -71,13 +84,17 @@ def stock(folder: Path) -> Any:
     return AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
 
 
-def test_by_default_every_linear_layer_of_a_tower_but_the_head_is_hit(checkpoint: Checkpoint) -> None:
+def test_by_default_every_linear_layer_of_a_tower_but_the_head_is_hit(
+    checkpoint: Checkpoint,
+) -> None:
     for tower, kinds in LINEAR.items():
         names = target_layers(checkpoint.model, tower, None)
         assert len(names) == 2 * len(kinds)
         assert {name.rsplit(".", 1)[-1] for name in names} == set(kinds)
         assert {tower_of(f"{name}.weight") for name in names} == {tower}
-    assert target_layers(checkpoint.model, "connector", None) == ["model.connector.modality_projection.proj"]
+    assert target_layers(checkpoint.model, "connector", None) == [
+        "model.connector.modality_projection.proj"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +114,11 @@ def test_a_pattern_hits_layers_of_its_own_tower_alone(
     assert len(names) == num_hits
     attached = attach(checkpoint, {tower: of_type("lora", targets=patterns)})
     assert attached.num_layers == {tower: num_hits}
-    held = {name.partition(".lora_")[0] for name, _ in checkpoint.model.named_parameters() if is_adapter(name)}
+    held = {
+        name.partition(".lora_")[0]
+        for name, _ in checkpoint.model.named_parameters()
+        if is_adapter(name)
+    }
     assert held == set(names)
     assert str(attached).endswith(f"lora of rank 8 in {num_hits} layers")
 
@@ -106,9 +127,15 @@ def test_a_pattern_hits_layers_of_its_own_tower_alone(
     ("patterns", "message"),
     [
         (["q_proj"], "`q_proj` names no layer of the language model"),
-        (["*.v_proj", "*.fc1"], "`*.fc1` names no layer of the language model, but 2 of another tower"),
+        (
+            ["*.v_proj", "*.fc1"],
+            "`*.fc1` names no layer of the language model, but 2 of another tower",
+        ),
         (["model.vision_model.*"], "names no layer of the language model, but"),
-        (["*.input_layernorm"], "model.text_model.layers.0.input_layernorm is a LlamaRMSNorm, which takes no adapter"),
+        (
+            ["*.input_layernorm"],
+            "model.text_model.layers.0.input_layernorm is a LlamaRMSNorm, which takes no adapter",
+        ),
     ],
 )
 def test_a_pattern_that_hits_nothing_or_no_layer_is_an_error(
@@ -123,7 +150,9 @@ def test_a_pattern_that_hits_nothing_or_no_layer_is_an_error(
 def test_exactly_adapters_and_whole_towers_train(checkpoint: Checkpoint) -> None:
     attach(checkpoint, {"vision_tower": of_type("dora"), "language_model": of_type("dora")})
     trained = {name for name, value in checkpoint.model.named_parameters() if value.requires_grad}
-    assert {name for name in trained if not is_adapter(name)} == {"model.connector.modality_projection.proj.weight"}
+    assert {name for name in trained if not is_adapter(name)} == {
+        "model.connector.modality_projection.proj.weight"
+    }
     assert sum(is_adapter(name) for name in trained) == 3 * (12 + 14)
 
 
@@ -139,7 +168,9 @@ def test_the_first_values_follow_from_the_seed(checkpoint: Checkpoint, folder: P
         for ours, value in zip(checkpoint.model.parameters(), other.model.parameters(), strict=True)
     )
     torch.manual_seed(0)
-    assert torch.equal(state, torch.random.get_rng_state()), "the run's own randomness was not touched"
+    assert torch.equal(state, torch.random.get_rng_state()), (
+        "the run's own randomness was not touched"
+    )
 
 
 def test_another_seed_gives_other_first_values(checkpoint: Checkpoint, folder: Path) -> None:
@@ -166,20 +197,26 @@ def test_peft_loads_onto_the_stock_base_what_was_trained(
     trained = logits(checkpoint.model, inputs)
     assert (trained - logits(base, inputs)).abs().max() > 0.01, "nothing was learned"
     theirs = PeftModel.from_pretrained(base, str(tmp_path))
-    tolerance = 1e-5 if kind == "pissa" else 0.0  # the base's weights, taken apart, are added up again
+    tolerance = (
+        1e-5 if kind == "pissa" else 0.0
+    )  # the base's weights, taken apart, are added up again
     torch.testing.assert_close(logits(theirs, inputs), trained, rtol=0, atol=tolerance)
     content = json.loads((tmp_path / ADAPTER_CONFIG).read_text())
     assert content["base_model_name_or_path"] == str(folder)
     assert content["modules_to_save"] == ["connector"]
     assert len(content["target_modules"]) == 12 + 14
-    assert "base_model.model.model.connector.modality_projection.proj.weight" in load_file(tmp_path / ADAPTER_WEIGHTS)
+    assert "base_model.model.model.connector.modality_projection.proj.weight" in load_file(
+        tmp_path / ADAPTER_WEIGHTS
+    )
 
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_ours_loads_it_too_and_merged_is_adapted(
     checkpoint: Checkpoint, photos: dict[str, Path], tmp_path: Path, kind: str
 ) -> None:
-    adapters: dict[Tower, AdapterConfig] = {tower: of_type(kind, r=3, dropout=0.2) for tower in TOWERS}
+    adapters: dict[Tower, AdapterConfig] = {
+        tower: of_type(kind, r=3, dropout=0.2) for tower in TOWERS
+    }
     attached, inputs = attach(checkpoint, adapters), inputs_of(checkpoint.processor, photos)
     learn(checkpoint.model, inputs)
     attached.save(checkpoint.model, tmp_path)
@@ -189,7 +226,9 @@ def test_ours_loads_it_too_and_merged_is_adapted(
     torch.testing.assert_close(logits(loaded, inputs), trained, rtol=0, atol=tolerance)
     merge_adapter(loaded)
     torch.testing.assert_close(logits(loaded, inputs), trained, rtol=0, atol=1e-5)
-    assert not [name for name, _ in loaded.named_parameters() if is_adapter(name) or "base_layer" in name]
+    assert not [
+        name for name, _ in loaded.named_parameters() if is_adapter(name) or "base_layer" in name
+    ]
 
 
 @pytest.mark.parametrize("whole", ["vision_tower", "language_model"])
@@ -198,12 +237,16 @@ def test_a_whole_tower_beside_an_adapter_is_saved_with_it(
 ) -> None:
     other: Tower = "language_model" if whole == "vision_tower" else "vision_tower"
     inputs = inputs_of(checkpoint.processor, photos)
-    attached = attach_adapters(checkpoint.model, {other: of_type("lora")}, base=str(folder), seed=0, whole=[whole])
+    attached = attach_adapters(
+        checkpoint.model, {other: of_type("lora")}, base=str(folder), seed=0, whole=[whole]
+    )
     freeze(checkpoint.model, LearningRates(full={whole: RATE}, adapter={other: RATE}))
     learn(checkpoint.model, inputs)
     attached.save(checkpoint.model, tmp_path)
     trained = logits(checkpoint.model, inputs)
-    assert torch.equal(logits(PeftModel.from_pretrained(stock(folder), str(tmp_path)), inputs), trained)
+    assert torch.equal(
+        logits(PeftModel.from_pretrained(stock(folder), str(tmp_path)), inputs), trained
+    )
     assert torch.equal(logits(load_checkpoint(str(tmp_path)).model.eval(), inputs), trained)
 
 
@@ -220,16 +263,25 @@ def test_before_the_first_step_the_model_is_its_base(
 def test_a_run_that_goes_on_has_the_same_bits(
     checkpoint: Checkpoint, folder: Path, photos: dict[str, Path], tmp_path: Path, kind: str
 ) -> None:
-    adapters: dict[Tower, AdapterConfig] = {"language_model": of_type(kind, r=3), "vision_tower": of_type(kind, r=2)}
+    adapters: dict[Tower, AdapterConfig] = {
+        "language_model": of_type(kind, r=3),
+        "vision_tower": of_type(kind, r=2),
+    }
     attached, inputs = attach(checkpoint, adapters), inputs_of(checkpoint.processor, photos)
     learn(checkpoint.model, inputs)
     attached.save(checkpoint.model, tmp_path)
     again = load_checkpoint(str(folder))
     resumed = attach(again, adapters, resume=tmp_path)
-    torch.testing.assert_close(logits(again.model.eval(), inputs), logits(stock(folder), inputs), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        logits(again.model.eval(), inputs), logits(stock(folder), inputs), rtol=0, atol=1e-5
+    )
     resumed.restore(again.model, tmp_path)
     own = checkpoint.model.state_dict()
-    assert [name for name, value in again.model.state_dict().items() if not torch.equal(own[name], value)] == []
+    assert [
+        name
+        for name, value in again.model.state_dict().items()
+        if not torch.equal(own[name], value)
+    ] == []
     learn(checkpoint.model, inputs)
     learn(again.model, inputs)
     resumed.save(again.model, tmp_path / "again")
@@ -249,13 +301,17 @@ def test_bfloat16_weights_have_float32_adapters(
     attached.save(half.model, tmp_path)
     loaded = load_checkpoint(str(tmp_path), dtype=torch.bfloat16).model.eval()
     assert torch.equal(logits(loaded, inputs), logits(half.model, inputs))
-    trained = {name: value.dtype for name, value in half.model.named_parameters() if is_adapter(name)}
+    trained = {
+        name: value.dtype for name, value in half.model.named_parameters() if is_adapter(name)
+    }
     assert set(trained.values()) == {torch.float32}
 
 
 def test_pissa_refuses_bfloat16_weights(folder: Path) -> None:
     with pytest.raises(ConfigError, match="bfloat16 weights would not survive"):
-        attach(load_checkpoint(str(folder), dtype=torch.bfloat16), {"vision_tower": of_type("pissa")})
+        attach(
+            load_checkpoint(str(folder), dtype=torch.bfloat16), {"vision_tower": of_type("pissa")}
+        )
 
 
 def test_pissa_refuses_what_it_cannot_take_apart(checkpoint: Checkpoint) -> None:
@@ -265,8 +321,12 @@ def test_pissa_refuses_what_it_cannot_take_apart(checkpoint: Checkpoint) -> None
         attach(checkpoint, {"language_model": of_type("pissa", targets=["*embed_tokens"])})
 
 
-@pytest.mark.parametrize("spoil", ["other type", "other base", "no weights", "other shapes", "no name"])
-def test_a_folder_that_does_not_fit_says_why(checkpoint: Checkpoint, folder: Path, tmp_path: Path, spoil: str) -> None:
+@pytest.mark.parametrize(
+    "spoil", ["other type", "other base", "no weights", "other shapes", "no name"]
+)
+def test_a_folder_that_does_not_fit_says_why(
+    checkpoint: Checkpoint, folder: Path, tmp_path: Path, spoil: str
+) -> None:
     attach(checkpoint, {"language_model": of_type("lora")}).save(checkpoint.model, tmp_path)
     content = json.loads((tmp_path / ADAPTER_CONFIG).read_text())
     changes, message = {
@@ -296,8 +356,8 @@ def test_an_adapter_on_an_adapter_is_refused(checkpoint: Checkpoint, tmp_path: P
 
 @pytest.mark.parametrize("kind", ["lora", "rslora", "dora"])
 def test_each_tower_has_its_own_rank_scale_and_dropout(checkpoint: Checkpoint, kind: str) -> None:
-    """The scale is alpha / r, of rsLoRA alpha / sqrt(r) (Kalajdzievski 2023); peft reads both from one saved file, so
-    what is loaded again could be as wrong as what was trained."""
+    """The scale is alpha / r, of rsLoRA alpha / sqrt(r) (Kalajdzievski 2023); peft reads both from
+    one saved file, so what is loaded again could be as wrong as what was trained."""
     adapters: dict[Tower, AdapterConfig] = {
         "language_model": of_type(kind, r=4, alpha=6, dropout=0.1),
         "vision_tower": of_type(kind, r=9, alpha=3, dropout=0.3),
@@ -309,15 +369,24 @@ def test_each_tower_has_its_own_rank_scale_and_dropout(checkpoint: Checkpoint, k
     for name, layer in layers.items():
         own: Any = layer
         wanted = adapters[tower_of(f"{name}.weight")]
-        assert own.lora_A["default"].weight.shape[0] == own.lora_B["default"].weight.shape[1] == wanted.r
+        assert (
+            own.lora_A["default"].weight.shape[0]
+            == own.lora_B["default"].weight.shape[1]
+            == wanted.r
+        )
         root = wanted.r**0.5 if kind == "rslora" else wanted.r
         assert own.scaling["default"] == pytest.approx(wanted.alpha / root), name
         assert getattr(own.lora_dropout["default"], "p", 0.0) == wanted.dropout, name
 
 
 @pytest.mark.parametrize("kind", ["lora", "rslora"])
-def test_what_an_adapter_adds_is_its_scale_times_its_product(checkpoint: Checkpoint, kind: str) -> None:
-    attach(checkpoint, {"connector": of_type(kind, r=4, alpha=6), "language_model": of_type(kind, r=9, alpha=3)})
+def test_what_an_adapter_adds_is_its_scale_times_its_product(
+    checkpoint: Checkpoint, kind: str
+) -> None:
+    attach(
+        checkpoint,
+        {"connector": of_type(kind, r=4, alpha=6), "language_model": of_type(kind, r=9, alpha=3)},
+    )
     for name, scale in (
         ("model.connector.modality_projection.proj", 6 / (2 if kind == "rslora" else 4)),
         ("model.text_model.layers.0.mlp.up_proj", 3 / (3 if kind == "rslora" else 9)),
@@ -328,7 +397,9 @@ def test_what_an_adapter_adds_is_its_scale_times_its_product(checkpoint: Checkpo
         inputs = torch.randn(5, layer.in_features, generator=torch.Generator().manual_seed(1))
         with torch.no_grad():
             added = layer(inputs) - layer.get_base_layer()(inputs)
-            torch.testing.assert_close(added, scale * inputs @ matrix_a.T @ matrix_b.T, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(
+                added, scale * inputs @ matrix_a.T @ matrix_b.T, rtol=1e-4, atol=1e-4
+            )
 
 
 def test_layers_are_pefts_own(checkpoint: Checkpoint) -> None:

@@ -19,7 +19,8 @@ from smolvlm.errors import ConfigError
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often this program reads each kind of file; transformers' own AutoProcessor asks for the config once more."""
+    """How often this program reads each kind of file; transformers' own AutoProcessor asks for the
+    config once more."""
     counts: Counter[str] = Counter()
 
     def count(name: str, method: str) -> None:
@@ -40,11 +41,18 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 ONCE = {"AutoConfig": 1, "AutoProcessor": 1, "Tokenizer": 1}
 
 
-def test_a_run_of_one_step_reads_each_once(folder: Path, tmp_path: Path, counted: Counter[str]) -> None:
+def test_a_run_of_one_step_reads_each_once(
+    folder: Path, tmp_path: Path, counted: Counter[str]
+) -> None:
     settings = {
         "model": {"path": str(folder)},
         "data": {},
-        "train": {"output_dir": str(tmp_path / "out"), "max_steps": 1, "use_cpu": True, "packs_per_step": 1},
+        "train": {
+            "output_dir": str(tmp_path / "out"),
+            "max_steps": 1,
+            "use_cpu": True,
+            "packs_per_step": 1,
+        },
         "eval": {"max_new_tokens": 2},
     }
     rows = [{"question": "One and one?", "answer": "two"}]
@@ -53,7 +61,11 @@ def test_a_run_of_one_step_reads_each_once(folder: Path, tmp_path: Path, counted
 
 
 def test_an_inspection_reads_each_once(folder: Path, tmp_path: Path, counted: Counter[str]) -> None:
-    settings = {"model": {"path": str(folder)}, "data": {}, "train": {"output_dir": str(tmp_path / "out")}}
+    settings = {
+        "model": {"path": str(folder)},
+        "data": {},
+        "train": {"output_dir": str(tmp_path / "out")},
+    }
     config = api.load_config(settings, rows=[{"question": "One and one?", "answer": "two"}])
     str(api.inspect(config))
     assert counted == ONCE

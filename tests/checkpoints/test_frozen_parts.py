@@ -29,7 +29,8 @@ def names(sizes: dict[str, int]) -> list[str]:
 def frozen(names: list[str], **settings: Any) -> set[str]:
     """Return which parameters of the 256M do not train, all towers having a rate."""
     rates = LearningRates(
-        full=dict.fromkeys(TOWERS, 1.0), frozen=frozen_parts(FreezeConfig(**settings), published_config("256M"))
+        full=dict.fromkeys(TOWERS, 1.0),
+        frozen=frozen_parts(FreezeConfig(**settings), published_config("256M")),
     )
     return {name for name in names if not rates.of(name)}
 
@@ -44,7 +45,10 @@ def frozen(names: list[str], **settings: Any) -> set[str]:
         ({"language_layers": [1, 3]}, ("model.text_model.layers.1.", "model.text_model.layers.2.")),
         ({"language_layers": [29, 30]}, ("model.text_model.layers.29.", "model.text_model.norm.")),
         ({"vision_layers": [0, 1]}, ("model.vision_model.encoder.layers.0.",)),
-        ({"vision_layers": [11, 12]}, ("model.vision_model.encoder.layers.11.", "model.vision_model.post_layernorm.")),
+        (
+            {"vision_layers": [11, 12]},
+            ("model.vision_model.encoder.layers.11.", "model.vision_model.post_layernorm."),
+        ),
     ],
 )
 def test_exactly_the_named_parts_are_frozen(
@@ -65,7 +69,9 @@ def test_the_documented_example_freezes_so_many_parameters(sizes: dict[str, int]
         vision_embeddings=True,
         vision_layers=[0, 6],
     )
-    counts = {tower: sum(sizes[name] for name in kept if tower_of(name) == tower) for tower in TOWERS}
+    counts = {
+        tower: sum(sizes[name] for name in kept if tower_of(name) == tower) for tower in TOWERS
+    }
     assert counts == {"vision_tower": 43_904_256, "connector": 0, "language_model": 113_412_096}
 
 
@@ -120,7 +126,9 @@ def test_what_does_not_fit_is_refused(settings: dict[str, Any], error: str) -> N
     ],
 )
 def test_one_part_left_is_enough(names: list[str], settings: dict[str, Any]) -> None:
-    tower = "model.vision_model." if "vision_layers" in settings else ("model.text_model.", "lm_head.")
+    tower = (
+        "model.vision_model." if "vision_layers" in settings else ("model.text_model.", "lm_head.")
+    )
     left = {name for name in names if name.startswith(tower)} - frozen(names, **settings)
     assert left
 
@@ -140,6 +148,6 @@ def test_a_tied_head_and_its_embeddings_go_together(alone: str) -> None:
         model = MODEL_CLASSES["smolvlm"](config)
     rates = LearningRates(full={"language_model": 1.0}, frozen=both)
     assert model.lm_head.weight is model.get_input_embeddings().weight
-    assert {name for name, _ in model.named_parameters() if "text_model" in name and not rates.of(name)} == {
-        "model.text_model.embed_tokens.weight"
-    }
+    assert {
+        name for name, _ in model.named_parameters() if "text_model" in name and not rates.of(name)
+    } == {"model.text_model.embed_tokens.weight"}

@@ -1,4 +1,5 @@
-"""Each parameter has one rate, by its tower and kind; those with a rate above 0 train, and no other."""
+"""Each parameter has one rate, by its tower and kind; those with a rate above 0 train, and no
+other."""
 
 import pytest
 from torch import nn
@@ -17,7 +18,9 @@ def trained(model: nn.Module) -> set[str]:
 
 
 @pytest.mark.parametrize("tower", TOWERS)
-def test_exactly_the_towers_with_a_learning_rate_train(checkpoint: Checkpoint, tower: Tower) -> None:
+def test_exactly_the_towers_with_a_learning_rate_train(
+    checkpoint: Checkpoint, tower: Tower
+) -> None:
     model: nn.Module = checkpoint.model
     freeze(model, LearningRates())
     assert not trained(model)
@@ -34,7 +37,9 @@ def test_an_adapter_has_its_own_rate_and_its_towers_weights_none(checkpoint: Che
         assert (kind_of(name), rates.of(name)) == (
             ("adapter", 1e-3) if tower_of(name) == "language_model" else ("full", 2e-4)
         )
-    assert {tower_of(name) for name in trained(checkpoint.model) if is_adapter(name)} == {"language_model"}
+    assert {tower_of(name) for name in trained(checkpoint.model) if is_adapter(name)} == {
+        "language_model"
+    }
     assert "model.text_model.norm.weight" not in trained(checkpoint.model)
 
 
@@ -47,7 +52,9 @@ def test_a_tower_may_train_its_weights_beside_its_adapter(checkpoint: Checkpoint
 
 def test_frozen_parts_have_no_rate(checkpoint: Checkpoint) -> None:
     settings = FreezeConfig(embeddings=True, vision_embeddings=True, vision_layers=[1, 2])
-    rates = LearningRates(full=dict.fromkeys(TOWERS, 1.0), frozen=frozen_parts(settings, checkpoint.model.config))
+    rates = LearningRates(
+        full=dict.fromkeys(TOWERS, 1.0), frozen=frozen_parts(settings, checkpoint.model.config)
+    )
     freeze(checkpoint.model, rates)
     left = {name for name, _ in checkpoint.model.named_parameters()} - trained(checkpoint.model)
     assert {name.rpartition("layers.1.")[0] or name for name in left} == {

@@ -1,4 +1,5 @@
-"""Checkpoints of the family load, model and processor fitted to each other; anything else says what is wrong."""
+"""Checkpoints of the family load, model and processor fitted to each other; anything else says what
+is wrong."""
 
 import json
 import shutil
@@ -40,7 +41,9 @@ def test_both_model_types_load_as_what_they_are(loaded, model_type) -> None:
     assert checkpoint.model.config.model_type == model_type
     assert type(checkpoint.processor).__name__.lower() == f"{model_type}processor"
     assert checkpoint.model.dtype is torch.float32
-    assert checkpoint.model.pixel_scaling == PixelScaling(rescale_factor=1 / 255, mean=(0.5,) * 3, std=(0.5,) * 3)
+    assert checkpoint.model.pixel_scaling == PixelScaling(
+        rescale_factor=1 / 255, mean=(0.5,) * 3, std=(0.5,) * 3
+    )
 
 
 def test_the_language_model_attends_by_scopes_and_the_tower_as_ever(checkpoint) -> None:
@@ -61,7 +64,8 @@ def test_the_weights_are_the_files(folder: Path, checkpoint) -> None:
 
 
 def test_the_tokenizer_is_tokenizer_jsons_own(loaded, checkpoint_folders, model_type) -> None:
-    """transformers 5.23 rebuilds Idefics3's without its splitting of digits; ids of two spaces and a digit tell."""
+    """transformers 5.23 rebuilds Idefics3's without its splitting of digits; ids of two spaces and
+    a digit tell."""
     text = "a  2 ½"
     ids = loaded[model_type].processor.tokenizer(text, add_special_tokens=False)["input_ids"]
     own = Tokenizer.from_file(str(checkpoint_folders[model_type] / "tokenizer.json"))
@@ -86,7 +90,9 @@ def test_what_cannot_be_a_hub_id_is_not_looked_up_on_the_hub(path: str) -> None:
 
 def test_no_config(copy: Path) -> None:
     (copy / "config.json").unlink()
-    assert refusal(copy).startswith(f"{copy}: no config.json here\n  fix: give a checkpoint's folder")
+    assert refusal(copy).startswith(
+        f"{copy}: no config.json here\n  fix: give a checkpoint's folder"
+    )
 
 
 def test_a_config_that_is_no_json(copy: Path) -> None:
@@ -106,12 +112,17 @@ def test_no_picture_settings(copy: Path) -> None:
     (copy / "preprocessor_config.json").unlink()
     text = refusal(copy)
     assert text.startswith(f"{copy}: cannot load the processor: ")
-    assert "  fix: copy preprocessor_config.json, processor_config.json and the tokenizer's files" in text
+    assert (
+        "  fix: copy preprocessor_config.json, processor_config.json and the tokenizer's files"
+        in text
+    )
 
 
 def test_no_tokenizer_json(copy: Path) -> None:
     (copy / "tokenizer.json").unlink()
-    assert refusal(copy) == (f"{copy}: no tokenizer.json here\n  fix: save the checkpoint with its fast tokenizer")
+    assert refusal(copy) == (
+        f"{copy}: no tokenizer.json here\n  fix: save the checkpoint with its fast tokenizer"
+    )
 
 
 def test_no_weights(copy: Path) -> None:

@@ -13,5 +13,7 @@ def test_a_folder_is_new_or_empty(tmp_path: Path) -> None:
     check_new_folder(tmp_path)
     (tmp_path / "file").touch()
     for path in (tmp_path, tmp_path / "file"):
-        with pytest.raises(ConfigError, match="there is something in it already\n  fix: give --out another folder"):
+        with pytest.raises(
+            ConfigError, match="there is something in it already\n  fix: give --out another folder"
+        ):
             check_new_folder(path)

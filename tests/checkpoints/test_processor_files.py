@@ -1,4 +1,5 @@
-"""What a run saves as its processor: the base's own files, with the run's picture settings in them."""
+"""What a run saves as its processor: the base's own files, with the run's picture settings in
+them."""
 
 import json
 import shutil
@@ -63,7 +64,8 @@ def test_a_plain_video_processor_has_the_runs_settings(checkpoint_folders, tmp_p
 def test_a_plain_auto_processor_reads_tokenizer_json_as_it_stands(
     checkpoint_folders, loaded, model_type, tmp_path: Path
 ) -> None:
-    """From an Idefics3 base's own folder transformers 5.23 reads another tokenizer; from what we save it must not."""
+    """From an Idefics3 base's own folder transformers 5.23 reads another tokenizer; from what we
+    save it must not."""
     folder = checkpoint_folders[model_type]
     save_processor(str(folder), tmp_path, media=MEDIA)
     own = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -74,7 +76,9 @@ def test_a_plain_auto_processor_reads_tokenizer_json_as_it_stands(
     assert plain.eos_token_id == loaded[model_type].processor.tokenizer.eos_token_id
 
 
-def test_saving_onto_the_base_itself_changes_its_settings_alone(folder: Path, tmp_path: Path) -> None:
+def test_saving_onto_the_base_itself_changes_its_settings_alone(
+    folder: Path, tmp_path: Path
+) -> None:
     base = shutil.copytree(folder, tmp_path / "base")
     save_processor(str(base), base, media=MEDIA)
     assert read(base / "preprocessor_config.json")["size"] == {"longest_edge": 96}
@@ -88,8 +92,11 @@ def test_it_can_be_saved_from_what_it_saved(saved: Path, tmp_path: Path) -> None
     assert dict(images.size) == {"longest_edge": 128}
 
 
-def test_a_base_that_transformers_saved_keeps_its_settings_in_one_file(folder: Path, tmp_path: Path) -> None:
-    """transformers 5 nests the picture settings in processor_config.json and writes no preprocessor_config.json."""
+def test_a_base_that_transformers_saved_keeps_its_settings_in_one_file(
+    folder: Path, tmp_path: Path
+) -> None:
+    """transformers 5 nests the picture settings in processor_config.json and writes no
+    preprocessor_config.json."""
     AutoProcessor.from_pretrained(folder).save_pretrained(tmp_path / "nested")
     assert not (tmp_path / "nested" / "preprocessor_config.json").exists()
     save_processor(str(tmp_path / "nested"), tmp_path / "saved", media=MEDIA)

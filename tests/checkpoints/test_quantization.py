@@ -1,4 +1,5 @@
-"""Exactly the layers asked for are quantised, and each computes as a linear layer with the weights it stands for."""
+"""Exactly the layers asked for are quantised, and each computes as a linear layer with the weights
+it stands for."""
 
 import copy
 import functools
@@ -16,7 +17,12 @@ from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
 import smolvlm.checkpoints.load
 from smolvlm.checkpoints.adapters import attach_adapters
-from smolvlm.checkpoints.bnb_layers import ExactLinear4bit, ExactLinear8bit, held_bytes, is_quantized
+from smolvlm.checkpoints.bnb_layers import (
+    ExactLinear4bit,
+    ExactLinear8bit,
+    held_bytes,
+    is_quantized,
+)
 from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.checkpoints.load import Checkpoint, load_checkpoint
 from smolvlm.checkpoints.peft_layers import merge_adapter
@@ -28,7 +34,9 @@ from smolvlm.model.towers import TOWERS, Tower, is_adapter
 from tests.checkpoints.test_adapters import inputs_of, learn, logits
 
 # peft 0.21 asks the stock model by an old name, which transformers 5.23 warns of.
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+)
 
 KINDS: dict[str, dict[str, Any]] = {
     "8 bit": {"bits": 8},
@@ -48,10 +56,13 @@ def settings(kind: str, towers: Sequence[Any] = ("language",)) -> Quantization:
 
 @pytest.fixture(scope="module", autouse=True)
 def processors_loaded_once() -> Iterator[None]:
-    """Every model loads its processor with it, which takes longer than the model: here it is loaded once."""
+    """Every model loads its processor with it, which takes longer than the model: here it is loaded
+    once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            smolvlm.checkpoints.load, "load_processor", functools.cache(smolvlm.checkpoints.load.load_processor)
+            smolvlm.checkpoints.load,
+            "load_processor",
+            functools.cache(smolvlm.checkpoints.load.load_processor),
         )
         yield
 
@@ -59,11 +70,15 @@ def processors_loaded_once() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def held(checkpoint_folders: dict[Any, Path]) -> dict[str, Checkpoint]:
     """A tiny SmolVLM, its language model quantised, by kind; not to be changed."""
-    return {kind: load_checkpoint(str(checkpoint_folders["smolvlm"]), quantization=settings(kind)) for kind in KINDS}
+    return {
+        kind: load_checkpoint(str(checkpoint_folders["smolvlm"]), quantization=settings(kind))
+        for kind in KINDS
+    }
 
 
 def plain_twin(model: Any, folder: Path) -> Any:
-    """Return a model in full precision whose weights are those that a quantised model's stand for."""
+    """Return a model in full precision whose weights are those that a quantised model's stand
+    for."""
     twin = load_checkpoint(str(folder)).model
     for name, layer in model.named_modules():
         if is_quantized(layer):
@@ -73,13 +88,19 @@ def plain_twin(model: Any, folder: Path) -> Any:
 
 @pytest.mark.parametrize("kind", ["8 bit", "nf4"])
 @pytest.mark.parametrize("towers", [["language"], ["vision"], ["connector", "language"]])
-def test_exactly_the_towers_asked_for_are_quantised(folder: Path, kind: str, towers: list[str]) -> None:
+def test_exactly_the_towers_asked_for_are_quantised(
+    folder: Path, kind: str, towers: list[str]
+) -> None:
     config = settings(kind, towers)
     model = load_checkpoint(str(folder), quantization=config).model
     layers = quantized_layers(model, config)
     assert layers is not None
     assert layers.num_layers == dict(NUM_LAYERS[part] for part in towers)
-    plain = [name for name, own in model.named_modules() if isinstance(own, nn.Linear) and not is_quantized(own)]
+    plain = [
+        name
+        for name, own in model.named_modules()
+        if isinstance(own, nn.Linear) and not is_quantized(own)
+    ]
     assert len(plain) == 14 + 12 + 1 + 1 - sum(layers.num_layers.values())
     assert "lm_head" in plain
     assert type(model.get_input_embeddings()) is nn.Embedding
@@ -89,7 +110,9 @@ def test_exactly_the_towers_asked_for_are_quantised(folder: Path, kind: str, tow
 def test_it_says_what_is_held_and_what_that_saves(held: dict[str, Checkpoint]) -> None:
     layers = quantized_layers(held["nf4"].model, settings("nf4"))
     assert layers is not None
-    assert str(layers).startswith("language_model  14 layers in 4 bits (nf4, its scales quantised too)\n")
+    assert str(layers).startswith(
+        "language_model  14 layers in 4 bits (nf4, its scales quantised too)\n"
+    )
     own = [module for module in held["nf4"].model.modules() if is_quantized(module)]
     values = sum(module.in_features * module.out_features for module in own)
     assert sum(num_values(module.weight) for module in own) == values
@@ -102,11 +125,15 @@ def test_it_says_what_is_held_and_what_that_saves(held: dict[str, Checkpoint]) -
 def test_other_layers_than_those_asked_for_are_an_error(held: dict[str, Checkpoint]) -> None:
     with pytest.raises(ConfigError, match="14 layers, asked were 26: 12 left out, the first model"):
         check_quantized_layers(held["nf4"].model, settings("nf4", ["language", "vision"]))
-    with pytest.raises(ConfigError, match=r"asked were 1: 1 left out, the first model\.connector.*; 14 too many"):
+    with pytest.raises(
+        ConfigError, match=r"asked were 1: 1 left out, the first model\.connector.*; 14 too many"
+    ):
         check_quantized_layers(held["8 bit"].model, settings("8 bit", ["connector"]))
 
 
-def test_without_bitsandbytes_it_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_bitsandbytes_it_says_what_to_install(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(ConfigError) as caught:
         load_checkpoint(str(folder), quantization=settings("nf4"))
@@ -136,8 +163,12 @@ def test_it_computes_what_its_weights_stand_for(
     assert torch.equal(evaluated, logits(plain_twin(model, folder).eval(), inputs))
 
 
-@pytest.mark.parametrize(("kind", "share"), [("8 bit", 0.5 / 127 + 2e-3), ("nf4", 0.16), ("fp4", 0.18)])
-def test_weights_are_near_the_full_ones(held: dict[str, Checkpoint], folder: Path, kind: str, share: float) -> None:
+@pytest.mark.parametrize(
+    ("kind", "share"), [("8 bit", 0.5 / 127 + 2e-3), ("nf4", 0.16), ("fp4", 0.18)]
+)
+def test_weights_are_near_the_full_ones(
+    held: dict[str, Checkpoint], folder: Path, kind: str, share: float
+) -> None:
     """Within half the widest gap between two values, of the largest weight that shares a scale."""
     full = load_checkpoint(str(folder)).model
     for name, layer in held[kind].model.named_modules():
@@ -149,7 +180,9 @@ def test_weights_are_near_the_full_ones(held: dict[str, Checkpoint], folder: Pat
 
 @pytest.mark.parametrize("kind", ["8 bit", "nf4"])
 @pytest.mark.parametrize("autocast", [False, True])
-def test_a_tokens_result_depends_on_no_other_token(held: dict[str, Checkpoint], kind: str, autocast: bool) -> None:
+def test_a_tokens_result_depends_on_no_other_token(
+    held: dict[str, Checkpoint], kind: str, autocast: bool
+) -> None:
     layer = held[kind].model.get_submodule("model.text_model.layers.0.mlp.gate_proj").eval()
     tokens = torch.randn(40, layer.in_features, generator=torch.Generator().manual_seed(0))
     tokens[7, 3] = 500.0  # such a value makes bitsandbytes compute its whole column in another way
@@ -161,9 +194,13 @@ def test_a_tokens_result_depends_on_no_other_token(held: dict[str, Checkpoint], 
     assert error.max() <= (2**-7 if autocast else 1e-6), "rounding apart, of a sum in another order"
 
 
-def test_bitsandbytes_own_8_bits_do_depend_on_the_others_while_evaluating(held: dict[str, Checkpoint]) -> None:
+def test_bitsandbytes_own_8_bits_do_depend_on_the_others_while_evaluating(
+    held: dict[str, Checkpoint],
+) -> None:
     """Why its forward is not used: the seam has moved once this fails."""
-    layer: Any = copy.deepcopy(held["8 bit"].model.get_submodule("model.text_model.layers.0.mlp.gate_proj")).eval()
+    layer: Any = copy.deepcopy(
+        held["8 bit"].model.get_submodule("model.text_model.layers.0.mlp.gate_proj")
+    ).eval()
     layer.__class__ = Linear8bitLt
     tokens = torch.randn(8, layer.in_features, generator=torch.Generator().manual_seed(0))
     other = tokens.clone()
@@ -174,17 +211,23 @@ def test_bitsandbytes_own_8_bits_do_depend_on_the_others_while_evaluating(held: 
 
 
 @pytest.mark.parametrize(
-    ("kind", "own", "stock"), [("8 bit", ExactLinear8bit, Linear8bitLt), ("nf4", ExactLinear4bit, Linear4bit)]
+    ("kind", "own", "stock"),
+    [("8 bit", ExactLinear8bit, Linear8bitLt), ("nf4", ExactLinear4bit, Linear4bit)],
 )
-def test_layers_are_bitsandbytes_own(held: dict[str, Checkpoint], kind: str, own: type, stock: type) -> None:
-    """The seam: our classes add a forward, and in training mode on a CPU both compute the same to the bit."""
+def test_layers_are_bitsandbytes_own(
+    held: dict[str, Checkpoint], kind: str, own: type, stock: type
+) -> None:
+    """The seam: our classes add a forward, and in training mode on a CPU both compute the same to
+    the bit."""
     layer: Any = held[kind].model.get_submodule("model.text_model.layers.1.self_attn.v_proj")
     assert type(layer) is own
     theirs = copy.deepcopy(layer).train()
     theirs.__class__ = stock
     results = []
     for one in (layer, theirs):
-        tokens = torch.randn(1, 9, layer.in_features, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        tokens = torch.randn(
+            1, 9, layer.in_features, generator=torch.Generator().manual_seed(0)
+        ).requires_grad_()
         output = one(tokens)
         output.square().sum().backward()
         results.append((output.detach(), tokens.grad))
@@ -193,14 +236,20 @@ def test_layers_are_bitsandbytes_own(held: dict[str, Checkpoint], kind: str, own
 
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("kind", ["8 bit", "nf4"])
-def test_gradients_are_those_of_the_plain_layer(held: dict[str, Checkpoint], kind: str, autocast: bool) -> None:
-    layer: Any = copy.deepcopy(held[kind].model.get_submodule("model.text_model.layers.0.self_attn.q_proj"))
+def test_gradients_are_those_of_the_plain_layer(
+    held: dict[str, Checkpoint], kind: str, autocast: bool
+) -> None:
+    layer: Any = copy.deepcopy(
+        held[kind].model.get_submodule("model.text_model.layers.0.self_attn.q_proj")
+    )
     layer.bias = nn.Parameter(torch.randn(layer.out_features))
     plain = nn.Linear(layer.in_features, layer.out_features)
     plain.load_state_dict({"weight": layer.full_weight(torch.float32), "bias": layer.bias.detach()})
     found = []
     for own in (layer, plain):
-        tokens = torch.randn(2, 5, layer.in_features, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        tokens = torch.randn(
+            2, 5, layer.in_features, generator=torch.Generator().manual_seed(1)
+        ).requires_grad_()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
             output = own(tokens)
         output.float().square().sum().backward()
@@ -214,13 +263,19 @@ def test_gradients_are_those_of_the_plain_layer(held: dict[str, Checkpoint], kin
 @pytest.mark.parametrize("kind", ["8 bit", "nf4"])
 @pytest.mark.parametrize("of_type", ["lora", "rslora", "dora"])
 def test_adapters_learn_as_over_plain_weights_and_peft_loads_them(
-    held: dict[str, Checkpoint], folder: Path, photos: dict[str, Path], tmp_path: Path, kind: str, of_type: Any
+    held: dict[str, Checkpoint],
+    folder: Path,
+    photos: dict[str, Path],
+    tmp_path: Path,
+    kind: str,
+    of_type: Any,
 ) -> None:
     inputs = inputs_of(held[kind].processor, photos)
     model = copy.deepcopy(held[kind].model)
     before = logits(model.eval(), inputs)
     adapters: dict[Tower, AdapterConfig] = {
-        tower: AdapterConfig(type=of_type, r=3, dropout=0.0 if of_type == "dora" else 0.2) for tower in TOWERS
+        tower: AdapterConfig(type=of_type, r=3, dropout=0.0 if of_type == "dora" else 0.2)
+        for tower in TOWERS
     }
     found = []
     for own in (model, plain_twin(model, folder)):
@@ -229,7 +284,9 @@ def test_adapters_learn_as_over_plain_weights_and_peft_loads_them(
         torch.testing.assert_close(logits(own.eval(), inputs), before, rtol=0, atol=1e-6)
         torch.manual_seed(0)
         learn(own.train(), inputs)
-        found.append({name: value.detach() for name, value in own.named_parameters() if is_adapter(name)})
+        found.append(
+            {name: value.detach() for name, value in own.named_parameters() if is_adapter(name)}
+        )
     assert {value.dtype for value in found[0].values()} == {torch.float32}
     for name, value in found[0].items():
         torch.testing.assert_close(value, found[1][name], rtol=1e-4, atol=1e-5)
@@ -245,10 +302,17 @@ def test_adapters_learn_as_over_plain_weights_and_peft_loads_them(
 @pytest.mark.parametrize("kind", ["8 bit", "nf4"])
 @pytest.mark.parametrize("of_type", ["lora", "dora"])
 def test_merged_is_the_full_base_with_the_adapter(
-    held: dict[str, Checkpoint], folder: Path, photos: dict[str, Path], tmp_path: Path, kind: str, of_type: Any
+    held: dict[str, Checkpoint],
+    folder: Path,
+    photos: dict[str, Path],
+    tmp_path: Path,
+    kind: str,
+    of_type: Any,
 ) -> None:
     model, inputs = copy.deepcopy(held[kind].model), inputs_of(held[kind].processor, photos)
-    attached = attach_adapters(model, {"language_model": AdapterConfig(type=of_type)}, base=str(folder), seed=0)
+    attached = attach_adapters(
+        model, {"language_model": AdapterConfig(type=of_type)}, base=str(folder), seed=0
+    )
     freeze(model, LearningRates(adapter={"language_model": 1.0}))
     learn(model, inputs)
     attached.save(model, tmp_path)

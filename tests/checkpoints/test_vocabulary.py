@@ -25,21 +25,36 @@ def place(*tokens: str, text: str | None = None) -> Placement:
 def test_reserved_ids_go_first_and_then_the_vocabulary_grows() -> None:
     names = [f"<t{number}>" for number in range(NUM_RESERVED + 2)]
     placement = place(*names)
-    assert list(placement.ids.values()) == [*range(FIRST_RESERVED, FIRST_RESERVED + NUM_RESERVED), LENGTH, LENGTH + 1]
+    assert list(placement.ids.values()) == [
+        *range(FIRST_RESERVED, FIRST_RESERVED + NUM_RESERVED),
+        LENGTH,
+        LENGTH + 1,
+    ]
     assert placement.num_tokens == LENGTH + 2
-    assert [own.replaces for own in placement.placed[-3:]] == ["<|reserved_special_token_87|>", None, None]
+    assert [own.replaces for own in placement.placed[-3:]] == [
+        "<|reserved_special_token_87|>",
+        None,
+        None,
+    ]
     assert place("<t0>").num_tokens == LENGTH
 
 
-def test_a_vocabulary_without_reserved_ids_grows_at_once(checkpoint_folders: Any, tmp_path: Path) -> None:
+def test_a_vocabulary_without_reserved_ids_grows_at_once(
+    checkpoint_folders: Any, tmp_path: Path
+) -> None:
     folder = first_release(checkpoint_folders["smolvlm"], tmp_path / "v1")
     placement = place("<a>", "<b>", text=(folder / "tokenizer.json").read_text())
-    assert (placement.ids, placement.num_tokens) == ({"<a>": VOCABULARY, "<b>": VOCABULARY + 1}, VOCABULARY + 2)
+    assert (placement.ids, placement.num_tokens) == (
+        {"<a>": VOCABULARY, "<b>": VOCABULARY + 1},
+        VOCABULARY + 2,
+    )
 
 
 def test_one_entry_of_the_file_changes_and_nothing_else() -> None:
     before, after = tokenizer_json().splitlines(), place("<box>").tokenizer_json.splitlines()
-    changed = [(old.strip(), new.strip()) for old, new in zip(before, after, strict=True) if old != new]
+    changed = [
+        (old.strip(), new.strip()) for old, new in zip(before, after, strict=True) if old != new
+    ]
     assert changed == [
         ('"content": "<|reserved_special_token_0|>",', '"content": "<box>",'),
         ('"special": true', '"special": false'),
@@ -52,7 +67,9 @@ def test_one_entry_of_the_file_changes_and_nothing_else() -> None:
 
 def test_reserved_names_within_the_vocabulary_itself_are_renamed_there_too() -> None:
     content = json.loads(tokenizer_json())
-    entry = next(own for own in content["added_tokens"] if own["content"] == "<|reserved_special_token_0|>")
+    entry = next(
+        own for own in content["added_tokens"] if own["content"] == "<|reserved_special_token_0|>"
+    )
     content["model"]["vocab"][entry["content"]] = entry["id"]
     placement = place("<box>", text=json.dumps(content))
     vocabulary = json.loads(placement.tokenizer_json)["model"]["vocab"]
@@ -72,8 +89,16 @@ def test_a_token_that_was_added_before_keeps_its_id() -> None:
 @pytest.mark.parametrize(
     ("token", "message", "fix"),
     [
-        ("<image>", "<image> is a special token of the vocabulary already", "train.trainable_tokens"),
-        ("<|reserved_special_token_5|>", "is a special token of the vocabulary already", "train.trainable_tokens"),
+        (
+            "<image>",
+            "<image> is a special token of the vocabulary already",
+            "train.trainable_tokens",
+        ),
+        (
+            "<|reserved_special_token_5|>",
+            "is a special token of the vocabulary already",
+            "train.trainable_tokens",
+        ),
         ("cat", "cat is one token already", "take it out"),
         ("<image>s", "the new token <image>s holds the special token <image>", "rename it"),
         ("Assistant:", "the prompt itself is written with Assistant:", "choose another"),
@@ -96,14 +121,14 @@ def test_pieces_are_those_of_the_words_with_special_tokens_read_as_text() -> Non
         [Wanted(token="<a>", words="end of a box"), Wanted(token="<b>", words="near <image>")],
     ).placed
     assert placed[0].pieces == tuple(plain.encode("end of a box").ids)
-    assert placed[1].pieces == tuple(plain.encode("near").ids) + tuple(plain.encode(" <").ids) + tuple(
-        plain.encode("image").ids
-    ) + tuple(plain.encode(">").ids)
+    assert placed[1].pieces == tuple(plain.encode("near").ids) + tuple(
+        plain.encode(" <").ids
+    ) + tuple(plain.encode("image").ids) + tuple(plain.encode(">").ids)
 
 
-names = st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S"]), min_size=1, max_size=6).map(
-    lambda text: f"<|x{text}|>"
-)
+names = st.text(
+    st.characters(codec="ascii", categories=["L", "N", "P", "S"]), min_size=1, max_size=6
+).map(lambda text: f"<|x{text}|>")
 
 
 @settings(deadline=None, max_examples=2)

@@ -55,7 +55,8 @@ def write_yaml() -> Callable[[Path, Any], Path]:
 
 @pytest.fixture(scope="session", autouse=True)
 def processors_loaded_once() -> Iterator[None]:
-    """A command loads the same processor twice, which takes as long as its work: here each folder's is loaded once."""
+    """A command loads the same processor twice, which takes as long as its work: here each folder's
+    is loaded once."""
     load_once = functools.cache(smolvlm.checkpoints.load.load_processor)
     with pytest.MonkeyPatch.context() as patch:
         for module in (smolvlm.checkpoints.load, smolvlm.checkpoints.base):
@@ -88,9 +89,15 @@ def rows_folder(photos: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
     about_photos = [
         {"image": str(photos[name]), "question": question, "answer": answer}
         for name in ("coffee", "rocket", "chelsea", "horse")
-        for question, answer in [("What is shown?", name), ("Is it a photograph?", "no" if name == "horse" else "yes")]
+        for question, answer in [
+            ("What is shown?", name),
+            ("Is it a photograph?", "no" if name == "horse" else "yes"),
+        ]
     ]
-    words = [{"question": f"What is {n} plus {n % 3}?", "answer": f"It is {n + n % 3}."} for n in range(8)]
+    words = [
+        {"question": f"What is {n} plus {n % 3}?", "answer": f"It is {n + n % 3}."}
+        for n in range(8)
+    ]
     for name, rows in {"photos": about_photos, "words": words}.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
@@ -99,12 +106,18 @@ def rows_folder(photos: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="session")
 def sources(rows_folder: Path) -> list[dict[str, Any]]:
     """The two files as a mixture."""
-    return [{"name": name, "json_path": str(rows_folder / f"{name}.jsonl")} for name in ("photos", "words")]
+    return [
+        {"name": name, "json_path": str(rows_folder / f"{name}.jsonl")}
+        for name in ("photos", "words")
+    ]
 
 
 @pytest.fixture(scope="session")
-def settings(sources: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """A run file's sections: four steps, evaluated before, amid and after them; not to be changed."""
+def settings(
+    sources: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, Any]]:
+    """A run file's sections: four steps, evaluated before, amid and after them; not to be
+    changed."""
     folder = tiny_model(tmp_path_factory.mktemp("model") / "tiny", hidden_size=32)
     return {
         "model": {"path": str(folder)},

@@ -1,4 +1,5 @@
-"""`smolvlm check`: every kind of bad row is found, named and counted, and good rows are left in peace."""
+"""`smolvlm check`: every kind of bad row is found, named and counted, and good rows are left in
+peace."""
 
 import json
 import shutil
@@ -34,7 +35,10 @@ def folder(tmp_path: Path, photos: dict[str, Path]) -> Path:
         asks(12, image="empty.jpg"),
         asks(13, image="../coffee.png"),
         {
-            "conversations": [{"from": "human", "value": "<image><image>"}, {"from": "gpt", "value": "x"}],
+            "conversations": [
+                {"from": "human", "value": "<image><image>"},
+                {"from": "gpt", "value": "x"},
+            ],
             "image": "a.png",
         },
         asks(15, answer=" "),
@@ -49,23 +53,41 @@ def folder(tmp_path: Path, photos: dict[str, Path]) -> Path:
     for name, rows in {"good": good, "bad": bad, "held": held_out}.items():
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump([{"path": f"{name}.jsonl"}]))
-    (tmp_path / "both.yaml").write_text(yaml.safe_dump([{"path": "good.jsonl"}, {"path": "bad.jsonl"}]))
+    (tmp_path / "both.yaml").write_text(
+        yaml.safe_dump([{"path": "good.jsonl"}, {"path": "bad.jsonl"}])
+    )
     return tmp_path
 
 
-def test_good_rows_are_left_in_peace(folder: Path, settings: dict[str, Any], smolvlm_command: Any) -> None:
-    outcome = smolvlm_command("check", folder / "good.yaml", "--model", settings["model"]["path"], "--json")
+def test_good_rows_are_left_in_peace(
+    folder: Path, settings: dict[str, Any], smolvlm_command: Any
+) -> None:
+    outcome = smolvlm_command(
+        "check", folder / "good.yaml", "--model", settings["model"]["path"], "--json"
+    )
     assert (outcome.status, outcome.objects) == (0, [])
     assert "4 rows, 3 pictures and 0 clips decoded: 0 errors, 0 warnings" in outcome.messages
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_every_kind_of_bad_row_is_found(
-    folder: Path, settings: dict[str, Any], smolvlm_command: Any, workers: int, monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    settings: dict[str, Any],
+    smolvlm_command: Any,
+    workers: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(doctor, "PART_ROWS", 4)
     model = settings["model"]["path"]
-    arguments = ["--model", model, "--held-out", folder / "held.yaml", "--workers", workers, "--json"]
+    arguments = [
+        "--model",
+        model,
+        "--held-out",
+        folder / "held.yaml",
+        "--workers",
+        workers,
+        "--json",
+    ]
     outcome = smolvlm_command("check", folder / "both.yaml", *arguments)
     assert outcome.status == 1
     found = [(own["where"], own["severity"], own["kind"]) for own in outcome.objects]
@@ -86,15 +108,21 @@ def test_every_kind_of_bad_row_is_found(
         ("held.jsonl:3", "warning", "leaked_picture"),
     ]
     messages = {own["where"]: own["message"] for own in outcome.objects}
-    assert messages["bad.jsonl:10"].startswith("the same words and media as good.jsonl:2"), "a picture is its bytes"
+    assert messages["bad.jsonl:10"].startswith("the same words and media as good.jsonl:2"), (
+        "a picture is its bytes"
+    )
     assert "good.jsonl:4" in messages["held.jsonl:2"]
     assert "good.jsonl:3" in messages["held.jsonl:3"]
 
 
-def test_the_page_and_its_twin(folder: Path, settings: dict[str, Any], smolvlm_command: Any) -> None:
+def test_the_page_and_its_twin(
+    folder: Path, settings: dict[str, Any], smolvlm_command: Any
+) -> None:
     page = folder / "out" / "check.html"
     page.parent.mkdir()
-    outcome = smolvlm_command("check", folder / "both.yaml", "--model", settings["model"]["path"], "--html", page)
+    outcome = smolvlm_command(
+        "check", folder / "both.yaml", "--model", settings["model"]["path"], "--html", page
+    )
     assert outcome.status == 1
     assert outcome.output == ""
     text = page.read_text()
@@ -109,9 +137,14 @@ def test_the_page_and_its_twin(folder: Path, settings: dict[str, Any], smolvlm_c
 def test_a_row_longer_than_the_models_context_is_found(
     tmp_path: Path, settings: dict[str, Any], smolvlm_command: Any, write_yaml: Any
 ) -> None:
-    (tmp_path / "rows.jsonl").write_text(json.dumps(asks(1)) + "\n" + json.dumps(asks(2, question="why " * 9000)))
+    (tmp_path / "rows.jsonl").write_text(
+        json.dumps(asks(1)) + "\n" + json.dumps(asks(2, question="why " * 9000))
+    )
     data = {"mixture": [{"path": "rows.jsonl"}], "max_tokens_per_pack": 16384}
-    run = write_yaml(tmp_path / "long.yaml", {"model": settings["model"], "data": data, "train": {"output_dir": "out"}})
+    run = write_yaml(
+        tmp_path / "long.yaml",
+        {"model": settings["model"], "data": data, "train": {"output_dir": "out"}},
+    )
     outcome = smolvlm_command("check", run, "--json")
     assert outcome.status == 1
     (found,) = outcome.objects
@@ -127,7 +160,9 @@ def test_a_run_file_brings_its_held_out_set_and_its_budget(
     run_file = write_yaml(folder / "run.yaml", {**settings, "data": data})
     outcome = smolvlm_command("check", run_file, "--json", "data.longest_edge_px=64")
     assert {own["kind"] for own in outcome.objects} == {"leaked_row", "leaked_picture"}
-    small = smolvlm_command("check", run_file, "--json", "data.longest_edge_px=64", "data.max_tokens_per_pack=30")
+    small = smolvlm_command(
+        "check", run_file, "--json", "data.longest_edge_px=64", "data.max_tokens_per_pack=30"
+    )
     assert "over_budget" in {own["kind"] for own in small.objects}
 
 
@@ -137,8 +172,16 @@ def test_the_terminal_names_three_rows_of_a_kind(
     rows = [asks(number, image=f"gone-{number}.png") for number in range(5)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "mixture.yaml").write_text(yaml.safe_dump([{"path": "rows.jsonl"}]))
-    told = smolvlm_command("check", tmp_path / "mixture.yaml", "--model", settings["model"]["path"]).messages
-    assert [f"rows.jsonl:{number}" in told for number in range(1, 6)] == [True, True, True, False, False]
+    told = smolvlm_command(
+        "check", tmp_path / "mixture.yaml", "--model", settings["model"]["path"]
+    ).messages
+    assert [f"rows.jsonl:{number}" in told for number in range(1, 6)] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
     assert "and 2 more: --json or --html" in told
 
 
@@ -148,10 +191,18 @@ def test_a_new_token_that_no_row_holds_is_warned_of(
     rows = [asks(1), {"question": "Where?", "answer": "<box>here</box>"}]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     model = settings["model"] | {"new_tokens": ["<box>", "</box>", "<bbox>"]}
-    content = {"model": model, "data": {"mixture": [{"path": "rows.jsonl"}]}, "train": {"output_dir": "out"}}
+    content = {
+        "model": model,
+        "data": {"mixture": [{"path": "rows.jsonl"}]},
+        "train": {"output_dir": "out"},
+    }
     run = write_yaml(tmp_path / "run.yaml", content | {"adapters": {"language": "lora"}})
     outcome = smolvlm_command("check", run, "--json")
     assert outcome.status == 0, outcome.messages
     (found,) = outcome.objects
-    assert (found["where"], found["kind"], found["severity"]) == ("model.new_tokens", "unused_token", "warning")
+    assert (found["where"], found["kind"], found["severity"]) == (
+        "model.new_tokens",
+        "unused_token",
+        "warning",
+    )
     assert found["message"].startswith("'<bbox>' stands in no row")

@@ -22,15 +22,20 @@ SOURCE = "{json_path: rows.jsonl}"
 
 @pytest.fixture
 def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
-    """Run `smolvlm` in a process of its own; return its status and messages, having imported nothing heavy."""
-    (tmp_path / "rows.jsonl").write_text(json.dumps({"question": "What?", "answer": "That."}) + "\n")
+    """Run `smolvlm` in a process of its own; return its status and messages, having imported
+    nothing heavy."""
+    (tmp_path / "rows.jsonl").write_text(
+        json.dumps({"question": "What?", "answer": "That."}) + "\n"
+    )
     (tmp_path / "mix.yaml").write_text(f"[{SOURCE}]\n")
     (tmp_path / "bad_mix.yaml").write_text("[{json_path: rows.jsonl, wieght: 2}]\n")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
 
     def call(*arguments: object) -> tuple[int, str]:
         command = [sys.executable, "-W", "error", "-c", _CODE, *map(str, arguments)]
-        ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        ran = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        )
         messages, _, imported = ran.stderr.rstrip().rpartition("\n")
         assert imported == "[]"
         return ran.returncode, messages or ran.stdout
@@ -43,7 +48,11 @@ def write_run(tmp_path: Path) -> Callable[..., str]:
     """Write a run file that is right but for these sections."""
 
     def write(**sections: str) -> str:
-        right = {"model": "{path: o/m}", "data": f"{{mixture: [{SOURCE}]}}", "train": "{output_dir: out}"}
+        right = {
+            "model": "{path: o/m}",
+            "data": f"{{mixture: [{SOURCE}]}}",
+            "train": "{output_dir: out}",
+        }
         lines = [f"{name}: {content}\n" for name, content in {**right, **sections}.items()]
         (tmp_path / "run.yaml").write_text("".join(lines))
         return "run.yaml"
@@ -61,7 +70,9 @@ def write_run(tmp_path: Path) -> Callable[..., str]:
         (("eval", "--help"), "Usage: "),
     ],
 )
-def test_answers_that_need_no_run_file(told: Any, arguments: tuple[str, ...], expected: str) -> None:
+def test_answers_that_need_no_run_file(
+    told: Any, arguments: tuple[str, ...], expected: str
+) -> None:
     status, messages = told(*arguments)
     assert status == 0
     assert expected in messages
@@ -75,21 +86,41 @@ def test_answers_that_need_no_run_file(told: Any, arguments: tuple[str, ...], ex
             {"train": "{output_dir: out, packs_per_stepp: 3}"},
             "train.packs_per_stepp = 3: no such setting; did you mean train.packs_per_step?",
         ),
-        ({"train": "{output_dir: out, packs_per_step: x}"}, "train.packs_per_step = 'x': must be a whole number"),
-        ({"train": "{output_dir: out, connector_lr: 2}"}, "train.connector_lr = 2: must be at most 1"),
+        (
+            {"train": "{output_dir: out, packs_per_step: x}"},
+            "train.packs_per_step = 'x': must be a whole number",
+        ),
+        (
+            {"train": "{output_dir: out, connector_lr: 2}"},
+            "train.connector_lr = 2: must be at most 1",
+        ),
         (
             {"train": "{output_dir: out, save_stepz: 3}"},
             "train.save_stepz = 3: no such setting; did you mean train.save_steps?",
         ),
         ({"train": "{output_dir: out, save_steps: x}"}, "train.save_steps = 'x': must be a number"),
-        ({"train": "{output_dir: out, optim: adam}"}, "train.optim = 'adam': must be one of adamw_torch, "),
-        ({"train": "{output_dir: out, eval_strategy: steps}"}, "there is no data.eval_mixture to evaluate on"),
+        (
+            {"train": "{output_dir: out, optim: adam}"},
+            "train.optim = 'adam': must be one of adamw_torch, ",
+        ),
+        (
+            {"train": "{output_dir: out, eval_strategy: steps}"},
+            "there is no data.eval_mixture to evaluate on",
+        ),
         ({"data": "{mixture: [{path: gone.jsonl}]}"}, "run.yaml: data.mixture: 1 problem:"),
-        ({"data": "{mixture: bad_mix.yaml}"}, "[0].wieght = 2: unknown key; did you mean `weight`?"),
-        ({"data": "{mixture: rows.jsonl}"}, "rows.jsonl: this is a file of rows (JSON lines), not a mixture"),
+        (
+            {"data": "{mixture: bad_mix.yaml}"},
+            "[0].wieght = 2: unknown key; did you mean `weight`?",
+        ),
+        (
+            {"data": "{mixture: rows.jsonl}"},
+            "rows.jsonl: this is a file of rows (JSON lines), not a mixture",
+        ),
     ],
 )
-def test_a_mistake_in_a_run_file(told: Any, write_run: Any, sections: dict[str, str], expected: str) -> None:
+def test_a_mistake_in_a_run_file(
+    told: Any, write_run: Any, sections: dict[str, str], expected: str
+) -> None:
     status, messages = told("train", write_run(**sections))
     assert (status, expected in messages) == (1, True), messages
 
@@ -126,13 +157,19 @@ def test_held_out_mixtures_of_the_command_line(told: Any, write_run: Any, tmp_pa
 
 def test_what_is_no_run_is_not_evaluated_without_rows(told: Any) -> None:
     for target in ("o/m", "gone", "out/checkpoint-9"):
-        assert "neither a run folder nor a run file, so there is no eval_mixture" in told("eval", target)[1]
+        assert (
+            "neither a run folder nor a run file, so there is no eval_mixture"
+            in told("eval", target)[1]
+        )
 
 
 def test_a_file_of_rows_is_not_evaluated(told: Any) -> None:
     status, messages = told("eval", "rows.jsonl")
     assert status == 1
-    assert "this is a file of rows (JSON lines), not a run folder, a run file or a checkpoint" in messages
+    assert (
+        "this is a file of rows (JSON lines), not a run folder, a run file or a checkpoint"
+        in messages
+    )
 
 
 def test_settings_written_as_options(told: Any, write_run: Any) -> None:

@@ -1,4 +1,5 @@
-"""`smolvlm eval`: a run, a checkpoint or a bare model, scored; numbers as JSON lines or as a table."""
+"""`smolvlm eval`: a run, a checkpoint or a bare model, scored; numbers as JSON lines or as a
+table."""
 
 import json
 from pathlib import Path
@@ -17,15 +18,21 @@ def evaluated(out: Path, smolvlm_command: Any) -> Any:
 
 def test_json_lines_are_metrics_and_nothing_else(evaluated: Any) -> None:
     assert evaluated.status == 0
-    assert all(metric.keys() == {"name", "value", "num_rows", "source"} for metric in evaluated.objects)
-    assert {(metric["name"], metric["source"], metric["num_rows"]) for metric in evaluated.objects} == {
+    assert all(
+        metric.keys() == {"name", "value", "num_rows", "source"} for metric in evaluated.objects
+    )
+    assert {
+        (metric["name"], metric["source"], metric["num_rows"]) for metric in evaluated.objects
+    } == {
         (name, source, 6 if source == "all" else 3)
         for name in ("exact_match", "vqa_accuracy", "loss")
         for source in ("all", "photos", "words")
     }
 
 
-def test_a_run_folder_scores_as_the_run_did_at_its_end(evaluated: Any, out: Path, json_rows: Any) -> None:
+def test_a_run_folder_scores_as_the_run_did_at_its_end(
+    evaluated: Any, out: Path, json_rows: Any
+) -> None:
     logged = json_rows(out / "metrics.jsonl")[-1]
     for metric in evaluated.objects:
         suffix = "" if metric["source"] == "all" else f"_{metric['source']}"
@@ -33,10 +40,15 @@ def test_a_run_folder_scores_as_the_run_did_at_its_end(evaluated: Any, out: Path
     assert json_rows(out.parent / "again.jsonl") == json_rows(out / "predictions.jsonl")
 
 
-def test_a_checkpoint_within_a_run_is_another_model(evaluated: Any, out: Path, smolvlm_command: Any) -> None:
+def test_a_checkpoint_within_a_run_is_another_model(
+    evaluated: Any, out: Path, smolvlm_command: Any
+) -> None:
     outcome = smolvlm_command("eval", out / "checkpoint-3", "eval.max_new_tokens=1", "--json")
     assert outcome.status == 0
-    losses = [next(own for own in found.objects if own["name"] == "loss") for found in (evaluated, outcome)]
+    losses = [
+        next(own for own in found.objects if own["name"] == "loss")
+        for found in (evaluated, outcome)
+    ]
     assert losses[1]["value"] != losses[0]["value"]
 
 
@@ -67,7 +79,9 @@ def test_the_embedded_model_is_assembled_as_for_a_run(
 ) -> None:
     monkeypatch.setattr(assemble, "assemble_base_model", lambda _: Path(settings["model"]["path"]))
     (tmp_path / "held-out.yaml").write_text(yaml.safe_dump(sources))
-    outcome = smolvlm_command("eval", "embedded", "--mixture", tmp_path / "held-out.yaml", *SETTINGS)
+    outcome = smolvlm_command(
+        "eval", "embedded", "--mixture", tmp_path / "held-out.yaml", *SETTINGS
+    )
     assert outcome.status == 0, outcome.messages
 
 
@@ -78,6 +92,13 @@ def test_references_of_a_row_are_all_accepted(
     (tmp_path / "rows.jsonl").write_text(json.dumps(rows[0]) + "\n")
     (tmp_path / "held-out.yaml").write_text(yaml.safe_dump([{"json_path": "rows.jsonl"}]))
     mixture, predictions = tmp_path / "held-out.yaml", tmp_path / "said.jsonl"
-    arguments = ["--mixture", mixture, "--predictions", predictions, "--json", "eval.max_new_tokens=1"]
+    arguments = [
+        "--mixture",
+        mixture,
+        "--predictions",
+        predictions,
+        "--json",
+        "eval.max_new_tokens=1",
+    ]
     assert smolvlm_command("eval", settings["model"]["path"], *arguments).status == 0
     assert json_rows(predictions)[0]["references"] == ["yes", "yep"]

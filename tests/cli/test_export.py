@@ -9,12 +9,20 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 
 @pytest.fixture(scope="module")
-def adapted(settings: dict[str, Any], smolvlm_command: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def adapted(
+    settings: dict[str, Any], smolvlm_command: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The output folder of a run with an adapter; not to be written to."""
     folder = tmp_path_factory.mktemp("adapted")
-    train = settings["train"] | {"output_dir": str(folder / "out"), "num_train_epochs": 1, "save_steps": 1}
+    train = settings["train"] | {
+        "output_dir": str(folder / "out"),
+        "num_train_epochs": 1,
+        "save_steps": 1,
+    }
     adapters = {"language": {"type": "lora", "r": 4, "lr": 1e-2}}
-    (folder / "run.yaml").write_text(yaml.safe_dump(settings | {"train": train, "adapters": adapters}))
+    (folder / "run.yaml").write_text(
+        yaml.safe_dump(settings | {"train": train, "adapters": adapters})
+    )
     outcome = smolvlm_command("train", folder / "run.yaml")
     assert outcome.status == 0, outcome.messages
     assert "language_model  lora of rank 4 in 14 layers" in outcome.messages
@@ -32,19 +40,26 @@ def test_an_adapters_folder_scores_as_the_run_did_at_its_end(
     found = metrics(smolvlm_command("eval", adapted, "--json"))
     logged = json_rows(adapted / "metrics.jsonl")[-1]
     assert found["all", "loss"] == pytest.approx(logged["eval_loss"], rel=1e-6)
-    earlier = metrics(smolvlm_command("eval", adapted / "checkpoint-1", "eval.max_new_tokens=1", "--json"))
+    earlier = metrics(
+        smolvlm_command("eval", adapted / "checkpoint-1", "eval.max_new_tokens=1", "--json")
+    )
     assert earlier["all", "loss"] != found["all", "loss"]
 
 
 def test_the_merged_model_scores_the_same(
     adapted: Path, smolvlm_command: Any, sources: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    outcome = smolvlm_command("export", adapted, "--to", "transformers", "--out", tmp_path / "merged", "--merge")
+    outcome = smolvlm_command(
+        "export", adapted, "--to", "transformers", "--out", tmp_path / "merged", "--merge"
+    )
     assert outcome.status == 0, outcome.messages
     assert f"{tmp_path / 'merged'}: " in outcome.messages
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "merged")
     assert type(model).__module__.startswith("transformers.")
-    assert AutoProcessor.from_pretrained(tmp_path / "merged").image_processor.size["longest_edge"] == 64
+    assert (
+        AutoProcessor.from_pretrained(tmp_path / "merged").image_processor.size["longest_edge"]
+        == 64
+    )
     (tmp_path / "held-out.yaml").write_text(yaml.safe_dump(sources))
     wanted = (
         "--json",
@@ -54,11 +69,15 @@ def test_the_merged_model_scores_the_same(
         "eval.max_new_tokens=1",
     )
     merged = metrics(smolvlm_command("eval", tmp_path / "merged", *wanted))
-    apart = metrics(smolvlm_command("eval", adapted, *wanted[:3], "eval.max_new_tokens=1", "eval.max_rows=100"))
+    apart = metrics(
+        smolvlm_command("eval", adapted, *wanted[:3], "eval.max_new_tokens=1", "eval.max_rows=100")
+    )
     assert merged["all", "loss"] == pytest.approx(apart["all", "loss"], rel=1e-5)
 
 
-def test_without_merge_the_adapter_is_copied(adapted: Path, smolvlm_command: Any, tmp_path: Path) -> None:
+def test_without_merge_the_adapter_is_copied(
+    adapted: Path, smolvlm_command: Any, tmp_path: Path
+) -> None:
     outcome = smolvlm_command("export", adapted, "--to", "transformers", "--out", tmp_path / "copy")
     assert outcome.status == 0, outcome.messages
     assert (tmp_path / "copy" / "adapter_config.json").is_file()
@@ -66,7 +85,9 @@ def test_without_merge_the_adapter_is_copied(adapted: Path, smolvlm_command: Any
 
 
 @pytest.mark.parametrize("form", ["gguf", "onnx"])
-def test_forms_that_are_not_there_yet_say_so(smolvlm_command: Any, tmp_path: Path, form: str) -> None:
+def test_forms_that_are_not_there_yet_say_so(
+    smolvlm_command: Any, tmp_path: Path, form: str
+) -> None:
     outcome = smolvlm_command("export", tmp_path, "--to", form, "--out", tmp_path / "out")
     assert outcome.status == 1
     assert f"error: --to {form}: not available in this version" in outcome.messages

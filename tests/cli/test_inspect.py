@@ -1,4 +1,5 @@
-"""`smolvlm inspect`: what the model will see and learn, as JSON, as pixels, as a page, and checked."""
+"""`smolvlm inspect`: what the model will see and learn, as JSON, as pixels, as a page, and
+checked."""
 
 import json
 from pathlib import Path
@@ -15,7 +16,16 @@ from smolvlm.inspect import verify
 from smolvlm.model import modeling_smolvlm
 from smolvlm.model.attention.rule import make_scope
 
-KEYS = {"where", "input_ids", "position_ids", "scope_end", "targets", "num_tiles", "frame_times_s", "text"}
+KEYS = {
+    "where",
+    "input_ids",
+    "position_ids",
+    "scope_end",
+    "targets",
+    "num_tiles",
+    "frame_times_s",
+    "text",
+}
 MODEL_TYPES = ("smolvlm", "idefics3")
 
 
@@ -28,7 +38,9 @@ def page_and_pixels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pat
 @pytest.fixture(scope="module")
 def inspected(run_file: Path, smolvlm_command: Any, page_and_pixels: tuple[Path, Path]) -> Any:
     page, pixels = page_and_pixels
-    return smolvlm_command("inspect", run_file, "--rows", "0:6", "--json", "--html", page, "--pixels", pixels)
+    return smolvlm_command(
+        "inspect", run_file, "--rows", "0:6", "--json", "--html", page, "--pixels", pixels
+    )
 
 
 def test_a_sample_is_an_object_with_exactly_the_published_keys(inspected: Any) -> None:
@@ -41,7 +53,9 @@ def test_a_sample_is_an_object_with_exactly_the_published_keys(inspected: Any) -
         assert all(len(target) == 3 for target in sample["targets"])
 
 
-def test_a_tree_counts_once_and_holds_what_its_rows_say(inspected: Any, processors: dict[str, Any]) -> None:
+def test_a_tree_counts_once_and_holds_what_its_rows_say(
+    inspected: Any, processors: dict[str, Any]
+) -> None:
     trees, texts = inspected.objects[:4], inspected.objects[4:]
     assert [[where.rsplit(":")[-1] for where in tree["where"]] for tree in trees] == [
         ["1", "2"],
@@ -49,7 +63,9 @@ def test_a_tree_counts_once_and_holds_what_its_rows_say(inspected: Any, processo
         ["5", "6"],
         ["7", "8"],
     ]
-    assert all(tree["num_tiles"] > 0 and min(tree["scope_end"]) < len(tree["scope_end"]) for tree in trees)
+    assert all(
+        tree["num_tiles"] > 0 and min(tree["scope_end"]) < len(tree["scope_end"]) for tree in trees
+    )
     assert all(text["num_tiles"] == 0 and len(text["where"]) == 1 for text in texts)
     decode = processors["smolvlm"].tokenizer.decode
     for sample in inspected.objects:
@@ -59,7 +75,10 @@ def test_a_tree_counts_once_and_holds_what_its_rows_say(inspected: Any, processo
 
 
 def test_pixels_are_the_stock_processors(
-    settings: dict[str, Any], photos: dict[str, Path], page_and_pixels: tuple[Path, Path], inspected: Any
+    settings: dict[str, Any],
+    photos: dict[str, Path],
+    page_and_pixels: tuple[Path, Path],
+    inspected: Any,
 ) -> None:
     written = load_file(page_and_pixels[1])
     assert sorted(written) == ["sample_0", "sample_1", "sample_2", "sample_3"]
@@ -67,14 +86,18 @@ def test_pixels_are_the_stock_processors(
     for number, name in enumerate(("coffee", "rocket", "chelsea", "horse")):
         with Image.open(photos[name]) as photo:
             picture = photo.convert("RGB")
-        batch = processor(text="<image>", images=[[picture]], size={"longest_edge": 64}, return_tensors="pt")
+        batch = processor(
+            text="<image>", images=[[picture]], size={"longest_edge": 64}, return_tensors="pt"
+        )
         ours = written[f"sample_{number}"]
         assert ours.dtype == torch.float32
         torch.testing.assert_close(ours, batch["pixel_values"][0], rtol=0, atol=1e-6)
         assert len(ours) == inspected.objects[number]["num_tiles"]
 
 
-def test_the_page_is_written_and_stands_alone(page_and_pixels: tuple[Path, Path], inspected: Any) -> None:
+def test_the_page_is_written_and_stands_alone(
+    page_and_pixels: tuple[Path, Path], inspected: Any
+) -> None:
     page = page_and_pixels[0].read_text()
     assert page.startswith("<!doctype html>")
     assert "photos.jsonl:1" in page
@@ -109,13 +132,26 @@ def verified(
     """Verifies one pack of samples with a tiny model of a type."""
 
     def run(model_type: str, *overrides: str) -> Any:
-        repeated = [{**source, "repeat": 2} if source["name"] == "words" else source for source in sources]
-        data = {"mixture": repeated, "longest_edge_px": 64, "max_tokens_per_pack": 1024, "loss_weighting": "sqrt"}
+        repeated = [
+            {**source, "repeat": 2} if source["name"] == "words" else source for source in sources
+        ]
+        data = {
+            "mixture": repeated,
+            "longest_edge_px": 64,
+            "max_tokens_per_pack": 1024,
+            "loss_weighting": "sqrt",
+        }
         data["allow_outside_root"] = True
         train = {"output_dir": str(tmp_path / "out")}
         path = tmp_path / "run.yaml"
         path.write_text(
-            yaml.safe_dump({"model": {"path": str(checkpoint_folders[model_type])}, "data": data, "train": train})
+            yaml.safe_dump(
+                {
+                    "model": {"path": str(checkpoint_folders[model_type])},
+                    "data": data,
+                    "train": train,
+                }
+            )
         )
         return smolvlm_command("inspect", path, "--rows", "2:8", "--verify", *overrides)
 
@@ -139,9 +175,13 @@ def test_packed_is_alone_on_both_families(verified: Any, model_type: str) -> Non
     assert outcome.messages.rstrip().endswith("  holds")
 
 
-def test_conversations_that_see_each_other_are_found_out(verified: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_conversations_that_see_each_other_are_found_out(
+    verified: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(
-        modeling_smolvlm, "make_scope", lambda scope_end, _: make_scope(torch.full_like(scope_end, len(scope_end)))
+        modeling_smolvlm,
+        "make_scope",
+        lambda scope_end, _: make_scope(torch.full_like(scope_end, len(scope_end))),
     )
     outcome = verified("smolvlm")
     assert outcome.status == 3

@@ -22,7 +22,8 @@ def test_every_command_has_help(smolvlm_command: Any, command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["fly"], ["train"], ["train", "run.yaml", "--fast"], ["inspect", "run.yaml", "--rows"], []]
+    "arguments",
+    [["fly"], ["train"], ["train", "run.yaml", "--fast"], ["inspect", "run.yaml", "--rows"], []],
 )
 def test_wrong_usage_is_status_two(smolvlm_command: Any, arguments: list[str]) -> None:
     assert smolvlm_command(*arguments).status == 2

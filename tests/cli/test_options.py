@@ -42,13 +42,24 @@ def test_the_version(smolvlm_command: Any) -> None:
         ("run.yaml -s 3", []),
     ],
 )
-def test_options_that_a_command_does_not_have(arguments: str, expected: list[tuple[str, str | None]]) -> None:
+def test_options_that_a_command_does_not_have(
+    arguments: str, expected: list[tuple[str, str | None]]
+) -> None:
     assert list(unknown_options(arguments.split(), OPTIONS)) == expected
 
 
 def test_each_is_answered_with_the_override(smolvlm_command: Any) -> None:
     outcome = smolvlm_command(
-        *("inspect", "run.yaml", "--output_dir", "my run", "--learning_rate", "1e-4", "--bf16", "--fp16=false"),
+        *(
+            "inspect",
+            "run.yaml",
+            "--output_dir",
+            "my run",
+            "--learning_rate",
+            "1e-4",
+            "--bf16",
+            "--fp16=false",
+        ),
         *("--num_train_epoch", 3, "--hub_tokens", "secret", "--jsn", "--rows", "0:2", "--fast"),
     )
     assert outcome.status == 2

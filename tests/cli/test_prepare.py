@@ -1,4 +1,5 @@
-"""`smolvlm prepare`: what a mixture is made of, from files of every format, with bad rows named and counted."""
+"""`smolvlm prepare`: what a mixture is made of, from files of every format, with bad rows named and
+counted."""
 
 import json
 from pathlib import Path
@@ -34,9 +35,13 @@ def mixture(tmp_path: Path, rows_folder: Path, monkeypatch: pytest.MonkeyPatch) 
     return path
 
 
-def test_each_source_is_an_object(mixture: Path, settings: dict[str, Any], smolvlm_command: Any) -> None:
+def test_each_source_is_an_object(
+    mixture: Path, settings: dict[str, Any], smolvlm_command: Any
+) -> None:
     model = settings["model"]["path"]
-    outcome = smolvlm_command("prepare", mixture, "--model", model, "--allow-outside-root", "--json")
+    outcome = smolvlm_command(
+        "prepare", mixture, "--model", model, "--allow-outside-root", "--json"
+    )
     assert outcome.status == 0, outcome.messages
     found = {own["name"]: own for own in outcome.objects}
     assert {name: (own["rows"], own["used"], own["repeat"]) for name, own in found.items()} == {
@@ -51,7 +56,9 @@ def test_each_source_is_an_object(mixture: Path, settings: dict[str, Any], smolv
     assert found["list"]["tokens"] > 10 * found["table"]["tokens"] / 3 * 0.9
     assert "rows by modality: text " in outcome.messages
     assert "skipped in list: 1 x the answer is empty" in outcome.messages
-    assert list((mixture.parent / "home" / "lengths").glob("list-*/*.parquet")), "the sizes are kept"
+    assert list((mixture.parent / "home" / "lengths").glob("list-*/*.parquet")), (
+        "the sizes are kept"
+    )
 
 
 def test_a_run_file_names_model_and_budget(
@@ -65,11 +72,15 @@ def test_a_run_file_names_model_and_budget(
     assert outcome.output == ""
 
 
-def test_a_split_that_is_not_there_is_named(mixture: Path, settings: dict[str, Any], smolvlm_command: Any) -> None:
+def test_a_split_that_is_not_there_is_named(
+    mixture: Path, settings: dict[str, Any], smolvlm_command: Any
+) -> None:
     mixture.write_text(yaml.safe_dump([{"path": "saved", "split": "validation"}]))
     outcome = smolvlm_command("prepare", mixture, "--model", settings["model"]["path"])
     assert outcome.status == 1
-    assert "saved: no split 'validation'\n  fix: set `split` to one of train, test" in outcome.messages
+    assert (
+        "saved: no split 'validation'\n  fix: set `split` to one of train, test" in outcome.messages
+    )
 
 
 def test_an_unknown_engine_is_wrong_usage(mixture: Path, smolvlm_command: Any) -> None:

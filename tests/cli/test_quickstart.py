@@ -1,4 +1,5 @@
-"""The parts of the quickstart: questions by type, baselines that never look, and what its check would find."""
+"""The parts of the quickstart: questions by type, baselines that never look, and what its check
+would find."""
 
 import json
 import shutil
@@ -39,7 +40,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_held_out_question_goes_to_the_file_of_its_type(data: Path, json_rows: Any) -> None:
     held_out = json_rows(data / "eval.jsonl")
     parts = {group: json_rows(data / f"eval-{group}.jsonl") for group in GROUPS}
-    assert {group: len(rows) for group, rows in parts.items()} == {"shape": 1257, "color": 1280, "yes_no": 7136}
+    assert {group: len(rows) for group, rows in parts.items()} == {
+        "shape": 1257,
+        "color": 1280,
+        "yes_no": 7136,
+    }
     for group, rows in parts.items():
         assert rows == [row for row in held_out if row["question_type"] == group]
 
@@ -78,11 +83,15 @@ def test_the_run_file_and_its_short_form_load(tmp_path: Path) -> None:
 
 def test_predictions_are_read_as_they_were_written(out: Path, json_rows: Any) -> None:
     predictions = read_predictions(out / "predictions.jsonl")
-    assert [own.answer for own in predictions] == [row["prediction"] for row in json_rows(out / "predictions.jsonl")]
+    assert [own.answer for own in predictions] == [
+        row["prediction"] for row in json_rows(out / "predictions.jsonl")
+    ]
     assert [len(own.images) for own in predictions] == [1, 1, 1, 0, 0, 0]
 
 
-def test_a_run_that_learned_and_reloads_passes_the_check(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_learned_and_reloads_passes_the_check(
+    out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     check_run(out)
     assert "plain transformers answers " in capsys.readouterr().err
 
@@ -90,7 +99,9 @@ def test_a_run_that_learned_and_reloads_passes_the_check(out: Path, capsys: pyte
 @pytest.fixture
 def copied(out: Path, tmp_path: Path) -> Path:
     """The trained run's small files and a link to its weights, to be spoiled."""
-    shutil.copytree(out, tmp_path / "out", ignore=shutil.ignore_patterns("checkpoint-*", "vision_cache"))
+    shutil.copytree(
+        out, tmp_path / "out", ignore=shutil.ignore_patterns("checkpoint-*", "vision_cache")
+    )
     return tmp_path / "out"
 
 
@@ -101,7 +112,9 @@ def test_a_loss_that_did_not_fall_is_found(copied: Path) -> None:
         check_run(copied)
 
 
-def test_an_answer_that_plain_transformers_does_not_give_is_found(copied: Path, json_rows: Any) -> None:
+def test_an_answer_that_plain_transformers_does_not_give_is_found(
+    copied: Path, json_rows: Any
+) -> None:
     rows = json_rows(copied / "predictions.jsonl")
     rows[0]["prediction"] = "something else"
     (copied / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -109,9 +122,13 @@ def test_an_answer_that_plain_transformers_does_not_give_is_found(copied: Path, 
         check_run(copied)
 
 
-def test_the_result_stands_beside_the_baselines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_result_stands_beside_the_baselines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     scores = dict.fromkeys(GROUPS, 0.25)
-    (tmp_path / "baselines.json").write_text(json.dumps({"majority": scores, "question_only": scores}))
+    (tmp_path / "baselines.json").write_text(
+        json.dumps({"majority": scores, "question_only": scores})
+    )
     for name, said in (("predictions-before", "no"), ("predictions", "yes")):
         rows = [
             {
@@ -130,7 +147,11 @@ def test_the_result_stands_beside_the_baselines(tmp_path: Path, capsys: pytest.C
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     show_result(tmp_path)
     shown = capsys.readouterr().err
-    cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in shown.splitlines() if "│" in line]
+    cells = [
+        [cell.strip() for cell in line.strip("│").split("│")]
+        for line in shown.splitlines()
+        if "│" in line
+    ]
     for group in GROUPS:
         assert [group, "4", "25.0", "25.0", "25.0", "75.0"] in cells
     assert any("balanced" in cell for row in cells for cell in row)

@@ -26,7 +26,9 @@ OUR_LINES = (
 )
 
 
-def test_a_run_prints_our_lines_alone(settings: dict[str, dict[str, Any]], write_yaml: Any, tmp_path: Path) -> None:
+def test_a_run_prints_our_lines_alone(
+    settings: dict[str, dict[str, Any]], write_yaml: Any, tmp_path: Path
+) -> None:
     """In a process of its own: what libraries print on import they print once."""
     train = {**settings["train"], "output_dir": str(tmp_path / "out"), "num_train_epochs": 1}
     run_file = write_yaml(tmp_path / "run.yaml", settings | {"train": train})
@@ -39,7 +41,11 @@ def test_a_run_prints_our_lines_alone(settings: dict[str, dict[str, Any]], write
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout == ""
-    foreign = [line for line in ran.stderr.splitlines() if not any(re.fullmatch(own, line) for own in OUR_LINES)]
+    foreign = [
+        line
+        for line in ran.stderr.splitlines()
+        if not any(re.fullmatch(own, line) for own in OUR_LINES)
+    ]
     assert foreign == []
     assert "step 1/" in ran.stderr
 
@@ -50,23 +56,35 @@ def test_the_known_warning_is_dropped_and_no_other(caplog: pytest.LogCaptureFixt
     logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
     assert len(logger.filters) == 1
     with caplog.at_level(logging.WARNING):
-        logger.warning("Failed to load CPU gemm_4bit_forward from kernels-community: %s.", ImportError("kernels"))
+        logger.warning(
+            "Failed to load CPU gemm_4bit_forward from kernels-community: %s.",
+            ImportError("kernels"),
+        )
         logger.warning("Failed to load something else")
     assert caplog.messages == ["Failed to load something else"]
 
 
 @pytest.mark.parametrize("hides_downloads", [False, True])
-def test_progress_bars_of_loading_are_hidden_and_those_of_downloads_kept(hides_downloads: bool) -> None:
+def test_progress_bars_of_loading_are_hidden_and_those_of_downloads_kept(
+    hides_downloads: bool,
+) -> None:
     code = (
         "from smolvlm.quiet import hide_progress_bars; hide_progress_bars()\n"
         "from transformers.utils.logging import is_progress_bar_enabled\n"
         "from huggingface_hub.utils import are_progress_bars_disabled\n"
         "print(is_progress_bar_enabled(), are_progress_bars_disabled())"
     )
-    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_PROGRESS_BARS"}
+    environment = {
+        name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_PROGRESS_BARS"
+    }
     if hides_downloads:
         environment["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     ran = subprocess.run(
-        [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert (ran.stdout.split(), ran.stderr) == (["False", str(hides_downloads)], "")

@@ -24,7 +24,9 @@ def test_it_trains_evaluates_and_reports(trained: Any, out: Path, json_rows: Any
     assert "language_model           0.001" in trained.messages
     assert (out / "report.html").read_text().startswith("<!doctype html>")
     predictions = json_rows(out / "predictions.jsonl")
-    assert [row["source"] for row in predictions] == ["photos"] * 3 + ["words"] * 3, "eval.max_rows of each source"
+    assert [row["source"] for row in predictions] == ["photos"] * 3 + ["words"] * 3, (
+        "eval.max_rows of each source"
+    )
     assert [row["where"].rsplit(":")[-1] for row in predictions] == ["1", "2", "3"] * 2
     before = json_rows(out / "predictions-before.jsonl")
     assert [row["where"] for row in before] == [row["where"] for row in predictions]
@@ -46,15 +48,29 @@ def test_evaluations_amid_training_stand_between_its_lines(out: Path, json_rows:
 def test_evaluation_every_so_many_steps_and_anew_where_nothing_is_resumed(
     run_file: Path, smolvlm_command: Any, json_rows: Any, tmp_path: Path
 ) -> None:
-    often = ["train.eval_strategy=steps", "train.eval_steps=2", "eval.max_new_tokens=1", "eval.at_end=false"]
-    fresh = ["train.num_train_epochs=1", "train.save_strategy=no", "train.resume_from_checkpoint=false"]
+    often = [
+        "train.eval_strategy=steps",
+        "train.eval_steps=2",
+        "eval.max_new_tokens=1",
+        "eval.at_end=false",
+    ]
+    fresh = [
+        "train.num_train_epochs=1",
+        "train.save_strategy=no",
+        "train.resume_from_checkpoint=false",
+    ]
     (tmp_path / "predictions-before.jsonl").write_text("of another model\n")
-    assert smolvlm_command("train", run_file, *often, *fresh, f"train.output_dir={tmp_path}").status == 0
+    assert (
+        smolvlm_command("train", run_file, *often, *fresh, f"train.output_dir={tmp_path}").status
+        == 0
+    )
     assert len(json_rows(tmp_path / "predictions-before.jsonl")) == 6
     assert not (tmp_path / "predictions.jsonl").exists()
     lines = json_rows(tmp_path / "metrics.jsonl")
     steps = max(line["step"] for line in lines)
-    assert [line["step"] for line in lines if "eval_loss" in line] == sorted({*range(2, steps + 1, 2), steps})
+    assert [line["step"] for line in lines if "eval_loss" in line] == sorted(
+        {*range(2, steps + 1, 2), steps}
+    )
 
 
 def test_the_untrained_model_is_evaluated_once_however_often_the_command_is_given(
@@ -71,7 +87,8 @@ def test_the_untrained_model_is_evaluated_once_however_often_the_command_is_give
 def test_a_run_that_a_gpu_began_in_bfloat16_is_resumed_on_a_cpu(
     run_file: Path, smolvlm_command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The GPU is a CPU that chooses as one would; training and its evaluations then compute in bfloat16."""
+    """The GPU is a CPU that chooses as one would; training and its evaluations then compute in
+    bfloat16."""
     evaluated_in: list[torch.dtype] = []
 
     def noted(**settings: Any) -> GenerationSettings:
@@ -79,7 +96,13 @@ def test_a_run_that_a_gpu_began_in_bfloat16_is_resumed_on_a_cpu(
         return GenerationSettings(**settings)
 
     monkeypatch.setattr(smolvlm.runs.evaluation, "GenerationSettings", noted)
-    run = ["train", run_file, f"train.output_dir={tmp_path}", "eval.max_new_tokens=1", "eval.at_start=false"]
+    run = [
+        "train",
+        run_file,
+        f"train.output_dir={tmp_path}",
+        "eval.max_new_tokens=1",
+        "eval.at_start=false",
+    ]
     with monkeypatch.context() as gpu:
         for module in (smolvlm.train.arguments, smolvlm.train.train):
             gpu.setattr(module, "is_bf16_default", lambda _: True)
@@ -154,11 +177,21 @@ def test_corrupt_pixels_amid_the_run_are_an_error_that_names_the_row(
 ) -> None:
     whole = photos["coffee"].read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
-    rows = (rows_folder / "photos.jsonl").read_text().replace(str(photos["coffee"]), str(tmp_path / "cut.png"))
+    rows = (
+        (rows_folder / "photos.jsonl")
+        .read_text()
+        .replace(str(photos["coffee"]), str(tmp_path / "cut.png"))
+    )
     (tmp_path / "photos.jsonl").write_text(rows)
-    data = {"mixture": [{"json_path": "photos.jsonl"}], "longest_edge_px": 64, "allow_outside_root": True}
+    data = {
+        "mixture": [{"json_path": "photos.jsonl"}],
+        "longest_edge_px": 64,
+        "allow_outside_root": True,
+    }
     train = {"output_dir": str(tmp_path / "out"), "use_cpu": True}
-    run_file = write_yaml(tmp_path / "run.yaml", {"model": settings["model"], "data": data, "train": train})
+    run_file = write_yaml(
+        tmp_path / "run.yaml", {"model": settings["model"], "data": data, "train": train}
+    )
     outcome = smolvlm_command("train", run_file)
     assert outcome.status == 1
     error = outcome.messages[outcome.messages.index("error: ") :]

@@ -32,13 +32,16 @@ def plain(hint: Any) -> Any:
 
 
 def test_names_types_and_defaults_equal_those_of_the_class() -> None:
-    """If a new release fails here, teach the reader: until then every run file imports the class."""
+    """If a new release fails here, teach the reader: until then every run file imports the
+    class."""
     read, imported = read_argument_fields(), imported_argument_fields()
     assert list(read) == list(imported)
     assert {name: plain(found.type) for name, found in read.items()} == {
         name: plain(found.type) for name, found in imported.items()
     }
-    assert {name for name, found in read.items() if found.default is MISSING} == {"optim"}, "computed"
+    assert {name for name, found in read.items() if found.default is MISSING} == {"optim"}, (
+        "computed"
+    )
     assert {name: found.default for name, found in read.items() if name != "optim"} == {
         name: found.default for name, found in imported.items() if name != "optim"
     }
@@ -49,7 +52,9 @@ def test_nothing_heavy_is_imported() -> None:
         "import sys; from smolvlm.config.argument_source import argument_fields; argument_fields();"
         "print({'transformers', 'torch', 'numpy', 'accelerate', 'peft'} & set(sys.modules))"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
     assert ran.stdout.strip() == "set()"
 
 
@@ -119,7 +124,9 @@ def test_every_way_to_write_a_field_that_dataclasses_know(release: Any) -> None:
 
     hints = typing.get_type_hints(Same)
     del hints["g"]
-    assert {name: plain(one.type) for name, one in found.items()} == {name: plain(hint) for name, hint in hints.items()}
+    assert {name: plain(one.type) for name, one in found.items()} == {
+        name: plain(hint) for name, hint in hints.items()
+    }
     defaults = {name: one.default for name, one in found.items()}
     assert defaults == {
         "first": True, "a": MISSING, "b": None, "c": 3, "d": None, "e": [], "f": "x", "i": MISSING, "j": MISSING,
@@ -143,7 +150,9 @@ def test_what_the_reader_does_not_know_is_refused(release: Any, body: str) -> No
         read_argument_fields()
 
 
-@pytest.mark.parametrize("text", [None, "x = 3\n", "class TrainingArguments(other.Base):\n    a: int = 3\n"])
+@pytest.mark.parametrize(
+    "text", [None, "x = 3\n", "class TrainingArguments(other.Base):\n    a: int = 3\n"]
+)
 def test_a_source_that_is_elsewhere_is_refused(release: Any, text: str | None) -> None:
     release(**({} if text is None else {"training_args": text}))
     with pytest.raises(UnreadableSource):
@@ -151,15 +160,23 @@ def test_a_source_that_is_elsewhere_is_refused(release: Any, text: str | None) -
 
 
 def test_enums_that_cannot_be_read_are_refused(release: Any) -> None:
-    release(training_args=("class Kind(Enum):\n    ONE = auto()\nclass TrainingArguments:\n    a: Kind = Kind.ONE\n"))
+    release(
+        training_args=(
+            "class Kind(Enum):\n    ONE = auto()\nclass TrainingArguments:\n    a: Kind = Kind.ONE\n"
+        )
+    )
     with pytest.raises(UnreadableSource):
         read_argument_fields()
 
 
-def test_the_class_is_imported_where_its_source_cannot_be_read(release: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_class_is_imported_where_its_source_cannot_be_read(
+    release: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     release()
     imported = {"a": None}
-    monkeypatch.setattr(smolvlm.config.argument_source, "imported_argument_fields", lambda: imported)
+    monkeypatch.setattr(
+        smolvlm.config.argument_source, "imported_argument_fields", lambda: imported
+    )
     argument_fields.cache_clear()
     try:
         assert argument_fields() is imported

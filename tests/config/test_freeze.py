@@ -10,7 +10,10 @@ from smolvlm.config.load import dump_run_config, load_run_config
 from smolvlm.errors import ConfigError
 
 VISION = "train.vision_tower_lr=1e-6"
-REENTRANT = ("train.activation_checkpointing=true", "train.activation_checkpointing_kwargs={use_reentrant: true}")
+REENTRANT = (
+    "train.activation_checkpointing=true",
+    "train.activation_checkpointing_kwargs={use_reentrant: true}",
+)
 
 
 def test_without_the_section_nothing_is_frozen(load: Any) -> None:
@@ -19,8 +22,15 @@ def test_without_the_section_nothing_is_frozen(load: Any) -> None:
 
 
 def test_it_is_written_and_read_back_equal(load: Any, tmp_path: Path) -> None:
-    config = load("freeze.embeddings=true", "freeze.language_layers=[0, 16]", "freeze.vision_layers=[2, 3]", VISION)
-    assert config.freeze == FreezeConfig(embeddings=True, language_layers=[0, 16], vision_layers=[2, 3])
+    config = load(
+        "freeze.embeddings=true",
+        "freeze.language_layers=[0, 16]",
+        "freeze.vision_layers=[2, 3]",
+        VISION,
+    )
+    assert config.freeze == FreezeConfig(
+        embeddings=True, language_layers=[0, 16], vision_layers=[2, 3]
+    )
     assert config.freeze.asked("language") == ["embeddings", "language_layers"]
     assert config.freeze.asked("vision") == ["vision_layers"]
     (tmp_path / "run.yaml").write_text(dump_run_config(config))
@@ -34,16 +44,28 @@ def test_it_is_written_and_read_back_equal(load: Any, tmp_path: Path) -> None:
             ["language_layers=[3, 3]"],
             "freeze.language_layers = [3, 3] (on the command line): must be two whole nu",
         ),
-        (["language_layers=[4, 2]"], "must be two whole numbers, the first layer and the one behind the last"),
+        (
+            ["language_layers=[4, 2]"],
+            "must be two whole numbers, the first layer and the one behind the last",
+        ),
         (["language_layers=[-1, 2]"], "must be two whole numbers"),
         (["language_layers=[0]"], "such as [0, 16]"),
         (["language_layers=[0, 1, 2]"], "must be two whole numbers"),
-        (["language_layers=16"], "freeze.language_layers = 16 (on the command line): must be two whole numbers"),
+        (
+            ["language_layers=16"],
+            "freeze.language_layers = 16 (on the command line): must be two whole numbers",
+        ),
         (["language_layers=[0, 2.5]"], "must be two whole numbers"),
         (["embeddings=1"], "freeze.embeddings = 1 (on the command line): must be true or false"),
         (["layers=[0, 2]"], "freeze.layers = [0, 2] (on the command line): no such setting; "),
-        (["vision_layers=[0, 2]"], "has no effect: the tower is frozen, train.vision_tower_lr is 0; take it out, or g"),
-        (["vision_embeddings=true"], "freeze.vision_embeddings = true (on the command line): has no effect: the tower"),
+        (
+            ["vision_layers=[0, 2]"],
+            "has no effect: the tower is frozen, train.vision_tower_lr is 0; take it out, or g",
+        ),
+        (
+            ["vision_embeddings=true"],
+            "freeze.vision_embeddings = true (on the command line): has no effect: the tower",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(load: Any, overrides: list[str], message: str) -> None:
@@ -76,11 +98,16 @@ def test_reentrant_checkpointing_above_frozen_vision_embeddings_is_refused(
 ) -> None:
     with pytest.raises(ConfigError) as caught:
         load(*overrides, *REENTRANT)
-    assert f"would get no gradient, its embeddings being frozen ({cause}); take use_reentrant out" in str(caught.value)
+    assert (
+        f"would get no gradient, its embeddings being frozen ({cause}); take use_reentrant out"
+        in str(caught.value)
+    )
     load(*overrides, REENTRANT[0])
     load(*overrides, REENTRANT[1])
 
 
-@pytest.mark.parametrize("overrides", [[VISION], ["freeze.embeddings=true"], ["adapters.language=lora"]])
+@pytest.mark.parametrize(
+    "overrides", [[VISION], ["freeze.embeddings=true"], ["adapters.language=lora"]]
+)
 def test_reentrant_checkpointing_elsewhere_loads(load: Any, overrides: list[str]) -> None:
     load(*overrides, *REENTRANT)

@@ -1,4 +1,5 @@
-"""The run file: the smallest one, defaults, every kind of mistake in one error, and writing it back."""
+"""The run file: the smallest one, defaults, every kind of mistake in one error, and writing it
+back."""
 
 import subprocess
 import sys
@@ -32,26 +33,54 @@ def test_the_smallest_run_file_takes_every_default(run_dir: Path, load: Any) -> 
         eval=EvalConfig(),
     )
     config = load()
-    assert (config.model.dtype, config.data.max_tokens_per_pack, config.data.max_tiles_per_pack) == (
+    assert (
+        config.model.dtype,
+        config.data.max_tokens_per_pack,
+        config.data.max_tiles_per_pack,
+    ) == (
         "float32",
         4096,
         64,
     )
-    assert (config.data.share_media, config.data.max_branches, config.data.vision_cache) == (True, 16, True)
-    assert (config.data.image_splitting, config.data.longest_edge_px, config.data.vision_cache_dir) == (
+    assert (config.data.share_media, config.data.max_branches, config.data.vision_cache) == (
+        True,
+        16,
+        True,
+    )
+    assert (
+        config.data.image_splitting,
+        config.data.longest_edge_px,
+        config.data.vision_cache_dir,
+    ) == (
         None,
         None,
         None,
     )
-    assert (config.data.loss_weighting, config.data.on_bad_sample, config.data.max_bad_fraction) == (
+    assert (
+        config.data.loss_weighting,
+        config.data.on_bad_sample,
+        config.data.max_bad_fraction,
+    ) == (
         "token",
         "error",
         0.01,
     )
-    assert (config.train.language_model_lr, config.train.connector_lr, config.train.vision_tower_lr) == (2e-5, 1e-4, 0)
-    assert (config.train.packs_per_step, config.train.method, config.train.log_sample_ids) == (4, SftMethod(), False)
+    assert (
+        config.train.language_model_lr,
+        config.train.connector_lr,
+        config.train.vision_tower_lr,
+    ) == (2e-5, 1e-4, 0)
+    assert (config.train.packs_per_step, config.train.method, config.train.log_sample_ids) == (
+        4,
+        SftMethod(),
+        False,
+    )
     assert (config.train.resume_from_checkpoint, config.train.arguments) == ("auto", {})
-    assert (config.eval.max_new_tokens, config.eval.batch_size, config.eval.max_rows) == (32, 32, None)
+    assert (config.eval.max_new_tokens, config.eval.batch_size, config.eval.max_rows) == (
+        32,
+        32,
+        None,
+    )
     assert (config.eval.at_start, config.eval.at_end) == (False, True)
 
 
@@ -62,7 +91,9 @@ def test_settings_of_training_arguments_are_gathered(load: Any) -> None:
 
 def test_a_mixture_may_be_written_inline(load: Any) -> None:
     assert load("data.mixture=[{json_path: a.json}]").data.mixture == [{"json_path": "a.json"}]
-    assert load("data.mixture={group: [{json_path: a.json}]}").data.mixture == {"group": [{"json_path": "a.json"}]}
+    assert load("data.mixture={group: [{json_path: a.json}]}").data.mixture == {
+        "group": [{"json_path": "a.json"}]
+    }
 
 
 def test_a_config_cannot_be_changed(load: Any) -> None:
@@ -133,34 +164,67 @@ def test_everything_wrong_is_said_at_once(run_dir: Path) -> None:
     [
         ("train.output_dir=", "train.output_dir = null (on the command line): must be a path"),
         ("train.output_dir=''", "train.output_dir = '' (on the command line): must be a path"),
-        ("data.mixture=3", "data.mixture = 3 (on the command line): must be a file, or the list or mapping of sources"),
+        (
+            "data.mixture=3",
+            "data.mixture = 3 (on the command line): must be a file, or the list or mapping of sources",
+        ),
         ("data.base_dir=3", "data.base_dir = 3 (on the command line): must be a path"),
         ("model.path=''", "model.path = '' (on the command line): must not be empty"),
         ("model.path=3", "model.path = 3 (on the command line): must be text"),
         ("train.connector_lr=.inf", "train.connector_lr = inf (on the command line): must be a"),
         ("train.connector_lr=.nan", "train.connector_lr = nan (on the command line): must be a"),
         ("train.connector_lr=2", "must be at most 1"),
-        ("train.packs_per_step=true", "train.packs_per_step = true (on the command line): must be a whole number"),
+        (
+            "train.packs_per_step=true",
+            "train.packs_per_step = true (on the command line): must be a whole number",
+        ),
         ("train.packs_per_step=1.5", "must be a whole number"),
         ("train.resume_from_checkpoint=true", "must be `auto`, `false` or a checkpoint folder"),
         ("train.resume_from_checkpoint=0", "must be `auto`, `false` or a checkpoint folder"),
         ("data.fps=0", "data.fps = 0 (on the command line): must be above 0"),
         ("data.max_frames=0", "data.max_frames = 0 (on the command line): must be a"),
-        ("data.average_frames=3", "data.average_frames = 3 (on the command line): must be 1, 2, 4 or 8"),
-        ("data.average_frames=0", "data.average_frames = 0 (on the command line): must be 1, 2, 4 or 8"),
-        ("data.average_frames=true", "data.average_frames = true (on the command line): must be 1, 2, 4 or 8"),
-        ("data.sampling=all", "data.sampling = 'all' (on the command line): must be 'fps' or 'uniform'"),
-        ("train.beta=0.2", "train.beta = 0.2 (on the command line): has no effect with train.method = sft"),
-        ("quantization.bits=true", "quantization.bits = true (on the command line): must be 8 or 4"),
+        (
+            "data.average_frames=3",
+            "data.average_frames = 3 (on the command line): must be 1, 2, 4 or 8",
+        ),
+        (
+            "data.average_frames=0",
+            "data.average_frames = 0 (on the command line): must be 1, 2, 4 or 8",
+        ),
+        (
+            "data.average_frames=true",
+            "data.average_frames = true (on the command line): must be 1, 2, 4 or 8",
+        ),
+        (
+            "data.sampling=all",
+            "data.sampling = 'all' (on the command line): must be 'fps' or 'uniform'",
+        ),
+        (
+            "train.beta=0.2",
+            "train.beta = 0.2 (on the command line): has no effect with train.method = sft",
+        ),
+        (
+            "quantization.bits=true",
+            "quantization.bits = true (on the command line): must be 8 or 4",
+        ),
         (
             "train.hub_token=abc",
             "train.hub_token = (not shown) (on the command line): cannot take effect; it would be written",
         ),
-        ("train.gradient_checkpointing=true", "cannot take effect; renamed; set train.activation_checkpointing"),
-        ("train.per_device_train_batch_size=8", "one pack is one batch; set data.max_tokens_per_pack, and train.packs"),
+        (
+            "train.gradient_checkpointing=true",
+            "cannot take effect; renamed; set train.activation_checkpointing",
+        ),
+        (
+            "train.per_device_train_batch_size=8",
+            "one pack is one batch; set data.max_tokens_per_pack, and train.packs",
+        ),
         ("train.gradient_accumulation_steps=2", "set train.packs_per_step"),
         ("modle.path=x", "modle: no such section; did you mean `model`?"),
-        ("data.colour=x", "no such setting; the settings of `data` are mixture, eval_mixture, base_dir, "),
+        (
+            "data.colour=x",
+            "no such setting; the settings of `data` are mixture, eval_mixture, base_dir, ",
+        ),
     ],
 )
 def test_single_mistakes(load: Any, override: str, message: str) -> None:
@@ -196,9 +260,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @settings(max_examples=50, deadline=None)  # the first example imports transformers
 @given(data=st.data())
 def test_what_is_written_loads_back_equal(folder: Path, data: st.DataObject) -> None:
-    inline = st.lists(st.dictionaries(WORDS, WORDS | st.integers() | st.none(), max_size=2), max_size=2)
+    inline = st.lists(
+        st.dictionaries(WORDS, WORDS | st.integers() | st.none(), max_size=2), max_size=2
+    )
     config = RunConfig(
-        model=ModelConfig(path=data.draw(st.sampled_from(["embedded", "a/b", str(folder)])), dtype="bfloat16"),
+        model=ModelConfig(
+            path=data.draw(st.sampled_from(["embedded", "a/b", str(folder)])), dtype="bfloat16"
+        ),
         data=DataConfig(
             mixture=data.draw(inline | st.just(folder / "mix.yaml")),
             eval_mixture=data.draw(inline),
@@ -223,7 +291,9 @@ def test_what_is_written_loads_back_equal(folder: Path, data: st.DataObject) -> 
                 "lr_scheduler_kwargs": data.draw(st.dictionaries(WORDS, RATES | WORDS, max_size=2)),
             },
         ),
-        eval=EvalConfig(max_rows=data.draw(st.none() | st.integers(1, 10)), at_start=data.draw(st.booleans())),
+        eval=EvalConfig(
+            max_rows=data.draw(st.none() | st.integers(1, 10)), at_start=data.draw(st.booleans())
+        ),
     )
     path = folder / "run.yaml"
     path.write_text(dump_run_config(config), encoding="utf-8")
@@ -236,20 +306,27 @@ def test_nothing_heavy_is_imported_where_no_name_has_to_be_looked_up(run_dir: Pa
         f"load_run_config(Path({str(run_dir / 'run.yaml')!r})); "
         "print([name for name in ('transformers', 'torch', 'numpy') if name in sys.modules])"
     )
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize(
     ("override", "kept"),
-    [("train.max_steps=3", {"max_steps": 3}), ("train.num_train_epochs=0.5", {"num_train_epochs": 0.5})],
+    [
+        ("train.max_steps=3", {"max_steps": 3}),
+        ("train.num_train_epochs=0.5", {"num_train_epochs": 0.5}),
+    ],
 )
 def test_a_length_on_the_command_line_takes_the_place_of_the_files(
     tmp_path: Path, override: str, kept: dict[str, float]
 ) -> None:
     other = "num_train_epochs: 2" if "max_steps" in override else "max_steps: 9"
     path = tmp_path / "run.yaml"
-    path.write_text(f"model: {{path: o/m}}\ndata: {{mixture: []}}\ntrain: {{output_dir: out, {other}}}\n")
+    path.write_text(
+        f"model: {{path: o/m}}\ndata: {{mixture: []}}\ntrain: {{output_dir: out, {other}}}\n"
+    )
     assert load_run_config(path, [override]).train.arguments == kept
     with pytest.raises(ConfigError, match=r"has no effect with train\.max_steps"):
         load_run_config(path, ["train.max_steps=3", "train.num_train_epochs=1"])

@@ -31,7 +31,13 @@ def test_a_refused_name_says_what_to_set_instead() -> None:
 
 @pytest.mark.parametrize(
     ("name", "is_so"),
-    [("seed", True), ("eval.max_rows", True), ("learning_rate", True), ("no_cuda", True), ("seeds", False)],
+    [
+        ("seed", True),
+        ("eval.max_rows", True),
+        ("learning_rate", True),
+        ("no_cuda", True),
+        ("seeds", False),
+    ],
 )
 def test_names_that_are_known(name: str, is_so: bool) -> None:
     assert is_known(name) is is_so
@@ -44,7 +50,9 @@ def test_a_value_that_a_shell_would_split_is_quoted() -> None:
 def test_a_name_of_two_sections_is_written_with_both(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("smolvlm.config.names.own_names", lambda _: ("twice",))
     assert homes_of("twice")[:2] == ["model", "data"]
-    assert (override_for("twice", "x") or "").startswith("write `model.twice=x` or `data.twice=x` or ")
+    assert (override_for("twice", "x") or "").startswith(
+        "write `model.twice=x` or `data.twice=x` or "
+    )
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,11 @@ FROZEN = {"adapters": {"language": "frozen"}}
 
 
 def load(folder: Path, tokens: Any, **sections: Any) -> RunConfig:
-    content: dict[str, Any] = {"model": {"path": "o/x"}, "data": {"mixture": []}, "train": {"output_dir": "out"}}
+    content: dict[str, Any] = {
+        "model": {"path": "o/x"},
+        "data": {"mixture": []},
+        "train": {"output_dir": "out"},
+    }
     if tokens is not None:
         content["model"]["new_tokens"] = tokens
     for name, section in sections.items():
@@ -27,11 +31,17 @@ def load(folder: Path, tokens: Any, **sections: Any) -> RunConfig:
 
 def test_a_text_or_a_mapping(tmp_path: Path) -> None:
     config = load(tmp_path, ["<box>", {"token": "</box>", "description": "end of a box"}])
-    assert config.model.new_tokens == [NewToken(token="<box>"), NewToken(token="</box>", description="end of a box")]
+    assert config.model.new_tokens == [
+        NewToken(token="<box>"),
+        NewToken(token="</box>", description="end of a box"),
+    ]
     assert [own.words for own in config.model.new_tokens] == ["<box>", "end of a box"]
     (tmp_path / "again.yaml").write_text(dump_run_config(config))
     assert load_run_config(tmp_path / "again.yaml") == config
-    assert "- <box>\n  - token: </box>\n    description: end of a box\n" in (tmp_path / "again.yaml").read_text()
+    assert (
+        "- <box>\n  - token: </box>\n    description: end of a box\n"
+        in (tmp_path / "again.yaml").read_text()
+    )
 
 
 @pytest.mark.parametrize(
@@ -66,7 +76,9 @@ def test_what_is_no_token_is_refused(tmp_path: Path, tokens: Any, message: str) 
         ({"train": {"language_model_lr": 0, "connector_lr": 0}}, NEW_TOKENS_LR),
     ],
 )
-def test_their_rate_is_the_adapters_unless_given(tmp_path: Path, sections: Any, rate: float) -> None:
+def test_their_rate_is_the_adapters_unless_given(
+    tmp_path: Path, sections: Any, rate: float
+) -> None:
     config = load(tmp_path, ["<box>"], **sections)
     assert config.token_rows_lr == rate
     assert config.trains_language_whole == (rate == 0)
@@ -75,12 +87,32 @@ def test_their_rate_is_the_adapters_unless_given(tmp_path: Path, sections: Any, 
 @pytest.mark.parametrize(
     ("tokens", "sections", "message"),
     [
-        (["<a>"], {"train": {"new_tokens_lr": 1e-3}}, "train.new_tokens_lr = 0.001: has no effect: the language model"),
-        (None, {"train": {"trainable_tokens": ["<row_*>"]}}, "has no effect: the language model trains in full"),
+        (
+            ["<a>"],
+            {"train": {"new_tokens_lr": 1e-3}},
+            "train.new_tokens_lr = 0.001: has no effect: the language model",
+        ),
+        (
+            None,
+            {"train": {"trainable_tokens": ["<row_*>"]}},
+            "has no effect: the language model trains in full",
+        ),
         (None, LORA | {"train": {"new_tokens_lr": 1e-3}}, "has no effect without model.new_tokens"),
-        (["<a>"], LORA | {"train": {"new_tokens_lr": 0}}, "model.new_tokens: their rows would neither train nor be"),
-        (None, FROZEN | {"train": {"trainable_tokens": ["x"], "new_tokens_lr": 0}}, "train.trainable_tokens: their"),
-        (["<a>"], {"freeze": {"output_head": True}}, "their rows would stay as they begin: freeze.output_head"),
+        (
+            ["<a>"],
+            LORA | {"train": {"new_tokens_lr": 0}},
+            "model.new_tokens: their rows would neither train nor be",
+        ),
+        (
+            None,
+            FROZEN | {"train": {"trainable_tokens": ["x"], "new_tokens_lr": 0}},
+            "train.trainable_tokens: their",
+        ),
+        (
+            ["<a>"],
+            {"freeze": {"output_head": True}},
+            "their rows would stay as they begin: freeze.output_head",
+        ),
     ],
 )
 def test_what_would_train_nothing_or_has_no_effect_is_refused(

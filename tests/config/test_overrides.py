@@ -20,14 +20,20 @@ def test_values_are_yaml_and_later_ones_win() -> None:
     settings, keys, problems = apply(
         "train.connector_lr=1e-4", "data.mixture=[{json_path: a.json}]", "train.connector_lr=0"
     )
-    assert settings["train"] == {"output_dir": "out", "fsdp_config": {"version": 2}, "connector_lr": 0}
+    assert settings["train"] == {
+        "output_dir": "out",
+        "fsdp_config": {"version": 2},
+        "connector_lr": 0,
+    }
     assert settings["data"] == {"mixture": [{"json_path": "a.json"}]}
     assert keys == {"train.connector_lr", "data.mixture"}
     assert not problems
 
 
 def test_deeper_keys_keep_their_neighbours() -> None:
-    settings, keys, _ = apply("train.fsdp_config.reshard=true", "eval.max_rows=", "train.run_name=a=b")
+    settings, keys, _ = apply(
+        "train.fsdp_config.reshard=true", "eval.max_rows=", "train.run_name=a=b"
+    )
     assert settings["train"]["fsdp_config"] == {"version": 2, "reshard": True}
     assert settings["eval"] == {"max_rows": None}
     assert settings["train"]["run_name"] == "a=b"
@@ -51,7 +57,9 @@ def test_the_settings_given_are_not_changed() -> None:
         ("train.output_dir.x=1", "there is no mapping to set `x` in; override the whole value"),
     ],
 )
-def test_an_override_that_cannot_be_read_is_a_problem_among_others(override: str, message: str) -> None:
+def test_an_override_that_cannot_be_read_is_a_problem_among_others(
+    override: str, message: str
+) -> None:
     settings, keys, problems = apply(override, "train.seed=1")
     assert message in problems
     assert settings["train"]["seed"] == 1

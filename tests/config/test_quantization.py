@@ -1,4 +1,5 @@
-"""The section `quantization`: its defaults, and combinations that could not train or have no effect."""
+"""The section `quantization`: its defaults, and combinations that could not train or have no
+effect."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ ADAPTED = "adapters.language=lora"
 
 def given(section: str) -> list[str]:
     """Return overrides that say what a section `{key: value; ...}` says."""
-    return [f"quantization.{setting.strip().replace(': ', '=', 1)}" for setting in section.split(";")]
+    return [
+        f"quantization.{setting.strip().replace(': ', '=', 1)}" for setting in section.split(";")
+    ]
 
 
 def test_without_the_section_nothing_is_quantised(load: Any) -> None:
@@ -26,12 +29,16 @@ def test_by_default_the_language_model_alone_in_nf4_with_double_quantisation(loa
 
 
 def test_what_is_given_is_taken(load: Any) -> None:
-    own = load(ADAPTED, *given("bits: 4; quant_type: fp4; double_quant: false; towers: [language, vision]"))
+    own = load(
+        ADAPTED, *given("bits: 4; quant_type: fp4; double_quant: false; towers: [language, vision]")
+    )
     assert own.quantization.parts == ("language", "vision")
     assert (own.quantization.codebook, own.quantization.has_double_quant) == ("fp4", False)
 
 
-@pytest.mark.parametrize("section", ["", "bits: 8", "bits: 4", "bits: 4, double_quant: false, towers: [vision]"])
+@pytest.mark.parametrize(
+    "section", ["", "bits: 8", "bits: 4", "bits: 4, double_quant: false, towers: [vision]"]
+)
 def test_it_is_written_and_read_back_equal(run_dir: Path, section: str) -> None:
     with (run_dir / "run.yaml").open("a") as file:
         file.write(f"adapters: {{language: lora}}\nquantization: {{{section}}}\n")
@@ -57,7 +64,10 @@ def test_a_quantised_tower_with_an_adapter_or_frozen_is_well(load: Any, type: st
         ),
         (given("bits: 4; towers: []"), "quantization.towers = []: must not be empty"),
         (given("bits: 4; towers: [text]"), "must be 'language', 'connector' or 'vision'"),
-        (given("bits: 4; quanttype: nf4"), "no such setting; did you mean quantization.quant_type?"),
+        (
+            given("bits: 4; quanttype: nf4"),
+            "no such setting; did you mean quantization.quant_type?",
+        ),
         (
             given("bits: 8; quant_type: nf4"),
             "quantization.quant_type = 'nf4': has no effect with 8 bits",
@@ -71,7 +81,10 @@ def test_a_quantised_tower_with_an_adapter_or_frozen_is_well(load: Any, type: st
             "towers = ['language']: has no effect with no quantization.bits",
         ),
         (given("bits: 8; towers: [language, language]"), "names a tower twice"),
-        (["quantization.bits=4", "adapters.language=pissa"], "it takes the base's weights apart, and quantization hol"),
+        (
+            ["quantization.bits=4", "adapters.language=pissa"],
+            "it takes the base's weights apart, and quantization hol",
+        ),
         (
             given("bits: 4; towers: [connector]"),
             "quantization.towers = 'connector': weights in 4 bits are not trained, and train.connector_lr = 0.0001; "
@@ -81,7 +94,10 @@ def test_a_quantised_tower_with_an_adapter_or_frozen_is_well(load: Any, type: st
             [*given("bits: 4; towers: [language, connector]"), "adapters.connector=full"],
             "weights in 4 bits are not trained, and train.connector_lr = 0.0001",
         ),
-        (["quantization.bits=4", "train.fsdp=full_shard"], "quantised weights cannot be cut into the shards"),
+        (
+            ["quantization.bits=4", "train.fsdp=full_shard"],
+            "quantised weights cannot be cut into the shards",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(load: Any, overrides: list[str], message: str) -> None:
@@ -96,15 +112,21 @@ def test_without_any_adapter_it_is_refused(load: Any) -> None:
         load("quantization.bits=8", "train.language_model_lr=0")
 
 
-@pytest.mark.parametrize(("bits", "expected"), [("null", ()), ("8", ("vision",)), ("4", ("vision",))])
+@pytest.mark.parametrize(
+    ("bits", "expected"), [("null", ()), ("8", ("vision",)), ("4", ("vision",))]
+)
 def test_other_bits_on_the_command_line_take_what_they_leave_without_effect_out(
     run_dir: Path, bits: str, expected: tuple[str, ...]
 ) -> None:
     """So that `smolvlm eval FOLDER quantization.bits=null` is all that the full base asks for."""
     with (run_dir / "run.yaml").open("a") as file:
-        file.write("adapters: {language: lora}\nquantization: {bits: 4, quant_type: fp4, towers: [vision]}\n")
+        file.write(
+            "adapters: {language: lora}\nquantization: {bits: 4, quant_type: fp4, towers: [vision]}\n"
+        )
     own = load_run_config(run_dir / "run.yaml", [f"quantization.bits={bits}"]).quantization
     assert own.parts == expected
     assert getattr(own, "quant_type", None) == ("fp4" if bits == "4" else None)
     with pytest.raises(ConfigError, match="has no effect with 8 bits"):
-        load_run_config(run_dir / "run.yaml", ["quantization.bits=8", "quantization.quant_type=nf4"])
+        load_run_config(
+            run_dir / "run.yaml", ["quantization.bits=8", "quantization.quant_type=nf4"]
+        )

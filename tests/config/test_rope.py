@@ -15,7 +15,9 @@ def test_without_it_the_context_is_the_checkpoints(load: Any) -> None:
 
 
 def test_it_is_written_and_read_back_equal(load: Any, tmp_path: Path) -> None:
-    config = load("model.rope_scaling={type: yarn, factor: 2, beta_fast: 16}", "model.rope_scaling.factor=4.0")
+    config = load(
+        "model.rope_scaling={type: yarn, factor: 2, beta_fast: 16}", "model.rope_scaling.factor=4.0"
+    )
     assert config.model.rope_scaling == RopeScaling(type="yarn", factor=4.0, beta_fast=16.0)
     (tmp_path / "run.yaml").write_text(dump_run_config(config))
     assert load_run_config(tmp_path / "run.yaml") == config
@@ -34,8 +36,14 @@ def test_it_is_written_and_read_back_equal(load: Any, tmp_path: Path) -> None:
         ),
         ("{factor: 2}", "model.rope_scaling.type (on the command line): is required, and missing"),
         ("{type: yarm, factor: 2}", "must be 'linear', 'dynamic' or 'yarn'; did you mean `yarn`?"),
-        ("{type: yarn, factor: 1}", "model.rope_scaling.factor = 1 (on the command line): must be above 1"),
-        ("{type: yarn, factor: '2'}", "model.rope_scaling.factor = '2' (on the command line): must be a number"),
+        (
+            "{type: yarn, factor: 1}",
+            "model.rope_scaling.factor = 1 (on the command line): must be above 1",
+        ),
+        (
+            "{type: yarn, factor: '2'}",
+            "model.rope_scaling.factor = '2' (on the command line): must be a number",
+        ),
         ("{type: yarn, factr: 2, factor: 2}", "no such setting; did you mean `factor`?"),
         (
             "{type: yarn, old: 2, factor: 2}",
@@ -61,7 +69,11 @@ def test_what_cannot_be_is_refused(load: Any, scaling: str, message: str) -> Non
     [
         ["adapters.language=lora"],
         ["adapters.language=frozen", "model.new_tokens=['<point>']"],
-        ["train.language_model_lr=0", "train.trainable_tokens=['<image>']", "train.new_tokens_lr=1e-3"],
+        [
+            "train.language_model_lr=0",
+            "train.trainable_tokens=['<image>']",
+            "train.new_tokens_lr=1e-3",
+        ],
     ],
 )
 def test_where_an_adapters_folder_is_saved_it_is_refused(load: Any, adapter: list[str]) -> None:
@@ -70,6 +82,9 @@ def test_where_an_adapters_folder_is_saved_it_is_refused(load: Any, adapter: lis
     load(*adapter)
     with pytest.raises(ConfigError) as caught:
         load(scaled, *adapter)
-    assert "an adapter's folder does not carry it: put onto its base, the adapter would see other" in str(caught.value)
+    assert (
+        "an adapter's folder does not carry it: put onto its base, the adapter would see other"
+        in str(caught.value)
+    )
     assert "1 problem:" in str(caught.value)
     load(scaled, "adapters.language=full", "model.new_tokens=['<point>']")

@@ -1,4 +1,5 @@
-"""Files of rows and mixtures given as run files: they are named, and the file that is needed is shown."""
+"""Files of rows and mixtures given as run files: they are named, and the file that is needed is
+shown."""
 
 import json
 import tarfile
@@ -82,10 +83,14 @@ def test_the_run_file_shown_loads(rows: Path, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("")
     (tmp_path / "run.yaml").write_text(shown_file(caught.value))
     data = load_run_config(tmp_path / "run.yaml").data
-    assert [source.path for source in load_mixture(data.mixture, base_dir=data.base_dir)] == [tmp_path / "rows.jsonl"]
+    assert [source.path for source in load_mixture(data.mixture, base_dir=data.base_dir)] == [
+        tmp_path / "rows.jsonl"
+    ]
 
 
-@pytest.mark.parametrize("content", [[SOURCE], {"group": [SOURCE], "other": [{"hub": "a/b"}], "_comment": "x"}])
+@pytest.mark.parametrize(
+    "content", [[SOURCE], {"group": [SOURCE], "other": [{"hub": "a/b"}], "_comment": "x"}]
+)
 def test_a_mixture_is_no_run_file(tmp_path: Path, content: Any) -> None:
     (tmp_path / "mix.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(ConfigError, match="this is a mixture, not a run file") as caught:

@@ -1,4 +1,5 @@
-"""Settings of `TrainingArguments`: what the installed release knows, which of it is refused, and the types."""
+"""Settings of `TrainingArguments`: what the installed release knows, which of it is refused, and
+the types."""
 
 import json
 import types
@@ -30,11 +31,15 @@ def test_every_refused_name_exists_and_every_former_one_is_gone() -> None:
 
 
 def test_what_the_run_file_calls_its_own_shadows_only_names_of_the_same_meaning() -> None:
-    assert set(own_names("train")) & set(argument_types()) == {"output_dir", "resume_from_checkpoint"}
+    assert set(own_names("train")) & set(argument_types()) == {
+        "output_dir",
+        "resume_from_checkpoint",
+    }
 
 
 def test_every_name_of_the_release_has_been_decided() -> None:
-    """A new release's new names land here: decide whether each can take effect with planned packs, then list it."""
+    """A new release's new names land here: decide whether each can take effect with planned packs,
+    then list it."""
     prefixes = (
         "adam_",
         "activation_",
@@ -49,11 +54,36 @@ def test_every_name_of_the_release_has_been_decided() -> None:
         "warmup_",
     )
     allowed = {
-        *("bf16", "fp16", "tf32", "use_cpu", "seed", "full_determinism", "debug", "deepspeed", "disable_tqdm"),
+        *(
+            "bf16",
+            "fp16",
+            "tf32",
+            "use_cpu",
+            "seed",
+            "full_determinism",
+            "debug",
+            "deepspeed",
+            "disable_tqdm",
+        ),
         *("dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers"),
         *("dataloader_prefetch_factor", "dataloader_multiprocessing_context"),
-        *("num_train_epochs", "max_steps", "lr_scheduler_type", "lr_scheduler_kwargs", "optim", "optim_args"),
-        *("weight_decay", "max_grad_norm", "report_to", "run_name", "project", "push_to_hub", "enable_jit_checkpoint"),
+        *(
+            "num_train_epochs",
+            "max_steps",
+            "lr_scheduler_type",
+            "lr_scheduler_kwargs",
+            "optim",
+            "optim_args",
+        ),
+        *(
+            "weight_decay",
+            "max_grad_norm",
+            "report_to",
+            "run_name",
+            "project",
+            "push_to_hub",
+            "enable_jit_checkpoint",
+        ),
         *(
             "eval_strategy",
             "eval_steps",
@@ -63,7 +93,9 @@ def test_every_name_of_the_release_has_been_decided() -> None:
         ),
         *("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
     }
-    decided = {name for name in argument_types() if name.startswith(prefixes)} | allowed | set(REFUSED)
+    decided = (
+        {name for name in argument_types() if name.startswith(prefixes)} | allowed | set(REFUSED)
+    )
     assert set(argument_types()) - decided == {"output_dir", "resume_from_checkpoint"}
 
 
@@ -117,17 +149,23 @@ def test_values_of_another_type_are_refused(name: str, value: Any, message: str)
 def test_a_long_list_of_choices_is_cut_and_the_nearest_named() -> None:
     message = problem("optim", "adamw_trch")
     assert message is not None
-    assert message.startswith("train.optim = 'adamw_trch': must be one of adamw_torch, adamw_torch_fused, ")
+    assert message.startswith(
+        "train.optim = 'adamw_trch': must be one of adamw_torch, adamw_torch_fused, "
+    )
     assert message.endswith(", ...; did you mean `adamw_torch`?")
 
 
 @pytest.mark.parametrize("optimizer", ["galore_adamw", "lomo", "adalomo", "apollo_adamw_layerwise"])
 def test_optimizers_that_drop_the_parts_rates_are_refused(optimizer: str) -> None:
-    assert "regroups the parameters and drops the parts' own rates" in (problem("optim", optimizer) or "")
+    assert "regroups the parameters and drops the parts' own rates" in (
+        problem("optim", optimizer) or ""
+    )
 
 
 @pytest.mark.parametrize("block", ["optimizer", "scheduler"])
-def test_a_deepspeed_file_with_its_own_optimizer_or_schedule_is_refused(tmp_path: Path, block: str) -> None:
+def test_a_deepspeed_file_with_its_own_optimizer_or_schedule_is_refused(
+    tmp_path: Path, block: str
+) -> None:
     content = {"zero_optimization": {"stage": 2}, block: {"type": "x"}}
     (tmp_path / "zero2.json").write_text(json.dumps(content))
     for value in ("zero2.json", content):

@@ -19,10 +19,27 @@ SCALARS = (
     | st.floats(allow_nan=False)
     | st.text()
     | st.sampled_from(
-        ["1e5", "1e-4", "no", "on", "0o7", "012", "1_000", "1:30", "~", "null", "<<", "2024-01-01", "=", "\x85"]
+        [
+            "1e5",
+            "1e-4",
+            "no",
+            "on",
+            "0o7",
+            "012",
+            "1_000",
+            "1:30",
+            "~",
+            "null",
+            "<<",
+            "2024-01-01",
+            "=",
+            "\x85",
+        ]
     )
 )
-VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=10)
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=10
+)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +91,10 @@ def test_what_is_written_reads_back_equal_elsewhere(value: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\nb: 2\na: 3", "x:3: cannot read the YAML: the key `a` is written twice\n  fix: keep one of the two"),
+        (
+            "a: 1\nb: 2\na: 3",
+            "x:3: cannot read the YAML: the key `a` is written twice\n  fix: keep one of the two",
+        ),
         ("s:\n  a: {b: 1, b: 1}", "x:2: cannot read the YAML: the key `b` is written twice"),
         (
             "a:\n\tb: 1",
@@ -84,7 +104,10 @@ def test_what_is_written_reads_back_equal_elsewhere(value: Any) -> None:
         ("a: b: c", "x:1: cannot read the YAML: mapping values are not allowed here"),
         ("a: 1\n---\nb: 2", "x:2: cannot read the YAML: but found another document"),
         ("a: *gone", "x:1: cannot read the YAML: found undefined alias 'gone'"),
-        ("a: !!python/object:os.system 1", "x:1: cannot read the YAML: could not determine a constructor"),
+        (
+            "a: !!python/object:os.system 1",
+            "x:1: cannot read the YAML: could not determine a constructor",
+        ),
         ("a: !!int x", "x: cannot read the YAML: invalid literal"),
         ("{[1]: 2}", "x:1: cannot read the YAML: found unhashable key"),
         ("a: \x00", "x: character #x0000 at position 3 is not allowed in YAML"),

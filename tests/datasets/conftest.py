@@ -23,7 +23,9 @@ Asks = Callable[..., Conversation]
 def asks() -> Asks:
     """Makes a row of one question, its blocks as given, and one answer."""
 
-    def make(number: int, *blocks: str | ImageRef | Path, answer: str = "yes", source: str = "rows") -> Conversation:
+    def make(
+        number: int, *blocks: str | ImageRef | Path, answer: str = "yes", source: str = "rows"
+    ) -> Conversation:
         own = tuple(ImageRef(path=block) if isinstance(block, Path) else block for block in blocks)
         turns = (Turn(role="user", blocks=own), Turn(role="assistant", blocks=(answer,)))
         return Conversation(turns=turns, where=f"{source}.jsonl:{number}", source=source)
@@ -33,7 +35,8 @@ def asks() -> Asks:
 
 @pytest.fixture(scope="session")
 def dataset_of(prompt: PromptSettings) -> DatasetOf:
-    """Makes a data set of rows: of one pack with the samples given as row numbers, or planned as in training."""
+    """Makes a data set of rows: of one pack with the samples given as row numbers, or planned as in
+    training."""
 
     def make(
         rows: Sequence[Conversation],
@@ -47,11 +50,15 @@ def dataset_of(prompt: PromptSettings) -> DatasetOf:
         encoder = prompt.encoder()
         measured = measured_rows(rows, prompt)
         if samples is None:
-            chosen = PlanSettings(budget=budget, packs_per_step=2, share_media=True, max_branches=4, seed=0)
+            chosen = PlanSettings(
+                budget=budget, packs_per_step=2, share_media=True, max_branches=4, seed=0
+            )
             plan = plan_training(measured.lengths, chosen)
         else:
             planned = PlannedPack(samples=tuple(samples), num_tokens=0, num_tiles=0)
-            plan = Plan(packs=PlannedPacks.of([planned]), packs_per_step=1, epoch_ends=(1,), budget=budget)
+            plan = Plan(
+                packs=PlannedPacks.of([planned]), packs_per_step=1, epoch_ends=(1,), budget=budget
+            )
         return PackDataset(
             measured,
             plan,

@@ -17,8 +17,12 @@ from smolvlm.records import SkippedRow
 
 @pytest.fixture
 def folder(tmp_path: Path, photos: dict[str, Path]) -> Path:
-    """Six good rows, four of them about one picture; and beside them a row without answer and one without picture."""
-    good = [{"question": f"{number}?", "answer": "yes", "image": str(photos["coffee"])} for number in range(4)]
+    """Six good rows, four of them about one picture; and beside them a row without answer and one
+    without picture."""
+    good = [
+        {"question": f"{number}?", "answer": "yes", "image": str(photos["coffee"])}
+        for number in range(4)
+    ]
     good += [{"question": "Hi", "answer": "Ho"}, {"question": "Ho", "answer": "Hi"}]
     bad = [{"question": "q", "answer": ""}, {"question": "q", "answer": "a", "image": "no.png"}]
     (tmp_path / "good.json").write_text(json.dumps(good))
@@ -28,14 +32,25 @@ def folder(tmp_path: Path, photos: dict[str, Path]) -> Path:
 
 def planned(folder: Path, prompt: PromptSettings, *names: str, **settings: Any) -> PlannedData:
     data = DataConfig(
-        mixture=[{"json_path": name} for name in names], base_dir=folder, allow_outside_root=True, **settings
+        mixture=[{"json_path": name} for name in names],
+        base_dir=folder,
+        allow_outside_root=True,
+        **settings,
     )
     return plan_data(data, prompt=prompt, packs_per_step=2, seed=0)
 
 
 def test_the_seed_asked_for_draws_the_plan(folder: Path, prompt: PromptSettings) -> None:
-    data = DataConfig(mixture=[{"json_path": "good.json"}], base_dir=folder, allow_outside_root=True, share_media=False)
-    plans = [plan_data(data, prompt=prompt, packs_per_step=2, seed=seed).plan.packs for seed in (0, 1, 2, 0)]
+    data = DataConfig(
+        mixture=[{"json_path": "good.json"}],
+        base_dir=folder,
+        allow_outside_root=True,
+        share_media=False,
+    )
+    plans = [
+        plan_data(data, prompt=prompt, packs_per_step=2, seed=seed).plan.packs
+        for seed in (0, 1, 2, 0)
+    ]
     assert plans[0] == plans[3]
     assert len({plan.digest() for plan in plans}) == 3
 
@@ -51,14 +66,22 @@ def test_rows_are_measured_and_planned(folder: Path, prompt: PromptSettings) -> 
 
 @pytest.mark.parametrize(
     ("settings", "sizes"),
-    [({"share_media": False}, [1] * 6), ({"max_branches": 1}, [1] * 6), ({"max_branches": 3}, [1, 1, 1, 3])],
+    [
+        ({"share_media": False}, [1] * 6),
+        ({"max_branches": 1}, [1] * 6),
+        ({"max_branches": 3}, [1, 1, 1, 3]),
+    ],
 )
-def test_sharing_is_as_set(folder: Path, prompt: PromptSettings, settings: dict[str, Any], sizes: list[int]) -> None:
+def test_sharing_is_as_set(
+    folder: Path, prompt: PromptSettings, settings: dict[str, Any], sizes: list[int]
+) -> None:
     data = planned(folder, prompt, "good.json", **settings)
     assert sorted(len(rows) for pack in data.plan.packs for rows in pack.samples) == sizes
 
 
-def test_bad_rows_of_both_stages_are_skipped_and_named(folder: Path, prompt: PromptSettings) -> None:
+def test_bad_rows_of_both_stages_are_skipped_and_named(
+    folder: Path, prompt: PromptSettings
+) -> None:
     data = planned(folder, prompt, "mixed.json", on_bad_sample="skip", max_bad_fraction=0.5)
     assert len(data.measured.conversations) == 6
     assert [row.where for row in data.skipped] == ["mixed.json:7", "mixed.json:8"]
@@ -67,7 +90,9 @@ def test_bad_rows_of_both_stages_are_skipped_and_named(folder: Path, prompt: Pro
 
 
 def test_a_bad_row_is_an_error_unless_skipped(folder: Path, prompt: PromptSettings) -> None:
-    with pytest.raises(SampleError, match=r"mixed\.json: 2 of 8 rows cannot be used; the first:\n- mixed\.json:7: "):
+    with pytest.raises(
+        SampleError, match=r"mixed\.json: 2 of 8 rows cannot be used; the first:\n- mixed\.json:7: "
+    ):
         planned(folder, prompt, "mixed.json")
     with pytest.raises(SampleError, match=r"max_bad_fraction"):
         planned(folder, prompt, "mixed.json", on_bad_sample="skip", max_bad_fraction=0.01)
@@ -75,7 +100,8 @@ def test_a_bad_row_is_an_error_unless_skipped(folder: Path, prompt: PromptSettin
 
 def test_budgets_are_the_runs(folder: Path, prompt: PromptSettings) -> None:
     with pytest.raises(
-        SampleError, match=r"4 of 6 rows cannot be used(.|\n)*13 tiles, a pack holds data\.max_tiles_per"
+        SampleError,
+        match=r"4 of 6 rows cannot be used(.|\n)*13 tiles, a pack holds data\.max_tiles_per",
     ):
         planned(folder, prompt, "good.json", max_tiles_per_pack=5)
 
@@ -85,21 +111,33 @@ def test_a_conversation_has_to_fit_the_models_context_and_a_pack_may_be_longer(
 ) -> None:
     rows = planned(folder, prompt, "good.json").measured.lengths.num_tokens
     longest, shortest = int(rows.max()), int(rows.min())
-    fitting = planned(folder, replace(prompt, context_tokens=longest), "good.json", max_tokens_per_pack=8 * longest)
+    fitting = planned(
+        folder,
+        replace(prompt, context_tokens=longest),
+        "good.json",
+        max_tokens_per_pack=8 * longest,
+    )
     assert len(fitting.measured.conversations) == 6
     short = replace(prompt, context_tokens=longest - 1)
     with pytest.raises(SampleError) as caught:
         planned(folder, short, "good.json", max_tokens_per_pack=longest - 1)
-    assert f"good.json:1: {longest} tokens in one conversation, the model's context is {longest - 1}" in str(
-        caught.value
+    assert (
+        f"good.json:1: {longest} tokens in one conversation, the model's context is {longest - 1}"
+        in str(caught.value)
     )
     kept = planned(folder, short, "good.json", on_bad_sample="skip", max_bad_fraction=0.9)
     assert kept.measured.lengths.num_tokens.tolist() == [shortest, shortest]
     assert len(kept.skipped) == 4
 
 
-def test_of_a_preference_row_the_longer_answer_has_to_fit(tmp_path: Path, prompt: PromptSettings) -> None:
-    row = {"prompt": "Why?", "chosen": "Because it rained all day long.", "rejected": "Nobody knows, I think."}
+def test_of_a_preference_row_the_longer_answer_has_to_fit(
+    tmp_path: Path, prompt: PromptSettings
+) -> None:
+    row = {
+        "prompt": "Why?",
+        "chosen": "Because it rained all day long.",
+        "rejected": "Nobody knows, I think.",
+    }
     (tmp_path / "pairs.jsonl").write_text(json.dumps(row) + "\n")
     data = DataConfig(mixture=[{"json_path": "pairs.jsonl"}], base_dir=tmp_path)
 
@@ -109,13 +147,26 @@ def test_of_a_preference_row_the_longer_answer_has_to_fit(tmp_path: Path, prompt
 
     whole = measure(None)
     pair, encoder = whole.conversations[0], prompt.encoder()
-    longer = max(len(encoder.encode_turns(turns, layouts=[]).input_ids) for turns in (pair.turns, pair.rejected))
+    longer = max(
+        len(encoder.encode_turns(turns, layouts=[]).input_ids)
+        for turns in (pair.turns, pair.rejected)
+    )
     assert longer < whole.lengths.num_tokens[0]
     assert len(measure(longer).conversations) == 1
-    with pytest.raises(SampleError, match=rf"{longer} tokens in one conversation, the model's context is {longer - 1}"):
+    with pytest.raises(
+        SampleError,
+        match=rf"{longer} tokens in one conversation, the model's context is {longer - 1}",
+    ):
         measure(longer - 1)
 
 
 def test_nothing_is_left_to_train_on(folder: Path, prompt: PromptSettings) -> None:
     with pytest.raises(SampleError, match=r"6 of 6 rows cannot be used"):
-        planned(folder, prompt, "good.json", on_bad_sample="skip", max_bad_fraction=1.0, max_tokens_per_pack=5)
+        planned(
+            folder,
+            prompt,
+            "good.json",
+            on_bad_sample="skip",
+            max_bad_fraction=1.0,
+            max_tokens_per_pack=5,
+        )

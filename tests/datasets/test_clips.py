@@ -1,4 +1,5 @@
-"""Rows with clips: sizes known ahead, trees, packs with each frame once, whatever names the clip."""
+"""Rows with clips: sizes known ahead, trees, packs with each frame once, whatever names the
+clip."""
 
 import json
 import pickle
@@ -31,7 +32,9 @@ from tests.datasets.conftest import DatasetOf
 from tests.memory_rows import measured_rows
 
 
-def ask(clip: VideoRef | ImageRef, question: str = "What?", answer: str = "A cup.", number: int = 1) -> Conversation:
+def ask(
+    clip: VideoRef | ImageRef, question: str = "What?", answer: str = "A cup.", number: int = 1
+) -> Conversation:
     turns = (Turn(role="user", blocks=(clip, question)), Turn(role="assistant", blocks=(answer,)))
     return Conversation(turns=turns, where=f"rows.jsonl:{number}", source="rows")
 
@@ -111,9 +114,13 @@ def test_cached_clips_are_not_decoded(
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_workers_change_nothing(all_kinds: list[VideoRef], dataset_of: DatasetOf, num_workers: int) -> None:
+def test_workers_change_nothing(
+    all_kinds: list[VideoRef], dataset_of: DatasetOf, num_workers: int
+) -> None:
     dataset = dataset_of([ask(clip, number=number) for number, clip in enumerate(all_kinds)])
-    expected = [dataset[number] for number in range(len(dataset))]  # decoded before the workers are forked
+    expected = [
+        dataset[number] for number in range(len(dataset))
+    ]  # decoded before the workers are forked
     loaded = list(DataLoader(dataset, batch_size=None, num_workers=num_workers))
     for ours, other in zip(expected, loaded, strict=True):
         assert torch.equal(ours.tiles, other.tiles)
@@ -130,12 +137,17 @@ def averaging(prompt: PromptSettings) -> PromptSettings:
 
 
 def test_averaged_clips_keep_every_frame_and_share_places(
-    prompt: PromptSettings, averaging: PromptSettings, all_kinds: list[VideoRef], photos: dict[str, Path]
+    prompt: PromptSettings,
+    averaging: PromptSettings,
+    all_kinds: list[VideoRef],
+    photos: dict[str, Path],
 ) -> None:
-    """Files, parts, bytes, folders, lists of frames; a picture's tiles beside them stay as they are."""
+    """Files, parts, bytes, folders, lists of frames; a picture's tiles beside them stay as they
+    are."""
     rows = [ask(clip) for clip in (*all_kinds, ImageRef(path=photos["coffee"]))]
     sizes, alone = (
-        Meter(own.encoder(), own.media).sizes(rows, range(len(rows))).to_pylist() for own in (averaging, prompt)
+        Meter(own.encoder(), own.media).sizes(rows, range(len(rows))).to_pylist()
+        for own in (averaging, prompt)
     )
     loader, plain = TileLoader(averaging.media, None), TileLoader(prompt.media, None)
     found: list[list[int]] = []
@@ -148,7 +160,11 @@ def test_averaged_clips_keep_every_frame_and_share_places(
         found.append(list(example.slot_sizes))
         plain.add_prompt(row.media, HeaderReader(prompt.media).layouts(row.media))
     assert found == [[2, 1], [2, 2], [2], [2, 1], [2, 2], [2], [1] * 13]
-    assert [own["num_tiles"] for own in sizes] == [own["num_tiles"] for own in alone] == [3, 4, 2, 3, 4, 2, 13]
+    assert (
+        [own["num_tiles"] for own in sizes]
+        == [own["num_tiles"] for own in alone]
+        == [3, 4, 2, 3, 4, 2, 13]
+    )
     assert sizes[-1] == alone[-1]
     slot_sizes = loader.slot_sizes()
     assert slot_sizes is not None
@@ -164,7 +180,11 @@ def test_a_pack_and_a_prompt_say_which_tiles_share_a_place(
     rows = [ask(clip, number=number) for number, clip in enumerate(all_kinds)]
     measured = measured_rows(rows, averaging)
     settings_of_plan = PlanSettings(
-        budget=Budget(max_tokens=700, max_tiles=18), packs_per_step=1, share_media=True, max_branches=4, seed=0
+        budget=Budget(max_tokens=700, max_tiles=18),
+        packs_per_step=1,
+        share_media=True,
+        max_branches=4,
+        seed=0,
     )
     dataset = PackDataset(
         measured,
@@ -174,7 +194,9 @@ def test_a_pack_and_a_prompt_say_which_tiles_share_a_place(
     )
     pack = dataset[0]
     assert pack.slot_sizes is not None
-    assert int(pack.slot_sizes.sum()) == len(pack.slot_tiles) == 18, "a pack's tile budget counts frames"
+    assert int(pack.slot_sizes.sum()) == len(pack.slot_tiles) == 18, (
+        "a pack's tile budget counts frames"
+    )
     image_tokens = averaging.tokens.tokens_per_tile * len(pack.slot_sizes)
     assert (pack.input_ids == averaging.tokens.image).sum() == image_tokens
     loader = TileLoader(averaging.media, None)
@@ -201,15 +223,21 @@ def test_a_damaged_clip_is_left_out_where_rows_may_be_skipped(
     assert [row.where for row in pack.skipped] == ["rows.jsonl:1"]
 
 
-def test_a_clip_in_a_shard_is_the_clip(clips: dict[str, Path], prompt: PromptSettings, tmp_path: Path) -> None:
+def test_a_clip_in_a_shard_is_the_clip(
+    clips: dict[str, Path], prompt: PromptSettings, tmp_path: Path
+) -> None:
     with tarfile.open(tmp_path / "s.tar", "w") as shard:
         shard.add(clips["uneven"], "1.mp4")
-        (tmp_path / "1.json").write_text(json.dumps({"question": "What?", "answer": "A cup.", "end_s": 3}))
+        (tmp_path / "1.json").write_text(
+            json.dumps({"question": "What?", "answer": "A cup.", "end_s": 3})
+        )
         shard.add(tmp_path / "1.json", "1.json")
     (source,) = open_sources(load_mixture([{"path": "s.tar"}], base_dir=tmp_path))
     (clip,) = source.all_rows()[0].media
     assert isinstance(clip, VideoRef)
-    assert torch.equal(true_tiles(prompt, clip), true_tiles(prompt, VideoRef(path=clips["uneven"], end_s=3.0)))
+    assert torch.equal(
+        true_tiles(prompt, clip), true_tiles(prompt, VideoRef(path=clips["uneven"], end_s=3.0))
+    )
 
 
 def test_a_mixture_of_all_modalities(
@@ -219,7 +247,14 @@ def test_a_mixture_of_all_modalities(
         "video": [{"question": "q", "answer": "a", "video": str(clips["steady"])}],
         "folder": [{"question": "q", "answer": "a", "video": str(clips["frames"])}] * 2,
         "picture": [{"question": "q", "answer": "a", "image": str(photos["coffee"])}],
-        "both": [{"question": "q", "answer": "a", "image": str(photos["coffee"]), "video": str(clips["uneven"])}],
+        "both": [
+            {
+                "question": "q",
+                "answer": "a",
+                "image": str(photos["coffee"]),
+                "video": str(clips["uneven"]),
+            }
+        ],
         "text": [{"question": "q", "answer": "a"}],
     }
     for name, own in rows.items():
@@ -243,6 +278,8 @@ def test_a_mixture_of_all_modalities(
 def test_the_settings_decide_how_many_frames(
     clips: dict[str, Path], prompt: PromptSettings, fps: float, max_frames: int
 ) -> None:
-    media = replace(prompt.media, frames=FrameSettings(fps=fps, max_frames=max_frames, sampling="fps"))
+    media = replace(
+        prompt.media, frames=FrameSettings(fps=fps, max_frames=max_frames, sampling="fps")
+    )
     (frames,) = HeaderReader(media).layouts([VideoRef(path=clips["steady"])])
     assert frames.num_tiles == max(1, min(round(3 * fps), max_frames, 75))

@@ -29,8 +29,13 @@ Asks = Callable[..., Conversation]
 def rows(asks: Asks, photos: dict[str, Path]) -> list[Conversation]:
     """Several questions about every picture, and some about none, from two sources."""
     pictures = [*photos.values()] * 3
-    about_pictures = [asks(number, path, f"Question {number}?") for number, path in enumerate(pictures)]
-    about_none = [asks(number, f"Say {number}", answer="word " * number, source="texts") for number in range(1, 6)]
+    about_pictures = [
+        asks(number, path, f"Question {number}?") for number, path in enumerate(pictures)
+    ]
+    about_none = [
+        asks(number, f"Say {number}", answer="word " * number, source="texts")
+        for number in range(1, 6)
+    ]
     return [*about_pictures, *about_none]
 
 
@@ -48,7 +53,14 @@ def test_a_pack_is_its_examples_end_to_end(
     rows: list[Conversation], dataset_of: DatasetOf, prompt: PromptSettings
 ) -> None:
     dataset = dataset_of(rows)
-    names = ("input_ids", "position_ids", "scope_end", "predict_from", "target_ids", "target_weights")
+    names = (
+        "input_ids",
+        "position_ids",
+        "scope_end",
+        "predict_from",
+        "target_ids",
+        "target_weights",
+    )
     trees = 0
     for number, planned in enumerate(dataset.plan.packs):
         if not planned.samples:
@@ -72,7 +84,9 @@ def test_a_pack_is_its_examples_end_to_end(
             offset += len(example.input_ids)
         for name in names:
             assert getattr(pack, name).tolist() == joined[name], name
-            assert getattr(pack, name).dtype == (torch.float32 if name == "target_weights" else torch.long)
+            assert getattr(pack, name).dtype == (
+                torch.float32 if name == "target_weights" else torch.long
+            )
         assert [dataset.sources[source] for source in pack.target_sources] == sources
         assert pack.where == tuple(where)
         shown = pack.tiles[pack.slot_tiles]
@@ -119,7 +133,9 @@ def test_equal_pictures_under_other_names_are_one_tile(
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_workers_change_nothing(rows: list[Conversation], dataset_of: DatasetOf, num_workers: int) -> None:
+def test_workers_change_nothing(
+    rows: list[Conversation], dataset_of: DatasetOf, num_workers: int
+) -> None:
     dataset = dataset_of(rows)
     loaded = list(DataLoader(dataset, batch_size=None, num_workers=num_workers))
     assert len(loaded) == len(dataset) == len(dataset.plan.packs)
@@ -127,25 +143,37 @@ def test_workers_change_nothing(rows: list[Conversation], dataset_of: DatasetOf,
         assert_same(pack, dataset[number])
 
 
-def test_a_pickled_copy_gives_the_same_packs(rows: list[Conversation], dataset_of: DatasetOf) -> None:
+def test_a_pickled_copy_gives_the_same_packs(
+    rows: list[Conversation], dataset_of: DatasetOf
+) -> None:
     """As workers that are not forked receive it."""
     dataset = dataset_of(rows)
     copy: PackDataset = pickle.loads(pickle.dumps(dataset))
     assert_same(copy[0], dataset[0])
 
 
-def test_packs_are_handed_out_in_the_order_given(rows: list[Conversation], dataset_of: DatasetOf) -> None:
+def test_packs_are_handed_out_in_the_order_given(
+    rows: list[Conversation], dataset_of: DatasetOf
+) -> None:
     dataset = dataset_of(rows)
     backwards = dataset_of(rows, order=range(len(dataset) - 1, -1, -1))
     for number in range(len(dataset)):
         assert_same(backwards[number], dataset[len(dataset) - 1 - number])
 
 
-def test_an_empty_pack_is_one_token_that_nothing_learns(dataset_of: DatasetOf, prompt: PromptSettings) -> None:
+def test_an_empty_pack_is_one_token_that_nothing_learns(
+    dataset_of: DatasetOf, prompt: PromptSettings
+) -> None:
     pack = dataset_of([], []).build(EMPTY_PACK)
     assert pack.input_ids.tolist() == [prompt.tokens.pad]
     assert (pack.position_ids.tolist(), pack.scope_end.tolist()) == ([0], [1])
-    assert len(pack.predict_from) == len(pack.target_ids) == len(pack.target_weights) == len(pack.slot_tiles) == 0
+    assert (
+        len(pack.predict_from)
+        == len(pack.target_ids)
+        == len(pack.target_weights)
+        == len(pack.slot_tiles)
+        == 0
+    )
     assert pack.tiles.shape == (0, 3, 32, 32)
     assert pack.target_weights.dtype == torch.float32
     assert (pack.where, pack.skipped, pack.cached_features) == ((), (), None)
@@ -153,7 +181,8 @@ def test_an_empty_pack_is_one_token_that_nothing_learns(dataset_of: DatasetOf, p
 
 @pytest.fixture
 def with_corrupt(asks: Asks, photos: dict[str, Path], tmp_path: Path) -> list[Conversation]:
-    """Rows of which the middle two show a picture whose header is whole and whose pixels are cut short."""
+    """Rows of which the middle two show a picture whose header is whole and whose pixels are cut
+    short."""
     cut_short = tmp_path / "cut.png"
     cut_short.write_bytes(photos["coffee"].read_bytes()[:2000])
     corrupt = [asks(number, cut_short, f"{number}?") for number in (2, 3)]
@@ -166,7 +195,9 @@ def test_a_tree_with_a_corrupt_picture_is_left_out_whole(
     pack = dataset_of(with_corrupt, [(0,), (1, 2), (3,)], on_bad_sample="skip")[0]
     reason = pack.skipped[0].reason
     assert "cut.png is damaged or cut short" in reason
-    assert pack.skipped == tuple(SkippedRow(where=f"rows.jsonl:{number}", reason=reason) for number in (2, 3))
+    assert pack.skipped == tuple(
+        SkippedRow(where=f"rows.jsonl:{number}", reason=reason) for number in (2, 3)
+    )
     good = dataset_of(with_corrupt, [(0,), (3,)])[0]
     assert_same(dataclasses.replace(pack, skipped=()), good)
 
@@ -175,11 +206,15 @@ def test_what_the_reference_thinks_stays_with_its_row_where_another_is_left_out(
     asks: Asks, dataset_of: DatasetOf, photos: dict[str, Path], with_corrupt: list[Conversation]
 ) -> None:
     pairs = [
-        dataclasses.replace(row, rejected=(*row.turns[:-1], Turn(role="assistant", blocks=("no, never",))))
+        dataclasses.replace(
+            row, rejected=(*row.turns[:-1], Turn(role="assistant", blocks=("no, never",)))
+        )
         for row in (*with_corrupt, asks(5, photos["camera"], "5?"))
     ]
     dataset = dataset_of(pairs, [(3,), (1,), (0,), (2,), (4,)], on_bad_sample="skip")
-    dataset.reference_logps = np.array([(-10 * row - 1, -10 * row - 2) for row in range(5)], np.float32)
+    dataset.reference_logps = np.array(
+        [(-10 * row - 1, -10 * row - 2) for row in range(5)], np.float32
+    )
     pack = dataset[0]
     assert [row.where for row in pack.skipped] == ["rows.jsonl:2", "rows.jsonl:3"]
     assert pack.where == ("rows.jsonl:4", "rows.jsonl:1", "rows.jsonl:5")
@@ -188,7 +223,9 @@ def test_what_the_reference_thinks_stays_with_its_row_where_another_is_left_out(
     assert pack.group_sizes.tolist() == [2, 4] * 3
 
 
-def test_a_pack_of_nothing_but_corrupt_rows_is_empty(with_corrupt: list[Conversation], dataset_of: DatasetOf) -> None:
+def test_a_pack_of_nothing_but_corrupt_rows_is_empty(
+    with_corrupt: list[Conversation], dataset_of: DatasetOf
+) -> None:
     pack = dataset_of(with_corrupt, [(1,), (2,)], on_bad_sample="skip")[0]
     assert [row.where for row in pack.skipped] == ["rows.jsonl:2", "rows.jsonl:3"]
     assert (len(pack.input_ids), len(pack.target_ids), len(pack.tiles), pack.where) == (1, 0, 0, ())
@@ -204,7 +241,9 @@ def test_corrupt_pixels_are_an_error_that_names_the_row(
         dataset_of(with_corrupt, [(0,), (1, 2), (3,)])[0]
 
 
-def test_the_error_of_a_worker_is_the_same(with_corrupt: list[Conversation], dataset_of: DatasetOf) -> None:
+def test_the_error_of_a_worker_is_the_same(
+    with_corrupt: list[Conversation], dataset_of: DatasetOf
+) -> None:
     dataset = dataset_of(with_corrupt, [(0,), (1, 2), (3,)])
     packs: Any = iter(DataLoader(dataset, batch_size=None, num_workers=1))
     with pytest.raises(SampleError, match=CORRUPT):
@@ -212,10 +251,14 @@ def test_the_error_of_a_worker_is_the_same(with_corrupt: list[Conversation], dat
     packs._shutdown_workers()  # else its collection as garbage waits five seconds for the worker
 
 
-def test_cached_features_take_the_place_of_tiles(asks: Asks, dataset_of: DatasetOf, photos: dict[str, Path]) -> None:
+def test_cached_features_take_the_place_of_tiles(
+    asks: Asks, dataset_of: DatasetOf, photos: dict[str, Path]
+) -> None:
     rows = [asks(1, photos["rocket"], "a?"), asks(2, photos["camera"], "b?")]
     plain = dataset_of(rows, [(0,), (1,)])[0]
-    features = {key: torch.full((4, 2), float(number)) for number, key in enumerate(plain.tile_keys)}
+    features = {
+        key: torch.full((4, 2), float(number)) for number, key in enumerate(plain.tile_keys)
+    }
     rocket_keys = plain.tile_keys[:5]
 
     def read(keys: list[bytes]) -> list[torch.Tensor | None]:
@@ -244,5 +287,8 @@ def test_a_picture_that_changed_since_it_was_measured_is_named(
     path.write_bytes(photos["coffee"].read_bytes())
     dataset = dataset_of([asks(1, path, "a?")], [(0,)])
     path.write_bytes(photos["rocket"].read_bytes())
-    with pytest.raises(SampleError, match=r"rows\.jsonl:1: \d+ tokens and 5 tiles, \d+ and 13 were planned\n.*lengths"):
+    with pytest.raises(
+        SampleError,
+        match=r"rows\.jsonl:1: \d+ tokens and 5 tiles, \d+ and 13 were planned\n.*lengths",
+    ):
         dataset[0]

@@ -1,4 +1,5 @@
-"""Hostile data: whatever the bytes say, nothing but `SampleError` or `ConfigError` reaches the user."""
+"""Hostile data: whatever the bytes say, nothing but `SampleError` or `ConfigError` reaches the
+user."""
 
 import contextlib
 import io
@@ -47,10 +48,29 @@ KEYS = st.sampled_from(
     ]
 )
 WORDS = st.sampled_from(
-    ("human", "gpt", "user", "assistant", "system", "image", "text", "<image>", "", "a.png", "..", "\0")
+    (
+        "human",
+        "gpt",
+        "user",
+        "assistant",
+        "system",
+        "image",
+        "text",
+        "<image>",
+        "",
+        "a.png",
+        "..",
+        "\0",
+    )
 )
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-9, 9) | st.floats() | WORDS | st.text(max_size=6) | st.binary(max_size=4),
+    st.none()
+    | st.booleans()
+    | st.integers(-9, 9)
+    | st.floats()
+    | WORDS
+    | st.text(max_size=6)
+    | st.binary(max_size=4),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=4),
     max_leaves=16,
 )
@@ -72,20 +92,35 @@ ENTRY_KEYS = st.sampled_from(
         "what",
     ]
 )
-ENTRY_VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.lists(st.integers())
-FUZZ = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+ENTRY_VALUES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.lists(st.integers())
+)
+FUZZ = settings(
+    deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @FUZZ
 @given(row=VALUES)
 def test_rows(row: Any) -> None:
-    spec = SourceSpec(name="s", path=Path("/r"), label="r", format="json", media_root=Path("/pictures"))
+    spec = SourceSpec(
+        name="s", path=Path("/r"), label="r", format="json", media_root=Path("/pictures")
+    )
     with contextlib.suppress(SampleError):
         to_conversation(row, spec=spec, where="r:1")
 
 
 @FUZZ
-@given(content=st.lists(st.dictionaries(ENTRY_KEYS, ENTRY_VALUES, max_size=5) | ENTRY_VALUES, max_size=3))
+@given(
+    content=st.lists(
+        st.dictionaries(ENTRY_KEYS, ENTRY_VALUES, max_size=5) | ENTRY_VALUES, max_size=3
+    )
+)
 def test_mixtures(content: Any, tmp_path: Path) -> None:
     with contextlib.suppress(ConfigError):
         load_mixture(content, base_dir=tmp_path)
@@ -102,7 +137,8 @@ def test_mixture_files(text: str | bytes, tmp_path: Path) -> None:
 
 MANY_DIGITS = "1" * 5000
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
-    f"{own}: &{own} [{', '.join([f'*{inner}'] * 9)}]\n" for inner, own in zip("abcdefgh", "bcdefghi", strict=True)
+    f"{own}: &{own} [{', '.join([f'*{inner}'] * 9)}]\n"
+    for inner, own in zip("abcdefgh", "bcdefghi", strict=True)
 )
 STRANGE_MIXTURES = (
     *("[" * 5000, "{a: " * 3000, "".join(" " * depth + "-\n" for depth in range(2000))),
@@ -114,8 +150,15 @@ STRANGE_MIXTURES = (
         for value in (MANY_DIGITS, "0x" + "f" * 5000)
     ),
     *(f"- {{path: a.json, {key}: {'9' * 400}}}" for key in ("weight", "repeat", "source_fps")),
-    *(f"- {{path: a.json, sampling_strategy: 'first:{amount}'}}" for amount in (MANY_DIGITS, "9" * 400 + "%")),
-    *("- {path: '~nobody_of_this_name/a.json'}", f"- {{path: {'a' * 300}.json}}", '- {path: "a\\0.json"}'),
+    *(
+        f"- {{path: a.json, sampling_strategy: 'first:{amount}'}}"
+        for amount in (MANY_DIGITS, "9" * 400 + "%")
+    ),
+    *(
+        "- {path: '~nobody_of_this_name/a.json'}",
+        f"- {{path: {'a' * 300}.json}}",
+        '- {path: "a\\0.json"}',
+    ),
     *(f"- {{path: 'x{{1..{MANY_DIGITS}}}.json'}}", f"- {{path: '{'a' * 300}*.json'}}"),
 )
 
@@ -137,7 +180,9 @@ def test_mixtures_of_impossible_names(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["json", "jsonl", "tar"])
 def test_a_number_of_very_many_digits_spoils_its_own_row(kind: RowFormat, tmp_path: Path) -> None:
-    rows = [f'{{"question": "q", "answer": "x", "id": {number}}}' for number in ("1", MANY_DIGITS, "3")]
+    rows = [
+        f'{{"question": "q", "answer": "x", "id": {number}}}' for number in ("1", MANY_DIGITS, "3")
+    ]
     path = tmp_path / f"rows.{kind}"
     if kind == "tar":
         with tarfile.open(path, "w") as shard:
@@ -156,21 +201,28 @@ def test_a_number_of_very_many_digits_spoils_its_own_row(kind: RowFormat, tmp_pa
 @FUZZ
 @example(rows=[1.5, 6e34, -2.25e-7], chunk_bytes=1)
 @given(
-    rows=st.lists(VALUES.filter(lambda value: "bytes" not in repr(value)) | st.floats(allow_nan=False), max_size=5),
+    rows=st.lists(
+        VALUES.filter(lambda value: "bytes" not in repr(value)) | st.floats(allow_nan=False),
+        max_size=5,
+    ),
     chunk_bytes=st.integers(1, 9),
 )
 def test_a_list_is_cut_where_the_decoder_cuts_it(rows: list[Any], chunk_bytes: int) -> None:
     text = json.dumps(rows, default=repr)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(json_rows, "CHUNK_BYTES", chunk_bytes)
-        cut = [json.loads(own) for _, own in json_rows.json_list(io.BytesIO(text.encode()), label="rows.json")]
+        cut = [
+            json.loads(own)
+            for _, own in json_rows.json_list(io.BytesIO(text.encode()), label="rows.json")
+        ]
     assert repr(cut) == repr(json.loads(text))
 
 
 @pytest.fixture(scope="module")
 def parquet_bytes() -> bytes:
     rows = [
-        {"question": f"q{number}", "answer": "x", "image": {"bytes": b"\x89PNG", "path": None}} for number in range(9)
+        {"question": f"q{number}", "answer": "x", "image": {"bytes": b"\x89PNG", "path": None}}
+        for number in range(9)
     ]
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), buffer)

@@ -23,7 +23,12 @@ A, CLIP = ImageRef(path=ROOT / "a.png"), VideoRef(path=ROOT / "c.mp4")
 
 def convert(row: Any, markers: MediaMarkers) -> Conversation:
     spec = SourceSpec(
-        name="s", path=Path("/rows.jsonl"), label="rows", format="jsonl", media_root=ROOT, media_markers=markers
+        name="s",
+        path=Path("/rows.jsonl"),
+        label="rows",
+        format="jsonl",
+        media_root=ROOT,
+        media_markers=markers,
     )
     with located("rows.jsonl:7"):
         return to_conversation(row, spec=spec, where="rows.jsonl:7")
@@ -34,7 +39,10 @@ def rows_of(text: str, **media: Any) -> list[dict[str, Any]]:
     said = [{"role": "user", "content": text}]
     answer = {"role": "assistant", "content": "x"}
     return [
-        {"conversations": [{"from": "human", "value": text}, {"from": "gpt", "value": "x"}], **media},
+        {
+            "conversations": [{"from": "human", "value": text}, {"from": "gpt", "value": "x"}],
+            **media,
+        },
         {"messages": [*said, answer], **media},
         {"question": text, "answer": "x", **media},
         {"texts": [{"user": text, "assistant": "x"}], **media},
@@ -47,10 +55,20 @@ def rows_of(text: str, **media: Any) -> list[dict[str, Any]]:
     ("markers", "text", "media", "blocks"),
     [
         ("distinct", "<|image_token|>\nWhat?", {"image": "a.png"}, (A, "\nWhat?")),
-        ("distinct", "Is <image> a tag?<|image_token|>", {"image": "a.png"}, ("Is <image> a tag?", A)),
+        (
+            "distinct",
+            "Is <image> a tag?<|image_token|>",
+            {"image": "a.png"},
+            ("Is <image> a tag?", A),
+        ),
         ("distinct", "Is <image> a tag?", {"image": "a.png"}, (A, "Is <image> a tag?")),
         ("distinct", "<|video_token|>: <video>?", {"video": "c.mp4"}, (CLIP, ": <video>?")),
-        ("distinct", "<|image_token|> or <|video_token|>", {"image": "a.png", "video": "c.mp4"}, (A, " or ", CLIP)),
+        (
+            "distinct",
+            "<|image_token|> or <|video_token|>",
+            {"image": "a.png", "video": "c.mp4"},
+            (A, " or ", CLIP),
+        ),
         ("plain", "<|image_token|> <image>", {"image": "a.png"}, ("<|image_token|> ", A)),
         ("plain", "<|image_token|>", {"image": "a.png"}, (A, "<|image_token|>")),
         ("plain", "<image>", {"video": "c.mp4"}, (CLIP,)),
@@ -78,10 +96,16 @@ def test_an_answer_is_text_whatever_it_says() -> None:
             "2 <|image_token|> placeholders in the user's text, 1 image listed",
         ),
         # a clip's place is marked as a picture's by published sets with plain marks only
-        ("<|image_token|>", {"video": "c.mp4"}, "1 <|image_token|> placeholder in the user's text, 0 images listed"),
+        (
+            "<|image_token|>",
+            {"video": "c.mp4"},
+            "1 <|image_token|> placeholder in the user's text, 0 images listed",
+        ),
     ],
 )
-def test_numbers_that_differ_name_row_and_mark(text: str, media: dict[str, str], message: str) -> None:
+def test_numbers_that_differ_name_row_and_mark(
+    text: str, media: dict[str, str], message: str
+) -> None:
     for row in rows_of(text, **media):
         with pytest.raises(SampleError) as caught:
             convert(row, "distinct")
@@ -89,15 +113,28 @@ def test_numbers_that_differ_name_row_and_mark(text: str, media: dict[str, str],
 
 
 @settings(deadline=None)
-@given(pieces=st.lists(st.text() | st.sampled_from(["<image>", "<video>", "<|image_token|"]), min_size=2, max_size=5))
+@given(
+    pieces=st.lists(
+        st.text() | st.sampled_from(["<image>", "<video>", "<|image_token|"]),
+        min_size=2,
+        max_size=5,
+    )
+)
 def test_every_other_character_is_kept(pieces: list[str]) -> None:
     text = "<|image_token|>".join(pieces)
     if text.count("<|image_token|>") != len(pieces) - 1 or "<|video_token|>" in text:
         return
     names = [f"{number}.png" for number in range(len(pieces) - 1)]
     blocks = convert({"question": text, "answer": "x", "images": names}, "distinct").turns[0].blocks
-    assert [block.path.name for block in blocks if isinstance(block, ImageRef) and block.path] == names
-    assert "".join("<|image_token|>" if isinstance(block, ImageRef) else str(block) for block in blocks) == text
+    assert [
+        block.path.name for block in blocks if isinstance(block, ImageRef) and block.path
+    ] == names
+    assert (
+        "".join(
+            "<|image_token|>" if isinstance(block, ImageRef) else str(block) for block in blocks
+        )
+        == text
+    )
 
 
 def test_a_mixture_says_it_source_by_source(tmp_path: Path, prompt: PromptSettings) -> None:
@@ -127,6 +164,11 @@ def test_a_mixture_says_it_source_by_source(tmp_path: Path, prompt: PromptSettin
 def test_check_names_marks_that_stay_text(
     markers: MediaMarkers, text: str, media: dict[str, str], kinds: list[str]
 ) -> None:
-    row = {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "x"}], **media}
+    row = {
+        "messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "x"}],
+        **media,
+    }
     found = mark_findings(convert(row, markers), markers)
-    assert [(finding.kind, finding.where) for finding in found] == [(kind, "rows.jsonl:7") for kind in kinds]
+    assert [(finding.kind, finding.where) for finding in found] == [
+        (kind, "rows.jsonl:7") for kind in kinds
+    ]

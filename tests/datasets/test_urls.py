@@ -1,4 +1,5 @@
-"""Rows that name pictures and clips by address: refused unless allowed, and then as good as files."""
+"""Rows that name pictures and clips by address: refused unless allowed, and then as good as
+files."""
 
 import json
 from collections.abc import Iterator
@@ -60,16 +61,29 @@ def tiles_of(medium: Media, prompt: PromptSettings) -> tuple[tuple[bytes, ...], 
     return opened.tile_keys, torch.from_numpy(opened.tiles())
 
 
-def test_by_default_nothing_is_fetched(server: WebServer, prompt: PromptSettings, tmp_path: Path) -> None:
-    data = data_of(tmp_path, {"image": f"{server.address}/coffee.png"}, {"video": f"{server.address}/steady.mp4"})
-    with pytest.raises(SampleError, match=r"rows\.jsonl:1: a picture is an address(.|\n)*`data\.allow_urls: true` if"):
+def test_by_default_nothing_is_fetched(
+    server: WebServer, prompt: PromptSettings, tmp_path: Path
+) -> None:
+    data = data_of(
+        tmp_path,
+        {"image": f"{server.address}/coffee.png"},
+        {"video": f"{server.address}/steady.mp4"},
+    )
+    with pytest.raises(
+        SampleError,
+        match=r"rows\.jsonl:1: a picture is an address(.|\n)*`data\.allow_urls: true` if",
+    ):
         measure_mixture(data.mixture, data, prompt=prompt)
     assert server.asked == []
     assert not (tmp_path / "cache" / "media").exists()
 
 
 def test_what_an_address_names_is_what_its_file_is(
-    server: WebServer, photos: dict[str, Path], clips: dict[str, Path], prompt: PromptSettings, tmp_path: Path
+    server: WebServer,
+    photos: dict[str, Path],
+    clips: dict[str, Path],
+    prompt: PromptSettings,
+    tmp_path: Path,
 ) -> None:
     address = server.address
     rows: list[dict[str, Any]] = [
@@ -91,10 +105,18 @@ def test_what_an_address_names_is_what_its_file_is(
         assert keys == file_keys
         assert torch.equal(tiles, file_tiles)
         tiles_of(medium, prompt)
-    assert sorted(server.asked) == ["/coffee.png", "/coffee.png?size=2", "/horse.png", "/horse.png", "/steady.mp4"]
+    assert sorted(server.asked) == [
+        "/coffee.png",
+        "/coffee.png?size=2",
+        "/horse.png",
+        "/horse.png",
+        "/steady.mp4",
+    ]
     assert media[0].name == f"{address}/coffee.png"
     assert media[1].name == f"{address}/steady.mp4"
-    assert media[0] == ImageRef(path=kept_file(f"{address}/coffee.png"), url=f"{address}/coffee.png")
+    assert media[0] == ImageRef(
+        path=kept_file(f"{address}/coffee.png"), url=f"{address}/coffee.png"
+    )
 
 
 def test_rows_are_measured_and_the_next_run_needs_no_server(
@@ -117,13 +139,21 @@ def test_rows_are_measured_and_the_next_run_needs_no_server(
 def test_a_row_whose_address_has_nothing_is_skipped_and_counted(
     server: WebServer, prompt: PromptSettings, tmp_path: Path
 ) -> None:
-    rows: list[dict[str, Any]] = [{"image": f"{server.address}/{name}.png"} for name in ("coffee", "gone")]
+    rows: list[dict[str, Any]] = [
+        {"image": f"{server.address}/{name}.png"} for name in ("coffee", "gone")
+    ]
     rows.append({"video": f"{server.address}/gone.mp4"})
     skipping = data_of(tmp_path, *rows, allow_urls=True, on_bad_sample="skip", max_bad_fraction=1.0)
     measured = measure_mixture(skipping.mixture, skipping, prompt=prompt)
     assert [row.where for row in measured.skipped] == ["rows.jsonl:2", "rows.jsonl:3"]
-    assert f"picture {server.address}/gone.png cannot be downloaded: status 404" in measured.skipped[0].reason
-    assert f"clip {server.address}/gone.mp4 cannot be downloaded: status 404" in measured.skipped[1].reason
+    assert (
+        f"picture {server.address}/gone.png cannot be downloaded: status 404"
+        in measured.skipped[0].reason
+    )
+    assert (
+        f"clip {server.address}/gone.mp4 cannot be downloaded: status 404"
+        in measured.skipped[1].reason
+    )
     with pytest.raises(SampleError, match="cannot be downloaded"):
         measure_mixture(skipping.mixture, replace_policy(skipping), prompt=prompt)
 
@@ -132,12 +162,18 @@ def replace_policy(data: DataConfig) -> DataConfig:
     return data.model_copy(update={"on_bad_sample": "error"})
 
 
-def test_the_doctor_names_addresses(server: WebServer, prompt: PromptSettings, tmp_path: Path) -> None:
+def test_the_doctor_names_addresses(
+    server: WebServer, prompt: PromptSettings, tmp_path: Path
+) -> None:
     rows = [{"image": f"{server.address}/gone.png"}, {"video": f"{server.address}/cut.mp4"}]
     rows.append({"image": f"{server.address}/coffee.png"})
     data = data_of(tmp_path, *rows, allow_urls=True)
     found = examine(
-        open_mixture(data.mixture, data), (), prompt, budget=Budget(max_tokens=4096, max_tiles=64), num_workers=1
+        open_mixture(data.mixture, data),
+        (),
+        prompt,
+        budget=Budget(max_tokens=4096, max_tiles=64),
+        num_workers=1,
     )
     assert [(own.where, own.kind) for own in found.findings] == [
         ("rows.jsonl:1", "missing_media"),
@@ -147,20 +183,32 @@ def test_the_doctor_names_addresses(server: WebServer, prompt: PromptSettings, t
 
 
 def test_a_clip_may_be_larger_than_a_picture(
-    server: WebServer, photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, prompt: PromptSettings
+    server: WebServer,
+    photos: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    prompt: PromptSettings,
 ) -> None:
     small = replace(downloads.PICTURE_LIMITS, max_bytes=1000)
     monkeypatch.setattr("smolvlm.media.images.PICTURE_LIMITS", small)
-    data = data_of(tmp_path, {"image": f"{server.address}/coffee.png"}, {"video": f"{server.address}/steady.mp4"})
+    data = data_of(
+        tmp_path,
+        {"image": f"{server.address}/coffee.png"},
+        {"video": f"{server.address}/steady.mp4"},
+    )
     picture, clip = media_of(data.model_copy(update={"allow_urls": True}))
     with pytest.raises(SampleError, match=r"it is larger than the limit of 1,000 bytes"):
         layout_of(picture, prompt.media)
     assert layout_of(clip, prompt.media).num_tiles == 3
 
 
-@pytest.mark.parametrize("value", ["s3://a/b.png", "gs://a/b.png", "ftp://a/b.png", "hf://a/b.png", "data:image/png,x"])
+@pytest.mark.parametrize(
+    "value", ["s3://a/b.png", "gs://a/b.png", "ftp://a/b.png", "hf://a/b.png", "data:image/png,x"]
+)
 def test_other_protocols_stay_refused(value: str) -> None:
-    spec = SourceSpec(name="s", path=Path("/r"), label="r", format="json", media_root=Path("/p"), allow_urls=True)
+    spec = SourceSpec(
+        name="s", path=Path("/r"), label="r", format="json", media_root=Path("/p"), allow_urls=True
+    )
     with pytest.raises(SampleError, match=r"is an address|is embedded") as caught:
         to_conversation({**QA, "image": value}, spec=spec, where="r:1")
     assert "allow_urls" not in str(caught.value)

@@ -1,4 +1,5 @@
-"""What a held-out set says of a model: answers with their rows, and numbers that can be worked out by hand."""
+"""What a held-out set says of a model: answers with their rows, and numbers that can be worked out
+by hand."""
 
 import json
 from collections.abc import Callable
@@ -30,8 +31,12 @@ MakeEvaluator = Callable[..., Evaluator]
 @pytest.fixture
 def make_evaluator(prompt: PromptSettings) -> MakeEvaluator:
     def make(rows: list[Conversation], **options: Any) -> Evaluator:
-        plan = PlanSettings(budget=BUDGET, packs_per_step=1, share_media=True, max_branches=8, seed=0)
-        return Evaluator(measured_rows(rows, prompt), prompt=prompt, generation=GENERATION, plan=plan, **options)
+        plan = PlanSettings(
+            budget=BUDGET, packs_per_step=1, share_media=True, max_branches=8, seed=0
+        )
+        return Evaluator(
+            measured_rows(rows, prompt), prompt=prompt, generation=GENERATION, plan=plan, **options
+        )
 
     return make
 
@@ -41,13 +46,18 @@ def model(loaded: dict[ModelType, Checkpoint]) -> Any:
     return loaded["smolvlm"].model
 
 
-def stock_losses(model: Any, processor: Any, prompt: PromptSettings, row: Conversation) -> torch.Tensor:
-    """Return the loss of each supervised token of a row, alone, through the stock classes on their own pixels."""
+def stock_losses(
+    model: Any, processor: Any, prompt: PromptSettings, row: Conversation
+) -> torch.Tensor:
+    """Return the loss of each supervised token of a row, alone, through the stock classes on their
+    own pixels."""
     messages = [
         {
             "role": turn.role,
             "content": [
-                {"type": "image"} if isinstance(block, ImageRef) else {"type": "text", "text": block}
+                {"type": "image"}
+                if isinstance(block, ImageRef)
+                else {"type": "text", "text": block}
                 for block in turn.blocks
             ],
         }
@@ -105,13 +115,21 @@ def test_predictions_are_the_generators_with_their_rows(
 
 
 def test_scores_are_means_over_rows_with_all_references(
-    make_evaluator: MakeEvaluator, model: Any, rows: list[Conversation], monkeypatch: pytest.MonkeyPatch
+    make_evaluator: MakeEvaluator,
+    model: Any,
+    rows: list[Conversation],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     said = iter(["Two", "tea", "The second", "a man", "YES.", "hay"])
     monkeypatch.setattr(Generator, "answers", lambda _, own: [next(said) for _ in own])
     votes = ("2", "two", "three", "2.", "4", "5", "6", "7", "8", "9")
     asked = [
-        Conversation(turns=row.turns, where=row.where, source=row.source, references=votes if not number else ())
+        Conversation(
+            turns=row.turns,
+            where=row.where,
+            source=row.source,
+            references=votes if not number else (),
+        )
         for number, row in enumerate(rows)
     ]
     evaluation = make_evaluator(asked)(model)
@@ -124,11 +142,14 @@ def test_scores_are_means_over_rows_with_all_references(
     assert found["vqa_accuracy", "words"] == pytest.approx((shared + 1) / 2)
     assert found["exact_match", "pictures"] == 0.25
     assert evaluation.as_log() == {
-        name if source == "all" else f"{name}_{source}": value for (name, source), value in found.items()
+        name if source == "all" else f"{name}_{source}": value
+        for (name, source), value in found.items()
     }
 
 
-def test_one_source_is_reported_once(make_evaluator: MakeEvaluator, model: Any, rows: list[Conversation]) -> None:
+def test_one_source_is_reported_once(
+    make_evaluator: MakeEvaluator, model: Any, rows: list[Conversation]
+) -> None:
     evaluation = make_evaluator([row for row in rows if row.source == "words"])(model)
     assert [(metric.name, metric.source, metric.num_rows) for metric in evaluation.metrics] == [
         ("exact_match", "all", 2),
@@ -142,7 +163,9 @@ def test_nothing_runs_in_training_mode_and_the_mode_is_restored(
     make_evaluator: MakeEvaluator, model: Any, rows: list[Conversation], is_training: bool
 ) -> None:
     modes: list[bool] = []
-    handle = model.model.text_model.layers[0].register_forward_pre_hook(lambda own, _: modes.append(own.training))
+    handle = model.model.text_model.layers[0].register_forward_pre_hook(
+        lambda own, _: modes.append(own.training)
+    )
     model.train(is_training)
     try:
         make_evaluator(rows[:2])(model)

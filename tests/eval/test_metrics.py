@@ -61,7 +61,14 @@ def test_exact_match_is_one_of_the_references() -> None:
 
 @pytest.mark.parametrize(
     ("num_matching", "accuracy"),
-    [(0, 0.0), (1, 9 * (1 / 3) / 10), (2, (2 * 1 / 3 + 8 * 2 / 3) / 10), (3, 0.9), (4, 1.0), (10, 1.0)],
+    [
+        (0, 0.0),
+        (1, 9 * (1 / 3) / 10),
+        (2, (2 * 1 / 3 + 8 * 2 / 3) / 10),
+        (3, 0.9),
+        (4, 1.0),
+        (10, 1.0),
+    ],
 )
 def test_vqa_accuracy_of_ten_annotators(num_matching: int, accuracy: float) -> None:
     references = ["yes"] * num_matching + ["no"] * (10 - num_matching)
@@ -74,7 +81,9 @@ def test_vqa_accuracy_needs_references() -> None:
 
 
 @given(st.text(min_size=1), st.lists(st.text(min_size=1), min_size=1, max_size=12))
-def test_vqa_accuracy_is_a_share_and_zero_without_a_match(answer: str, references: list[str]) -> None:
+def test_vqa_accuracy_is_a_share_and_zero_without_a_match(
+    answer: str, references: list[str]
+) -> None:
     assert 0.0 <= vqa_accuracy(answer, references) <= exact_match(answer, references)
 
 
@@ -88,7 +97,9 @@ def test_a_single_reference_makes_the_scores_equal(answer: str, reference: str) 
 def test_the_order_of_references_does_not_matter_and_another_match_never_hurts(
     answer: str, references: list[str]
 ) -> None:
-    assert vqa_accuracy(answer, sorted(references)) == pytest.approx(vqa_accuracy(answer, references))
+    assert vqa_accuracy(answer, sorted(references)) == pytest.approx(
+        vqa_accuracy(answer, references)
+    )
     ten = (references + ["other"] * 10)[:10]
     better = [answer if reference == "other" else reference for reference in ten]
     assert vqa_accuracy(answer, better) >= vqa_accuracy(answer, ten)
@@ -153,7 +164,9 @@ def test_classes_are_the_true_answers_as_they_are_compared(
 
 
 def test_a_class_counts_once_however_its_rows_are_written() -> None:
-    rows = [predicted("a", "no", truth) for truth in ("No", "no", "no!")] + [predicted("a", "no", "yes", "Yes.")]
+    rows = [predicted("a", "no", truth) for truth in ("No", "no", "no!")] + [
+        predicted("a", "no", "yes", "Yes.")
+    ]
     assert balanced_accuracy(rows) == 0.5
 
 
@@ -166,7 +179,12 @@ def test_baselines_that_never_look() -> None:
         ("Which shape?", "circle"),
         ("Which colour?", "red"),
     ]
-    source_of = {"Is it red?": "yes_no", "Is it blue?": "yes_no", "Which shape?": "shape", "Never seen?": "other"}
+    source_of = {
+        "Is it red?": "yes_no",
+        "Is it blue?": "yes_no",
+        "Which shape?": "shape",
+        "Never seen?": "other",
+    }
     assert majority_answers(train, source_of=source_of) == {
         "Is it red?": "no",  # no and yes are equally frequent: the first in order
         "Is it blue?": "no",

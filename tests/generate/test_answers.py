@@ -1,4 +1,5 @@
-"""Batched answers, left-padded, with pictures encoded once, are what the stock `generate` says to each row alone."""
+"""Batched answers, left-padded, with pictures encoded once, are what the stock `generate` says to
+each row alone."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,9 @@ def stock_answer(model: Any, processor: Any, row: Conversation) -> str:
         {
             "role": turn.role,
             "content": [
-                {"type": "image"} if isinstance(block, ImageRef) else {"type": "text", "text": block}
+                {"type": "image"}
+                if isinstance(block, ImageRef)
+                else {"type": "text", "text": block}
                 for block in turn.blocks
             ],
         }
@@ -45,7 +48,9 @@ def stock_answer(model: Any, processor: Any, row: Conversation) -> str:
     inputs = processor(text=text, images=[pictures] if pictures else None, return_tensors="pt")
     with torch.no_grad():
         output = model.generate(**inputs, max_new_tokens=SETTINGS.max_new_tokens, do_sample=False)
-    return processor.tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+    return processor.tokenizer.decode(
+        output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+    ).strip()
 
 
 @pytest.mark.parametrize("model_type", ["smolvlm", "idefics3"])
@@ -63,34 +68,54 @@ def test_answers_are_the_stock_generates(
     assert len(set(alone)) == len(rows), "a model that answers all alike would prove nothing"
 
 
-def test_an_answer_ends_where_the_context_does(loaded: dict[ModelType, Checkpoint], rows: list[Conversation]) -> None:
+def test_an_answer_ends_where_the_context_does(
+    loaded: dict[ModelType, Checkpoint], rows: list[Conversation]
+) -> None:
     checkpoint = loaded["smolvlm"]
     prompt = read_prompt_settings(checkpoint.processor)
     generator = Generator(checkpoint.model, prompt, SETTINGS)
     prompt_length = len(generator.question(rows[1]).prompt.input_ids)
     whole = generator.answers(rows)[1]
-    narrow = [replace(prompt, context_tokens=prompt_length + room) for room in (0, 2, SETTINGS.max_new_tokens)]
-    none, some, all_of_it = (Generator(checkpoint.model, own, SETTINGS).answers(rows)[1] for own in narrow)
+    narrow = [
+        replace(prompt, context_tokens=prompt_length + room)
+        for room in (0, 2, SETTINGS.max_new_tokens)
+    ]
+    none, some, all_of_it = (
+        Generator(checkpoint.model, own, SETTINGS).answers(rows)[1] for own in narrow
+    )
     assert none == ""
     assert 0 < len(some) < len(whole)
     assert whole.startswith(some)
     assert all_of_it == whole
 
 
-def averaged_answer(model: Any, processor: Any, row: Conversation, clip: Frames, pixels: Tensor) -> str:
-    """Ask the stock classes alone about one clip; of every two of its frames' features the mean is taken by hand."""
+def averaged_answer(
+    model: Any, processor: Any, row: Conversation, clip: Frames, pixels: Tensor
+) -> str:
+    """Ask the stock classes alone about one clip; of every two of its frames' features the mean is
+    taken by hand."""
     from transformers.video_utils import VideoMetadata
 
     times: Any = list(clip.times_s[::2])
-    facts = VideoMetadata(total_num_frames=len(times), fps=1.0, duration=clip.duration_s, frames_indices=times)
+    facts = VideoMetadata(
+        total_num_frames=len(times), fps=1.0, duration=clip.duration_s, frames_indices=times
+    )
     content = [{"type": "video"}, {"type": "text", "text": row.turns[0].blocks[1]}]
-    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    text = processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True
+    )
     options = {"do_sample_frames": False, "size": {"longest_edge": 32}}
     given = {"video_metadata": [facts], **options}
-    ids = processor(text=text, videos=[pixels[::2]], videos_kwargs=given, return_tensors="pt")["input_ids"]
+    ids = processor(text=text, videos=[pixels[::2]], videos_kwargs=given, return_tensors="pt")[
+        "input_ids"
+    ]
     shown = processor.video_processor([pixels], **options, return_tensors="pt")["pixel_values"]
     with torch.no_grad():
-        features = model.get_image_features(shown, return_dict=True).pooler_output[0].unflatten(0, (len(pixels), -1))
+        features = (
+            model.get_image_features(shown, return_dict=True)
+            .pooler_output[0]
+            .unflatten(0, (len(pixels), -1))
+        )
         means = [features[start : start + 2].mean(dim=0) for start in range(0, len(pixels), 2)]
         embeddings = model.get_input_embeddings()(ids)
         embeddings[ids == model.config.image_token_id] = torch.cat(means)
@@ -109,12 +134,20 @@ def test_answers_about_averaged_frames(
     """One clip whole, with a frame left over, and a part of it: in one batch as each by itself."""
     checkpoint = loaded["smolvlm"]
     prompt = read_prompt_settings(
-        checkpoint.processor, frames=FrameSettings(fps=3, max_frames=7, sampling="fps", average_frames=2)
+        checkpoint.processor,
+        frames=FrameSettings(fps=3, max_frames=7, sampling="fps", average_frames=2),
     )
-    refs = [VideoRef(path=clips["steady"]), VideoRef(path=clips["steady"], end_s=1.0), VideoRef(path=clips["uneven"])]
+    refs = [
+        VideoRef(path=clips["steady"]),
+        VideoRef(path=clips["steady"], end_s=1.0),
+        VideoRef(path=clips["uneven"]),
+    ]
     rows = [
         Conversation(
-            turns=(Turn(role="user", blocks=(ref, "What is it?")), Turn(role="assistant", blocks=("A cup.",))),
+            turns=(
+                Turn(role="user", blocks=(ref, "What is it?")),
+                Turn(role="assistant", blocks=("A cup.",)),
+            ),
             where=f"rows.jsonl:{number}",
             source="rows",
         )
@@ -126,9 +159,13 @@ def test_answers_about_averaged_frames(
         assert isinstance(frames, Frames)
         read = read_frames(ref, frames, max_side_px=32, backend="pyav")
         pixels = torch.from_numpy(np.stack(list(read))).permute(0, 3, 1, 2)
-        expected.append(averaged_answer(stock["smolvlm"], checkpoint.processor, row, frames, pixels))
+        expected.append(
+            averaged_answer(stock["smolvlm"], checkpoint.processor, row, frames, pixels)
+        )
     assert Generator(checkpoint.model, prompt, SETTINGS).answers(rows) == expected
-    each = replace(prompt, media=replace(prompt.media, frames=replace(prompt.media.frames, average_frames=1)))
+    each = replace(
+        prompt, media=replace(prompt.media, frames=replace(prompt.media.frames, average_frames=1))
+    )
     assert Generator(checkpoint.model, each, SETTINGS).answers(rows) != expected
 
 
@@ -137,9 +174,13 @@ def model(loaded: dict[ModelType, Checkpoint]) -> Any:
     return loaded["smolvlm"].model
 
 
-def test_the_batch_changes_no_answer(model: Any, prompt: PromptSettings, rows: list[Conversation]) -> None:
+def test_the_batch_changes_no_answer(
+    model: Any, prompt: PromptSettings, rows: list[Conversation]
+) -> None:
     answers = [
-        Generator(model, prompt, GenerationSettings(max_new_tokens=6, batch_size=size)).answers(rows)
+        Generator(model, prompt, GenerationSettings(max_new_tokens=6, batch_size=size)).answers(
+            rows
+        )
         for size in (1, 2, 6)
     ]
     assert answers[0] == answers[1] == answers[2]
@@ -179,7 +220,9 @@ def test_the_cache_changes_no_answer_and_spares_the_tower(
 ) -> None:
     without = Generator(model, prompt, SETTINGS).answers(rows)
     monkeypatch.setattr(model, "caches_connector", keeps_connector)
-    cache = open_vision_cache(tmp_path, model, compute_dtype="float32", keeps_connector=keeps_connector)
+    cache = open_vision_cache(
+        tmp_path, model, compute_dtype="float32", keeps_connector=keeps_connector
+    )
     generator = Generator(model, prompt, SETTINGS, cache=cache)
     assert generator.answers(rows) == without
     assert cache.count() > 0
@@ -192,7 +235,9 @@ def test_the_cache_changes_no_answer_and_spares_the_tower(
     cache.close()
 
 
-def test_bfloat16_answers_under_autocast(model: Any, prompt: PromptSettings, rows: list[Conversation]) -> None:
+def test_bfloat16_answers_under_autocast(
+    model: Any, prompt: PromptSettings, rows: list[Conversation]
+) -> None:
     settings = GenerationSettings(max_new_tokens=2, batch_size=2, compute_dtype=torch.bfloat16)
     answers = Generator(model, prompt, settings).answers(rows[:2])
     assert len(answers) == 2
@@ -203,9 +248,14 @@ def test_no_rows_no_answers(model: Any, prompt: PromptSettings) -> None:
     assert Generator(model, prompt, SETTINGS).answers([]) == []
 
 
-def test_a_picture_that_cannot_be_read_names_its_row(model: Any, prompt: PromptSettings, tmp_path: Path) -> None:
+def test_a_picture_that_cannot_be_read_names_its_row(
+    model: Any, prompt: PromptSettings, tmp_path: Path
+) -> None:
     missing = ImageRef(path=tmp_path / "missing.png")
-    turns = (Turn(role="user", blocks=(missing, "What?")), Turn(role="assistant", blocks=("Nothing.",)))
+    turns = (
+        Turn(role="user", blocks=(missing, "What?")),
+        Turn(role="assistant", blocks=("Nothing.",)),
+    )
     row = Conversation(turns=turns, where="rows.jsonl:9", source="rows")
     with pytest.raises(SampleError, match=r"^rows\.jsonl:9: "):
         Generator(model, prompt, SETTINGS).answers([row])

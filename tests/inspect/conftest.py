@@ -74,7 +74,9 @@ def inspect(prompt: PromptSettings, decode: Decode) -> Callable[[Example], Inspe
 
     def make(example: Example) -> InspectedSample:
         tiles = [make_tiles(open_rgb(image), prompt.media.pictures) for image in example.media]
-        return inspect_example(example, decode=decode, image_token_id=prompt.tokens.image, tiles=tiles)
+        return inspect_example(
+            example, decode=decode, image_token_id=prompt.tokens.image, tiles=tiles
+        )
 
     return make
 

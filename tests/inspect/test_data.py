@@ -28,7 +28,9 @@ def test_a_tree_is_a_trunk_and_its_branches(tree: Example, inspect: Inspect) -> 
     assert sample.branches[-1].end == sample.num_tokens == len(tree.input_ids)
 
 
-def test_a_plain_conversation_has_no_trunk(make_example: Any, row_type: Any, inspect: Inspect) -> None:
+def test_a_plain_conversation_has_no_trunk(
+    make_example: Any, row_type: Any, inspect: Inspect
+) -> None:
     sample = inspect(make_example(row_type(question="Two and two?", answer="Four.")))
     assert sample.trunk is None
     assert len(sample.branches) == 1
@@ -46,7 +48,9 @@ def test_the_runs_cover_the_sample_once(tree: Example, inspect: Inspect) -> None
     assert learned == np.flatnonzero(tree.learned).tolist()
 
 
-def test_image_tokens_of_a_tile_are_one_run_that_names_its_tile(tree: Example, inspect: Inspect) -> None:
+def test_image_tokens_of_a_tile_are_one_run_that_names_its_tile(
+    tree: Example, inspect: Inspect
+) -> None:
     sample = inspect(tree)
     assert sample.trunk is not None
     runs = [run for run in sample.trunk.runs if run.tile is not None]
@@ -54,9 +58,17 @@ def test_image_tokens_of_a_tile_are_one_run_that_names_its_tile(tree: Example, i
     assert {(run.count, run.text, run.role) for run in runs} == {(4, "<image>", TokenRole.IMAGE)}
 
 
-@pytest.mark.parametrize(("photo", "rows", "columns"), [("coffee", 3, 4), ("rocket", 1, 4), ("camera", 4, 4)])
+@pytest.mark.parametrize(
+    ("photo", "rows", "columns"), [("coffee", 3, 4), ("rocket", 1, 4), ("camera", 4, 4)]
+)
 def test_grids_are_read_off_the_newlines(
-    make_example: Any, row_type: Any, inspect: Inspect, photos: Any, photo: str, rows: int, columns: int
+    make_example: Any,
+    row_type: Any,
+    inspect: Inspect,
+    photos: Any,
+    photo: str,
+    rows: int,
+    columns: int,
 ) -> None:
     image = ImageRef(path=photos[photo])
     example = make_example(row_type(question="And\nthis?", answer="Well.", images=(image, image)))
@@ -68,7 +80,12 @@ def test_grids_are_read_off_the_newlines(
 @pytest.fixture(scope="module")
 def averaged(prompt: PromptSettings) -> Example:
     """A row about one clip of five frames, two to a place."""
-    clip = Frames(numbers=(0, 3, 6, 9, 12), times_s=(0.0, 0.5, 1.0, 1.5, 2.0), duration_s=2.25, frames_per_slot=2)
+    clip = Frames(
+        numbers=(0, 3, 6, 9, 12),
+        times_s=(0.0, 0.5, 1.0, 1.5, 2.0),
+        duration_s=2.25,
+        frames_per_slot=2,
+    )
     turns = (
         Turn(role="user", blocks=(VideoRef(data=b"clip"), "What?")),
         Turn(role="assistant", blocks=("A cup.",)),
@@ -77,9 +94,13 @@ def averaged(prompt: PromptSettings) -> Example:
     return prompt.encoder().encode(Sample(conversations=(conversation,)), layouts=[[clip]])
 
 
-def test_averaged_frames_are_shown_by_their_places(averaged: Example, decode: Decode, prompt: PromptSettings) -> None:
+def test_averaged_frames_are_shown_by_their_places(
+    averaged: Example, decode: Decode, prompt: PromptSettings
+) -> None:
     tiles = np.zeros((5, 3, 32, 32), np.uint8)
-    sample = inspect_example(averaged, decode=decode, image_token_id=prompt.tokens.image, tiles=[tiles])
+    sample = inspect_example(
+        averaged, decode=decode, image_token_id=prompt.tokens.image, tiles=[tiles]
+    )
     (clip,) = sample.media
     assert isinstance(clip, InspectedClip)
     assert clip.slot_sizes == (2, 2, 1)
@@ -114,39 +135,64 @@ def test_an_uncut_picture_is_the_whole_view_alone(processors: Any, photos: Any) 
     from smolvlm.datasets.encoding.prompts import read_prompt_settings
 
     prompt = read_prompt_settings(processors["smolvlm"], image_splitting=False)
-    turns = (Turn(role="user", blocks=(ImageRef(path=photos["coffee"]),)), Turn(role="assistant", blocks=("A cup.",)))
+    turns = (
+        Turn(role="user", blocks=(ImageRef(path=photos["coffee"]),)),
+        Turn(role="assistant", blocks=("A cup.",)),
+    )
     conversation = Conversation(turns=turns, where="rows.jsonl:1", source="rows")
-    example = prompt.encoder().encode(Sample(conversations=(conversation,)), layouts=[[Grid(rows=0, columns=0)]])
+    example = prompt.encoder().encode(
+        Sample(conversations=(conversation,)), layouts=[[Grid(rows=0, columns=0)]]
+    )
     decode = token_texts(processors["smolvlm"].tokenizer.backend_tokenizer)
     (picture,) = inspect_example(example, decode=decode, image_token_id=prompt.tokens.image).media
     assert picture.grid == Grid(rows=0, columns=0)
     assert picture.tiles is None
 
 
-def test_a_tile_too_few_is_a_broken_contract(tree: Example, decode: Decode, prompt: PromptSettings) -> None:
+def test_a_tile_too_few_is_a_broken_contract(
+    tree: Example, decode: Decode, prompt: PromptSettings
+) -> None:
     with pytest.raises(ValueError, match="only 12 tiles"):
-        inspect_example(replace(tree, tiles=tree.tiles[:-1]), decode=decode, image_token_id=prompt.tokens.image)
+        inspect_example(
+            replace(tree, tiles=tree.tiles[:-1]), decode=decode, image_token_id=prompt.tokens.image
+        )
     doubled = replace(tree, tiles=(*tree.tiles, tree.tiles[0]))
     with pytest.raises(ValueError, match="1 tiles have no image tokens"):
         inspect_example(doubled, decode=decode, image_token_id=prompt.tokens.image)
 
 
-def test_scopes_that_are_no_tree_are_a_broken_contract(tree: Example, decode: Decode, prompt: PromptSettings) -> None:
+def test_scopes_that_are_no_tree_are_a_broken_contract(
+    tree: Example, decode: Decode, prompt: PromptSettings
+) -> None:
     wrong = tree.scope_end.copy()
     wrong[tree.conversation_starts[0]] += 1
     with pytest.raises(ValueError, match="conversations start at"):
-        inspect_example(replace(tree, scope_end=wrong), decode=decode, image_token_id=prompt.tokens.image)
+        inspect_example(
+            replace(tree, scope_end=wrong), decode=decode, image_token_id=prompt.tokens.image
+        )
 
 
 def test_targets_name_what_is_predicted_from_where(tree: Example, inspect: Inspect) -> None:
     targets = inspect(tree).targets
     assert [target.predict_from for target in targets] == tree.predict_from.tolist()
-    assert "".join(target.text for target in targets if target.conversation == 1) == " Yes.<end_of_utterance>"
+    assert (
+        "".join(target.text for target in targets if target.conversation == 1)
+        == " Yes.<end_of_utterance>"
+    )
 
 
 def test_the_json_object_has_the_published_keys(tree: Example, decode: Decode) -> None:
     found = as_json_object(tree, decode)
-    keys = ["where", "input_ids", "position_ids", "scope_end", "targets", "num_tiles", "frame_times_s", "text"]
+    keys = [
+        "where",
+        "input_ids",
+        "position_ids",
+        "scope_end",
+        "targets",
+        "num_tiles",
+        "frame_times_s",
+        "text",
+    ]
     assert list(found) == keys
     assert found["where"] == ["rows.jsonl:1", "rows.jsonl:2"]
     assert found["num_tiles"] == 13
@@ -177,7 +223,9 @@ def test_a_good_sample_passes(tree: Example, prompt: PromptSettings) -> None:
     check_learned(tree, image_token_id=prompt.tokens.image)
 
 
-def test_a_conversation_that_supervises_nothing_is_refused(tree: Example, prompt: PromptSettings) -> None:
+def test_a_conversation_that_supervises_nothing_is_refused(
+    tree: Example, prompt: PromptSettings
+) -> None:
     keep = tree.target_conversation == 0
     silent = replace(
         tree,

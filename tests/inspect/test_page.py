@@ -18,13 +18,17 @@ PACK = PackFill(num_tokens=3000, budget_tokens=4000, num_tiles=32, budget_tiles=
 def page(tree: Example, inspect: Callable[[Example], InspectedSample], tmp_path: Path) -> str:
     path = tmp_path / "deeper" / "inspect.html"
     summary = PackSummary(packs=(PACK,) * (MAX_PACKS_SHOWN + 3))
-    assert write_inspect_page([inspect(tree)], path=path, title="a & b.yaml", summary=summary) == path
+    assert (
+        write_inspect_page([inspect(tree)], path=path, title="a & b.yaml", summary=summary) == path
+    )
     return path.read_text(encoding="utf-8")
 
 
 def test_it_needs_nothing_else(page: str) -> None:
     without_pictures = re.sub(r"data:image/[a-z]+;base64,[\w+/=]*", "data:", page)
-    assert not re.findall(r"https?:|//|@import|<script|<link|url\((?!data:)|src=\"(?!data:)", without_pictures)
+    assert not re.findall(
+        r"https?:|//|@import|<script|<link|url\((?!data:)|src=\"(?!data:)", without_pictures
+    )
     assert "default-src 'none'" in page
 
 
@@ -46,13 +50,17 @@ def test_every_tile_is_embedded_once_and_used_in_the_grid_and_in_the_text(page: 
 
 def test_hovering_tells_place_id_position_scope_and_prediction(page: str, tree: Example) -> None:
     last = int(tree.predict_from[0])
-    expected = f"token {last} · id {tree.input_ids[last]} · position {tree.position_ids[last]} · scope_end"
+    expected = (
+        f"token {last} · id {tree.input_ids[last]} · position {tree.position_ids[last]} · scope_end"
+    )
     (detail,) = re.findall(rf'data-detail="({expected}[^"]*)"', page)
     assert detail.endswith("predicts “ Coffee”")
 
 
 def test_learned_tokens_are_marked(page: str, tree: Example) -> None:
-    assert len(re.findall(r'<span class="t assistant learned" data-detail', page)) == int(tree.learned.sum())
+    assert len(re.findall(r'<span class="t assistant learned" data-detail', page)) == int(
+        tree.learned.sum()
+    )
 
 
 def test_the_tree_and_the_packs_are_drawn(page: str) -> None:
@@ -69,6 +77,8 @@ def test_a_conversation_without_pictures_needs_no_summary(
     tmp_path: Path,
 ) -> None:
     sample = inspect(make_example(row_type(question="Two and two?", answer="Four.")))
-    page = write_inspect_page([sample], path=tmp_path / "page.html", title="text").read_text(encoding="utf-8")
+    page = write_inspect_page([sample], path=tmp_path / "page.html", title="text").read_text(
+        encoding="utf-8"
+    )
     assert 'class="part conversation"' in page
     assert "Packs" not in page

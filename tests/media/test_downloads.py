@@ -1,4 +1,5 @@
-"""`smolvlm.media.downloads`: fetched once, whole or not at all, and every failure said with its address."""
+"""`smolvlm.media.downloads`: fetched once, whole or not at all, and every failure said with its
+address."""
 
 import errno
 import multiprocessing
@@ -16,7 +17,13 @@ import pytest
 
 from smolvlm.errors import ConfigError, SampleError
 from smolvlm.media import downloads
-from smolvlm.media.downloads import CLIP_LIMITS, PICTURE_LIMITS, DownloadLimits, fetch_missing, kept_file
+from smolvlm.media.downloads import (
+    CLIP_LIMITS,
+    PICTURE_LIMITS,
+    DownloadLimits,
+    fetch_missing,
+    kept_file,
+)
 from tests.web_server import WebServer, send, web_server
 
 QUICK = DownloadLimits(kind="picture", max_bytes=1 << 20, timeout_s=5.0, pauses_s=(0.0, 0.01))
@@ -50,7 +57,10 @@ def failure(url: str, limits: DownloadLimits = QUICK) -> str:
         fetch(url, limits)
     text = str(caught.value)
     assert text.startswith(f"picture {url} cannot be downloaded: ")
-    assert "\n  fix: check the address and the network, give the path of a file, or set `on_bad_sample: skip`" in text
+    assert (
+        "\n  fix: check the address and the network, give the path of a file, or set `on_bad_sample: skip`"
+        in text
+    )
     file = kept_file(url)
     assert not file.exists()
     assert not list(file.parent.glob(".download-*"))
@@ -84,7 +94,9 @@ def test_the_file_may_be_read_by_whoever_may_read_others(server: WebServer, tmp_
 
 
 @pytest.mark.parametrize(("status", "tries"), [(404, 1), (403, 1), (500, 3), (503, 3), (429, 3)])
-def test_a_refusal_is_said_and_what_may_pass_is_tried_again(server: WebServer, status: int, tries: int) -> None:
+def test_a_refusal_is_said_and_what_may_pass_is_tried_again(
+    server: WebServer, status: int, tries: int
+) -> None:
     url = server.serve_by("/a.png", lambda request: send(request, status=status))
     text = failure(url)
     assert re.fullmatch(rf"status {status} [\w ]+{', 3 times' if tries > 1 else ''}", text)
@@ -120,7 +132,9 @@ def test_too_large_is_refused_by_what_is_announced_and_by_what_comes(server: Web
 
 
 def test_half_a_body_is_not_kept(server: WebServer) -> None:
-    url = server.serve_by("/a.png", lambda request: send(request, DATA, num_announced=2 * len(DATA)))
+    url = server.serve_by(
+        "/a.png", lambda request: send(request, DATA, num_announced=2 * len(DATA))
+    )
     assert failure(url) == "70,000 of 140,000 bytes came, 3 times"
 
     def chunked(request: BaseHTTPRequestHandler) -> None:
@@ -132,8 +146,12 @@ def test_half_a_body_is_not_kept(server: WebServer) -> None:
     assert "the answer broke off" in failure(server.serve_by("/chunked", chunked))
 
 
-@pytest.mark.parametrize("target", ["file:///etc/hostname", "ftp://127.0.0.1/a", "data:,x", "gopher://127.0.0.1/"])
-def test_no_other_protocol_is_spoken_wherever_it_redirects_to(server: WebServer, target: str) -> None:
+@pytest.mark.parametrize(
+    "target", ["file:///etc/hostname", "ftp://127.0.0.1/a", "data:,x", "gopher://127.0.0.1/"]
+)
+def test_no_other_protocol_is_spoken_wherever_it_redirects_to(
+    server: WebServer, target: str
+) -> None:
     url = server.serve_by("/a.png", lambda request: send(request, status=302, Location=target))
     assert re.search(r"not allowed|unknown url type", failure(url))
     assert len(server.asked) == 1
@@ -196,7 +214,9 @@ def test_no_connection_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Name or service not known" in failure("https://nowhere.invalid/a.png")
 
 
-@pytest.mark.parametrize("url", ["http://[", "http://a:b/c", "http://", "http://\ud800/a", "http:///a", "http://ü..x/"])
+@pytest.mark.parametrize(
+    "url", ["http://[", "http://a:b/c", "http://", "http://\ud800/a", "http:///a", "http://ü..x/"]
+)
 def test_what_is_no_address_is_said(url: str) -> None:
     assert failure(url)
 
@@ -217,7 +237,10 @@ def test_a_cache_folder_that_cannot_be_written_is_a_setting(
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "replace", full)
-        with pytest.raises(ConfigError, match=r"cannot be kept: No space left on device\n  fix: make room there, or"):
+        with pytest.raises(
+            ConfigError,
+            match=r"cannot be kept: No space left on device\n  fix: make room there, or",
+        ):
             fetch(url)
     cache.joinpath("media").rename(cache / "other")
     cache.joinpath("media").write_bytes(b"a file in its place")

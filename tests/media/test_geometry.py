@@ -5,7 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smolvlm.errors import ConfigError
-from smolvlm.media.geometry import MAX_TILES_PER_SIDE, TileSettings, check_tile_settings, grid_for, plan_resize
+from smolvlm.media.geometry import (
+    MAX_TILES_PER_SIDE,
+    TileSettings,
+    check_tile_settings,
+    grid_for,
+    plan_resize,
+)
 from smolvlm.records import Grid
 
 RELEASED = TileSettings(tile_side_px=512, longest_edge_px=2048, image_splitting=True)
@@ -26,7 +32,12 @@ def legal_settings(draw):
 @pytest.mark.parametrize(
     ("size", "longest_edge_size", "cut_size", "grid"),
     [
-        ((1200, 800), (2048, 1366), (2048, 1536), Grid(rows=3, columns=4)),  # 1365 is odd and becomes 1366
+        (
+            (1200, 800),
+            (2048, 1366),
+            (2048, 1536),
+            Grid(rows=3, columns=4),
+        ),  # 1365 is odd and becomes 1366
         ((800, 1200), (1366, 2048), (1536, 2048), Grid(rows=4, columns=3)),
         ((1200, 900), (2048, 1536), (2048, 1536), Grid(rows=3, columns=4)),
         ((1, 1), (2048, 2048), (2048, 2048), Grid(rows=4, columns=4)),
@@ -35,7 +46,9 @@ def legal_settings(draw):
         ((1, 100_000), (1, 2048), (512, 2048), Grid(rows=4, columns=1)),  # 0.02 -> 0 -> 1
     ],
 )
-def test_sizes_are_truncated_made_even_and_stretched_to_whole_tiles(size, longest_edge_size, cut_size, grid):
+def test_sizes_are_truncated_made_even_and_stretched_to_whole_tiles(
+    size, longest_edge_size, cut_size, grid
+):
     plan = plan_resize(*size, RELEASED)
     assert plan.longest_edge_size == longest_edge_size
     assert plan.cut_size == cut_size
@@ -57,7 +70,8 @@ def test_a_longest_edge_of_one_tile_is_never_cut():
 
 
 def test_an_odd_edge_can_round_the_short_side_above_the_long_one():
-    """99 x 99 is 3 tiles of 33, but the truncated side is made even: 100, and so 4 rows, as the processor has it."""
+    """99 x 99 is 3 tiles of 33, but the truncated side is made even: 100, and so 4 rows, as the
+    processor has it."""
     settings = TileSettings(tile_side_px=33, longest_edge_px=99, image_splitting=True)
     assert plan_resize(7, 7, settings).longest_edge_size == (99, 100)
     assert grid_for(7, 7, settings) == Grid(rows=4, columns=4)
@@ -96,7 +110,8 @@ def test_the_grid_fills_the_cut_and_stays_within_the_tags(width, height, setting
 @given(width=sides, height=sides)
 def test_for_even_tiles_a_quarter_turn_swaps_rows_and_columns(width, height):
     grid, turned = grid_for(width, height, RELEASED), grid_for(height, width, RELEASED)
-    # The two orders of the same division may truncate differently, and only by one pixel before it is made even.
+    # The two orders of the same division may truncate differently, and only by one pixel before it
+    # is made even.
     assert abs(grid.rows - turned.columns) <= 1
     assert abs(grid.columns - turned.rows) <= 1
     if width >= height:
@@ -109,7 +124,9 @@ def test_a_picture_without_pixels_breaks_the_contract(width, height):
         plan_resize(width, height, RELEASED)
 
 
-@pytest.mark.parametrize(("side", "edge"), [(512, 2048), (384, 1536), (384, 1920), (512, 512), (512, 3072)])
+@pytest.mark.parametrize(
+    ("side", "edge"), [(512, 2048), (384, 1536), (384, 1920), (512, 512), (512, 3072)]
+)
 def test_whole_tiles_up_to_six_are_legal(side, edge):
     check_tile_settings(TileSettings(tile_side_px=side, longest_edge_px=edge, image_splitting=True))
 
@@ -118,14 +135,20 @@ def test_whole_tiles_up_to_six_are_legal(side, edge):
     ("side", "edge", "text"),
     [
         (512, 2000, "longest_edge_px=2000 is not a multiple of the tile side, 512"),
-        (384, 2688, "longest_edge_px=2688 is 7 tiles of 384 px, and the vocabulary's tags end at 6"),
+        (
+            384,
+            2688,
+            "longest_edge_px=2688 is 7 tiles of 384 px, and the vocabulary's tags end at 6",
+        ),
         (512, 0, "longest_edge_px=0 is not a length in pixels"),
         (0, 512, "tile_side_px=0 is not a length in pixels"),
     ],
 )
 def test_other_lengths_are_refused_with_the_ones_that_would_do(side, edge, text):
     with pytest.raises(ConfigError) as raised:
-        check_tile_settings(TileSettings(tile_side_px=side, longest_edge_px=edge, image_splitting=True))
+        check_tile_settings(
+            TileSettings(tile_side_px=side, longest_edge_px=edge, image_splitting=True)
+        )
     assert text in str(raised.value)
     if side and edge:
         assert f"set longest_edge_px to one of {side}, {2 * side}, {3 * side}" in str(raised.value)

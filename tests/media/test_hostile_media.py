@@ -1,4 +1,5 @@
-"""Hostile pictures and clips: bytes flipped, cut, doubled and mixed give a result or a `SampleError`, and soon."""
+"""Hostile pictures and clips: bytes flipped, cut, doubled and mixed give a result or a
+`SampleError`, and soon."""
 
 import contextlib
 import io
@@ -32,12 +33,22 @@ FUZZ: dict[str, Any] = {
     "derandomize": True,
     "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large],
 }
-MODES = {"GIF": ("P", "L"), "PNG": ("RGB", "RGBA", "P", "I;16", "1"), "TIFF": ("RGB", "RGBA", "L"), "PPM": ("RGB", "L")}
+MODES = {
+    "GIF": ("P", "L"),
+    "PNG": ("RGB", "RGBA", "P", "I;16", "1"),
+    "TIFF": ("RGB", "RGBA", "L"),
+    "PPM": ("RGB", "L"),
+}
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "JPEG": [{"quality": 80}, {"progressive": True}],
     "MPO": [{"save_all": True}],
     "WEBP": [{"quality": 80}, {"lossless": True}],
-    "TIFF": [{}, {"compression": "tiff_lzw"}, {"compression": "jpeg"}, {"compression": "tiff_deflate"}],
+    "TIFF": [
+        {},
+        {"compression": "tiff_lzw"},
+        {"compression": "jpeg"},
+        {"compression": "tiff_deflate"},
+    ],
     "GIF": [{"save_all": True}],
     "PNG": [{}, {"save_all": True}],
 }
@@ -67,12 +78,15 @@ PICTURES = list(whole_pictures())
 
 @st.composite
 def damage(draw: st.DrawFn, *, others: int) -> Callable[[bytes, list[bytes]], bytes]:
-    """Draw a change of bytes: places are shares of the length, so that it fits files of any size."""
+    """Draw a change of bytes: places are shares of the length, so that it fits files of any
+    size."""
     place = st.floats(0, 1, exclude_max=True, width=32) | st.floats(0, 0.125, width=32)
     kinds = st.sampled_from(("flip", "set", "cut", "drop", "double", "splice", "zero"))
     steps = draw(
         st.lists(
-            st.tuples(kinds, place, place, st.integers(0, 255), st.integers(0, others - 1)), min_size=1, max_size=6
+            st.tuples(kinds, place, place, st.integers(0, 255), st.integers(0, others - 1)),
+            min_size=1,
+            max_size=6,
         )
     )
 
@@ -129,13 +143,17 @@ def test_damaged_pictures(number: int, change: Callable[[bytes, list[bytes]], by
 
 
 @pytest.fixture(scope="module")
-def small_clips(make_clip: MakeClip, clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+def small_clips(
+    make_clip: MakeClip, clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> list[bytes]:
     """The bytes of a dozen frames in every container and codec, and of the tests' other clips."""
     folder = tmp_path_factory.mktemp("small")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("SVT_LOG", "1")
         made = [
-            make_clip(folder / f"{name}.{recipe.suffix}", replace(recipe, times=recipe.times[:NUM_FRAMES]))
+            make_clip(
+                folder / f"{name}.{recipe.suffix}", replace(recipe, times=recipe.times[:NUM_FRAMES])
+            )
             for name, recipe in RECIPES.items()
         ]
     return [path.read_bytes() for path in (*made, clips["uneven"], clips["cut"])]
@@ -143,7 +161,9 @@ def small_clips(make_clip: MakeClip, clips: dict[str, Path], tmp_path_factory: p
 
 @settings(max_examples=300, **FUZZ)
 @given(number=st.integers(0, len(RECIPES) + 1), change=damage(others=len(RECIPES) + 2))
-def test_damaged_clips(number: int, change: Callable[[bytes, list[bytes]], bytes], small_clips: list[bytes]) -> None:
+def test_damaged_clips(
+    number: int, change: Callable[[bytes, list[bytes]], bytes], small_clips: list[bytes]
+) -> None:
     use_clip(VideoRef(data=change(small_clips[number], small_clips)))
 
 
@@ -164,6 +184,12 @@ def use_clip(ref: VideoRef) -> None:
 
 
 @settings(max_examples=100, **FUZZ)
-@given(data=st.binary(max_size=200), number=st.integers(0, len(RECIPES) + 1), num_bytes=st.integers(0, 64))
-def test_noise_behind_a_clips_first_bytes(data: bytes, number: int, num_bytes: int, small_clips: list[bytes]) -> None:
+@given(
+    data=st.binary(max_size=200),
+    number=st.integers(0, len(RECIPES) + 1),
+    num_bytes=st.integers(0, 64),
+)
+def test_noise_behind_a_clips_first_bytes(
+    data: bytes, number: int, num_bytes: int, small_clips: list[bytes]
+) -> None:
     use_clip(VideoRef(data=small_clips[number][:num_bytes] + data))

@@ -1,4 +1,5 @@
-"""`smolvlm.media.images`: every picture becomes upright RGB of the size its header told, or an error that helps."""
+"""`smolvlm.media.images`: every picture becomes upright RGB of the size its header told, or an
+error that helps."""
 
 import io
 import os
@@ -19,7 +20,9 @@ from smolvlm.records import ImageRef
 NOBODY = 65534
 """The user who owns nothing."""
 MODES = ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"]
-FORMATS = ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000"] + ["AVIF"] * features.check("avif")
+FORMATS = ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000"] + [
+    "AVIF"
+] * features.check("avif")
 ORIENTATION_TAG = 274
 
 
@@ -30,7 +33,9 @@ def picture(width: int = 24, height: int = 16) -> Image.Image:
 
 
 def noise(width: int, height: int) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    return Image.fromarray(
+        np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    )
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -61,7 +66,8 @@ BOMB = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_
 BOMB += chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
-# --- bytes ---------------------------------------------------------------------------------------------------------
+# --- bytes
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_bytes_come_from_the_file_or_from_the_row(tmp_path):
@@ -113,7 +119,8 @@ def test_equal_bytes_have_equal_keys_of_16_bytes():
     assert content_key(one) != content_key(one + b" ")
 
 
-# --- sizes and orientation -----------------------------------------------------------------------------------------
+# --- sizes and orientation
+# -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -130,12 +137,27 @@ def test_the_header_tells_the_size_of_the_picture_that_is_opened(kind, tmp_path)
 @pytest.mark.parametrize("orientation", [*range(1, 9), 0, 9])
 @pytest.mark.parametrize(
     ("kind", "options"),
-    [("JPEG", {"quality": 95, "subsampling": 0}), ("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {})],
+    [
+        ("JPEG", {"quality": 95, "subsampling": 0}),
+        ("PNG", {}),
+        ("WEBP", {"lossless": True}),
+        ("TIFF", {}),
+    ],
 )
 def test_the_orientation_is_applied_and_the_header_knows(kind, options, orientation):
     upright = picture()
-    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Image.Transpose member that the camera would have stored
-    stored = upright.transpose(Image.Transpose(undo[orientation])) if orientation in undo else upright
+    undo = {
+        2: 0,
+        3: 3,
+        4: 1,
+        5: 5,
+        6: 2,
+        7: 6,
+        8: 4,
+    }  # Image.Transpose member that the camera would have stored
+    stored = (
+        upright.transpose(Image.Transpose(undo[orientation])) if orientation in undo else upright
+    )
     data = encoded(stored, kind, exif=exif(orientation), **options)
     opened = open_rgb(data)
     assert header_size(ImageRef(data=data)) == opened.size == upright.size
@@ -144,7 +166,9 @@ def test_the_orientation_is_applied_and_the_header_knows(kind, options, orientat
 
 
 def test_orientation_is_also_read_from_xmp():
-    packet = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    packet = (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    )
     data = encoded(picture(), "JPEG", xmp=packet)
     assert header_size(ImageRef(data=data)) == open_rgb(data).size == (16, 24)
 
@@ -175,7 +199,8 @@ def test_the_header_is_read_without_decoding(kind, monkeypatch):
     assert header_size(ImageRef(data=data[:-60])) == (24, 16)  # without the last of the pixels
 
 
-# --- colours -------------------------------------------------------------------------------------------------------
+# --- colours
+# -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -185,7 +210,9 @@ def test_every_mode_becomes_rgb(mode):
     opened = open_rgb(encoded(picture().convert(mode), kind, **options))
     expected = picture().convert(mode).convert("RGB")
     assert opened.mode == "RGB"
-    assert np.abs(np.asarray(opened).astype(int) - np.asarray(expected)).max() <= (4 if kind == "JPEG" else 0)
+    assert np.abs(np.asarray(opened).astype(int) - np.asarray(expected)).max() <= (
+        4 if kind == "JPEG" else 0
+    )
 
 
 def test_transparency_is_laid_over_white():
@@ -193,7 +220,11 @@ def test_transparency_is_laid_over_white():
     for x, alpha in enumerate((0, 128, 255)):
         layers.putpixel((x, 0), (200, 0, 0, alpha))
     opened = open_rgb(encoded(layers))
-    assert [opened.getpixel((x, 0)) for x in range(3)] == [(255, 255, 255), (227, 127, 127), (200, 0, 0)]
+    assert [opened.getpixel((x, 0)) for x in range(3)] == [
+        (255, 255, 255),
+        (227, 127, 127),
+        (200, 0, 0),
+    ]
 
 
 @pytest.mark.parametrize("mode", ["P", "L", "RGB", "1"])
@@ -227,7 +258,8 @@ def test_of_an_animation_the_first_frame_is_taken(kind):
     assert opened.getpixel((0, 0)) == (250, 0, 0)
 
 
-# --- what is not a picture, and what is damaged ----------------------------------------------------------------------
+# --- what is not a picture, and what is damaged
+# ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("action", [header_size, open_rgb])
@@ -235,10 +267,15 @@ def test_what_is_no_picture_is_shown_by_its_first_bytes(action, tmp_path):
     path = tmp_path / "page.jpg"
     path.write_bytes(b"<!DOCTYPE html><html>not found</html>")
     text = failure(action, ImageRef(path=path))
-    assert "page.jpg is not a picture, or its header is damaged (it begins with b'<!DOCTYPE ht')" in text
+    assert (
+        "page.jpg is not a picture, or its header is damaged (it begins with b'<!DOCTYPE ht')"
+        in text
+    )
     assert "on_bad_sample: skip" in text
     assert "is not a picture" in failure(action, ImageRef(data=bytes(range(1, 200))))
-    assert "is damaged (Truncated File Read)" in failure(action, ImageRef(data=encoded(picture())[:20]))
+    assert "is damaged (Truncated File Read)" in failure(
+        action, ImageRef(data=encoded(picture())[:20])
+    )
 
 
 @pytest.mark.parametrize("action", [header_size, open_rgb])
@@ -301,7 +338,11 @@ def test_a_png_with_a_wrong_checksum_is_refused():
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's remarks on damaged metadata
 @pytest.mark.parametrize("kind", FORMATS)
 @settings(max_examples=40, deadline=None)
-@given(positions=st.lists(st.integers(0, 10_000), max_size=4), value=st.integers(0, 255), kept=st.floats(0.2, 1.0))
+@given(
+    positions=st.lists(st.integers(0, 10_000), max_size=4),
+    value=st.integers(0, 255),
+    kept=st.floats(0.2, 1.0),
+)
 def test_whatever_bytes_are_damaged_the_answer_is_a_picture_of_the_told_size_or_a_sample_error(
     kind, positions, value, kept
 ):

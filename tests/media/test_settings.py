@@ -14,7 +14,11 @@ SETTINGS = MediaSettings(pictures=TILES, frame_tiles=TILES, frames=FRAMES, video
 def test_keys_differ_where_pixels_may_and_nowhere_else() -> None:
     others = [
         replace(TILES, **{name: value})
-        for name, value in (("tile_side_px", 64), ("longest_edge_px", 32), ("image_splitting", False))
+        for name, value in (
+            ("tile_side_px", 64),
+            ("longest_edge_px", 32),
+            ("image_splitting", False),
+        )
     ]
     pictures = {replace(SETTINGS, pictures=own).picture_key for own in (TILES, *others)}
     frames = {replace(SETTINGS, frame_tiles=own).frame_key for own in (TILES, *others)}

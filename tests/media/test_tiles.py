@@ -15,7 +15,9 @@ BACKENDS = ["pillow"] + (["torch"] if DEFAULT_BACKEND == "torch" else [])
 
 
 def noise(width: int, height: int) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    return Image.fromarray(
+        np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -51,8 +53,12 @@ def test_the_pillow_back_end_is_three_plain_resizes():
 @pytest.mark.parametrize("tile_settings", [SMALL, UNSPLIT])
 @settings(max_examples=25, deadline=None)
 @given(width=st.integers(1, 300), height=st.integers(1, 300))
-def test_the_number_of_tiles_is_the_planned_one_and_a_flat_colour_stays_flat(backend, tile_settings, width, height):
-    tiles = make_tiles(Image.new("RGB", (width, height), (10, 200, 77)), tile_settings, backend=backend)
+def test_the_number_of_tiles_is_the_planned_one_and_a_flat_colour_stays_flat(
+    backend, tile_settings, width, height
+):
+    tiles = make_tiles(
+        Image.new("RGB", (width, height), (10, 200, 77)), tile_settings, backend=backend
+    )
     assert len(tiles) == plan_resize(width, height, tile_settings).grid.num_tiles
     assert (tiles == np.array([10, 200, 77], dtype=np.uint8)[:, None, None]).all()
 

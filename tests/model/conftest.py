@@ -26,7 +26,8 @@ PackOf = Callable[..., Pack]
 
 @pytest.fixture(scope="session")
 def picture() -> Callable[[int], ImageRef]:
-    """Makes a picture of noise, 70 x 40 px, from a seed: a grid of 3 x 4 tiles and a global view."""
+    """Makes a picture of noise, 70 x 40 px, from a seed: a grid of 3 x 4 tiles and a global
+    view."""
 
     def make(seed: int) -> ImageRef:
         pixels = np.random.default_rng(seed).integers(0, 256, (40, 70, 3), dtype=np.uint8)
@@ -39,7 +40,8 @@ def picture() -> Callable[[int], ImageRef]:
 
 @pytest.fixture(scope="session")
 def pack_of(prompt: PromptSettings) -> PackOf:
-    """Makes one pack of single-turn rows, each (pictures, question, answer), none of them a tree."""
+    """Makes one pack of single-turn rows, each (pictures, question, answer), none of them a
+    tree."""
 
     def make(
         rows: Sequence[tuple[Sequence[ImageRef], str, str]],
@@ -58,10 +60,14 @@ def pack_of(prompt: PromptSettings) -> PackOf:
             for number, (pictures, question, answer) in enumerate(rows, start=1)
         ]
         measured = measured_rows(conversations, prompt)
-        planned = PlannedPack(samples=tuple((row,) for row in range(len(rows))), num_tokens=0, num_tiles=0)
+        planned = PlannedPack(
+            samples=tuple((row,) for row in range(len(rows))), num_tokens=0, num_tiles=0
+        )
         dataset = PackDataset(
             measured,
-            Plan(packs=PlannedPacks.of([planned]), packs_per_step=1, epoch_ends=(1,), budget=BUDGET),
+            Plan(
+                packs=PlannedPacks.of([planned]), packs_per_step=1, epoch_ends=(1,), budget=BUDGET
+            ),
             encoder=prompt.encoder(),
             settings=prompt.media,
             read_features=read_features,

@@ -1,4 +1,5 @@
-"""A frozen tower's cache changes nothing: loss and gradients with it are those without it, and a hit runs no tower."""
+"""A frozen tower's cache changes nothing: loss and gradients with it are those without it, and a
+hit runs no tower."""
 
 from pathlib import Path
 
@@ -13,14 +14,18 @@ from smolvlm.model.modeling_smolvlm import PackOutput
 from smolvlm.model.vision_cache import Stage, VisionCache, open_vision_cache
 
 BATCH_TOLERANCE = 1e-6
-"""A tower is not batch-invariant: sums may be taken in another order where tiles come in other company, by relative
-1e-4 in bfloat16 at released widths. At these widths the loss was measured to be equal to the bit; this leaves room for
-other processors' kernels."""
+"""A tower is not batch-invariant: sums may be taken in another order where tiles come in other
+company, by relative 1e-4 in bfloat16 at released widths. At these widths the loss was measured to
+be equal to the bit; this leaves room for other processors' kernels."""
 HALF_TOLERANCE = 1e-3
 
 
-def cache_of(checkpoint: Checkpoint, directory: Path, stage: Stage, dtype: str = "float32") -> VisionCache:
-    return open_vision_cache(directory, checkpoint.model, compute_dtype=dtype, keeps_connector=stage == "connector")
+def cache_of(
+    checkpoint: Checkpoint, directory: Path, stage: Stage, dtype: str = "float32"
+) -> VisionCache:
+    return open_vision_cache(
+        directory, checkpoint.model, compute_dtype=dtype, keeps_connector=stage == "connector"
+    )
 
 
 def frozen_run(checkpoint: Checkpoint, pack, stage: Stage) -> PackOutput:
@@ -28,17 +33,28 @@ def frozen_run(checkpoint: Checkpoint, pack, stage: Stage) -> PackOutput:
     freeze(checkpoint.model, LearningRates(full={"connector": connector_lr, "language_model": 1.0}))
     checkpoint.model.caches_connector = stage == "connector"
     checkpoint.model.zero_grad()
-    output = checkpoint.model(pack=pack.model_tensors(), normalizer=float(pack.target_weights.sum()))
+    output = checkpoint.model(
+        pack=pack.model_tensors(), normalizer=float(pack.target_weights.sum())
+    )
     output.loss.backward()
     return output
 
 
 @pytest.mark.parametrize("stage", ["tower", "connector"])
 def test_with_the_cache_loss_and_gradients_are_the_same_to_the_bit(
-    checkpoint: Checkpoint, tmp_path: Path, pack_of, picture, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Checkpoint,
+    tmp_path: Path,
+    pack_of,
+    picture,
+    stage: Stage,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Where the same tiles were computed together. And a hit runs no tower and decodes no picture."""
-    rows = [([picture(0)], "What?", "Noise"), ([picture(1), picture(0)], "And these?", "More noise")]
+    """Where the same tiles were computed together. And a hit runs no tower and decodes no
+    picture."""
+    rows = [
+        ([picture(0)], "What?", "Noise"),
+        ([picture(1), picture(0)], "And these?", "More noise"),
+    ]
     cache = cache_of(checkpoint, tmp_path, stage)
     first = pack_of(rows, read_features=cache.read)
     computed = frozen_run(checkpoint, first, stage)
@@ -67,7 +83,10 @@ def test_with_the_cache_loss_and_gradients_are_the_same_to_the_bit(
 def test_half_cached_is_equal_up_to_the_towers_batch(
     checkpoint: Checkpoint, tmp_path: Path, pack_of, picture, stage: Stage
 ) -> None:
-    rows = [([picture(0)], "What?", "Noise"), ([picture(1), picture(0)], "And these?", "More noise")]
+    rows = [
+        ([picture(0)], "What?", "Noise"),
+        ([picture(1), picture(0)], "And these?", "More noise"),
+    ]
     cache = cache_of(checkpoint, tmp_path, stage)
     whole = frozen_run(checkpoint, pack_of(rows), stage)
     one = pack_of([([picture(1)], "Alone?", "Yes")], read_features=cache.read)
@@ -82,8 +101,12 @@ def test_half_cached_is_equal_up_to_the_towers_batch(
 def test_under_autocast_half_cached_is_equal_up_to_bfloat16(
     checkpoint: Checkpoint, tmp_path: Path, pack_of, picture, stage: Stage
 ) -> None:
-    """The cache then keeps bfloat16, and the tower's last layer norm gives float32: one rounding more."""
-    rows = [([picture(0)], "What?", "Noise"), ([picture(1), picture(0)], "And these?", "More noise")]
+    """The cache then keeps bfloat16, and the tower's last layer norm gives float32: one rounding
+    more."""
+    rows = [
+        ([picture(0)], "What?", "Noise"),
+        ([picture(1), picture(0)], "And these?", "More noise"),
+    ]
     cache = cache_of(checkpoint, tmp_path, stage, "bfloat16")
     with torch.autocast("cpu", dtype=torch.bfloat16):
         whole = frozen_run(checkpoint, pack_of(rows), stage)

@@ -1,8 +1,9 @@
-"""With parts frozen gradients end where nothing beneath trains, and recomputing activations changes none of them.
+"""With parts frozen gradients end where nothing beneath trains, and recomputing activations changes
+none of them.
 
-The trap: the reentrant kind of checkpointing passes a gradient on only where a layer's input needs one, and says
-nothing. transformers therefore makes the embeddings' output need one; here that is so for the reentrant kind alone, and
-where it is not enough `smolvlm.config.freeze` refuses it.
+The trap: the reentrant kind of checkpointing passes a gradient on only where a layer's input needs
+one, and says nothing. transformers therefore makes the embeddings' output need one; here that is so
+for the reentrant kind alone, and where it is not enough `smolvlm.config.freeze` refuses it.
 """
 
 from collections.abc import Callable, Mapping
@@ -65,16 +66,23 @@ MODELS: Mapping[str, Callable[[Checkpoint], Any]] = {
     "all": lambda own: full(own, *TOWERS),
     "language": lambda own: full(own, "language_model"),
     "language, embeddings frozen": lambda own: full(own, "language_model", embeddings=True),
-    "language, upper half": lambda own: full(own, "language_model", embeddings=True, language_layers=[0, 1]),
-    "all, both embeddings frozen": lambda own: full(own, *TOWERS, embeddings=True, vision_embeddings=True),
-    "tower, upper half": lambda own: full(own, "vision_tower", vision_embeddings=True, vision_layers=[0, 1]),
+    "language, upper half": lambda own: full(
+        own, "language_model", embeddings=True, language_layers=[0, 1]
+    ),
+    "all, both embeddings frozen": lambda own: full(
+        own, *TOWERS, embeddings=True, vision_embeddings=True
+    ),
+    "tower, upper half": lambda own: full(
+        own, "vision_tower", vision_embeddings=True, vision_layers=[0, 1]
+    ),
     "connector": lambda own: full(own, "connector"),
     "adapter": lambda own: adapted(own, "language_model"),
     "adapters": lambda own: adapted(own, *TOWERS),
 }
 NO_LANGUAGE = ("tower, upper half", "connector")
 LOSES_GRADIENTS = {"all, both embeddings frozen": 32, "tower, upper half": 16, "adapters": 24}
-"""Models in which the reentrant kind is refused, and how many parameters it would leave without a gradient."""
+"""Models in which the reentrant kind is refused, and how many parameters it would leave without a
+gradient."""
 
 
 @pytest.mark.parametrize("has_pictures", [True, False])
@@ -128,9 +136,13 @@ def test_gradients_end_below_the_lowest_layer_that_trains(
     if is_checkpointed:
         model.activation_checkpointing_enable()
     seen: dict[str, bool] = {}
-    layers = {f"layer {number}": layer for number, layer in enumerate(model.model.text_model.layers)}
+    layers = {
+        f"layer {number}": layer for number, layer in enumerate(model.model.text_model.layers)
+    }
     for name, module in {"embeddings": model.get_input_embeddings(), **layers}.items():
-        module.register_forward_hook(lambda _own, _in, out, name=name: seen.update({name: out.requires_grad}))
+        module.register_forward_hook(
+            lambda _own, _in, out, name=name: seen.update({name: out.requires_grad})
+        )
     gradients(model, pack_of([([picture(0)], "What?", "Noise."), *TEXT]))
     assert seen == {"embeddings": False, "layer 0": False, "layer 1": True}
 

@@ -1,4 +1,5 @@
-"""Features are read as soon as they are handed over, committed in order, and never by a child process."""
+"""Features are read as soon as they are handed over, committed in order, and never by a child
+process."""
 
 import multiprocessing
 import subprocess
@@ -118,7 +119,9 @@ def test_a_commit_that_failed_is_told_once_and_the_next_goes_on(disk: SlowDisk) 
     assert disk.committed == [tuple(batch(1)[0])]
 
 
-def _read_in_child(cache: VisionCache, keys: list[bytes], answers: "multiprocessing.SimpleQueue[bool]") -> None:
+def _read_in_child(
+    cache: VisionCache, keys: list[bytes], answers: "multiprocessing.SimpleQueue[bool]"
+) -> None:
     answers.put(all(found is not None for found in cache.read(keys)))
     cache.write([b"child"], torch.zeros(1, 5, 8))
     cache.flush()
@@ -126,7 +129,8 @@ def _read_in_child(cache: VisionCache, keys: list[bytes], answers: "multiprocess
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_fork_waits_for_what_is_pending_and_the_child_writes_by_itself(tmp_path: Path) -> None:
-    """Forked in the middle of large commits, over and over: a child finds all of it and both can write."""
+    """Forked in the middle of large commits, over and over: a child finds all of it and both can
+    write."""
     cache = VisionCache(tmp_path / "features.lmdb", LAYOUT)
     context = multiprocessing.get_context("fork")
     for turn in range(5):

@@ -1,4 +1,5 @@
-"""Target losses equal the full head's, whole or chunked; shares of a step's packs add up to its mean."""
+"""Target losses equal the full head's, whole or chunked; shares of a step's packs add up to its
+mean."""
 
 import pytest
 import torch
@@ -13,16 +14,24 @@ SEQ, HIDDEN, VOCABULARY, TARGETS = 23, 6, 31, 11
 
 @pytest.fixture
 def problem() -> tuple[Tensor, nn.Linear, Tensor, Tensor]:
-    """(hidden states, head, predict_from, target_ids); one position predicts several targets, as a trunk does."""
+    """(hidden states, head, predict_from, target_ids); one position predicts several targets, as a
+    trunk does."""
     torch.manual_seed(0)
     head = nn.Linear(HIDDEN, VOCABULARY, bias=False)
     predict_from = torch.randint(0, SEQ, (TARGETS,))
     predict_from[:3] = 5
-    return torch.randn(SEQ, HIDDEN, requires_grad=True), head, predict_from, torch.randint(0, VOCABULARY, (TARGETS,))
+    return (
+        torch.randn(SEQ, HIDDEN, requires_grad=True),
+        head,
+        predict_from,
+        torch.randint(0, VOCABULARY, (TARGETS,)),
+    )
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 10, 11, 4096])
-def test_losses_and_gradients_equal_the_full_heads(problem, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losses_and_gradients_equal_the_full_heads(
+    problem, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hidden, head, predict_from, target_ids = problem
     monkeypatch.setattr(loss, "CHUNK_TARGETS", chunk)
     found = target_losses(hidden, head, predict_from=predict_from, target_ids=target_ids)
@@ -52,7 +61,9 @@ def test_the_head_sees_targets_alone_and_at_most_a_chunk_of_them(
 
 
 @pytest.mark.parametrize("chunk", [4, 4096])
-def test_losses_are_float32_whatever_the_head_computes_in(problem, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losses_are_float32_whatever_the_head_computes_in(
+    problem, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hidden, head, predict_from, target_ids = problem
     monkeypatch.setattr(loss, "CHUNK_TARGETS", chunk)
     half = head.bfloat16()
@@ -67,7 +78,8 @@ def test_the_shares_of_a_steps_packs_add_up_to_the_weighted_mean() -> None:
     losses, weights = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([1.0, 0.5, 0.25])
     normalizer = weights.sum()
     shares = [
-        weighted_mean(losses[part], weights[part], normalizer=normalizer) for part in (slice(0, 1), slice(1, None))
+        weighted_mean(losses[part], weights[part], normalizer=normalizer)
+        for part in (slice(0, 1), slice(1, None))
     ]
     torch.testing.assert_close(sum(shares), (losses * weights).sum() / weights.sum())
 

@@ -1,4 +1,5 @@
-"""The stock classes with packs: every stock way in is untouched, and a pack's forward does what it says it does."""
+"""The stock classes with packs: every stock way in is untouched, and a pack's forward does what it
+says it does."""
 
 import json
 from pathlib import Path
@@ -27,9 +28,17 @@ def prompts(folder: Path) -> Any:
     """Two prompts of different lengths, padded on the left, with two pictures and with one."""
     processor = AutoProcessor.from_pretrained(folder)
     processor.tokenizer.padding_side = "left"
-    pictures = [Image.linear_gradient("L").resize(size).convert("RGB") for size in ((70, 40), (40, 90), (33, 33))]
-    texts = ["<|im_start|>User:<image><image>Compare.<end_of_utterance>\nAssistant:", "<|im_start|>User:<image>What?"]
-    return processor(text=texts, images=[pictures[:2], pictures[2:]], padding=True, return_tensors="pt")
+    pictures = [
+        Image.linear_gradient("L").resize(size).convert("RGB")
+        for size in ((70, 40), (40, 90), (33, 33))
+    ]
+    texts = [
+        "<|im_start|>User:<image><image>Compare.<end_of_utterance>\nAssistant:",
+        "<|im_start|>User:<image>What?",
+    ]
+    return processor(
+        text=texts, images=[pictures[:2], pictures[2:]], padding=True, return_tensors="pt"
+    )
 
 
 def shares(model: Any, pack: Any) -> Any:
@@ -69,7 +78,9 @@ def test_a_stock_call_gives_the_stock_loss(pair) -> None:
     assert torch.equal(found.logits, expected.logits)
 
 
-def test_classes_bear_the_stock_names_and_save_nothing_of_ours(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_classes_bear_the_stock_names_and_save_nothing_of_ours(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
     for kind in MODEL_CLASSES.values():
         assert kind.__name__ == kind.__mro__[2].__name__
         assert kind.__mro__[2].__module__.startswith("transformers.")
@@ -106,12 +117,15 @@ def test_where_ranks_must_agree_a_pack_of_text_touches_them_with_gradients_of_ze
 def stock_losses(stock: Any, ids: Tensor, places: Tensor, **inputs: Any) -> Tensor:
     """The stock class's loss of the token behind each place."""
     with torch.no_grad():
-        logits = stock(input_ids=ids[None], attention_mask=torch.ones_like(ids)[None], **inputs).logits[0]
+        logits = stock(
+            input_ids=ids[None], attention_mask=torch.ones_like(ids)[None], **inputs
+        ).logits[0]
     return cross_entropy(logits[places], ids[places + 1], reduction="none")
 
 
 def test_the_branches_of_a_tree_are_the_stock_classs_sequences(pair) -> None:
-    """Trunk of 5, branches of 3 and 2: the second stands behind the first, at the positions behind the trunk."""
+    """Trunk of 5, branches of 3 and 2: the second stands behind the first, at the positions behind
+    the trunk."""
     ours, stock, _ = pair
     ids = torch.arange(10) * 37 + 200
     no_tiles = torch.zeros(0, 3, 32, 32, dtype=torch.uint8)
@@ -142,8 +156,12 @@ def test_every_slot_shows_its_own_tile(pair, pack_of, picture) -> None:
     assert len(tiles) == 39
     pixels = normalize_pixels(tiles, ours.pixel_scaling, dtype=torch.float32)[None]
     mask = torch.ones(1, len(tiles), *pixels.shape[-2:], dtype=torch.long)
-    wanted = stock_losses(stock, pack.input_ids, pack.predict_from, pixel_values=pixels, pixel_attention_mask=mask)
-    torch.testing.assert_close(ours(pack=pack.model_tensors()).target_losses, wanted, rtol=1e-4, atol=1e-4)
+    wanted = stock_losses(
+        stock, pack.input_ids, pack.predict_from, pixel_values=pixels, pixel_attention_mask=mask
+    )
+    torch.testing.assert_close(
+        ours(pack=pack.model_tensors()).target_losses, wanted, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_a_pack_of_nothing_has_loss_0_and_gradients_of_0(checkpoint: Checkpoint, pack_of) -> None:
@@ -158,7 +176,8 @@ def test_a_pack_of_nothing_has_loss_0_and_gradients_of_0(checkpoint: Checkpoint,
 def test_no_mask_over_the_pack_is_built(
     checkpoint: Checkpoint, pack_of, picture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """transformers would make one of seq x seq out of positions that restart, for nobody to read."""
+    """transformers would make one of seq x seq out of positions that restart, for nobody to
+    read."""
 
     def fails(*_args: object, **_kwargs: object) -> None:
         raise AssertionError("a mask is built")
@@ -166,7 +185,10 @@ def test_no_mask_over_the_pack_is_built(
     monkeypatch.setitem(ALL_MASK_ATTENTION_FUNCTIONS._global_mapping, SCOPE_ATTENTION, fails)
     shares(checkpoint.model, pack_of([([picture(0)], "What?", "Noise."), *ROWS_OF_TEXT]))
     with pytest.raises(AssertionError, match="a mask is built"):
-        checkpoint.model(input_ids=torch.ones(1, 5, dtype=torch.long), attention_mask=torch.tensor([[0, 1, 1, 1, 1]]))
+        checkpoint.model(
+            input_ids=torch.ones(1, 5, dtype=torch.long),
+            attention_mask=torch.tensor([[0, 1, 1, 1, 1]]),
+        )
 
 
 def test_losses_come_a_target_each_and_detached(checkpoint: Checkpoint, pack_of, picture) -> None:
@@ -187,7 +209,12 @@ def test_the_same_picture_twice_is_encoded_once(checkpoint: Checkpoint, pack_of,
 
 @pytest.mark.parametrize(("vision_lr", "sizes"), [(0.0, [10, 10, 6]), (1.0, [26])])
 def test_a_frozen_tower_sees_few_tiles_at_once_and_a_trained_one_all(
-    checkpoint: Checkpoint, pack_of, picture, vision_lr: float, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+    checkpoint: Checkpoint,
+    pack_of,
+    picture,
+    vision_lr: float,
+    sizes: list[int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rates: dict[Tower, float] = {"vision_tower": vision_lr, "connector": 1.0, "language_model": 1.0}
     freeze(checkpoint.model, LearningRates(full=rates))
@@ -211,7 +238,9 @@ def test_a_frozen_tower_sees_few_tiles_at_once_and_a_trained_one_all(
     assert len(output.computed_features) == 26
 
 
-def test_features_stand_in_the_order_of_their_slots(checkpoint: Checkpoint, noise_tiles: Tensor) -> None:
+def test_features_stand_in_the_order_of_their_slots(
+    checkpoint: Checkpoint, noise_tiles: Tensor
+) -> None:
     model = checkpoint.model.eval()
     with torch.no_grad():
         own, _ = model.image_features(noise_tiles, None, torch.arange(3))
@@ -222,12 +251,17 @@ def test_features_stand_in_the_order_of_their_slots(checkpoint: Checkpoint, nois
     assert torch.equal(cached, own[[2, 0]])
     assert nothing is None
     assert some.shape == (1, 16, 32)
-    torch.testing.assert_close(half, own[[2, 0, 1]], rtol=0, atol=1e-6)  # the first tile was computed by itself
+    torch.testing.assert_close(
+        half, own[[2, 0, 1]], rtol=0, atol=1e-6
+    )  # the first tile was computed by itself
 
 
 @pytest.mark.parametrize("caches_connector", [False, True])
 def test_slots_of_several_tiles_show_their_mean_and_the_cache_gets_each(
-    checkpoint: Checkpoint, noise_tiles: Tensor, monkeypatch: pytest.MonkeyPatch, caches_connector: bool
+    checkpoint: Checkpoint,
+    noise_tiles: Tensor,
+    monkeypatch: pytest.MonkeyPatch,
+    caches_connector: bool,
 ) -> None:
     model = checkpoint.model.eval()
     monkeypatch.setattr(model, "caches_connector", caches_connector)
@@ -237,7 +271,9 @@ def test_slots_of_several_tiles_show_their_mean_and_the_cache_gets_each(
         means, computed = model.image_features(noise_tiles, None, places, sizes)
         cached, _ = model.image_features(noise_tiles[:0], computed, places, sizes)
         each, _ = model.image_features(noise_tiles, None, places, torch.ones(5, dtype=torch.long))
-    torch.testing.assert_close(means, torch.stack([(own[2] + own[0]) / 2, own[1], (own[2] + own[1]) / 2]))
+    torch.testing.assert_close(
+        means, torch.stack([(own[2] + own[0]) / 2, own[1], (own[2] + own[1]) / 2])
+    )
     assert torch.equal(means[1], own[1])
     assert torch.equal(computed, alone), "what is cached is each tile's own"
     assert torch.equal(cached, means)
@@ -250,7 +286,11 @@ def test_activation_checkpointing_changes_no_gradient(
     checkpoint: Checkpoint, pack_of, picture, has_embeddings_frozen: bool, vision_lr: float
 ) -> None:
     """Frozen embeddings and connector leave the language model's input without a gradient."""
-    rates: dict[Tower, float] = {"vision_tower": vision_lr, "connector": vision_lr, "language_model": 1.0}
+    rates: dict[Tower, float] = {
+        "vision_tower": vision_lr,
+        "connector": vision_lr,
+        "language_model": 1.0,
+    }
     freeze(checkpoint.model, LearningRates(full=rates))
     checkpoint.model.get_input_embeddings().weight.requires_grad_(not has_embeddings_frozen)
     checkpoint.model.train()
@@ -266,17 +306,22 @@ def test_activation_checkpointing_changes_no_gradient(
         assert gradient is None or other is None or torch.equal(gradient, other), name
     trained = {tower for tower in TOWERS if rates[tower]}
     for tower in trained - {"language_model"}:
-        assert all(value.grad is not None for _, value in parameters_of(checkpoint.model, tower)), tower
+        assert all(value.grad is not None for _, value in parameters_of(checkpoint.model, tower)), (
+            tower
+        )
 
 
 def test_autocast_in_bfloat16_stays_near(checkpoint: Checkpoint, pack_of, picture) -> None:
-    """Float32 weights: the loss is float32, its gradients too, and both move by bfloat16's rounding alone."""
+    """Float32 weights: the loss is float32, its gradients too, and both move by bfloat16's rounding
+    alone."""
     pack = pack_of([([picture(0)], "What?", "Noise."), *ROWS_OF_TEXT])
     exact = shares(checkpoint.model, pack)
     before = checkpoint.model.lm_head.weight.grad.clone()
     checkpoint.model.zero_grad()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = checkpoint.model(pack=pack.model_tensors(), normalizer=float(pack.target_weights.sum()))
+        output = checkpoint.model(
+            pack=pack.model_tensors(), normalizer=float(pack.target_weights.sum())
+        )
     output.loss.backward()
     assert output.loss.dtype is torch.float32
     assert abs(output.loss.item() - exact.loss.item()) <= 1e-2 * exact.loss.item()

@@ -15,10 +15,14 @@ PARAMETERS = {"256M": 256_484_928, "500M": 507_482_304, "2.2B": 2_246_784_880}
 def test_every_parameter_of_the_published_sizes_has_its_tower(size, model_type) -> None:
     with torch.device("meta"):
         model = MODEL_CLASSES[model_type](published_config(size, model_type=model_type))
-    counts = {tower: sum(value.numel() for _, value in parameters_of(model, tower)) for tower in TOWERS}
+    counts = {
+        tower: sum(value.numel() for _, value in parameters_of(model, tower)) for tower in TOWERS
+    }
     assert sum(counts.values()) == PARAMETERS[size]
     assert all(counts.values())
-    assert counts["vision_tower"] == sum(value.numel() for value in model.model.vision_model.parameters())
+    assert counts["vision_tower"] == sum(
+        value.numel() for value in model.model.vision_model.parameters()
+    )
     assert counts["connector"] == sum(value.numel() for value in model.model.connector.parameters())
 
 
@@ -30,5 +34,7 @@ def test_embeddings_and_head_belong_to_the_language_model() -> None:
 
 
 def test_a_name_of_no_tower_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"parameter model\.audio_model\.weight belongs to none of model\.vision"):
+    with pytest.raises(
+        ValueError, match=r"parameter model\.audio_model\.weight belongs to none of model\.vision"
+    ):
         tower_of("model.audio_model.weight")

@@ -1,4 +1,5 @@
-"""The tower on tiles equals the stock vision class, its pixels the stock processor's, for every released shape."""
+"""The tower on tiles equals the stock vision class, its pixels the stock processor's, for every
+released shape."""
 
 import pytest
 import torch
@@ -23,7 +24,8 @@ from smolvlm.model.vision import (
 )
 
 SIDES = [(32, 8, 4), (64, 8, 8), (100, 4, 25), (384, 14, 27), (512, 16, 32)]
-"""(tile side px, patch side px, patches a side). The last two are the released towers'; 384 px are 27.4 patches."""
+"""(tile side px, patch side px, patches a side). The last two are the released towers'; 384 px are
+27.4 patches."""
 TOWERS = [(SmolVLMConfig, SmolVLMVisionTransformer), (Idefics3Config, Idefics3VisionTransformer)]
 
 
@@ -45,12 +47,16 @@ def stock_tower(kinds: tuple[type, type], side_px: int, patch_px: int) -> torch.
 
 def noise(tiles: int, side_px: int) -> Tensor:
     generator = torch.Generator().manual_seed(1)
-    return torch.randint(0, 256, (tiles, 3, side_px, side_px), dtype=torch.uint8, generator=generator)
+    return torch.randint(
+        0, 256, (tiles, 3, side_px, side_px), dtype=torch.uint8, generator=generator
+    )
 
 
 @pytest.mark.parametrize("kinds", TOWERS, ids=["smolvlm", "idefics3"])
 @pytest.mark.parametrize(("side_px", "patch_px", "patches"), SIDES)
-def test_features_equal_the_stock_forward(kinds: tuple[type, type], side_px: int, patch_px: int, patches: int) -> None:
+def test_features_equal_the_stock_forward(
+    kinds: tuple[type, type], side_px: int, patch_px: int, patches: int
+) -> None:
     tower = stock_tower(kinds, side_px, patch_px)
     pixels = noise(2, side_px).float() / 127.5 - 1.0
     found = run_tower(tower, pixels)
@@ -60,8 +66,11 @@ def test_features_equal_the_stock_forward(kinds: tuple[type, type], side_px: int
 
 
 @pytest.mark.parametrize(("side_px", "patch_px", "patches"), SIDES)
-def test_positions_equal_the_stock_forward_to_the_last_one(side_px: int, patch_px: int, patches: int) -> None:
-    """Read off the stock class: patches of nothing, and a table in which each position holds its own number."""
+def test_positions_equal_the_stock_forward_to_the_last_one(
+    side_px: int, patch_px: int, patches: int
+) -> None:
+    """Read off the stock class: patches of nothing, and a table in which each position holds its
+    own number."""
     embeddings = stock_tower(TOWERS[0], side_px, patch_px).embeddings
     with torch.no_grad():
         embeddings.patch_embedding.weight.zero_()
@@ -72,14 +81,19 @@ def test_positions_equal_the_stock_forward_to_the_last_one(side_px: int, patch_p
     found = tile_positions(patches)
     assert torch.equal(found, stock)
     is_regular = torch.equal(found, torch.arange(patches**2)[None])
-    assert is_regular == (patches != 25), "with 25 a side the stock class puts some patches one place off"
+    assert is_regular == (patches != 25), (
+        "with 25 a side the stock class puts some patches one place off"
+    )
 
 
 def test_gradients_equal_the_stock_forward() -> None:
-    """In float64: in float32 the stock convolution alone sums its weight's gradient with errors of 5e-5."""
+    """In float64: in float32 the stock convolution alone sums its weight's gradient with errors of
+    5e-5."""
     tower = stock_tower(TOWERS[0], 384, 14).double()
     pixels = noise(1, 384).double() / 127.5 - 1.0
-    names = [name for name, _ in tower.named_parameters() if "k_proj.bias" not in name]  # softmax cancels a key bias
+    names = [
+        name for name, _ in tower.named_parameters() if "k_proj.bias" not in name
+    ]  # softmax cancels a key bias
     weights = [tower.get_parameter(name) for name in names]
     upstream = torch.linspace(-1, 1, 27**2 * 32, dtype=torch.float64).view(1, 27**2, 32)
     found = torch.autograd.grad((run_tower(tower, pixels) * upstream).sum(), weights)
@@ -90,12 +104,16 @@ def test_gradients_equal_the_stock_forward() -> None:
 
 @pytest.mark.parametrize(
     ("factor", "mean", "std"),
-    [(1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), (1 / 128, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))],
+    [
+        (1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        (1 / 128, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    ],
 )
 def test_pixels_equal_the_stock_processors(
     factor: float, mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> None:
-    """All 256 values in each channel. Tolerance: the processor folds the factor into mean and std and rounds once."""
+    """All 256 values in each channel. Tolerance: the processor folds the factor into mean and std
+    and rounds once."""
     values = torch.arange(256, dtype=torch.uint8).view(1, 16, 16).expand(3, 16, 16).contiguous()
     processor = Idefics3ImageProcessor(
         size={"longest_edge": 16},
@@ -151,5 +169,7 @@ def test_misplaced_rows_are_those_that_the_stock_class_gives_a_neighbours_positi
         embeddings.patch_embedding.weight.zero_()
         embeddings.patch_embedding.bias.zero_()
         embeddings.position_embedding.weight.copy_(torch.arange(19**2)[:, None].expand(-1, 32))
-        stock = embeddings(torch.zeros(1, 3, 76, 76), torch.ones(1, 19, 19, dtype=torch.bool))[0, :19, 0].tolist()
+        stock = embeddings(torch.zeros(1, 3, 76, 76), torch.ones(1, 19, 19, dtype=torch.bool))[
+            0, :19, 0
+        ].tolist()
     assert [column for column, position in enumerate(stock) if column != position] == [12]

@@ -1,4 +1,5 @@
-"""Features read back are the features written, whoever wrote, was killed, forked or spawned; nothing else hits."""
+"""Features read back are the features written, whoever wrote, was killed, forked or spawned;
+nothing else hits."""
 
 import multiprocessing
 import os
@@ -15,7 +16,13 @@ from torch.utils.data import DataLoader
 
 from smolvlm.checkpoints.load import Checkpoint, load_checkpoint
 from smolvlm.model import vision_cache
-from smolvlm.model.vision_cache import FeatureLayout, Stage, VisionCache, fingerprint, open_vision_cache
+from smolvlm.model.vision_cache import (
+    FeatureLayout,
+    Stage,
+    VisionCache,
+    fingerprint,
+    open_vision_cache,
+)
 
 LAYOUT = FeatureLayout(stage="tower", shape=(5, 8), dtype=torch.float32)
 
@@ -101,7 +108,9 @@ def write_for_ever(cache: VisionCache) -> None:
         fill(cache, range(start, start + 20))
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # from Python 3.12 on, of any process with threads
+@pytest.mark.filterwarnings(
+    "ignore:.*fork:DeprecationWarning"
+)  # from Python 3.12 on, of any process with threads
 def test_a_writer_killed_in_mid_writing_leaves_a_usable_cache(cache: VisionCache) -> None:
     writer = multiprocessing.get_context("fork").Process(target=write_for_ever, args=(cache,))
     writer.start()
@@ -128,7 +137,9 @@ def test_loader_workers_read_what_the_main_process_wrote(cache: VisionCache, sta
     fill(cache, range(3))
     assert_holds(cache, range(3))
     keys = [name_of(key) for key in (0, 9, 2)]
-    loader = DataLoader(keys, batch_size=3, collate_fn=cache.read, num_workers=1, multiprocessing_context=start)  # type: ignore[arg-type]
+    loader = DataLoader(
+        keys, batch_size=3, collate_fn=cache.read, num_workers=1, multiprocessing_context=start
+    )  # type: ignore[arg-type]
     ((first, missing, last),) = list(loader)
     assert missing is None
     assert torch.equal(first, features_of(0))
@@ -137,22 +148,34 @@ def test_loader_workers_read_what_the_main_process_wrote(cache: VisionCache, sta
     assert_holds(cache, range(5))
 
 
-def layout_of(checkpoint: Checkpoint, directory: Path, stage: Stage, dtype: str = "float32") -> VisionCache:
-    return open_vision_cache(directory, checkpoint.model, compute_dtype=dtype, keeps_connector=stage == "connector")
+def layout_of(
+    checkpoint: Checkpoint, directory: Path, stage: Stage, dtype: str = "float32"
+) -> VisionCache:
+    return open_vision_cache(
+        directory, checkpoint.model, compute_dtype=dtype, keeps_connector=stage == "connector"
+    )
 
 
 @pytest.mark.parametrize(("stage", "shape"), [("tower", (16, 32)), ("connector", (4, 64))])
-def test_the_layout_follows_the_stage(checkpoint: Checkpoint, tmp_path: Path, stage: Stage, shape) -> None:
+def test_the_layout_follows_the_stage(
+    checkpoint: Checkpoint, tmp_path: Path, stage: Stage, shape
+) -> None:
     cache = layout_of(checkpoint, tmp_path, stage, "bfloat16")
     assert cache.layout == FeatureLayout(stage=stage, shape=shape, dtype=torch.bfloat16)
     assert cache.path == tmp_path / f"{fingerprint(checkpoint.model, cache.layout)}.lmdb"
 
 
-def test_the_fingerprint_is_of_the_weights_and_not_of_the_object(folder: Path, checkpoint: Checkpoint) -> None:
-    assert fingerprint(checkpoint.model, LAYOUT) == fingerprint(load_checkpoint(str(folder)).model, LAYOUT)
+def test_the_fingerprint_is_of_the_weights_and_not_of_the_object(
+    folder: Path, checkpoint: Checkpoint
+) -> None:
+    assert fingerprint(checkpoint.model, LAYOUT) == fingerprint(
+        load_checkpoint(str(folder)).model, LAYOUT
+    )
 
 
-def test_everything_that_features_depend_on_changes_the_fingerprint(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_everything_that_features_depend_on_changes_the_fingerprint(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
     model = checkpoint.model
     names = {
         layout_of(checkpoint, tmp_path, stage, dtype).path

@@ -19,7 +19,8 @@ def test_ordinary_text_stays() -> None:
 @given(st.text())
 def test_nothing_is_left_that_a_terminal_obeys(text: str) -> None:
     assert not any(
-        ord(character) < 32 or 127 <= ord(character) < 160 for character in shown_text(text).replace("\n", "")
+        ord(character) < 32 or 127 <= ord(character) < 160
+        for character in shown_text(text).replace("\n", "")
     )
 
 

@@ -1,4 +1,5 @@
-"""A bench that runs conversations packed through our model, and alone through the stock processor and class."""
+"""A bench that runs conversations packed through our model, and alone through the stock processor
+and class."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -49,7 +50,8 @@ class Bench:
 
     ours: Any
     prompts: dict[bool, PromptSettings]
-    """By image splitting: what our encoding knows of the processor, read once because that takes a second."""
+    """By image splitting: what our encoding knows of the processor, read once because that takes a
+    second."""
     stock: Any
     processor: Any
     """The stock one, as `AutoProcessor` gives it."""
@@ -70,9 +72,13 @@ class Bench:
         encoder = prompt.encoder(loss_weighting=self.weighting)
         measured = measured_rows([row for sample in samples for row in sample], prompt)
         ends = np.cumsum([len(sample) for sample in samples]).tolist()
-        rows = tuple(tuple(range(end - len(sample), end)) for sample, end in zip(samples, ends, strict=True))
+        rows = tuple(
+            tuple(range(end - len(sample), end)) for sample, end in zip(samples, ends, strict=True)
+        )
         planned = PlannedPack(samples=rows, num_tokens=0, num_tiles=0)
-        plan = Plan(packs=PlannedPacks.of([planned]), packs_per_step=1, epoch_ends=(1,), budget=BUDGET)
+        plan = Plan(
+            packs=PlannedPacks.of([planned]), packs_per_step=1, epoch_ends=(1,), budget=BUDGET
+        )
         return PackDataset(measured, plan, encoder=encoder, settings=prompt.media)[0]
 
     def packed(self, *packs: Samples) -> Step:
@@ -90,7 +96,9 @@ class Bench:
     def alone(self, *packs: Samples) -> Step:
         """Run a step of the same conversations one by one through the stock classes."""
         self.stock.zero_grad()
-        encoded = [self.stock_inputs(row) for samples in packs for sample in samples for row in sample]
+        encoded = [
+            self.stock_inputs(row) for samples in packs for sample in samples for row in sample
+        ]
         counts = [int((inputs["labels"] != -100).sum()) for inputs in encoded]
         weights = [{"token": 1.0, "sample": 1 / n, "sqrt": n**-0.5}[self.weighting] for n in counts]
         normalizer = sum(n * weight for n, weight in zip(counts, weights, strict=True))
@@ -109,7 +117,8 @@ class Bench:
         return Step(loss=total, gradients=_gradients(self.stock))
 
     def check(self, *packs: Samples, alone: Step | None = None) -> None:
-        """Hold packs against their conversations alone: the loss, and the gradient of all that trains in ours."""
+        """Hold packs against their conversations alone: the loss, and the gradient of all that
+        trains in ours."""
         packed = self.packed(*packs)
         alone = alone or self.alone(*packs)
         assert abs(packed.loss - alone.loss) <= LOSS_TOLERANCE * max(1.0, alone.loss)
@@ -119,13 +128,17 @@ class Bench:
         assert max(errors.values()) <= GRADIENT_TOLERANCE, errors
 
     def stock_inputs(self, row: Conversation) -> dict[str, Tensor]:
-        """Return what the stock processor makes of a conversation, with labels found by the stock template."""
+        """Return what the stock processor makes of a conversation, with labels found by the stock
+        template."""
         kinds = {str: "text", ImageRef: "image", VideoRef: "video"}
         messages = [
             {
                 "role": turn.role,
                 "content": [
-                    {"type": kinds[type(block)], **({"text": block} if isinstance(block, str) else {})}
+                    {
+                        "type": kinds[type(block)],
+                        **({"text": block} if isinstance(block, str) else {}),
+                    }
                     for block in turn.blocks
                 ],
             }
@@ -136,15 +149,27 @@ class Bench:
         labels = torch.full_like(inputs["input_ids"], -100)
         for number, message in enumerate(messages):
             if message["role"] == "assistant":
-                begin = self._encode(messages[:number], media, add_generation_prompt=True)["input_ids"].shape[1]
-                end = self._encode(messages[: number + 1], media)["input_ids"].shape[1] - 1  # but for the newline
+                begin = self._encode(messages[:number], media, add_generation_prompt=True)[
+                    "input_ids"
+                ].shape[1]
+                end = (
+                    self._encode(messages[: number + 1], media)["input_ids"].shape[1] - 1
+                )  # but for the newline
                 labels[0, begin:end] = inputs["input_ids"][0, begin:end]
-        wanted = ("input_ids", "attention_mask", "pixel_values", "pixel_attention_mask", "tiles_of_places")
+        wanted = (
+            "input_ids",
+            "attention_mask",
+            "pixel_values",
+            "pixel_attention_mask",
+            "tiles_of_places",
+        )
         return {"labels": labels} | {name: inputs[name] for name in wanted if name in inputs}
 
     def _encode(self, messages: list[dict], media: list[Any], **prompt: Any) -> Any:
         text = self.processor.apply_chat_template(messages, **prompt)
-        used = media[: sum(block["type"] != "text" for message in messages for block in message["content"])]
+        used = media[
+            : sum(block["type"] != "text" for message in messages for block in message["content"])
+        ]
         clips = [own for own in used if isinstance(own, Tensor)]
         if not used:
             return self.processor(text=text, return_tensors="pt")
@@ -170,21 +195,30 @@ class Bench:
         encoded = ids | {"pixel_values": torch.cat([own["pixel_values"] for own in pixels], dim=1)}
         if self.average_frames > 1:
             pairs = zip(pixels, used, strict=True)
-            counts = [(own["pixel_values"].shape[1], isinstance(medium, Tensor)) for own, medium in pairs]
+            counts = [
+                (own["pixel_values"].shape[1], isinstance(medium, Tensor)) for own, medium in pairs
+            ]
             encoded["tiles_of_places"] = torch.tensor(_tiles_of_places(counts, self.average_frames))
         return encoded
 
     def _averaged(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Put the means of the stock model's own features where the image tokens stand, one place after the other."""
-        features = self.stock.get_image_features(inputs["pixel_values"], return_dict=True).pooler_output
+        """Put the means of the stock model's own features where the image tokens stand, one place
+        after the other."""
+        features = self.stock.get_image_features(
+            inputs["pixel_values"], return_dict=True
+        ).pooler_output
         tokens = self.prompt.tokens.tokens_per_tile
         tiles = torch.cat(list(features)).split(tokens)
         embeddings = self.stock.get_input_embeddings()(inputs["input_ids"])[0]
         rows = list(embeddings)
-        positions = (inputs["input_ids"][0] == self.prompt.tokens.image).nonzero().flatten().tolist()
+        positions = (
+            (inputs["input_ids"][0] == self.prompt.tokens.image).nonzero().flatten().tolist()
+        )
         for number, (first, end) in enumerate(inputs["tiles_of_places"].tolist()):
             mean = sum(tiles[first + 1 : end], start=tiles[first]) / (end - first)
-            for row, position in zip(mean, positions[number * tokens : (number + 1) * tokens], strict=True):
+            for row, position in zip(
+                mean, positions[number * tokens : (number + 1) * tokens], strict=True
+            ):
                 rows[position] = row
         assert len(positions) == tokens * len(inputs["tiles_of_places"])
         kept = {name: inputs[name] for name in ("labels", "attention_mask")}
@@ -199,12 +233,18 @@ def _opened(medium: ImageRef | VideoRef) -> Any:
     """Return a picture; or a clip's frames, one every second, (frame, 3, height, width) uint8."""
     if isinstance(medium, ImageRef):
         return Image.open(io.BytesIO(medium.data or b""))
-    frames = [np.asarray(Image.open(io.BytesIO(frame.data or b"")).convert("RGB")) for frame in medium.frames]
+    frames = [
+        np.asarray(Image.open(io.BytesIO(frame.data or b"")).convert("RGB"))
+        for frame in medium.frames
+    ]
     return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
 
 
-def _tiles_of_places(media: Sequence[tuple[int, bool]], average_frames: int) -> list[tuple[int, int]]:
-    """Return which tiles (first, end) each place in the text shows, for media of so many tiles, clips or not."""
+def _tiles_of_places(
+    media: Sequence[tuple[int, bool]], average_frames: int
+) -> list[tuple[int, int]]:
+    """Return which tiles (first, end) each place in the text shows, for media of so many tiles,
+    clips or not."""
     found: list[tuple[int, int]] = []
     done = 0
     for num_tiles, is_clip in media:
@@ -216,7 +256,8 @@ def _tiles_of_places(media: Sequence[tuple[int, bool]], average_frames: int) -> 
 
 
 def _of_videos(clips: Sequence[Tensor], *, step: int = 1) -> dict[str, Any]:
-    """Return what the stock processor is told of clips of one frame a second, of which every step-th frame is named."""
+    """Return what the stock processor is told of clips of one frame a second, of which every
+    step-th frame is named."""
     facts = [
         VideoMetadata(
             total_num_frames=len(clip[::step]),
@@ -230,12 +271,15 @@ def _of_videos(clips: Sequence[Tensor], *, step: int = 1) -> dict[str, Any]:
 
 
 def _with_video(processor: Any) -> Any:
-    """Return the processor, or its parts in the class that knows video where the checkpoint's own does not."""
+    """Return the processor, or its parts in the class that knows video where the checkpoint's own
+    does not."""
     if hasattr(processor, "video_processor"):
         return processor
     images = processor.image_processor
     scaling = {"image_mean": images.image_mean, "image_std": images.image_std}
-    videos = SmolVLMVideoProcessor(size={"longest_edge": 32}, max_image_size={"longest_edge": 32}, **scaling)
+    videos = SmolVLMVideoProcessor(
+        size={"longest_edge": 32}, max_image_size={"longest_edge": 32}, **scaling
+    )
     return SmolVLMProcessor(
         images,
         processor.tokenizer,
@@ -254,7 +298,10 @@ def make_bench(ours: Any, stock: Any, folder: Path) -> Bench:
     own = load_processor(str(folder))
     prepare_model(ours, own)
     whole = read_prompt_settings(own, image_splitting=False)
-    split = replace(whole, media=replace(whole.media, pictures=replace(whole.media.pictures, image_splitting=True)))
+    split = replace(
+        whole,
+        media=replace(whole.media, pictures=replace(whole.media.pictures, image_splitting=True)),
+    )
     return Bench(
         ours=ours,
         prompts={True: split, False: whole},
@@ -271,9 +318,13 @@ def make_bench_fixture() -> Callable[[Any, Any, Path], Bench]:
 @pytest.fixture(scope="session", params=["smolvlm", "idefics3"])
 def loaded_bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """Tiny models of one type, tiles of 32 px, a longest edge of two tiles."""
-    folder = tiny_model(tmp_path_factory.mktemp("law") / request.param, model_type=request.param, longest_edge_px=64)
+    folder = tiny_model(
+        tmp_path_factory.mktemp("law") / request.param, model_type=request.param, longest_edge_px=64
+    )
     ours = load_checkpoint(str(folder)).model
-    return make_bench(ours, AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32), folder)
+    return make_bench(
+        ours, AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32), folder
+    )
 
 
 @pytest.fixture

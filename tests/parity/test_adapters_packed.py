@@ -1,7 +1,9 @@
-"""The law holds with adapters on every tower: packed through our model = alone through the stock class and peft's own.
+"""The law holds with adapters on every tower: packed through our model = alone through the stock
+class and peft's own.
 
-Both hold the same adapter, ours in place, theirs loaded by `PeftModel.from_pretrained` from what ours saved; loss and
-the gradient of every trained parameter are compared as in `test_packed_equals_alone`, with its tolerances.
+Both hold the same adapter, ours in place, theirs loaded by `PeftModel.from_pretrained` from what
+ours saved; loss and the gradient of every trained parameter are compared as in
+`test_packed_equals_alone`, with its tolerances.
 """
 
 import copy
@@ -23,7 +25,9 @@ from smolvlm.model.towers import TOWERS, Tower, is_adapter
 from tests.parity.test_packed_equals_alone import MIXED, texts
 
 # peft 0.21 asks the stock model by an old name, which transformers 5.23 warns of.
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +39,11 @@ class AdaptedBench:
     def check(self, samples: Sequence[Any]) -> None:
         packed, alone = self.bench.packed(samples), self.bench.alone(samples)
         assert abs(packed.loss - alone.loss) <= LOSS_TOLERANCE * max(1.0, alone.loss)
-        theirs = {name.removeprefix(PREFIX): value for name, value in alone.gradients.items() if is_adapter(name)}
+        theirs = {
+            name.removeprefix(PREFIX): value
+            for name, value in alone.gradients.items()
+            if is_adapter(name)
+        }
         ours = {name: value for name, value in packed.gradients.items() if is_adapter(name)}
         assert theirs.keys() == ours.keys()
         assert all(value is None for name, value in packed.gradients.items() if name not in ours)

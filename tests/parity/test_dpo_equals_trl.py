@@ -1,10 +1,12 @@
-"""The law of preferences: loss, rewards, log-probabilities and gradients equal those of TRL's `DPOTrainer`.
+"""The law of preferences: loss, rewards, log-probabilities and gradients equal those of TRL's
+`DPOTrainer`.
 
-TRL gets rows rendered beforehand ("standard" format: prompt, then each answer with its `<end_of_utterance>`), so that
-both learn the same tokens; on conversational rows it would learn the template's newline too. It runs every sequence by
-itself, padded, with a second model for the reference; ours runs trees and keeps what the reference says in a file, or
-asks it in the step. With adapters TRL's reference is the model with its adapters switched off, and ours any of the
-three. Pictures, two of them in one row, and text alone; float32 on CPU.
+TRL gets rows rendered beforehand ("standard" format: prompt, then each answer with its
+`<end_of_utterance>`), so that both learn the same tokens; on conversational rows it would learn the
+template's newline too. It runs every sequence by itself, padded, with a second model for the
+reference; ours runs trees and keeps what the reference says in a file, or asks it in the step. With
+adapters TRL's reference is the model with its adapters switched off, and ours any of the three.
+Pictures, two of them in one row, and text alone; float32 on CPU.
 """
 
 import copy
@@ -41,7 +43,9 @@ from smolvlm.train.methods.reference import reference_logps
 from tests.memory_rows import measured_rows
 
 trl = pytest.importorskip("trl", reason="the peer: in the extra `dev`")
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # the peer's own
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::FutureWarning", "ignore::UserWarning"
+)  # the peer's own
 
 LOSS_TOLERANCE = 1e-5
 COIN = 0.693147
@@ -76,8 +80,12 @@ def image_ref(seed: int) -> ImageRef:
 def our_row(number: int) -> Conversation:
     seeds, question, better, worse = ROWS[number]
     prompt = Turn(role="user", blocks=(*map(image_ref, seeds), question))
-    turns, rejected = ((prompt, Turn(role="assistant", blocks=(answer,))) for answer in (better, worse))
-    return Conversation(turns=turns, rejected=rejected, where=f"rows.jsonl:{number + 1}", source="rows")
+    turns, rejected = (
+        (prompt, Turn(role="assistant", blocks=(answer,))) for answer in (better, worse)
+    )
+    return Conversation(
+        turns=turns, rejected=rejected, where=f"rows.jsonl:{number + 1}", source="rows"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -88,12 +96,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def moved(state: Tensors) -> Tensors:
     """Return tensors some way off these."""
     generator = torch.Generator().manual_seed(1)
-    return {name: value + 0.02 * torch.randn(value.shape, generator=generator) for name, value in state.items()}
+    return {
+        name: value + 0.02 * torch.randn(value.shape, generator=generator)
+        for name, value in state.items()
+    }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trained:
-    """What is trained in both, and how far it already is: all weights, or adapters in all towers."""
+    """What is trained in both, and how far it already is: all weights, or adapters in all
+    towers."""
 
     state: Tensors
     """Values by our names, moved off those that the reference has."""
@@ -102,7 +114,11 @@ class Trained:
     @property
     def rates(self) -> LearningRates:
         everywhere = dict.fromkeys(TOWERS, 1.0)
-        return LearningRates(full=everywhere) if self.adapters is None else LearningRates(adapter=everywhere)
+        return (
+            LearningRates(full=everywhere)
+            if self.adapters is None
+            else LearningRates(adapter=everywhere)
+        )
 
 
 @pytest.fixture(scope="module")
@@ -133,12 +149,22 @@ def dataset_of(checkpoint: Checkpoint) -> PackDataset:
     measured = measured_rows([our_row(number) for number in range(len(ROWS))], prompt)
     samples = tuple((number,) for number in range(len(ROWS)))
     packs = PlannedPacks.of([PlannedPack(samples=samples, num_tokens=0, num_tiles=0)])
-    plan = Plan(packs=packs, packs_per_step=1, epoch_ends=(1,), budget=Budget(max_tokens=10_000, max_tiles=1000))
+    plan = Plan(
+        packs=packs,
+        packs_per_step=1,
+        epoch_ends=(1,),
+        budget=Budget(max_tokens=10_000, max_tiles=1000),
+    )
     return PackDataset(measured, plan, encoder=prompt.encoder(), settings=prompt.media)
 
 
 def ours(
-    folder: Path, trained: Trained, settings: DpoMethod, tmp_path: Path, *, reference: str = "precomputed"
+    folder: Path,
+    trained: Trained,
+    settings: DpoMethod,
+    tmp_path: Path,
+    *,
+    reference: str = "precomputed",
 ) -> Step:
     """Return our step over all rows in one pack."""
     checkpoint = load_checkpoint(str(folder))
@@ -150,7 +176,9 @@ def ours(
     live = OnlineReference(copied=copied, has_frozen_tower=False, compute_dtype=torch.float32)
     if reference == "precomputed":
         dataset.reference_logps = reference_logps(model, dataset, folder=tmp_path, identity="base")
-        again = reference_logps(copy.deepcopy(model).apply(spoil), dataset, folder=tmp_path, identity="base")
+        again = reference_logps(
+            copy.deepcopy(model).apply(spoil), dataset, folder=tmp_path, identity="base"
+        )
         assert np.array_equal(again, dataset.reference_logps), "read from the file"
     missing = model.load_state_dict(trained.state, strict=False).missing_keys
     assert missing == [name for name in model.state_dict() if name not in trained.state]
@@ -163,7 +191,9 @@ def ours(
     return Step(
         loss=output.loss.item(),
         metrics={name: value.item() / len(ROWS) for name, value in output.metrics.items()},
-        gradients={name: value.grad for name, value in model.named_parameters() if value.requires_grad},
+        gradients={
+            name: value.grad for name, value in model.named_parameters() if value.requires_grad
+        },
     )
 
 
@@ -175,7 +205,9 @@ def spoil(module: torch.nn.Module) -> None:
 def theirs(folder: Path, trained: Trained, settings: DpoMethod, tmp_path: Path) -> Step:
     """Return the same of TRL's trainer."""
     processor = AutoProcessor.from_pretrained(folder)
-    model, reference = (AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32) for _ in range(2))
+    model, reference = (
+        AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32) for _ in range(2)
+    )
     peft_config = None
     if trained.adapters is not None:
         reference, peft_config = None, copy.deepcopy(trained.adapters.peft_config)
@@ -183,8 +215,13 @@ def theirs(folder: Path, trained: Trained, settings: DpoMethod, tmp_path: Path) 
     rows = []
     for seeds, question, better, worse in ROWS:
         content = [{"type": "image"}] * len(seeds) + [{"type": "text", "text": question}]
-        prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-        answers = {"chosen": f" {better}<end_of_utterance>", "rejected": f" {worse}<end_of_utterance>"}
+        prompt = processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True
+        )
+        answers = {
+            "chosen": f" {better}<end_of_utterance>",
+            "rejected": f" {worse}<end_of_utterance>",
+        }
         rows.append({"prompt": prompt, "images": [picture(seed) for seed in seeds], **answers})
     arguments = trl.DPOConfig(
         output_dir=str(tmp_path / "trl"),
@@ -213,9 +250,13 @@ def theirs(folder: Path, trained: Trained, settings: DpoMethod, tmp_path: Path) 
     trainer.model.train()
     loss = trainer.compute_loss(trainer.model, trainer.data_collator([dict(row) for row in rows]))
     loss.backward()
-    metrics = {name: sum(values) / len(values) for name, values in trainer._metrics["train"].items()}
+    metrics = {
+        name: sum(values) / len(values) for name, values in trainer._metrics["train"].items()
+    }
     gradients = {
-        name.removeprefix(prefix): value.grad for name, value in trainer.model.named_parameters() if value.requires_grad
+        name.removeprefix(prefix): value.grad
+        for name, value in trainer.model.named_parameters()
+        if value.requires_grad
     }
     return Step(loss=loss.item(), metrics=metrics, gradients=gradients)
 
@@ -239,7 +280,9 @@ def check_equal(own: Step, other: Step) -> None:
         "rewards_accuracy": "rewards/accuracies",
     }
     for name, named in pairs.items():
-        assert own.metrics[name] == pytest.approx(other.metrics[named], rel=1e-5, abs=LOSS_TOLERANCE), name
+        assert own.metrics[name] == pytest.approx(
+            other.metrics[named], rel=1e-5, abs=LOSS_TOLERANCE
+        ), name
     assert own.gradients.keys() == other.gradients.keys()
     errors = gradient_errors(own.gradients, other.gradients)
     assert max(errors.values()) <= GRADIENT_TOLERANCE, errors
@@ -272,7 +315,9 @@ def test_the_first_loss_is_that_of_a_coin(folder: Path, tmp_path: Path) -> None:
     assert own.metrics["rewards_margin"] == pytest.approx(0, abs=1e-5)
 
 
-def test_the_first_step_of_adapters_is_trls_too(folder: Path, trained: dict[str, Trained], tmp_path: Path) -> None:
+def test_the_first_step_of_adapters_is_trls_too(
+    folder: Path, trained: dict[str, Trained], tmp_path: Path
+) -> None:
     settings = DpoMethod(loss_type="sigmoid", beta=0.1)
     arguments = (folder, trained["adapters at the start"], settings, tmp_path)
     own = ours(*arguments, reference="adapter_off")

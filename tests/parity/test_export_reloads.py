@@ -1,7 +1,9 @@
-"""What a run saves loads in plain `AutoModelForImageTextToText` and `AutoProcessor`, equal to the last bit.
+"""What a run saves loads in plain `AutoModelForImageTextToText` and `AutoProcessor`, equal to the
+last bit.
 
-No code of ours stands between the folder and the user: same logits on a prompt with a picture, same class names, same
-ids as in training (digits after spaces and numerals included), and pictures cut as the run cut them.
+No code of ours stands between the folder and the user: same logits on a prompt with a picture, same
+class names, same ids as in training (digits after spaces and numerals included), and pictures cut
+as the run cut them.
 """
 
 import copy
@@ -49,7 +51,10 @@ def saved(request: pytest.FixtureRequest, checkpoint_folders, prompts, tmp_path_
     """One step of training with other picture settings than the base's, saved as a run saves it."""
     base, prompt = checkpoint_folders[request.param], prompts[request.param]
     checkpoint = load_checkpoint(str(base))
-    prompt = replace(prompt, media=replace(prompt.media, pictures=replace(prompt.media.pictures, longest_edge_px=96)))
+    prompt = replace(
+        prompt,
+        media=replace(prompt.media, pictures=replace(prompt.media.pictures, longest_edge_px=96)),
+    )
     model = checkpoint.model.train()
     inputs = plain_inputs(AutoProcessor.from_pretrained(base))
     model(**inputs, labels=inputs["input_ids"]).loss.backward()
@@ -57,7 +62,9 @@ def saved(request: pytest.FixtureRequest, checkpoint_folders, prompts, tmp_path_
     folder = tmp_path_factory.mktemp("run") / "saved"
     model.save_pretrained(folder)
     save_processor(str(base), folder, media=prompt.media)
-    return Saved(model_type=request.param, model=model.eval(), prompt=prompt, base=base, folder=folder)
+    return Saved(
+        model_type=request.param, model=model.eval(), prompt=prompt, base=base, folder=folder
+    )
 
 
 def plain_inputs(processor: Any) -> Any:
@@ -108,12 +115,16 @@ def test_a_plain_processor_gives_the_pixels_of_training(saved: Saved) -> None:
     tiles = torch.from_numpy(make_tiles(PICTURE, saved.prompt.media.pictures))
     ours = normalize_pixels(tiles, saved.model.pixel_scaling, dtype=torch.float32)
     pixels = plain_inputs(AutoProcessor.from_pretrained(saved.folder))["pixel_values"][0]
-    assert pixels.shape == (2 * 3 + 1, 3, 32, 32), "2 x 3 tiles of the run's 96 px, not 3 x 4 of the base's 128"
+    assert pixels.shape == (2 * 3 + 1, 3, 32, 32), (
+        "2 x 3 tiles of the run's 96 px, not 3 x 4 of the base's 128"
+    )
     torch.testing.assert_close(pixels, ours, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("image_splitting", [True, False])
-def test_the_runs_picture_settings_are_saved(saved: Saved, tmp_path: Path, image_splitting: bool) -> None:
+def test_the_runs_picture_settings_are_saved(
+    saved: Saved, tmp_path: Path, image_splitting: bool
+) -> None:
     save_processor(str(saved.base), tmp_path, media=media_settings(image_splitting=image_splitting))
     images = AutoProcessor.from_pretrained(tmp_path).image_processor
     assert images.do_image_splitting is image_splitting
@@ -127,7 +138,10 @@ def test_training_goes_on_from_it(saved: Saved) -> None:
     own = saved.model.state_dict()
     assert all(torch.equal(own[name], value) for name, value in again.model.state_dict().items())
     prompt = read_prompt_settings(again.processor)
-    assert (prompt.tokens, prompt.media.pictures) == (saved.prompt.tokens, saved.prompt.media.pictures)
+    assert (prompt.tokens, prompt.media.pictures) == (
+        saved.prompt.tokens,
+        saved.prompt.media.pictures,
+    )
     second = saved.folder.parent / "second"
     again.model.save_pretrained(second)
     save_processor(str(saved.folder), second, media=prompt.media)
@@ -141,4 +155,6 @@ def test_weights_trained_in_bfloat16_reload_in_it(saved: Saved, tmp_path: Path) 
     half.save_pretrained(tmp_path)
     model = AutoModelForImageTextToText.from_pretrained(tmp_path)
     assert model.dtype is torch.bfloat16
-    assert all(torch.equal(half.state_dict()[name], value) for name, value in model.state_dict().items())
+    assert all(
+        torch.equal(half.state_dict()[name], value) for name, value in model.state_dict().items()
+    )

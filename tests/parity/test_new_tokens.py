@@ -1,7 +1,8 @@
-"""New tokens packed = alone: ids are the stock processor's, loss and gradients peft's own trainable tokens'.
+"""New tokens packed = alone: ids are the stock processor's, loss and gradients peft's own trainable
+tokens'.
 
-Both sides hold the same rows: ours put in place, theirs loaded by `PeftModel.from_pretrained` onto the stock base from
-what ours saved. The stock processor reads the files that a run leaves behind.
+Both sides hold the same rows: ours put in place, theirs loaded by `PeftModel.from_pretrained` onto
+the stock base from what ours saved. The stock processor reads the files that a run leaves behind.
 """
 
 import copy
@@ -31,7 +32,9 @@ from tests.media_settings import media_settings
 from tests.parity.test_packed_equals_alone import MIXED, texts
 
 # peft 0.21 asks the stock model by an old name, which transformers 5.23 warns of.
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+)
 
 TOKENS = [NewToken(token="<box>"), NewToken(token="</box>", description="end of a box")]
 
@@ -40,7 +43,9 @@ def with_new_tokens(samples: Any) -> Any:
     """Return the samples with a new token in every text."""
 
     def turn(own: Any) -> Any:
-        blocks = (f"<box>{block}</box> and" if isinstance(block, str) else block for block in own.blocks)
+        blocks = (
+            f"<box>{block}</box> and" if isinstance(block, str) else block for block in own.blocks
+        )
         return replace(own, blocks=tuple(blocks))
 
     def conversation(own: Any) -> Any:
@@ -71,22 +76,35 @@ def test_packed_equals_pefts_own_trainable_tokens_alone(
     processor.tokenizer = tokenizer
     text = read_prompt_settings(load_processor(str(base), new_tokens=TOKENS)).text
     prompts = {cut: replace(own, text=text) for cut, own in bench.prompts.items()}
-    own = replace(bench, ours=ours.eval(), stock=theirs.eval(), processor=processor, prompts=prompts)
+    own = replace(
+        bench, ours=ours.eval(), stock=theirs.eval(), processor=processor, prompts=prompts
+    )
     samples = with_new_tokens(MIXED) + with_new_tokens(texts())
     packed, alone = own.packed(samples), own.alone(samples)
     assert abs(packed.loss - alone.loss) <= LOSS_TOLERANCE * max(1.0, alone.loss)
     trained = {name: value for name, value in packed.gradients.items() if is_adapter(name)}
-    others = {name.removeprefix(PREFIX): value for name, value in alone.gradients.items() if is_adapter(name)}
+    others = {
+        name.removeprefix(PREFIX): value
+        for name, value in alone.gradients.items()
+        if is_adapter(name)
+    }
     assert trained.keys() == others.keys()
     rows = [value for name, value in trained.items() if is_token_rows(name)]
     assert len(rows) == 2
-    assert all((value.abs().amax(dim=1) > 0).all() for value in rows), "every new row learns in both matrices"
+    assert all((value.abs().amax(dim=1) > 0).all() for value in rows), (
+        "every new row learns in both matrices"
+    )
     errors = gradient_errors(trained, others)
     assert max(errors.values()) <= GRADIENT_TOLERANCE, errors
 
 
 @settings(deadline=None, max_examples=30)
-@given(pieces=st.lists(st.sampled_from(("<box>", "</box>", " ", "\n", "a", "  2", "½", "x=3.14", "don't")), max_size=9))
+@given(
+    pieces=st.lists(
+        st.sampled_from(("<box>", "</box>", " ", "\n", "a", "  2", "½", "x=3.14", "don't")),
+        max_size=9,
+    )
+)
 def test_ids_are_the_stock_processors(stock_and_ours: Any, pieces: list[str]) -> None:
     stock, ours = stock_and_ours
     text = "".join(pieces)
@@ -94,7 +112,9 @@ def test_ids_are_the_stock_processors(stock_and_ours: Any, pieces: list[str]) ->
 
 
 @pytest.fixture(scope="module")
-def stock_and_ours(checkpoint_folders: dict[ModelType, Path], tmp_path_factory: pytest.TempPathFactory) -> Any:
+def stock_and_ours(
+    checkpoint_folders: dict[ModelType, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Any:
     base, folder = str(checkpoint_folders["smolvlm"]), tmp_path_factory.mktemp("saved")
     save_processor(base, folder, media=media_settings(), new_tokens=TOKENS)
     stock: Any = AutoProcessor.from_pretrained(folder)

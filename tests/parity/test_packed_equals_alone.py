@@ -1,12 +1,14 @@
-"""The law: a pack's loss and gradients equal those of its conversations run one by one, without any of our code.
+"""The law: a pack's loss and gradients equal those of its conversations run one by one, without any
+of our code.
 
-Alone means: the stock processor makes ids and pixels of the conversation, the stock class gives the loss of its labels,
-and the labels are found with the stock chat template: each assistant turn, from the end of `Assistant:` to its
-`<end_of_utterance>`. On CPU, weights in float64, so that what is seen is the law and not a processor's rounding (on
-one of them a float32 gradient was 1.008e-5 of its norm away); pixels are rounded to float32 on both sides. The loss
-within 1e-6 of max(1, loss), each parameter's gradient within 1e-5 of its norm. The biases of the tower's keys have no
-gradient but rounding, as softmax cancels them; two gradients below `ZERO_GRADIENT` of the largest one's norm count as
-equal.
+Alone means: the stock processor makes ids and pixels of the conversation, the stock class gives the
+loss of its labels, and the labels are found with the stock chat template: each assistant turn, from
+the end of `Assistant:` to its `<end_of_utterance>`. On CPU, weights in float64, so that what is
+seen is the law and not a processor's rounding (on one of them a float32 gradient was 1.008e-5 of
+its norm away); pixels are rounded to float32 on both sides. The loss within 1e-6 of max(1, loss),
+each parameter's gradient within 1e-5 of its norm. The biases of the tower's keys have no gradient
+but rounding, as softmax cancels them; two gradients below `ZERO_GRADIENT` of the largest one's norm
+count as equal.
 """
 
 import io
@@ -60,12 +62,21 @@ def ask(pictures: Sequence[ImageRef], question: str, answer: str) -> Conversatio
 
 
 def tree(num_branches: int, num_pictures: int, seed: int = 0) -> Sample:
-    """Questions about the same pictures: answers of several lengths, a further turn and picture in the last.
+    """Questions about the same pictures: answers of several lengths, a further turn and picture in
+    the last.
 
-    One answer begins with a digit: the space after `Assistant:` is then a token of its own, and learned.
+    One answer begins with a digit: the space after `Assistant:` is then a token of its own, and
+    learned.
     """
     pictures = [picture(seed + number) for number in range(num_pictures)]
-    answers = ["Blue.", "Blue and very green.", "No", "7, because it rained all day long.", "Two", "Seven (or 8)."]
+    answers = [
+        "Blue.",
+        "Blue and very green.",
+        "No",
+        "7, because it rained all day long.",
+        "Two",
+        "Seven (or 8).",
+    ]
     branches = [ask(pictures, f"Question {n}{'?' * n}", answers[n]) for n in range(num_branches)]
     more = user("And then ", picture(99, (20, 20)), "?"), assistant("Then it stopped.")
     return (*branches[:-1], talk(*branches[-1].turns, *more))
@@ -81,13 +92,17 @@ def texts() -> list[Sample]:
 def twice() -> list[Sample]:
     """One picture twice in a conversation, and once more in another one, in a later turn."""
     same = picture(3)
-    later = talk(user("Ready?"), assistant("Yes."), user("So: ", picture(3), "?"), assistant("A blur."))
+    later = talk(
+        user("Ready?"), assistant("Yes."), user("So: ", picture(3), "?"), assistant("A blur.")
+    )
     return [(ask([same, same], "Any difference?", "None."),), (later,)]
 
 
 SAMPLES: dict[str, list[Sample]] = {
     "one picture": [(ask([picture(0)], "What is it?", "A blur."),)],
-    "several pictures": [(ask([picture(0), picture(1, (40, 70)), picture(2, (30, 30))], "Which?", "The third."),)],
+    "several pictures": [
+        (ask([picture(0), picture(1, (40, 70)), picture(2, (30, 30))], "Which?", "The third."),)
+    ],
     "same picture twice": twice(),
 }
 
@@ -98,10 +113,12 @@ def clip(seed: int, num_frames: int) -> VideoRef:
 
 
 def clips() -> list[Sample]:
-    """A clip alone; two questions about one clip; a clip among pictures, and once more in a later turn."""
+    """A clip alone; two questions about one clip; a clip among pictures, and once more in a later
+    turn."""
     about = clip(50, 3)
     tree_of_two = tuple(
-        talk(user(about, question), assistant(answer)) for question, answer in (("Who?", "Noise."), ("\nWhen?", "Now."))
+        talk(user(about, question), assistant(answer))
+        for question, answer in (("Who?", "Noise."), ("\nWhen?", "Now."))
     )
     mixed = talk(
         user(picture(1), "Is it in", clip(60, 2), "?"),
@@ -109,10 +126,21 @@ def clips() -> list[Sample]:
         user(clip(70, 2), "Or here?"),
         assistant("There, 2 times."),
     )
-    return [(talk(user(clip(40, 4), "What?"), assistant("Grey.")),), tree_of_two, (mixed,), *texts()]
+    return [
+        (talk(user(clip(40, 4), "What?"), assistant("Grey.")),),
+        tree_of_two,
+        (mixed,),
+        *texts(),
+    ]
 
 
-MIXED: list[Sample] = [*texts(), tree(3, 2), (ask([picture(9)], "What?", "Noise."),), tree(2, 1, 5), *twice()]
+MIXED: list[Sample] = [
+    *texts(),
+    tree(3, 2),
+    (ask([picture(9)], "What?", "Noise."),),
+    tree(2, 1, 5),
+    *twice(),
+]
 
 
 @pytest.fixture
@@ -167,9 +195,11 @@ def test_clips(bench, image_splitting: bool) -> None:
 
 @pytest.mark.parametrize("average_frames", [2, 4])
 def test_clips_whose_frames_are_averaged(bench, average_frames: int) -> None:
-    """The stock class knows no averaging: alone means the mean, by hand, of its own features of every frame.
+    """The stock class knows no averaging: alone means the mean, by hand, of its own features of
+    every frame.
 
-    Clips of 2, 3, 4 and 5 frames: whole groups, groups with frames left over, and one shorter than a group.
+    Clips of 2, 3, 4 and 5 frames: whole groups, groups with frames left over, and one shorter than
+    a group.
     """
     chosen = replace(bench, average_frames=average_frames)
     rows = [*clips(), (talk(user(clip(80, 5), "What?"), assistant("Five frames.")),)]
@@ -182,15 +212,21 @@ def test_clips_whose_frames_are_averaged(bench, average_frames: int) -> None:
 @pytest.mark.parametrize(("num_branches", "num_pictures"), [(2, 1), (3, 2), (4, 1), (5, 2), (6, 1)])
 def test_trees(bench, num_branches: int, num_pictures: int) -> None:
     sample = tree(num_branches, num_pictures)
-    assert len(bench.pack([sample]).slot_tiles) == 5 * (num_pictures + 1), "the trunk's pictures stand once"
+    assert len(bench.pack([sample]).slot_tiles) == 5 * (num_pictures + 1), (
+        "the trunk's pictures stand once"
+    )
     bench.check([sample])
 
 
 def test_a_trunk_in_which_the_assistant_speaks(bench) -> None:
-    """What is learned in the trunk is learned once for every branch, and from positions in the trunk."""
+    """What is learned in the trunk is learned once for every branch, and from positions in the
+    trunk."""
     greeting = Turn(role="system", blocks=("Be kind.",)), assistant("Hello! Show me something.")
     answers = [("What is it?", "A blur."), ("Is it red?", "No."), ("Why?", "Nobody knows why.")]
-    sample = tuple(talk(*greeting, user(picture(4), question), assistant(answer)) for question, answer in answers)
+    sample = tuple(
+        talk(*greeting, user(picture(4), question), assistant(answer))
+        for question, answer in answers
+    )
     pack = bench.pack([sample])
     assert len(pack.slot_tiles) == 5
     assert len(pack.predict_from) > len(pack.predict_from.unique())
@@ -206,13 +242,20 @@ def test_the_head_in_chunks(bench, mixed_alone, monkeypatch: pytest.MonkeyPatch)
     bench.check(MIXED, alone=mixed_alone)
 
 
-@pytest.mark.parametrize("frozen", [("vision_tower",), ("vision_tower", "connector"), ("language_model",)])
-def test_freezing_a_tower_changes_no_gradient_of_the_others(bench, mixed_alone, frozen: tuple[Tower, ...]) -> None:
+@pytest.mark.parametrize(
+    "frozen", [("vision_tower",), ("vision_tower", "connector"), ("language_model",)]
+)
+def test_freezing_a_tower_changes_no_gradient_of_the_others(
+    bench, mixed_alone, frozen: tuple[Tower, ...]
+) -> None:
     rates: dict[Tower, float] = {"vision_tower": 1.0, "connector": 1.0, "language_model": 1.0}
     freeze(bench.ours, LearningRates(full=rates | dict.fromkeys(frozen, 0.0)))
     bench.check(MIXED, alone=mixed_alone)
     for tower in rates:
-        assert all((value.grad is None) == (tower in frozen) for _, value in parameters_of(bench.ours, tower)), tower
+        assert all(
+            (value.grad is None) == (tower in frozen)
+            for _, value in parameters_of(bench.ours, tower)
+        ), tower
 
 
 @pytest.mark.parametrize("has_frozen_embeddings", [False, True])
@@ -232,18 +275,24 @@ def test_other_weights_of_the_loss(bench, weighting: str) -> None:
 
 @pytest.mark.parametrize("weighting", ["token", "sample"])
 def test_several_packs_a_step(bench, weighting: str) -> None:
-    """Packs of unequal numbers of targets, one without a picture: the step's mean, not the mean of its packs."""
+    """Packs of unequal numbers of targets, one without a picture: the step's mean, not the mean of
+    its packs."""
     replace(bench, weighting=weighting).check(texts(), [tree(2, 1)], twice())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("size", "language_width"), [("256M", None), ("2.2B", 64)])
-def test_published_dimensions(make_bench, tmp_path: Path, size: Any, language_width: int | None) -> None:
-    """One layer a tower, one tile a picture; widths as published, but for the 2.2B's language model, 1 GB a copy."""
+def test_published_dimensions(
+    make_bench, tmp_path: Path, size: Any, language_width: int | None
+) -> None:
+    """One layer a tower, one tile a picture; widths as published, but for the 2.2B's language
+    model, 1 GB a copy."""
     config = published_config(size)
     config.vision_config.num_hidden_layers = config.text_config.num_hidden_layers = 1
     if language_width:
-        config.text_config.update({"hidden_size": language_width, "intermediate_size": 128, "head_dim": 2})
+        config.text_config.update(
+            {"hidden_size": language_width, "intermediate_size": 128, "head_dim": 2}
+        )
     side_px = config.vision_config.image_size
     config.save_pretrained(tmp_path)
     write_processor(
@@ -255,6 +304,8 @@ def test_published_dimensions(make_bench, tmp_path: Path, size: Any, language_wi
     )
     torch.manual_seed(0)
     stock = transformers.SmolVLMForConditionalGeneration(config)
-    ours = MODEL_CLASSES["smolvlm"].from_pretrained(None, config=config, state_dict=stock.state_dict())
+    ours = MODEL_CLASSES["smolvlm"].from_pretrained(
+        None, config=config, state_dict=stock.state_dict()
+    )
     questions = ask([picture(0)], "What is it?", "A blur."), ask([picture(0)], "Is it red?", "No.")
     make_bench(ours, stock, tmp_path).check([questions, (ask([], "Hi", "Hello!"),)])

@@ -1,7 +1,8 @@
 """Tiles, grids and colours equal those of the released processors, to the last bit.
 
-Both back ends are compared with the stock processor built on the same library: `torch` with the torchvision
-processor, which `AutoProcessor` takes by default, and `pillow` with the Pillow processor.
+Both back ends are compared with the stock processor built on the same library: `torch` with the
+torchvision processor, which `AutoProcessor` takes by default, and `pillow` with the Pillow
+processor.
 """
 
 from collections.abc import Sequence
@@ -31,7 +32,18 @@ TORCHVISION = [Idefics3ImageProcessor, SmolVLMImageProcessor]
 PILLOW = [Idefics3ImageProcessorPil, SmolVLMImageProcessorPil]
 LEVEL = 1 / 127.5
 """One level of 255 after normalising."""
-ODD_SIZES = [(1, 1), (2, 2), (3, 17), (17, 3), (1, 2000), (2000, 1), (4000, 13), (13, 4000), (33, 1023), (257, 100)]
+ODD_SIZES = [
+    (1, 1),
+    (2, 2),
+    (3, 17),
+    (17, 3),
+    (1, 2000),
+    (2000, 1),
+    (4000, 13),
+    (13, 4000),
+    (33, 1023),
+    (257, 100),
+]
 
 
 def tile_settings(side: int = 32, edge: int = 128, is_split: bool = True) -> TileSettings:
@@ -58,27 +70,37 @@ def stock(kind: type, image: Image.Image | str, chosen: TileSettings) -> tuple[n
 
 
 def ours(image: Image.Image, chosen: TileSettings, backend: str = DEFAULT_BACKEND) -> np.ndarray:
-    return pixel_values(make_tiles(image, chosen, backend=backend), mean=MEAN, std=STD, rescale_factor=RESCALE_FACTOR)
+    return pixel_values(
+        make_tiles(image, chosen, backend=backend),
+        mean=MEAN,
+        std=STD,
+        rescale_factor=RESCALE_FACTOR,
+    )
 
 
 def photo(name: str = "coffee.png") -> Image.Image:
     return open_rgb(ImageRef(path=PHOTOS / name))
 
 
-def assert_equal(image: Image.Image, chosen: TileSettings, kinds: Sequence[type] = (*TORCHVISION, *PILLOW)) -> None:
+def assert_equal(
+    image: Image.Image, chosen: TileSettings, kinds: Sequence[type] = (*TORCHVISION, *PILLOW)
+) -> None:
     grid = grid_for(*image.size, chosen)
     for kind in kinds:
         values, stock_grid = stock(kind, image, chosen)
         assert grid == stock_grid
         if kind in PILLOW:
-            # It normalises in two float steps: its pixels are equal, its floats round differently in the last place.
+            # It normalises in two float steps: its pixels are equal, its floats round differently
+            # in the last place.
             np.testing.assert_allclose(ours(image, chosen, "pillow"), values, rtol=0, atol=1e-7)
         elif DEFAULT_BACKEND == "torch":  # older releases have BICUBIC in its place
             assert np.array_equal(ours(image, chosen, "torch"), values)
 
 
 @pytest.mark.parametrize("is_split", [True, False])
-@pytest.mark.parametrize("size", [*ODD_SIZES, (120, 90), (90, 120), (128, 96), (128, 128), (32, 32)])
+@pytest.mark.parametrize(
+    "size", [*ODD_SIZES, (120, 90), (90, 120), (128, 96), (128, 128), (32, 32)]
+)
 def test_tiles_equal_for_every_shape(size, is_split):
     image = photo().resize(size, Image.Resampling.NEAREST)
     assert_equal(image, tile_settings(is_split=is_split))
@@ -106,7 +128,12 @@ def test_tiles_equal_for_a_photo_of_4000_x_3000():
 
 
 @settings(max_examples=30, deadline=None)
-@given(width=st.integers(1, 400), height=st.integers(1, 400), is_split=st.booleans(), seed=st.integers(0, 9))
+@given(
+    width=st.integers(1, 400),
+    height=st.integers(1, 400),
+    is_split=st.booleans(),
+    seed=st.integers(0, 9),
+)
 def test_tiles_of_noise_equal_for_any_size(width, height, is_split, seed):
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     image, chosen = Image.fromarray(pixels), tile_settings(is_split=is_split)
@@ -114,7 +141,8 @@ def test_tiles_of_noise_equal_for_any_size(width, height, is_split, seed):
 
 
 def test_the_two_stock_processors_differ_by_two_levels_at_most_on_a_photo():
-    """States what a user sees who compares with the other back end: not a bound, but the size of it."""
+    """States what a user sees who compares with the other back end: not a bound, but the size of
+    it."""
     chosen = tile_settings(512, 2048)
     image = photo("rocket.jpg")
     difference = np.abs(ours(image, chosen) - stock(Idefics3ImageProcessorPil, image, chosen)[0])
@@ -124,7 +152,9 @@ def test_the_two_stock_processors_differ_by_two_levels_at_most_on_a_photo():
 
 def test_the_default_back_end_is_the_one_of_the_auto_class(tmp_path):
     processor(Idefics3ImageProcessor, tile_settings()).save_pretrained(tmp_path)
-    expected = {"torch": Idefics3ImageProcessor, "pillow": Idefics3ImageProcessorPil}[DEFAULT_BACKEND]
+    expected = {"torch": Idefics3ImageProcessor, "pillow": Idefics3ImageProcessorPil}[
+        DEFAULT_BACKEND
+    ]
     assert type(AutoImageProcessor.from_pretrained(tmp_path)) is expected
 
 
@@ -138,17 +168,22 @@ def test_the_default_back_end_is_the_one_of_the_auto_class(tmp_path):
 )
 @example(width=4000, height=13, side=512, tiles=4, is_split=True)
 @example(width=1, height=10_000, side=512, tiles=4, is_split=True)
-def test_grids_equal_the_processors_own_forecast_for_even_tiles(width, height, side, tiles, is_split):
+def test_grids_equal_the_processors_own_forecast_for_even_tiles(
+    width, height, side, tiles, is_split
+):
     chosen = tile_settings(side, side * tiles, is_split)
     made = processor(Idefics3ImageProcessor, chosen)
     num_tiles, rows, columns = made.get_number_of_image_patches(height, width)
     grid = grid_for(width, height, chosen)
     assert grid == Grid(rows=rows, columns=columns)
-    assert num_tiles == (grid.num_tiles if rows else 0)  # the forecast counts no tile where nothing is cut
+    assert num_tiles == (
+        grid.num_tiles if rows else 0
+    )  # the forecast counts no tile where nothing is cut
 
 
 def test_for_odd_tiles_the_pixels_are_followed_and_not_the_forecast():
-    """99 x 100 after the first resize has 4 rows and 4 columns in pixels; the processor's forecast says 4 and 3."""
+    """99 x 100 after the first resize has 4 rows and 4 columns in pixels; the processor's forecast
+    says 4 and 3."""
     image, chosen = photo().resize((7, 7)), tile_settings(33, 99)
     assert processor(Idefics3ImageProcessor, chosen).get_number_of_image_patches(7, 7) == (13, 4, 3)
     assert grid_for(7, 7, chosen) == Grid(rows=4, columns=4)
@@ -182,9 +217,12 @@ def test_orientation_equals_that_of_load_image(extension, orientation, tmp_path)
     assert np.array_equal(np.asarray(open_rgb(ref)), np.asarray(expected))
 
 
-@pytest.mark.parametrize("name", sorted(p.name for p in PHOTOS.iterdir() if p.suffix in (".png", ".jpg", ".gif")))
+@pytest.mark.parametrize(
+    "name", sorted(p.name for p in PHOTOS.iterdir() if p.suffix in (".png", ".jpg", ".gif"))
+)
 def test_real_pictures_open_as_with_pillow(name):
-    """Where a picture has transparency the two part: `load_image` drops it, the processor and we lay it over white."""
+    """Where a picture has transparency the two part: `load_image` drops it, the processor and we
+    lay it over white."""
     with Image.open(PHOTOS / name) as opened:
         if "A" in opened.getbands() or "transparency" in opened.info:
             opened = opened.convert("RGBA")

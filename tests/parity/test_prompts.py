@@ -1,7 +1,9 @@
-"""Ids equal those of the stock processor, for any conversation and any pictures, with both model types.
+"""Ids equal those of the stock processor, for any conversation and any pictures, with both model
+types.
 
-The stock side writes the prompt out as text, `<image>` by `<image>`, and tokenizes it at once; ours splices ids. Its
-tokenizer is the one that `load_processor` gives, which splits digits as tokenizer.json says.
+The stock side writes the prompt out as text, `<image>` by `<image>`, and tokenizes it at once; ours
+splices ids. Its tokenizer is the one that `load_processor` gives, which splits digits as
+tokenizer.json says.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,7 +39,8 @@ def size_of(image: ImageRef) -> tuple[int, int]:
 
 def message(turn: Turn) -> dict[str, Any]:
     content = [
-        {"type": "text", "text": block} if isinstance(block, str) else {"type": "image"} for block in turn.blocks
+        {"type": "text", "text": block} if isinstance(block, str) else {"type": "image"}
+        for block in turn.blocks
     ]
     return {"role": turn.role, "content": content}
 
@@ -46,8 +49,12 @@ def images_of(turns: Sequence[Turn]) -> list[ImageRef]:
     return [block for turn in turns for block in turn.blocks if isinstance(block, ImageRef)]
 
 
-def stock_ids(processor: Any, turns: Sequence[Turn], *, asks: bool, **picture_settings: Any) -> list[int]:
-    text = processor.apply_chat_template([message(turn) for turn in turns], add_generation_prompt=asks)
+def stock_ids(
+    processor: Any, turns: Sequence[Turn], *, asks: bool, **picture_settings: Any
+) -> list[int]:
+    text = processor.apply_chat_template(
+        [message(turn) for turn in turns], add_generation_prompt=asks
+    )
     pictures = [Image.new("RGB", size_of(image)) for image in images_of(turns)]
     if not pictures:
         return processor(text=text)["input_ids"][0]
@@ -61,28 +68,41 @@ class Pair:
     processor: Any
     prompt: PromptSettings
 
-    def assert_equal(self, turns: Sequence[Turn], *, splits: bool, edge: int, asks: bool = False) -> None:
+    def assert_equal(
+        self, turns: Sequence[Turn], *, splits: bool, edge: int, asks: bool = False
+    ) -> None:
         tiles = replace(self.prompt.media.pictures, image_splitting=splits, longest_edge_px=edge)
         grids = [grid_for(*size_of(image), tiles) for image in images_of(turns)]
         ours = self.prompt.encoder().encode_turns(turns, layouts=grids, add_generation_prompt=asks)
-        theirs = stock_ids(self.processor, turns, asks=asks, do_image_splitting=splits, size={"longest_edge": edge})
+        theirs = stock_ids(
+            self.processor, turns, asks=asks, do_image_splitting=splits, size={"longest_edge": edge}
+        )
         assert ours.input_ids.tolist() == list(theirs)
         assert ours.input_ids.dtype == np.int32
 
 
 @pytest.fixture(scope="module", params=["smolvlm", "idefics3"])
 def pair(
-    processors: dict[ModelType, Any], prompts: dict[ModelType, PromptSettings], request: pytest.FixtureRequest
+    processors: dict[ModelType, Any],
+    prompts: dict[ModelType, PromptSettings],
+    request: pytest.FixtureRequest,
 ) -> Pair:
     return Pair(processor=processors[request.param], prompt=prompts[request.param])
 
 
 @settings(deadline=None, max_examples=50)
-@given(data=st.data(), splits=st.booleans(), edge=st.sampled_from((32, 64, 128, 192)), asks=st.booleans())
+@given(
+    data=st.data(),
+    splits=st.booleans(),
+    edge=st.sampled_from((32, 64, 128, 192)),
+    asks=st.booleans(),
+)
 def test_ids_are_the_processors(
     pair: Pair, random_turns: MakeTurns, data: st.DataObject, splits: bool, edge: int, asks: bool
 ) -> None:
-    pair.assert_equal(data.draw(random_turns(make_image=picture)), splits=splits, edge=edge, asks=asks)
+    pair.assert_equal(
+        data.draw(random_turns(make_image=picture)), splits=splits, edge=edge, asks=asks
+    )
 
 
 def user(*blocks: str | ImageRef) -> Turn:
@@ -108,7 +128,12 @@ CONVERSATIONS = {
         assistant("é"),
     ],
     "a system turn": [Turn(role="system", blocks=("You are  7 cats.",)), user(A), assistant("²")],
-    "a picture in an answer": [user("Draw 1"), assistant("Here: ", A, "\n\n 2"), user("More"), assistant(B)],
+    "a picture in an answer": [
+        user("Draw 1"),
+        assistant("Here: ", A, "\n\n 2"),
+        user("More"),
+        assistant(B),
+    ],
     "control characters": [user("a\x04\x06b\0"), assistant("\x1d\r\n")],
     "nothing said": [user(""), assistant("")],
 }

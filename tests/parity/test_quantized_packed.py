@@ -1,9 +1,11 @@
-"""The law holds over a quantised base: packed through our model = alone through the stock class, bitsandbytes and peft.
+"""The law holds over a quantised base: packed through our model = alone through the stock class,
+bitsandbytes and peft.
 
-Both load the same weights in 8 or 4 bits, theirs as transformers and bitsandbytes do it by themselves, and hold the
-same adapters. Theirs is in training mode, in which bitsandbytes does on a CPU what ours does everywhere: it multiplies
-with the weights brought back to float32. Tolerances are those of `test_packed_equals_alone`: the quantised weights are
-the same to the bit, and what is left is float32's rounding, as with any other linear layer.
+Both load the same weights in 8 or 4 bits, theirs as transformers and bitsandbytes do it by
+themselves, and hold the same adapters. Theirs is in training mode, in which bitsandbytes does on a
+CPU what ours does everywhere: it multiplies with the weights brought back to float32. Tolerances
+are those of `test_packed_equals_alone`: the quantised weights are the same to the bit, and what is
+left is float32's rounding, as with any other linear layer.
 """
 
 import copy
@@ -30,7 +32,9 @@ from tests.parity.test_adapters_packed import AdaptedBench
 from tests.parity.test_packed_equals_alone import MIXED, texts
 
 # peft 0.21 asks the stock model by an old name, which transformers 5.23 warns of.
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+)
 
 KINDS: dict[str, dict[str, Any]] = {
     "8 bit": {"bits": 8},
@@ -69,14 +73,19 @@ def plain_bench(base: Path, make_bench: Callable[..., Any]) -> Any:
 
 
 @pytest.fixture
-def quantized(base: Path, loaded: Any, plain_bench: Any, tmp_path: Path) -> Callable[..., AdaptedBench]:
+def quantized(
+    base: Path, loaded: Any, plain_bench: Any, tmp_path: Path
+) -> Callable[..., AdaptedBench]:
     """Makes a bench of two quantised models with the same adapters, their matrices random."""
 
-    def make(kind: str, *, of_type: Any = "lora", towers: Sequence[Any] = ("language",)) -> AdaptedBench:
+    def make(
+        kind: str, *, of_type: Any = "lora", towers: Sequence[Any] = ("language",)
+    ) -> AdaptedBench:
         config = quantization_of({**KINDS[kind], "towers": list(towers)})
         ours = loaded(config)
         kinds: dict[Tower, AdapterConfig] = {
-            tower: AdapterConfig(type=of_type, r=2 + number, alpha=3) for number, tower in enumerate(TOWERS)
+            tower: AdapterConfig(type=of_type, r=2 + number, alpha=3)
+            for number, tower in enumerate(TOWERS)
         }
         attached = attach_adapters(ours, kinds, base=str(base), seed=0)
         generator = torch.Generator().manual_seed(0)
@@ -85,10 +94,16 @@ def quantized(base: Path, loaded: Any, plain_bench: Any, tmp_path: Path) -> Call
                 value.copy_(torch.randn(value.shape, generator=generator) * 0.1)
         freeze(ours, LearningRates(adapter=dict.fromkeys(TOWERS, 1.0)))
         attached.save(ours, tmp_path)
-        names = {"language": "model.text_model", "vision": "model.vision_model", "connector": "model.connector"}
+        names = {
+            "language": "model.text_model",
+            "vision": "model.vision_model",
+            "connector": "model.connector",
+        }
         left_out = ["lm_head", *(name for part, name in names.items() if part not in towers)]
         told = BitsAndBytesConfig(**STOCK[kind], llm_int8_skip_modules=left_out)
-        stock = AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32, quantization_config=told)
+        stock = AutoModelForImageTextToText.from_pretrained(
+            base, dtype=torch.float32, quantization_config=told
+        )
         theirs: nn.Module = PeftModel.from_pretrained(stock, str(tmp_path), is_trainable=True)
         return AdaptedBench(bench=replace(plain_bench, ours=ours.eval(), stock=theirs.train()))
 
@@ -109,7 +124,8 @@ def test_packed_equals_alone_with_all_towers_quantised(quantized: Any, kind: str
 
 @pytest.mark.parametrize(("kind", "of_type"), [("nf4", "dora"), ("8 bit", "rslora")])
 def test_other_types_of_adapter(quantized: Any, kind: str, of_type: str) -> None:
-    """Not DoRA in 8 bits, which peft 0.21 by itself cannot run twice on a CPU: see checkpoints/test_quantization.py."""
+    """Not DoRA in 8 bits, which peft 0.21 by itself cannot run twice on a CPU: see
+    checkpoints/test_quantization.py."""
     quantized(kind, of_type=of_type).check(MIXED)
 
 

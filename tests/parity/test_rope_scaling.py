@@ -1,4 +1,5 @@
-"""With an extended context packed = alone through the stock class, which reads the scaling from what was saved.
+"""With an extended context packed = alone through the stock class, which reads the scaling from
+what was saved.
 
 The checkpoint's own context is 32 tokens here, so that nearly every conversation is longer.
 """
@@ -45,8 +46,11 @@ def plain_loss(short_folder: Path, make_bench: Callable[..., Any]) -> float:
 
 
 @pytest.fixture
-def scaled(short_folder: Path, make_bench: Callable[..., Any], tmp_path: Path) -> Callable[[RopeScaling], Any]:
-    """Makes a bench of our model as a run scales it, and the stock one as it reads what was saved."""
+def scaled(
+    short_folder: Path, make_bench: Callable[..., Any], tmp_path: Path
+) -> Callable[[RopeScaling], Any]:
+    """Makes a bench of our model as a run scales it, and the stock one as it reads what was
+    saved."""
 
     def make(scaling: RopeScaling) -> Any:
         ours = load_checkpoint(str(short_folder), rope_scaling=scaling).model
@@ -62,7 +66,11 @@ def test_packed_equals_alone_beyond_the_checkpoints_context(
     scaled: Any, plain_loss: float, scaling: RopeScaling
 ) -> None:
     bench = scaled(scaling)
-    longest = max(len(bench.stock_inputs(row)["input_ids"][0]) for sample in MIXED for row in sample)
+    longest = max(
+        len(bench.stock_inputs(row)["input_ids"][0]) for sample in MIXED for row in sample
+    )
     assert 9 * OWN_CONTEXT < longest <= context_tokens(bench.ours.config)
     bench.check(MIXED)
-    assert abs(bench.packed(texts()).loss - plain_loss) > 1e-4, "the scaling changes what the model says"
+    assert abs(bench.packed(texts()).loss - plain_loss) > 1e-4, (
+        "the scaling changes what the model says"
+    )

@@ -1,4 +1,5 @@
-"""easy-VQA as rows: all questions, pictures that open, the question-only structure that the page warns of."""
+"""easy-VQA as rows: all questions, pictures that open, the question-only structure that the page
+warns of."""
 
 import json
 from collections import Counter
@@ -28,7 +29,10 @@ def test_every_question_is_there_with_its_picture(folder: Path) -> None:
         "image": "images/train-0000.png",
         "question_type": "shape",
     }
-    train_images, held_out_images = {row["image"] for row in train}, {row["image"] for row in held_out}
+    train_images, held_out_images = (
+        {row["image"] for row in train},
+        {row["image"] for row in held_out},
+    )
     assert (len(train_images), len(held_out_images)) == (4000, 1000)
     assert not train_images & held_out_images
     assert {path.name for path in (folder / "images").iterdir()} == {
@@ -53,7 +57,9 @@ def test_questions_of_a_picture_stand_next_to_each_other(folder: Path) -> None:
     assert images == sorted(images)
 
 
-def test_a_second_call_changes_nothing_and_a_fresh_one_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+def test_a_second_call_changes_nothing_and_a_fresh_one_gives_the_same_bytes(
+    folder: Path, tmp_path: Path
+) -> None:
     written = (folder / "eval.jsonl").stat().st_mtime_ns
     assert prepare_easy_vqa(folder) == folder
     assert (folder / "eval.jsonl").stat().st_mtime_ns == written

@@ -10,7 +10,9 @@ from smolvlm.eval.metrics import Prediction
 from smolvlm.report.accuracy import accuracies, accuracy_of, weighted_overall, wilson_interval
 
 
-def row(correct: float, *, group: str = "shape", truth: tuple[str, ...] = ("circle",)) -> Prediction:
+def row(
+    correct: float, *, group: str = "shape", truth: tuple[str, ...] = ("circle",)
+) -> Prediction:
     values: dict[str, Any] = {
         "where": "eval.jsonl:1",
         "source": "eval",
@@ -22,7 +24,13 @@ def row(correct: float, *, group: str = "shape", truth: tuple[str, ...] = ("circ
 
 
 def test_each_group_has_its_own_mean_and_number() -> None:
-    rows = [row(1, group="b"), row(0, group="a"), row(1, group="a"), row(0.5, group="a"), row(0.5, group="a")]
+    rows = [
+        row(1, group="b"),
+        row(0, group="a"),
+        row(1, group="a"),
+        row(0.5, group="a"),
+        row(0.5, group="a"),
+    ]
     found = accuracies(rows)
     assert [(one.group, one.num_rows, one.value) for one in found] == [("a", 4, 0.5), ("b", 1, 1.0)]
     assert accuracies([]) == ()
@@ -43,7 +51,9 @@ def test_a_group_without_rows_is_a_broken_contract() -> None:
         (1, 1, 0.2065, 1),
     ],
 )
-def test_wilson_intervals_are_those_of_the_tables(right: int, num_rows: int, low: float, high: float) -> None:
+def test_wilson_intervals_are_those_of_the_tables(
+    right: int, num_rows: int, low: float, high: float
+) -> None:
     assert wilson_interval(right / num_rows, num_rows) == pytest.approx((low, high), abs=5e-5)
 
 
@@ -63,11 +73,15 @@ def test_balanced_is_for_yes_and_no_alone() -> None:
     def balanced(*rows: Prediction) -> float | None:
         return accuracy_of(rows, group="all").balanced
 
-    assert balanced(row(1, truth=("Yes.",)), row(1, truth=("NO",)), row(0, truth=("no", "No"))) == 0.75
+    assert (
+        balanced(row(1, truth=("Yes.",)), row(1, truth=("NO",)), row(0, truth=("no", "No"))) == 0.75
+    )
     assert balanced(row(1, truth=("yes!",)), row(1, truth=("no",))) == 1.0
     assert balanced(row(1, truth=("yes",))) is None
     assert balanced(row(1, truth=("yes",)), row(1, truth=("circle",))) is None
-    assert balanced(row(1, truth=("yes",)), row(1, truth=("no",)), row(1, truth=("circle",))) is None
+    assert (
+        balanced(row(1, truth=("yes",)), row(1, truth=("no",)), row(1, truth=("circle",))) is None
+    )
     assert balanced(row(1, truth=("yes", "no")), row(1, truth=("no",))) is None
     assert balanced(row(1, truth=())) is None
 

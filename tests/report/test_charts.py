@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from smolvlm.report.accuracy import Accuracy
-from smolvlm.report.charts import MAX_POINTS, accuracy_chart, learning_rate_chart, loss_chart, smooth
+from smolvlm.report.charts import (
+    MAX_POINTS,
+    accuracy_chart,
+    learning_rate_chart,
+    loss_chart,
+    smooth,
+)
 
 LineOf = Callable[..., dict[str, Any]]
 
@@ -21,11 +27,25 @@ def texts(svg: str) -> set[str]:
 
 
 def accuracy(group: str, value: float, num_rows: int = 100) -> Accuracy:
-    return Accuracy(group=group, num_rows=num_rows, value=value, low=value - 0.05, high=value + 0.05, balanced=None)
+    return Accuracy(
+        group=group,
+        num_rows=num_rows,
+        value=value,
+        low=value - 0.05,
+        high=value + 0.05,
+        balanced=None,
+    )
 
 
-@given(start=st.floats(-9, 9), slope=st.floats(-1, 1), count=st.integers(1, 60), radius=st.integers(0, 80))
-def test_a_straight_line_is_smooth_already(start: float, slope: float, count: int, radius: int) -> None:
+@given(
+    start=st.floats(-9, 9),
+    slope=st.floats(-1, 1),
+    count=st.integers(1, 60),
+    radius=st.integers(0, 80),
+)
+def test_a_straight_line_is_smooth_already(
+    start: float, slope: float, count: int, radius: int
+) -> None:
     line = start + slope * np.arange(count)
     assert np.allclose(smooth(line, radius=radius), line, atol=1e-9)
 
@@ -41,11 +61,16 @@ def test_the_average_stays_within_the_values(values: np.ndarray, radius: int) ->
 
 
 def test_the_average_is_the_mean_of_the_neighbours() -> None:
-    assert smooth(np.array([0.0, 3.0, 0.0, 3.0, 9.0]), radius=1).tolist() == pytest.approx([0, 1, 2, 4, 9])
+    assert smooth(np.array([0.0, 3.0, 0.0, 3.0, 9.0]), radius=1).tolist() == pytest.approx(
+        [0, 1, 2, 4, 9]
+    )
 
 
 def test_the_loss_is_drawn_with_its_unit_and_the_held_out_loss(line_of: LineOf) -> None:
-    chart = loss_chart([line_of(step, loss=2.0 - 0.01 * step) for step in range(1, 21)], [{"step": 20, "eval_loss": 2}])
+    chart = loss_chart(
+        [line_of(step, loss=2.0 - 0.01 * step) for step in range(1, 21)],
+        [{"step": 20, "eval_loss": 2}],
+    )
     assert chart is not None
     assert [name for name, _ in chart.key] == ["each logged step", "moving average", "held out"]
     assert {"optimizer step", "loss, nats a learned token"} <= texts(chart.svg)
@@ -84,7 +109,9 @@ def test_accuracy_bars_carry_their_numbers_and_rows() -> None:
         {"question_only": {"shape": 0.35}},
     )
     assert chart is not None
-    assert {"10.0 %", "80.0 %", "60.0 %", "35.0 %", "n = 1,200", "colour &lt;&amp;&gt;"} <= texts(chart.svg)
+    assert {"10.0 %", "80.0 %", "60.0 %", "35.0 %", "n = 1,200", "colour &lt;&amp;&gt;"} <= texts(
+        chart.svg
+    )
     assert [name for name, _ in chart.key] == ["after", "before", "question only"]
     assert accuracy_chart([], [], {}) is None
 

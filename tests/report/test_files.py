@@ -35,7 +35,9 @@ def test_what_is_missing_is_empty(write_run: Callable[..., Path]) -> None:
     assert (run.evals, run.before, run.after, run.baselines, run.settings) == ((), (), (), {}, "")
 
 
-def test_starts_are_read_oldest_first(write_run: Callable[..., Path], start_of: Callable[..., Any]) -> None:
+def test_starts_are_read_oldest_first(
+    write_run: Callable[..., Path], start_of: Callable[..., Any]
+) -> None:
     newest = start_of(step=12, torch_compile=True) | {"earlier": [start_of(), start_of(step=6)]}
     starts = read_run_files(write_run(steps=1, start=newest)).starts
     assert [start.step for start in starts] == [0, 6, 12]
@@ -44,8 +46,12 @@ def test_starts_are_read_oldest_first(write_run: Callable[..., Path], start_of: 
     assert starts[0].is_modified
 
 
-def test_a_start_outside_a_checkout_has_no_commit(write_run: Callable[..., Path], start_of: Callable[..., Any]) -> None:
-    [start] = read_run_files(write_run(steps=1, start=start_of() | {"commit": None, "modified": None})).starts
+def test_a_start_outside_a_checkout_has_no_commit(
+    write_run: Callable[..., Path], start_of: Callable[..., Any]
+) -> None:
+    [start] = read_run_files(
+        write_run(steps=1, start=start_of() | {"commit": None, "modified": None})
+    ).starts
     assert (start.commit, start.is_modified) == (None, False)
 
 
@@ -61,7 +67,9 @@ def test_a_start_outside_a_checkout_has_no_commit(write_run: Callable[..., Path]
         ('{"device": {}, "kernels": {}, "versions": {}, "step": "3"}', "a number as `step`"),
     ],
 )
-def test_a_damaged_description_of_a_start_is_named(write_run: Callable[..., Path], content: str, expected: str) -> None:
+def test_a_damaged_description_of_a_start_is_named(
+    write_run: Callable[..., Path], content: str, expected: str
+) -> None:
     run_dir = write_run(steps=1)
     (run_dir / "run.json").write_text(content)
     with pytest.raises(SampleError, match=rf"run\.json: .*{expected}"):
@@ -73,7 +81,9 @@ def test_a_folder_without_a_run_is_an_error(tmp_path: Path) -> None:
         read_run_files(tmp_path)
 
 
-def test_evaluations_of_a_step_are_one_and_other_lines_are_passed_over(tmp_path: Path, line_of: LineOf) -> None:
+def test_evaluations_of_a_step_are_one_and_other_lines_are_passed_over(
+    tmp_path: Path, line_of: LineOf
+) -> None:
     lines = [
         line_of(1),
         {"step": 1, "eval_loss": 2.0},
@@ -100,7 +110,9 @@ def test_numbers_that_are_not_finite_are_left_out(tmp_path: Path, line_of: LineO
     assert "loss" not in second
 
 
-def test_a_last_line_cut_short_is_passed_over_and_an_earlier_one_is_not(tmp_path: Path, line_of: LineOf) -> None:
+def test_a_last_line_cut_short_is_passed_over_and_an_earlier_one_is_not(
+    tmp_path: Path, line_of: LineOf
+) -> None:
     whole = json.dumps(line_of(1))
     (tmp_path / "metrics.jsonl").write_text(f'{whole}\n{{"step": 2, "lo')
     assert len(read_run_files(tmp_path).train) == 1
@@ -118,13 +130,17 @@ def test_a_last_line_cut_short_is_passed_over_and_an_earlier_one_is_not(tmp_path
         ({"correct": "yes"}, "a number as `correct`"),
     ],
 )
-def test_a_wrong_prediction_is_named(tmp_path: Path, answer_of: LineOf, changes: dict[str, Any], expected: str) -> None:
+def test_a_wrong_prediction_is_named(
+    tmp_path: Path, answer_of: LineOf, changes: dict[str, Any], expected: str
+) -> None:
     (tmp_path / "predictions.jsonl").write_text(json.dumps(answer_of(1, **changes)) + "\n")
     with pytest.raises(SampleError, match=rf"predictions\.jsonl:1: expected {expected}"):
         read_run_files(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["[1]", '{"majority": 0.5}', '{"majority": {"shape": 35}}', "{"])
+@pytest.mark.parametrize(
+    "content", ["[1]", '{"majority": 0.5}', '{"majority": {"shape": 35}}', "{"]
+)
 def test_wrong_baselines_are_named(write_run: Callable[..., Path], content: str) -> None:
     run_dir = write_run(steps=1)
     (run_dir / "baselines.json").write_text(content)

@@ -25,11 +25,15 @@ def row(number: int, correct: float, group: str = "shape", **changes: Any) -> Pr
     return Prediction(correct=correct, group=group, **(values | changes))
 
 
-@given(right=st.integers(0, 20), wrong=st.integers(0, 20), count=st.integers(0, 12), seed=st.randoms())
+@given(
+    right=st.integers(0, 20), wrong=st.integers(0, 20), count=st.integers(0, 12), seed=st.randoms()
+)
 def test_half_are_wrong_where_there_are_enough_and_the_order_of_rows_is_nothing(
     right: int, wrong: int, count: int, seed: Any
 ) -> None:
-    rows = [row(number, 1.0) for number in range(right)] + [row(100 + number, 0.0) for number in range(wrong)]
+    rows = [row(number, 1.0) for number in range(right)] + [
+        row(100 + number, 0.0) for number in range(wrong)
+    ]
     chosen = choose(rows, count=count)
     assert len(chosen) == min(count, right + wrong)
     counts = Counter(own.correct for own in chosen)
@@ -54,7 +58,12 @@ def test_a_view_says_what_was_said_before_and_finds_pictures_from_the_run(
 ) -> None:
     own = row(1, 0.0, answer="a square", images=(str(photos["coffee"]), "gone.png"))
     (view,) = answer_views([own], before=[row(1, 0.0, answer="")], count=1, run_dir=tmp_path)
-    assert (view.answer, view.answer_before, view.verdict, view.is_right) == ("a square", "", "wrong", False)
+    assert (view.answer, view.answer_before, view.verdict, view.is_right) == (
+        "a square",
+        "",
+        "wrong",
+        False,
+    )
     assert view.pictures[0] is not None
     assert view.pictures[0].startswith("data:image/png;base64,")
     assert view.pictures[1] is None

@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 
 from smolvlm.report.files import read_run_files
-from smolvlm.report.report import accuracy_rows, duration, short_count, training_seconds, write_run_report
+from smolvlm.report.report import (
+    accuracy_rows,
+    duration,
+    short_count,
+    training_seconds,
+    write_run_report,
+)
 
 LineOf = Callable[..., dict[str, Any]]
 SCRIPT = "<script>alert(1)</script>"
@@ -25,18 +31,28 @@ def text_of(page: str) -> str:
 def full_run(write_run: Callable[..., Path], answer_of: LineOf, photos: dict[str, Path]) -> Path:
     """A run with two groups, answers before and after, and baselines."""
     yes_no = [
-        answer_of(number, group="yes_no", references=["yes" if number % 4 else "no"], correct=float(number % 2))
+        answer_of(
+            number,
+            group="yes_no",
+            references=["yes" if number % 4 else "no"],
+            correct=float(number % 2),
+        )
         for number in range(20)
     ]
     shapes = [
         answer_of(100 + number, question=f"Which shape? {SCRIPT}", images=[str(photos["coffee"])])
         for number in range(30)
     ]
-    before = [{**line, "correct": 0.0, "prediction": f"{SCRIPT} before"} for line in yes_no + shapes]
+    before = [
+        {**line, "correct": 0.0, "prediction": f"{SCRIPT} before"} for line in yes_no + shapes
+    ]
     return write_run(
         after=yes_no + shapes,
         before=before,
-        baselines={"majority": {"shape": 0.35, "yes_no": 0.75}, "question_only": {"shape": 0.4, "yes_no": 0.75}},
+        baselines={
+            "majority": {"shape": 0.35, "yes_no": 0.75},
+            "question_only": {"shape": 0.4, "yes_no": 0.75},
+        },
         settings=f"model:\n  path: {SCRIPT}\n",
     )
 
@@ -49,7 +65,9 @@ def full_page(full_run: Path) -> str:
 
 def test_it_says_what_came_out(full_page: str) -> None:
     text = text_of(full_page)
-    assert "Of 50 held-out rows the model answers 80.0 % right; before training it was 0.0 %." in text
+    assert (
+        "Of 50 held-out rows the model answers 80.0 % right; before training it was 0.0 %." in text
+    )
     assert "The best baseline, question only, gets 54.0 %." in text
     assert "Not clearly better than a baseline in: yes_no." in text
     assert "Time in steps 40 s 20 steps" in text
@@ -63,7 +81,10 @@ def test_it_says_what_came_out(full_page: str) -> None:
 def test_the_table_has_groups_intervals_baselines_and_the_balanced_score(full_page: str) -> None:
     text = text_of(full_page)
     assert "overall 50 rows 0.0 % 0.0 to 7.1 80.0 % 67.0 to 88.8 51.0 % 54.0 %" in text
-    assert "yes_no 20 rows 0.0 % 0.0 to 16.1 50.0 % 29.9 to 70.1 75.0 % 75.0 % 33.3 % before 0.0" in text
+    assert (
+        "yes_no 20 rows 0.0 % 0.0 to 16.1 50.0 % 29.9 to 70.1 75.0 % 75.0 % 33.3 % before 0.0"
+        in text
+    )
 
 
 def test_all_rows_stand_first_and_weight_the_baselines(full_run: Path) -> None:
@@ -88,16 +109,33 @@ def test_one_step_and_nothing_else(write_run: Callable[..., Path]) -> None:
     assert "Trained for 1 logged step; no held-out answers were kept." in text_of(page)
     assert "Loss 8.000 one logged step" in text_of(page)
     assert "nan" not in page
-    for heading in ("Accuracy on", "Evaluations", "Some of its", "Learning rates", "Where it ran", "Settings"):
+    for heading in (
+        "Accuracy on",
+        "Evaluations",
+        "Some of its",
+        "Learning rates",
+        "Where it ran",
+        "Settings",
+    ):
         assert f"<h2>{heading}" not in page
 
 
-def test_it_says_where_the_run_ran(write_run: Callable[..., Path], start_of: Callable[..., Any]) -> None:
-    page = write_run_report(write_run(steps=1, start=start_of(optimizer=SCRIPT))).read_text(encoding="utf-8")
+def test_it_says_where_the_run_ran(
+    write_run: Callable[..., Path], start_of: Callable[..., Any]
+) -> None:
+    page = write_run_report(write_run(steps=1, start=start_of(optimizer=SCRIPT))).read_text(
+        encoding="utf-8"
+    )
     text = text_of(page)
-    assert "Where it ran device cpu: A CPU, 2 threads, 1 rank weights dtype float32 autocast dtype none " in text
+    assert (
+        "Where it ran device cpu: A CPU, 2 threads, 1 rank weights dtype float32 autocast dtype none "
+        in text
+    )
     assert "torch compile off" in text
-    assert "versions python 3.11.7, torch 2.14.1 commit 0123456789abcdef0123456789abcdef01234567, modified" in text
+    assert (
+        "versions python 3.11.7, torch 2.14.1 commit 0123456789abcdef0123456789abcdef01234567, modified"
+        in text
+    )
     assert "resumed" not in text
     assert SCRIPT not in page
 
@@ -108,7 +146,10 @@ def test_an_earlier_start_is_told_by_what_was_different(
     gpu = {"type": "cuda", "name": "A GPU", "num_ranks": 4, "num_threads": None}
     newest = start_of(step=6) | {"earlier": [start_of(device=gpu, autocast_dtype="bfloat16")]}
     text = text_of(write_run_report(write_run(steps=1, start=newest)).read_text(encoding="utf-8"))
-    assert "resumed at step 6 earlier, from step 0 cuda: A GPU, 4 ranks; autocast dtype bfloat16" in text
+    assert (
+        "resumed at step 6 earlier, from step 0 cuda: A GPU, 4 ranks; autocast dtype bfloat16"
+        in text
+    )
     assert text.endswith("autocast dtype bfloat16"), "and nothing that was the same"
 
 
@@ -135,19 +176,34 @@ def test_time_is_what_the_lines_add_up_to() -> None:
         {"step": 2, "num_samples": 30, "samples_per_s": 10},
     ]
     assert training_seconds(lines) == 5.0
-    assert training_seconds([{"step": 1, "num_samples": 3, "samples_per_s": 0.0}, {"step": 2}]) == 0.0
+    assert (
+        training_seconds([{"step": 1, "num_samples": 3, "samples_per_s": 0.0}, {"step": 2}]) == 0.0
+    )
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(1.24, "1.2 s"), (42.4, "42 s"), (59.6, "1 min 0 s"), (725, "12 min 5 s"), (11220, "3 h 7 min")],
+    [
+        (1.24, "1.2 s"),
+        (42.4, "42 s"),
+        (59.6, "1 min 0 s"),
+        (725, "12 min 5 s"),
+        (11220, "3 h 7 min"),
+    ],
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(873, "873"), (9999, "9,999"), (12_400, "12.4 k"), (999_900, "1,000 k"), (1_254_000, "1.25 M")]
+    ("count", "text"),
+    [
+        (873, "873"),
+        (9999, "9,999"),
+        (12_400, "12.4 k"),
+        (999_900, "1,000 k"),
+        (1_254_000, "1.25 M"),
+    ],
 )
 def test_counts(count: int, text: str) -> None:
     assert short_count(count) == text

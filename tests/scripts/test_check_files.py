@@ -40,10 +40,14 @@ def test_a_large_file_is_named_by_its_size(tmp_path: Path) -> None:
     path.write_bytes(b"x" * MAX_BYTES)
     assert list(problems(path)) == ["no newline at the end"]
     path.write_bytes(b"x" * (MAX_BYTES + 1))
-    assert list(problems(path)) == ["1,000,001 bytes, more than 1,000,000: keep it elsewhere, or make it smaller"]
+    assert list(problems(path)) == [
+        "1,000,001 bytes, more than 1,000,000: keep it elsewhere, or make it smaller"
+    ]
 
 
-def test_the_exit_status_says_whether_there_is_a_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_exit_status_says_whether_there_is_a_problem(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     good, bad = tmp_path / "good.py", tmp_path / "bad.py"
     good.write_text("x\n")
     bad.write_text("x")

@@ -39,7 +39,11 @@ def checkout(folder: Path, files: Mapping[str, str]) -> Path:
 
 def test_lines_files_and_functions(folder: Path) -> None:
     long_function = "def f():\n" + "    x = 1\n" * 60
-    files = {"smolvlm/a.py": "x = 1\n" * 301, "smolvlm/b/c.py": long_function, "tests/d.py": "y = 2\n" * 500}
+    files = {
+        "smolvlm/a.py": "x = 1\n" * 301,
+        "smolvlm/b/c.py": long_function,
+        "tests/d.py": "y = 2\n" * 500,
+    }
     house = measure(checkout(folder, files))
     assert (house.num_files, house.num_lines, house.num_functions) == (3, 362, 1)
     assert house.long_files == ("smolvlm/a.py:1 301 lines",)
@@ -50,7 +54,12 @@ def test_lines_files_and_functions(folder: Path) -> None:
 def test_at_the_limit_nothing_is_counted(folder: Path) -> None:
     at_limit = "def f(a, b, c, d, e, g):\n" + "    x = 1\n" * 59
     house = measure(checkout(folder, {"smolvlm/a.py": at_limit + "x = 1\n" * 240}))
-    assert (house.num_lines, house.long_files, house.long_functions, house.wide_functions) == (300, (), (), ())
+    assert (house.num_lines, house.long_files, house.long_functions, house.wide_functions) == (
+        300,
+        (),
+        (),
+        (),
+    )
 
 
 def test_parameters_of_every_kind_count_and_self_does_not(folder: Path) -> None:

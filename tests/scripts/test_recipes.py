@@ -1,7 +1,8 @@
-"""The recipes: each loads as it stands, says what to expect, and trains for a few steps as a small twin of itself.
+"""The recipes: each loads as it stands, says what to expect, and trains for a few steps as a small
+twin of itself.
 
-A twin is the recipe with a tiny model of real layout, a few real rows and small packs in place of what it names; rates,
-adapters, quantisation, method and schedule stay.
+A twin is the recipe with a tiny model of real layout, a few real rows and small packs in place of
+what it names; rates, adapters, quantisation, method and schedule stay.
 """
 
 import json
@@ -35,11 +36,20 @@ def rows(
         for question, answer in (("What is shown?", name), ("Is it large?", "no"))
     ]
     films = [
-        {"question": "Describe the clip.", "answer": f"A {name} view of coffee.", "video": str(clips[name])}
+        {
+            "question": "Describe the clip.",
+            "answer": f"A {name} view of coffee.",
+            "video": str(clips[name]),
+        }
         for name in ("steady", "uneven", "frames")
     ]
     pairs = [
-        {"prompt": "What is shown?", "chosen": name, "rejected": f"It is {name}.", "images": [str(path)]}
+        {
+            "prompt": "What is shown?",
+            "chosen": name,
+            "rejected": f"It is {name}.",
+            "images": [str(path)],
+        }
         for name, path in photos.items()
     ]
     kinds = {"pictures": pictures, "films": films, "pairs": pairs, "mixed": pictures + films}
@@ -57,7 +67,11 @@ def test_every_recipe_is_here() -> None:
 def test_it_loads_and_says_what_to_expect(recipe: str) -> None:
     config = load_run_config(RUNS / f"{recipe}.yaml", [])
     assert config.model.path
-    head = "".join(line for line in (RUNS / f"{recipe}.yaml").read_text().splitlines(keepends=True) if line[0] == "#")
+    head = "".join(
+        line
+        for line in (RUNS / f"{recipe}.yaml").read_text().splitlines(keepends=True)
+        if line[0] == "#"
+    )
     assert f"smolvlm train scripts/runs/{recipe}.yaml" in head
     own = estimate(recipe)
     assert f"{own.state_gb:.1f} GB of weights, gradients and moments" in head
@@ -65,10 +79,15 @@ def test_it_loads_and_says_what_to_expect(recipe: str) -> None:
     assert all(word in head for word in ("Hardware:", "Memory:", "Time:", "Score:"))
 
 
-@pytest.mark.filterwarnings("ignore:.*Paged optimizers.*:UserWarning")  # bitsandbytes: a CPU pages nothing
+@pytest.mark.filterwarnings(
+    "ignore:.*Paged optimizers.*:UserWarning"
+)  # bitsandbytes: a CPU pages nothing
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_its_small_twin_trains(
-    recipe: str, rows: Callable[[str], Path], checkpoint_folders: dict[ModelType, Path], tmp_path: Path
+    recipe: str,
+    rows: Callable[[str], Path],
+    checkpoint_folders: dict[ModelType, Path],
+    tmp_path: Path,
 ) -> None:
     config = load_run_config(
         RUNS / f"{recipe}.yaml",
@@ -91,19 +110,31 @@ def test_its_small_twin_trains(
         ],
     )
     run = train(config)
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
     losses = [line["loss"] for line in lines if "loss" in line]
     assert len(losses) == STEPS
     assert all(loss == loss and loss < 20 for loss in losses)
-    trained = {name for name, value in run.checkpoint.model.named_parameters() if value.requires_grad}
-    assert _towers(trained) == {tower for tower, part in _PARTS.items() if config.rate_of(part) > 0}, (
-        "what the recipe gives a rate trains, and nothing else"
-    )
+    trained = {
+        name for name, value in run.checkpoint.model.named_parameters() if value.requires_grad
+    }
+    assert _towers(trained) == {
+        tower for tower, part in _PARTS.items() if config.rate_of(part) > 0
+    }, "what the recipe gives a rate trains, and nothing else"
     again: Any = load_checkpoint(str(tmp_path / "run")).model
-    assert all(torch.isfinite(value).all() for value in again.state_dict().values() if value.is_floating_point())
+    assert all(
+        torch.isfinite(value).all()
+        for value in again.state_dict().values()
+        if value.is_floating_point()
+    )
 
 
-_PARTS: dict[str, Any] = {"vision_model": "vision", "connector": "connector", "text_model": "language"}
+_PARTS: dict[str, Any] = {
+    "vision_model": "vision",
+    "connector": "connector",
+    "text_model": "language",
+}
 
 
 def _towers(names: set[str]) -> set[str]:

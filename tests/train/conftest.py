@@ -1,4 +1,5 @@
-"""Runs over real photographs, pairs of them and plain text, small enough to be trained many times over."""
+"""Runs over real photographs, pairs of them and plain text, small enough to be trained many times
+over."""
 
 import functools
 import json
@@ -72,7 +73,8 @@ def json_rows(path: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="session", autouse=True)
 def processors_loaded_once() -> Iterator[None]:
-    """Every run loads the same processor twice, which takes as long as its steps: here each folder's is loaded once."""
+    """Every run loads the same processor twice, which takes as long as its steps: here each
+    folder's is loaded once."""
     load_once = functools.cache(smolvlm.checkpoints.load.load_processor)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(smolvlm.checkpoints.load, "load_processor", load_once)
@@ -88,7 +90,8 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def rows_folder(photos: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`photos.jsonl` (three questions a photograph), `pairs.jsonl` and `words.jsonl`; not to be written to."""
+    """`photos.jsonl` (three questions a photograph), `pairs.jsonl` and `words.jsonl`; not to be
+    written to."""
     folder = tmp_path_factory.mktemp("rows")
     about_photos = [
         {"image": str(photos[name]), "question": question, "answer": answer}
@@ -100,10 +103,18 @@ def rows_folder(photos: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
         ]
     ]
     pairs = [
-        {"messages": [_asked(photos[left], photos[right]), {"role": "assistant", "content": f"{left} and {right}"}]}
+        {
+            "messages": [
+                _asked(photos[left], photos[right]),
+                {"role": "assistant", "content": f"{left} and {right}"},
+            ]
+        }
         for left, right in pairwise(SHOWN[:4])
     ]
-    words = [{"question": f"What is {n} plus {n % 7}?", "answer": f"It is {n + n % 7}."} for n in range(NUM_WORDS)]
+    words = [
+        {"question": f"What is {n} plus {n % 7}?", "answer": f"It is {n + n % 7}."}
+        for n in range(NUM_WORDS)
+    ]
     for name, rows in {"photos": about_photos, "pairs": pairs, "words": words}.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
@@ -116,8 +127,11 @@ def _asked(*pictures: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def settings(tiny_folder: Path, rows_folder: Path) -> dict[str, Any]:
-    """A whole run's settings as `section.key` -> value: two epochs, everything logged; `output_dir` is missing."""
-    sources = [{"json_path": str(rows_folder / f"{name}.jsonl")} for name in ("photos", "pairs", "words")]
+    """A whole run's settings as `section.key` -> value: two epochs, everything logged; `output_dir`
+    is missing."""
+    sources = [
+        {"json_path": str(rows_folder / f"{name}.jsonl")} for name in ("photos", "pairs", "words")
+    ]
     return {
         "model.path": str(tiny_folder),
         "data.mixture": sources,
@@ -138,17 +152,21 @@ def settings(tiny_folder: Path, rows_folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def words_alone(rows_folder: Path) -> dict[str, Any]:
-    """Changes that leave text alone to be trained on, in five packs an epoch: for what pictures do not bear upon."""
+    """Changes that leave text alone to be trained on, in five packs an epoch: for what pictures do
+    not bear upon."""
     return {"data.mixture": [{"json_path": str(rows_folder / "words.jsonl")}]}
 
 
 @pytest.fixture(scope="session")
 def write_run(settings: dict[str, Any]) -> WriteRun:
-    """Writes `run.yaml` into a folder, `output_dir` being its `out`; changes are `section.key` -> value."""
+    """Writes `run.yaml` into a folder, `output_dir` being its `out`; changes are `section.key` ->
+    value."""
 
     def write(folder: Path, changes: dict[str, Any] | None = None) -> Path:
         sections: dict[str, dict[str, Any]] = {}
-        for key, value in (settings | {"train.output_dir": str(folder / "out")} | (changes or {})).items():
+        for key, value in (
+            settings | {"train.output_dir": str(folder / "out")} | (changes or {})
+        ).items():
             section, _, name = key.partition(".")
             sections.setdefault(section, {})[name] = value
         folder.mkdir(parents=True, exist_ok=True)
@@ -163,10 +181,15 @@ def train_run(write_run: WriteRun) -> TrainRun:
     """Trains in this process."""
 
     def run(
-        folder: Path, changes: dict[str, Any] | None = None, *, make_evaluate: MakeEvaluate | None = None
+        folder: Path,
+        changes: dict[str, Any] | None = None,
+        *,
+        make_evaluate: MakeEvaluate | None = None,
     ) -> FinishedRun:
         config = load_run_config(write_run(folder, changes))
-        trained = train(config, make_evaluate=make_evaluate, say=lambda text: print(text, file=sys.stderr))
+        trained = train(
+            config, make_evaluate=make_evaluate, say=lambda text: print(text, file=sys.stderr)
+        )
         return FinishedRun(folder=Path(config.train.output_dir), trained=trained)
 
     return run
@@ -184,7 +207,8 @@ def plain_changes() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def plain_run(train_run: TrainRun, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    """The run that others are compared with: all three towers trained, so without a vision cache; not to be written to.
+    """The run that others are compared with: all three towers trained, so without a vision cache;
+    not to be written to.
 
     Four packs a step, of which the last step of an epoch has empty ones.
     """
@@ -193,7 +217,8 @@ def plain_run(train_run: TrainRun, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="session")
 def frozen_run(train_run: TrainRun, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    """A run with the tower frozen and its features cached, one pack a step, so that some steps have no picture.
+    """A run with the tower frozen and its features cached, one pack a step, so that some steps have
+    no picture.
 
     A checkpoint every sixth step; not to be written to.
     """
@@ -203,26 +228,38 @@ def frozen_run(train_run: TrainRun, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="session")
 def forked_runs(
-    write_run: WriteRun, rows_folder: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+    write_run: WriteRun,
+    rows_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
 ) -> ForkedRuns:
     """The plain and the frozen run again, killed and resumed, and the plain one on two ranks.
 
-    They run while their twins do in this process; one that hangs is killed with all that it started.
+    They run while their twins do in this process; one that hangs is killed with all that it
+    started.
     """
     root = tmp_path_factory.mktemp("forked")
     saved = {"train.save_strategy": "steps", "train.save_steps": 6}
-    held_out = [{"json_path": str(rows_folder / f"{name}.jsonl"), "name": name} for name in ("photos", "words")]
+    held_out = [
+        {"json_path": str(rows_folder / f"{name}.jsonl"), "name": name}
+        for name in ("photos", "words")
+    ]
     evaluated = {"data.eval_mixture": held_out, "eval.max_rows": 5, "eval.max_new_tokens": 3}
     stopped = {
         "cached": write_run(root / "cached", FROZEN | saved),
         "workers": write_run(root / "workers", PLAIN | saved | {"train.dataloader_num_workers": 2}),
     }
-    (root / "cached" / "out" / "checkpoint-8").mkdir(parents=True)  # as if cut off before its marker was written
+    (root / "cached" / "out" / "checkpoint-8").mkdir(
+        parents=True
+    )  # as if cut off before its marker was written
     helped = {"train.dataloader_num_workers": 1, "data.prefetch_mb": 1}
     shared = write_run(root / "shared", PLAIN | evaluated | helped | {"train.ddp_backend": "gloo"})
     files = (*stopped.values(), shared)
     with runs_apart("forked_runs.py", KILLED_IN_STEP, *files, logs=root, timeout_s=CHILD_TIMEOUT_S):
-        twins = {"cached": request.getfixturevalue("frozen_run"), "workers": request.getfixturevalue("plain_run")}
+        twins = {
+            "cached": request.getfixturevalue("frozen_run"),
+            "workers": request.getfixturevalue("plain_run"),
+        }
     return ForkedRuns(
         stopped={
             name: StoppedRun(

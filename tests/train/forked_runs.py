@@ -1,9 +1,9 @@
 """Whole runs in processes of their own: `forked_runs.py STEP KILLED.yaml ... SHARED.yaml`.
 
-All but the last are `smolvlm train KILLED.yaml`, killed (SIGKILL) in the middle of a step and then given again. The
-last is one run shared by two ranks. They go side by side. What a start prints goes to `killed.log`, `again.log` and
-`rank-N.log` beside its run file. Exit status 0 means that all that should be killed were, and that all that should end
-well did.
+All but the last are `smolvlm train KILLED.yaml`, killed (SIGKILL) in the middle of a step and then
+given again. The last is one run shared by two ranks. They go side by side. What a start prints goes
+to `killed.log`, `again.log` and `rank-N.log` beside its run file. Exit status 0 means that all that
+should be killed were, and that all that should end well did.
 """
 
 import signal
@@ -26,7 +26,8 @@ def train_and_die(run_file: Path, *, in_step: int) -> None:
 
 
 def train_as_rank(run_file: Path, *, rank: int, port: int) -> None:
-    """Train as one rank; then ask for a step that cannot be dealt to the ranks, and note what is told."""
+    """Train as one rank; then ask for a step that cannot be dealt to the ranks, and note what is
+    told."""
     be_rank(rank, num_ranks=NUM_RANKS, port=port)
     run = train_aloud(load_run_config(run_file))
     odd = load_run_config(run_file, ["train.packs_per_step=3"])
@@ -42,7 +43,12 @@ ranks = [
     forked(lambda: train_as_rank(shared, rank=rank, port=port), shared.parent / f"rank-{rank}.log")  # noqa: B023 - forked at once
     for rank in range(NUM_RANKS)
 ]
-first = codes([forked(lambda: train_and_die(file, in_step=step), file.parent / "killed.log") for file in killed])  # noqa: B023
+first = codes(
+    [
+        forked(lambda: train_and_die(file, in_step=step), file.parent / "killed.log")
+        for file in killed
+    ]
+)  # noqa: B023
 again = codes([forked(lambda: train(file), file.parent / "again.log") for file in killed])  # noqa: B023
 together = codes(ranks)
 print(f"first {first}, again {again}, ranks {together}", file=sys.stderr)

@@ -1,4 +1,5 @@
-"""Whole runs forked from one process that has only imported what they need, which is most of a short run's time."""
+"""Whole runs forked from one process that has only imported what they need, which is most of a
+short run's time."""
 
 import os
 import signal
@@ -36,7 +37,8 @@ def train(run_file: Path) -> None:
 
 
 def die_in_step(step: int) -> None:
-    """Let this process be killed in the middle of a step: nothing is flushed, closed or cleaned up."""
+    """Let this process be killed in the middle of a step: nothing is flushed, closed or cleaned
+    up."""
     training_step = SmolVLMTrainer.training_step
 
     def training_step_and_die(self: SmolVLMTrainer, *args: Any, **kwargs: Any) -> Any:
@@ -50,7 +52,12 @@ def die_in_step(step: int) -> None:
 
 def be_rank(rank: int, *, num_ranks: int, port: int) -> None:
     """Tell this process what torchrun tells its processes."""
-    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num_ranks, "LOCAL_WORLD_SIZE": num_ranks}
+    numbers = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": num_ranks,
+        "LOCAL_WORLD_SIZE": num_ranks,
+    }
     os.environ |= {name: str(number) for name, number in {**numbers, "MASTER_PORT": port}.items()}
     os.environ["MASTER_ADDR"] = "127.0.0.1"
 

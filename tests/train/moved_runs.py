@@ -1,8 +1,9 @@
-"""A run of two ranks, killed, and resumed by other numbers of ranks: `moved_runs.py STEP FIRST.yaml ONE.yaml ...`.
+"""A run of two ranks, killed, and resumed by other numbers of ranks: `moved_runs.py STEP FIRST.yaml
+ONE.yaml ...`.
 
-Both ranks of the first are killed (SIGKILL) in the middle of a step. Its output is copied to each further run's, whose
-folder's name is its number of ranks. Logs are `rank-N.log` beside the run files. Exit status 0 means that the first's
-ranks were killed and the others ended well.
+Both ranks of the first are killed (SIGKILL) in the middle of a step. Its output is copied to each
+further run's, whose folder's name is its number of ranks. Logs are `rank-N.log` beside the run
+files. Exit status 0 means that the first's ranks were killed and the others ended well.
 """
 
 import shutil
@@ -13,7 +14,9 @@ from pathlib import Path
 from forking import be_rank, codes, die_in_step, forked, free_port, train
 
 
-def train_as_rank(run_file: Path, *, rank: int, num_ranks: int, port: int, dies_in_step: int | None = None) -> None:
+def train_as_rank(
+    run_file: Path, *, rank: int, num_ranks: int, port: int, dies_in_step: int | None = None
+) -> None:
     be_rank(rank, num_ranks=num_ranks, port=port)
     if dies_in_step is not None:
         die_in_step(dies_in_step)
@@ -24,7 +27,9 @@ def start(run_file: Path, *, num_ranks: int, dies_in_step: int | None = None) ->
     port = free_port()
     return [
         forked(
-            lambda: train_as_rank(run_file, rank=rank, num_ranks=num_ranks, port=port, dies_in_step=dies_in_step),  # noqa: B023
+            lambda: train_as_rank(
+                run_file, rank=rank, num_ranks=num_ranks, port=port, dies_in_step=dies_in_step
+            ),  # noqa: B023
             run_file.parent / f"rank-{rank}.log",
         )
         for rank in range(num_ranks)

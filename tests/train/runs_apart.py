@@ -17,7 +17,8 @@ def runs_apart(script: str, *arguments: object, logs: Path, timeout_s: float) ->
         script: its file name.
         arguments: what it is given.
         logs: folder with a folder for each run, in which its logs are; shown where it fails.
-        timeout_s: for the wait. A script that hangs, or whose test failed, is killed with all that it started.
+        timeout_s: for the wait. A script that hangs, or whose test failed, is killed with all that
+            it started.
     """
     process = subprocess.Popen(
         [sys.executable, str(Path(__file__).parent / script), *map(str, arguments)],
@@ -33,4 +34,6 @@ def runs_apart(script: str, *arguments: object, logs: Path, timeout_s: float) ->
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
-    assert process.returncode == 0, errors + "".join(log.read_text() for log in sorted(logs.glob("*/*.log")))
+    assert process.returncode == 0, errors + "".join(
+        log.read_text() for log in sorted(logs.glob("*/*.log"))
+    )

@@ -1,4 +1,5 @@
-"""Whole runs with adapters: what trains, at which rate, what is left behind; stopping or sharing changes nothing."""
+"""Whole runs with adapters: what trains, at which rate, what is left behind; stopping or sharing
+changes nothing."""
 
 import json
 from dataclasses import dataclass
@@ -20,11 +21,18 @@ from smolvlm.train.resuming import whole_checkpoints
 from tests.train.runs_apart import runs_apart
 
 # peft 0.21 asks the stock model by an old name, which transformers 5.23 warns of.
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+)
 
 CHILD_TIMEOUT_S = 300
 KILLED_IN_STEP, CHECKPOINT = 5, 3
-SAVED = {"train.save_strategy": "steps", "train.save_steps": 3, "train.num_train_epochs": 1, "train.packs_per_step": 2}
+SAVED = {
+    "train.save_strategy": "steps",
+    "train.save_steps": 3,
+    "train.num_train_epochs": 1,
+    "train.packs_per_step": 2,
+}
 ALL_TOWERS = {
     "adapters.language": {"type": "lora", "r": 4, "alpha": 8, "dropout": 0.1, "lr": 1e-2},
     "adapters.vision": {"type": "lora", "r": 2, "lr": 2e-3},
@@ -48,16 +56,28 @@ class AdapterRuns:
 
 
 @pytest.fixture(scope="module")
-def runs(write_run: Any, train_run: Any, rows_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> AdapterRuns:
+def runs(
+    write_run: Any, train_run: Any, rows_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> AdapterRuns:
     root = tmp_path_factory.mktemp("adapters")
     changes = {"lora": SAVED | ALL_TOWERS, "pissa": SAVED | PISSA}
-    no_dropout = {"adapters.language": {"type": "dora", "r": 4}, "adapters.vision": {"type": "dora", "lr": 2e-3}}
-    held_out = {"data.eval_mixture": [{"json_path": str(rows_folder / "photos.jsonl"), "name": "photos"}]}
+    no_dropout = {
+        "adapters.language": {"type": "dora", "r": 4},
+        "adapters.vision": {"type": "dora", "lr": 2e-3},
+    }
+    held_out = {
+        "data.eval_mixture": [{"json_path": str(rows_folder / "photos.jsonl"), "name": "photos"}]
+    }
     shared = SAVED | no_dropout | held_out | {"eval.max_rows": 5, "eval.max_new_tokens": 3}
     files = {name: write_run(root / name, own) for name, own in changes.items()}
     shared_file = write_run(root / "shared", shared | {"train.ddp_backend": "gloo"})
     with runs_apart(
-        "forked_runs.py", KILLED_IN_STEP, *files.values(), shared_file, logs=root, timeout_s=CHILD_TIMEOUT_S
+        "forked_runs.py",
+        KILLED_IN_STEP,
+        *files.values(),
+        shared_file,
+        logs=root,
+        timeout_s=CHILD_TIMEOUT_S,
     ):
         whole = {name: train_run(root / f"{name}-whole", own) for name, own in changes.items()}
         alone = train_run(root / "alone", shared)
@@ -77,20 +97,31 @@ def stock(folder: Path) -> Any:
     return AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
 
 
-def test_only_adapters_and_whole_towers_are_in_the_live_optimizer_at_their_rates(runs: AdapterRuns) -> None:
+def test_only_adapters_and_whole_towers_are_in_the_live_optimizer_at_their_rates(
+    runs: AdapterRuns,
+) -> None:
     trainer = runs.whole["lora"].trained.trainer
     name_of = {id(value): name for name, value in trainer.model.named_parameters()}
     groups = trainer.optimizer.optimizer.param_groups
-    held = {name_of[id(value)]: group["initial_lr"] for group in groups for value in group["params"]}
-    assert held == {
-        name: {"vision_tower": 2e-3, "connector": 5e-4, "language_model": 1e-2}[tower_of(name)] for name in held
+    held = {
+        name_of[id(value)]: group["initial_lr"] for group in groups for value in group["params"]
     }
-    assert {name for name in held if not is_adapter(name)} == {"model.connector.modality_projection.proj.weight"}
-    assert set(held) == {name for name in name_of.values() if is_adapter(name) or tower_of(name) == "connector"}
+    assert held == {
+        name: {"vision_tower": 2e-3, "connector": 5e-4, "language_model": 1e-2}[tower_of(name)]
+        for name in held
+    }
+    assert {name for name in held if not is_adapter(name)} == {
+        "model.connector.modality_projection.proj.weight"
+    }
+    assert set(held) == {
+        name for name in name_of.values() if is_adapter(name) or tower_of(name) == "connector"
+    }
     assert len(held) == 2 * (12 + 14) + 1
 
 
-def test_the_loss_falls_and_adapted_weights_stay_to_the_bit(runs: AdapterRuns, tiny_folder: Path) -> None:
+def test_the_loss_falls_and_adapted_weights_stay_to_the_bit(
+    runs: AdapterRuns, tiny_folder: Path
+) -> None:
     for run in runs.whole.values():
         assert run.losses[-1] < run.losses[0]
     own = runs.whole["lora"].trained.checkpoint.model.state_dict()
@@ -103,11 +134,16 @@ def test_the_loss_falls_and_adapted_weights_stay_to_the_bit(runs: AdapterRuns, t
 
 def test_what_is_printed_counts_the_layers(runs: AdapterRuns) -> None:
     messages = (runs.resumed["lora"].parent / "again.log").read_text()
-    assert "language_model  lora of rank 4 in 14 layers\nvision_tower    lora of rank 2 in 12 layers\n" in messages
+    assert (
+        "language_model  lora of rank 4 in 14 layers\nvision_tower    lora of rank 2 in 12 layers\n"
+        in messages
+    )
     assert "vision_tower             0.002" in messages
 
 
-def test_the_output_is_an_adapter_folder_with_its_processor(runs: AdapterRuns, tiny_folder: Path) -> None:
+def test_the_output_is_an_adapter_folder_with_its_processor(
+    runs: AdapterRuns, tiny_folder: Path
+) -> None:
     run = runs.whole["lora"]
     last = run.folder / f"checkpoint-{len(run.steps)}"
     for folder in (run.folder, last):
@@ -120,13 +156,21 @@ def test_the_output_is_an_adapter_folder_with_its_processor(runs: AdapterRuns, t
             "training_args.bin",
         }
         assert not files & {"model.safetensors", "config.json"}
-    assert {path.name for path in last.iterdir()} >= {"optimizer.pt", "trainer_state.json", "smolvlm.json"}
-    assert json.loads((run.folder / ADAPTER_CONFIG).read_text())["base_model_name_or_path"] == str(tiny_folder)
+    assert {path.name for path in last.iterdir()} >= {
+        "optimizer.pt",
+        "trainer_state.json",
+        "smolvlm.json",
+    }
+    assert json.loads((run.folder / ADAPTER_CONFIG).read_text())["base_model_name_or_path"] == str(
+        tiny_folder
+    )
     assert AutoProcessor.from_pretrained(run.folder).image_processor.size["longest_edge"] == 64
 
 
 @pytest.mark.parametrize("name", ["lora", "pissa"])
-def test_peft_loads_the_output_onto_the_stock_base(runs: AdapterRuns, tiny_folder: Path, name: str) -> None:
+def test_peft_loads_the_output_onto_the_stock_base(
+    runs: AdapterRuns, tiny_folder: Path, name: str
+) -> None:
     trained = runs.whole[name].trained.checkpoint.model.eval()
     theirs = PeftModel.from_pretrained(stock(tiny_folder), str(runs.whole[name].folder)).eval()
     ids = torch.arange(40)[None]
@@ -154,13 +198,16 @@ def test_killed_and_resumed_is_equal_to_the_last_bit(runs: AdapterRuns, name: st
 
 def test_two_ranks_learn_what_one_learns(runs: AdapterRuns) -> None:
     ours, theirs = (
-        [row for row in rows(own / "metrics.jsonl") if "loss" in row] for own in (runs.shared, runs.alone.folder)
+        [row for row in rows(own / "metrics.jsonl") if "loss" in row]
+        for own in (runs.shared, runs.alone.folder)
     )
     assert len(ours) == len(theirs) == runs.alone.trained.planned.plan.num_steps
     for own, other in zip(ours, theirs, strict=True):
         assert own["loss"] == pytest.approx(other["loss"], rel=1e-5)
         assert own["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3)
-    weights, others = (load_file(folder / ADAPTER_WEIGHTS) for folder in (runs.shared, runs.alone.folder))
+    weights, others = (
+        load_file(folder / ADAPTER_WEIGHTS) for folder in (runs.shared, runs.alone.folder)
+    )
     noise = "k_proj.lora"  # softmax cancels part of it: rounding alone, which Adam makes as large as any
     errors = {
         name: float((weights[name] - value).norm() / value.norm())
@@ -170,8 +217,12 @@ def test_two_ranks_learn_what_one_learns(runs: AdapterRuns) -> None:
     assert max(errors.values()) < 1e-4
 
 
-def test_evaluating_the_output_folder_is_the_runs_own_evaluation(runs: AdapterRuns, tmp_path: Path) -> None:
-    evaluation = run_evaluation(str(runs.shared), [], mixture=None, predictions=tmp_path / "again.jsonl", as_json=False)
+def test_evaluating_the_output_folder_is_the_runs_own_evaluation(
+    runs: AdapterRuns, tmp_path: Path
+) -> None:
+    evaluation = run_evaluation(
+        str(runs.shared), [], mixture=None, predictions=tmp_path / "again.jsonl", as_json=False
+    )
     assert rows(runs.shared / "predictions.jsonl") == rows(tmp_path / "again.jsonl")
     logged = rows(runs.shared / "metrics.jsonl")[-1]
     assert {name: logged[f"eval_{name}"] for name in evaluation.as_log()} == pytest.approx(
@@ -187,20 +238,34 @@ def test_the_vision_cache_is_on_only_where_nothing_in_the_tower_trains(runs: Ada
     assert cache.count() > 0
 
 
-def test_training_from_an_adapter_is_refused(runs: AdapterRuns, train_run: Any, tmp_path: Path) -> None:
+def test_training_from_an_adapter_is_refused(
+    runs: AdapterRuns, train_run: Any, tmp_path: Path
+) -> None:
     with pytest.raises(ConfigError, match="training begins at a model, and this is an adapter"):
         train_run(tmp_path, {"model.path": str(runs.whole["lora"].folder)})
 
 
-def test_the_best_adapter_is_put_back(train_run: Any, words_alone: dict[str, Any], tmp_path: Path) -> None:
+def test_the_best_adapter_is_put_back(
+    train_run: Any, words_alone: dict[str, Any], tmp_path: Path
+) -> None:
     asked: list[dict[str, torch.Tensor]] = []
 
     def evaluate(model: Any) -> dict[str, float]:
-        asked.append({name: value.clone() for name, value in model.state_dict().items() if is_adapter(name)})
+        asked.append(
+            {name: value.clone() for name, value in model.state_dict().items() if is_adapter(name)}
+        )
         return {"loss": float(len(asked))}  # the first is the best
 
-    best = {"train.load_best_model_at_end": True, "train.eval_strategy": "epoch", "train.save_strategy": "epoch"}
-    changes = words_alone | {"data.eval_mixture": words_alone["data.mixture"], "adapters.language": "lora"} | best
+    best = {
+        "train.load_best_model_at_end": True,
+        "train.eval_strategy": "epoch",
+        "train.save_strategy": "epoch",
+    }
+    changes = (
+        words_alone
+        | {"data.eval_mixture": words_alone["data.mixture"], "adapters.language": "lora"}
+        | best
+    )
     run = train_run(tmp_path, changes, make_evaluate=lambda *_: evaluate)
     own = run.trained.checkpoint.model.state_dict()
     assert len(asked) == 2

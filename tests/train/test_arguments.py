@@ -1,4 +1,5 @@
-"""From the run file to transformers' arguments: the plan fixes the length, the rest stands as it is given."""
+"""From the run file to transformers' arguments: the plan fixes the length, the rest stands as it is
+given."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,13 @@ from smolvlm.datasets.packing.lengths import Budget
 from smolvlm.datasets.packing.plan import Plan
 from smolvlm.errors import ConfigError
 from smolvlm.train import arguments
-from smolvlm.train.arguments import is_bf16_default, planned_length, seed_of, training_arguments, trains_in_bf16
+from smolvlm.train.arguments import (
+    is_bf16_default,
+    planned_length,
+    seed_of,
+    training_arguments,
+    trains_in_bf16,
+)
 
 PLAN = Plan(
     packs=PlannedPacks.of([EMPTY_PACK] * 12),
@@ -32,7 +39,9 @@ def section(tmp_path: Path) -> Section:
     """Makes a `train` section; transformers' settings stand beside ours, as in a run file."""
 
     def make(**values: Any) -> TrainConfig:
-        lines = "".join(f"  {name}: {value}\n" for name, value in {"use_cpu": "true", **values}.items())
+        lines = "".join(
+            f"  {name}: {value}\n" for name, value in {"use_cpu": "true", **values}.items()
+        )
         path = tmp_path / "run.yaml"
         path.write_text(
             f"model: {{path: o/m}}\ndata: {{mixture: [], eval_mixture: []}}\ntrain:\n  output_dir: out\n{lines}"
@@ -68,7 +77,9 @@ def test_checkpointing_is_reentrant_only_where_that_is_said(
     section: Section, given: str, expected: dict[str, bool]
 ) -> None:
     """torch would take the reentrant kind where other settings alone are given."""
-    made = training_arguments(section(activation_checkpointing="true", activation_checkpointing_kwargs=given), PLAN)
+    made = training_arguments(
+        section(activation_checkpointing="true", activation_checkpointing_kwargs=given), PLAN
+    )
     assert made.activation_checkpointing_kwargs == expected
 
 
@@ -80,7 +91,9 @@ def test_packs_are_pinned_where_there_is_a_gpu_and_then_copied_while_it_computes
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has_gpu)
     made: dict[str, Any] = {}
     usual = TrainingArguments(use_cpu=True)
-    monkeypatch.setattr(arguments, "TrainingArguments", lambda **settings: made.update(settings) or usual)
+    monkeypatch.setattr(
+        arguments, "TrainingArguments", lambda **settings: made.update(settings) or usual
+    )
     training_arguments(section(use_cpu="false"), PLAN)
     assert made["dataloader_pin_memory"] == has_gpu
     assert made.get("accelerator_config") == ({"non_blocking": True} if has_gpu else None)
@@ -100,7 +113,9 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def see(*, has_bf16: bool) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", supports_bf16 if has_bf16 else emulates_bf16)
+        monkeypatch.setattr(
+            torch.cuda, "is_bf16_supported", supports_bf16 if has_bf16 else emulates_bf16
+        )
 
     return see
 
@@ -119,11 +134,17 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     ],
 )
 def test_bf16_is_the_default_on_a_gpu_that_has_it_and_the_run_file_decides(
-    section: Section, monkeypatch: pytest.MonkeyPatch, gpu: Any, given: dict[str, Any], expected: bool | None
+    section: Section,
+    monkeypatch: pytest.MonkeyPatch,
+    gpu: Any,
+    given: dict[str, Any],
+    expected: bool | None,
 ) -> None:
     made: dict[str, Any] = {}
     usual = TrainingArguments(use_cpu=True)
-    monkeypatch.setattr(arguments, "TrainingArguments", lambda **settings: made.update(settings) or usual)
+    monkeypatch.setattr(
+        arguments, "TrainingArguments", lambda **settings: made.update(settings) or usual
+    )
     gpu(has_bf16=True)
     train = section(**{"use_cpu": "false", **given})
     training_arguments(train, PLAN)
@@ -132,7 +153,9 @@ def test_bf16_is_the_default_on_a_gpu_that_has_it_and_the_run_file_decides(
     assert is_bf16_default(train) == (expected is True and "bf16" not in given)
 
 
-def test_bf16_is_no_default_where_it_would_be_emulated_and_none_on_a_cpu(section: Section, gpu: Any) -> None:
+def test_bf16_is_no_default_where_it_would_be_emulated_and_none_on_a_cpu(
+    section: Section, gpu: Any
+) -> None:
     assert not trains_in_bf16(section(use_cpu="false"))
     assert not training_arguments(section(), PLAN).bf16
     assert training_arguments(section(bf16="true"), PLAN).bf16
@@ -149,7 +172,9 @@ def test_packs_must_be_dealt_evenly(section: Section, monkeypatch: pytest.Monkey
     assert caught.value.fix == "set it to a multiple of 4"
 
 
-def test_several_gpus_in_one_process_are_refused(section: Section, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_gpus_in_one_process_are_refused(
+    section: Section, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda _: 2))
     with pytest.raises(ConfigError, match="2 GPUs and one process") as caught:
         training_arguments(section(), PLAN)
@@ -158,7 +183,12 @@ def test_several_gpus_in_one_process_are_refused(section: Section, monkeypatch: 
 
 
 def test_what_transformers_refuses_is_said_in_our_words(section: Section) -> None:
-    unmatched = {"load_best_model_at_end": "true", "eval_strategy": "steps", "eval_steps": 2, "save_steps": 3}
+    unmatched = {
+        "load_best_model_at_end": "true",
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "save_steps": 3,
+    }
     with pytest.raises(ConfigError, match="transformers refuses the settings: ") as caught:
         training_arguments(section(**unmatched), PLAN)
     assert caught.value.where == "train"

@@ -1,4 +1,5 @@
-"""What a loader hands over: a pack's tensors with what is counted of it, or an error without a worker's traceback."""
+"""What a loader hands over: a pack's tensors with what is counted of it, or an error without a
+worker's traceback."""
 
 from typing import Any
 
@@ -65,7 +66,8 @@ def test_packs_are_never_stacked() -> None:
 def test_every_tensor_of_a_batch_is_pinned_and_nothing_else_is_touched(
     num_cached: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """torch pins what lies in containers that it knows, and passes over any other object without a word."""
+    """torch pins what lies in containers that it knows, and passes over any other object without a
+    word."""
     pinned: list[torch.Tensor] = []
 
     def pin(tensor: torch.Tensor) -> torch.Tensor:
@@ -79,11 +81,15 @@ def test_every_tensor_of_a_batch_is_pinned_and_nothing_else_is_touched(
     found += moved["pack"]["attention"].tensors()
     assert {id(tensor) for tensor in found} == {id(own) for own in pinned}
     num_none = (num_cached == 0) + 2  # no reference here, and no averaged frames
-    assert len(pinned) == len(MODEL_TENSORS) - num_none - 1 + 2, "the attention plan's two in its place"
+    assert len(pinned) == len(MODEL_TENSORS) - num_none - 1 + 2, (
+        "the attention plan's two in its place"
+    )
     assert moved["info"] is batch["info"]
 
 
-def test_a_batch_is_copied_without_waiting_whatever_accelerate_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_is_copied_without_waiting_whatever_accelerate_asks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """As after `skip_first_batches`, of a batch that torch has pinned."""
     batch = as_batch([pack(num_tokens=9, where=("rows.jsonl:1",), num_cached=2)])
     monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
@@ -91,7 +97,9 @@ def test_a_batch_is_copied_without_waiting_whatever_accelerate_asks(monkeypatch:
     asked: list[bool] = []
     stock = torch.Tensor.to
 
-    def to(tensor: torch.Tensor, *args: Any, non_blocking: bool = False, **kwargs: Any) -> torch.Tensor:
+    def to(
+        tensor: torch.Tensor, *args: Any, non_blocking: bool = False, **kwargs: Any
+    ) -> torch.Tensor:
         asked.append(non_blocking)
         return stock(tensor, *args, **kwargs)
 
@@ -100,7 +108,9 @@ def test_a_batch_is_copied_without_waiting_whatever_accelerate_asks(monkeypatch:
     assert len(asked) == len(MODEL_TENSORS) - 2 - 1 + 2
     assert all(asked)
     found = [value for value in moved["pack"].values() if isinstance(value, torch.Tensor)]
-    assert {value.device.type for value in (*found, *moved["pack"]["attention"].tensors())} == {"meta"}
+    assert {value.device.type for value in (*found, *moved["pack"]["attention"].tensors())} == {
+        "meta"
+    }
     assert moved["info"] is batch["info"]
 
 
@@ -112,5 +122,8 @@ def test_an_error_out_of_a_worker_is_told_as_it_was_raised() -> None:
         wrapped = ExceptionWrapper(where="in DataLoader worker process 0")
     with pytest.raises(SampleError, match="Traceback") as caught:
         wrapped.reraise()
-    assert str(without_worker_traceback(caught.value)) == "rows.jsonl:3: cut off\n  fix: replace the file"
+    assert (
+        str(without_worker_traceback(caught.value))
+        == "rows.jsonl:3: cut off\n  fix: replace the file"
+    )
     assert without_worker_traceback(raised) is raised

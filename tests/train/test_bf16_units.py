@@ -32,7 +32,9 @@ def test_the_units_of_x86_and_arm_are_known(
 
 
 @pytest.mark.parametrize("avx512", [True, False])
-def test_releases_without_get_capabilities_are_asked_otherwise(monkeypatch: pytest.MonkeyPatch, avx512: bool) -> None:
+def test_releases_without_get_capabilities_are_asked_otherwise(
+    monkeypatch: pytest.MonkeyPatch, avx512: bool
+) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512, raising=False)
     monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
@@ -56,18 +58,27 @@ def test_units_that_do_not_pay_are_not_spoken_of(monkeypatch: pytest.MonkeyPatch
 
 def test_without_units_nothing_is_said_or_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     see(monkeypatch)
-    monkeypatch.setattr(bf16_units, "bf16_gain", lambda: pytest.fail("takes a hundred times as long there"))
+    monkeypatch.setattr(
+        bf16_units, "bf16_gain", lambda: pytest.fail("takes a hundred times as long there")
+    )
     assert faster_in_bf16() == []
 
 
-def test_of_the_rounds_the_lowest_gain_counts_and_of_a_round_the_best_products(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_the_rounds_the_lowest_gain_counts_and_of_a_round_the_best_products(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     now = 0.0
-    durations = {torch.bfloat16: iter([0.004, 0.002] * 99), torch.float32: iter([0.006, 0.010] * 99)}
+    durations = {
+        torch.bfloat16: iter([0.004, 0.002] * 99),
+        torch.float32: iter([0.006, 0.010] * 99),
+    }
 
     def product_s(matrix: torch.Tensor) -> float:
         nonlocal now
         duration = next(durations[matrix.dtype])
-        duration *= 2 if matrix.dtype == torch.bfloat16 and now > MEASURING_S / 2 else 1  # somebody else computes
+        duration *= (
+            2 if matrix.dtype == torch.bfloat16 and now > MEASURING_S / 2 else 1
+        )  # somebody else computes
         now += duration
         return duration
 

@@ -24,14 +24,20 @@ PLAN = Plan(
 
 def acts(**arguments: Any) -> list[tuple[int, str]]:
     """Return (step, what was asked for) over a whole run."""
-    args = TrainingArguments(output_dir="unused", use_cpu=True, report_to="none", max_steps=7, **arguments)
+    args = TrainingArguments(
+        output_dir="unused", use_cpu=True, report_to="none", max_steps=7, **arguments
+    )
     callback, state, asked = PlanFlowCallback(PLAN), TrainerState(max_steps=7), []
     state.compute_steps(args, 7)
     for step in range(1, 8):
         state.global_step, state.epoch = step, step / 7
         control = TrainerControl()
         callback.on_step_end(args, state, control)
-        asked += [(step, name) for name in ("log", "evaluate", "save") if getattr(control, f"should_{name}")]
+        asked += [
+            (step, name)
+            for name in ("log", "evaluate", "save")
+            if getattr(control, f"should_{name}")
+        ]
         control = TrainerControl()
         callback.on_epoch_end(args, state, control)
         assert control == TrainerControl(), "the loader's one long epoch means nothing"
@@ -45,7 +51,9 @@ def test_epoch_strategies_act_where_planned_epochs_end() -> None:
 
 
 def test_step_strategies_act_every_so_many_steps_and_so_does_the_last() -> None:
-    found = acts(logging_steps=4, eval_strategy="steps", eval_steps=5, save_strategy="steps", save_steps=3)
+    found = acts(
+        logging_steps=4, eval_strategy="steps", eval_steps=5, save_strategy="steps", save_steps=3
+    )
     assert found[:4] == [(3, "save"), (4, "log"), (5, "evaluate"), (6, "save")]
     assert found[4:] == [(7, "log"), (7, "evaluate"), (7, "save")]
 
@@ -63,26 +71,37 @@ def test_evaluation_waits_as_long_as_asked() -> None:
 
 def test_the_epoch_counter_is_the_plans() -> None:
     args = TrainingArguments(output_dir="unused", use_cpu=True, report_to="none")
-    state = TrainerState(max_steps=7, global_step=7, epoch=1.0, logging_steps=1, save_steps=1, eval_steps=1)
+    state = TrainerState(
+        max_steps=7, global_step=7, epoch=1.0, logging_steps=1, save_steps=1, eval_steps=1
+    )
     PlanFlowCallback(PLAN).on_step_end(args, state, TrainerControl())
     assert state.epoch == pytest.approx(2 + 1 / 3)
 
 
 def test_every_trained_parameter_gets_a_gradient_and_no_frozen_one() -> None:
-    model = nn.ModuleDict({name: nn.Linear(2, 2, bias=False) for name in ("given", "missing", "frozen")})
+    model = nn.ModuleDict(
+        {name: nn.Linear(2, 2, bias=False) for name in ("given", "missing", "frozen")}
+    )
     model["frozen"].requires_grad_(False)
     weights = {name: next(model[name].parameters()) for name in model}
     weights["given"].grad = torch.ones(2, 2)
     nothing: Any = SimpleNamespace()
     WholeGradientCallback().on_pre_optimizer_step(nothing, nothing, nothing, model=model)
-    found = {name: None if weight.grad is None else weight.grad.unique().tolist() for name, weight in weights.items()}
+    found = {
+        name: None if weight.grad is None else weight.grad.unique().tolist()
+        for name, weight in weights.items()
+    }
     assert found == {"given": [1.0], "missing": [0.0], "frozen": None}
 
 
 def test_without_a_terminal_a_log_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     bar, nothing = ProgressBarCallback(), cast(Any, SimpleNamespace(disable_tqdm=False))
     state = TrainerState(global_step=3, max_steps=7, is_world_process_zero=True)
-    for args in ({}, {"logs": {"eval_loss": 1.0}}, {"logs": {"loss": 1.23456, "samples_per_s": 7.89}}):
+    for args in (
+        {},
+        {"logs": {"eval_loss": 1.0}},
+        {"logs": {"loss": 1.23456, "samples_per_s": 7.89}},
+    ):
         bar.on_log(nothing, state, TrainerControl(), **args)
     state.is_world_process_zero = False
     bar.on_log(nothing, state, TrainerControl(), logs={"loss": 1.0, "samples_per_s": 1.0})

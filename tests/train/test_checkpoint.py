@@ -11,10 +11,14 @@ IDENTITY = RunIdentity(settings={"model.path": "some/model"}, plan="digest")
 
 
 def files() -> CheckpointFiles:
-    return CheckpointFiles(save_processor=lambda folder: (folder / "processor").touch(), identity=IDENTITY)
+    return CheckpointFiles(
+        save_processor=lambda folder: (folder / "processor").touch(), identity=IDENTITY
+    )
 
 
-def test_a_whole_models_folder_gets_its_processor_and_loses_a_former_adapter(tmp_path: Path) -> None:
+def test_a_whole_models_folder_gets_its_processor_and_loses_a_former_adapter(
+    tmp_path: Path,
+) -> None:
     for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         (tmp_path / name).touch()
     files().complete(tmp_path)

@@ -59,21 +59,29 @@ def estimated(model: Any) -> float:
         (("connector", "language_model"), FreezeConfig()),
         (("connector",), FreezeConfig()),
         (("language_model",), FreezeConfig(embeddings=True, language_layers=[0, 1])),
-        (("language_model",), FreezeConfig(embeddings=True, output_head=True, language_layers=[1, 2])),
+        (
+            ("language_model",),
+            FreezeConfig(embeddings=True, output_head=True, language_layers=[1, 2]),
+        ),
         (("language_model",), FreezeConfig(embeddings=True, language_layers=[0, 2])),
         (("vision_tower",), FreezeConfig(vision_embeddings=True, vision_layers=[0, 1])),
         (TOWERS, FreezeConfig(embeddings=True, language_layers=[0, 2], vision_layers=[0, 2])),
     ],
     ids=str,
 )
-def test_the_estimate_is_near_the_count(model: Any, towers: tuple[Tower, ...], frozen: FreezeConfig) -> None:
-    rates = LearningRates(full=dict.fromkeys(towers, 1.0), frozen=frozen_parts(frozen, model.config))
+def test_the_estimate_is_near_the_count(
+    model: Any, towers: tuple[Tower, ...], frozen: FreezeConfig
+) -> None:
+    rates = LearningRates(
+        full=dict.fromkeys(towers, 1.0), frozen=frozen_parts(frozen, model.config)
+    )
     freeze(model, rates)
     assert estimated(model) == pytest.approx(counted(model), rel=0.1)
 
 
 def test_frozen_first_layers_cost_no_backward_pass(model: Any) -> None:
-    """Of two layers the first is gone through once, the second forward, for its inputs and for its weights."""
+    """Of two layers the first is gone through once, the second forward, for its inputs and for its
+    weights."""
 
     def per_token(**settings: Any) -> float:
         parts = frozen_parts(FreezeConfig(**settings), model.config)
@@ -81,21 +89,27 @@ def test_frozen_first_layers_cost_no_backward_pass(model: Any) -> None:
         return compute_cost(model).per_token
 
     whole = per_token()
-    assert per_token(language_layers=[0, 1]) == pytest.approx(whole * 5 / 6)  # the embeddings beneath train
+    assert per_token(language_layers=[0, 1]) == pytest.approx(
+        whole * 5 / 6
+    )  # the embeddings beneath train
     assert per_token(language_layers=[0, 1], embeddings=True) == pytest.approx(whole * 4 / 6)
     assert per_token(language_layers=[1, 2], embeddings=True) == pytest.approx(whole * 5 / 6)
     assert per_token(language_layers=[0, 2], embeddings=True) == pytest.approx(whole * 2 / 6)
 
 
 @pytest.mark.parametrize("adapted", [("language_model",), ("vision_tower", "language_model")])
-def test_the_estimate_is_near_the_count_with_adapters(tiny_folder: Path, adapted: tuple[Tower, ...]) -> None:
+def test_the_estimate_is_near_the_count_with_adapters(
+    tiny_folder: Path, adapted: tuple[Tower, ...]
+) -> None:
     model = load_checkpoint(str(tiny_folder)).model
     attach_adapters(model, {tower: AdapterConfig(r=1) for tower in adapted}, base="", seed=0)
     freeze(model, LearningRates(full={"connector": 1.0}, adapter=dict.fromkeys(adapted, 1.0)))
     assert estimated(model) == pytest.approx(counted(model), rel=0.15)
 
 
-def test_the_estimate_is_near_the_count_with_an_adapter_in_the_upper_layer_alone(tiny_folder: Path) -> None:
+def test_the_estimate_is_near_the_count_with_an_adapter_in_the_upper_layer_alone(
+    tiny_folder: Path,
+) -> None:
     model = load_checkpoint(str(tiny_folder)).model
     upper = AdapterConfig(r=1, targets=["model.text_model.layers.1.*_proj"])
     attach_adapters(model, {"language_model": upper}, base="", seed=0)

@@ -83,7 +83,9 @@ def test_a_fresh_start_empties_the_file_and_needs_none(tmp_path: Path) -> None:
     assert file.path.read_text() == ""
 
 
-def test_the_stopwatch_starts_anew_at_each_look_and_leaves_out_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stopwatch_starts_anew_at_each_look_and_leaves_out_pauses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     now = iter([100.0, 103.0, 105.0, 111.0, 112.0])
     monkeypatch.setattr(step_log.time, "perf_counter", lambda: next(now))
     watch = Stopwatch()  # at 100
@@ -105,7 +107,9 @@ def test_what_a_method_logs_is_summed_where_it_is_and_averaged_over_all_ranks() 
     sums.add({"loss_b": torch.tensor(4.0), "loss_a": torch.tensor(1.0)}, share=2)
     sums.add({}, share=0)
     sums.add({"loss_a": torch.tensor(2.0), "loss_b": torch.tensor(2.0)}, share=1)
-    assert sums.means(lambda own: 2 * own) == {"loss_a": 1.0, "loss_b": 2.0}, "another rank had the same"
+    assert sums.means(lambda own: 2 * own) == {"loss_a": 1.0, "loss_b": 2.0}, (
+        "another rank had the same"
+    )
     assert sums.means(lambda own: own) == {"loss_a": 0.0, "loss_b": 0.0}, "it begins anew"
 
 
@@ -115,11 +119,17 @@ def test_a_line_begins_anew_and_rows_are_written_once(tmp_path: Path) -> None:
     log.add(info(), {"reward": torch.tensor(3.0)}, share=1.0)
     log.add_rows(1, [info()])
     first, second = (log.step_line(lambda value: value, peak_flops=1.0) for _ in range(2))
-    assert (first["num_tokens"], first["reward"], first["learning_rate_connector"]) == (90, 3.0, 0.1)
+    assert (first["num_tokens"], first["reward"], first["learning_rate_connector"]) == (
+        90,
+        3.0,
+        0.1,
+    )
     assert (second["num_tokens"], second["reward"]) == (0, 0.0)
     for _ in range(2):
         log.write_rows(is_writer=True)
-    assert (tmp_path / "samples.jsonl").read_text() == ('{"step": 1, "where": ["rows.jsonl:1", "rows.jsonl:2"]}\n')
+    assert (tmp_path / "samples.jsonl").read_text() == (
+        '{"step": 1, "where": ["rows.jsonl:1", "rows.jsonl:2"]}\n'
+    )
 
 
 def test_rows_are_not_written_unless_asked_for(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""A run of two ranks that was killed goes on with one rank, or with four: the same rows, the same losses."""
+"""A run of two ranks that was killed goes on with one rank, or with four: the same rows, the same
+losses."""
 
 import json
 from pathlib import Path
@@ -19,7 +20,9 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def moved(write_run: Any, plain_changes: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+def moved(
+    write_run: Any, plain_changes: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> dict[int, Path]:
     """Output folders by the number of ranks that went on."""
     root = tmp_path_factory.mktemp("moved")
     changes = plain_changes | {
@@ -30,8 +33,13 @@ def moved(write_run: Any, plain_changes: dict[str, Any], tmp_path_factory: pytes
     }
     first = write_run(root / "first", changes)
     # Another number of workers besides: who builds a pack has no say either.
-    others = [write_run(root / str(ranks), changes | {"train.dataloader_num_workers": 0}) for ranks in RANKS]
-    with runs_apart("moved_runs.py", KILLED_IN_STEP, first, *others, logs=root, timeout_s=CHILD_TIMEOUT_S):
+    others = [
+        write_run(root / str(ranks), changes | {"train.dataloader_num_workers": 0})
+        for ranks in RANKS
+    ]
+    with runs_apart(
+        "moved_runs.py", KILLED_IN_STEP, first, *others, logs=root, timeout_s=CHILD_TIMEOUT_S
+    ):
         pass
     return {ranks: root / str(ranks) / "out" for ranks in RANKS}
 
@@ -44,18 +52,24 @@ def test_it_went_on_from_the_checkpoint(moved: dict[int, Path], ranks: int) -> N
 
 
 @pytest.mark.parametrize("ranks", RANKS)
-def test_every_step_learns_from_the_rows_it_would_have(moved: dict[int, Path], ranks: int, plain_run: Any) -> None:
+def test_every_step_learns_from_the_rows_it_would_have(
+    moved: dict[int, Path], ranks: int, plain_run: Any
+) -> None:
     assert rows(moved[ranks] / "samples.jsonl") == rows(plain_run.folder / "samples.jsonl")
 
 
 @pytest.mark.parametrize("ranks", RANKS)
-def test_losses_and_weights_are_equal_but_for_rounding(moved: dict[int, Path], ranks: int, plain_run: Any) -> None:
+def test_losses_and_weights_are_equal_but_for_rounding(
+    moved: dict[int, Path], ranks: int, plain_run: Any
+) -> None:
     ours = [row for row in rows(moved[ranks] / "metrics.jsonl") if "loss" in row]
     assert [row["step"] for row in ours] == [row["step"] for row in plain_run.steps]
     for own, other in zip(ours, plain_run.steps, strict=True):
         assert own["loss"] == pytest.approx(other["loss"], rel=1e-5)
         assert own["num_tokens"] == other["num_tokens"]
-    weights, theirs = (load_file(folder / "model.safetensors") for folder in (moved[ranks], plain_run.folder))
+    weights, theirs = (
+        load_file(folder / "model.safetensors") for folder in (moved[ranks], plain_run.folder)
+    )
     noise = "k_proj.bias"  # softmax cancels it: its gradient is rounding alone, which Adam makes as large as any
     errors = {
         name: float((weights[name] - value).norm() / value.norm())

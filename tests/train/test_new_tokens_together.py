@@ -1,4 +1,5 @@
-"""New tokens with everything at once: a base in 8 bits, LoRA, pictures, preferences; killed, and on two ranks."""
+"""New tokens with everything at once: a base in 8 bits, LoRA, pictures, preferences; killed, and on
+two ranks."""
 
 import json
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ from smolvlm.export.merge import export_for_transformers
 from tests.train.runs_apart import runs_apart
 
 # peft 0.21 asks the stock model by an old name, which transformers 5.23 warns of.
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+)
 
 CHILD_TIMEOUT_S = 400
 KILLED_IN_STEP, CHECKPOINT = 5, 3
@@ -34,10 +37,20 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def runs(write_run: Any, train_run: Any, photos: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def runs(
+    write_run: Any,
+    train_run: Any,
+    photos: dict[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Runs:
     root = tmp_path_factory.mktemp("together")
     pairs = [
-        {"prompt": "What is it?", "chosen": f"<shown>{name}</shown>", "rejected": f"It is {name}.", "image": str(path)}
+        {
+            "prompt": "What is it?",
+            "chosen": f"<shown>{name}</shown>",
+            "rejected": f"It is {name}.",
+            "image": str(path),
+        }
         for name, path in photos.items()
     ]
     (root / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
@@ -58,7 +71,9 @@ def runs(write_run: Any, train_run: Any, photos: dict[str, Path], tmp_path_facto
     }
     killed = write_run(root / "killed", changes)
     shared = write_run(root / "shared", changes | {"train.ddp_backend": "gloo"})
-    with runs_apart("forked_runs.py", KILLED_IN_STEP, killed, shared, logs=root, timeout_s=CHILD_TIMEOUT_S):
+    with runs_apart(
+        "forked_runs.py", KILLED_IN_STEP, killed, shared, logs=root, timeout_s=CHILD_TIMEOUT_S
+    ):
         whole = train_run(root / "whole", changes)
     return Runs(whole=whole, resumed=root / "killed" / "out", shared=root / "shared" / "out")
 
@@ -72,7 +87,9 @@ def test_it_begins_at_its_own_reference_and_learns_the_tokens(runs: Runs) -> Non
     assert runs.whole.losses[0] == pytest.approx(0.693147, abs=1e-5)
     assert runs.whole.losses[-1] < 0.6
     model = runs.whole.trained.checkpoint.model
-    begun = load_checkpoint(runs.whole.trained.checkpoint.path, new_tokens=model_tokens()).model.state_dict()
+    begun = load_checkpoint(
+        runs.whole.trained.checkpoint.path, new_tokens=model_tokens()
+    ).model.state_dict()
     own = model.state_dict()
     for matrix in MATRICES:
         now = own[f"{matrix}.token_adapter.trainable_tokens_delta.default"]
@@ -97,7 +114,9 @@ def test_killed_and_resumed_is_equal_to_the_last_bit(runs: Runs) -> None:
     messages = (runs.resumed.parent / "again.log").read_text()
     assert f"resuming from {runs.resumed / f'checkpoint-{CHECKPOINT}'}\n" in messages
     assert losses(runs.resumed) == runs.whole.losses
-    ours, theirs = (load_file(folder / ADAPTER_WEIGHTS) for folder in (runs.resumed, runs.whole.folder))
+    ours, theirs = (
+        load_file(folder / ADAPTER_WEIGHTS) for folder in (runs.resumed, runs.whole.folder)
+    )
     assert ours.keys() == theirs.keys()
     assert [key for key in theirs if not torch.equal(ours[key], theirs[key])] == []
 
@@ -108,7 +127,9 @@ def test_two_ranks_learn_what_one_learns(runs: Runs) -> None:
 
 def test_merged_is_the_full_base_with_adapter_and_rows(runs: Runs, tmp_path: Path) -> None:
     export_for_transformers(runs.whole.folder, tmp_path / "merged", merge=True)
-    merged: Any = AutoModelForImageTextToText.from_pretrained(tmp_path / "merged", dtype=torch.float32).eval()
+    merged: Any = AutoModelForImageTextToText.from_pretrained(
+        tmp_path / "merged", dtype=torch.float32
+    ).eval()
     ids = torch.tensor([[*range(20), *own_ids(tmp_path / "merged")]])
     with torch.no_grad():
         unmerged = load_checkpoint(str(runs.whole.folder)).model.eval()(input_ids=ids).logits

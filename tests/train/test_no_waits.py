@@ -1,5 +1,6 @@
-"""A step never waits for the device: forward, backward and the losses of packs of every kind, seen operation by
-operation on a device that is not there. And how many operations that takes, which is time on a GPU.
+"""A step never waits for the device: forward, backward and the losses of packs of every kind, seen
+operation by operation on a device that is not there. And how many operations that takes, which is
+time on a GPU.
 """
 
 import copy
@@ -53,7 +54,9 @@ def model(loaded: Checkpoint) -> Any:
 
 
 @pytest.fixture(scope="module")
-def rows(photos: dict[str, Path], clips: dict[str, Path]) -> dict[str, list[tuple[Conversation, ...]]]:
+def rows(
+    photos: dict[str, Path], clips: dict[str, Path]
+) -> dict[str, list[tuple[Conversation, ...]]]:
     """Samples by kind: text alone, a tree of questions about a picture, clips, pairs of answers."""
     photo, clip = ImageRef(path=photos["coffee"]), VideoRef(path=clips["steady"])
 
@@ -66,7 +69,10 @@ def rows(photos: dict[str, Path], clips: dict[str, Path]) -> dict[str, list[tupl
     return {
         "text": [(asked("Two and two?", answer="Four."),)],
         "tree": [tree, (asked("Two and two?", answer="Four."),)],
-        "clips": [(asked(clip, "What?", answer="Coffee."),), (asked(photo, clip, "And?", answer="Both."),)],
+        "clips": [
+            (asked(clip, "What?", answer="Coffee."),),
+            (asked(photo, clip, "And?", answer="Both."),),
+        ],
         "one question": [(asked(photo, "What?", answer="A cup."),)],
         "pairs": [
             (asked(photo, "What?", answer="A cup.", rejected="Nothing at all."),),
@@ -92,7 +98,9 @@ def pack_of(rows: dict[str, list[tuple[Conversation, ...]]], prompt: PromptSetti
             num_tokens=0,
             num_tiles=0,
         )
-        shown = replace(prompt, media=replace(prompt.media, frames=replace(prompt.media.frames, max_frames=4)))
+        shown = replace(
+            prompt, media=replace(prompt.media, frames=replace(prompt.media.frames, max_frames=4))
+        )
         dataset = PackDataset(
             measured_rows(flat, shown),
             Plan(
@@ -121,13 +129,17 @@ def features_of(model: Any, pack: Pack, *, how_many: int) -> Callable[[Any], lis
 
 
 def packs_for(model: Any, pack_of: PackOf, method: str) -> Iterator[tuple[Pack, dict[str, float]]]:
-    """Yield packs and the rates they are trained at: a trained tower, a frozen one without and with the cache."""
+    """Yield packs and the rates they are trained at: a trained tower, a frozen one without and with
+    the cache."""
     for kind in ("text", "tree", "clips") if method == "sft" else ("pairs",):
         pack = pack_of(kind)
         yield pack, ALL
         yield pack, LANGUAGE
         if len(pack.tiles):
-            yield pack_of(kind, read_features=features_of(model, pack, how_many=len(pack.tiles))), LANGUAGE
+            yield (
+                pack_of(kind, read_features=features_of(model, pack, how_many=len(pack.tiles))),
+                LANGUAGE,
+            )
             yield pack_of(kind, read_features=features_of(model, pack, how_many=13)), LANGUAGE
 
 
@@ -179,7 +191,9 @@ def test_the_reference_asked_in_the_step_does_not_wait(
     copied = frozen_copy(model)
     with fake_cuda(monkeypatch) as cuda:
         moved, copied = cuda.model(model), cuda.model(copied)
-        reference = OnlineReference(copied=copied, has_frozen_tower=has_frozen_tower, compute_dtype=torch.float32)
+        reference = OnlineReference(
+            copied=copied, has_frozen_tower=has_frozen_tower, compute_dtype=torch.float32
+        )
         tensors = cuda.inputs(inputs)
         with WaitsFound("cuda"):
             judged = reference.judge(moved, tensors)
@@ -189,7 +203,9 @@ def test_the_reference_asked_in_the_step_does_not_wait(
 
 
 @pytest.mark.parametrize("waits", ["places", "groups", "plan", "pixels"])
-def test_what_used_to_wait_is_found(model: Any, pack_of: PackOf, waits: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_used_to_wait_is_found(
+    model: Any, pack_of: PackOf, waits: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each is put back, or looks as it did."""
     tensors = on_device(inputs_for(pack_of("tree"), "meta"), torch.device("meta"))
     moved = on_meta(model)
@@ -210,7 +226,9 @@ def test_what_used_to_wait_is_found(model: Any, pack_of: PackOf, waits: str, mon
     # "meta" itself raises NotImplementedError where a tensor's values are asked for.
     with (
         WaitsFound("meta"),
-        pytest.raises((Waits, NotImplementedError), match=r"reads back|a copy from|copy out of meta"),
+        pytest.raises(
+            (Waits, NotImplementedError), match=r"reads back|a copy from|copy out of meta"
+        ),
     ):
         moved(pack=tensors, normalizer=1.0)
 
@@ -218,8 +236,11 @@ def test_what_used_to_wait_is_found(model: Any, pack_of: PackOf, waits: str, mon
 # ---- how many operations
 
 
-def operations(config_changes: dict[str, dict[str, int]], loaded: Checkpoint, pack: Pack, *, is_half: bool) -> int:
-    """Count what a pack's forward and backward dispatch, everything trained, in a model of so many layers."""
+def operations(
+    config_changes: dict[str, dict[str, int]], loaded: Checkpoint, pack: Pack, *, is_half: bool
+) -> int:
+    """Count what a pack's forward and backward dispatch, everything trained, in a model of so many
+    layers."""
     config = copy.deepcopy(loaded.model.config)
     for name, changes in config_changes.items():
         for key, value in changes.items():
@@ -237,16 +258,26 @@ def operations(config_changes: dict[str, dict[str, int]], loaded: Checkpoint, pa
 
 
 @pytest.mark.parametrize(
-    ("is_half", "language_layer", "tower_layer", "rest"), [(False, 107, 38, 74), (True, 141, 72, 92)]
+    ("is_half", "language_layer", "tower_layer", "rest"),
+    [(False, 107, 38, 74), (True, 141, 72, 92)],
 )
 def test_a_step_dispatches_no_more_operations_than_it_did(
-    loaded: Checkpoint, pack_of: PackOf, is_half: bool, language_layer: int, tower_layer: int, rest: int
+    loaded: Checkpoint,
+    pack_of: PackOf,
+    is_half: bool,
+    language_layer: int,
+    tower_layer: int,
+    rest: int,
 ) -> None:
-    """A GPU takes 5 to 8 us to launch each; at 256M widths that is most of a step. Lower what fell."""
+    """A GPU takes 5 to 8 us to launch each; at 256M widths that is most of a step. Lower what
+    fell."""
     pack = pack_of("one question")
 
     def count(language: int, tower: int) -> int:
-        layers = {"text_config": {"num_hidden_layers": language}, "vision_config": {"num_hidden_layers": tower}}
+        layers = {
+            "text_config": {"num_hidden_layers": language},
+            "vision_config": {"num_hidden_layers": tower},
+        }
         return operations(layers, loaded, pack, is_half=is_half)
 
     one = count(1, 1)

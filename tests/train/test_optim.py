@@ -41,7 +41,9 @@ def optimizer_for(model: nn.Module, rates: LearningRates = RATES) -> Optimizer:
 
 def test_groups_hold_every_trained_parameter_once_at_its_towers_rate(model: Any) -> None:
     optimizer = optimizer_for(model)
-    assert [(group["name"], group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [
+    assert [
+        (group["name"], group["lr"], group["weight_decay"]) for group in optimizer.param_groups
+    ] == [
         ("connector", 1e-4, 0.1),
         ("language_model", 2e-5, 0.1),
         ("language_model", 2e-5, 0.0),
@@ -50,14 +52,24 @@ def test_groups_hold_every_trained_parameter_once_at_its_towers_rate(model: Any)
     trained = [id(parameter) for parameter in model.parameters() if parameter.requires_grad]
     assert sorted(held) == sorted(trained)
     undecayed = {id(parameter) for parameter in optimizer.param_groups[2]["params"]}
-    assert undecayed == {id(value) for _, value in parameters_of(model, "language_model") if value.ndim == 1}
+    assert undecayed == {
+        id(value) for _, value in parameters_of(model, "language_model") if value.ndim == 1
+    }
 
 
 def test_what_was_asked_passes_and_is_printed(model: Any) -> None:
     found = check_groups(model, optimizer_for(model), RATES)
-    assert [(group.tower, group.learning_rate) for group in found] == [(tower, FULL[tower]) for tower in TOWERS]
-    sizes = {tower: sum(value.numel() for _, value in parameters_of(model, tower)) for tower in TOWERS}
-    assert [group.num_parameters for group in found] == [0, sizes["connector"], sizes["language_model"]]
+    assert [(group.tower, group.learning_rate) for group in found] == [
+        (tower, FULL[tower]) for tower in TOWERS
+    ]
+    sizes = {
+        tower: sum(value.numel() for _, value in parameters_of(model, tower)) for tower in TOWERS
+    }
+    assert [group.num_parameters for group in found] == [
+        0,
+        sizes["connector"],
+        sizes["language_model"],
+    ]
     assert [group.num_frozen_parameters for group in found] == [sizes["vision_tower"], 0, 0]
     assert groups_table(found).splitlines() == [
         "tower            learning rate         trained          frozen",
@@ -77,7 +89,10 @@ def test_a_schedule_under_way_does_not_count_as_another_rate(model: Any) -> None
 def test_a_missing_parameter_is_refused(model: Any) -> None:
     optimizer = optimizer_for(model)
     optimizer.param_groups[0]["params"].clear()
-    with pytest.raises(ConfigError, match=r"connector\.modality_projection\.proj\.weight stands in 0 optimizer groups"):
+    with pytest.raises(
+        ConfigError,
+        match=r"connector\.modality_projection\.proj\.weight stands in 0 optimizer groups",
+    ):
         check_groups(model, optimizer, RATES)
 
 
@@ -111,7 +126,9 @@ def test_a_trained_parameter_that_should_be_frozen_is_refused(model: Any) -> Non
 
 
 def test_one_rate_for_all_is_refused_and_ten_parameters_are_named(model: Any) -> None:
-    optimizer = SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=1e-3)
+    optimizer = SGD(
+        [parameter for parameter in model.parameters() if parameter.requires_grad], lr=1e-3
+    )
     with pytest.raises(ConfigError) as caught:
         check_groups(model, optimizer, RATES)
     trained = sum(1 for parameter in model.parameters() if parameter.requires_grad)
@@ -146,21 +163,28 @@ def test_frozen_parts_are_in_no_group_and_in_the_table(loaded: Any) -> None:
         "model.text_model.",
     }
     table = groups_table(check_groups(loaded, optimizer, rates)).splitlines()
-    frozen = sum(value.numel() for name, value in parameters_of(loaded, "language_model") if name in out)
+    frozen = sum(
+        value.numel() for name, value in parameters_of(loaded, "language_model") if name in out
+    )
     assert table[3].endswith(f"{frozen:>16,}  embeddings, layers 0 to 0 of 2")
     loaded.get_input_embeddings().weight.requires_grad_(True)
     with pytest.raises(ConfigError, match=r"embed_tokens\.weight is trained, rate asked 0"):
         check_groups(loaded, optimizer, rates)
 
 
-def test_adapters_and_weights_of_one_tower_have_groups_and_rates_of_their_own(tiny_folder: Path) -> None:
+def test_adapters_and_weights_of_one_tower_have_groups_and_rates_of_their_own(
+    tiny_folder: Path,
+) -> None:
     model = load_checkpoint(str(tiny_folder)).model
     attach_adapters(model, {"language_model": AdapterConfig(r=2)}, base="", seed=0)
     rates = LearningRates(full={"language_model": 1e-5}, adapter={"language_model": 1e-3})
     freeze(model, rates)
     optimizer = optimizer_for(model, rates)
     check_groups(model, optimizer, rates)
-    assert [(group["name"], group["kind"], group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [
+    assert [
+        (group["name"], group["kind"], group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+    ] == [
         ("language_model", "full", 1e-5, 0.1),
         ("language_model", "full", 1e-5, 0.0),
         ("language_model", "adapter", 1e-3, 0.1),

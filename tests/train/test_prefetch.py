@@ -1,4 +1,5 @@
-"""Loader workers: how much they make ahead, what the step gets from them, and what is told when they fail."""
+"""Loader workers: how much they make ahead, what the step gets from them, and what is told when
+they fail."""
 
 import json
 import multiprocessing
@@ -30,8 +31,12 @@ from smolvlm.train.prefetch import PrefetchedPacks, planned_bytes
 from tests.packs import pack_of
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:This process:DeprecationWarning"),  # of Python 3.12: workers are forked
-    pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker:UserWarning"),  # on fewer than 3 cores
+    pytest.mark.filterwarnings(
+        "ignore:This process:DeprecationWarning"
+    ),  # of Python 3.12: workers are forked
+    pytest.mark.filterwarnings(
+        "ignore:This DataLoader will create 3 worker:UserWarning"
+    ),  # on fewer than 3 cores
 ]
 
 TrainRun = Callable[..., Any]
@@ -42,11 +47,13 @@ QUIET_S = 0.25
 
 
 class NotedPacks:
-    """Stands for a data set: packs of so many tiles, each noted in a file when a worker begins it."""
+    """Stands for a data set: packs of so many tiles, each noted in a file when a worker begins
+    it."""
 
     def __init__(self, num_tiles: Sequence[int], begun: Path, *, fails: bool = False) -> None:
         self.planned_packs = PlannedPacks.of(
-            PlannedPack(samples=((number,),), num_tokens=1, num_tiles=count) for number, count in enumerate(num_tiles)
+            PlannedPack(samples=((number,),), num_tokens=1, num_tiles=count)
+            for number, count in enumerate(num_tiles)
         )
         self.begun = begun
         self.fails = fails
@@ -61,7 +68,9 @@ class NotedPacks:
     def where(self, row: int) -> str:
         return f"rows.jsonl:{row + 1}"
 
-    def build(self, planned: PlannedPack, *, begin_sample: Callable[[int], None] = lambda _: None) -> Pack:
+    def build(
+        self, planned: PlannedPack, *, begin_sample: Callable[[int], None] = lambda _: None
+    ) -> Pack:
         if planned == EMPTY_PACK:
             return pack(0, index=-1)
         begin_sample(0)
@@ -84,18 +93,30 @@ def pack(num_tiles: int, *, index: int) -> Pack:
 
 
 def ahead_of(packs: Any, *, max_bytes: int = 10**9, **ranks: int) -> PrefetchedPacks:
-    return PrefetchedPacks(packs, bytes_per_tile=BYTES_PER_TILE, max_bytes=max_bytes, num_workers=3, **ranks)
-
-
-def loader_of(ahead: PrefetchedPacks, numbers: Sequence[int], *, prefetch_factor: int = 8) -> DataLoader[Pack]:
-    """Return a loader of three workers that has eight packs each asked for ahead."""
-    return DataLoader(
-        ahead, batch_size=1, sampler=numbers, collate_fn=as_batch, num_workers=3, prefetch_factor=prefetch_factor
+    return PrefetchedPacks(
+        packs, bytes_per_tile=BYTES_PER_TILE, max_bytes=max_bytes, num_workers=3, **ranks
     )
 
 
-def begun_once_quiet(packs: NotedPacks, *, is_enough: Callable[[list[int]], bool] = lambda _: True) -> list[int]:
-    """Wait until enough is begun and nothing more comes, and return what was; ten seconds at most."""
+def loader_of(
+    ahead: PrefetchedPacks, numbers: Sequence[int], *, prefetch_factor: int = 8
+) -> DataLoader[Pack]:
+    """Return a loader of three workers that has eight packs each asked for ahead."""
+    return DataLoader(
+        ahead,
+        batch_size=1,
+        sampler=numbers,
+        collate_fn=as_batch,
+        num_workers=3,
+        prefetch_factor=prefetch_factor,
+    )
+
+
+def begun_once_quiet(
+    packs: NotedPacks, *, is_enough: Callable[[list[int]], bool] = lambda _: True
+) -> list[int]:
+    """Wait until enough is begun and nothing more comes, and return what was; ten seconds at
+    most."""
     before, start = "", time.monotonic()
     since = start
     while time.monotonic() - start < 10:
@@ -142,7 +163,9 @@ def test_packs_ahead_never_weigh_more_than_allowed_and_fill_what_is_allowed(
 
 def test_what_a_pack_weighs_is_not_underestimated(plain_run: Any) -> None:
     dataset = plain_run.trained.trainer.train_dataset
-    bound = planned_bytes(dataset.planned_packs, bytes_per_tile=3 * dataset.settings.pictures.tile_side_px**2)
+    bound = planned_bytes(
+        dataset.planned_packs, bytes_per_tile=3 * dataset.settings.pictures.tile_side_px**2
+    )
     assert len(bound) == len(dataset)
     for number in range(len(dataset)):
         if dataset.planned(number).samples:
@@ -160,13 +183,21 @@ def test_the_number_of_packs_a_worker_stays_bounded_besides(tmp_path: Path) -> N
 
 
 def test_a_bound_that_no_pack_fits_into_makes_two_ahead_and_changes_no_step(
-    train_run: TrainRun, words_alone: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train_run: TrainRun,
+    words_alone: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Several packs a step: the loop collects them one by one, and none may wait for a room that never comes."""
+    """Several packs a step: the loop collects them one by one, and none may wait for a room that
+    never comes."""
     changes = words_alone | {"train.packs_per_step": 3}
     alone = train_run(tmp_path / "alone", changes)
     monkeypatch.setattr(prefetched_packs, "BYTES_PER_TOKEN", 10**9)
-    workers = {"train.dataloader_num_workers": 3, "train.dataloader_prefetch_factor": 4, "data.prefetch_mb": 1}
+    workers = {
+        "train.dataloader_num_workers": 3,
+        "train.dataloader_prefetch_factor": 4,
+        "data.prefetch_mb": 1,
+    }
     helped = train_run(tmp_path / "helped", changes | workers)
     assert helped.losses == alone.losses
     samples = [(run.folder / "samples.jsonl").read_text() for run in (helped, alone)]
@@ -193,7 +224,11 @@ def test_a_resumed_run_builds_no_pack_that_it_has_learned_from(
     monkeypatch: pytest.MonkeyPatch,
     num_workers: int,
 ) -> None:
-    saved = {"train.save_strategy": "steps", "train.save_steps": 3, "train.dataloader_num_workers": num_workers}
+    saved = {
+        "train.save_strategy": "steps",
+        "train.save_steps": 3,
+        "train.dataloader_num_workers": num_workers,
+    }
     whole = train_run(tmp_path, words_alone | saved)
     before = whole.losses
     for checkpoint in whole.folder.glob("checkpoint-*"):
@@ -204,14 +239,20 @@ def test_a_resumed_run_builds_no_pack_that_it_has_learned_from(
     assert again.losses == before
     built = [json.loads(line) for line in (tmp_path / "built").read_text().splitlines()]
     packs = again.trained.planned.plan.packs
-    left = [[list(sample) for sample in packs[number].samples] for number in range(2 * 3, len(packs))]
+    left = [
+        [list(sample) for sample in packs[number].samples] for number in range(2 * 3, len(packs))
+    ]
     assert sorted(built) == sorted(left)
 
 
 @pytest.fixture
 def pictures_once(rows_folder: Path, tmp_path: Path) -> dict[str, Any]:
-    """Changes: rows about pictures, each of which is decoded in its own row alone, and one with three."""
-    sources = [{"json_path": str(rows_folder / "photos.jsonl")}, {"json_path": str(rows_folder / "words.jsonl")}]
+    """Changes: rows about pictures, each of which is decoded in its own row alone, and one with
+    three."""
+    sources = [
+        {"json_path": str(rows_folder / "photos.jsonl")},
+        {"json_path": str(rows_folder / "words.jsonl")},
+    ]
     return {"data.mixture": sources, "train.packs_per_step": 1, "train.dataloader_num_workers": 3}
 
 
@@ -228,7 +269,11 @@ def fails_at(name: str, failure: Callable[[], None], monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(
     ("number", "fix"),
-    [(signal.SIGKILL, "data.prefetch_mb"), (signal.SIGSEGV, "write it anew"), (signal.SIGBUS, "--shm-size")],
+    [
+        (signal.SIGKILL, "data.prefetch_mb"),
+        (signal.SIGSEGV, "write it anew"),
+        (signal.SIGBUS, "--shm-size"),
+    ],
     ids=["killed", "crashed", "no shared memory"],
 )
 def test_a_workers_death_names_the_row_that_it_read(
@@ -245,12 +290,16 @@ def test_a_workers_death_names_the_row_that_it_read(
         os.kill(os.getpid(), number)
 
     fails_at("camera", die, monkeypatch)
-    with pytest.raises(SampleError, match=r"the loader worker \d+ was killed by a signal") as caught:
+    with pytest.raises(
+        SampleError, match=r"the loader worker \d+ was killed by a signal"
+    ) as caught:
         train_run(tmp_path, pictures_once)
     assert not multiprocessing.active_children(), "the other workers were sent home"
     file = pictures_once["data.mixture"][0]["json_path"]
     assert caught.value.where is not None
-    assert sorted(caught.value.where.split(", ")) == [f"{file}:{row}" for row in (10, 11, 12)], "one tree, one picture"
+    assert sorted(caught.value.where.split(", ")) == [f"{file}:{row}" for row in (10, 11, 12)], (
+        "one tree, one picture"
+    )
     assert caught.value.what.endswith("while it read this")
     assert fix in (caught.value.fix or "")
 
@@ -286,7 +335,9 @@ def test_memory_that_cannot_be_shared_is_told_and_not_waited_for(
     monkeypatch.setattr(torch.Tensor, "share_memory_", full)
     with pytest.raises(ConfigError) as caught, ahead.in_users_words():
         list(loader_of(ahead, range(3)))
-    assert str(caught.value).startswith("data.prefetch_mb: no shared memory left to hand a pack to the trainer (unable")
+    assert str(caught.value).startswith(
+        "data.prefetch_mb: no shared memory left to hand a pack to the trainer (unable"
+    )
     assert "--shm-size" in str(caught.value)
     assert "Traceback" not in str(caught.value)
 
@@ -302,4 +353,6 @@ def test_once_the_run_has_ended_nobody_waits_and_nothing_is_made(tmp_path: Path)
     assert sorted(begun) == [0, 1]
     start = time.monotonic()
     del loader
-    assert time.monotonic() - start < 3, "torch waits five seconds for a worker that does not answer"
+    assert time.monotonic() - start < 3, (
+        "torch waits five seconds for a worker that does not answer"
+    )

@@ -1,4 +1,5 @@
-"""One rank or two: the same rows in every step, the same losses, the same answers, and nobody waits for ever."""
+"""One rank or two: the same rows in every step, the same losses, the same answers, and nobody waits
+for ever."""
 
 import json
 from dataclasses import dataclass
@@ -40,18 +41,29 @@ def dealt(runs: BothRuns) -> list[tuple[tuple[PlannedPack, ...], tuple[PlannedPa
     """Return each step's packs as two ranks get them, in order."""
     plan = runs.trained.planned.plan
     cost = compute_cost(runs.trained.checkpoint.model)
-    order = deal_to_ranks(plan, num_ranks=2, cost_per_token=cost.per_token, cost_per_tile=cost.per_tile)
-    steps = [order[start : start + PACKS_PER_STEP] for start in range(0, len(order), PACKS_PER_STEP)]
+    order = deal_to_ranks(
+        plan, num_ranks=2, cost_per_token=cost.per_token, cost_per_tile=cost.per_tile
+    )
+    steps = [
+        order[start : start + PACKS_PER_STEP] for start in range(0, len(order), PACKS_PER_STEP)
+    ]
     return [
-        (tuple(plan.packs[number] for number in step[0::2]), tuple(plan.packs[number] for number in step[1::2]))
+        (
+            tuple(plan.packs[number] for number in step[0::2]),
+            tuple(plan.packs[number] for number in step[1::2]),
+        )
         for step in steps
     ]
 
 
 def test_the_steps_hold_what_makes_ranks_disagree(runs: BothRuns) -> None:
     last_packs = [(first[-1], second[-1]) for first, second in dealt(runs)]
-    assert any(bool(first.num_tiles) != bool(second.num_tiles) for first, second in last_packs), "one without pictures"
-    assert any(not first.samples or not second.samples for first, second in last_packs), "one with nothing at all"
+    assert any(bool(first.num_tiles) != bool(second.num_tiles) for first, second in last_packs), (
+        "one without pictures"
+    )
+    assert any(not first.samples or not second.samples for first, second in last_packs), (
+        "one with nothing at all"
+    )
 
 
 def test_every_step_learns_from_the_same_rows(runs: BothRuns) -> None:
@@ -59,12 +71,22 @@ def test_every_step_learns_from_the_same_rows(runs: BothRuns) -> None:
 
 
 def test_losses_and_counts_are_equal_in_every_step(runs: BothRuns) -> None:
-    ours, theirs = ([row for row in rows(own / "metrics.jsonl") if "loss" in row] for own in (runs.shared, runs.alone))
+    ours, theirs = (
+        [row for row in rows(own / "metrics.jsonl") if "loss" in row]
+        for own in (runs.shared, runs.alone)
+    )
     assert [row["step"] for row in ours] == list(range(1, runs.trained.planned.plan.num_steps + 1))
     for own, other in zip(ours, theirs, strict=True):
         assert own["loss"] == pytest.approx(other["loss"], rel=1e-5)
         assert own["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3)
-        for name in ("num_tokens", "num_supervised_tokens", "num_tiles", "num_samples", "pack_fill", "epoch"):
+        for name in (
+            "num_tokens",
+            "num_supervised_tokens",
+            "num_tiles",
+            "num_samples",
+            "pack_fill",
+            "epoch",
+        ):
             assert own[name] == other[name]
 
 
@@ -80,12 +102,16 @@ def test_the_trained_weights_are_equal_but_for_rounding(runs: BothRuns) -> None:
 
 
 def test_answers_and_held_out_loss_are_those_of_one_process(runs: BothRuns, tmp_path: Path) -> None:
-    alone = run_evaluation(str(runs.shared), [], mixture=None, predictions=tmp_path / "alone.jsonl", as_json=False)
+    alone = run_evaluation(
+        str(runs.shared), [], mixture=None, predictions=tmp_path / "alone.jsonl", as_json=False
+    )
     assert rows(runs.shared / "predictions.jsonl") == rows(tmp_path / "alone.jsonl")
     assert len(alone.predictions) == 10
     logged = rows(runs.shared / "metrics.jsonl")[-1]
     assert logged["step"] == runs.trained.planned.plan.num_steps
-    assert {name: logged[f"eval_{name}"] for name in alone.as_log()} == pytest.approx(alone.as_log(), rel=1e-5)
+    assert {name: logged[f"eval_{name}"] for name in alone.as_log()} == pytest.approx(
+        alone.as_log(), rel=1e-5
+    )
 
 
 def test_one_rank_says_where_they_run_and_writes_it(runs: BothRuns) -> None:

@@ -1,4 +1,5 @@
-"""A run that is killed and started again with the same command is the run that was never stopped."""
+"""A run that is killed and started again with the same command is the run that was never
+stopped."""
 
 import json
 from pathlib import Path
@@ -23,7 +24,8 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module", params=["cached", "workers"])
 def stopped(forked_runs: Any, request: pytest.FixtureRequest) -> Any:
-    """A run with a frozen tower and cached features; one that trains all towers, with two loader workers."""
+    """A run with a frozen tower and cached features; one that trains all towers, with two loader
+    workers."""
     return forked_runs.stopped[request.param]
 
 
@@ -49,7 +51,10 @@ def test_the_same_rows_were_learned_from_in_every_step(stopped: Any) -> None:
 
 
 def test_the_weights_are_equal_to_the_last_bit(stopped: Any) -> None:
-    ours, theirs = (load_file(folder / "model.safetensors") for folder in (stopped.resumed, stopped.whole.folder))
+    ours, theirs = (
+        load_file(folder / "model.safetensors")
+        for folder in (stopped.resumed, stopped.whole.folder)
+    )
     assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
 
 
@@ -72,11 +77,15 @@ def test_both_starts_are_kept_and_the_newest_stands_on_top(stopped: Any) -> None
 def changed(run: Any, **changes: Any) -> Any:
     """Return the settings of a finished run, some changed, as `section__key=value`."""
     file = run.resumed.parent / "run.yaml"
-    return load_run_config(file, [f"{key.replace('__', '.')}={value}" for key, value in changes.items()])
+    return load_run_config(
+        file, [f"{key.replace('__', '.')}={value}" for key, value in changes.items()]
+    )
 
 
 def test_changed_settings_are_refused_and_each_is_named(stopped: Any) -> None:
-    config = changed(stopped, train__connector_lr=3e-4, data__max_tokens_per_pack=256, train__weight_decay=0.5)
+    config = changed(
+        stopped, train__connector_lr=3e-4, data__max_tokens_per_pack=256, train__weight_decay=0.5
+    )
     with pytest.raises(ConfigError, match="belongs to another run") as caught:
         train(config)
     assert "- train.connector_lr: 0.0005 there, 0.0003 here" in caught.value.what
@@ -86,11 +95,21 @@ def test_changed_settings_are_refused_and_each_is_named(stopped: Any) -> None:
 
 
 def test_changed_rows_are_refused(stopped: Any) -> None:
-    words = Path(yaml.safe_load((stopped.resumed / "run.yaml").read_text())["data"]["mixture"][2]["json_path"])
+    words = Path(
+        yaml.safe_load((stopped.resumed / "run.yaml").read_text())["data"]["mixture"][2][
+            "json_path"
+        ]
+    )
     before = words.read_text()
-    words.write_text(before.replace('"What is 3 plus 3?"', '"What is the sum of three and three, if you please?"'))
+    words.write_text(
+        before.replace(
+            '"What is 3 plus 3?"', '"What is the sum of three and three, if you please?"'
+        )
+    )
     try:
-        with pytest.raises(ConfigError, match="the rows: files or the order of their rows changed since"):
+        with pytest.raises(
+            ConfigError, match="the rows: files or the order of their rows changed since"
+        ):
             train(changed(stopped))
     finally:
         words.write_text(before)

@@ -23,8 +23,16 @@ from smolvlm.train.resuming import (
 
 SETTINGS: dict[str, Any] = {
     "model": {"path": "some/model"},
-    "data": {"max_tokens_per_pack": 64, "mixture": [{"json_path": "rows.jsonl"}], "vision_cache": True},
-    "train": {"output_dir": "out", "language_model_lr": 1e-4, "arguments": {"seed": 1, "save_steps": 5}},
+    "data": {
+        "max_tokens_per_pack": 64,
+        "mixture": [{"json_path": "rows.jsonl"}],
+        "vision_cache": True,
+    },
+    "train": {
+        "output_dir": "out",
+        "language_model_lr": 1e-4,
+        "arguments": {"seed": 1, "save_steps": 5},
+    },
     "eval": {"batch_size": 8},
 }
 
@@ -41,7 +49,9 @@ def planned(num_rows: int = 12, *, seed: int = 1) -> Plan:
         repeats=np.ones(num_rows, np.float32),
     )
     budget = Budget(max_tokens=20, max_tiles=1)
-    settings = PlanSettings(budget=budget, packs_per_step=2, share_media=True, max_branches=4, seed=seed)
+    settings = PlanSettings(
+        budget=budget, packs_per_step=2, share_media=True, max_branches=4, seed=seed
+    )
     return plan_training(table, settings)
 
 
@@ -65,7 +75,9 @@ def checkpoint(output_dir: Path, step: int, run: RunIdentity | None = None) -> P
     return folder
 
 
-def test_the_newest_whole_checkpoint_is_found_and_one_cut_off_is_passed_over(tmp_path: Path) -> None:
+def test_the_newest_whole_checkpoint_is_found_and_one_cut_off_is_passed_over(
+    tmp_path: Path,
+) -> None:
     folders = [checkpoint(tmp_path, step, identity()) for step in (5, 10, 100)]
     cut_off = checkpoint(tmp_path, 200)
     (cut_off / ".smolvlm.json").write_text("{")
@@ -96,7 +108,11 @@ def test_naming_one_that_is_not_whole_is_refused(tmp_path: Path) -> None:
 
 def test_every_setting_that_differs_is_named_with_both_values(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path, 5, identity())
-    changes = {"train.language_model_lr": 2e-4, "data.max_tokens_per_pack": 128, "train.arguments.weight_decay": 0.1}
+    changes = {
+        "train.language_model_lr": 2e-4,
+        "data.max_tokens_per_pack": 128,
+        "train.arguments.weight_decay": 0.1,
+    }
     with pytest.raises(ConfigError) as caught:
         find_checkpoint("auto", output_dir=tmp_path, identity=identity(changes))
     assert caught.value.where == str(folder)
@@ -129,30 +145,53 @@ def test_settings_that_do_not_shape_the_training_may_differ(tmp_path: Path) -> N
             {"train": {"method": "sft"}},
             {"train.loss_type": "sigmoid", "train.beta": 0.1, "train.reference_model": None},
         ),
-        ({"train": {"method": "dpo", "beta": 0.3}}, {"train.beta": 0.3, "train.loss_type": "sigmoid"}),
-        ({}, {"quantization.bits": None, "quantization.towers": None, "quantization.double_quant": None}),
-        ({"quantization": {"bits": 8}}, {"quantization.quant_type": None, "quantization.towers": None}),
+        (
+            {"train": {"method": "dpo", "beta": 0.3}},
+            {"train.beta": 0.3, "train.loss_type": "sigmoid"},
+        ),
+        (
+            {},
+            {
+                "quantization.bits": None,
+                "quantization.towers": None,
+                "quantization.double_quant": None,
+            },
+        ),
+        (
+            {"quantization": {"bits": 8}},
+            {"quantization.quant_type": None, "quantization.towers": None},
+        ),
     ],
 )
 def test_a_checkpoint_of_an_earlier_version_which_wrote_every_setting_is_the_same_run(
     tmp_path: Path, sections: dict[str, Any], written_before: dict[str, Any]
 ) -> None:
-    required = {"model": {"path": "some/model"}, "data": {"mixture": []}, "adapters": {"language": "lora"}}
+    required = {
+        "model": {"path": "some/model"},
+        "data": {"mixture": []},
+        "adapters": {"language": "lora"},
+    }
     train = {"output_dir": "out", **sections.get("train", {})}
     config = config_from({**required, **sections, "train": train}, where="settings")
     now = run_identity(config.model_dump(mode="json"), planned())
     before = RunIdentity(settings={**now.settings, **written_before}, plan=now.plan)
     folder = checkpoint(tmp_path, 5, before)
     assert find_checkpoint("auto", output_dir=tmp_path, identity=now) == folder
-    other = RunIdentity(settings={**now.settings, "train.method": "dpo", "train.beta": 0.4}, plan=now.plan)
+    other = RunIdentity(
+        settings={**now.settings, "train.method": "dpo", "train.beta": 0.4}, plan=now.plan
+    )
     with pytest.raises(ConfigError, match=r"- train\.beta: "):
         find_checkpoint("auto", output_dir=tmp_path, identity=other)
 
 
-@pytest.mark.parametrize("plan", [planned(13), planned(seed=2)], ids=["another row", "another order"])
+@pytest.mark.parametrize(
+    "plan", [planned(13), planned(seed=2)], ids=["another row", "another order"]
+)
 def test_other_rows_are_refused(tmp_path: Path, plan: Plan) -> None:
     checkpoint(tmp_path, 5, identity())
-    with pytest.raises(ConfigError, match="the rows: files or the order of their rows changed since"):
+    with pytest.raises(
+        ConfigError, match="the rows: files or the order of their rows changed since"
+    ):
         find_checkpoint("auto", output_dir=tmp_path, identity=identity(plan=plan))
 
 
@@ -160,7 +199,11 @@ def test_other_rows_are_refused(tmp_path: Path, plan: Plan) -> None:
     ("before", "after", "is_same"),
     [
         (("open", True), ("open", True), True),
-        (("open", True), ("open", False), True),  # begun on a GPU, resumed on a CPU that leaves it open too
+        (
+            ("open", True),
+            ("open", False),
+            True,
+        ),  # begun on a GPU, resumed on a CPU that leaves it open too
         (("open", False), ("open", True), True),
         (("open", True), (True, False), True),  # and on a CPU that is told to keep it
         (("open", False), (False, False), True),
@@ -176,7 +219,8 @@ def test_a_precision_that_the_device_chose_may_change_and_one_that_is_written_ma
 ) -> None:
     """Each is what the run file says of bf16, and whether the device chose it."""
     first, second = (
-        run_identity(with_bf16(written), planned(), is_bf16_default=is_chosen) for written, is_chosen in (before, after)
+        run_identity(with_bf16(written), planned(), is_bf16_default=is_chosen)
+        for written, is_chosen in (before, after)
     )
     folder = checkpoint(tmp_path, 5, first)
     if is_same:
@@ -207,7 +251,8 @@ class Unwritable:
 
 
 def test_a_marker_that_is_cut_off_is_no_marker_and_spoils_no_former_one(tmp_path: Path) -> None:
-    """As where the process ends while it writes: a part is on disk, under a name that nobody reads."""
+    """As where the process ends while it writes: a part is on disk, under a name that nobody
+    reads."""
     half_written = [*range(5000), Unwritable()]
     (tmp_path / "checkpoint-5").mkdir()
     with pytest.raises(TypeError):

@@ -24,7 +24,9 @@ def model(tiny_folder: Path) -> Any:
     return load_checkpoint(str(tiny_folder)).model
 
 
-def facts_of(write_run: Any, folder: Path, model: Any, *, changes: dict[str, Any], **arguments: Any) -> RunFacts:
+def facts_of(
+    write_run: Any, folder: Path, model: Any, *, changes: dict[str, Any], **arguments: Any
+) -> RunFacts:
     config = load_run_config(write_run(folder, changes))
     return run_facts(config, TrainingArguments(use_cpu=True, **arguments), model)
 
@@ -34,7 +36,11 @@ def test_a_plain_run_on_a_cpu(write_run: Any, tmp_path: Path, model: Any) -> Non
     assert facts.device_type == "cpu"
     assert facts.device_name
     assert (facts.num_ranks, facts.num_threads) == (1, torch.get_num_threads())
-    assert (facts.weights_dtype, facts.autocast_dtype, facts.quantization) == ("float32", None, None)
+    assert (facts.weights_dtype, facts.autocast_dtype, facts.quantization) == (
+        "float32",
+        None,
+        None,
+    )
     assert (facts.language_attention, facts.vision_attention) == (BLOCKS, "SDPA")
     assert (facts.has_activation_checkpointing, facts.is_compiled) == (False, False)
     assert facts.versions["torch"] == torch.__version__
@@ -67,17 +73,26 @@ def test_a_gpu_is_named_with_its_attention(
     monkeypatch.setattr(TrainingArguments, "device", property(lambda _: torch.device("cuda", 0)))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Some GPU at {device}")
     facts = run_facts(config, arguments, model)
-    assert (facts.device_type, facts.device_name, facts.num_threads) == ("cuda", "Some GPU at cuda:0", None)
+    assert (facts.device_type, facts.device_name, facts.num_threads) == (
+        "cuda",
+        "Some GPU at cuda:0",
+        None,
+    )
     assert facts.language_attention == FLEX
 
 
-def test_the_processor_is_named_as_linux_knows_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_processor_is_named_as_linux_knows_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(module.platform, "system", lambda: "Linux")
     monkeypatch.setattr(module, "_CPU_INFO", tmp_path / "cpuinfo")
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel\t\t: 17\nmodel name\t: A CPU: fast\n")
     assert module.device_name(torch.device("cpu")) == "A CPU: fast"
     (tmp_path / "cpuinfo").write_text("processor\t: 0\n")
-    assert module.device_name(torch.device("cpu")) in (module.platform.processor(), module.platform.machine())
+    assert module.device_name(torch.device("cpu")) in (
+        module.platform.processor(),
+        module.platform.machine(),
+    )
 
 
 FACTS = RunFacts(

@@ -1,4 +1,5 @@
-"""`run.json` holds every start that led to a checkpoint, and a start says what changed since the one before."""
+"""`run.json` holds every start that led to a checkpoint, and a start says what changed since the
+one before."""
 
 import json
 from dataclasses import replace
@@ -11,7 +12,9 @@ from smolvlm.train import run_start
 from smolvlm.train.run_start import begin_run
 from tests.train.test_run_facts import FACTS
 
-ON_GPU = replace(FACTS, device_type="cuda", device_name="A GPU", num_threads=None, autocast_dtype="bfloat16")
+ON_GPU = replace(
+    FACTS, device_type="cuda", device_name="A GPU", num_threads=None, autocast_dtype="bfloat16"
+)
 HINT = "note: faster in bfloat16"
 
 
@@ -75,12 +78,23 @@ def test_a_change_of_precision_is_said_with_what_keeps_it(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "content", ["{", "[]", "{}", '{"earlier": 3, "kernels": {}}', '{"earlier": [1], "kernels": {}}', '{"earlier": []}']
+    "content",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"earlier": 3, "kernels": {}}',
+        '{"earlier": [1], "kernels": {}}',
+        '{"earlier": []}',
+    ],
 )
 def test_a_damaged_file_stops_no_run(tmp_path: Path, content: str) -> None:
     (tmp_path / "run.json").write_text(content)
     _, note = begin_run(tmp_path, FACTS, resume=tmp_path / "checkpoint-3")
-    assert note == f"note: {tmp_path / 'run.json'} is damaged, so the run's earlier starts are not kept"
+    assert (
+        note
+        == f"note: {tmp_path / 'run.json'} is damaged, so the run's earlier starts are not kept"
+    )
     assert read(tmp_path)["earlier"] == []
 
 

@@ -1,4 +1,5 @@
-"""The laws of a step: packs, accumulation, caches and checkpointing change how fast it is, never what is learned."""
+"""The laws of a step: packs, accumulation, caches and checkpointing change how fast it is, never
+what is learned."""
 
 import json
 import shutil
@@ -41,7 +42,11 @@ def test_many_small_packs_learn_what_one_large_pack_learns(
 ) -> None:
     common = ONE_STEP | {"data.loss_weighting": "sqrt"}
     many = train_run(tmp_path / "many", common | {"train.packs_per_step": 12})
-    large = {"data.max_tokens_per_pack": 4096, "data.max_tiles_per_pack": 256, "train.packs_per_step": 1}
+    large = {
+        "data.max_tokens_per_pack": 4096,
+        "data.max_tiles_per_pack": 256,
+        "train.packs_per_step": 1,
+    }
     one = train_run(tmp_path / "one", common | large)
     assert (len(many.steps), len(one.steps)) == (1, 1)
     assert sum(bool(pack.samples) for pack in many.trained.planned.plan.packs) > 8
@@ -54,7 +59,8 @@ def test_many_small_packs_learn_what_one_large_pack_learns(
 def test_weights_decay_as_asked_and_norms_and_biases_do_not(
     train_run: TrainRun, tiny_folder: Path, words_alone: dict[str, Any], tmp_path: Path
 ) -> None:
-    """AdamW takes rate x decay of a weight off it, besides the step: what decay changes is that product exactly."""
+    """AdamW takes rate x decay of a weight off it, besides the step: what decay changes is that
+    product exactly."""
     rate, decay = 1e-2, 0.5
     constant = {
         "train.language_model_lr": rate,
@@ -69,22 +75,33 @@ def test_weights_decay_as_asked_and_norms_and_biases_do_not(
     before, without, decayed = (
         load_file(own / "model.safetensors") for own in (tiny_folder, left["none"], left["decayed"])
     )
-    matrix, norm = "model.text_model.layers.0.mlp.up_proj.weight", "model.text_model.layers.0.input_layernorm.weight"
-    torch.testing.assert_close(without[matrix] - decayed[matrix], rate * decay * before[matrix], rtol=1e-3, atol=1e-6)
+    matrix, norm = (
+        "model.text_model.layers.0.mlp.up_proj.weight",
+        "model.text_model.layers.0.input_layernorm.weight",
+    )
+    torch.testing.assert_close(
+        without[matrix] - decayed[matrix], rate * decay * before[matrix], rtol=1e-3, atol=1e-6
+    )
     assert not torch.equal(without[matrix], before[matrix])
     assert torch.equal(without[norm], decayed[norm])
 
 
-def test_activation_checkpointing_gives_the_same_losses(train_run: TrainRun, plain_run: Any, tmp_path: Path) -> None:
+def test_activation_checkpointing_gives_the_same_losses(
+    train_run: TrainRun, plain_run: Any, tmp_path: Path
+) -> None:
     plain = {"train.vision_tower_lr": 2e-4, "train.num_train_epochs": 4, "train.packs_per_step": 4}
     run = train_run(tmp_path, plain | {"train.activation_checkpointing": True})
     assert run.trained.checkpoint.model.is_activation_checkpointing
     assert run.losses == pytest.approx(plain_run.losses, rel=1e-6)
 
 
-def test_bf16_autocast_trains_float32_weights(train_run: TrainRun, plain_run: Any, tmp_path: Path) -> None:
+def test_bf16_autocast_trains_float32_weights(
+    train_run: TrainRun, plain_run: Any, tmp_path: Path
+) -> None:
     changes = {"train.vision_tower_lr": 2e-4, "train.packs_per_step": 4, "train.bf16": True}
-    run = train_run(tmp_path, changes | {"train.lr_scheduler_type": "constant", "train.num_train_epochs": 1})
+    run = train_run(
+        tmp_path, changes | {"train.lr_scheduler_type": "constant", "train.num_train_epochs": 1}
+    )
     assert {value.dtype for value in run.trained.checkpoint.model.parameters()} == {torch.float32}
     assert run.losses == pytest.approx(plain_run.losses[:3], rel=0.02)
     assert run.losses != plain_run.losses[:3]
@@ -108,7 +125,10 @@ def test_cached_features_change_no_loss_and_the_second_epoch_computes_no_tile(
         cached = train_run(tmp_path / "cached", changes)
     finally:
         handle.remove()
-    cache, (first_epoch_steps, _) = cached.trained.vision_cache, cached.trained.planned.plan.epoch_ends
+    cache, (first_epoch_steps, _) = (
+        cached.trained.vision_cache,
+        cached.trained.planned.plan.epoch_ends,
+    )
     assert cache is not None
     assert cache.layout.stage == ("connector" if connector_lr == 0 else "tower")
     assert sum(computed[:first_epoch_steps]) >= cache.count() == len(set(tiles_shown(cached)))
@@ -135,19 +155,28 @@ def tiles_shown(run: Any) -> list[tuple[str, int]]:
 
 
 @pytest.fixture
-def spoiled(settings: dict[str, Any], photos: dict[str, Path], rows_folder: Path, tmp_path: Path) -> dict[str, Any]:
-    """Changes that make a run read rows of which one photograph's pixels are cut off behind a sound header."""
+def spoiled(
+    settings: dict[str, Any], photos: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> dict[str, Any]:
+    """Changes that make a run read rows of which one photograph's pixels are cut off behind a sound
+    header."""
     folder = tmp_path / "rows"
     shutil.copytree(rows_folder, folder)
     whole = photos["camera"].read_bytes()
     (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
-    rows = (folder / "photos.jsonl").read_text().replace(str(photos["camera"]), str(folder / "cut.png"))
+    rows = (
+        (folder / "photos.jsonl")
+        .read_text()
+        .replace(str(photos["camera"]), str(folder / "cut.png"))
+    )
     (folder / "photos.jsonl").write_text(rows)
     sources = [{"json_path": str(folder / f"{name}.jsonl")} for name in ("photos", "words")]
     return {"data.mixture": sources, "train.packs_per_step": 1}
 
 
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of Python 3.12: the loader forks its workers
+@pytest.mark.filterwarnings(
+    "ignore:This process:DeprecationWarning"
+)  # of Python 3.12: the loader forks its workers
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_corrupt_pixels_stop_the_run_and_name_the_row(
     train_run: TrainRun, tmp_path: Path, spoiled: dict[str, Any], num_workers: int
@@ -163,12 +192,18 @@ def test_corrupt_pixels_stop_the_run_and_name_the_row(
 def test_corrupt_rows_are_left_out_and_counted_once_however_many_epochs(
     train_run: TrainRun, tmp_path: Path, spoiled: dict[str, Any]
 ) -> None:
-    skipping = {"data.on_bad_sample": "skip", "data.max_bad_fraction": 0.1}  # 3 of 39 rows; 6 would be too many
+    skipping = {
+        "data.on_bad_sample": "skip",
+        "data.max_bad_fraction": 0.1,
+    }  # 3 of 39 rows; 6 would be too many
     run = train_run(tmp_path / "run", spoiled | skipping)
     bad = {f"{spoiled['data.mixture'][0]['json_path']}:{row}" for row in (10, 11, 12)}
     assert sum(row["num_skipped"] for row in run.steps) == 2 * 3
     assert sum(row["num_samples"] for row in run.steps) == 2 * (39 - 3)
-    learned = [json.loads(line)["where"] for line in (run.folder / "samples.jsonl").read_text().splitlines()]
+    learned = [
+        json.loads(line)["where"]
+        for line in (run.folder / "samples.jsonl").read_text().splitlines()
+    ]
     assert len(learned) == len(run.steps) == run.trained.planned.plan.num_steps
     assert not bad & {where for step in learned for where in step}
 
@@ -176,12 +211,20 @@ def test_corrupt_rows_are_left_out_and_counted_once_however_many_epochs(
 def test_too_many_corrupt_rows_are_an_error_all_the_same(
     train_run: TrainRun, tmp_path: Path, spoiled: dict[str, Any]
 ) -> None:
-    with pytest.raises(SampleError, match=r"3 of 39 rows cannot be used, more than max_bad_fraction=0\.05"):
-        train_run(tmp_path / "run", spoiled | {"data.on_bad_sample": "skip", "data.max_bad_fraction": 0.05})
+    with pytest.raises(
+        SampleError, match=r"3 of 39 rows cannot be used, more than max_bad_fraction=0\.05"
+    ):
+        train_run(
+            tmp_path / "run",
+            spoiled | {"data.on_bad_sample": "skip", "data.max_bad_fraction": 0.05},
+        )
 
 
 def test_an_older_checkpoint_is_deleted_only_once_the_newer_one_is_whole(
-    train_run: TrainRun, words_alone: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train_run: TrainRun,
+    words_alone: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     saved = {"train.save_strategy": "steps", "train.save_steps": 2, "train.save_total_limit": 1}
     changes = words_alone | saved
@@ -198,8 +241,12 @@ def test_an_older_checkpoint_is_deleted_only_once_the_newer_one_is_whole(
     (folder / "checkpoint-2" / MARKER).write_text("{}")
     with pytest.raises(KeyboardInterrupt):
         train_run(tmp_path, changes | {"train.resume_from_checkpoint": False})
-    assert (folder / "checkpoint-2" / "optimizer.pt").exists(), "it was stopped after the files were written"
-    assert [path.name for path in whole_checkpoints(folder)] == ["checkpoint-1"], "the stale marker is gone"
+    assert (folder / "checkpoint-2" / "optimizer.pt").exists(), (
+        "it was stopped after the files were written"
+    )
+    assert [path.name for path in whole_checkpoints(folder)] == ["checkpoint-1"], (
+        "the stale marker is gone"
+    )
 
 
 def test_evaluation_is_asked_for_where_the_plans_epochs_end_and_logged(
@@ -211,8 +258,13 @@ def test_evaluation_is_asked_for_where_the_plans_epochs_end_and_logged(
         asked.append(model.training)
         return {"exact_match": len(asked) / 10}
 
-    changes = words_alone | {"data.eval_mixture": words_alone["data.mixture"], "train.eval_strategy": "epoch"}
-    run = train_run(tmp_path, changes | {"train.num_train_epochs": 2.5}, make_evaluate=lambda *_: evaluate)
+    changes = words_alone | {
+        "data.eval_mixture": words_alone["data.mixture"],
+        "train.eval_strategy": "epoch",
+    }
+    run = train_run(
+        tmp_path, changes | {"train.num_train_epochs": 2.5}, make_evaluate=lambda *_: evaluate
+    )
     first, second, end = run.trained.planned.plan.epoch_ends
     assert (second, end) == (2 * first, 2 * first + round(0.5 * first))
     lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
@@ -228,4 +280,6 @@ def test_evaluation_is_asked_for_where_the_plans_epochs_end_and_logged(
 def test_the_trainer_leaves_the_order_of_packs_to_the_plan(plain_run: Any) -> None:
     trainer = plain_run.trained.trainer
     assert isinstance(trainer, SmolVLMTrainer)
-    assert list(trainer._get_train_sampler()) == list(range(len(plain_run.trained.planned.plan.packs)))
+    assert list(trainer._get_train_sampler()) == list(
+        range(len(plain_run.trained.planned.plan.packs))
+    )

@@ -20,7 +20,9 @@ class Judge:
 
     def judge(self, model: Any, pack: Any) -> JudgedPack:
         self.asked.append(model)
-        return JudgedPack(tensors={**pack, "reference_logps": "judged"}, computed_features=self.computed)
+        return JudgedPack(
+            tensors={**pack, "reference_logps": "judged"}, computed_features=self.computed
+        )
 
 
 def stepped(reference: Any) -> tuple[PackOutput, dict[str, Any]]:

@@ -30,13 +30,19 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def test_a_clean_checkout_has_its_commit(checkout: Path) -> None:
-    assert source_commit(checkout) == Commit(name=git(checkout, "rev-parse", "HEAD"), is_modified=False)
+    assert source_commit(checkout) == Commit(
+        name=git(checkout, "rev-parse", "HEAD"), is_modified=False
+    )
 
 
 @pytest.mark.parametrize("name", ["__init__.py", "added.py"])
-def test_a_changed_or_added_file_is_a_modification_and_one_beside_the_package_is_not(checkout: Path, name: str) -> None:
+def test_a_changed_or_added_file_is_a_modification_and_one_beside_the_package_is_not(
+    checkout: Path, name: str
+) -> None:
     (checkout.parent / "run.yaml").write_text("beside it")
-    assert source_commit(checkout) == Commit(name=git(checkout, "rev-parse", "HEAD"), is_modified=False)
+    assert source_commit(checkout) == Commit(
+        name=git(checkout, "rev-parse", "HEAD"), is_modified=False
+    )
     (checkout / name).write_text("changed = True")
     found = source_commit(checkout)
     assert found is not None
@@ -71,7 +77,9 @@ def test_a_hooks_repository_is_not_taken_for_it(
 
 def test_cuda_is_named_where_it_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     driver = tmp_path / "version"
-    driver.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.133.20  Sun Mar 30 2025\nGCC version: 12\n")
+    driver.write_text(
+        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.133.20  Sun Mar 30 2025\nGCC version: 12\n"
+    )
     monkeypatch.setattr(module, "_DRIVER_FILE", driver)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     on_cpu, on_cuda = versions(device_type="cpu"), versions(device_type="cuda")

@@ -23,16 +23,30 @@ class FewPacks:
 
 
 def died(how: str, notes: WorkerNotes) -> Any:
-    return worker_death(RuntimeError(f"DataLoader worker (pid {os.getpid()}) {how}"), notes, FewPacks())  # pyright: ignore[reportArgumentType]
+    return worker_death(
+        RuntimeError(f"DataLoader worker (pid {os.getpid()}) {how}"), notes, FewPacks()
+    )  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(
     ("how", "told", "fix"),
     [
         ("is killed by signal: Killed. ", "was killed by a signal (Killed)", "memory ran out"),
-        ("is killed by signal: Segmentation fault. ", "was killed by a signal (Segmentation fault)", "crashes"),
-        ("is killed by signal: Bus error. It is possible that ...", "was killed by a signal (Bus error)", "shm-size"),
-        ("exited unexpectedly with exit code 3. Details are lost", "ended with status 3", "num_workers: 0"),
+        (
+            "is killed by signal: Segmentation fault. ",
+            "was killed by a signal (Segmentation fault)",
+            "crashes",
+        ),
+        (
+            "is killed by signal: Bus error. It is possible that ...",
+            "was killed by a signal (Bus error)",
+            "shm-size",
+        ),
+        (
+            "exited unexpectedly with exit code 3. Details are lost",
+            "ended with status 3",
+            "num_workers: 0",
+        ),
         ("exited unexpectedly", "ended", "num_workers: 0"),
     ],
 )
@@ -40,7 +54,9 @@ def test_a_death_is_told_with_its_cause_and_what_may_help(how: str, told: str, f
     notes = WorkerNotes(2)
     notes.begin(1, 0, 1)
     error = died(how, notes)
-    assert str(error).startswith(f"a.jsonl:2, a.jsonl:3: the loader worker {os.getpid()} {told} while it read this\n")
+    assert str(error).startswith(
+        f"a.jsonl:2, a.jsonl:3: the loader worker {os.getpid()} {told} while it read this\n"
+    )
     assert fix in error.fix
 
 
@@ -50,7 +66,9 @@ def test_the_signal_is_found_where_torch_tells_it_in_another_error() -> None:
     error = RuntimeError(f"DataLoader worker (pid(s) 1, {os.getpid()}) exited unexpectedly")
     error.__cause__ = RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed. ")
     death = worker_death(error, notes, FewPacks())  # pyright: ignore[reportArgumentType]
-    assert str(death).startswith(f"a.jsonl:1: the loader worker 1, {os.getpid()} was killed by a signal (Killed)")
+    assert str(death).startswith(
+        f"a.jsonl:1: the loader worker 1, {os.getpid()} was killed by a signal (Killed)"
+    )
 
 
 def test_a_worker_that_dies_between_two_packs_names_the_last() -> None:

@@ -1,15 +1,19 @@
-"""A conversation as the model reads it: pieces of text, special tokens and places for pictures and frames.
+"""A conversation as the model reads it: pieces of text, special tokens and places for pictures and
+frames.
 
-In: turns, and what of their media is shown. Out: segments, in order. The wording is the released chat template's, byte
-for byte (tests/parity compares the two): `<|im_start|>` once; then a message as `Role:` (a space after the colon unless
-a picture comes first), its blocks, `<end_of_utterance>` and a newline. A clip is a sentence about it, then each frame
-under its time. Frames that are averaged stand under the time of the first of them, and the sentence counts the places,
-not the frames: word for word what is said about a clip of only those first frames, which every checkpoint knows.
+In: turns, and what of their media is shown. Out: segments, in order. The wording is the released
+chat template's, byte for byte (tests/parity compares the two): `<|im_start|>` once; then a message
+as `Role:` (a space after the colon unless a picture comes first), its blocks, `<end_of_utterance>`
+and a newline. A clip is a sentence about it, then each frame under its time. Frames that are
+averaged stand under the time of the first of them, and the sentence counts the places, not the
+frames: word for word what is said about a clip of only those first frames, which every checkpoint
+knows.
 
-The writer knows which characters the assistant says, so labels need no searching: exactly the assistant's text and its
-`<end_of_utterance>` are learned, and nothing of what is said about a clip. The space between `Assistant:` and the text
-counts as the assistant's: generation goes on from the colon, so the model must say it. (Before a word it is part of the
-word's first token, before a digit a token of its own.)
+The writer knows which characters the assistant says, so labels need no searching: exactly the
+assistant's text and its `<end_of_utterance>` are learned, and nothing of what is said about a clip.
+The space between `Assistant:` and the text counts as the assistant's: generation goes on from the
+colon, so the model must say it. (Before a word it is part of the word's first token, before a digit
+a token of its own.)
 """
 
 from collections.abc import Iterator, Sequence

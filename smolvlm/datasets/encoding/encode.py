@@ -1,11 +1,13 @@
 """Conversations to arrays: ids, positions, scopes and targets.
 
-In: a `Conversation` and what of its media is shown (from headers); or a `Sample`. Out: an `EncodedConversation`, an
-`Example`. Blocks of image tokens are spliced in by id rather than written out as text and encoded, with equal ids.
+In: a `Conversation` and what of its media is shown (from headers); or a `Sample`. Out: an
+`EncodedConversation`, an `Example`. Blocks of image tokens are spliced in by id rather than written
+out as text and encoded, with equal ids.
 
-A sample of several conversations becomes a tree: their common beginning, up to the first user turn's last picture or
-frame, stands once (the trunk) and what follows in each stands beside it (a branch). Positions in a branch go on from
-the trunk's end. A target is a triple (predict_from, target_id, weight), so a trunk token may predict for many branches.
+A sample of several conversations becomes a tree: their common beginning, up to the first user
+turn's last picture or frame, stands once (the trunk) and what follows in each stands beside it (a
+branch). Positions in a branch go on from the trunk's end. A target is a triple (predict_from,
+target_id, weight), so a trunk token may predict for many branches.
 """
 
 from collections.abc import Sequence
@@ -37,7 +39,8 @@ from smolvlm.records import Conversation, Example, Grid, Layout, Lengths, Sample
 
 
 class Encoder:
-    """Turns conversations into arrays with one checkpoint's tokens. Stateless but for a cache of short texts."""
+    """Turns conversations into arrays with one checkpoint's tokens. Stateless but for a cache of
+    short texts."""
 
     def __init__(
         self,
@@ -74,7 +77,9 @@ class Encoder:
         turns_left = learned_from + (self._adds_system_turn(turns) if learned_from else 0)
         is_user_turn_over = False
         prefix_tokens = prefix_media = 0
-        for segment in render(turns, layouts, wording=self._wording, add_generation_prompt=add_generation_prompt):
+        for segment in render(
+            turns, layouts, wording=self._wording, add_generation_prompt=add_generation_prompt
+        ):
             new_ids, new_roles, new_learned = self._segment(segment)
             ids += new_ids
             roles += new_roles
@@ -88,7 +93,9 @@ class Encoder:
             input_ids=np.array(ids, np.int32),
             roles=np.array(roles, np.uint8),
             learned=np.array(learned, bool),
-            media=tuple(block for turn in turns for block in turn.blocks if not isinstance(block, str)),
+            media=tuple(
+                block for turn in turns for block in turn.blocks if not isinstance(block, str)
+            ),
             layouts=tuple(layouts),
             prefix_tokens=prefix_tokens,
             prefix_media=prefix_media,
@@ -97,10 +104,15 @@ class Encoder:
     def _adds_system_turn(self, turns: Sequence[Turn]) -> bool:
         return self._wording == "legacy" and turns[0].role != "system"
 
-    def parts(self, conversation: Conversation, *, layouts: Sequence[Layout]) -> tuple[EncodedConversation, ...]:
+    def parts(
+        self, conversation: Conversation, *, layouts: Sequence[Layout]
+    ) -> tuple[EncodedConversation, ...]:
         """Encode a row's branches; several learn what follows the turns that they share."""
         shared = conversation.num_shared_turns
-        return tuple(self.encode_turns(turns, layouts=layouts, learned_from=shared) for turns in conversation.branches)
+        return tuple(
+            self.encode_turns(turns, layouts=layouts, learned_from=shared)
+            for turns in conversation.branches
+        )
 
     def _segment(self, segment: Segment) -> tuple[list[int], list[int], list[bool]]:
         match segment:
@@ -116,12 +128,18 @@ class Encoder:
                 owner: list[int] = []
                 for number, piece in enumerate(pieces):
                     owner += [number] * len(piece.text)
-                # A token belongs to the speaker of its last character: " The" after "Assistant:" is the assistant's.
+                # A token belongs to the speaker of its last character: " The" after "Assistant:" is
+                # the assistant's.
                 owners = [pieces[owner[max(end - 1, 0)]] for _, end in offsets]
-                return list(ids), [piece.role for piece in owners], [piece.is_learned for piece in owners]
+                return (
+                    list(ids),
+                    [piece.role for piece in owners],
+                    [piece.is_learned for piece in owners],
+                )
 
     def lengths(self, conversation: Conversation, *, layouts: Sequence[Layout]) -> Lengths:
-        """Return the exact sizes of a conversation; `layouts` come from headers, no pixel is decoded."""
+        """Return the exact sizes of a conversation; `layouts` come from headers, no pixel is
+        decoded."""
         encoded, *worse = self.parts(conversation, layouts=layouts)
         if worse:
             trunk = common_beginning((encoded, *worse))
@@ -130,7 +148,8 @@ class Encoder:
                 num_tokens=trunk + sum(branches),
                 num_positions=trunk + max(branches),
                 num_tiles=sum(layout.num_tiles for layout in layouts),
-                num_supervised_tokens=int(encoded.learned.sum()) + sum(int(part.learned.sum()) for part in worse),
+                num_supervised_tokens=int(encoded.learned.sum())
+                + sum(int(part.learned.sum()) for part in worse),
                 prefix_tokens=0,
                 prefix_key=b"",
                 prefix_tiles=0,
@@ -148,7 +167,9 @@ class Encoder:
             num_supervised_tokens=int(encoded.learned.sum()),
             prefix_tokens=encoded.prefix_tokens,
             prefix_key=key,
-            prefix_tiles=sum(layout.num_tiles for layout in encoded.layouts[: encoded.prefix_media]),
+            prefix_tiles=sum(
+                layout.num_tiles for layout in encoded.layouts[: encoded.prefix_media]
+            ),
         )
 
     def encode(self, sample: Sample, *, layouts: Sequence[Sequence[Layout]]) -> Example:
@@ -179,19 +200,28 @@ class Encoder:
                 raise ValueError("a row of several branches is a tree of its own")
             trunk, num_shared_media = common_beginning(parts), len(parts[0].media)
         else:
-            trunk, num_shared_media = (parts[0].prefix_tokens, parts[0].prefix_media) if len(parts) > 1 else (0, 0)
+            trunk, num_shared_media = (
+                (parts[0].prefix_tokens, parts[0].prefix_media) if len(parts) > 1 else (0, 0)
+            )
         for part in parts[1:]:
             if not np.array_equal(part.input_ids[:trunk], parts[0].input_ids[:trunk]):
                 raise ValueError("the conversations of a tree must begin with the same tokens")
             if prefix_media(part) != prefix_media(parts[0]):
-                raise ValueError("the conversations of a tree must begin with the same pictures and clips")
+                raise ValueError(
+                    "the conversations of a tree must begin with the same pictures and clips"
+                )
         return assemble(
-            owners, parts, trunk=trunk, num_shared_media=num_shared_media, loss_weighting=self.loss_weighting
+            owners,
+            parts,
+            trunk=trunk,
+            num_shared_media=num_shared_media,
+            loss_weighting=self.loss_weighting,
         )
 
 
 def image_block(tokens: PromptTokens, grid: Grid) -> list[int]:
-    """Return the ids that stand for one picture: tags, image tokens and newlines (FORMATS: one tile, R x C tiles)."""
+    """Return the ids that stand for one picture: tags, image tokens and newlines (FORMATS: one
+    tile, R x C tiles)."""
     places = [tokens.image] * tokens.tokens_per_tile
     ids: list[int] = []
     for row in range(1, grid.rows + 1):

@@ -1,8 +1,8 @@
 """Encoded conversations, and how several become one example: arrays laid beside each other.
 
-In: conversations as arrays, each standing alone. Out: an `Example`, the common beginning once. Which beginning that is,
-the caller says: the first user turn's media for questions about one picture, everything before the answers for a
-row of several branches.
+In: conversations as arrays, each standing alone. Out: an `Example`, the common beginning once.
+Which beginning that is, the caller says: the first user turn's media for questions about one
+picture, everything before the answers for a row of several branches.
 """
 
 from collections.abc import Sequence
@@ -36,16 +36,20 @@ class EncodedConversation:
 
 
 def common_beginning(parts: Sequence[EncodedConversation]) -> int:
-    """Return how many tokens the branches of a row share: all before the first that either learns."""
+    """Return how many tokens the branches of a row share: all before the first that either
+    learns."""
     return min(int(part.learned.argmax()) for part in parts)
 
 
 def media_identity(medium: Media) -> bytes:
-    """Return bytes that are equal for equal media: the path (and place in it), or a digest of the row's bytes."""
+    """Return bytes that are equal for equal media: the path (and place in it), or a digest of the
+    row's bytes."""
     if isinstance(medium, ImageRef) or not medium.frames:
         own = _file_identity(medium.path, medium.data, medium.span)
     else:
-        own = blake2b(b"".join(media_identity(frame) + b"\0" for frame in medium.frames), digest_size=16).digest()
+        own = blake2b(
+            b"".join(media_identity(frame) + b"\0" for frame in medium.frames), digest_size=16
+        ).digest()
     if isinstance(medium, ImageRef):
         return own
     return b"v" + repr((medium.source_fps, medium.start_s, medium.end_s)).encode() + own
@@ -100,9 +104,14 @@ def assemble(
         before = positions - 1
         predict_from.append(np.where(before < trunk, before, before - trunk + start))
         target_ids.append(part.input_ids[positions])
-        weights.append(np.full(len(positions), target_weight(len(positions), loss_weighting), np.float32))
+        weights.append(
+            np.full(len(positions), target_weight(len(positions), loss_weighting), np.float32)
+        )
         owner.append(np.full(len(positions), number))
-    position_ids = [np.arange(trunk), *(np.arange(trunk, trunk + length) for length in branch_lengths)]
+    position_ids = [
+        np.arange(trunk),
+        *(np.arange(trunk, trunk + length) for length in branch_lengths),
+    ]
     return Example(
         input_ids=np.concatenate([parts[0].input_ids[:trunk], *branches]),
         position_ids=np.concatenate(position_ids).astype(np.int32),
@@ -115,7 +124,9 @@ def assemble(
         layouts=layouts,
         tiles=tiles,
         slot_sizes=slot_sizes,
-        learned=np.concatenate([parts[0].learned[:trunk], *(part.learned[trunk:] for part in parts)]),
+        learned=np.concatenate(
+            [parts[0].learned[:trunk], *(part.learned[trunk:] for part in parts)]
+        ),
         roles=np.concatenate([parts[0].roles[:trunk], *(part.roles[trunk:] for part in parts)]),
         conversation_starts=tuple(int(start) for start in starts),
         where=tuple(conversation.where for conversation in owners),
@@ -126,8 +137,8 @@ def assemble(
 def _tile_slots(
     parts: Sequence[EncodedConversation], *, num_shared: int
 ) -> tuple[tuple[TileRef, ...], tuple[int, ...], tuple[Media, ...], tuple[Layout, ...]]:
-    """List the tiles of the image slots in sequence order, how many each slot has, and the distinct media; the first
-    `num_shared`, which are the trunk's, stand once."""
+    """List the tiles of the image slots in sequence order, how many each slot has, and the distinct
+    media; the first `num_shared`, which are the trunk's, stand once."""
     places: dict[bytes, int] = {}
     media: list[Media] = []
     layouts: list[Layout] = []

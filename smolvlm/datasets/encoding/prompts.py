@@ -1,7 +1,8 @@
-"""A checkpoint's processor, read once: how it cuts pictures, shows clips, and what its prompts are made of.
+"""A checkpoint's processor, read once: how it cuts pictures, shows clips, and what its prompts are
+made of.
 
-In: a transformers processor (Idefics3Processor, SmolVLMProcessor). Out: `PromptSettings`. Nothing that a processor
-carries is hard-coded, and the processor itself is never changed.
+In: a transformers processor (Idefics3Processor, SmolVLMProcessor). Out: `PromptSettings`. Nothing
+that a processor carries is hard-coded, and the processor itself is never changed.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from smolvlm.media.video.frames import FrameSettings
 LANCZOS = 1
 """Pillow's number of the filter, which processor files carry as `resample`."""
 PUBLISHED_FRAMES = FrameSettings(fps=1.0, max_frames=64, sampling="fps")
-"""What the released video processors carry, and what the published models' video stage was trained with."""
+"""What the released video processors carry, and what the published models' video stage was trained
+with."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,20 +38,28 @@ class PromptSettings:
 
     @property
     def missing_tags(self) -> bool:
-        """Whether pictures are cut though the vocabulary has no row and column tags (the first 2.2B checkpoint).
+        """Whether pictures are cut though the vocabulary has no row and column tags (the first 2.2B
+        checkpoint).
 
         Its tags then fall apart into pieces of text that were never learned.
         """
-        return self.media.pictures.image_splitting and any(len(ids) > 1 for ids in self.tokens.row_column.values())
+        return self.media.pictures.image_splitting and any(
+            len(ids) > 1 for ids in self.tokens.row_column.values()
+        )
 
     @property
     def identity(self) -> str:
-        """A digest that is equal where every prompt is: tokens, tokenizer, tiles, frames, wording."""
-        parts = repr((self.tokens, self.media, self.wording)).encode() + self.text.definition().encode()
+        """A digest that is equal where every prompt is: tokens, tokenizer, tiles, frames,
+        wording."""
+        parts = (
+            repr((self.tokens, self.media, self.wording)).encode() + self.text.definition().encode()
+        )
         return blake2b(parts, digest_size=12).hexdigest()
 
     def encoder(self, *, loss_weighting: LossWeighting = "token") -> Encoder:
-        return Encoder(tokens=self.tokens, text=self.text, wording=self.wording, loss_weighting=loss_weighting)
+        return Encoder(
+            tokens=self.tokens, text=self.text, wording=self.wording, loss_weighting=loss_weighting
+        )
 
 
 def read_prompt_settings(
@@ -65,7 +75,8 @@ def read_prompt_settings(
 
     Args:
         processor: the checkpoint's; untouched.
-        image_splitting: cut pictures into tiles, or show the global view alone; None is the processor's own choice.
+        image_splitting: cut pictures into tiles, or show the global view alone; None is the
+            processor's own choice.
         longest_edge_px: scale the longest edge to this; None is the processor's own.
         frames: which frames of a clip are shown.
         video_backend: what decodes clips.
@@ -83,26 +94,43 @@ def read_prompt_settings(
     tiles = TileSettings(
         tile_side_px=int(images.max_image_size["longest_edge"]),
         longest_edge_px=int(longest_edge_px or images.size["longest_edge"]),
-        image_splitting=bool(images.do_image_splitting) if image_splitting is None else image_splitting,
+        image_splitting=bool(images.do_image_splitting)
+        if image_splitting is None
+        else image_splitting,
     )
     check_tile_settings(tiles)
     media = MediaSettings(
-        pictures=tiles, frame_tiles=_frame_tiles(processor, tiles), frames=frames, video_backend=video_backend
+        pictures=tiles,
+        frame_tiles=_frame_tiles(processor, tiles),
+        frames=frames,
+        video_backend=video_backend,
     )
-    backend = tokenizer.backend_tokenizer  # as load_processor restored it, with the digits splitting of tokenizer.json
-    tokens = read_prompt_tokens(backend, tokens_per_tile=int(processor.image_seq_len), pad=int(tokenizer.pad_token_id))
+    backend = (
+        tokenizer.backend_tokenizer
+    )  # as load_processor restored it, with the digits splitting of tokenizer.json
+    tokens = read_prompt_tokens(
+        backend, tokens_per_tile=int(processor.image_seq_len), pad=int(tokenizer.pad_token_id)
+    )
     return PromptSettings(tokens=tokens, text=TextEncoder(backend), media=media, wording=wording)
 
 
 def _frame_tiles(processor: Any, pictures: TileSettings) -> TileSettings:
-    """Return how frames become tiles: as the video processor says, or to a longest edge of one tile.
+    """Return how frames become tiles: as the video processor says, or to a longest edge of one
+    tile.
 
-    Where one file holds the settings of both, transformers (5.23) takes the pictures' longest edge for the frames' too,
-    whatever `video_sampling.video_size` says: every frame would be blown up to 2048 px and shrunk to 512 again. All
-    published models say one tile there.
+    Where one file holds the settings of both, transformers (5.23) takes the pictures' longest edge
+    for the frames' too, whatever `video_sampling.video_size` says: every frame would be blown up to
+    2048 px and shrunk to 512 again. All published models say one tile there.
     """
-    videos = getattr(processor, "video_processor", None)  # processors of the first models have no such thing
+    videos = getattr(
+        processor, "video_processor", None
+    )  # processors of the first models have no such thing
     edge = pictures.tile_side_px
-    if videos is not None and videos.size["longest_edge"] != processor.image_processor.size["longest_edge"]:
+    if (
+        videos is not None
+        and videos.size["longest_edge"] != processor.image_processor.size["longest_edge"]
+    ):
         edge = int(videos.size["longest_edge"])
-    return TileSettings(tile_side_px=pictures.tile_side_px, longest_edge_px=edge, image_splitting=False)
+    return TileSettings(
+        tile_side_px=pictures.tile_side_px, longest_edge_px=edge, image_splitting=False
+    )

@@ -1,9 +1,10 @@
 """The ids a checkpoint's prompts are made of, read from its own processor.
 
-In: a tokenizer. Out: the ids of the special tokens and a text encoder that never yields one of them. Special tokens
-are spliced in by id and text is encoded with special tokens switched off, so a literal `<image>` in a user's words
-stays text. Text between two special tokens is encoded as one string, which gives the ids that encoding the whole
-prompt at once would give: the tokenizer cuts at special tokens before it does anything else.
+In: a tokenizer. Out: the ids of the special tokens and a text encoder that never yields one of
+them. Special tokens are spliced in by id and text is encoded with special tokens switched off, so a
+literal `<image>` in a user's words stays text. Text between two special tokens is encoded as one
+string, which gives the ids that encoding the whole prompt at once would give: the tokenizer cuts at
+special tokens before it does anything else.
 """
 
 from collections.abc import Mapping, Sequence
@@ -64,7 +65,9 @@ class TextEncoder:
     def decode(self, ids: Sequence[int], *, stop: int | None = None) -> str:
         """Return the text of ids up to the first `stop`, special tokens left out."""
         own = list(ids)
-        return self._tokenizer.decode(own[: own.index(stop)] if stop in own else own, skip_special_tokens=True)
+        return self._tokenizer.decode(
+            own[: own.index(stop)] if stop in own else own, skip_special_tokens=True
+        )
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Return the text of each token by itself, special tokens by name (for display)."""
@@ -109,7 +112,9 @@ def read_prompt_tokens(tokenizer: Tokenizer, *, tokens_per_tile: int, pad: int) 
         image=one("<image>"),
         image_boundary=one("<fake_token_around_image>"),
         global_view=pieces("<global-img>"),
-        row_column={(row, column): pieces(f"<row_{row}_col_{column}>") for row in sides for column in sides},
+        row_column={
+            (row, column): pieces(f"<row_{row}_col_{column}>") for row in sides for column in sides
+        },
         row_end=pieces("\n"),
         last_row_end=pieces("\n\n"),
         pad=pad,

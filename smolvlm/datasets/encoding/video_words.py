@@ -1,8 +1,9 @@
 """What a prompt says around a clip's frames and, in the older wording, around pictures.
 
-`released` is what the released processor writes (transformers, `processing_smolvlm.py`). `legacy` is what the released
-models were trained with before it (the training code of SmolVLM2): it has an introduction before pictures too, no
-newline before `Frame from`, fractions of seconds, another closing sentence, and a system turn where a row has none.
+`released` is what the released processor writes (transformers, `processing_smolvlm.py`). `legacy`
+is what the released models were trained with before it (the training code of SmolVLM2): it has an
+introduction before pictures too, no newline before `Frame from`, fractions of seconds, another
+closing sentence, and a system turn where a row has none.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,9 @@ from smolvlm.records import ImageRef, Role, Turn, VideoRef
 
 PromptWording = Literal["released", "legacy"]
 
-VIDEO_INTRO = "You are provided the following series of {count} frames from a {duration} [H:MM:SS] video.\n"
+VIDEO_INTRO = (
+    "You are provided the following series of {count} frames from a {duration} [H:MM:SS] video.\n"
+)
 IMAGE_INTRO = "Here are some images: "
 RELEASED_OUTRO = "\n\n"
 LEGACY_OUTRO = "Now answer the following question: "
@@ -25,7 +28,8 @@ LEGACY_SYSTEM = (
 
 
 def video_intro(num_frames: int, duration_s: float, *, wording: PromptWording) -> str:
-    """Return the sentence before the frames: `... series of twelve frames from a 0:00:12 [H:MM:SS] video.`"""
+    """Return the sentence before the frames: `... series of twelve frames from a 0:00:12 [H:MM:SS]
+    video.`"""
     seconds = duration_s if wording == "legacy" else int(duration_s)
     return VIDEO_INTRO.format(count=in_words(num_frames), duration=timedelta(seconds=seconds))
 
@@ -45,10 +49,12 @@ def in_words(number: int) -> str:
 
 
 def with_legacy_words(turns: Sequence[Turn]) -> tuple[Turn, ...]:
-    """Return the turns with the words that the older wording puts around pictures, and its system turn.
+    """Return the turns with the words that the older wording puts around pictures, and its system
+    turn.
 
-    The introduction goes before pictures that begin the first user turn, the closing sentence after the last picture
-    of the conversation. Clips carry theirs with their frames, but for the closing sentence.
+    The introduction goes before pictures that begin the first user turn, the closing sentence after
+    the last picture of the conversation. Clips carry theirs with their frames, but for the closing
+    sentence.
     """
     system: Role = "system"
     found = list(turns)
@@ -64,7 +70,9 @@ def with_legacy_words(turns: Sequence[Turn]) -> tuple[Turn, ...]:
         return tuple(found)
     turn, block = places[-1]
     blocks = found[turn].blocks
-    found[turn] = Turn(role=found[turn].role, blocks=(*blocks[: block + 1], LEGACY_OUTRO, *blocks[block + 1 :]))
+    found[turn] = Turn(
+        role=found[turn].role, blocks=(*blocks[: block + 1], LEGACY_OUTRO, *blocks[block + 1 :])
+    )
     first = next(number for number, own in enumerate(found) if own.role == "user")
     if isinstance(found[first].blocks[0], ImageRef):
         found[first] = Turn(role="user", blocks=(IMAGE_INTRO, *found[first].blocks))
@@ -72,6 +80,7 @@ def with_legacy_words(turns: Sequence[Turn]) -> tuple[Turn, ...]:
 
 
 def has_intro(turn: Turn, block: int, *, is_first_user_turn: bool, wording: PromptWording) -> bool:
-    """Say whether a clip at a place in a turn has its introduction: in the older wording only at the very front."""
+    """Say whether a clip at a place in a turn has its introduction: in the older wording only at
+    the very front."""
     assert isinstance(turn.blocks[block], VideoRef)
     return wording == "released" or (is_first_user_turn and block == 0)

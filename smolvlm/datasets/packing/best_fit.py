@@ -1,8 +1,9 @@
-"""Which samples share a pack: trees gathered, then laid by best fit under two budgets. Arrays in, arrays out.
+"""Which samples share a pack: trees gathered, then laid by best fit under two budgets. Arrays in,
+arrays out.
 
-A million rows are laid in seconds on one core. Open packs stand on shelves by the room they have left; a shelf's big
-integer has a bit for each room that some pack has, so "the fullest pack that still holds this" is a shift and a count
-of zeros, whatever the number of open packs.
+A million rows are laid in seconds on one core. Open packs stand on shelves by the room they have
+left; a shelf's big integer has a bit for each room that some pack has, so "the fullest pack that
+still holds this" is a shift and a count of zeros, whatever the number of open packs.
 """
 
 import numpy as np
@@ -13,11 +14,13 @@ from smolvlm.datasets.packing.columns import SampleTable, run_windows, taken
 WINDOW_SAMPLES = 8192
 """Samples laid together, the large ones first: more fills packs better and mixes less."""
 LARGE_SHARE = 1 / 8
-"""Of a pack: larger samples are laid largest first, smaller ones as they come, so that a pack mixes sizes."""
+"""Of a pack: larger samples are laid largest first, smaller ones as they come, so that a pack mixes
+sizes."""
 MAX_OPEN_PACKS = 1024
 """Packs that wait for more samples at a time; the fullest is closed to open another."""
 MAX_LOOKS = 32
-"""Open packs that are asked whether a sample's tiles fit, on the shelf where some may hold them and some not."""
+"""Open packs that are asked whether a sample's tiles fit, on the shelf where some may hold them and
+some not."""
 
 
 def gather_trees(
@@ -65,15 +68,19 @@ def gather_trees(
             SampleTable(
                 rows=rows,
                 starts=starts,
-                num_tokens=np.add.reduceat(own_tokens, first, dtype=np.int32) - once * own_prefix_tokens[first],
-                num_tiles=np.add.reduceat(own_tiles, first, dtype=np.int32) - once * own_prefix_tiles[first],
+                num_tokens=np.add.reduceat(own_tokens, first, dtype=np.int32)
+                - once * own_prefix_tokens[first],
+                num_tiles=np.add.reduceat(own_tiles, first, dtype=np.int32)
+                - once * own_prefix_tiles[first],
             )
         )
     return SampleTable.joined(parts)
 
 
 def _alone(
-    rows: Int32[np.ndarray, " row"], tokens: Int32[np.ndarray, " all"], tiles: Int32[np.ndarray, " all"]
+    rows: Int32[np.ndarray, " row"],
+    tokens: Int32[np.ndarray, " all"],
+    tiles: Int32[np.ndarray, " all"],
 ) -> SampleTable:
     """Return each of these rows as a sample."""
     return SampleTable(
@@ -87,7 +94,8 @@ def _alone(
 def _by_group(
     order: Int32[np.ndarray, " row"], group: Int32[np.ndarray, " all"]
 ) -> tuple[Int32[np.ndarray, " alone"], Int32[np.ndarray, " shared"], Int32[np.ndarray, " bound"]]:
-    """Return the rows of no group, those of groups sorted by group, and where groups begin among these."""
+    """Return the rows of no group, those of groups sorted by group, and where groups begin among
+    these."""
     own_group = taken(group, order)
     is_alone = own_group < 0
     alone, shared, own_group = order[is_alone], order[~is_alone], own_group[~is_alone]
@@ -112,8 +120,8 @@ def _tree_starts(
 ) -> Int64[np.ndarray, " tree"]:
     """Return where trees begin in rows sorted by group.
 
-    Each group is cut every `max_branches` rows; only where such a piece is above a budget its group is walked row by
-    row.
+    Each group is cut every `max_branches` rows; only where such a piece is above a budget its group
+    is walked row by row.
     """
     if not len(group):
         return np.zeros(0, np.int64)
@@ -148,7 +156,11 @@ def _walk(
     starts: list[int] = []
     used_tokens = used_tiles = branches = 0
     for place, (own_tokens, own_tiles) in enumerate(zip(tokens, tiles, strict=True)):
-        used_tokens, used_tiles, branches = used_tokens + own_tokens, used_tiles + own_tiles, branches + 1
+        used_tokens, used_tiles, branches = (
+            used_tokens + own_tokens,
+            used_tiles + own_tiles,
+            branches + 1,
+        )
         if not starts or used_tokens > room[0] or used_tiles > room[1] or branches > max_branches:
             starts.append(place)
             used_tokens, used_tiles, branches = own_tokens, own_tiles, 1
@@ -170,7 +182,8 @@ class _Shelf:
         packs.append(pack)
 
     def tightest(self, tokens: int) -> int:
-        """Return the least room of a pack that holds so many tokens, or a number above all rooms."""
+        """Return the least room of a pack that holds so many tokens, or a number above all
+        rooms."""
         rooms = self.rooms >> tokens
         return tokens + (rooms & -rooms).bit_length() - 1 if rooms else len(self._packs)
 
@@ -182,8 +195,11 @@ class _Shelf:
             self.rooms &= ~(1 << room)
         return pack
 
-    def tightest_with_tiles(self, tokens: int, tiles: int, free_tiles: list[int]) -> tuple[int, int]:
-        """Return (room, place) of the tightest pack that holds so much, as far as `MAX_LOOKS` goes."""
+    def tightest_with_tiles(
+        self, tokens: int, tiles: int, free_tiles: list[int]
+    ) -> tuple[int, int]:
+        """Return (room, place) of the tightest pack that holds so much, as far as `MAX_LOOKS`
+        goes."""
         rooms, room, looks = self.rooms >> tokens, tokens - 1, 0
         while rooms and looks < MAX_LOOKS:
             step = (rooms & -rooms).bit_length()
@@ -197,9 +213,11 @@ class _Shelf:
 
 
 class _OpenPacks:
-    """Open packs, on shelves by the room for tiles that they have left: none, 1, 2 to 3, 4 to 7, ...
+    """Open packs, on shelves by the room for tiles that they have left: none, 1, 2 to 3, 4 to 7,
+    ...
 
-    A sample with t tiles fits any pack of the shelves above t's own; on its own shelf some packs are asked.
+    A sample with t tiles fits any pack of the shelves above t's own; on its own shelf some packs
+    are asked.
     """
 
     def __init__(self, *, max_tokens: int, max_tiles: int) -> None:
@@ -227,7 +245,8 @@ class _OpenPacks:
         return pack
 
     def _take(self, tokens: int, tiles: int) -> tuple[int, int] | None:
-        """Remove and return (pack, room) of the pack with the least room for tokens that holds so much."""
+        """Remove and return (pack, room) of the pack with the least room for tokens that holds so
+        much."""
         own = tiles.bit_length()
         room, place = self._shelves[own].tightest_with_tiles(tokens, tiles, self.free_tiles)
         shelf = self._shelves[own]
@@ -244,12 +263,16 @@ class _OpenPacks:
 
 
 def best_fit(
-    tokens: Int32[np.ndarray, " sample"], tiles: Int32[np.ndarray, " sample"], *, max_tokens: int, max_tiles: int
+    tokens: Int32[np.ndarray, " sample"],
+    tiles: Int32[np.ndarray, " sample"],
+    *,
+    max_tokens: int,
+    max_tiles: int,
 ) -> Int32[np.ndarray, " sample"]:
     """Return the number of each sample's pack.
 
-    In each window the large samples come first, the largest before all, then the small ones as they stand; each goes
-    into the open pack with the least room for tokens that still holds it.
+    In each window the large samples come first, the largest before all, then the small ones as they
+    stand; each goes into the open pack with the least room for tokens that still holds it.
 
     Args:
         tokens, tiles: sizes, each within the budgets; in random order.

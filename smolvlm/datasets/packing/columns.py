@@ -1,8 +1,9 @@
-"""Samples and packs as columns: which rows form which samples, which samples which pack. Some eight bytes a row.
+"""Samples and packs as columns: which rows form which samples, which samples which pack. Some eight
+bytes a row.
 
-Columns are of 32 bits, and are put into another order a window at a time: numpy widens the places it is given to 64
-bits, which for millions of rows is more memory than the columns themselves. A `PlannedPack` is made when it is asked
-for.
+Columns are of 32 bits, and are put into another order a window at a time: numpy widens the places
+it is given to 64 bits, which for millions of rows is more memory than the columns themselves. A
+`PlannedPack` is made when it is asked for.
 """
 
 import ctypes
@@ -38,7 +39,8 @@ EMPTY_PACK = PlannedPack(samples=(), num_tokens=0, num_tiles=0)
 def trim_memory() -> None:
     """Give the system back what columns have left behind.
 
-    The GNU C library keeps freed blocks of up to 32 MB, some millions of rows, for as long as anything lies above them.
+    The GNU C library keeps freed blocks of up to 32 MB, some millions of rows, for as long as
+    anything lies above them.
     """
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
         library.malloc_trim(0)
@@ -46,15 +48,21 @@ def trim_memory() -> None:
 
 def windows(num_rows: int) -> Iterator[slice]:
     """Yield slices that together are all rows."""
-    return (slice(start, min(start + WINDOW_ROWS, num_rows)) for start in range(0, num_rows, WINDOW_ROWS))
+    return (
+        slice(start, min(start + WINDOW_ROWS, num_rows))
+        for start in range(0, num_rows, WINDOW_ROWS)
+    )
 
 
 def run_windows(starts: Int[np.ndarray, " bound"]) -> Iterator[slice]:
-    """Yield slices of runs that together are all runs; those of a slice hold `WINDOW_ROWS` or are one larger run."""
+    """Yield slices of runs that together are all runs; those of a slice hold `WINDOW_ROWS` or are
+    one larger run."""
     begin, num_runs = 0, len(starts) - 1
     while begin < num_runs:
         last = min(int(starts[begin]) + WINDOW_ROWS, int(starts[-1]))
-        end = int(np.searchsorted(starts, starts.dtype.type(last), side="right")) - 1  # another type copies all starts
+        end = (
+            int(np.searchsorted(starts, starts.dtype.type(last), side="right")) - 1
+        )  # another type copies all starts
         end = min(max(end, begin + 1), begin + WINDOW_ROWS, num_runs)
         yield slice(begin, end)
         begin = end
@@ -68,13 +76,17 @@ def starts_of(sizes: Int[np.ndarray, " run"]) -> Int[np.ndarray, " bound"]:
     return bounds
 
 
-def spread(starts: Int[np.ndarray, " run"], sizes: Int[np.ndarray, " run"]) -> Int64[np.ndarray, " place"]:
+def spread(
+    starts: Int[np.ndarray, " run"], sizes: Int[np.ndarray, " run"]
+) -> Int64[np.ndarray, " place"]:
     """Return the places of all runs one after the other: start, start + 1, ... of each."""
     ends = np.cumsum(sizes, dtype=np.int64)
     return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - sizes), sizes)
 
 
-def taken(column: Shaped[np.ndarray, " row"], order: Int[np.ndarray, " chosen"]) -> Shaped[np.ndarray, " chosen"]:
+def taken(
+    column: Shaped[np.ndarray, " row"], order: Int[np.ndarray, " chosen"]
+) -> Shaped[np.ndarray, " chosen"]:
     """Return `column[order]`."""
     found = np.empty(len(order), column.dtype)
     for window in windows(len(order)):
@@ -83,7 +95,9 @@ def taken(column: Shaped[np.ndarray, " row"], order: Int[np.ndarray, " chosen"])
 
 
 def taken_runs(
-    column: Int32[np.ndarray, " row"], starts: Int[np.ndarray, " bound"], order: Int[np.ndarray, " chosen"]
+    column: Int32[np.ndarray, " row"],
+    starts: Int[np.ndarray, " bound"],
+    order: Int[np.ndarray, " chosen"],
 ) -> tuple[Int32[np.ndarray, " taken"], Int[np.ndarray, " bound"]]:
     """Return some runs in another order, and where they begin then.
 
@@ -109,12 +123,15 @@ def joined_runs(
 ) -> tuple[Int32[np.ndarray, " row"], Int[np.ndarray, " bound"]]:
     """Return all parts' runs, one part's after the other's."""
     sizes = np.concatenate([np.zeros(0, np.int32), *(np.diff(starts) for _, starts in parts)])
-    return np.concatenate([np.zeros(0, np.int32), *(column for column, _ in parts)]), starts_of(sizes)
+    return np.concatenate([np.zeros(0, np.int32), *(column for column, _ in parts)]), starts_of(
+        sizes
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampleTable:
-    """Samples as columns: which rows each is made of, and its size (a tree's shared beginning counts once)."""
+    """Samples as columns: which rows each is made of, and its size (a tree's shared beginning
+    counts once)."""
 
     rows: Int32[np.ndarray, " row"]
     """Row numbers, sample after sample."""
@@ -130,7 +147,10 @@ class SampleTable:
         """Return the samples in another order."""
         rows, starts = taken_runs(self.rows, self.starts, order)
         return SampleTable(
-            rows=rows, starts=starts, num_tokens=taken(self.num_tokens, order), num_tiles=taken(self.num_tiles, order)
+            rows=rows,
+            starts=starts,
+            num_tokens=taken(self.num_tokens, order),
+            num_tiles=taken(self.num_tiles, order),
         )
 
     @classmethod
@@ -193,7 +213,9 @@ class PlannedPacks(Sequence[PlannedPack]):
         if len(parts) == 1:
             return parts[0]
         rows, sample_starts = joined_runs([(part._rows, part._sample_starts) for part in parts])
-        num_tokens, pack_starts = joined_runs([(part.num_tokens, part._pack_starts) for part in parts])
+        num_tokens, pack_starts = joined_runs(
+            [(part.num_tokens, part._pack_starts) for part in parts]
+        )
         empty = np.zeros(0, np.int32)
         return cls(
             rows=rows,
@@ -218,7 +240,10 @@ class PlannedPacks(Sequence[PlannedPack]):
         starts = self._sample_starts[begin : end + 1].tolist()
         rows = self._rows[starts[0] : starts[-1]].tolist()
         return PlannedPack(
-            samples=tuple(tuple(rows[first - starts[0] : last - starts[0]]) for first, last in pairwise(starts)),
+            samples=tuple(
+                tuple(rows[first - starts[0] : last - starts[0]])
+                for first, last in pairwise(starts)
+            ),
             num_tokens=int(self.num_tokens[number]),
             num_tiles=int(self.num_tiles[number]),
         )
@@ -231,7 +256,9 @@ class PlannedPacks(Sequence[PlannedPack]):
     def reordered(self, order: Int[np.ndarray, " chosen"]) -> "PlannedPacks":
         """Return some of the packs, in another order; -1 is an empty one."""
         row_starts = self._sample_starts[self._pack_starts]
-        sample_sizes, pack_starts = taken_runs(np.diff(self._sample_starts), self._pack_starts, order)
+        sample_sizes, pack_starts = taken_runs(
+            np.diff(self._sample_starts), self._pack_starts, order
+        )
         sample_starts = starts_of(sample_sizes)
         del sample_sizes
         is_empty = order < 0
@@ -239,8 +266,12 @@ class PlannedPacks(Sequence[PlannedPack]):
             rows=taken_runs(self._rows, row_starts, order)[0],
             sample_starts=sample_starts,
             pack_starts=pack_starts,
-            num_tokens=np.where(is_empty, 0, self.num_tokens[order] if len(self) else 0).astype(np.int32),
-            num_tiles=np.where(is_empty, 0, self.num_tiles[order] if len(self) else 0).astype(np.int32),
+            num_tokens=np.where(is_empty, 0, self.num_tokens[order] if len(self) else 0).astype(
+                np.int32
+            ),
+            num_tiles=np.where(is_empty, 0, self.num_tiles[order] if len(self) else 0).astype(
+                np.int32
+            ),
         )
 
     @property

@@ -1,10 +1,11 @@
 """Sizes of all rows of a mixture: measured over all cores, kept on disk, resumable.
 
-In: open sources and a checkpoint's prompt settings. Out: each source's sizes (`lengths.SIZES`). Rows are measured in
-parts of `PART_ROWS`; with a cache folder each part becomes a Parquet file as soon as it is done, so a run that was
-stopped goes on with the parts that are missing. A part is named by what its sizes depend on: the file of rows, the
-source's settings, the prompt's tokens and tiles. Pictures are not part of the name: rows that could not be used are
-measured again each time (somebody fixes them), and a picture that changed since is found when it is decoded.
+In: open sources and a checkpoint's prompt settings. Out: each source's sizes (`lengths.SIZES`).
+Rows are measured in parts of `PART_ROWS`; with a cache folder each part becomes a Parquet file as
+soon as it is done, so a run that was stopped goes on with the parts that are missing. A part is
+named by what its sizes depend on: the file of rows, the source's settings, the prompt's tokens and
+tiles. Pictures are not part of the name: rows that could not be used are measured again each time
+(somebody fixes them), and a picture that changed since is found when it is decoded.
 """
 
 import os
@@ -26,9 +27,11 @@ from smolvlm.home import cache_dir
 
 PART_ROWS = 8192
 SMALL_ROWS = 4 * PART_ROWS
-"""Sources with fewer rows are measured by this process, each time: as fast as starting others, and never stale."""
+"""Sources with fewer rows are measured by this process, each time: as fast as starting others, and
+never stale."""
 INDEX = 3
-"""Raise it when sizes of an earlier version must not be read; parts with other columns never are."""
+"""Raise it when sizes of an earlier version must not be read; parts with other columns never
+are."""
 
 _NO_TEXT = pa.nulls(PART_ROWS, pa.string())
 
@@ -56,7 +59,11 @@ def measure_sources(
         keeps_all: keep the sizes of small sources too.
         report: told of progress.
     """
-    parts = [part for number, source in enumerate(sources) for part in parts_of(number, source, prompt, keeps_all)]
+    parts = [
+        part
+        for number, source in enumerate(sources)
+        for part in parts_of(number, source, prompt, keeps_all)
+    ]
     done: dict[int, pa.Table] = {}
     missing: list[int] = []
     for number, part in enumerate(parts):
@@ -65,8 +72,12 @@ def measure_sources(
             missing.append(number)
         else:
             done[number] = _compact(_again_if_bad(kept, part, sources, prompt))
-    num_done, num_rows = (sum(len(parts[own].rows) for own in numbers) for numbers in (done, range(len(parts))))
-    for number, table in _measured(missing, parts, sources, prompt, engine=engine, num_workers=num_workers):
+    num_done, num_rows = (
+        sum(len(parts[own].rows) for own in numbers) for numbers in (done, range(len(parts)))
+    )
+    for number, table in _measured(
+        missing, parts, sources, prompt, engine=engine, num_workers=num_workers
+    ):
         done[number] = _compact(table)
         if (file := parts[number].file) is not None:
             write_part(table, file)
@@ -79,8 +90,11 @@ def measure_sources(
     ]
 
 
-def parts_of(number: int, source: OpenSource, prompt: PromptSettings, keeps_all: bool) -> Iterator[Part]:
-    """Yield the parts of a source; its number is theirs, and small sources keep nothing unless `keeps_all`."""
+def parts_of(
+    number: int, source: OpenSource, prompt: PromptSettings, keeps_all: bool
+) -> Iterator[Part]:
+    """Yield the parts of a source; its number is theirs, and small sources keep nothing unless
+    `keeps_all`."""
     folder = index_folder(source, prompt) if keeps_all or len(source.rows) > SMALL_ROWS else None
     for start in range(0, max(len(source.rows), 1), PART_ROWS):
         rows = source.rows[start : start + PART_ROWS]
@@ -94,7 +108,9 @@ def index_folder(source: OpenSource, prompt: PromptSettings) -> Path:
     described = repr(
         (
             INDEX,
-            source.table.identity if spec.format in ("hub", "saved") else [file_identity(file) for file in spec.files],
+            source.table.identity
+            if spec.format in ("hub", "saved")
+            else [file_identity(file) for file in spec.files],
             spec.format,
             str(spec.media_root),
             sorted(spec.columns.items()),
@@ -103,11 +119,16 @@ def index_folder(source: OpenSource, prompt: PromptSettings) -> Path:
             prompt.identity,
         )
     )
-    return cache_dir() / "lengths" / f"{spec.path.stem[:40]}-{blake2b(described.encode(), digest_size=12).hexdigest()}"
+    return (
+        cache_dir()
+        / "lengths"
+        / f"{spec.path.stem[:40]}-{blake2b(described.encode(), digest_size=12).hexdigest()}"
+    )
 
 
 def _read(file: Path | None) -> pa.Table | None:
-    """Return the sizes that a part's file keeps; None where there is none, or one of a version with other columns."""
+    """Return the sizes that a part's file keeps; None where there is none, or one of a version with
+    other columns."""
     if file is None or not file.is_file():
         return None
     with pyarrow.parquet.ParquetFile(file) as kept:
@@ -117,21 +138,25 @@ def _read(file: Path | None) -> pa.Table | None:
 
 
 def _compact(table: pa.Table) -> pa.Table:
-    """Return the sizes of a part in some half of the memory, since millions of rows wait here as small parts.
+    """Return the sizes of a part in some half of the memory, since millions of rows wait here as
+    small parts.
 
-    Arrow's memory is wasted on pieces as small as these; numpy's is not. Parts without a bad row share one column that
-    says so.
+    Arrow's memory is wasted on pieces as small as these; numpy's is not. Parts without a bad row
+    share one column that says so.
     """
     if table["error"].null_count < len(table):
         return table
     nothing = _NO_TEXT.slice(0, len(table))
     columns = [
-        nothing if field.type == pa.string() else pa.array(table[field.name].to_numpy().copy()) for field in SIZES
+        nothing if field.type == pa.string() else pa.array(table[field.name].to_numpy().copy())
+        for field in SIZES
     ]
     return pa.table(columns, schema=SIZES)
 
 
-def _again_if_bad(kept: pa.Table, part: Part, sources: Sequence[OpenSource], prompt: PromptSettings) -> pa.Table:
+def _again_if_bad(
+    kept: pa.Table, part: Part, sources: Sequence[OpenSource], prompt: PromptSettings
+) -> pa.Table:
     """Return the sizes with those rows measured anew that could not be used."""
     bad = kept["error"].is_valid().to_numpy()
     if not bad.any():
@@ -154,7 +179,9 @@ def _measured(
     if engine == "ray":
         from smolvlm.datasets.packing.ray_engine import measured_over_ray
 
-        yield from measured_over_ray([(number, parts[number]) for number in missing], sources, prompt)
+        yield from measured_over_ray(
+            [(number, parts[number]) for number in missing], sources, prompt
+        )
         return
     own = [parts[number] for number in missing]
     is_small = sum(len(part.rows) for part in own) <= SMALL_ROWS

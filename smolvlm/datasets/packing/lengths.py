@@ -1,8 +1,9 @@
-"""The exact size of every row before a pixel is decoded: from its text and the headers of its media.
+"""The exact size of every row before a pixel is decoded: from its text and the headers of its
+media.
 
-In: conversations, one at a time. Out: columns of sizes; planning, dealing and statistics work on these alone. A
-missing, empty or foreign file, a decompression bomb, an answer that is not there: each is a row with an error here,
-before training starts.
+In: conversations, one at a time. Out: columns of sizes; planning, dealing and statistics work on
+these alone. A missing, empty or foreign file, a decompression bomb, an answer that is not there:
+each is a row with an error here, before training starts.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +26,8 @@ HEADERS_KEPT = 65536
 """Media whose layout is remembered: the rows about one picture are mostly neighbours."""
 
 _COLUMN_TYPES = {int: pa.int32(), bytes: pa.int64()}
-"""A size, or a key: of its 16 bytes 8 are kept; should two ever meet, the encoder refuses the tree."""
+"""A size, or a key: of its 16 bytes 8 are kept; should two ever meet, the encoder refuses the
+tree."""
 SIZES = pa.schema(
     [
         ("row", pa.int32()),
@@ -38,8 +40,8 @@ SIZES = pa.schema(
         ("fix", pa.string()),
     ]
 )
-"""Sizes of the rows of one source, as columns; `where`, `kind`, `error` and `fix` are null but for rows that cannot be
-used."""
+"""Sizes of the rows of one source, as columns; `where`, `kind`, `error` and `fix` are null but for
+rows that cannot be used."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,7 +101,8 @@ class HeaderReader:
 
 
 def modality_of(media: Sequence[Media]) -> int:
-    """Return the number of a row's modality in `MODALITIES`: what it holds decides, not what it is called."""
+    """Return the number of a row's modality in `MODALITIES`: what it holds decides, not what it is
+    called."""
     if any(isinstance(medium, VideoRef) for medium in media):
         return MODALITIES.index("video")
     return min(len(media), MODALITIES.index("multiimage"))
@@ -124,7 +127,12 @@ class Meter:
             try:
                 found = self._measured(conversations[row])
             except SampleError as error:
-                found = {"where": error.where, "kind": error.kind, "error": error.what, "fix": error.fix}
+                found = {
+                    "where": error.where,
+                    "kind": error.kind,
+                    "error": error.what,
+                    "fix": error.fix,
+                }
             columns["row"].append(row)
             for name in SIZES.names[1:]:
                 columns[name].append(found.get(name))
@@ -162,14 +170,17 @@ def over_context(sizes: Mapping[str, int], context_tokens: int | None) -> Sample
     is_video = sizes["modality"] == MODALITIES.index("video")
     shorter = "set data.max_frames to fewer" if is_video else "shorten the row"
     what = f"{sizes['num_positions']} tokens in one conversation, the model's context is {context_tokens}"
-    return SampleError(what, kind="over_context", fix=f"{shorter}, or extend the context with model.rope_scaling")
+    return SampleError(
+        what, kind="over_context", fix=f"{shorter}, or extend the context with model.rope_scaling"
+    )
 
 
 def over_budget(sizes: Mapping[str, int], budget: Budget) -> SampleError | None:
     """Return what is wrong with a row of these sizes, if it is larger than a pack.
 
     Args:
-        sizes: `num_tokens` and `num_tiles`; with `modality` the fix can name what makes such rows shorter.
+        sizes: `num_tokens` and `num_tiles`; with `modality` the fix can name what makes such rows
+            shorter.
         budget: of a pack.
     """
     is_video = sizes.get("modality") == MODALITIES.index("video")

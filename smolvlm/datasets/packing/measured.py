@@ -1,6 +1,8 @@
-"""The rows that can be trained on, with all that planning needs; the others counted by their reasons.
+"""The rows that can be trained on, with all that planning needs; the others counted by their
+reasons.
 
-In: open sources and the sizes of their rows. Out: a `MeasuredSet`, what was skipped, and a count for each source.
+In: open sources and the sizes of their rows. Out: a `MeasuredSet`, what was skipped, and a count
+for each source.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +15,14 @@ from jaxtyping import Bool, Float32, Int32, Int64
 
 from smolvlm.config.method import METHODS, RowKind
 from smolvlm.datasets.packing.columns import trim_memory, windows
-from smolvlm.datasets.packing.lengths import MODALITIES, SIZES, Budget, LengthTable, over_budget, over_context
+from smolvlm.datasets.packing.lengths import (
+    MODALITIES,
+    SIZES,
+    Budget,
+    LengthTable,
+    over_budget,
+    over_context,
+)
 from smolvlm.datasets.rows.conversations import Conversations, OpenSource
 from smolvlm.datasets.rows.skipped import BadSamples, Policy
 from smolvlm.errors import SampleError
@@ -69,10 +78,11 @@ def settle_rows(
 
     Args:
         sources: of the mixture.
-        sizes: of each source's used rows (`lengths.SIZES`); the list is emptied, since of millions of rows there should
-            be no second copy while they are planned.
+        sizes: of each source's used rows (`lengths.SIZES`); the list is emptied, since of millions
+            of rows there should be no second copy while they are planned.
         budget: of a pack.
-        on_bad_sample: `error` raises for any bad row, `skip` leaves them out; a source's own setting goes before it.
+        on_bad_sample: `error` raises for any bad row, `skip` leaves them out; a source's own
+            setting goes before it.
         max_bad_fraction: largest share of a source's used rows that may be skipped, 0 to 1.
         overrules: go before the sources' own settings, and bear a source without one good row.
         kind: what rows must be; None takes both kinds.
@@ -85,7 +95,9 @@ def settle_rows(
     counts: list[SourceCount] = []
     kept: list[pa.Table] = []
     for number, source in zip(range(len(sizes)), sources, strict=True):
-        is_bad, bad = _bad_rows(sizes[number], budget, kind, source=source, context_tokens=context_tokens)
+        is_bad, bad = _bad_rows(
+            sizes[number], budget, kind, source=source, context_tokens=context_tokens
+        )
         bad.policy = on_bad_sample if overrules else source.spec.on_bad_sample or on_bad_sample
         bad.max_fraction = max_bad_fraction
         bad.settle(needs_a_row=not overrules)
@@ -104,18 +116,29 @@ def settle_rows(
     kept.clear()
     pa.default_memory_pool().release_unused()
     trim_memory()
-    return MeasuredSet(conversations=conversations, lengths=lengths, skipped=tuple(skipped), counts=tuple(counts))
+    return MeasuredSet(
+        conversations=conversations, lengths=lengths, skipped=tuple(skipped), counts=tuple(counts)
+    )
 
 
 def _bad_rows(
-    sizes: pa.Table, budget: Budget, kind: RowKind | None, *, source: OpenSource, context_tokens: int | None
+    sizes: pa.Table,
+    budget: Budget,
+    kind: RowKind | None,
+    *,
+    source: OpenSource,
+    context_tokens: int | None,
 ) -> tuple[Bool[np.ndarray, " row"], BadSamples]:
     """Return which rows cannot be used, and why."""
     is_bad = np.zeros(len(sizes), np.bool_)
     bad = BadSamples(num_rows=len(sizes), label=source.spec.label)
     done = 0
-    for batch in sizes.to_batches():  # one by one: Arrow would join all of them before it takes a few rows
-        tokens, tiles = (batch[name].fill_null(0).to_numpy() for name in ("num_tokens", "num_tiles"))
+    for (
+        batch
+    ) in sizes.to_batches():  # one by one: Arrow would join all of them before it takes a few rows
+        tokens, tiles = (
+            batch[name].fill_null(0).to_numpy() for name in ("num_tokens", "num_tiles")
+        )
         own = batch["error"].is_valid().to_numpy(zero_copy_only=False)
         own = own | (tokens > budget.max_tokens) | (tiles > budget.max_tiles)
         if context_tokens is not None:
@@ -130,7 +153,9 @@ def _bad_rows(
             error = (
                 SampleError(row["error"], kind=row["kind"], fix=row["fix"])
                 if row["error"] is not None
-                else _wrong_kind(row, kind) or over_context(row, context_tokens) or over_budget(row, budget)
+                else _wrong_kind(row, kind)
+                or over_context(row, context_tokens)
+                or over_budget(row, budget)
             )
             assert error is not None
             bad.note(error, where=where)
@@ -139,7 +164,10 @@ def _bad_rows(
 
 def _wrong_kind(row: Mapping[str, Any], kind: RowKind | None) -> SampleError | None:
     if kind == "conversation" and row["is_preference"]:
-        what, found = "a preference row (`chosen` and `rejected`) where answers are learned", "preference"
+        what, found = (
+            "a preference row (`chosen` and `rejected`) where answers are learned",
+            "preference",
+        )
     elif kind == "preference" and not row["is_preference"]:
         what, found = "no preference row: `chosen` and `rejected` are missing", "conversation"
     else:
@@ -170,7 +198,9 @@ def _count(source: OpenSource, good: pa.Table, bad: BadSamples) -> SourceCount:
         repeat=1.0,
         num_tokens=num_tokens,
         num_tiles=num_tiles,
-        modalities={name: rows for name, rows in zip(MODALITIES, rows_of.tolist(), strict=True) if rows},
+        modalities={
+            name: rows for name, rows in zip(MODALITIES, rows_of.tolist(), strict=True) if rows
+        },
         skip_reasons=dict(bad.reasons().most_common()),
     )
 
@@ -178,22 +208,27 @@ def _count(source: OpenSource, good: pa.Table, bad: BadSamples) -> SourceCount:
 def _repeats(sources: Sequence[OpenSource], num_rows: Sequence[int]) -> list[float]:
     """Return how often an epoch goes through each source.
 
-    With weights, an epoch is as long as it takes for every source to be seen at least once: the source that has most
-    rows for its weight once, the others more often.
+    With weights, an epoch is as long as it takes for every source to be seen at least once: the
+    source that has most rows for its weight once, the others more often.
     """
     weights = [source.spec.weight for source in sources]
     if all(weight is None for weight in weights):
         return [float(source.spec.repeat) for source in sources]
     shares = [float(weight or 0) for weight in weights]
     unit = max(rows / share for rows, share in zip(num_rows, shares, strict=True))
-    return [share * unit / rows if rows else 0.0 for rows, share in zip(num_rows, shares, strict=True)]
+    return [
+        share * unit / rows if rows else 0.0 for rows, share in zip(num_rows, shares, strict=True)
+    ]
 
 
 def length_table(parts: Sequence[pa.Table], repeats: Sequence[float]) -> LengthTable:
-    """Join the sizes of several sources to one table; equal prefix keys become equal group numbers."""
+    """Join the sizes of several sources to one table; equal prefix keys become equal group
+    numbers."""
     group = _groups(_column(parts, "prefix_key", np.int64))  # first, since it takes most on the way
     columns = {name: _column(parts, name, np.int32) for name in _COLUMNS}
-    repeat: Float32[np.ndarray, " row"] = np.repeat(np.array(repeats, np.float32), [len(part) for part in parts])
+    repeat: Float32[np.ndarray, " row"] = np.repeat(
+        np.array(repeats, np.float32), [len(part) for part in parts]
+    )
     return LengthTable(**columns, prefix_group=group, repeats=repeat)
 
 

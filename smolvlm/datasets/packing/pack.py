@@ -1,8 +1,9 @@
-"""A pack: examples laid end to end, one flat sequence with no padding; the unit that one forward pass consumes.
+"""A pack: examples laid end to end, one flat sequence with no padding; the unit that one forward
+pass consumes.
 
-Everything that the forward pass and the loss need to know of its shape is found here, by the loader: a step never asks
-the device for it. The fields are the one list of what a pack holds: what moves, what is shared and what a token takes
-in memory follow from them.
+Everything that the forward pass and the loss need to know of its shape is found here, by the
+loader: a step never asks the device for it. The fields are the one list of what a pack holds: what
+moves, what is shared and what a token takes in memory follow from them.
 """
 
 from collections.abc import Mapping
@@ -40,29 +41,39 @@ class Pack(PackTensors):
         return len(self.group_sizes)
 
     def model_tensors(self) -> dict[str, Any]:
-        """Return what the model's pack forward reads, by name: tensors, None, and the attention plan."""
+        """Return what the model's pack forward reads, by name: tensors, None, and the attention
+        plan."""
         return {name: getattr(self, name) for name in MODEL_TENSORS}
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """Return all tensors that the model's pack forward reads, the attention plan's among them."""
+        """Return all tensors that the model's pack forward reads, the attention plan's among
+        them."""
         planned = () if self.attention is None else self.attention.tensors()
-        return (*planned, *(value for value in self.model_tensors().values() if isinstance(value, Tensor)))
+        return (
+            *planned,
+            *(value for value in self.model_tensors().values() if isinstance(value, Tensor)),
+        )
 
 
 def _bytes_along(axis: str) -> int:
     """Return what all tensors of a pack that have this axis alone take for one place in it."""
-    types: list[Any] = [kind for field in fields(Pack) for kind in (get_args(field.type) or (field.type,))]
+    types: list[Any] = [
+        kind for field in fields(Pack) for kind in (get_args(field.type) or (field.type,))
+    ]
     dtypes = [kind.dtypes[0] for kind in types if getattr(kind, "dim_str", None) == axis]
     return sum(getattr(torch, dtype).itemsize for dtype in dtypes)
 
 
 BYTES_PER_TOKEN = sum(map(_bytes_along, ("seq", "target", "group")))
-"""The most that a token takes in all tensors of a pack together: supervised, and an answer by itself. An image token,
-which is no target, takes less."""
+"""The most that a token takes in all tensors of a pack together: supervised, and an answer by
+itself. An image token, which is no target, takes less."""
 
 
-def on_device(inputs: Mapping[str, Any], device: torch.device | str, *, non_blocking: bool = False) -> dict[str, Any]:
+def on_device(
+    inputs: Mapping[str, Any], device: torch.device | str, *, non_blocking: bool = False
+) -> dict[str, Any]:
     """Return a pack's model inputs on a device."""
     return {
-        name: None if value is None else value.to(device, non_blocking=non_blocking) for name, value in inputs.items()
+        name: None if value is None else value.to(device, non_blocking=non_blocking)
+        for name, value in inputs.items()
     }

@@ -1,4 +1,5 @@
-"""Some rows of one source, and their measuring: what a worker process, here or of a Ray cluster, is handed and does."""
+"""Some rows of one source, and their measuring: what a worker process, here or of a Ray cluster, is
+handed and does."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,9 +1,10 @@
 """Epochs planned to the last token: which rows form which packs, in which optimizer step.
 
-In: lengths, budget, seed. Out: a `Plan`, a pure function of these: no file, rank or worker has a say. Every row stands
-in an epoch exactly once. The number of steps is exact, so the progress bar and the schedule are true and resuming is a
-matter of one counter. Rows that begin with the same pictures become trees of at most `max_branches`; samples are laid
-into packs by best fit under two budgets, tokens and tiles (`best_fit.py`).
+In: lengths, budget, seed. Out: a `Plan`, a pure function of these: no file, rank or worker has a
+say. Every row stands in an epoch exactly once. The number of steps is exact, so the progress bar
+and the schedule are true and resuming is a matter of one counter. Rows that begin with the same
+pictures become trees of at most `max_branches`; samples are laid into packs by best fit under two
+budgets, tokens and tiles (`best_fit.py`).
 """
 
 from bisect import bisect_left
@@ -14,18 +15,27 @@ import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
 from smolvlm.datasets.packing.best_fit import best_fit, gather_trees
-from smolvlm.datasets.packing.columns import PlannedPacks, Rows, SampleTable, taken, taken_runs, trim_memory
+from smolvlm.datasets.packing.columns import (
+    PlannedPacks,
+    Rows,
+    SampleTable,
+    taken,
+    taken_runs,
+    trim_memory,
+)
 from smolvlm.datasets.packing.lengths import Budget, LengthTable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """All steps of a training run: step s trains on packs [s * packs_per_step, (s + 1) * packs_per_step)."""
+    """All steps of a training run: step s trains on packs [s * packs_per_step, (s + 1) *
+    packs_per_step)."""
 
     packs: PlannedPacks
     packs_per_step: int
     epoch_ends: tuple[int, ...]
-    """Step after which each epoch ends; the last may be cut short by `max_steps` or a fraction of an epoch."""
+    """Step after which each epoch ends; the last may be cut short by `max_steps` or a fraction of
+    an epoch."""
     budget: Budget
     last_epoch_steps: int = 0
     """Steps of the last epoch uncut, where it is cut short."""
@@ -35,7 +45,8 @@ class Plan:
         return len(self.packs) // self.packs_per_step
 
     def epoch_at(self, step: int) -> float:
-        """Return how many epochs are done after so many steps; an epoch cut short is never done to the end."""
+        """Return how many epochs are done after so many steps; an epoch cut short is never done to
+        the end."""
         if not self.epoch_ends:
             return 0.0
         last = len(self.epoch_ends) - 1
@@ -74,7 +85,11 @@ class PlanSettings:
 
 
 def plan_training(
-    lengths: LengthTable, settings: PlanSettings, *, num_epochs: float = 1.0, max_steps: int | None = None
+    lengths: LengthTable,
+    settings: PlanSettings,
+    *,
+    num_epochs: float = 1.0,
+    max_steps: int | None = None,
 ) -> Plan:
     """Plan every step of a run.
 
@@ -111,7 +126,8 @@ def plan_training(
 
 
 def plan_epoch(lengths: LengthTable, settings: PlanSettings, *, epoch: int) -> PlannedPacks:
-    """Plan one epoch: every row as often as `repeats` says, in packs within the budget, drawn from (seed, epoch)."""
+    """Plan one epoch: every row as often as `repeats` says, in packs within the budget, drawn from
+    (seed, epoch)."""
     random = np.random.default_rng([settings.seed, epoch])
     samples = SampleTable.joined(
         gather_samples(
@@ -131,7 +147,8 @@ def plan_epoch(lengths: LengthTable, settings: PlanSettings, *, epoch: int) -> P
 def _passes(
     repeats: Float32[np.ndarray, " row"], random: np.random.Generator
 ) -> Iterator[Int32[np.ndarray, " chosen"]]:
-    """Yield the rows of an epoch, shuffled, each at most once in each pass: a row and its copy never share a tree."""
+    """Yield the rows of an epoch, shuffled, each at most once in each pass: a row and its copy
+    never share a tree."""
     for number in range(int(np.ceil(repeats.max(initial=0.0)))):
         yield _shuffled(_drawn(repeats, number, random), random)
 
@@ -141,7 +158,8 @@ def _drawn(
 ) -> Int32[np.ndarray, " chosen"]:
     """Return the rows of a pass.
 
-    Of rows that are seen 2.25 times a quarter is drawn into the third pass; equal repeats are drawn from together.
+    Of rows that are seen 2.25 times a quarter is drawn into the third pass; equal repeats are drawn
+    from together.
     """
     chosen = [np.flatnonzero(repeats >= number + 1).astype(np.int32)]
     for partial in np.unique(repeats[(repeats > number) & (repeats < number + 1)]):
@@ -150,7 +168,9 @@ def _drawn(
     return np.concatenate(chosen) if len(chosen) > 1 else chosen[0]
 
 
-def _shuffled(numbers: Int32[np.ndarray, " chosen"], random: np.random.Generator) -> Int32[np.ndarray, " chosen"]:
+def _shuffled(
+    numbers: Int32[np.ndarray, " chosen"], random: np.random.Generator
+) -> Int32[np.ndarray, " chosen"]:
     """Shuffle in place: `random.permutation` gives the same order in more memory."""
     random.shuffle(numbers)
     return numbers
@@ -159,7 +179,8 @@ def _shuffled(numbers: Int32[np.ndarray, " chosen"], random: np.random.Generator
 def gather_samples(
     order: Int32[np.ndarray, " row"], lengths: LengthTable, *, budget: Budget, max_branches: int
 ) -> SampleTable:
-    """Group rows into samples: trees of rows that begin with the same pictures, every other row alone."""
+    """Group rows into samples: trees of rows that begin with the same pictures, every other row
+    alone."""
     return gather_trees(
         order,
         tokens=lengths.num_tokens,
@@ -186,18 +207,29 @@ def fill_packs(samples: SampleTable, *, budget: Budget) -> PlannedPacks:
     )
 
 
-def _laid(samples: SampleTable, budget: Budget) -> tuple[Int32[np.ndarray, " sample"], Int32[np.ndarray, " pack+1"]]:
+def _laid(
+    samples: SampleTable, budget: Budget
+) -> tuple[Int32[np.ndarray, " sample"], Int32[np.ndarray, " pack+1"]]:
     """Return samples in the order of their packs, and where packs begin among them."""
-    pack_of = best_fit(samples.num_tokens, samples.num_tiles, max_tokens=budget.max_tokens, max_tiles=budget.max_tiles)
+    pack_of = best_fit(
+        samples.num_tokens,
+        samples.num_tiles,
+        max_tokens=budget.max_tokens,
+        max_tiles=budget.max_tiles,
+    )
     order = np.argsort(pack_of, kind="stable").astype(np.int32)
     pack_of.sort()
     numbers = np.arange(pack_of.max(initial=-1) + 2, dtype=np.int32)
     return order, np.searchsorted(pack_of, numbers).astype(np.int32)
 
 
-def _sums(sizes: Int32[np.ndarray, " sample"], starts: Int32[np.ndarray, " pack+1"]) -> Int32[np.ndarray, " pack"]:
+def _sums(
+    sizes: Int32[np.ndarray, " sample"], starts: Int32[np.ndarray, " pack+1"]
+) -> Int32[np.ndarray, " pack"]:
     """Return each pack's size; no pack is empty."""
-    return np.add.reduceat(sizes, starts[:-1], dtype=np.int32) if len(sizes) else np.zeros(0, np.int32)
+    return (
+        np.add.reduceat(sizes, starts[:-1], dtype=np.int32) if len(sizes) else np.zeros(0, np.int32)
+    )
 
 
 def sample_size(rows: Rows, lengths: LengthTable) -> tuple[int, int]:
@@ -213,10 +245,12 @@ def sample_size(rows: Rows, lengths: LengthTable) -> tuple[int, int]:
 def deal_to_ranks(
     plan: Plan, *, num_ranks: int, cost_per_token: float, cost_per_tile: float
 ) -> Int64[np.ndarray, " pack"]:
-    """Return the order in which pack numbers are handed out so that each step's ranks finish together.
+    """Return the order in which pack numbers are handed out so that each step's ranks finish
+    together.
 
-    The loader gives pack i of a step to rank i % num_ranks. Which packs a step holds never changes, only their order
-    within it; packs are dealt dearest first, each to the rank with the least to do that still has a place.
+    The loader gives pack i of a step to rank i % num_ranks. Which packs a step holds never changes,
+    only their order within it; packs are dealt dearest first, each to the rank with the least to do
+    that still has a place.
     """
     order = np.arange(len(plan.packs))
     if num_ranks == 1:
@@ -228,7 +262,9 @@ def deal_to_ranks(
         hands: list[list[int]] = [[] for _ in range(num_ranks)]
         loads = [0.0] * num_ranks
         for place in sorted(range(plan.packs_per_step), key=own.__getitem__, reverse=True):
-            rank = min((r for r in range(num_ranks) if len(hands[r]) < places), key=lambda r: loads[r])
+            rank = min(
+                (r for r in range(num_ranks) if len(hands[r]) < places), key=lambda r: loads[r]
+            )
             hands[rank].append(start + place)
             loads[rank] += own[place]
         order[start : start + plan.packs_per_step] = [
@@ -237,7 +273,9 @@ def deal_to_ranks(
     return order
 
 
-def imbalance(plan: Plan, order: Int64[np.ndarray, " pack"], *, num_ranks: int, costs: tuple[float, float]) -> float:
+def imbalance(
+    plan: Plan, order: Int64[np.ndarray, " pack"], *, num_ranks: int, costs: tuple[float, float]
+) -> float:
     """Return the share of the ranks' time that is spent waiting for the slowest, by estimated cost.
 
     Args:

@@ -23,7 +23,9 @@ class _RayMeter:
         self._meter = PartMeter(sources, prompt)
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
-        sizes = self._meter(Part(source=part["source"], rows=np.array(part["rows"], np.int32), file=None))
+        sizes = self._meter(
+            Part(source=part["source"], rows=np.array(part["rows"], np.int32), file=None)
+        )
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, sizes.schema) as writer:
             writer.write_table(sizes)
@@ -44,17 +46,24 @@ def measured_over_ray(
         import ray
         import ray.data
     except ImportError as error:
-        raise ConfigError(f"--engine ray: {error}", fix="pip install 'smolvlm[ray]', or use the local engine") from None
+        raise ConfigError(
+            f"--engine ray: {error}", fix="pip install 'smolvlm[ray]', or use the local engine"
+        ) from None
     if not parts:
         return
     if not ray.is_initialized():
         ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.WARNING)
     ray.data.DataContext.get_current().enable_progress_bars = False
-    items = [{"number": number, "source": part.source, "rows": part.rows.tolist()} for number, part in parts]
+    items = [
+        {"number": number, "source": part.source, "rows": part.rows.tolist()}
+        for number, part in parts
+    ]
     workers = max(1, min(len(items), int(ray.cluster_resources().get("CPU", 1))))
     meter: Any = _RayMeter  # Ray builds it in the actor
     measured = ray.data.from_items(items, override_num_blocks=len(items)).map(
-        meter, fn_constructor_args=(tuple(sources), prompt), compute=ray.data.ActorPoolStrategy(size=workers)
+        meter,
+        fn_constructor_args=(tuple(sources), prompt),
+        compute=ray.data.ActorPoolStrategy(size=workers),
     )
     for row in measured.iter_rows():
         yield int(row["number"]), pa.ipc.open_stream(row["sizes"]).read_all()

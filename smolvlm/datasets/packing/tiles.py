@@ -1,8 +1,10 @@
-"""The distinct tiles of a pack or a batch: features from the vision cache where it has them, else pixels.
+"""The distinct tiles of a pack or a batch: features from the vision cache where it has them, else
+pixels.
 
-In: which tiles of which picture or clip each image slot shows. Out: tiles to encode, cached features, and the rows of
-either for every slot. A picture is read, and known, by its bytes, a frame by its clip's bytes and its number: the same
-picture under two names is decoded and encoded once, and one whose features are cached is not decoded at all.
+In: which tiles of which picture or clip each image slot shows. Out: tiles to encode, cached
+features, and the rows of either for every slot. A picture is read, and known, by its bytes, a frame
+by its clip's bytes and its number: the same picture under two names is decoded and encoded once,
+and one whose features are cached is not decoded at all.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,13 +41,15 @@ class TileLoader:
         """Load an example's media and note its slots; all or nothing.
 
         Raises:
-            SampleError: a picture or a frame cannot be decoded, or is no longer what it was when it was measured.
+            SampleError: a picture or a frame cannot be decoded, or is no longer what it was when it
+                was measured.
         """
         self._add(example.media, example.layouts, example.tiles)
         self._slot_sizes += example.slot_sizes
 
     def add_prompt(self, media: Sequence[Media], layouts: Sequence[Layout]) -> None:
-        """Load the media of one prompt, in prompt order, and note its slots; raises as `add_example`."""
+        """Load the media of one prompt, in prompt order, and note its slots; raises as
+        `add_example`."""
         shown = [
             TileRef(medium=number, tile=tile)
             for number, layout in enumerate(layouts)
@@ -54,10 +58,14 @@ class TileLoader:
         self._add(media, layouts, shown)
         self._slot_sizes += [len(tiles) for layout in layouts for tiles in layout.slots]
 
-    def _add(self, media: Sequence[Media], layouts: Sequence[Layout], shown: Sequence[TileRef]) -> None:
+    def _add(
+        self, media: Sequence[Media], layouts: Sequence[Layout], shown: Sequence[TileRef]
+    ) -> None:
         num_tiles, num_cached = len(self._tiles), len(self._cached)
         try:
-            keys = [self._load(medium, layout) for medium, layout in zip(media, layouts, strict=True)]
+            keys = [
+                self._load(medium, layout) for medium, layout in zip(media, layouts, strict=True)
+            ]
         except SampleError:
             del self._tiles[num_tiles:], self.tile_keys[num_tiles:], self._cached[num_cached:]
             for key, (is_cached, row) in list(self._places.items()):
@@ -89,16 +97,21 @@ class TileLoader:
     def tiles(self) -> UInt8[Tensor, "tile 3 side side"]:
         """Return the tiles still to be encoded."""
         side = self._settings.pictures.tile_side_px
-        return torch.from_numpy(np.stack(self._tiles) if self._tiles else np.zeros((0, 3, side, side), np.uint8))
+        return torch.from_numpy(
+            np.stack(self._tiles) if self._tiles else np.zeros((0, 3, side, side), np.uint8)
+        )
 
     def cached_features(self) -> Float[Tensor, "cached rows width"] | None:
         """Return the features that the cache had."""
         return torch.stack(self._cached) if self._cached else None
 
     def slot_tiles(self) -> Int[Tensor, " shown"]:
-        """Return the slots' rows, in order: in `tiles`, or counted on from there in `cached_features`."""
+        """Return the slots' rows, in order: in `tiles`, or counted on from there in
+        `cached_features`."""
         places = [self._places[key] for key in self._shown]
-        return torch.tensor([row + is_cached * len(self._tiles) for is_cached, row in places], dtype=torch.long)
+        return torch.tensor(
+            [row + is_cached * len(self._tiles) for is_cached, row in places], dtype=torch.long
+        )
 
     def slot_sizes(self) -> Int[Tensor, " slot"] | None:
         """Return how many of `slot_tiles` belong to each slot; None where each has one."""

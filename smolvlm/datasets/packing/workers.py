@@ -31,13 +31,15 @@ def over_cores(
     """Yield (number of the item, result) in any order.
 
     Args:
-        make: called once in each process with `arguments`, it gives the function; what it opens stays open.
+        make: called once in each process with `arguments`, it gives the function; what it opens
+            stays open.
         arguments: sent to each process once.
         items: what the function is called with, one at a time.
         num_workers: processes; None is one a core. With one, everything happens in this process.
 
     Raises:
-        ConfigError: a process died, as where a script starts them without `if __name__ == "__main__":`.
+        ConfigError: a process died, as where a script starts them without `if __name__ ==
+            "__main__":`.
     """
     workers = min(num_workers or os.cpu_count() or 1, len(items))
     if workers < 2:
@@ -45,20 +47,28 @@ def over_cores(
         for number, item in enumerate(items):
             yield number, function(item)
         return
-    if getattr(current_process(), "_inheriting", False):  # what multiprocessing itself asks (Python 3.11 to 3.13)
-        raise ConfigError("this process is being started to read rows, and came here itself", fix=GUARD)
+    if getattr(
+        current_process(), "_inheriting", False
+    ):  # what multiprocessing itself asks (Python 3.11 to 3.13)
+        raise ConfigError(
+            "this process is being started to read rows, and came here itself", fix=GUARD
+        )
     # Processes are started afresh: a fork of a process that has run torch's threads may hang.
     context = get_context("spawn")
     with (
         _file_of((make, arguments)) as path,
         ProcessPoolExecutor(workers, context, initializer=_start, initargs=(path,)) as pool,
     ):
-        running: dict[Future[Any], int] = {pool.submit(_call, item): number for number, item in enumerate(items)}
+        running: dict[Future[Any], int] = {
+            pool.submit(_call, item): number for number, item in enumerate(items)
+        }
         try:
             for future in as_completed(running):
                 yield running[future], future.result()
         except BrokenProcessPool as error:
-            raise ConfigError("a process that reads rows died", where="num_workers", fix=GUARD) from error
+            raise ConfigError(
+                "a process that reads rows died", where="num_workers", fix=GUARD
+            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -70,8 +80,8 @@ _function: list[Callable[[Any], Any]] = []
 def _file_of(value: Any) -> Iterator[Path]:
     """Keep a value in a file for as long as the context is open.
 
-    What is handed to a process itself goes through a pipe: if the process dies before it has read all of it, Python
-    (3.11 to 3.14) waits for ever where it is more than the pipe holds.
+    What is handed to a process itself goes through a pipe: if the process dies before it has read
+    all of it, Python (3.11 to 3.14) waits for ever where it is more than the pipe holds.
     """
     with TemporaryDirectory() as folder:
         path = Path(folder) / "arguments"

@@ -1,7 +1,7 @@
 """Sources in, rows out: each used row as a conversation, read anew whenever it is needed.
 
-The rows stay in their tables (`tables.py`); a conversation is made from its row at each access, some ten microseconds.
-So millions of rows cost a process a number each.
+The rows stay in their tables (`tables.py`); a conversation is made from its row at each access,
+some ten microseconds. So millions of rows cost a process a number each.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,8 +1,9 @@
-"""A row in, a `Conversation` out: LLaVA, messages, question and answer columns, The Cauldron's pairs, preferences.
+"""A row in, a `Conversation` out: LLaVA, messages, question and answer columns, The Cauldron's
+pairs, preferences.
 
-Each reader turns its format into draft turns; what every conversation must satisfy (roles, order, something to learn)
-is checked once, for all of them. A row that cannot be trained on exactly as it stands is an error with a mend, never a
-guess.
+Each reader turns its format into draft turns; what every conversation must satisfy (roles, order,
+something to learn) is checked once, for all of them. A row that cannot be trained on exactly as it
+stands is an error with a mend, never a guess.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,15 @@ from smolvlm.config.suggestions import did_you_mean
 from smolvlm.datasets.rows.media import ListedMedia, row_media
 from smolvlm.datasets.rows.placeholders import DraftTurn, fill_places
 from smolvlm.datasets.rows.sources import SourceSpec
-from smolvlm.datasets.rows.turns import as_objects, as_text, check_order, kind_of, message_turns, plain_turn, role_of
+from smolvlm.datasets.rows.turns import (
+    as_objects,
+    as_text,
+    check_order,
+    kind_of,
+    message_turns,
+    plain_turn,
+    role_of,
+)
 from smolvlm.errors import SampleError
 from smolvlm.records import Conversation, Role, Turn
 
@@ -34,7 +43,8 @@ def to_conversation(row: Any, *, spec: SourceSpec, where: str) -> Conversation:
         where: `file:row`, which the conversation keeps.
 
     Raises:
-        SampleError: the row is no conversation that can be trained on; says which part, and the mend.
+        SampleError: the row is no conversation that can be trained on; says which part, and the
+            mend.
     """
     if not isinstance(row, dict):
         raise SampleError(f"the row is {kind_of(row)}, not an object", fix="write the row as {...}")
@@ -43,7 +53,9 @@ def to_conversation(row: Any, *, spec: SourceSpec, where: str) -> Conversation:
     media_is_named = not spec.columns.keys().isdisjoint(("image", "images", "video", "videos"))
     listed = row_media(row, spec=spec, media_is_named=media_is_named)
     if name == "chosen":
-        chosen, rejected = (_checked(own, listed, spec) for own in _read_preference(row, len(listed) > 0, spec))
+        chosen, rejected = (
+            _checked(own, listed, spec) for own in _read_preference(row, len(listed) > 0, spec)
+        )
         _check_preference(chosen, rejected)
         return Conversation(turns=chosen, rejected=rejected, where=where, source=spec.name)
     drafts, references = _READERS[name](row, len(listed) > 0, spec)
@@ -51,12 +63,16 @@ def to_conversation(row: Any, *, spec: SourceSpec, where: str) -> Conversation:
     return Conversation(turns=turns, where=where, source=spec.name, references=references)
 
 
-def _checked(drafts: Sequence[DraftTurn], listed: ListedMedia, spec: SourceSpec) -> tuple[Turn, ...]:
+def _checked(
+    drafts: Sequence[DraftTurn], listed: ListedMedia, spec: SourceSpec
+) -> tuple[Turn, ...]:
     """Return the turns of a conversation that can be trained on, its media in their places."""
     check_order(drafts)
     turns = fill_places(drafts, listed, spec=spec)
     for turn in turns:
-        if not turn.blocks or (turn.role == "assistant" and not "".join(map(str, turn.blocks)).strip()):
+        if not turn.blocks or (
+            turn.role == "assistant" and not "".join(map(str, turn.blocks)).strip()
+        ):
             fix = "give it text, or take the turn out of the row"
             raise SampleError(f"an empty {turn.role} turn", kind="empty_row", fix=fix)
     return turns
@@ -81,7 +97,9 @@ def _format_name(row: Mapping[str, Any], columns: Mapping[str, str]) -> str:
     if row.get("chosen") is not None or row.get("rejected") is not None:
         for key in ("chosen", "rejected"):
             if row.get(key) is None:
-                raise SampleError(f"a preference row without `{key}`", fix="add it, or take the row out")
+                raise SampleError(
+                    f"a preference row without `{key}`", fix="add it, or take the row out"
+                )
         return "chosen"
     present = [key for key in _READERS if row.get(key) is not None]
     present = [key for key in present if key in columns] or present
@@ -91,12 +109,18 @@ def _format_name(row: Mapping[str, Any], columns: Mapping[str, str]) -> str:
     if not present:
         keys = ", ".join(str(key) for key in row) or "none"
         what = f"the row has none of `conversations`, `messages`, `question`, `texts`; its keys are: {keys}"
-        raise SampleError(what, fix="name its columns in the source's `columns`: `{question: query, answer: label}`")
+        raise SampleError(
+            what,
+            fix="name its columns in the source's `columns`: `{question: query, answer: label}`",
+        )
     return present[0]
 
 
-def _read_llava(row: Mapping[str, Any], _has_media: bool, spec: SourceSpec) -> tuple[list[DraftTurn], tuple[str, ...]]:
-    """Read `conversations: [{from, value}]`; a mark in the user's text is always a placeholder here."""
+def _read_llava(
+    row: Mapping[str, Any], _has_media: bool, spec: SourceSpec
+) -> tuple[list[DraftTurn], tuple[str, ...]]:
+    """Read `conversations: [{from, value}]`; a mark in the user's text is always a placeholder
+    here."""
     drafts: list[DraftTurn] = []
     for message in as_objects(row["conversations"], "conversations"):
         if "from" not in message and "role" in message:
@@ -118,7 +142,8 @@ def _read_messages(
 def _read_question(
     row: Mapping[str, Any], has_media: bool, spec: SourceSpec
 ) -> tuple[list[DraftTurn], tuple[str, ...]]:
-    """Read `question` and `answer` or `answers`: the answer, or the first of several, is learned."""
+    """Read `question` and `answer` or `answers`: the answer, or the first of several, is
+    learned."""
     question = as_text(row["question"], "`question`")
     answers = row.get("answers")
     if answers is not None and (not isinstance(answers, list) or not answers):
@@ -127,18 +152,24 @@ def _read_question(
     references = tuple(as_text(answer, "one of `answers`") for answer in answers or ())
     if row.get("answer") is None and not references:
         raise SampleError(
-            "the row has a `question` and no `answer`", kind="empty_row", fix="add it, or name its column in `columns`"
+            "the row has a `question` and no `answer`",
+            kind="empty_row",
+            fix="add it, or name its column in `columns`",
         )
     answer = references[0] if row.get("answer") is None else as_text(row["answer"], "`answer`")
     if not answer.strip():
-        raise SampleError("the answer is empty", kind="empty_row", fix="write it, or take the row out")
+        raise SampleError(
+            "the answer is empty", kind="empty_row", fix="write it, or take the row out"
+        )
     return [
         plain_turn("user", question, has_places=has_media, spec=spec),
         plain_turn("assistant", answer, has_places=False, spec=spec),
     ], references
 
 
-def _read_pairs(row: Mapping[str, Any], has_media: bool, spec: SourceSpec) -> tuple[list[DraftTurn], tuple[str, ...]]:
+def _read_pairs(
+    row: Mapping[str, Any], has_media: bool, spec: SourceSpec
+) -> tuple[list[DraftTurn], tuple[str, ...]]:
     """Read `texts: [{user, assistant}]`: several pairs are the turns of one conversation."""
     drafts: list[DraftTurn] = []
     for pair in as_objects(row["texts"], "texts"):
@@ -152,7 +183,8 @@ def _read_pairs(row: Mapping[str, Any], has_media: bool, spec: SourceSpec) -> tu
 def _read_preference(
     row: Mapping[str, Any], has_media: bool, spec: SourceSpec
 ) -> tuple[list[DraftTurn], list[DraftTurn]]:
-    """Read `prompt`, `chosen`, `rejected`: each text, or a list of messages; without `prompt` both hold all of it."""
+    """Read `prompt`, `chosen`, `rejected`: each text, or a list of messages; without `prompt` both
+    hold all of it."""
 
     def turns(key: str, role: Role) -> list[DraftTurn]:
         value = row.get(key)
@@ -165,7 +197,9 @@ def _read_preference(
         for key in ("chosen", "rejected"):
             if not isinstance(row[key], list):
                 fix = "add the prompt, or name its column in the mixture: columns: {prompt: NAME}"
-                raise SampleError(f"`{key}` is {kind_of(row[key])}, and there is no `prompt`", fix=fix)
+                raise SampleError(
+                    f"`{key}` is {kind_of(row[key])}, and there is no `prompt`", fix=fix
+                )
         return turns("chosen", "assistant"), turns("rejected", "assistant")
     prompt = turns("prompt", "user")
     return [*prompt, *turns("chosen", "assistant")], [*prompt, *turns("rejected", "assistant")]
@@ -174,17 +208,29 @@ def _read_preference(
 def _check_preference(chosen: Sequence[Turn], rejected: Sequence[Turn]) -> None:
     """Check that the two differ, and first in what the assistant says."""
     if chosen == rejected:
-        raise SampleError("`chosen` and `rejected` are the same", fix="take the row out: nothing is preferred")
+        raise SampleError(
+            "`chosen` and `rejected` are the same", fix="take the row out: nothing is preferred"
+        )
     pairs = zip(chosen, rejected, strict=False)
     first = next((number for number, (one, other) in enumerate(pairs) if one != other), None)
     if first is None or chosen[first].role != "assistant" or rejected[first].role != "assistant":
-        raise SampleError("`chosen` and `rejected` do not answer the same prompt", fix="make them begin alike")
-    if any(not isinstance(block, str) for turn in (*chosen[first:], *rejected[first:]) for block in turn.blocks):
+        raise SampleError(
+            "`chosen` and `rejected` do not answer the same prompt", fix="make them begin alike"
+        )
+    if any(
+        not isinstance(block, str)
+        for turn in (*chosen[first:], *rejected[first:])
+        for block in turn.blocks
+    ):
         what = "a picture or clip after the place where `chosen` and `rejected` part"
-        raise SampleError(what, fix="put it into the prompt, or end both with the first answers that differ")
+        raise SampleError(
+            what, fix="put it into the prompt, or end both with the first answers that differ"
+        )
 
 
-_READERS: Mapping[str, Callable[[Mapping[str, Any], bool, SourceSpec], tuple[list[DraftTurn], tuple[str, ...]]]] = {
+_READERS: Mapping[
+    str, Callable[[Mapping[str, Any], bool, SourceSpec], tuple[list[DraftTurn], tuple[str, ...]]]
+] = {
     "conversations": _read_llava,
     "messages": _read_messages,
     "texts": _read_pairs,

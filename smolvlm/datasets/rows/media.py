@@ -1,4 +1,5 @@
-"""The pictures and clips that a row names: by path, by bytes, by a list of frames. Nothing is opened here."""
+"""The pictures and clips that a row names: by path, by bytes, by a list of frames. Nothing is
+opened here."""
 
 import os
 import re
@@ -43,15 +44,20 @@ def row_media(row: Mapping[str, Any], *, spec: SourceSpec, media_is_named: bool)
     Args:
         row: with our column names.
         spec: of the source.
-        media_is_named: the mixture says which column holds the media, so other keys that look like media are known
-            not to be meant.
+        media_is_named: the mixture says which column holds the media, so other keys that look like
+            media are known not to be meant.
 
     Raises:
-        SampleError: a key that looks like media and is not read, both columns of a kind at once, or a value that names
-            no picture or clip.
+        SampleError: a key that looks like media and is not read, both columns of a kind at once, or
+            a value that names no picture or clip.
     """
     for key, value in row.items():
-        if key not in _READ_KEYS and not media_is_named and value is not None and looks_like_media(key):
+        if (
+            key not in _READ_KEYS
+            and not media_is_named
+            and value is not None
+            and looks_like_media(key)
+        ):
             fix = f"name it in the source's `columns`: `{{image: {key}}}`, or rename it if it is no picture"
             raise SampleError(f"unknown key `{key}` looks like media", fix=fix)
     images = _one_of(row, "image", "images")
@@ -71,16 +77,23 @@ def _one_of(row: Mapping[str, Any], one: str, several: str) -> Any:
 
 def _clips(value: Any, bounds: tuple[Any, Any], *, spec: SourceSpec) -> tuple[VideoRef, ...]:
     """Return a row's clips: one, or a list of them; a list of pictures is one clip's frames."""
-    are_frames = isinstance(value, list) and bool(value) and all(_is_picture_name(member) for member in value)
+    are_frames = (
+        isinstance(value, list)
+        and bool(value)
+        and all(_is_picture_name(member) for member in value)
+    )
     members = value if isinstance(value, list) and not are_frames else [value]
     if len(members) != 1 and bounds != (None, None):
         what = f"`start_s` or `end_s` beside {len(members)} clips"
-        raise SampleError(what, fix="write them with the clip: `{path: FILE, start_s: 2, end_s: 5}`")
+        raise SampleError(
+            what, fix="write them with the clip: `{path: FILE, start_s: 2, end_s: 5}`"
+        )
     return tuple(video_ref(member, spec=spec, bounds=bounds) for member in members)
 
 
 def _is_picture_name(value: Any) -> bool:
-    """Say whether a member of a `video` list is one frame: a picture's bytes or the name of a picture."""
+    """Say whether a member of a `video` list is one frame: a picture's bytes or the name of a
+    picture."""
     if isinstance(value, dict):
         value = value.get("path") if value.get("path") is not None else value.get("bytes")
     if isinstance(value, bytes):
@@ -98,10 +111,12 @@ def looks_like_media(key: str) -> bool:
 
 
 def image_ref(value: Any, *, spec: SourceSpec) -> ImageRef:
-    """Return the picture that a path, an address, encoded bytes, or a mapping with `bytes` or `path` names.
+    """Return the picture that a path, an address, encoded bytes, or a mapping with `bytes` or
+    `path` names.
 
     Raises:
-        SampleError: an address that is not allowed, embedded base64, an empty path, or another kind of value.
+        SampleError: an address that is not allowed, embedded base64, an empty path, or another kind
+            of value.
     """
     if isinstance(value, ImageRef):
         return value
@@ -109,7 +124,8 @@ def image_ref(value: Any, *, spec: SourceSpec) -> ImageRef:
 
 
 def video_ref(value: Any, *, spec: SourceSpec, bounds: tuple[Any, Any] = (None, None)) -> VideoRef:
-    """Return the clip that a path, an address, a list of frames, encoded bytes, or a mapping with one of them names.
+    """Return the clip that a path, an address, a list of frames, encoded bytes, or a mapping with
+    one of them names.
 
     Args:
         value: as the row gives it; a mapping may carry `start_s` and `end_s` too.
@@ -123,7 +139,9 @@ def video_ref(value: Any, *, spec: SourceSpec, bounds: tuple[Any, Any] = (None, 
         if bounds != (None, None):
             raise SampleError("`start_s` or `end_s` stands twice", fix="keep it in one place")
         bounds = (value.get("start_s"), value.get("end_s"))
-    start_s, end_s = (_time(own, name) for own, name in zip(bounds, ("start_s", "end_s"), strict=True))
+    start_s, end_s = (
+        _time(own, name) for own, name in zip(bounds, ("start_s", "end_s"), strict=True)
+    )
     if start_s is not None and end_s is not None and start_s >= end_s:
         raise SampleError(f"start_s={start_s:g} is not before end_s={end_s:g}", fix="fix the times")
     if isinstance(value, VideoRef):
@@ -132,7 +150,9 @@ def video_ref(value: Any, *, spec: SourceSpec, bounds: tuple[Any, Any] = (None, 
     frames = value.get("frames") if isinstance(value, dict) else value
     if isinstance(frames, list):
         if not frames:
-            raise SampleError("a clip is an empty list of frames", fix="list its frames, or take the row out")
+            raise SampleError(
+                "a clip is an empty list of frames", fix="list its frames, or take the row out"
+            )
         return VideoRef(frames=tuple(image_ref(frame, spec=spec) for frame in frames), **shared)
     found = _named(value, "a clip", spec=spec)
     return VideoRef(path=found.path, data=found.data, url=found.url, **shared)
@@ -143,11 +163,15 @@ def _time(value: Any, name: str) -> float | None:
         return None
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf"):
         return float(value)
-    raise SampleError(f"`{name}` is {value!r}, no time in seconds", fix="write a number, 0 or more, or leave it out")
+    raise SampleError(
+        f"`{name}` is {value!r}, no time in seconds",
+        fix="write a number, 0 or more, or leave it out",
+    )
 
 
 def _named(value: Any, kind: str, *, spec: SourceSpec) -> ImageRef:
-    """Return what a value names: bytes, a file below the media root, or the file that an address is fetched into."""
+    """Return what a value names: bytes, a file below the media root, or the file that an address is
+    fetched into."""
     if isinstance(value, dict):
         if isinstance(value.get("bytes"), bytes) and value["bytes"]:
             return ImageRef(data=value["bytes"])
@@ -168,11 +192,15 @@ def _named(value: Any, kind: str, *, spec: SourceSpec) -> ImageRef:
         can_be_fetched = address[1].lower() in ("http", "https")
         if can_be_fetched and spec.allow_urls:
             return ImageRef(path=kept_file(value), url=value)
-        or_allow = ", or set `data.allow_urls: true` if you trust the rows" if can_be_fetched else ""
+        or_allow = (
+            ", or set `data.allow_urls: true` if you trust the rows" if can_be_fetched else ""
+        )
         fix = f"download it and give the file's path{or_allow}"
         raise SampleError(f"{kind} is an address, {value[:60]!r}", fix=fix)
     if value.startswith("data:"):
-        raise SampleError(f"{kind} is embedded as base64 text", fix="save it as a file, or as bytes in Parquet")
+        raise SampleError(
+            f"{kind} is embedded as base64 text", fix="save it as a file, or as bytes in Parquet"
+        )
     path, is_inside = _file(spec.media_root, value)
     if not is_inside and not spec.allow_outside_root:
         raise SampleError(

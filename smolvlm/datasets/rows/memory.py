@@ -1,9 +1,9 @@
 """Rows from a program's memory, kept as files that training reads like any other.
 
-In: mappings as they would stand in a JSON-lines file, with pictures opened by Pillow, arrays or encoded bytes among
-their values. Out: an entry of a mixture, `{memory: DIGEST}`. The same rows give the same digest on every machine, so a
-run knows its rows again; they lie in the cache folder (`home.py`), pictures by their content, and may be deleted once
-nobody trains on them.
+In: mappings as they would stand in a JSON-lines file, with pictures opened by Pillow, arrays or
+encoded bytes among their values. Out: an entry of a mixture, `{memory: DIGEST}`. The same rows give
+the same digest on every machine, so a run knows its rows again; they lie in the cache folder
+(`home.py`), pictures by their content, and may be deleted once nobody trains on them.
 """
 
 import io
@@ -28,7 +28,8 @@ def keep_rows(rows: Iterable[Mapping[str, Any]], *, name: str = "memory") -> dic
     """Keep rows and return the mixture's entry for them.
 
     Args:
-        rows: as in a file of rows; a `datasets.Dataset` is one. Relative paths in them start from the current folder.
+        rows: as in a file of rows; a `datasets.Dataset` is one. Relative paths in them start from
+            the current folder.
         name: of the source.
 
     Raises:
@@ -76,7 +77,8 @@ def _moved(unfinished: Path, kept: Path) -> None:
 
 
 _MARK = "smolvlm-memory-media:"
-"""Stands before the name of a kept picture while the digest is taken, so that no machine's path is in it."""
+"""Stands before the name of a kept picture while the digest is taken, so that no machine's path is
+in it."""
 
 
 def _with_paths(line: str, media: Path) -> str:

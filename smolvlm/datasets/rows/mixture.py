@@ -1,7 +1,8 @@
 """A mixture: YAML (or the same written inside a run file) in, checked sources out.
 
-Both shapes found in the wild are read: a mapping of group name -> list of sources, and a bare list of sources. Nothing
-is opened but the mixture itself; every problem of every source is reported at once.
+Both shapes found in the wild are read: a mapping of group name -> list of sources, and a bare list
+of sources. Nothing is opened but the mixture itself; every problem of every source is reported at
+once.
 
 A mixture file's relative paths start from its own folder, an inline mixture's from the run file's.
 """
@@ -34,12 +35,14 @@ def load_mixture(
     Args:
         path_or_inline: a YAML file (relative to `base_dir`), or the list or mapping itself.
         base_dir: folder that an inline mixture's relative paths start from.
-        allow_outside_root: whether rows may name pictures outside their source's folder of pictures.
+        allow_outside_root: whether rows may name pictures outside their source's folder of
+            pictures.
         allow_urls: whether rows may name pictures and clips by http and https addresses.
         name: what messages call a mixture that is no file.
 
     Raises:
-        ConfigError: the file cannot be read, or some source is wrong; lists every problem with its key.
+        ConfigError: the file cannot be read, or some source is wrong; lists every problem with its
+            key.
     """
     if isinstance(path_or_inline, str | Path):
         path = base_dir / os.path.expanduser(path_or_inline)
@@ -52,7 +55,9 @@ def load_mixture(
     for key, entry in _entries(content, where=where):
         source = read_source(entry, key=key, base_dir=base_dir, problems=problems)
         if source is not None:
-            is_free = allow_outside_root or "memory" in entry  # a program may name what its user may read
+            is_free = (
+                allow_outside_root or "memory" in entry
+            )  # a program may name what its user may read
             sources.append(replace(source, allow_outside_root=is_free, allow_urls=allow_urls))
     if problems:
         raise problems_error(problems, where=where)
@@ -84,9 +89,7 @@ def _entries(content: Any, *, where: str) -> list[tuple[str, Any]]:
 def _check_weights(sources: Sequence[SourceSpec], *, where: str) -> None:
     without = [source.name for source in sources if source.weight is None]
     if 0 < len(without) < len(sources):
-        what = (
-            f"some sources have a `weight`, and {', '.join(without[:3])} {'has' if len(without) == 1 else 'have'} none"
-        )
+        what = f"some sources have a `weight`, and {', '.join(without[:3])} {'has' if len(without) == 1 else 'have'} none"
         raise ConfigError(what, where=where, fix="give every source a weight, or none")
 
 
@@ -96,5 +99,9 @@ def _with_distinct_names(sources: Sequence[SourceSpec]) -> tuple[SourceSpec, ...
     named: list[SourceSpec] = []
     for source in sources:
         seen[source.name] += 1
-        named.append(source if seen[source.name] == 1 else replace(source, name=f"{source.name}#{seen[source.name]}"))
+        named.append(
+            source
+            if seen[source.name] == 1
+            else replace(source, name=f"{source.name}#{seen[source.name]}")
+        )
     return tuple(named)

@@ -1,8 +1,8 @@
 """One entry of a mixture: keys in, a source out; every problem goes to a list.
 
-`json_path` names the file of rows and `path` the folder of its pictures; where `json_path` is missing, `path` names the
-file of rows. Without a folder of pictures, the rows' own folder is it. A name may be a pattern for several files:
-`shards/*.tar`, `part-{000..127}.jsonl`.
+`json_path` names the file of rows and `path` the folder of its pictures; where `json_path` is
+missing, `path` names the file of rows. Without a folder of pictures, the rows' own folder is it. A
+name may be a pattern for several files: `shards/*.tar`, `part-{000..127}.jsonl`.
 """
 
 import os
@@ -47,30 +47,55 @@ COLUMN_NAMES = (
 )
 _KEYS = (
     *("json_path", "path", "name", "modality", "sampling_strategy"),
-    *("hub", "memory", "split", "weight", "repeat", "columns", "seed", "on_bad_sample", "source_fps", "media_markers"),
+    *(
+        "hub",
+        "memory",
+        "split",
+        "weight",
+        "repeat",
+        "columns",
+        "seed",
+        "on_bad_sample",
+        "source_fps",
+        "media_markers",
+    ),
 )
 _DIGEST = re.compile("[0-9a-f]{32}")
 IGNORED_KEYS = frozenset({"source", "category", "quality", "duration", "_comment"})
 
 
-def read_source(entry: Any, *, key: str, base_dir: Path, problems: list[Problem]) -> SourceSpec | None:
+def read_source(
+    entry: Any, *, key: str, base_dir: Path, problems: list[Problem]
+) -> SourceSpec | None:
     """Return one entry as a source, or None after adding to `problems` what is wrong with it."""
     if not isinstance(entry, Mapping):
         problems.append(
-            Problem(key=key, value=shown_value(entry), what="a source is a mapping", fix="write `json_path: FILE`")
+            Problem(
+                key=key,
+                value=shown_value(entry),
+                what="a source is a mapping",
+                fix="write `json_path: FILE`",
+            )
         )
         return None
     reader = _EntryReader(entry, key=key, problems=problems)
     num_before = len(problems)
     reader.check_keys()
-    rows_key = next((name for name in ("json_path", "hub", "memory") if entry.get(name) is not None), "path")
+    rows_key = next(
+        (name for name in ("json_path", "hub", "memory") if entry.get(name) is not None), "path"
+    )
     written = reader.text(rows_key)
     if entry.get(rows_key) is None:
-        reader.problem("json_path", "missing: a source needs its file of rows", fix="write `json_path: FILE`")
+        reader.problem(
+            "json_path", "missing: a source needs its file of rows", fix="write `json_path: FILE`"
+        )
     media = reader.text("path") if rows_key != "path" else None
-    files, row_format = reader.files(rows_key, base_dir) if written else ((base_dir / "rows",), "json")
+    files, row_format = (
+        reader.files(rows_key, base_dir) if written else ((base_dir / "rows",), "json")
+    )
     source = SourceSpec(
-        name=reader.text("name") or (files[0].stem if rows_key != "hub" else str(written).rpartition("/")[2]),
+        name=reader.text("name")
+        or (files[0].stem if rows_key != "hub" else str(written).rpartition("/")[2]),
         path=files[0],
         more_files=files[1:],
         label=f"memory:{str(written)[:12]}" if rows_key == "memory" else written or "",
@@ -93,7 +118,8 @@ def read_source(entry: Any, *, key: str, base_dir: Path, problems: list[Problem]
 
 
 class _EntryReader:
-    """Reads one entry key by key; what is wrong goes to the list of problems and a stand-in value is returned."""
+    """Reads one entry key by key; what is wrong goes to the list of problems and a stand-in value
+    is returned."""
 
     def __init__(self, entry: Mapping[str, Any], *, key: str, problems: list[Problem]) -> None:
         self.entry = entry
@@ -129,23 +155,37 @@ class _EntryReader:
             if any((path / mark).is_file() for mark in SAVED_MARKS):
                 return (path,), "saved"
             self.problem(
-                name, "a folder that `save_to_disk` did not write", fix=f"name its files: `{written}/*.parquet`"
+                name,
+                "a folder that `save_to_disk` did not write",
+                fix=f"name its files: `{written}/*.parquet`",
             )
             return (path,), "json"
         try:
-            files = tuple(found for pattern in braceexpand(str(path)) for found in _matching(pattern))
+            files = tuple(
+                found for pattern in braceexpand(str(path)) for found in _matching(pattern)
+            )
         except ValueError as error:
-            self.problem(name, f"no pattern of files: {error}", fix="write {000..127} or {a,b}, braces in pairs")
+            self.problem(
+                name,
+                f"no pattern of files: {error}",
+                fix="write {000..127} or {a,b}, braces in pairs",
+            )
             return (path,), "json"
         formats: list[RowFormat | None] = [_format_of(file) for file in files or (path,)]
         if set(formats) == {None}:
-            self.problem(name, f"the ending {path.suffix!r} is no known format of rows", fix=READABLE)
+            self.problem(
+                name, f"the ending {path.suffix!r} is no known format of rows", fix=READABLE
+            )
         elif not files:
             self.problem(
-                name, f"no such file: {path}", fix="check the path; relative ones start from the mixture's folder"
+                name,
+                f"no such file: {path}",
+                fix="check the path; relative ones start from the mixture's folder",
             )
         elif len(set(formats)) > 1:
-            self.problem(name, "names files of several formats", fix="make each format a source of its own")
+            self.problem(
+                name, "names files of several formats", fix="make each format a source of its own"
+            )
         first: RowFormat | None = formats[0]
         return files or (path,), "json" if first is None else first
 
@@ -160,7 +200,9 @@ class _EntryReader:
     def split(self, row_format: RowFormat) -> str | None:
         value = self.text("split")
         if value is not None and row_format not in ("hub", "saved"):
-            self.problem("split", "splits belong to Hugging Face data sets", fix="name the split's own file")
+            self.problem(
+                "split", "splits belong to Hugging Face data sets", fix="name the split's own file"
+            )
         return value
 
     def number(self, name: str) -> float | None:
@@ -168,7 +210,11 @@ class _EntryReader:
         value = self.entry.get(name)
         if value is None:
             return None
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max:
+        if (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and 0 < value <= sys.float_info.max
+        ):
             return float(value)
         self.problem(name, "must be a number above 0")
         return None
@@ -177,7 +223,9 @@ class _EntryReader:
         value = self.entry.get(name)
         if value is None or value in choices:
             return value
-        self.problem(name, f"must be one of {', '.join(choices)}", fix=did_you_mean(str(value), choices))
+        self.problem(
+            name, f"must be one of {', '.join(choices)}", fix=did_you_mean(str(value), choices)
+        )
         return None
 
     def whole_number(self, name: str, *, default: int, minimum: int) -> int:
@@ -202,12 +250,21 @@ class _EntryReader:
         value = self.entry.get("columns")
         if value is None:
             return {}
-        if not isinstance(value, Mapping) or not all(isinstance(column, str) for column in value.values()):
-            self.problem("columns", "must map our column names to the file's", fix="write `columns: {question: query}`")
+        if not isinstance(value, Mapping) or not all(
+            isinstance(column, str) for column in value.values()
+        ):
+            self.problem(
+                "columns",
+                "must map our column names to the file's",
+                fix="write `columns: {question: query}`",
+            )
             return {}
         for ours in value:
             if ours not in COLUMN_NAMES:
-                fix = did_you_mean(str(ours), COLUMN_NAMES) or f"the names are {', '.join(COLUMN_NAMES)}"
+                fix = (
+                    did_you_mean(str(ours), COLUMN_NAMES)
+                    or f"the names are {', '.join(COLUMN_NAMES)}"
+                )
                 self.problem("columns", f"`{ours}` is no column that rows are read from", fix=fix)
         return dict(value)
 

@@ -1,11 +1,13 @@
 """Where in a row's text its listed pictures and clips go.
 
-In a user's plain text `<image>` and `<video>` mark the places of pictures and clips where the row lists some; without
-any mark, all of them go in front of the first user turn. In a row that lists clips alone `<image>` marks their places
-too, as published sets of video questions write it. The characters around a mark are kept exactly as written.
+In a user's plain text `<image>` and `<video>` mark the places of pictures and clips where the row
+lists some; without any mark, all of them go in front of the first user turn. In a row that lists
+clips alone `<image>` marks their places too, as published sets of video questions write it. The
+characters around a mark are kept exactly as written.
 
-A source whose texts speak of `<image>` themselves (questions about HTML, say) marks places distinctly:
-with `media_markers: distinct` they are `<|image_token|>` and `<|video_token|>`, and everything else is text.
+A source whose texts speak of `<image>` themselves (questions about HTML, say) marks places
+distinctly: with `media_markers: distinct` they are `<|image_token|>` and `<|video_token|>`, and
+everything else is text.
 """
 
 import re
@@ -23,7 +25,10 @@ PLACEHOLDERS: Mapping[MediaMarkers, Mapping[Kind, str]] = {
     "distinct": {"image": "<|image_token|>", "video": "<|video_token|>"},
 }
 """What marks the place of a picture or a clip, by the source's `media_markers`."""
-_MARK = {"plain": re.compile("<(image|video)>"), "distinct": re.compile(r"<\|(image|video)_token\|>")}
+_MARK = {
+    "plain": re.compile("<(image|video)>"),
+    "distinct": re.compile(r"<\|(image|video)_token\|>"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,8 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DraftTurn:
-    """A turn as the row writes it: media are either inline, or a `Place` to be filled from the row's list."""
+    """A turn as the row writes it: media are either inline, or a `Place` to be filled from the
+    row's list."""
 
     role: Role
     blocks: tuple[Block | Place, ...]
@@ -60,13 +66,15 @@ def split_at_marks(text: str, markers: MediaMarkers = "plain") -> tuple[str | Pl
     return tuple(pieces)
 
 
-def fill_places(drafts: Sequence[DraftTurn], listed: ListedMedia, *, spec: SourceSpec) -> tuple[Turn, ...]:
+def fill_places(
+    drafts: Sequence[DraftTurn], listed: ListedMedia, *, spec: SourceSpec
+) -> tuple[Turn, ...]:
     """Return the turns with the listed media in their places.
 
     Args:
         drafts: the row's turns, at least one of the user.
-        listed: the media that the row lists, in order. With no place and nothing inline in the turns, all of them go in
-            front of the first user turn, pictures before clips.
+        listed: the media that the row lists, in order. With no place and nothing inline in the
+            turns, all of them go in front of the first user turn, pictures before clips.
         spec: of the source.
 
     Raises:
@@ -76,10 +84,16 @@ def fill_places(drafts: Sequence[DraftTurn], listed: ListedMedia, *, spec: Sourc
     if not blocks:
         in_front = (*listed.images, *listed.videos)
         if not in_front:
-            return tuple(Turn(role=draft.role, blocks=cast("tuple[Block, ...]", draft.blocks)) for draft in drafts)
+            return tuple(
+                Turn(role=draft.role, blocks=cast("tuple[Block, ...]", draft.blocks))
+                for draft in drafts
+            )
         first = next(number for number, draft in enumerate(drafts) if draft.role == "user")
         return tuple(
-            Turn(role=draft.role, blocks=(*(in_front if number == first else ()), *cast("Any", draft.blocks)))
+            Turn(
+                role=draft.role,
+                blocks=(*(in_front if number == first else ()), *cast("Any", draft.blocks)),
+            )
             for number, draft in enumerate(drafts)
         )
     means: dict[Kind, Kind] = {"image": "image", "video": "video"}
@@ -95,7 +109,8 @@ def fill_places(drafts: Sequence[DraftTurn], listed: ListedMedia, *, spec: Sourc
         Turn(
             role=draft.role,
             blocks=tuple(
-                next(remaining[means[block.kind]]) if isinstance(block, Place) else block for block in draft.blocks
+                next(remaining[means[block.kind]]) if isinstance(block, Place) else block
+                for block in draft.blocks
             ),
         )
         for draft in drafts
@@ -109,5 +124,7 @@ def _check_number(num_places: int, num_listed: int, kind: Kind, *, spec: SourceS
     marks = f"{num_places} {mark} placeholder{'' if num_places == 1 else 's'} in the user's text"
     what = f"{marks}, {num_listed} {kind}{'' if num_listed == 1 else 's'} listed"
     raise SampleError(
-        what, kind="placeholder_mismatch", fix="make the two agree, or set `on_bad_sample: skip` on this source"
+        what,
+        kind="placeholder_mismatch",
+        fix="make the two agree, or set `on_bad_sample: skip` on this source",
     )

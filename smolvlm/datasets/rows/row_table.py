@@ -1,4 +1,5 @@
-"""What a file of rows is to everything behind it: a length, and rows by number, read when they are asked for."""
+"""What a file of rows is to everything behind it: a length, and rows by number, read when they are
+asked for."""
 
 from abc import ABC, abstractmethod
 from bisect import bisect_right
@@ -18,7 +19,8 @@ class RowTable(ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> Any:
-        """Return row `index` as JSON-like values; whether it is an object is for the reader of rows to say.
+        """Return row `index` as JSON-like values; whether it is an object is for the reader of rows
+        to say.
 
         Raises:
             SampleError: the row's text is not JSON.
@@ -35,7 +37,8 @@ class RowTable(ABC):
 
 
 class ChainTable(RowTable):
-    """The rows of several files, one after the other; each keeps its own name and numbers in messages."""
+    """The rows of several files, one after the other; each keeps its own name and numbers in
+    messages."""
 
     def __init__(self, tables: Sequence[RowTable], *, label: str) -> None:
         super().__init__(label=label)

@@ -1,8 +1,8 @@
 """The one place that catches a `SampleError`, and it counts.
 
-Under `on_bad_sample: error` what was caught is raised again, all findings of a stage together; under `skip` the rows
-are left out, counted by reason, and too large a share of them is an error all the same. No row ever takes another's
-place.
+Under `on_bad_sample: error` what was caught is raised again, all findings of a stage together;
+under `skip` the rows are left out, counted by reason, and too large a share of them is an error all
+the same. No row ever takes another's place.
 """
 
 from collections import Counter
@@ -51,10 +51,12 @@ class BadSamples:
         """Raise if the policy does not bear what was caught.
 
         Args:
-            needs_a_row: under `skip`, having skipped all rows is an error whatever `max_fraction` says.
+            needs_a_row: under `skip`, having skipped all rows is an error whatever `max_fraction`
+                says.
 
         Raises:
-            SampleError: `error` and anything was caught, or `skip` and more than `max_fraction` of the rows.
+            SampleError: `error` and anything was caught, or `skip` and more than `max_fraction` of
+                the rows.
         """
         if not self.errors:
             return
@@ -62,7 +64,8 @@ class BadSamples:
             if len(self.errors) == 1:
                 raise self.errors[0]
             raise SampleError(
-                f"{len(self.errors)} of {self.num_rows} rows cannot be used; the first:\n" + self._first_errors(),
+                f"{len(self.errors)} of {self.num_rows} rows cannot be used; the first:\n"
+                + self._first_errors(),
                 kind="bad_rows",
                 where=self.label,
                 fix="fix the rows, or set `on_bad_sample: skip`",
@@ -85,7 +88,11 @@ class BadSamples:
     def _listed_reasons(self) -> str:
         reasons = self.reasons().most_common()
         listed = "; ".join(f"{count} x {reason}" for reason, count in reasons[:SHOWN_REASONS])
-        return listed + (f"; and {len(reasons) - SHOWN_REASONS} more reasons" if len(reasons) > SHOWN_REASONS else "")
+        return listed + (
+            f"; and {len(reasons) - SHOWN_REASONS} more reasons"
+            if len(reasons) > SHOWN_REASONS
+            else ""
+        )
 
     def _first_errors(self) -> str:
         return "\n".join(f"- {error}" for error in self.errors[:SHOWN_ERRORS])

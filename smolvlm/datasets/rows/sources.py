@@ -1,7 +1,8 @@
 """A source: rows in one file or several, where their pictures lie, and which rows are used.
 
-`SourceSpec` is what a mixture's entry becomes (`mixture.py`); `Sampling` is the pure rule that picks rows by number.
-The choice depends on the number of rows and the seed alone, so the same mixture trains on the same rows everywhere.
+`SourceSpec` is what a mixture's entry becomes (`mixture.py`); `Sampling` is the pure rule that
+picks rows by number. The choice depends on the number of rows and the seed alone, so the same
+mixture trains on the same rows everywhere.
 """
 
 import math
@@ -22,9 +23,7 @@ BadSamplePolicy = Literal["error", "skip"]
 SamplingKind = Literal["all", "first", "end", "random"]
 
 _STRATEGY = re.compile(r"^(first|end|last|random):([0-9]{1,18}(?:\.[0-9]{1,18})?)(%?)$")
-_STRATEGY_FORMS = (
-    "write `all`, `first:N`, `first:P%`, `end:N`, `end:P%`, `last:N`, `last:P%`, `random:N` or `random:P%`"
-)
+_STRATEGY_FORMS = "write `all`, `first:N`, `first:P%`, `end:N`, `end:P%`, `last:N`, `last:P%`, `random:N` or `random:P%`"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,10 +36,13 @@ class Sampling:
     is_percent: bool = False
 
     def count(self, num_rows: int) -> int:
-        """Return how many of `num_rows` rows are used: P % is max(1, ceil(n * P / 100)); more than there are is all."""
+        """Return how many of `num_rows` rows are used: P % is max(1, ceil(n * P / 100)); more than
+        there are is all."""
         if self.kind == "all":
             return num_rows
-        wanted = max(1, math.ceil(num_rows * self.amount / 100)) if self.is_percent else int(self.amount)
+        wanted = (
+            max(1, math.ceil(num_rows * self.amount / 100)) if self.is_percent else int(self.amount)
+        )
         return min(num_rows, wanted)
 
     def rows(self, num_rows: int, *, seed: int) -> Sequence[int]:
@@ -59,10 +61,12 @@ class Sampling:
 
 
 def parse_sampling(strategy: str) -> Sampling:
-    """Return the rule that a `sampling_strategy` such as `all`, `first:1000` or `random:2.5%` names.
+    """Return the rule that a `sampling_strategy` such as `all`, `first:1000` or `random:2.5%`
+    names.
 
     Raises:
-        ConfigError: an unknown strategy, a fractional or zero number of rows, or a percentage outside (0, 100].
+        ConfigError: an unknown strategy, a fractional or zero number of rows, or a percentage
+            outside (0, 100].
     """
     text = strategy.strip().lower()
     if text == "all":
@@ -73,11 +77,17 @@ def parse_sampling(strategy: str) -> Sampling:
     kind, amount, percent = match[1], Fraction(match[2]), match[3] == "%"
     if percent and not 0 < amount <= 100:
         raise ConfigError(
-            f"{strategy!r} is no percentage above 0 and up to 100", fix="use `repeat` to see rows more often"
+            f"{strategy!r} is no percentage above 0 and up to 100",
+            fix="use `repeat` to see rows more often",
         )
     if not percent and (amount.denominator != 1 or amount < 1):
         raise ConfigError(f"{strategy!r} is no whole number of rows above 0", fix=_STRATEGY_FORMS)
-    kinds: dict[str, SamplingKind] = {"first": "first", "end": "end", "last": "end", "random": "random"}
+    kinds: dict[str, SamplingKind] = {
+        "first": "first",
+        "end": "end",
+        "last": "end",
+        "random": "random",
+    }
     return Sampling(kind=kinds[kind], amount=amount, is_percent=percent)
 
 
@@ -108,13 +118,15 @@ class SourceSpec:
     repeat: float = 1
     """How many times an epoch goes through the rows used; of a fraction, other rows each epoch."""
     weight: float | None = None
-    """Share of the mix relative to the other sources' weights, in rows; None where no source has one."""
+    """Share of the mix relative to the other sources' weights, in rows; None where no source has
+    one."""
     source_fps: float = 1.0
     """Frames a second of clips that are given as frames: folders and lists of pictures."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """Our name of a column (`question`, `image`, ...) -> its name in the file."""
     media_markers: MediaMarkers = "plain"
-    """What marks the places of media in a user's text: `<image>` or `<|image_token|>`, likewise for clips."""
+    """What marks the places of media in a user's text: `<image>` or `<|image_token|>`, likewise for
+    clips."""
     seed: int = 0
     """Of `random` sampling."""
     on_bad_sample: BadSamplePolicy | None = None

@@ -1,14 +1,16 @@
 """Frames of a video file by torchcodec or decord, which are asked for frames by number.
 
-Comes in: the clip's index and which frames. Goes out: upright RGB arrays, one at a time. Both packages count and time
-the frames by themselves, so the time that they claim for each frame is compared with the index, and a frame more than
-half a frame off is refused: a wrong frame is worse than none. Both hand over full-size RGB, which is scaled down
-afterwards; the default reader saves that.
+Comes in: the clip's index and which frames. Goes out: upright RGB arrays, one at a time. Both
+packages count and time the frames by themselves, so the time that they claim for each frame is
+compared with the index, and a frame more than half a frame off is refused: a wrong frame is worse
+than none. Both hand over full-size RGB, which is scaled down afterwards; the default reader saves
+that.
 
-torchcodec runs in its exact mode (the approximate one returns wrong frames on clips of variable rate) and needs
-FFmpeg's shared libraries on the system. decord 3.4 garbles clips filmed on their side, and has other frames than asked
-for where a stream does not begin at 0: these are refused. After a seek it miscounts where frames are shown before the
-keyframe that they are stored behind: such clips (H.265 as a rule) it reads from the begin.
+torchcodec runs in its exact mode (the approximate one returns wrong frames on clips of variable
+rate) and needs FFmpeg's shared libraries on the system. decord 3.4 garbles clips filmed on their
+side, and has other frames than asked for where a stream does not begin at 0: these are refused.
+After a seek it miscounts where frames are shown before the keyframe that they are stored behind:
+such clips (H.265 as a rule) it reads from the begin.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,24 +31,33 @@ def read_with_torchcodec(ref: VideoRef, scan: ClipScan, numbers: Sequence[int]) 
     """Yield the frames of these ascending numbers, in full size.
 
     Raises:
-        SampleError: the clip cannot be opened, a frame cannot be decoded, or torchcodec has another one there.
+        SampleError: the clip cannot be opened, a frame cannot be decoded, or torchcodec has another
+            one there.
         ConfigError: torchcodec is not installed, or finds no FFmpeg.
     """
     try:
         from torchcodec.decoders import VideoDecoder  # pyright: ignore[reportPrivateImportUsage] - its public place
     except ImportError as error:
-        raise ConfigError("torchcodec is not installed", fix='pip install "smolvlm[torchcodec]"') from error
+        raise ConfigError(
+            "torchcodec is not installed", fix='pip install "smolvlm[torchcodec]"'
+        ) from error
     except (RuntimeError, OSError) as error:  # versions that load their libraries on import
         raise _no_ffmpeg(error) from error
     with open_stream(ref) as file:
         try:
-            decoder = VideoDecoder(file, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")  # pyright: ignore[reportArgumentType] - it takes whatever reads and seeks
+            decoder = VideoDecoder(
+                file, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact"
+            )  # pyright: ignore[reportArgumentType] - it takes whatever reads and seeks
             for number in numbers:
                 frame = decoder.get_frame_at(number)
-                _check_time(ref, scan.index, number, claimed_s=frame.pts_seconds, backend="torchcodec")
+                _check_time(
+                    ref, scan.index, number, claimed_s=frame.pts_seconds, backend="torchcodec"
+                )
                 yield frame.data.numpy()
         except (RuntimeError, ValueError, IndexError) as error:
-            if "libtorchcodec" in str(error):  # versions that load them with the first decoder (0.17)
+            if "libtorchcodec" in str(
+                error
+            ):  # versions that load them with the first decoder (0.17)
                 raise _no_ffmpeg(error) from error
             raise _cannot("torchcodec", ref, error) from error
 
@@ -55,8 +66,8 @@ def read_with_decord(ref: VideoRef, scan: ClipScan, numbers: Sequence[int]) -> I
     """Yield the frames of these ascending numbers, in full size.
 
     Raises:
-        SampleError: the clip cannot be opened, a frame cannot be decoded, decord has another one there, or the clip was
-            filmed on its side.
+        SampleError: the clip cannot be opened, a frame cannot be decoded, decord has another one
+            there, or the clip was filmed on its side.
         ConfigError: decord is not installed.
     """
     try:
@@ -103,7 +114,9 @@ def _cannot(backend: str, ref: VideoRef, error: Exception) -> SampleError:
     )
 
 
-def _check_time(ref: VideoRef, index: ClipIndex, number: int, *, claimed_s: float, backend: str) -> None:
+def _check_time(
+    ref: VideoRef, index: ClipIndex, number: int, *, claimed_s: float, backend: str
+) -> None:
     """Refuse a frame that the package times more than half a frame off."""
     begin = int(index.pts[number])
     before = begin - int(index.pts[number - 1]) if number else None

@@ -1,17 +1,19 @@
 """Whether a clip is whole: every frame decoded, FFmpeg's log read along.
 
-Comes in: a `VideoRef`. Goes out: the clip's sizes, or a `SampleError` that quotes what FFmpeg said first. A decoder
-conceals damaged data: it fills the gap from neighbouring pixels, goes on, and tells its log alone. So the log is the
-finding, together with frames that the packets promise and that never come.
+Comes in: a `VideoRef`. Goes out: the clip's sizes, or a `SampleError` that quotes what FFmpeg said
+first. A decoder conceals damaged data: it fills the gap from neighbouring pixels, goes on, and
+tells its log alone. So the log is the finding, together with frames that the packets promise and
+that never come.
 
-Missing parts and broken headers are found, and so are frames that an index lists and the file lacks. Changed bytes
-within pixel data are found where the format has something to check them by: always in FFV1 (checksums), mostly in
-MPEG-2, H.265 and H.264. What arithmetic coding makes of changed bytes may by chance be as long as the picture, and then
-no decoder notices: of changes of 20 bytes in four real H.264 clips 77 % were found, of 4,000 bytes all. VP8, VP9 and
-MJPEG pixel data has next to nothing to check.
+Missing parts and broken headers are found, and so are frames that an index lists and the file
+lacks. Changed bytes within pixel data are found where the format has something to check them by:
+always in FFV1 (checksums), mostly in MPEG-2, H.265 and H.264. What arithmetic coding makes of
+changed bytes may by chance be as long as the picture, and then no decoder notices: of changes of 20
+bytes in four real H.264 clips 77 % were found, of 4,000 bytes all. VP8, VP9 and MJPEG pixel data
+has next to nothing to check.
 
-The log's settings belong to the whole process, so one clip is examined at a time. FFmpeg logs in the
-thread that decodes, and here that is the calling one, so other threads' clips are not mixed in.
+The log's settings belong to the whole process, so one clip is examined at a time. FFmpeg logs in
+the thread that decodes, and here that is the calling one, so other threads' clips are not mixed in.
 """
 
 import threading
@@ -53,7 +55,8 @@ def examine_clip(ref: VideoRef) -> ClipFacts:
     """Decode every frame of a clip and return its sizes.
 
     Raises:
-        SampleError: as `read_index`; damaged data, frames that never come, a file that is cut short.
+        SampleError: as `read_index`; damaged data, frames that never come, a file that is cut
+            short.
         ConfigError: PyAV is not installed.
     """
     pictures = list_pictures(ref)
@@ -65,7 +68,9 @@ def examine_clip(ref: VideoRef) -> ClipFacts:
             scan = scan_clip(ref)
             index = scan.index
             width, height = _check_frames(ref, scan, log)
-    return ClipFacts(width=width, height=height, num_frames=len(index.pts), duration_s=index.duration_s)
+    return ClipFacts(
+        width=width, height=height, num_frames=len(index.pts), duration_s=index.duration_s
+    )
 
 
 def _check_pictures(pictures: tuple[ImageRef, ...]) -> Size:
@@ -92,8 +97,12 @@ def _check_frames(ref: VideoRef, scan: ClipScan, log: LogLines) -> Size:
                     size = size or _upright_size(frame)
                     awaited.discard(frame.pts)
                     if frame.is_corrupt:
-                        shown_s = time_s if frame.pts is None else float(frame.pts * index.time_base)
-                        raise damaged(ref, f"the frame at {shown_s:.3f} s is marked as damaged{_quoted(log)}")
+                        shown_s = (
+                            time_s if frame.pts is None else float(frame.pts * index.time_base)
+                        )
+                        raise damaged(
+                            ref, f"the frame at {shown_s:.3f} s is marked as damaged{_quoted(log)}"
+                        )
                 if packet.is_corrupt or _errors(log):
                     raise damaged(ref, f"near {time_s:.3f} s{_quoted(log)}")
         except load_ffmpeg_error() as error:
@@ -101,7 +110,10 @@ def _check_frames(ref: VideoRef, scan: ClipScan, log: LogLines) -> Size:
     num_missing = len(awaited) if scan.times_are_usable else len(index.pts) - num_frames
     if size is None or num_missing:
         first_s = float(min(awaited, default=begin) * index.time_base)
-        raise damaged(ref, f"{num_missing} of {len(index.pts)} frames never come, the first at {first_s:.3f} s")
+        raise damaged(
+            ref,
+            f"{num_missing} of {len(index.pts)} frames never come, the first at {first_s:.3f} s",
+        )
     return size
 
 
@@ -115,7 +127,8 @@ def _errors(log: LogLines) -> LogLines:
 
 
 def _quoted(log: LogLines) -> str:
-    """Return the first error of the log, or else its last line, which tells of concealed damage at level info."""
+    """Return the first error of the log, or else its last line, which tells of concealed damage at
+    level info."""
     lines = _errors(log) or log[-1:]
     return f"; FFmpeg: {lines[0][1]}: {lines[0][2].strip()}" if lines else ""
 

@@ -1,9 +1,11 @@
-"""Opening what a `VideoRef` names: encoded bytes as a stream, FFmpeg's container over it, or the list of its pictures.
+"""Opening what a `VideoRef` names: encoded bytes as a stream, FFmpeg's container over it, or the
+list of its pictures.
 
-Comes in: a `VideoRef`. Goes out: something open that closes itself, or one `SampleError` that says the clip, the
-cause and the fix. FFmpeg (through PyAV) always reads from an open file of ours, never
-from a name: a path cannot be mistaken for a protocol, a part of a tar shard reads like a file of its own, and formats
-that are lists of further files and addresses (playlists) are not among those it may recognise.
+Comes in: a `VideoRef`. Goes out: something open that closes itself, or one `SampleError` that says
+the clip, the cause and the fix. FFmpeg (through PyAV) always reads from an open file of ours, never
+from a name: a path cannot be mistaken for a protocol, a part of a tar shard reads like a file of
+its own, and formats that are lists of further files and addresses (playlists) are not among those
+it may recognise.
 """
 
 import io
@@ -28,10 +30,9 @@ MAX_FRAME_PIXELS = MAX_PIXELS
 """Largest frame that is decoded."""
 REPLACE = "replace the file, or set `on_bad_sample: skip` on this source"
 
-_CONTAINERS = (
-    "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,ogg,gif,apng,asf,ivf,h264,hevc,m4v,obu,mjpeg,mxf,nut,rm,dv,yuv4mpegpipe"
-)
-"""FFmpeg's names. Left out: playlists (they open other files and addresses), single pictures, devices, text."""
+_CONTAINERS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,ogg,gif,apng,asf,ivf,h264,hevc,m4v,obu,mjpeg,mxf,nut,rm,dv,yuv4mpegpipe"
+"""FFmpeg's names. Left out: playlists (they open other files and addresses), single pictures,
+devices, text."""
 
 
 class FileWindow(io.RawIOBase):
@@ -72,8 +73,8 @@ def open_stream(ref: VideoRef) -> BinaryIO:
     """Open a clip's encoded bytes for reading and seeking; the caller closes it.
 
     Raises:
-        SampleError: no such file, a directory, no permission, any other failure to read, or zero bytes; an address that
-            cannot be fetched.
+        SampleError: no such file, a directory, no permission, any other failure to read, or zero
+            bytes; an address that cannot be fetched.
     """
     if ref.path is None:
         if not ref.data:
@@ -118,12 +119,13 @@ def open_clip(
 
     Args:
         ref: a file, a part of one, or bytes.
-        packets_only: nothing will be decoded; saves the few frames that FFmpeg else decodes to know more of the
-            stream, where the header says enough (MP4, Matroska).
+        packets_only: nothing will be decoded; saves the few frames that FFmpeg else decodes to know
+            more of the stream, where the header says enough (MP4, Matroska).
         codec_options: FFmpeg's names and values for the decoder.
 
     Raises:
-        SampleError: as `open_stream`; not a video, no video stream, a codec nobody knows, or frames that are too large.
+        SampleError: as `open_stream`; not a video, no video stream, a codec nobody knows, or frames
+            that are too large.
         ConfigError: PyAV is not installed.
     """
     ffmpeg_error = load_ffmpeg_error()
@@ -175,14 +177,17 @@ def load_ffmpeg_error() -> type[Exception]:
     try:
         from av.error import FFmpegError
     except ImportError as error:
-        raise ConfigError("clips are read with PyAV, which is missing", fix='pip install "av>=18"') from error
+        raise ConfigError(
+            "clips are read with PyAV, which is missing", fix='pip install "av>=18"'
+        ) from error
     return FFmpegError
 
 
 def list_pictures(ref: VideoRef) -> tuple[ImageRef, ...] | None:
     """Return a clip's pictures in order, or None where it is a video file.
 
-    A folder is sorted by (base name, trailing number): `frame_2` before `frame_10`, all of `a_...` before `b_...`.
+    A folder is sorted by (base name, trailing number): `frame_2` before `frame_10`, all of `a_...`
+    before `b_...`.
 
     Raises:
         SampleError: a folder without pictures, or one that cannot be read.
@@ -221,7 +226,9 @@ def unreadable(ref: VideoRef, error: OSError | ValueError) -> SampleError:
 
 def damaged(ref: VideoRef, detail: str) -> SampleError:
     """Return the error for a clip whose content is not what its container says."""
-    return SampleError(f"clip {ref.name} is damaged or cut short ({detail})", kind="corrupt_media", fix=REPLACE)
+    return SampleError(
+        f"clip {ref.name} is damaged or cut short ({detail})", kind="corrupt_media", fix=REPLACE
+    )
 
 
 def cause(error: Exception) -> str:
@@ -236,7 +243,9 @@ def _says_enough(file: BinaryIO) -> bool:
 
 
 def _video_stream(container: "InputContainer", ref: VideoRef) -> "VideoStream":
-    pictures_aside = [stream for stream in container.streams.video if not stream.disposition & 0x400]  # attached_pic
+    pictures_aside = [
+        stream for stream in container.streams.video if not stream.disposition & 0x400
+    ]  # attached_pic
     if not pictures_aside:
         raise SampleError(f"clip {ref.name} has no video stream", kind="corrupt_media", fix=REPLACE)
     stream = pictures_aside[0]

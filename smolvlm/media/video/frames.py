@@ -1,13 +1,15 @@
 """Which frames of a clip are shown: arithmetic on presentation times alone, no file and no pixels.
 
-Comes in: a `ClipIndex` (when every frame is shown, in the clip's own ticks), how densely to sample, and maybe a part
-of the clip. Goes out: `Frames`. The frames are spread evenly over TIME, the first and the last of the part always
-among them, so that clips of variable rate are covered as evenly as those of constant rate. Everything that picks a
-frame is done in whole ticks: a division rounded in floating point would now and then pick the neighbour, and another
-machine or another order of operations another one.
+Comes in: a `ClipIndex` (when every frame is shown, in the clip's own ticks), how densely to sample,
+and maybe a part of the clip. Goes out: `Frames`. The frames are spread evenly over TIME, the first
+and the last of the part always among them, so that clips of variable rate are covered as evenly as
+those of constant rate. Everything that picks a frame is done in whole ticks: a division rounded in
+floating point would now and then pick the neighbour, and another machine or another order of
+operations another one.
 
-On a clip of constant rate the choice is that of `SmolVLMVideoProcessor.sample_frames` without skipped seconds, but
-for positions that its `numpy.linspace` computes a hair below a whole number and then truncates.
+On a clip of constant rate the choice is that of `SmolVLMVideoProcessor.sample_frames` without
+skipped seconds, but for positions that its `numpy.linspace` computes a hair below a whole number
+and then truncates.
 """
 
 import math
@@ -33,7 +35,8 @@ class FrameSettings:
     max_frames: int
     """Never more than these."""
     sampling: FrameSampling
-    """`fps` takes fewer frames of a shorter clip, `uniform` takes `max_frames` of every clip that has them."""
+    """`fps` takes fewer frames of a shorter clip, `uniform` takes `max_frames` of every clip that
+    has them."""
     average_frames: int = 1
     """How many consecutive frames of those share one place in the text; 1 gives each its own."""
 
@@ -69,11 +72,12 @@ def choose_frames(
 ) -> Frames:
     """Return the frames to show of a clip, or of its part from `start_s` to `end_s`.
 
-    Candidates are the frames shown first within the part; if there is none, the one on display at its start. From
-    them n = clamp(round(seconds * fps), 1, max_frames) are taken (`uniform`: max_frames), never more than there are:
-    each target time, evenly spaced from the first candidate to the last, takes the last frame not after it, and
-    where two would take the same the later moves on, or at the end of the clip the earlier moves back. A clip of 10
-    frames a second lasting 1 s, at 4 fps, gives frames 0, 3, 6 and 9.
+    Candidates are the frames shown first within the part; if there is none, the one on display at
+    its start. From them n = clamp(round(seconds * fps), 1, max_frames) are taken (`uniform`:
+    max_frames), never more than there are: each target time, evenly spaced from the first candidate
+    to the last, takes the last frame not after it, and where two would take the same the later
+    moves on, or at the end of the clip the earlier moves back. A clip of 10 frames a second lasting
+    1 s, at 4 fps, gives frames 0, 3, 6 and 9.
 
     Args:
         index: of the clip.
@@ -86,9 +90,13 @@ def choose_frames(
         ValueError: fps or max_frames that ask for nothing, or groups of no frame.
     """
     if not settings.fps > 0 or settings.max_frames < 1:
-        raise ValueError(f"fps={settings.fps} and max_frames={settings.max_frames} ask for no frame")
+        raise ValueError(
+            f"fps={settings.fps} and max_frames={settings.max_frames} ask for no frame"
+        )
     if settings.average_frames < 1:
-        raise ValueError(f"average_frames={settings.average_frames}: a place in the text shows at least one frame")
+        raise ValueError(
+            f"average_frames={settings.average_frames}: a place in the text shows at least one frame"
+        )
     _check_part(index, start_s, end_s)
     times_s = index.times_s
     first, last = _candidates(times_s, start_s, end_s)
@@ -107,7 +115,9 @@ def choose_frames(
 
 
 def _check_part(index: ClipIndex, start_s: float | None, end_s: float | None) -> None:
-    fix = "correct the row's start and end: seconds on the clip's own clock, the start before the end"
+    fix = (
+        "correct the row's start and end: seconds on the clip's own clock, the start before the end"
+    )
     for name, value in (("start_s", start_s), ("end_s", end_s)):
         if value is not None and (value < 0 or not math.isfinite(value)):
             raise SampleError(f"{name}={value:g} is not a time in a clip", fix=fix)
@@ -121,16 +131,22 @@ def _check_part(index: ClipIndex, start_s: float | None, end_s: float | None) ->
 
 
 def _candidates(times_s: np.ndarray, start_s: float | None, end_s: float | None) -> tuple[int, int]:
-    """Return the first and the last frame within the part; compared as floats, so that a frame's own time is in."""
+    """Return the first and the last frame within the part; compared as floats, so that a frame's
+    own time is in."""
     first = 0 if start_s is None else int(np.searchsorted(times_s, start_s, side="left"))
-    last = len(times_s) - 1 if end_s is None else int(np.searchsorted(times_s, end_s, side="right")) - 1
+    last = (
+        len(times_s) - 1
+        if end_s is None
+        else int(np.searchsorted(times_s, end_s, side="right")) - 1
+    )
     if first > last:  # between two frames: the earlier one is on display
         return max(first - 1, 0), max(first - 1, 0)
     return first, last
 
 
 def _shown_s(index: ClipIndex, start_s: float | None, end_s: float | None) -> float:
-    """Return the seconds that the part and the clip share; decimals are taken as written, 1.1 - 1.0 is 0.1."""
+    """Return the seconds that the part and the clip share; decimals are taken as written, 1.1 - 1.0
+    is 0.1."""
     begin, end = int(index.pts[0]) * index.time_base, index.end_pts * index.time_base
     if start_s is not None:
         begin = max(begin, Fraction(repr(float(start_s))))
@@ -140,7 +156,8 @@ def _shown_s(index: ClipIndex, start_s: float | None, end_s: float | None) -> fl
 
 
 def _spread(pts: Int64[np.ndarray, " frame"], count: int) -> Int64[np.ndarray, " chosen"]:
-    """Return `count` distinct ascending numbers, evenly spread over time, the first and the last included."""
+    """Return `count` distinct ascending numbers, evenly spread over time, the first and the last
+    included."""
     if count == 1:
         return np.zeros(1, dtype=np.int64)
     steps = np.arange(count, dtype=np.int64)

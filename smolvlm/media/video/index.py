@@ -1,13 +1,14 @@
 """When each frame of a clip is shown, from its packets' time stamps: nothing is decoded.
 
-Comes in: a `VideoRef`. Goes out: a `ClipIndex`, and for the decoder a `ClipScan` that also says where decoding may
-start. The whole file is read once, some two microseconds a packet; the results of the last few files are remembered,
-so that choosing frames and then reading them costs one pass.
+Comes in: a `VideoRef`. Goes out: a `ClipIndex`, and for the decoder a `ClipScan` that also says
+where decoding may start. The whole file is read once, some two microseconds a packet; the results
+of the last few files are remembered, so that choosing frames and then reading them costs one pass.
 
-Not every packet is a frame on display: some are cut away by an edit list, some (VP8) only help to decode others, and
-those shown before the first keyframe lack what they were predicted from, as at the begin of a recording that was cut
-out of a longer one. Where the packets carry no usable times (AVI keeps none, so with reordered frames they are
-guesses; bare H.264 has none at all) the clip is decoded once and its frames are taken in the order they come.
+Not every packet is a frame on display: some are cut away by an edit list, some (VP8) only help to
+decode others, and those shown before the first keyframe lack what they were predicted from, as at
+the begin of a recording that was cut out of a longer one. Where the packets carry no usable times
+(AVI keeps none, so with reordered frames they are guesses; bare H.264 has none at all) the clip is
+decoded once and its frames are taken in the order they come.
 """
 
 import os
@@ -49,7 +50,8 @@ class ClipScan:
     keyframe_pts: Int64[np.ndarray, " keyframe"]
     """Where decoding may start, ascending; some may lie before the first frame on display."""
     has_leading_frames: bool
-    """Some frames are stored behind a keyframe and shown before it (open groups of pictures, the default of H.265)."""
+    """Some frames are stored behind a keyframe and shown before it (open groups of pictures, the
+    default of H.265)."""
     times_are_usable: bool
     """False where frames can only be told by counting from the clip's begin."""
 
@@ -72,10 +74,12 @@ class FileVersion:
 
 
 def read_index(ref: VideoRef) -> ClipIndex:
-    """Return when each frame of a clip is shown; pictures of a folder or a list come at `source_fps`.
+    """Return when each frame of a clip is shown; pictures of a folder or a list come at
+    `source_fps`.
 
     Raises:
-        SampleError: the clip cannot be opened (as `open_clip`, `list_pictures`), is cut short, or has no frames.
+        SampleError: the clip cannot be opened (as `open_clip`, `list_pictures`), is cut short, or
+            has no frames.
         ConfigError: PyAV is not installed.
     """
     pictures = list_pictures(ref)
@@ -91,7 +95,8 @@ def read_index(ref: VideoRef) -> ClipIndex:
 
 
 def scan_clip(ref: VideoRef) -> ClipScan:
-    """Return what the packets of a video file say; remembered while path, size and time of change stay.
+    """Return what the packets of a video file say; remembered while path, size and time of change
+    stay.
 
     Raises:
         SampleError, ConfigError: as `read_index`.
@@ -170,7 +175,9 @@ def _scan_packets(container: "InputContainer", stream: "VideoStream") -> ClipSca
         if packet.is_keyframe:
             keyframes.append(packet.pts)
         has_leading_frames |= bool(keyframes) and packet.pts < keyframes[-1]
-        if packet.is_discard or (is_vp8 and not bytes(memoryview(packet)[:1])[0] & 0x10):  # show_frame
+        if packet.is_discard or (
+            is_vp8 and not bytes(memoryview(packet)[:1])[0] & 0x10
+        ):  # show_frame
             continue
         shown.append(packet.pts)
         durations[packet.pts] = packet.duration or 0
@@ -189,19 +196,26 @@ def _scan_packets(container: "InputContainer", stream: "VideoStream") -> ClipSca
 
 
 def _is_whole(container: "InputContainer", stream: "VideoStream", *, num_frames: int) -> bool:
-    """Say whether the file holds all that its header lists; headers that list nothing cannot tell."""
+    """Say whether the file holds all that its header lists; headers that list nothing cannot
+    tell."""
     if num_frames >= stream.frames:
         return True
     return all(entry.pos + entry.size <= container.size for entry in stream.index_entries)
 
 
 def _are_guesses(container: "InputContainer", stream: "VideoStream", shown: list[int]) -> bool:
-    """Say whether frames are reordered while decoding although their times are in the order of the file."""
-    return container.format.name == "avi" and stream.codec_context.has_b_frames and shown == sorted(shown)
+    """Say whether frames are reordered while decoding although their times are in the order of the
+    file."""
+    return (
+        container.format.name == "avi"
+        and stream.codec_context.has_b_frames
+        and shown == sorted(shown)
+    )
 
 
 def _scan_frames(container: "InputContainer", stream: "VideoStream") -> ClipScan | None:
-    """Decode the clip and take its frames as they come, with the times they carry, or else at the stream's rate."""
+    """Decode the clip and take its frames as they come, with the times they carry, or else at the
+    stream's rate."""
     carried: list[int | None] = []
     for frame in container.decode(stream):
         carried.append(frame.pts)
@@ -215,11 +229,14 @@ def _scan_frames(container: "InputContainer", stream: "VideoStream") -> ClipScan
     else:
         pts, time_base, end_pts = np.arange(len(carried)), 1 / Fraction(rate), len(carried)
     index = ClipIndex(pts=pts, time_base=time_base, end_pts=end_pts)
-    return ClipScan(index=index, keyframe_pts=pts[:1], has_leading_frames=False, times_are_usable=False)
+    return ClipScan(
+        index=index, keyframe_pts=pts[:1], has_leading_frames=False, times_are_usable=False
+    )
 
 
 def _end(pts: Int64[np.ndarray, " frame"], last_duration: int, stream: "VideoStream") -> int:
-    """Return when the last frame ends: by its own duration, by the usual step, by the stream's rate."""
+    """Return when the last frame ends: by its own duration, by the usual step, by the stream's
+    rate."""
     if last_duration <= 0 and len(pts) > 1:
         last_duration = int(np.median(np.diff(pts)))
     if last_duration <= 0 and stream.average_rate:

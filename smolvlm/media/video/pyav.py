@@ -1,10 +1,12 @@
-"""Frames of a video file by PyAV: the default, and the only reader that scales before it converts to RGB.
+"""Frames of a video file by PyAV: the default, and the only reader that scales before it converts
+to RGB.
 
-Comes in: which frames, as presentation times. Goes out: upright RGB arrays, one at a time; nothing but the decoder's
-own few frames is held. The reader walks through the wanted frames in order and seeks only where a keyframe lies
-between here and the next of them. A frame is delivered only if its time is exactly the wanted one. Where a container
-seeks badly, or a keyframe turns out not to be a point to start from, it goes back further, at last to the clip's
-begin, decoding every frame: slow, and right.
+Comes in: which frames, as presentation times. Goes out: upright RGB arrays, one at a time; nothing
+but the decoder's own few frames is held. The reader walks through the wanted frames in order and
+seeks only where a keyframe lies between here and the next of them. A frame is delivered only if its
+time is exactly the wanted one. Where a container seeks badly, or a keyframe turns out not to be a
+point to start from, it goes back further, at last to the clip's begin, decoding every frame: slow,
+and right.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
 RGB = UInt8[np.ndarray, "height width 3"]
 
 
-def read_with_pyav(ref: VideoRef, scan: ClipScan, numbers: Sequence[int], *, max_side_px: int) -> Iterator[RGB]:
+def read_with_pyav(
+    ref: VideoRef, scan: ClipScan, numbers: Sequence[int], *, max_side_px: int
+) -> Iterator[RGB]:
     """Yield the frames of these ascending numbers.
 
     Raises:
@@ -42,7 +46,8 @@ def read_with_pyav(ref: VideoRef, scan: ClipScan, numbers: Sequence[int], *, max
 
 
 def to_rgb(frame: "VideoFrame", reformatter: "VideoReformatter", *, max_side_px: int) -> RGB:
-    """Convert a decoded frame to upright RGB, scaled down in the same pass where it is larger than `max_side_px`.
+    """Convert a decoded frame to upright RGB, scaled down in the same pass where it is larger than
+    `max_side_px`.
 
     A frame that is not scaled has the very pixels of `frame.to_ndarray(format="rgb24")`.
     """
@@ -56,15 +61,18 @@ def to_rgb(frame: "VideoFrame", reformatter: "VideoReformatter", *, max_side_px:
 
 
 _CODECS_THAT_SKIP = ("h264", "hevc")
-"""Those that say in a frame's header whether others depend on it; leaving out the rest saves a fifth to a third."""
+"""Those that say in a frame's header whether others depend on it; leaving out the rest saves a
+fifth to a third."""
 
 Turn = tuple[int, int, int, int]
-"""(a, b, c, d): a stored pixel at (x, y) is shown at (a x + c y, b x + d y), up to a shift; each is -1, 0 or 1."""
+"""(a, b, c, d): a stored pixel at (x, y) is shown at (a x + c y, b x + d y), up to a shift; each is
+-1, 0 or 1."""
 _AS_STORED: Turn = (1, 0, 0, 1)
 
 
 def display_turn(frame: "VideoFrame") -> Turn:
-    """Return how the frame's display matrix turns or mirrors it; turns by other than quarters are left alone."""
+    """Return how the frame's display matrix turns or mirrors it; turns by other than quarters are
+    left alone."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return _AS_STORED
@@ -108,7 +116,9 @@ def _chosen_frames(ref: VideoRef, scan: ClipScan, numbers: Sequence[int]) -> Ite
                 walk = _Walk(*opened.enter_context(open_clip(ref)), scan.keyframe_pts[:1])
                 frame = walk.frame_at(pts)
             if frame is None:
-                raise damaged(ref, f"its frame at {scan.index.times_s[number]:.3f} s cannot be decoded")
+                raise damaged(
+                    ref, f"its frame at {scan.index.times_s[number]:.3f} s cannot be decoded"
+                )
             yield frame
 
 
@@ -145,15 +155,22 @@ class _Walk:
             container: just opened.
             stream: of it.
             keyframe_pts: where to jump to; the first alone makes a walk that never jumps.
-            only: times that will be asked for; other frames are not decoded where no frame depends on them.
+            only: times that will be asked for; other frames are not decoded where no frame depends
+                on them.
         """
-        self._container, self._stream, self._keyframes, self._only = container, stream, keyframe_pts, only
+        self._container, self._stream, self._keyframes, self._only = (
+            container,
+            stream,
+            keyframe_pts,
+            only,
+        )
         self._frames = self._decode(not_after=None)
         self._reached: int | None = None
         """Time of the last decoded frame; None before the first."""
 
     def frame_at(self, pts: int) -> "VideoFrame | None":
-        """Return the frame of exactly this time, later than all asked for before; None where this way finds none."""
+        """Return the frame of exactly this time, later than all asked for before; None where this
+        way finds none."""
         key = int(np.searchsorted(self._keyframes, pts, side="right")) - 1
         if key <= 0 or (self._reached is not None and self._keyframes[key] <= self._reached):
             return self._walk_to(pts)
@@ -189,7 +206,9 @@ class _Walk:
         has_begun = False
         for packet in self._container.demux(self._stream):
             if not has_begun and packet.size:
-                if packet.pts is None or not (packet.is_keyframe or packet.pts == self._keyframes[0]):
+                if packet.pts is None or not (
+                    packet.is_keyframe or packet.pts == self._keyframes[0]
+                ):
                     continue
                 if not_after is not None and packet.pts > not_after:
                     return

@@ -1,13 +1,16 @@
-"""The one place that turns clips into pixels: chosen frames as upright RGB, or as the tiles that the tower reads.
+"""The one place that turns clips into pixels: chosen frames as upright RGB, or as the tiles that
+the tower reads.
 
-Comes in: a `VideoRef`, the `Frames` chosen from its index, and which package decodes. Goes out: one frame after the
-other; a clip is never held as a whole. The three back ends give the same frames, and the same pixels where nothing is
-scaled. PyAV, the default, scales large frames down while it converts them: less work than converting first, and other
-pixels by 1.1 to 1.4 levels of 255 in the mean (1280 x 720 to 512 x 288; up to 66 at coloured edges, where converting
-first repeats each colour sample and this interpolates it).
+Comes in: a `VideoRef`, the `Frames` chosen from its index, and which package decodes. Goes out: one
+frame after the other; a clip is never held as a whole. The three back ends give the same frames,
+and the same pixels where nothing is scaled. PyAV, the default, scales large frames down while it
+converts them: less work than converting first, and other pixels by 1.1 to 1.4 levels of 255 in the
+mean (1280 x 720 to 512 x 288; up to 66 at coloured edges, where converting first repeats each
+colour sample and this interpolates it).
 
-A frame is one tile, stretched to a square as the released video processor does it, never cut. Pixels are taken as they
-are stored, whatever their aspect ratio is said to be: so do the packages that the released processor reads with.
+A frame is one tile, stretched to a square as the released video processor does it, never cut.
+Pixels are taken as they are stored, whatever their aspect ratio is said to be: so do the packages
+that the released processor reads with.
 """
 
 import hashlib
@@ -42,9 +45,10 @@ def read_frames(
     Args:
         ref: the clip.
         frames: as `choose_frames` gave them for this clip.
-        max_side_px: frames with a longer side are scaled down to it (`geometry.size_within`); smaller ones keep their
-            size.
-        backend: which package decodes a video file; pictures of a folder or a list are opened like any other.
+        max_side_px: frames with a longer side are scaled down to it (`geometry.size_within`);
+            smaller ones keep their size.
+        backend: which package decodes a video file; pictures of a folder or a list are opened like
+            any other.
 
     Raises:
         SampleError: the clip cannot be opened or has changed, or a frame cannot be decoded.
@@ -71,7 +75,8 @@ def frame_tiles(
 ) -> UInt8[np.ndarray, "tile 3 side side"]:
     """Return one tile for each chosen frame.
 
-    For frames that are no larger than the longest edge, equal to the last bit to the released `SmolVLMVideoProcessor`.
+    For frames that are no larger than the longest edge, equal to the last bit to the released
+    `SmolVLMVideoProcessor`.
 
     Args:
         ref: the clip.
@@ -94,10 +99,11 @@ def frame_tiles(
 
 
 def clip_key(ref: VideoRef) -> bytes:
-    """Return 16 bytes that name the encoded clip: equal for equal files, whatever they are called (BLAKE2b).
+    """Return 16 bytes that name the encoded clip: equal for equal files, whatever they are called
+    (BLAKE2b).
 
-    For pictures of a folder or a list: equal for equal pictures in the same order. A file is read through once and
-    remembered while its path, size and time of change stay.
+    For pictures of a folder or a list: equal for equal pictures in the same order. A file is read
+    through once and remembered while its path, size and time of change stay.
 
     Raises:
         SampleError: something cannot be read.
@@ -141,7 +147,8 @@ def _remembered_key(version: FileVersion) -> bytes:
 
 
 def _picture_key(picture: ImageRef) -> bytes:
-    """Return the key of one frame; where it cannot be read, `read_bytes` says why in the words for pictures."""
+    """Return the key of one frame; where it cannot be read, `read_bytes` says why in the words for
+    pictures."""
     if picture.path is None or not picture.path.is_file():
         return hashlib.blake2b(read_bytes(picture), digest_size=16).digest()
     return _key_of(VideoRef(path=picture.path, span=picture.span))

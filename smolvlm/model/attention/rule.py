@@ -1,8 +1,8 @@
 """The one attention rule, and the function that transformers calls for it.
 
-In: `scope_end` of a pack. Out: an `AttentionPlan` by the kind of device, and from it a `Scope`. The function is
-registered with transformers under `SCOPE_ATTENTION`; without a scope (generation, stock calls) it is transformers'
-own SDPA attention.
+In: `scope_end` of a pack. Out: an `AttentionPlan` by the kind of device, and from it a `Scope`. The
+function is registered with transformers under `SCOPE_ATTENTION`; without a scope (generation, stock
+calls) it is transformers' own SDPA attention.
 """
 
 from collections.abc import Callable
@@ -71,7 +71,9 @@ def attention_planner(device_type: str) -> PlanAttention:
 
 def attention_kind(device_type: str) -> str:
     """Return what packs are attended with on a kind of device, in words."""
-    return {plan_flex: "flex_attention, compiled", plan_sdpa: "scope blocks over SDPA"}[attention_planner(device_type)]
+    return {plan_flex: "flex_attention, compiled", plan_sdpa: "scope blocks over SDPA"}[
+        attention_planner(device_type)
+    ]
 
 
 def make_scope(scope_end: Int[Tensor, " seq"], plan: AttentionPlan | None = None) -> Scope:
@@ -79,10 +81,13 @@ def make_scope(scope_end: Int[Tensor, " seq"], plan: AttentionPlan | None = None
 
     Args:
         scope_end: on the pack's device.
-        plan: as the loader made it. Without one it is made here, for which `scope_end` is read back from its device.
+        plan: as the loader made it. Without one it is made here, for which `scope_end` is read back
+            from its device.
     """
     if plan is None:
-        plan = attention_planner(scope_end.device.type)(scope_end.cpu().numpy()).to(scope_end.device)
+        plan = attention_planner(scope_end.device.type)(scope_end.cpu().numpy()).to(
+            scope_end.device
+        )
     return plan.over(scope_end)
 
 
@@ -97,7 +102,8 @@ def scope_attention(
     scope: Scope | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """The attention function transformers calls; (1, heads, seq, head) in, (1, seq, heads, head) out."""
+    """The attention function transformers calls; (1, heads, seq, head) in, (1, seq, heads, head)
+    out."""
     if scope is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs

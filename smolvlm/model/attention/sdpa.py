@@ -1,9 +1,10 @@
 """Attention over packs on CPU and MPS: torch's SDPA, block by block.
 
-In: `scope_end`. Out: an `SdpaPlan`. A plain conversation is one causal block; small neighbours and the branches of a
-tree are gathered until a block has `DENSE_TOKENS` queries and attended under a small dense mask (one call for ten
-short branches costs less than ten calls). No mask over the whole pack is built. Masks are made on the device, from the
-pack's own `scope_end`: the plan holds block borders alone, and weighs next to nothing.
+In: `scope_end`. Out: an `SdpaPlan`. A plain conversation is one causal block; small neighbours and
+the branches of a tree are gathered until a block has `DENSE_TOKENS` queries and attended under a
+small dense mask (one call for ten short branches costs less than ten calls). No mask over the whole
+pack is built. Masks are made on the device, from the pack's own `scope_end`: the plan holds block
+borders alone, and weighs next to nothing.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +16,8 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 DENSE_TOKENS = 128
-"""Blocks are gathered up to so many queries: best of 32 to 1024 on two cores, see docs/results.md."""
+"""Blocks are gathered up to so many queries: best of 32 to 1024 on two cores, see
+docs/results.md."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,11 +32,14 @@ class Block:
     """Whether it is plain causal, without ancestors, and needs no mask."""
 
 
-def plan_blocks(scope_end: Int[np.ndarray, " seq"], *, dense_tokens: int = DENSE_TOKENS) -> tuple[Block, ...]:
+def plan_blocks(
+    scope_end: Int[np.ndarray, " seq"], *, dense_tokens: int = DENSE_TOKENS
+) -> tuple[Block, ...]:
     """Cut a pack into blocks; single conversations stay whole, without a mask.
 
-    A masked block has at most `dense_tokens` queries, or is one longer branch of a tree; its keys are its own and the
-    trunk's. (Splitting a long branch would need its keys copied for every part: more memory than the mask.)
+    A masked block has at most `dense_tokens` queries, or is one longer branch of a tree; its keys
+    are its own and the trunk's. (Splitting a long branch would need its keys copied for every part:
+    more memory than the mask.)
     """
     blocks: list[Block] = []
     gathered: list[tuple[int, int]] = []
@@ -54,13 +59,16 @@ def plan_blocks(scope_end: Int[np.ndarray, " seq"], *, dense_tokens: int = DENSE
         if _is_causal(scope_end, start, end):
             blocks.append(Block(start=start, size=end - start))
         else:
-            blocks += _tree_blocks(scope_end, start, end, first=len(blocks), dense_tokens=dense_tokens)
+            blocks += _tree_blocks(
+                scope_end, start, end, first=len(blocks), dense_tokens=dense_tokens
+            )
     flush()
     return tuple(blocks)
 
 
 def _trees(scope_end: Int[np.ndarray, " seq"]) -> list[tuple[int, int]]:
-    """Return [start, end) of every tree: maximal stretches that see nothing before and are seen by nothing after."""
+    """Return [start, end) of every tree: maximal stretches that see nothing before and are seen by
+    nothing after."""
     reach = np.maximum.accumulate(scope_end)
     starts = np.concatenate([[0], 1 + np.flatnonzero(reach[:-1] <= np.arange(1, len(scope_end)))])
     return list(zip(starts.tolist(), [*starts[1:].tolist(), len(scope_end)], strict=True))
@@ -71,7 +79,9 @@ def _is_causal(scope_end: Int[np.ndarray, " seq"], start: int, end: int) -> bool
     return bool((scope_end[start:end] >= end).all())
 
 
-def _block(scope_end: Int[np.ndarray, " seq"], start: int, end: int, ancestors: tuple[int, ...] = ()) -> Block:
+def _block(
+    scope_end: Int[np.ndarray, " seq"], start: int, end: int, ancestors: tuple[int, ...] = ()
+) -> Block:
     is_causal = not ancestors and _is_causal(scope_end, start, end)
     return Block(start=start, size=end - start, ancestors=ancestors, is_causal=is_causal)
 
@@ -79,8 +89,11 @@ def _block(scope_end: Int[np.ndarray, " seq"], start: int, end: int, ancestors: 
 def _tree_blocks(
     scope_end: Int[np.ndarray, " seq"], start: int, end: int, *, first: int, dense_tokens: int
 ) -> list[Block]:
-    """Cut one large tree into runs of equal scope; consecutive leaves under the same ancestors are gathered."""
-    cuts = np.concatenate([[start], start + 1 + np.flatnonzero(np.diff(scope_end[start:end])), [end]])
+    """Cut one large tree into runs of equal scope; consecutive leaves under the same ancestors are
+    gathered."""
+    cuts = np.concatenate(
+        [[start], start + 1 + np.flatnonzero(np.diff(scope_end[start:end])), [end]]
+    )
     runs = list(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True))
     blocks: list[Block] = []
     inner: list[tuple[int, int]] = []  # (block number, scope end) of runs that later runs see
@@ -95,7 +108,9 @@ def _tree_blocks(
     for run_start, run_end in runs:
         is_leaf = scope_end[run_start] == run_end
         ancestors = tuple(number for number, reach in inner if reach > run_start)
-        fits = not gathered or (ancestors == gathered_under and run_end - gathered[0][0] <= dense_tokens)
+        fits = not gathered or (
+            ancestors == gathered_under and run_end - gathered[0][0] <= dense_tokens
+        )
         if not (is_leaf and fits):
             flush()
         gathered.append((run_start, run_end))
@@ -139,17 +154,23 @@ class BlockScope:
     scope_end: Int[Tensor, " seq"]
     _masks: dict[torch.dtype, list[Tensor | None]] = field(default_factory=dict)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, *, scale: float | None, dropout: float) -> Tensor:
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, *, scale: float | None, dropout: float
+    ) -> Tensor:
         sizes = [block.size for block in self.blocks]
         queries, keys, values = (states.split(sizes, dim=2) for states in (query, key, value))
         outputs = []
-        for number, (block, mask) in enumerate(zip(self.blocks, self.masks(query.dtype), strict=True)):
+        for number, (block, mask) in enumerate(
+            zip(self.blocks, self.masks(query.dtype), strict=True)
+        ):
             seen = (*block.ancestors, number)
             outputs.append(
                 scaled_dot_product_attention(
                     queries[number],
                     torch.cat([keys[i] for i in seen], dim=2) if block.ancestors else keys[number],
-                    torch.cat([values[i] for i in seen], dim=2) if block.ancestors else values[number],
+                    torch.cat([values[i] for i in seen], dim=2)
+                    if block.ancestors
+                    else values[number],
                     attn_mask=mask,
                     is_causal=mask is None,
                     scale=scale,
@@ -160,9 +181,12 @@ class BlockScope:
         return torch.cat(outputs, dim=2)
 
     def masks(self, dtype: torch.dtype) -> list[Float[Tensor, "query key"] | None]:
-        """Return each block's additive mask over its ancestors' keys and its own; None where it is plain causal."""
+        """Return each block's additive mask over its ancestors' keys and its own; None where it is
+        plain causal."""
         if dtype not in self._masks:
-            self._masks[dtype] = [None if block.is_causal else self._mask(block, dtype) for block in self.blocks]
+            self._masks[dtype] = [
+                None if block.is_causal else self._mask(block, dtype) for block in self.blocks
+            ]
         return self._masks[dtype]
 
     def _mask(self, block: Block, dtype: torch.dtype) -> Float[Tensor, "query key"]:

@@ -38,11 +38,23 @@ class Preference:
     def loss(
         self, losses: Float[Tensor, " target"], pack: Mapping[str, Any], normalizer: Tensor | float
     ) -> tuple[Float[Tensor, ""], Mapping[str, Tensor]]:
-        pairs = pairs_of(losses, pack["target_groups"], pack["group_sizes"], pack["reference_logps"])
+        pairs = pairs_of(
+            losses, pack["target_groups"], pack["group_sizes"], pack["reference_logps"]
+        )
         chosen, rejected = rewards(pairs, self.settings)
         margins = chosen - rejected
-        values = (pairs.chosen, pairs.rejected, chosen, rejected, margins, (chosen > rejected).float())
-        metrics = {name: value.detach().sum() for name, value in zip(self.metric_names, values, strict=True)}
+        values = (
+            pairs.chosen,
+            pairs.rejected,
+            chosen,
+            rejected,
+            margins,
+            (chosen > rejected).float(),
+        )
+        metrics = {
+            name: value.detach().sum()
+            for name, value in zip(self.metric_names, values, strict=True)
+        }
         return pair_losses(pairs, self.settings).sum() / normalizer, metrics
 
     def prepare(
@@ -57,4 +69,6 @@ class Preference:
         """Give the packs their reference, where the loss compares with one."""
         if not self.settings.needs_reference:
             return None
-        return attach_reference(config, self.settings, run_model, dataset, prompt=prompt, arguments=arguments)
+        return attach_reference(
+            config, self.settings, run_model, dataset, prompt=prompt, arguments=arguments
+        )

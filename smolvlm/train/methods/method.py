@@ -1,8 +1,9 @@
 """Training methods: a loss over groups of (predict_from, target, weight), and what its logs say.
 
-A method says how much of a step a pack is (its share of the normalizer) and turns the targets' negative
-log-likelihoods into the pack's share of the step's loss. To add one: its section in `smolvlm/config/method.py`, a
-class in a file beside this one, and its line in `METHODS`; packing, trees, ranks and the trainer stay as they are.
+A method says how much of a step a pack is (its share of the normalizer) and turns the targets'
+negative log-likelihoods into the pack's share of the step's loss. To add one: its section in
+`smolvlm/config/method.py`, a class in a file beside this one, and its line in `METHODS`; packing,
+trees, ranks and the trainer stay as they are.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,7 +29,8 @@ class Method(Protocol):
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """What `loss` reports; the log line has each one's sum over the step by the number of its pairs or rows."""
+        """What `loss` reports; the log line has each one's sum over the step by the number of its
+        pairs or rows."""
         ...
 
     def share(self, info: PackInfo) -> float:
@@ -50,11 +52,15 @@ class Method(Protocol):
         prompt: PromptSettings,
         arguments: TrainingArguments,
     ) -> OnlineReference | None:
-        """Compute what the loss needs before the first step; return what is to be asked in each step, or None."""
+        """Compute what the loss needs before the first step; return what is to be asked in each
+        step, or None."""
         ...
 
 
-METHODS: Mapping[type[MethodConfig], Callable[..., Method]] = {SftMethod: Supervised, DpoMethod: Preference}
+METHODS: Mapping[type[MethodConfig], Callable[..., Method]] = {
+    SftMethod: Supervised,
+    DpoMethod: Preference,
+}
 """Section of the run file -> the method with these settings."""
 
 

@@ -1,8 +1,10 @@
-"""The reference asked in the step: the model without its adapters, or a frozen copy of it as it was at the start.
+"""The reference asked in the step: the model without its adapters, or a frozen copy of it as it was
+at the start.
 
-In: a pack on its way to the model. Out: the same pack with what the reference thinks of its answers. That is one more
-forward a step, without gradient and without dropout; nothing is computed ahead and nothing kept on disk. With a frozen
-vision tower the pictures are encoded once for both: the pack comes back with the features in place of its tiles.
+In: a pack on its way to the model. Out: the same pack with what the reference thinks of its
+answers. That is one more forward a step, without gradient and without dropout; nothing is computed
+ahead and nothing kept on disk. With a frozen vision tower the pictures are encoded once for both:
+the pack comes back with the features in place of its tiles.
 """
 
 import copy
@@ -24,9 +26,11 @@ class JudgedPack:
     """A pack's tensors after the reference saw them."""
 
     tensors: dict[str, Any]
-    """With `reference_logps`; what was encoded for the reference stands in `cached_features`, `tiles` is then empty."""
+    """With `reference_logps`; what was encoded for the reference stands in `cached_features`,
+    `tiles` is then empty."""
     computed_features: Tensor | None
-    """What was encoded, in the form in which the vision cache keeps it; None where the model has to do it itself."""
+    """What was encoded, in the form in which the vision cache keeps it; None where the model has to
+    do it itself."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,9 +38,11 @@ class OnlineReference:
     """What the trainer asks, once a pack, before the model's own forward."""
 
     copied: Any | None
-    """`frozen_copy` of the model at the start; None is the model itself with its adapters switched off."""
+    """`frozen_copy` of the model at the start; None is the model itself with its adapters switched
+    off."""
     has_frozen_tower: bool
-    """Whether the reference's tower and the model's are the same, so that one encoding serves both."""
+    """Whether the reference's tower and the model's are the same, so that one encoding serves
+    both."""
     compute_dtype: torch.dtype
 
     def judge(self, model: Any, pack: Mapping[str, Any]) -> JudgedPack:
@@ -54,20 +60,33 @@ class OnlineReference:
     def _judged(self, model: Any, pack: Mapping[str, Any]) -> JudgedPack:
         with evaluating(model, self.compute_dtype):
             output = model(pack=pack)
-        logps = answer_logps(output.target_losses.float(), pack["target_groups"], len(pack["group_sizes"]))
+        logps = answer_logps(
+            output.target_losses.float(), pack["target_groups"], len(pack["group_sizes"])
+        )
         tensors = {**pack, "reference_logps": logps}
         computed = output.computed_features if self.has_frozen_tower else None
         if computed is not None:
-            known = [] if pack["cached_features"] is None else [pack["cached_features"].to(computed.dtype)]
-            tensors |= {"tiles": pack["tiles"][:0], "cached_features": torch.cat([computed, *known])}
+            known = (
+                []
+                if pack["cached_features"] is None
+                else [pack["cached_features"].to(computed.dtype)]
+            )
+            tensors |= {
+                "tiles": pack["tiles"][:0],
+                "cached_features": torch.cat([computed, *known]),
+            }
         return JudgedPack(tensors=tensors, computed_features=computed)
 
 
 def frozen_copy(model: Any) -> Any:
     """Return a copy of a model as it is, for judging alone.
 
-    What does not train is not copied: both hold the same tensors. The copy of a model with adapters thus costs the
-    adapters' memory.
+    What does not train is not copied: both hold the same tensors. The copy of a model with adapters
+    thus costs the adapters' memory.
     """
-    shared = {id(value): value for value in chain(model.parameters(), model.buffers()) if not value.requires_grad}
+    shared = {
+        id(value): value
+        for value in chain(model.parameters(), model.buffers())
+        if not value.requires_grad
+    }
     return copy.deepcopy(model, shared).requires_grad_(False).eval()

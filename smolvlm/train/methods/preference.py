@@ -1,14 +1,17 @@
 """Preference losses over pairs of answers: arithmetic on log-probabilities, no model.
 
-In: for each pair the summed log-probability of its better and its worse answer, under the model and under the
-reference. Out: a loss a pair, and the rewards that the logs report. Formulas:
+In: for each pair the summed log-probability of its better and its worse answer, under the model and
+under the reference. Out: a loss a pair, and the rewards that the logs report. Formulas:
 
-- `sigmoid`: Rafailov et al. 2023, eq. 7; with label smoothing e of Mitchell's note on noisy preferences (cDPO).
+- `sigmoid`: Rafailov et al. 2023, eq. 7; with label smoothing e of Mitchell's note on noisy
+  preferences (cDPO).
 - `robust`: Chowdhury et al. 2024, unbiased under flips of a share e of the labels.
 - `hinge`: Zhao et al. 2023 (SLiC); `ipo`: Azar et al. 2023, eq. 17, on averages over tokens.
-- `simpo`: Meng et al. 2024, eq. 6, averages over tokens and no reference; `orpo`: Hong et al. 2024, eq. 6, the same.
+- `simpo`: Meng et al. 2024, eq. 6, averages over tokens and no reference; `orpo`: Hong et al. 2024,
+  eq. 6, the same.
 
-`sft_weight` adds the better answer's mean negative log-likelihood a token, times the weight, to any of them.
+`sft_weight` adds the better answer's mean negative log-likelihood a token, times the weight, to any
+of them.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +27,8 @@ from smolvlm.config.method import DpoMethod, PreferenceLoss
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pairs:
-    """Log-probabilities of pairs of answers, nats, summed over each answer's learned tokens (axis `pair`)."""
+    """Log-probabilities of pairs of answers, nats, summed over each answer's learned tokens (axis
+    `pair`)."""
 
     chosen: Float[Tensor, " pair"]
     rejected: Float[Tensor, " pair"]
@@ -57,7 +61,8 @@ def pairs_of(
 
     Args:
         losses: negative log-likelihoods.
-        target_groups: which answer each target belongs to: of pair i the better is 2 i, the worse 2 i + 1.
+        target_groups: which answer each target belongs to: of pair i the better is 2 i, the worse 2
+            i + 1.
         group_sizes: targets of each answer.
         reference_logps: of each answer.
     """
@@ -75,7 +80,8 @@ def pairs_of(
 def answer_logps(
     losses: Float[Tensor, " target"], target_groups: Int[Tensor, " target"], num_groups: int
 ) -> Float[Tensor, " group"]:
-    """Return the log-probability of each answer of a pack, nats, of its targets' negative log-likelihoods."""
+    """Return the log-probability of each answer of a pack, nats, of its targets' negative
+    log-likelihoods."""
     return losses.new_zeros(num_groups).index_add(0, target_groups, -losses)
 
 
@@ -87,7 +93,9 @@ def pair_losses(pairs: Pairs, settings: DpoMethod) -> Float[Tensor, " pair"]:
     return losses
 
 
-def rewards(pairs: Pairs, settings: DpoMethod) -> tuple[Float[Tensor, " pair"], Float[Tensor, " pair"]]:
+def rewards(
+    pairs: Pairs, settings: DpoMethod
+) -> tuple[Float[Tensor, " pair"], Float[Tensor, " pair"]]:
     """Return the rewards of the better and the worse answers: beta times what the loss compares."""
     own = pairs.gains if settings.needs_reference else pairs.means
     return settings.beta * own[0].detach(), settings.beta * own[1].detach()

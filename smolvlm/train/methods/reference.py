@@ -1,9 +1,11 @@
-"""What the reference model thinks of every answer: computed once before training and kept on disk, or asked a step.
+"""What the reference model thinks of every answer: computed once before training and kept on disk,
+or asked a step.
 
-At the start of training the model is its own reference, whatever is trained later (all of it, a tower, adapters), so
-no second model is held: one pass over the packs without gradient gives each answer's summed log-probability. With a
-frozen tower the pass fills the vision cache, so training then never runs the tower. Another model can be the reference;
-it is let go after its pass. `online_reference.py` holds those that are asked in the step instead.
+At the start of training the model is its own reference, whatever is trained later (all of it, a
+tower, adapters), so no second model is held: one pass over the packs without gradient gives each
+answer's summed log-probability. With a frozen tower the pass fills the vision cache, so training
+then never runs the tower. Another model can be the reference; it is let go after its pass.
+`online_reference.py` holds those that are asked in the step instead.
 """
 
 from dataclasses import replace
@@ -47,17 +49,21 @@ def attach_reference(
     prompt: PromptSettings,
     arguments: TrainingArguments,
 ) -> OnlineReference | None:
-    """Give a run's packs their reference as the settings say: into the data set now, or one to be asked in the step.
+    """Give a run's packs their reference as the settings say: into the data set now, or one to be
+    asked in the step.
 
     Args:
         settings: where the reference comes from.
-        run_model: before its first step, and before a checkpoint is read into it: as it was at the start.
-        dataset: the run's; its packs come with what the reference thinks, unless that is asked in the step.
+        run_model: before its first step, and before a checkpoint is read into it: as it was at the
+            start.
+        dataset: the run's; its packs come with what the reference thinks, unless that is asked in
+            the step.
         prompt: of the model.
         arguments: the run's.
 
     Raises:
-        ConfigError: `train.reference_model` cannot be loaded, or reads prompts that are not the run's.
+        ConfigError: `train.reference_model` cannot be loaded, or reads prompts that are not the
+            run's.
     """
     model = run_model.checkpoint.model.to(arguments.device)
     compute_dtype = torch.bfloat16 if arguments.bf16 else torch.float32
@@ -68,16 +74,27 @@ def attach_reference(
             compute_dtype=compute_dtype,
         )
     name = settings.reference_model
-    cache = run_model.vision_cache if name is None else None  # another tower's features are not this one's
+    cache = (
+        run_model.vision_cache if name is None else None
+    )  # another tower's features are not this one's
     once = _each_row_once(dataset, config, cache)
     folder = Path(config.train.output_dir)
     quantization = config.quantization if name is None else None
-    held = (config.model.dtype, repr(quantization), repr(config.model.new_tokens), repr(config.model.rope_scaling))
-    identity = "\0".join((weights_identity(name or config.model.path), *held, repr(dataset.settings)))
+    held = (
+        config.model.dtype,
+        repr(quantization),
+        repr(config.model.new_tokens),
+        repr(config.model.rope_scaling),
+    )
+    identity = "\0".join(
+        (weights_identity(name or config.model.path), *held, repr(dataset.settings))
+    )
     logps = kept_logps(once, folder=folder, identity=identity)
     if logps is None:
         logps = reference_logps(
-            model if name is None else _other_model(name, config, prompt, once.measured).to(arguments.device),
+            model
+            if name is None
+            else _other_model(name, config, prompt, once.measured).to(arguments.device),
             once,
             folder=folder,
             identity=identity,
@@ -91,15 +108,23 @@ def attach_reference(
 
 
 def weights_identity(path: str) -> str:
-    """Return what tells a checkpoint's weights from others; of a folder also when its files were written."""
+    """Return what tells a checkpoint's weights from others; of a folder also when its files were
+    written."""
     files = sorted(Path(path).glob("*.safetensors"))
-    return repr((path, [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]))
+    return repr(
+        (path, [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+    )
 
 
-def _each_row_once(dataset: PackDataset, config: RunConfig, cache: VisionCache | None) -> PackDataset:
+def _each_row_once(
+    dataset: PackDataset, config: RunConfig, cache: VisionCache | None
+) -> PackDataset:
     """Return packs of every row, each in one of them."""
     measured = dataset.measured
-    once = replace(measured, lengths=replace(measured.lengths, repeats=np.ones(len(measured.lengths), np.float32)))
+    once = replace(
+        measured,
+        lengths=replace(measured.lengths, repeats=np.ones(len(measured.lengths), np.float32)),
+    )
     return PackDataset(
         once,
         plan_training(once.lengths, one_pass(config.data)),
@@ -111,11 +136,14 @@ def _each_row_once(dataset: PackDataset, config: RunConfig, cache: VisionCache |
     )
 
 
-def _other_model(path: str, config: RunConfig, prompt: PromptSettings, measured: MeasuredSet) -> Any:
+def _other_model(
+    path: str, config: RunConfig, prompt: PromptSettings, measured: MeasuredSet
+) -> Any:
     """Load another checkpoint as the reference.
 
     Raises:
-        ConfigError: there is none, or it does not read what the run's model reads, or not all of it.
+        ConfigError: there is none, or it does not read what the run's model reads, or not all of
+            it.
     """
     where = f"train.reference_model={path}"
     try:
@@ -126,18 +154,28 @@ def _other_model(path: str, config: RunConfig, prompt: PromptSettings, measured:
     if its_prompt.identity != prompt.identity:
         what = f"its tokenizer, tiles or frames are not those of the model, {config.model.path}"
         raise ConfigError(what, where=where, fix="name a checkpoint that comes of the same base")
-    longest, context = int(measured.lengths.num_tokens.max()), context_tokens(checkpoint.model.config)
-    if longest > context:  # both answers of the pair are counted, so it may be a little less than the longest
+    longest, context = (
+        int(measured.lengths.num_tokens.max()),
+        context_tokens(checkpoint.model.config),
+    )
+    if (
+        longest > context
+    ):  # both answers of the pair are counted, so it may be a little less than the longest
         what = f"its context is {context} tokens, and a pair has {longest}"
         raise ConfigError(what, where=where, fix="name a checkpoint with a longer context")
     return checkpoint.model
 
 
-def kept_logps(packs: PackDataset, *, folder: Path, identity: str) -> Float32[np.ndarray, "row 2"] | None:
-    """Return what a run's folder holds of the same rows and model; None where it holds nothing of them."""
+def kept_logps(
+    packs: PackDataset, *, folder: Path, identity: str
+) -> Float32[np.ndarray, "row 2"] | None:
+    """Return what a run's folder holds of the same rows and model; None where it holds nothing of
+    them."""
     path = folder / FILE_NAME
     kept = load_file(path) if path.is_file() else {}
-    return kept["logps"] if "logps" in kept and bytes(kept["key"]) == _key(packs, identity) else None
+    return (
+        kept["logps"] if "logps" in kept and bytes(kept["key"]) == _key(packs, identity) else None
+    )
 
 
 def reference_logps(
@@ -151,11 +189,13 @@ def reference_logps(
     compute_dtype: torch.dtype = torch.float32,
     cache: VisionCache | None = None,
 ) -> Float32[np.ndarray, "row 2"]:
-    """Return (chosen, rejected) log-probabilities of every measured row under the model as it is now.
+    """Return (chosen, rejected) log-probabilities of every measured row under the model as it is
+    now.
 
     Args:
         model: not yet trained.
-        packs: each row in exactly one of them; rows that cannot be decoded are left NaN, under `on_bad_sample: skip`.
+        packs: each row in exactly one of them; rows that cannot be decoded are left NaN, under
+            `on_bad_sample: skip`.
         folder: the run's; what is found there for the same rows and model is read.
         identity: of model and prompts.
         rank: this process.
@@ -180,14 +220,23 @@ def reference_logps(
     return logps
 
 
-def _of_pack(model: Any, packs: PackDataset, number: int, cache: VisionCache | None) -> list[tuple[int, float, float]]:
+def _of_pack(
+    model: Any, packs: PackDataset, number: int, cache: VisionCache | None
+) -> list[tuple[int, float, float]]:
     pack = packs[number]
     output = model(pack=on_device(pack.model_tensors(), model.device))
     if cache is not None and output.computed_features is not None:
         cache.write(pack.tile_keys, output.computed_features)
     left_out = {row.where for row in pack.skipped}
-    rows = [row for sample in packs.planned(number).samples for row in sample if packs.where(row) not in left_out]
-    logps = answer_logps(output.target_losses.float().cpu(), pack.target_groups, pack.num_groups).tolist()
+    rows = [
+        row
+        for sample in packs.planned(number).samples
+        for row in sample
+        if packs.where(row) not in left_out
+    ]
+    logps = answer_logps(
+        output.target_losses.float().cpu(), pack.target_groups, pack.num_groups
+    ).tolist()
     return list(zip(rows, logps[0::2], logps[1::2], strict=True))
 
 

@@ -1,4 +1,5 @@
-"""Frames that share places in the text: what is said of them, and how many image tokens they take."""
+"""Frames that share places in the text: what is said of them, and how many image tokens they
+take."""
 
 from dataclasses import replace
 
@@ -57,20 +58,36 @@ def test_lengths_count_every_frame_as_a_tile_and_every_slot_in_tokens(
     lengths = encoder.lengths(conversation, layouts=layouts)
     example = encoder.encode(Sample(conversations=(conversation,)), layouts=[layouts])
     num_slots = 3 * has_picture + -(-count // size)
-    assert np.count_nonzero(example.input_ids == prompt.tokens.image) == prompt.tokens.tokens_per_tile * num_slots
-    assert (lengths.num_tokens, lengths.num_tiles) == (len(example.input_ids), 3 * has_picture + count)
-    assert lengths.prefix_tiles == lengths.num_tiles == len(example.tiles) == sum(example.slot_sizes)
+    assert (
+        np.count_nonzero(example.input_ids == prompt.tokens.image)
+        == prompt.tokens.tokens_per_tile * num_slots
+    )
+    assert (lengths.num_tokens, lengths.num_tiles) == (
+        len(example.input_ids),
+        3 * has_picture + count,
+    )
+    assert (
+        lengths.prefix_tiles == lengths.num_tiles == len(example.tiles) == sum(example.slot_sizes)
+    )
     assert len(example.slot_sizes) == num_slots
     assert [ref.tile for ref in example.tiles if ref.medium == has_picture] == list(range(count))
 
 
 @pytest.mark.parametrize("wording", ["released", "legacy"])
 @given(count=counts, size=sizes)
-def test_the_words_are_those_about_a_clip_of_each_groups_first_frame(wording: str, count: int, size: int) -> None:
+def test_the_words_are_those_about_a_clip_of_each_groups_first_frame(
+    wording: str, count: int, size: int
+) -> None:
     averaged = frames(count, size)
-    alone = Frames(numbers=averaged.numbers[::size], times_s=averaged.times_s[::size], duration_s=averaged.duration_s)
+    alone = Frames(
+        numbers=averaged.numbers[::size],
+        times_s=averaged.times_s[::size],
+        duration_s=averaged.duration_s,
+    )
     turns = row(CLIP, "What?").turns
-    said, expected = (as_text(list(render(turns, [own], wording=wording))) for own in (averaged, alone))
+    said, expected = (
+        as_text(list(render(turns, [own], wording=wording))) for own in (averaged, alone)
+    )
     assert said == expected
 
 

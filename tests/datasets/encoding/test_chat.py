@@ -31,9 +31,15 @@ def assistant(*blocks: str | ImageRef) -> Turn:
 
 
 def as_text(segments: Sequence[Segment]) -> str:
-    written = {StartSegment: "<|im_start|>", EndSegment: "<end_of_utterance>", ImageSegment: "<image>"}
+    written = {
+        StartSegment: "<|im_start|>",
+        EndSegment: "<end_of_utterance>",
+        ImageSegment: "<image>",
+    }
     return "".join(
-        "".join(piece.text for piece in segment.pieces) if isinstance(segment, TextSegment) else written[type(segment)]
+        "".join(piece.text for piece in segment.pieces)
+        if isinstance(segment, TextSegment)
+        else written[type(segment)]
         for segment in segments
     )
 
@@ -53,11 +59,15 @@ def test_roles_are_capitalised_and_followed_by_a_space() -> None:
 def test_no_space_before_a_picture_that_comes_first() -> None:
     assert prompt_of(user(A, "what?")) == "<|im_start|>User:<image>what?<end_of_utterance>\n"
     assert prompt_of(user("what?", A)) == "<|im_start|>User: what?<image><end_of_utterance>\n"
-    assert prompt_of(user(A, " or ", B)) == "<|im_start|>User:<image> or <image><end_of_utterance>\n"
+    assert (
+        prompt_of(user(A, " or ", B)) == "<|im_start|>User:<image> or <image><end_of_utterance>\n"
+    )
 
 
 def test_the_generation_prompt_ends_at_the_colon() -> None:
-    assert prompt_of(user("Hi"), add_generation_prompt=True).endswith("Hi<end_of_utterance>\nAssistant:")
+    assert prompt_of(user("Hi"), add_generation_prompt=True).endswith(
+        "Hi<end_of_utterance>\nAssistant:"
+    )
 
 
 def test_text_between_two_special_tokens_is_one_segment() -> None:
@@ -84,7 +94,9 @@ def test_text_between_two_special_tokens_is_one_segment() -> None:
 @settings(deadline=None)
 @given(texts=st.lists(st.text(), min_size=2, max_size=6))
 def test_what_is_learned_is_the_assistants_text_and_its_end(texts: list[str]) -> None:
-    turns = [user(text) if number % 2 == 0 else assistant(text) for number, text in enumerate(texts)]
+    turns = [
+        user(text) if number % 2 == 0 else assistant(text) for number, text in enumerate(texts)
+    ]
     learned = ""
     for segment in render(turns, []):
         if isinstance(segment, TextSegment):

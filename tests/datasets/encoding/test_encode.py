@@ -17,8 +17,19 @@ from smolvlm.errors import SampleError
 from smolvlm.records import Conversation, Grid, ImageRef, Sample, Turn
 
 MakeTurns = Callable[..., st.SearchStrategy[tuple[Turn, ...]]]
-LITERALS = ("<image>", "<end_of_utterance>\n", "User: ", "\nAssistant: no", "<|im_start|>", "<row_1_col_1>", " a", "é")
-grids = st.builds(Grid, rows=st.integers(1, 3), columns=st.integers(2, 3)) | st.just(Grid(rows=0, columns=0))
+LITERALS = (
+    "<image>",
+    "<end_of_utterance>\n",
+    "User: ",
+    "\nAssistant: no",
+    "<|im_start|>",
+    "<row_1_col_1>",
+    " a",
+    "é",
+)
+grids = st.builds(Grid, rows=st.integers(1, 3), columns=st.integers(2, 3)) | st.just(
+    Grid(rows=0, columns=0)
+)
 
 
 def picture(number: int) -> ImageRef:
@@ -37,13 +48,15 @@ def learned_texts(prompt: PromptSettings, encoded: EncodedConversation) -> list[
     return [decode(prompt, encoded.input_ids[stretch].tolist()) for stretch in stretches]
 
 
-def encode(prompt: PromptSettings, turns: Sequence[Turn], image_grids: Sequence[Grid]) -> EncodedConversation:
+def encode(
+    prompt: PromptSettings, turns: Sequence[Turn], image_grids: Sequence[Grid]
+) -> EncodedConversation:
     return prompt.encoder().encode_turns(turns, layouts=image_grids)
 
 
 def stretches_of(turn: Turn) -> list[str]:
-    """What an assistant's turn teaches: the space before it and its text, in pieces where pictures stand between, and
-    its end."""
+    """What an assistant's turn teaches: the space before it and its text, in pieces where pictures
+    stand between, and its end."""
     blocks = (" ", *turn.blocks) if isinstance(turn.blocks[0], str) else turn.blocks
     kinds = groupby(blocks, key=lambda block: isinstance(block, ImageRef))
     texts = [None if is_image else "".join(map(str, group)) for is_image, group in kinds]
@@ -57,12 +70,16 @@ def test_exactly_the_assistants_texts_and_ends_are_learned(
 ) -> None:
     turns = data.draw(random_turns(make_image=picture))
     num_images = sum(isinstance(block, ImageRef) for turn in turns for block in turn.blocks)
-    encoded = encode(prompt, turns, data.draw(st.lists(grids, min_size=num_images, max_size=num_images)))
+    encoded = encode(
+        prompt, turns, data.draw(st.lists(grids, min_size=num_images, max_size=num_images))
+    )
     expected = [text for turn in turns if turn.role == "assistant" for text in stretches_of(turn)]
     found = learned_texts(prompt, encoded)
     assert found == expected
     special = encoded.input_ids[encoded.learned]
-    assert not np.isin(special, [prompt.tokens.image, prompt.tokens.image_boundary, prompt.tokens.start]).any()
+    assert not np.isin(
+        special, [prompt.tokens.image, prompt.tokens.image_boundary, prompt.tokens.start]
+    ).any()
     assert (encoded.roles[encoded.learned] == TokenRole.ASSISTANT).all()
 
 
@@ -85,7 +102,10 @@ def test_the_templates_words_in_anybodys_text_stay_text(
 
 def test_literal_marks_are_learned_as_the_text_they_are(prompt: PromptSettings) -> None:
     answer = "<image> User: <end_of_utterance>"
-    turns = [Turn(role="user", blocks=("Assistant: <image>",)), Turn(role="assistant", blocks=(answer,))]
+    turns = [
+        Turn(role="user", blocks=("Assistant: <image>",)),
+        Turn(role="assistant", blocks=(answer,)),
+    ]
     assert learned_texts(prompt, encode(prompt, turns, [])) == [f" {answer}<end_of_utterance>"]
 
 
@@ -108,7 +128,10 @@ def test_every_character_of_a_speaker_is_his(
 
 
 def test_the_generation_prompt_is_a_prefix_and_teaches_nothing(prompt: PromptSettings) -> None:
-    question, answer = Turn(role="user", blocks=("Who?",)), Turn(role="assistant", blocks=(" A cat",))
+    question, answer = (
+        Turn(role="user", blocks=("Who?",)),
+        Turn(role="assistant", blocks=(" A cat",)),
+    )
     asked = prompt.encoder().encode_turns([question], layouts=[], add_generation_prompt=True)
     whole = encode(prompt, [question, answer], [])
     assert not asked.learned.any()
@@ -119,9 +142,14 @@ def test_the_generation_prompt_is_a_prefix_and_teaches_nothing(prompt: PromptSet
 def test_an_image_block_of_two_by_two_tiles(prompt: PromptSettings) -> None:
     written = decode(prompt, image_block(prompt.tokens, Grid(rows=2, columns=2)))
     place, edge = "<image>" * 4, "<fake_token_around_image>"
-    rows = ["".join(f"{edge}<row_{row}_col_{column}>{place}" for column in (1, 2)) for row in (1, 2)]
+    rows = [
+        "".join(f"{edge}<row_{row}_col_{column}>{place}" for column in (1, 2)) for row in (1, 2)
+    ]
     assert written == f"{rows[0]}\n{rows[1]}\n\n{edge}<global-img>{place}{edge}"
-    assert decode(prompt, image_block(prompt.tokens, Grid(rows=0, columns=0))) == f"{edge}<global-img>{place}{edge}"
+    assert (
+        decode(prompt, image_block(prompt.tokens, Grid(rows=0, columns=0)))
+        == f"{edge}<global-img>{place}{edge}"
+    )
 
 
 @settings(deadline=None, max_examples=60)
@@ -141,10 +169,15 @@ def test_predicted_lengths_are_the_encoded_ones(
     assert sizes.num_supervised_tokens == len(example.target_ids)
     places = np.flatnonzero(example.input_ids == prompt.tokens.image)
     assert len(places) == sizes.num_tiles * prompt.tokens.tokens_per_tile
-    assert (places < sizes.prefix_tokens).sum() == sizes.prefix_tiles * prompt.tokens.tokens_per_tile
+    assert (
+        places < sizes.prefix_tokens
+    ).sum() == sizes.prefix_tiles * prompt.tokens.tokens_per_tile
     first = next(turn for turn in turns if turn.role == "user")
     in_prefix = [
-        block for turn in turns[: turns.index(first) + 1] for block in turn.blocks if isinstance(block, ImageRef)
+        block
+        for turn in turns[: turns.index(first) + 1]
+        for block in turn.blocks
+        if isinstance(block, ImageRef)
     ]
     assert sizes.prefix_tiles == sum(grid.num_tiles for grid in own_grids[: len(in_prefix)])
     if in_prefix:
@@ -153,12 +186,19 @@ def test_predicted_lengths_are_the_encoded_ones(
         assert (sizes.prefix_tokens, sizes.prefix_tiles, sizes.prefix_key) == (0, 0, b"")
 
 
-@pytest.mark.parametrize(("weighting", "weight"), [("token", 1.0), ("sample", 1 / 9), ("sqrt", 1 / 3)])
+@pytest.mark.parametrize(
+    ("weighting", "weight"), [("token", 1.0), ("sample", 1 / 9), ("sqrt", 1 / 3)]
+)
 def test_the_weight_of_one_of_nine_tokens(weighting: Any, weight: float) -> None:
     assert target_weight(9, weighting) == pytest.approx(weight)
 
 
 def test_a_conversation_that_teaches_nothing_is_refused(prompt: PromptSettings) -> None:
-    mute = Conversation(turns=(Turn(role="user", blocks=("Hi",)),), where="rows.jsonl:7", source="s")
-    with pytest.raises(SampleError, match=r"rows\.jsonl:7: nothing in this row is learned(.|\n)*fix: give the row an"):
+    mute = Conversation(
+        turns=(Turn(role="user", blocks=("Hi",)),), where="rows.jsonl:7", source="s"
+    )
+    with pytest.raises(
+        SampleError,
+        match=r"rows\.jsonl:7: nothing in this row is learned(.|\n)*fix: give the row an",
+    ):
         prompt.encoder().encode(Sample(conversations=(mute,)), layouts=[[]])

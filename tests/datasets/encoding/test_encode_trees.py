@@ -20,34 +20,49 @@ def picture(number: int) -> ImageRef:
     return ImageRef(data=number.to_bytes(4, "little"))
 
 
-def conversation(number: int, shared: Sequence[Turn | str | ImageRef], rest: Sequence[Turn]) -> Conversation:
+def conversation(
+    number: int, shared: Sequence[Turn | str | ImageRef], rest: Sequence[Turn]
+) -> Conversation:
     """A row that begins with the shared blocks, ahead of its own first user turn's."""
     before = [block for block in shared if isinstance(block, Turn)]
     blocks = tuple(block for block in shared if not isinstance(block, Turn))
     first = Turn(role="user", blocks=(*blocks, *rest[0].blocks))
-    return Conversation(turns=(*before, first, *rest[1:]), where=f"rows:{number}", source=f"s{number % 2}")
+    return Conversation(
+        turns=(*before, first, *rest[1:]), where=f"rows:{number}", source=f"s{number % 2}"
+    )
 
 
 @st.composite
 def trees(draw: st.DrawFn, random_turns: MakeTurns) -> tuple[list[Conversation], list[list[Grid]]]:
-    """Two to four rows that begin with the same pictures and may show more of them in later turns."""
-    openings = Turn(role="system", blocks=("Be brief.",)), Turn(role="assistant", blocks=("Hello.",))
+    """Two to four rows that begin with the same pictures and may show more of them in later
+    turns."""
+    openings = (
+        Turn(role="system", blocks=("Be brief.",)),
+        Turn(role="assistant", blocks=("Hello.",)),
+    )
     shared: list[Turn | str | ImageRef] = [*draw(st.sampled_from([(), openings[:1], openings[1:]]))]
     shared += draw(st.sampled_from([[], ["Look: "]]))
-    shared += [picture(number) for number in draw(st.lists(st.integers(0, 3), min_size=1, max_size=2))]
+    shared += [
+        picture(number) for number in draw(st.lists(st.integers(0, 3), min_size=1, max_size=2))
+    ]
     one_text = st.sampled_from(("What?", "  2", "\n", " of it"))
     rows = []
     for number in range(draw(st.integers(2, 4))):
-        rest = draw(random_turns(make_image=lambda drawn: picture(drawn % 4), texts=one_text, max_images=1))
+        rest = draw(
+            random_turns(make_image=lambda drawn: picture(drawn % 4), texts=one_text, max_images=1)
+        )
         rest = [turn for turn in rest if turn.role != "system"]
-        rest[0] = Turn(role="user", blocks=tuple(block for block in rest[0].blocks if isinstance(block, str)))
+        rest[0] = Turn(
+            role="user", blocks=tuple(block for block in rest[0].blocks if isinstance(block, str))
+        )
         rows.append(conversation(number, shared, rest))
     grid_of = {picture(number): SPLIT if number % 2 else ONE_TILE for number in range(4)}
     return rows, [[grid_of[image] for image in row.media] for row in rows]
 
 
 def own_positions(example: Example, number: int, trunk: int) -> np.ndarray:
-    """Where a conversation's tokens stand: those of the trunk, then those of its branch, as the scopes say."""
+    """Where a conversation's tokens stand: those of the trunk, then those of its branch, as the
+    scopes say."""
     start = example.conversation_starts[number]
     return np.concatenate([np.arange(trunk), np.arange(start, example.scope_end[start])])
 
@@ -72,18 +87,23 @@ def test_each_conversation_stands_in_the_tree_as_it_does_alone(
         assert np.array_equal(seen[np.ix_(own, own)], np.tri(len(own), dtype=bool))
         others = np.setdiff1d(np.arange(len(tree.input_ids)), own)
         assert not seen[np.ix_(own[trunk:], others)].any()
-        assert targets_of(tree, number, own) == targets_of(alone, 0, np.arange(len(alone.input_ids)))
+        assert targets_of(tree, number, own) == targets_of(
+            alone, 0, np.arange(len(alone.input_ids))
+        )
         assert [tile_of(tree, slot) for slot in slots_in(tree, own, prompt)] == [
             tile_of(alone, slot) for slot in range(len(alone.tiles))
         ]
-    assert len(tree.input_ids) == trunk + sum(len(own_positions(tree, i, trunk)) - trunk for i in range(len(rows)))
+    assert len(tree.input_ids) == trunk + sum(
+        len(own_positions(tree, i, trunk)) - trunk for i in range(len(rows))
+    )
     assert tree.where == tuple(row.where for row in rows)
     assert tree.sources == tuple(row.source for row in rows)
     assert len(set(tree.media)) == len(tree.media)
 
 
 def targets_of(example: Example, number: int, own: np.ndarray) -> list[tuple[int, int, float]]:
-    """(place of the predicting token within the conversation, target, weight) of one conversation's targets."""
+    """(place of the predicting token within the conversation, target, weight) of one conversation's
+    targets."""
     mine = example.target_conversation == number
     places = np.searchsorted(own, example.predict_from[mine])
     assert np.array_equal(own[places], example.predict_from[mine])
@@ -93,7 +113,9 @@ def targets_of(example: Example, number: int, own: np.ndarray) -> list[tuple[int
 
 def slots_in(example: Example, own: np.ndarray, prompt: PromptSettings) -> list[int]:
     """Numbers of the image slots whose tokens are among a conversation's."""
-    places = np.flatnonzero(example.input_ids == prompt.tokens.image)[:: prompt.tokens.tokens_per_tile]
+    places = np.flatnonzero(example.input_ids == prompt.tokens.image)[
+        :: prompt.tokens.tokens_per_tile
+    ]
     assert len(places) == len(example.tiles)
     return np.flatnonzero(np.isin(places, own)).tolist()
 
@@ -113,15 +135,24 @@ def test_what_the_trunk_teaches_is_taught_by_every_branch(prompt: PromptSettings
     rows = [Conversation(turns=(greeting, *row.turns), where=row.where, source="s") for row in rows]
     tree = prompt.encoder().encode(Sample(conversations=tuple(rows)), layouts=[[ONE_TILE]] * 2)
     in_trunk = tree.predict_from < tree.conversation_starts[0]
-    first, second = (tree.predict_from[in_trunk & (tree.target_conversation == number)] for number in range(2))
+    first, second = (
+        tree.predict_from[in_trunk & (tree.target_conversation == number)] for number in range(2)
+    )
     assert len(first) == 3  # " Hello", "." and the end
     assert np.array_equal(first, second)
 
 
 @pytest.mark.parametrize("weighting", ["token", "sample", "sqrt"])
-def test_weights_go_by_each_conversations_own_tokens(prompt: PromptSettings, weighting: LossWeighting) -> None:
-    rows = [asks(1, picture(0), "a?", answer="yes"), asks(2, picture(0), "b?", answer="a much longer answer")]
-    tree = prompt.encoder(loss_weighting=weighting).encode(Sample(conversations=tuple(rows)), layouts=[[ONE_TILE]] * 2)
+def test_weights_go_by_each_conversations_own_tokens(
+    prompt: PromptSettings, weighting: LossWeighting
+) -> None:
+    rows = [
+        asks(1, picture(0), "a?", answer="yes"),
+        asks(2, picture(0), "b?", answer="a much longer answer"),
+    ]
+    tree = prompt.encoder(loss_weighting=weighting).encode(
+        Sample(conversations=tuple(rows)), layouts=[[ONE_TILE]] * 2
+    )
     for number in range(2):
         own = tree.target_weights[tree.target_conversation == number]
         assert own.dtype == np.float32

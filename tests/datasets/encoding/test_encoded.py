@@ -1,4 +1,5 @@
-"""What conversations laid beside each other teach, told without the code that lays them; which media are the same."""
+"""What conversations laid beside each other teach, told without the code that lays them; which
+media are the same."""
 
 import io
 import tarfile
@@ -20,7 +21,8 @@ def asks(number: int, *blocks: str | ImageRef, answer: str) -> Conversation:
 
 
 def assert_learned(prompt: PromptSettings, example: Example, number: int, text: str) -> None:
-    """A conversation's targets say `text` and end the turn, the colon predicts the first and each the next."""
+    """A conversation's targets say `text` and end the turn, the colon predicts the first and each
+    the next."""
     own = example.target_conversation == number
     targets, places = example.target_ids[own].tolist(), example.predict_from[own]
     assert prompt.text.decode(targets[:-1]) == f" {text}"
@@ -33,25 +35,38 @@ def assert_learned(prompt: PromptSettings, example: Example, number: int, text: 
 
 
 @pytest.mark.parametrize("text", ["yes", "It is a small cat"])
-def test_each_target_is_predicted_from_the_token_before_it(prompt: PromptSettings, text: str) -> None:
-    alone = prompt.encoder().encode(Sample(conversations=(asks(1, "What?", answer=text),)), layouts=[[]])
+def test_each_target_is_predicted_from_the_token_before_it(
+    prompt: PromptSettings, text: str
+) -> None:
+    alone = prompt.encoder().encode(
+        Sample(conversations=(asks(1, "What?", answer=text),)), layouts=[[]]
+    )
     assert_learned(prompt, alone, 0, text)
 
 
-def test_in_a_tree_too_and_the_first_target_of_a_branch_that_is_all_answer(prompt: PromptSettings) -> None:
+def test_in_a_tree_too_and_the_first_target_of_a_branch_that_is_all_answer(
+    prompt: PromptSettings,
+) -> None:
     picture = ImageRef(data=b"picture")
     answers = "yes", "a longer one", "no"
-    rows = tuple(asks(number, picture, "is it?", answer=text) for number, text in enumerate(answers))
+    rows = tuple(
+        asks(number, picture, "is it?", answer=text) for number, text in enumerate(answers)
+    )
     tree = prompt.encoder().encode(Sample(conversations=rows), layouts=[[WHOLE]] * 3)
     for number, text in enumerate(answers):
         assert_learned(prompt, tree, number, text)
-    turns = [(Turn(role="user", blocks=("is it?",)), Turn(role="assistant", blocks=(text,))) for text in ("yes", "no")]
+    turns = [
+        (Turn(role="user", blocks=("is it?",)), Turn(role="assistant", blocks=(text,)))
+        for text in ("yes", "no")
+    ]
     pair = Conversation(turns=turns[0], rejected=turns[1], where="rows:1", source="s")
     example = prompt.encoder().encode(Sample(conversations=(pair,)), layouts=[[]])
     for number, text in enumerate(("yes", "no")):
         assert_learned(prompt, example, number, text)
         first = example.predict_from[example.target_conversation == number][0]
-        assert first == example.conversation_starts[0] - 1, "both answers begin where the prompt ends"
+        assert first == example.conversation_starts[0] - 1, (
+            "both answers begin where the prompt ends"
+        )
 
 
 def test_media_are_the_same_by_path_and_place_in_it_or_by_bytes(tmp_path: Path) -> None:
@@ -76,7 +91,9 @@ def test_media_are_the_same_by_path_and_place_in_it_or_by_bytes(tmp_path: Path) 
     assert media_identity(ImageRef(data=b"one")) == media_identity(refs[5])
 
 
-def test_pictures_of_one_shard_are_no_tree(prompt: PromptSettings, photos: dict[str, Path], tmp_path: Path) -> None:
+def test_pictures_of_one_shard_are_no_tree(
+    prompt: PromptSettings, photos: dict[str, Path], tmp_path: Path
+) -> None:
     with tarfile.open(tmp_path / "shard.tar", "w") as shard:
         for name in ("camera", "horse"):
             data = photos[name].read_bytes()
@@ -86,11 +103,17 @@ def test_pictures_of_one_shard_are_no_tree(prompt: PromptSettings, photos: dict[
         spans = [(member.offset_data, member.size) for member in shard.getmembers()]
     first, second = (ImageRef(path=tmp_path / "shard.tar", span=span) for span in spans)
     encoder = prompt.encoder()
-    rows = [asks(1, first, "a?", answer="x"), asks(2, first, "b?", answer="y"), asks(3, second, "c?", answer="z")]
+    rows = [
+        asks(1, first, "a?", answer="x"),
+        asks(2, first, "b?", answer="y"),
+        asks(3, second, "c?", answer="z"),
+    ]
     keys = [encoder.lengths(row, layouts=[WHOLE]).prefix_key for row in rows]
     assert keys[0] == keys[1] != keys[2]
     with pytest.raises(ValueError, match="must begin with the same pictures"):
         encoder.encode(Sample(conversations=(rows[0], rows[2])), layouts=[[WHOLE]] * 2)
-    both = encoder.encode(Sample(conversations=(asks(4, first, second, "d?", answer="w"),)), layouts=[[WHOLE, WHOLE]])
+    both = encoder.encode(
+        Sample(conversations=(asks(4, first, second, "d?", answer="w"),)), layouts=[[WHOLE, WHOLE]]
+    )
     assert [both.media[tile.medium] for tile in both.tiles] == [first, second]
     assert np.flatnonzero(both.learned).tolist() == (both.predict_from + 1).tolist()

@@ -15,7 +15,10 @@ LAYOUTS: dict[type, Layout] = {
 
 def said(*texts: str | tuple[str | ImageRef | VideoRef, ...]) -> tuple[Turn, ...]:
     blocks = [own if isinstance(own, tuple) else (own,) for own in texts]
-    return tuple(Turn(role="assistant" if number % 2 else "user", blocks=own) for number, own in enumerate(blocks))
+    return tuple(
+        Turn(role="assistant" if number % 2 else "user", blocks=own)
+        for number, own in enumerate(blocks)
+    )
 
 
 PROMPTS = {
@@ -24,14 +27,24 @@ PROMPTS = {
     "clip and picture": ((CLIP, "or", PICTURE, "?"),),
     "several turns": ((PICTURE, "Why?"), "Because 2.", "And then?"),
 }
-ANSWERS = [("A cat.", "A dog."), ("7", "seven"), ("The cat sat.", "The cat stood."), ("Yes.", "No, never.")]
+ANSWERS = [
+    ("A cat.", "A dog."),
+    ("7", "seven"),
+    ("The cat sat.", "The cat stood."),
+    ("Yes.", "No, never."),
+]
 
 
 @pytest.mark.parametrize("name", PROMPTS)
 @pytest.mark.parametrize(("better", "worse"), ANSWERS)
-def test_a_pair_is_a_tree_of_two_answers(prompt: PromptSettings, name: str, better: str, worse: str) -> None:
+def test_a_pair_is_a_tree_of_two_answers(
+    prompt: PromptSettings, name: str, better: str, worse: str
+) -> None:
     row = Conversation(
-        turns=said(*PROMPTS[name], better), rejected=said(*PROMPTS[name], worse), where="rows.jsonl:1", source="rows"
+        turns=said(*PROMPTS[name], better),
+        rejected=said(*PROMPTS[name], worse),
+        where="rows.jsonl:1",
+        source="rows",
     )
     layouts = [LAYOUTS[type(medium)] for medium in row.media]
     encoder = prompt.encoder()
@@ -44,9 +57,12 @@ def test_a_pair_is_a_tree_of_two_answers(prompt: PromptSettings, name: str, bett
     alone = [encoder.encode_turns(turns, layouts=layouts) for turns in (row.turns, row.rejected)]
     trunk = example.conversation_starts[0]
     ends = [*example.conversation_starts[1:], len(example.input_ids)]
-    for number, (start, end, own) in enumerate(zip(example.conversation_starts, ends, alone, strict=True)):
+    for number, (start, end, own) in enumerate(
+        zip(example.conversation_starts, ends, alone, strict=True)
+    ):
         assert (
-            np.concatenate([example.input_ids[:trunk], example.input_ids[start:end]]).tolist() == own.input_ids.tolist()
+            np.concatenate([example.input_ids[:trunk], example.input_ids[start:end]]).tolist()
+            == own.input_ids.tolist()
         )
         assert example.position_ids[start:end].tolist() == list(range(trunk, trunk + end - start))
         learned = example.target_ids[example.target_conversation == number]
@@ -58,7 +74,9 @@ def test_a_pair_is_a_tree_of_two_answers(prompt: PromptSettings, name: str, bett
 
 
 def test_pairs_about_one_picture_are_trees_of_their_own(prompt: PromptSettings) -> None:
-    row = Conversation(turns=said((PICTURE, "q"), "x"), rejected=said((PICTURE, "q"), "y"), where="r:1", source="r")
+    row = Conversation(
+        turns=said((PICTURE, "q"), "x"), rejected=said((PICTURE, "q"), "y"), where="r:1", source="r"
+    )
     assert prompt.encoder().lengths(row, layouts=[LAYOUTS[ImageRef]]).prefix_key == b""
     with pytest.raises(ValueError, match="a tree of its own"):
         prompt.encoder().encode(Sample(conversations=(row, row)), layouts=[[LAYOUTS[ImageRef]]] * 2)

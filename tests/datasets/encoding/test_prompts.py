@@ -13,23 +13,35 @@ from smolvlm.media.geometry import TileSettings
 
 
 @pytest.mark.parametrize("model_type", ["smolvlm", "idefics3"])
-def test_everything_is_the_processors_own(processors: dict[ModelType, Any], model_type: ModelType) -> None:
+def test_everything_is_the_processors_own(
+    processors: dict[ModelType, Any], model_type: ModelType
+) -> None:
     settings = read_prompt_settings(processors[model_type])
-    assert settings.media.pictures == TileSettings(tile_side_px=32, longest_edge_px=128, image_splitting=True)
+    assert settings.media.pictures == TileSettings(
+        tile_side_px=32, longest_edge_px=128, image_splitting=True
+    )
     assert settings.tokens.tokens_per_tile == 4
     assert settings.tokens.pad == processors[model_type].tokenizer.pad_token_id
 
 
 def test_a_run_may_set_the_longest_edge_and_the_splitting(processors: dict[ModelType, Any]) -> None:
-    settings = read_prompt_settings(processors["smolvlm"], image_splitting=False, longest_edge_px=100)
-    assert settings.media.pictures == TileSettings(tile_side_px=32, longest_edge_px=100, image_splitting=False)
+    settings = read_prompt_settings(
+        processors["smolvlm"], image_splitting=False, longest_edge_px=100
+    )
+    assert settings.media.pictures == TileSettings(
+        tile_side_px=32, longest_edge_px=100, image_splitting=False
+    )
     assert processors["smolvlm"].image_processor.do_image_splitting
     assert processors["smolvlm"].image_processor.size["longest_edge"] == 128
 
 
 @pytest.mark.parametrize("longest_edge_px", [100, 7 * 32])
-def test_an_edge_that_no_tags_fit_is_refused(processors: dict[ModelType, Any], longest_edge_px: int) -> None:
-    with pytest.raises(ConfigError, match=rf"longest_edge_px={longest_edge_px} is (.|\n)*fix: set longest_edge_px"):
+def test_an_edge_that_no_tags_fit_is_refused(
+    processors: dict[ModelType, Any], longest_edge_px: int
+) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"longest_edge_px={longest_edge_px} is (.|\n)*fix: set longest_edge_px"
+    ):
         read_prompt_settings(processors["smolvlm"], longest_edge_px=longest_edge_px)
 
 
@@ -51,7 +63,9 @@ def test_a_filter_that_tiles_are_not_made_with_is_refused(processors: dict[Model
     processor = copy.copy(processors["smolvlm"])
     processor.image_processor = copy.copy(processor.image_processor)
     processor.image_processor.resample = 3
-    with pytest.raises(ConfigError, match=r"^the processor resizes with resample=3(.|\n)*fix: set resample to 1"):
+    with pytest.raises(
+        ConfigError, match=r"^the processor resizes with resample=3(.|\n)*fix: set resample to 1"
+    ):
         read_prompt_settings(processor)
 
 
@@ -62,5 +76,8 @@ def test_missing_tags_are_noticed_where_pictures_are_cut(processors: dict[ModelT
     without = replace(settings, tokens=replace(settings.tokens, row_column=in_pieces))
     assert without.missing_tags
     assert not replace(
-        without, media=replace(without.media, pictures=replace(without.media.pictures, image_splitting=False))
+        without,
+        media=replace(
+            without.media, pictures=replace(without.media.pictures, image_splitting=False)
+        ),
     ).missing_tags

@@ -26,13 +26,18 @@ def test_a_trunk_without_branches_is_plain() -> None:
 
 
 def test_a_small_tree_as_a_table() -> None:
-    drawn = ["".join("x" if seen else "." for seen in row) for row in visible(scope_ends([2, 1], trunk_length=1))]
+    drawn = [
+        "".join("x" if seen else "." for seen in row)
+        for row in visible(scope_ends([2, 1], trunk_length=1))
+    ]
     assert drawn == ["x...", "xx..", "xxx.", "x..x"]
 
 
 @settings(deadline=None, max_examples=50)
 @given(branches=lengths, trunk=st.integers(0, 6))
-def test_a_token_sees_its_own_branch_and_the_trunk_up_to_itself(branches: list[int], trunk: int) -> None:
+def test_a_token_sees_its_own_branch_and_the_trunk_up_to_itself(
+    branches: list[int], trunk: int
+) -> None:
     owner = np.concatenate([np.full(trunk, -1), np.repeat(np.arange(len(branches)), branches)])
     if not len(owner):
         return

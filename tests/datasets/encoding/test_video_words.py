@@ -3,7 +3,12 @@
 import pytest
 
 from smolvlm.datasets.encoding.chat import ImageSegment, TextSegment, TokenRole, render
-from smolvlm.datasets.encoding.video_words import LEGACY_SYSTEM, frame_caption, in_words, video_intro
+from smolvlm.datasets.encoding.video_words import (
+    LEGACY_SYSTEM,
+    frame_caption,
+    in_words,
+    video_intro,
+)
 from smolvlm.records import Frames, Grid, ImageRef, Turn, VideoRef
 from tests.datasets.encoding.test_chat import as_text
 
@@ -21,12 +26,19 @@ def talk(*blocks: str | ImageRef | VideoRef, system: str | None = None) -> list[
 
 def said(turns: list[Turn], *, wording: str = "released") -> str:
     kinds = {VideoRef: FRAMES, ImageRef: ONE_TILE}
-    layouts = [kinds[type(block)] for turn in turns for block in turn.blocks if not isinstance(block, str)]
-    return as_text(list(render(turns, layouts, wording=wording))).removeprefix("<|im_start|>").partition("<end")[0]
+    layouts = [
+        kinds[type(block)] for turn in turns for block in turn.blocks if not isinstance(block, str)
+    ]
+    return (
+        as_text(list(render(turns, layouts, wording=wording)))
+        .removeprefix("<|im_start|>")
+        .partition("<end")[0]
+    )
 
 
 @pytest.mark.parametrize(
-    ("duration_s", "words"), [(0.9, "0:00:00"), (59.99, "0:00:59"), (3600.0, "1:00:00"), (90061.5, "1 day, 1:01:01")]
+    ("duration_s", "words"),
+    [(0.9, "0:00:00"), (59.99, "0:00:59"), (3600.0, "1:00:00"), (90061.5, "1 day, 1:01:01")],
 )
 def test_durations_are_whole_seconds(duration_s: float, words: str) -> None:
     assert f" from a {words} [H:MM:SS] video." in video_intro(1, duration_s, wording="released")
@@ -41,7 +53,14 @@ def test_counts_are_words(number: int, words: str) -> None:
 
 @pytest.mark.parametrize(
     ("time_s", "caption"),
-    [(0.0, "00:00"), (0.999, "00:00"), (59.5, "00:59"), (61.0, "01:01"), (6000.0, "100:00"), (-0.04, "00:00")],
+    [
+        (0.0, "00:00"),
+        (0.999, "00:00"),
+        (59.5, "00:59"),
+        (61.0, "01:01"),
+        (6000.0, "100:00"),
+        (-0.04, "00:00"),
+    ],
 )
 def test_captions_are_minutes_and_seconds(time_s: float, caption: str) -> None:
     assert frame_caption(time_s, wording="released") == f"\nFrame from {caption}:"
@@ -55,10 +74,19 @@ def test_a_clip_is_a_sentence_and_its_frames() -> None:
 
 def test_nothing_that_is_said_about_a_clip_is_learned() -> None:
     segments = list(render(talk(CLIP, "What?"), [FRAMES]))
-    pieces = [piece for segment in segments if isinstance(segment, TextSegment) for piece in segment.pieces]
+    pieces = [
+        piece
+        for segment in segments
+        if isinstance(segment, TextSegment)
+        for piece in segment.pieces
+    ]
     assert [piece.text for piece in pieces if piece.is_learned] == [" ", "A cat."]
     assert all(piece.role is TokenRole.TEMPLATE for piece in pieces if "rame" in piece.text)
-    assert [segment.medium for segment in segments if isinstance(segment, ImageSegment)] == [0, 0, 0]
+    assert [segment.medium for segment in segments if isinstance(segment, ImageSegment)] == [
+        0,
+        0,
+        0,
+    ]
 
 
 def test_the_older_wording_of_a_clip() -> None:
@@ -76,7 +104,9 @@ def test_the_older_wording_of_a_clip() -> None:
 
 def test_the_older_wording_of_pictures_and_texts() -> None:
     def user_turn(turns: list[Turn], layouts: list[Grid]) -> str:
-        return as_text(list(render(turns, layouts, wording="legacy"))).split("<end_of_utterance>\n")[1]
+        return as_text(list(render(turns, layouts, wording="legacy"))).split(
+            "<end_of_utterance>\n"
+        )[1]
 
     assert user_turn(talk(PICTURE, "What?"), [ONE_TILE]) == (
         "User: Here are some images: <image>Now answer the following question: What?"

@@ -1,4 +1,5 @@
-"""Sizes kept on disk: the same from any number of processes, resumed where it was stopped, never stale."""
+"""Sizes kept on disk: the same from any number of processes, resumed where it was stopped, never
+stale."""
 
 import json
 import os
@@ -30,14 +31,22 @@ def small_parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def sources(tmp_path: Path, photos: dict[str, Path]) -> tuple[OpenSource, ...]:
     pictures = [str(path) for path in photos.values()]
     rows = [
-        {"question": f"{number}? " + "why " * (number % 7), "answer": "yes", "image": pictures[number % len(pictures)]}
+        {
+            "question": f"{number}? " + "why " * (number % 7),
+            "answer": "yes",
+            "image": pictures[number % len(pictures)],
+        }
         for number in range(30)
     ]
     rows[11]["image"] = "later.png"
     (tmp_path / "many.json").write_text(json.dumps(rows))
     (tmp_path / "few.jsonl").write_text(json.dumps({"question": "q", "answer": "a"}))
     return open_sources(
-        load_mixture([{"path": "many.json"}, {"path": "few.jsonl"}], base_dir=tmp_path, allow_outside_root=True)
+        load_mixture(
+            [{"path": "many.json"}, {"path": "few.jsonl"}],
+            base_dir=tmp_path,
+            allow_outside_root=True,
+        )
     )
 
 
@@ -46,9 +55,14 @@ def parts_of(source: OpenSource, prompt: PromptSettings) -> list[Path]:
 
 
 def test_processes_change_nothing(sources: tuple[OpenSource, ...], prompt: PromptSettings) -> None:
-    alone = [Meter(prompt.encoder(), prompt.media).sizes(own.all_rows(), own.rows.tolist()) for own in sources]
+    alone = [
+        Meter(prompt.encoder(), prompt.media).sizes(own.all_rows(), own.rows.tolist())
+        for own in sources
+    ]
     told: list[tuple[int, int]] = []
-    shared = measure_sources(sources, prompt, num_workers=2, report=lambda *numbers: told.append(numbers))
+    shared = measure_sources(
+        sources, prompt, num_workers=2, report=lambda *numbers: told.append(numbers)
+    )
     assert [table.to_pylist() for table in shared] == [table.to_pylist() for table in alone]
     assert [total for _, total in told] == [31] * 5
     assert [done for done, _ in told] == sorted(done for done, _ in told)
@@ -62,8 +76,13 @@ def test_parts_without_a_bad_row_share_the_column_that_says_so(
 ) -> None:
     for _ in ("measured", "kept"):
         errors = measure_sources(sources, prompt)[0]["error"].chunks
-        assert [chunk.null_count < len(chunk) for chunk in errors] == [False, True, False, False], "row 11 is bad"
-        assert len({chunk.buffers()[1].address for chunk in errors if chunk.null_count == len(chunk)}) == 1
+        assert [chunk.null_count < len(chunk) for chunk in errors] == [False, True, False, False], (
+            "row 11 is bad"
+        )
+        assert (
+            len({chunk.buffers()[1].address for chunk in errors if chunk.null_count == len(chunk)})
+            == 1
+        )
 
 
 def test_a_stopped_preparation_goes_on(
@@ -82,7 +101,9 @@ def test_a_stopped_preparation_goes_on(
     monkeypatch.setattr(Meter, "sizes", counting)
     again = measure_sources(sources, prompt, num_workers=1)
     assert [table.to_pylist() for table in again] == [table.to_pylist() for table in whole]
-    assert measured == [[11], list(range(16, 24)), [0]], "the bad row, the missing part, the source that is not kept"
+    assert measured == [[11], list(range(16, 24)), [0]], (
+        "the bad row, the missing part, the source that is not kept"
+    )
     assert parts_of(sources[0], prompt) == parts
 
 
@@ -107,7 +128,9 @@ def test_what_sizes_depend_on_names_their_folder(
     assert folder != index_folder(sources[0], prompt)
 
 
-def test_a_part_is_a_plain_parquet_file(sources: tuple[OpenSource, ...], prompt: PromptSettings) -> None:
+def test_a_part_is_a_plain_parquet_file(
+    sources: tuple[OpenSource, ...], prompt: PromptSettings
+) -> None:
     measure_sources(sources, prompt, num_workers=1, keeps_all=True)
     (part,) = parts_of(sources[1], prompt)
     (row,) = pyarrow.parquet.read_table(part).to_pylist()
@@ -115,7 +138,9 @@ def test_a_part_is_a_plain_parquet_file(sources: tuple[OpenSource, ...], prompt:
     assert row["num_tokens"] > 5
 
 
-def test_a_part_with_other_columns_is_measured_anew(sources: tuple[OpenSource, ...], prompt: PromptSettings) -> None:
+def test_a_part_with_other_columns_is_measured_anew(
+    sources: tuple[OpenSource, ...], prompt: PromptSettings
+) -> None:
     whole = measure_sources(sources, prompt, num_workers=1)
     part = parts_of(sources[0], prompt)[2]
     wanted = pyarrow.parquet.read_table(part)
@@ -128,16 +153,34 @@ def test_a_part_with_other_columns_is_measured_anew(sources: tuple[OpenSource, .
 def test_the_columns_are_those_that_index_3_keeps() -> None:
     """Others would be measured anew, and of millions of rows that takes hours."""
     assert [f"{field.name} {field.type}" for field in SIZES] == [
-        *("row int32", "num_tokens int32", "num_positions int32", "num_tiles int32", "num_supervised_tokens int32"),
-        *("prefix_tokens int32", "prefix_tiles int32", "prefix_key int64", "modality int8", "is_preference bool"),
+        *(
+            "row int32",
+            "num_tokens int32",
+            "num_positions int32",
+            "num_tiles int32",
+            "num_supervised_tokens int32",
+        ),
+        *(
+            "prefix_tokens int32",
+            "prefix_tiles int32",
+            "prefix_key int64",
+            "modality int8",
+            "is_preference bool",
+        ),
         *("where string", "error string", "fix string"),
     ]
 
 
 @pytest.mark.slow
-def test_a_local_ray_cluster_gives_the_same(sources: tuple[OpenSource, ...], prompt: PromptSettings) -> None:
-    """Ray's own processes warn of many things; only what comes back matters here, so they are not held to errors."""
-    alone = [Meter(prompt.encoder(), prompt.media).sizes(own.all_rows(), own.rows.tolist()) for own in sources]
+def test_a_local_ray_cluster_gives_the_same(
+    sources: tuple[OpenSource, ...], prompt: PromptSettings
+) -> None:
+    """Ray's own processes warn of many things; only what comes back matters here, so they are not
+    held to errors."""
+    alone = [
+        Meter(prompt.encoder(), prompt.media).sizes(own.all_rows(), own.rows.tolist())
+        for own in sources
+    ]
     code = (
         "import pickle, sys, ray\n"
         "from smolvlm.datasets.packing import length_cache\n"
@@ -150,6 +193,8 @@ def test_a_local_ray_cluster_gives_the_same(sources: tuple[OpenSource, ...], pro
     )
     out = Path(sources[0].spec.path).with_name("found.pickle")
     given = pickle.dumps((sources, prompt))
-    done = subprocess.run([sys.executable, "-c", code, str(out)], input=given, capture_output=True, timeout=240)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(out)], input=given, capture_output=True, timeout=240
+    )
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     assert pickle.loads(out.read_bytes()) == [table.to_pylist() for table in alone]

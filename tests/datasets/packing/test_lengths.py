@@ -1,4 +1,5 @@
-"""Sizes known from headers equal those of what is decoded; rows that cannot be trained are found before training."""
+"""Sizes known from headers equal those of what is decoded; rows that cannot be trained are found
+before training."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +31,9 @@ from tests.memory_rows import measured_rows
 ONE_TILE = Grid(rows=0, columns=0)
 
 
-def asks(number: int, *blocks: str | ImageRef, answer: str = "yes", before: Sequence[Turn] = ()) -> Conversation:
+def asks(
+    number: int, *blocks: str | ImageRef, answer: str = "yes", before: Sequence[Turn] = ()
+) -> Conversation:
     turns = (*before, Turn(role="user", blocks=blocks), Turn(role="assistant", blocks=(answer,)))
     return Conversation(turns=turns, where=f"rows.jsonl:{number}", source="rows")
 
@@ -55,16 +58,24 @@ def all_shapes(photos: dict[str, Path]) -> list[Conversation]:
         asks(24, in_the_row, "What?"),
         asks(25, coffee, "later", before=first_turns),
         asks(26, rocket, before=[Turn(role="system", blocks=("Be brief.",))]),
-        asks(27, coffee, before=[Turn(role="user", blocks=(rocket, "1")), Turn(role="assistant", blocks=("x",))]),
+        asks(
+            27,
+            coffee,
+            before=[Turn(role="user", blocks=(rocket, "1")), Turn(role="assistant", blocks=("x",))],
+        ),
     ]
 
 
-def test_predicted_sizes_are_the_true_ones(prompt: PromptSettings, all_shapes: list[Conversation]) -> None:
+def test_predicted_sizes_are_the_true_ones(
+    prompt: PromptSettings, all_shapes: list[Conversation]
+) -> None:
     found = measured_rows(all_shapes, prompt)
     table, headers = found.lengths, HeaderReader(prompt.media)
     assert len(table) == len(all_shapes)
     for number, row in enumerate(all_shapes):
-        example = prompt.encoder().encode(Sample(conversations=(row,)), layouts=[headers.layouts(row.media)])
+        example = prompt.encoder().encode(
+            Sample(conversations=(row,)), layouts=[headers.layouts(row.media)]
+        )
         assert table.num_tokens[number] == len(example.input_ids)
         assert table.num_supervised_tokens[number] == len(example.target_ids)
         tiles = [len(make_tiles(open_rgb(image), prompt.media.pictures)) for image in row.media]
@@ -79,7 +90,9 @@ def test_predicted_sizes_are_the_true_ones(prompt: PromptSettings, all_shapes: l
         assert (table.prefix_group[number] == -1) == (num_prefix == 0)
 
 
-def test_a_turned_picture_is_cut_as_it_stands_upright(prompt: PromptSettings, photos: dict[str, Path]) -> None:
+def test_a_turned_picture_is_cut_as_it_stands_upright(
+    prompt: PromptSettings, photos: dict[str, Path]
+) -> None:
     (grid,) = HeaderReader(prompt.media).layouts([ImageRef(path=photos["on_its_side"])])
     assert grid == Grid(rows=4, columns=2)  # the file is 90 x 30 px
 
@@ -96,8 +109,14 @@ def test_a_header_is_read_once_however_many_rows_show_the_picture(
 
     monkeypatch.setattr(lengths_module, "layout_of", counting)
     bytes_of_horse = photos["horse"].read_bytes()
-    refs = [ImageRef(path=photos["coffee"]), ImageRef(path=photos["rocket"]), ImageRef(data=bytes_of_horse)]
-    sizes_of([asks(number, refs[number % 3], refs[(number + 1) % 3], "?") for number in range(9)], prompt)
+    refs = [
+        ImageRef(path=photos["coffee"]),
+        ImageRef(path=photos["rocket"]),
+        ImageRef(data=bytes_of_horse),
+    ]
+    sizes_of(
+        [asks(number, refs[number % 3], refs[(number + 1) % 3], "?") for number in range(9)], prompt
+    )
     assert sorted(read) == sorted(image.name for image in refs)
 
 
@@ -117,7 +136,10 @@ def test_prefix_keys_are_equal_for_equal_beginnings_and_pictures(
 ) -> None:
     def key(beginning: tuple, question: str) -> bytes:
         before, text, names, has_bytes = beginning
-        images = [ImageRef(data=name.encode()) if has_bytes else ImageRef(path=Path(name)) for name in names]
+        images = [
+            ImageRef(data=name.encode()) if has_bytes else ImageRef(path=Path(name))
+            for name in names
+        ]
         row = asks(1, *text, *images, question, before=before)
         return prompt.encoder().lengths(row, layouts=[ONE_TILE] * len(images)).prefix_key
 
@@ -130,14 +152,23 @@ def test_prefix_keys_are_equal_for_equal_beginnings_and_pictures(
 def test_the_grid_is_part_of_the_beginning(prompt: PromptSettings) -> None:
     row = asks(1, ImageRef(path=Path("x")), "a?")
     one, two = (
-        prompt.encoder().lengths(row, layouts=[grid]).prefix_key for grid in (ONE_TILE, Grid(rows=1, columns=2))
+        prompt.encoder().lengths(row, layouts=[grid]).prefix_key
+        for grid in (ONE_TILE, Grid(rows=1, columns=2))
     )
     assert one != two
 
 
-def test_equal_beginnings_become_equal_groups(prompt: PromptSettings, photos: dict[str, Path]) -> None:
+def test_equal_beginnings_become_equal_groups(
+    prompt: PromptSettings, photos: dict[str, Path]
+) -> None:
     coffee, rocket = (ImageRef(path=photos[name]) for name in ("coffee", "rocket"))
-    rows = [asks(1, coffee, "a?"), asks(2, "Hi"), asks(3, rocket, "b?"), asks(4, coffee, "c?"), asks(5, "Ho")]
+    rows = [
+        asks(1, coffee, "a?"),
+        asks(2, "Hi"),
+        asks(3, rocket, "b?"),
+        asks(4, coffee, "c?"),
+        asks(5, "Ho"),
+    ]
     groups = measured_rows(rows, prompt).lengths.prefix_group.tolist()
     assert groups[0] == groups[3] != groups[2]
     assert groups[1] == groups[4] == -1
@@ -146,7 +177,10 @@ def test_equal_beginnings_become_equal_groups(prompt: PromptSettings, photos: di
 
 def test_three_pictures_are_several_and_no_clip() -> None:
     picture, clip = ImageRef(data=b"p"), VideoRef(data=b"c")
-    named = [MODALITIES[modality_of(media)] for media in ([], [picture], [picture] * 2, [picture] * 3, [picture] * 9)]
+    named = [
+        MODALITIES[modality_of(media)]
+        for media in ([], [picture], [picture] * 2, [picture] * 3, [picture] * 9)
+    ]
     assert named == ["text", "image", *["multiimage"] * 3]
     assert MODALITIES[modality_of([picture, clip])] == MODALITIES[modality_of([clip])] == "video"
 
@@ -154,7 +188,11 @@ def test_three_pictures_are_several_and_no_clip() -> None:
 def test_modality_is_what_a_row_holds(prompt: PromptSettings, photos: dict[str, Path]) -> None:
     coffee = ImageRef(path=photos["coffee"])
     rows = [asks(1, "Hi"), asks(2, coffee), asks(3, coffee, coffee)]
-    assert [MODALITIES[row["modality"]] for row in sizes_of(rows, prompt)] == ["text", "image", "multiimage"]
+    assert [MODALITIES[row["modality"]] for row in sizes_of(rows, prompt)] == [
+        "text",
+        "image",
+        "multiimage",
+    ]
 
 
 def test_a_row_above_a_budget(prompt: PromptSettings) -> None:
@@ -183,9 +221,17 @@ def test_a_row_above_the_models_context() -> None:
 def bad_rows(tmp_path: Path) -> list[Conversation]:
     (tmp_path / "empty.png").touch()
     (tmp_path / "foreign.png").write_text("not a picture")
-    mute = Conversation(turns=(Turn(role="user", blocks=("Hi",)),), where="rows.jsonl:4", source="rows")
+    mute = Conversation(
+        turns=(Turn(role="user", blocks=("Hi",)),), where="rows.jsonl:4", source="rows"
+    )
     names = ("no.png", "empty.png", "foreign.png")
-    return [*(asks(number, ImageRef(path=tmp_path / name)) for number, name in enumerate(names, start=1)), mute]
+    return [
+        *(
+            asks(number, ImageRef(path=tmp_path / name))
+            for number, name in enumerate(names, start=1)
+        ),
+        mute,
+    ]
 
 
 def test_rows_that_cannot_be_used_carry_their_error_and_keep_their_place(
@@ -199,4 +245,9 @@ def test_rows_that_cannot_be_used_carry_their_error_and_keep_their_place(
     for row, part in zip(found[1:5], parts, strict=True):
         assert part in row["error"]
         assert row["fix"]
-    assert [row["kind"] for row in found[1:5]] == ["missing_media", "empty_media", "corrupt_media", "empty_row"]
+    assert [row["kind"] for row in found[1:5]] == [
+        "missing_media",
+        "empty_media",
+        "corrupt_media",
+        "empty_row",
+    ]

@@ -1,4 +1,5 @@
-"""Measured rows settled: how often each source is seen, and which rows begin with the same pictures."""
+"""Measured rows settled: how often each source is seen, and which rows begin with the same
+pictures."""
 
 from pathlib import Path
 from typing import Any
@@ -50,26 +51,36 @@ def sources(tmp_path: Path) -> Any:
         for number, count in enumerate(num_rows):
             path = tmp_path / f"s{number}.jsonl"
             path.write_text('{"question": "q", "answer": "a"}\n' * count)
-            entries.append({"json_path": path.name} | {name: values[number] for name, values in changes.items()})
+            entries.append(
+                {"json_path": path.name}
+                | {name: values[number] for name, values in changes.items()}
+            )
         return open_sources(load_mixture(entries, base_dir=tmp_path))
 
     return make
 
 
 def settled(sources: tuple[OpenSource, ...], sizes: list[pa.Table], **options: Any) -> MeasuredSet:
-    chosen: dict[str, Any] = {"budget": BUDGET, "on_bad_sample": "error", "max_bad_fraction": 0.5} | options
+    chosen: dict[str, Any] = {
+        "budget": BUDGET,
+        "on_bad_sample": "error",
+        "max_bad_fraction": 0.5,
+    } | options
     return settle_rows(sources, sizes, **chosen)
 
 
 def test_sources_are_seen_in_the_shares_of_their_weights(sources: Any) -> None:
-    """30 rows of weight 3 beside 10 of weight 1 are once each; the same weights over 10 and 10 rows are 3 times one."""
+    """30 rows of weight 3 beside 10 of weight 1 are once each; the same weights over 10 and 10 rows
+    are 3 times one."""
     for num_rows, weights, wanted in (
         ((30, 10), (3, 1), (1.0, 1.0)),
         ((10, 10), (3, 1), (3.0, 1.0)),
         ((40, 10), (1, 1), (1.0, 4.0)),
         ((8, 2), (1, 4), (1.0, 16.0)),
     ):
-        found = settled(sources(*num_rows, weight=list(weights)), [sizes_of(count) for count in num_rows])
+        found = settled(
+            sources(*num_rows, weight=list(weights)), [sizes_of(count) for count in num_rows]
+        )
         assert [own.repeat for own in found.counts] == list(wanted)
         assert found.lengths.repeats.tolist() == [
             share for share, count in zip(wanted, num_rows, strict=True) for _ in range(count)
@@ -96,7 +107,9 @@ def test_equal_keys_are_one_group_across_any_window(keys: list[int], window: int
     assert len(set().union(*places.values())) == len(numbers), "and no others are"
 
 
-def test_rows_that_do_not_fit_or_are_of_the_other_kind_are_left_out_with_their_reasons(sources: Any) -> None:
+def test_rows_that_do_not_fit_or_are_of_the_other_kind_are_left_out_with_their_reasons(
+    sources: Any,
+) -> None:
     good, long, wide, other = (
         sizes_of(1),
         sizes_of(1, num_tokens=101),
@@ -105,20 +118,36 @@ def test_rows_that_do_not_fit_or_are_of_the_other_kind_are_left_out_with_their_r
     )
     table = pa.concat_tables([good, long, good, wide, other])
     table = table.set_column(0, "row", pa.array(range(5), SIZES.field("row").type))
-    found = settled(sources(5), [table], on_bad_sample="skip", max_bad_fraction=0.6, kind="conversation")
+    found = settled(
+        sources(5), [table], on_bad_sample="skip", max_bad_fraction=0.6, kind="conversation"
+    )
     assert [row.where for row in found.skipped] == ["s0.jsonl:2", "s0.jsonl:4", "s0.jsonl:5"]
     assert len(found.lengths) == 2
-    assert [found.conversations.where(number) for number in range(2)] == ["s0.jsonl:1", "s0.jsonl:3"]
+    assert [found.conversations.where(number) for number in range(2)] == [
+        "s0.jsonl:1",
+        "s0.jsonl:3",
+    ]
     (count,) = found.counts
-    assert (count.num_skipped, count.num_tokens, count.num_tiles, dict(count.modalities)) == (3, 20, 2, {"image": 2})
+    assert (count.num_skipped, count.num_tokens, count.num_tiles, dict(count.modalities)) == (
+        3,
+        20,
+        2,
+        {"image": 2},
+    )
     with pytest.raises(SampleError, match="more than max_bad_fraction"):
-        settled(sources(5), [table], on_bad_sample="skip", max_bad_fraction=0.5, kind="conversation")
+        settled(
+            sources(5), [table], on_bad_sample="skip", max_bad_fraction=0.5, kind="conversation"
+        )
 
 
 def test_exactly_full_is_not_too_large(sources: Any) -> None:
-    found = settled(sources(1), [sizes_of(1, num_tokens=100, num_tiles=4, num_positions=50)], context_tokens=50)
+    found = settled(
+        sources(1), [sizes_of(1, num_tokens=100, num_tiles=4, num_positions=50)], context_tokens=50
+    )
     assert len(found.lengths) == 1
-    with pytest.raises(SampleError, match="51 tokens in one conversation, the model's context is 50"):
+    with pytest.raises(
+        SampleError, match="51 tokens in one conversation, the model's context is 50"
+    ):
         settled(sources(1), [sizes_of(1, num_positions=51)], context_tokens=50)
 
 

@@ -13,7 +13,9 @@ from tests.packs import pack_of
 
 
 def test_the_model_reads_a_packs_own_tensors(
-    asks: Callable[..., Conversation], dataset_of: Callable[..., PackDataset], photos: dict[str, Path]
+    asks: Callable[..., Conversation],
+    dataset_of: Callable[..., PackDataset],
+    photos: dict[str, Path],
 ) -> None:
     pack = dataset_of([asks(1, photos["rocket"], "What?")], [(0,)])[0]
     tensors = pack.model_tensors()
@@ -22,7 +24,9 @@ def test_the_model_reads_a_packs_own_tensors(
 
 
 def test_every_tensor_of_a_pack_is_of_the_type_that_its_field_names(
-    asks: Callable[..., Conversation], dataset_of: Callable[..., PackDataset], photos: dict[str, Path]
+    asks: Callable[..., Conversation],
+    dataset_of: Callable[..., PackDataset],
+    photos: dict[str, Path],
 ) -> None:
     pack = dataset_of([asks(1, photos["rocket"], "What?")], [(0,)])[0]
     for field in fields(pack):
@@ -34,7 +38,9 @@ def test_a_token_never_takes_more_than_it_is_planned_with() -> None:
     """Each of three tokens is a target and an answer by itself."""
     three, logps = torch.arange(3), torch.zeros(3)
     along_tokens = dict.fromkeys(("input_ids", "position_ids", "scope_end"), three)
-    along_targets = dict.fromkeys(("predict_from", "target_ids", "target_sources", "target_groups"), three)
+    along_targets = dict.fromkeys(
+        ("predict_from", "target_ids", "target_sources", "target_groups"), three
+    )
     groups = {"group_sizes": three, "reference_logps": logps}
     pack = pack_of(**along_tokens, **along_targets, **groups, target_weights=logps)
     found = [getattr(pack, field.name) for field in fields(pack)]

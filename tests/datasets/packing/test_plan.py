@@ -27,7 +27,9 @@ from smolvlm.datasets.packing.plan import (
 TIGHT = Budget(max_tokens=60, max_tiles=12)
 
 
-def table(rows: list[tuple[int, int, int, int, int]], repeats: list[float] | None = None) -> LengthTable:
+def table(
+    rows: list[tuple[int, int, int, int, int]], repeats: list[float] | None = None
+) -> LengthTable:
     """Rows of (tokens, tiles, prefix tokens, prefix tiles, group)."""
     columns = np.array(rows, np.int32).reshape(len(rows), 5).T
     return LengthTable(
@@ -37,14 +39,18 @@ def table(rows: list[tuple[int, int, int, int, int]], repeats: list[float] | Non
         prefix_tokens=columns[2],
         prefix_tiles=columns[3],
         prefix_group=columns[4],
-        repeats=np.ones(len(rows), np.float32) if repeats is None else np.array(repeats, np.float32),
+        repeats=np.ones(len(rows), np.float32)
+        if repeats is None
+        else np.array(repeats, np.float32),
     )
 
 
 @st.composite
 def tables(draw: st.DrawFn) -> LengthTable:
     """Rows that fit `TIGHT` one by one; those of a group have a prefix in common."""
-    prefixes = draw(st.lists(st.tuples(st.integers(1, 30), st.integers(1, 8)), min_size=1, max_size=4))
+    prefixes = draw(
+        st.lists(st.tuples(st.integers(1, 30), st.integers(1, 8)), min_size=1, max_size=4)
+    )
     rows = []
     for _ in range(draw(st.integers(0, 24))):
         group = draw(st.integers(-1, len(prefixes) - 1))
@@ -56,9 +62,16 @@ def tables(draw: st.DrawFn) -> LengthTable:
 
 
 def plan_settings(
-    *, budget: Budget = TIGHT, per_step: int = 2, share: bool = True, branches: int = 4, seed: int = 0
+    *,
+    budget: Budget = TIGHT,
+    per_step: int = 2,
+    share: bool = True,
+    branches: int = 4,
+    seed: int = 0,
 ) -> PlanSettings:
-    return PlanSettings(budget=budget, packs_per_step=per_step, share_media=share, max_branches=branches, seed=seed)
+    return PlanSettings(
+        budget=budget, packs_per_step=per_step, share_media=share, max_branches=branches, seed=seed
+    )
 
 
 def ragged(num_rows: int, *, seed: int, tiles: tuple[int, ...]) -> LengthTable:
@@ -66,7 +79,9 @@ def ragged(num_rows: int, *, seed: int, tiles: tuple[int, ...]) -> LengthTable:
     random = np.random.default_rng(seed)
     text = np.clip(random.lognormal(4.5, 0.9, num_rows).astype(int), 10, 3000)
     own = random.choice(tiles, num_rows)
-    return table([(words + 64 * count, count, 0, 0, -1) for words, count in zip(text, own, strict=True)])
+    return table(
+        [(words + 64 * count, count, 0, 0, -1) for words, count in zip(text, own, strict=True)]
+    )
 
 
 @settings(deadline=None, max_examples=60)
@@ -97,7 +112,9 @@ def test_every_row_stands_in_an_epoch_once_and_no_pack_is_too_large(
         assert num_tiles <= TIGHT.max_tiles
 
 
-def plain_epoch(lengths: LengthTable, chosen: PlanSettings, *, epoch: int) -> list[tuple[tuple[int, ...], ...]]:
+def plain_epoch(
+    lengths: LengthTable, chosen: PlanSettings, *, epoch: int
+) -> list[tuple[tuple[int, ...], ...]]:
     """What an epoch is, in lists: the reference that columns and windows are held to."""
     random = np.random.default_rng([chosen.seed, epoch])
     repeats, samples = lengths.repeats, []
@@ -106,19 +123,26 @@ def plain_epoch(lengths: LengthTable, chosen: PlanSettings, *, epoch: int) -> li
         for partial in sorted({own for own in repeats if number < own < number + 1}):
             own = random.permutation(np.flatnonzero(repeats == partial))
             rows += own[: round(float(partial - number) * len(own))].tolist()
-        samples += plain_trees(random.permutation(np.array(rows, np.int64)).tolist(), lengths, chosen)
+        samples += plain_trees(
+            random.permutation(np.array(rows, np.int64)).tolist(), lengths, chosen
+        )
     samples = [samples[place] for place in random.permutation(len(samples))]
     sizes = np.array([sample_size(rows, lengths) for rows in samples], np.int32).reshape(-1, 2)
     budget = chosen.budget
-    pack_of = best_fit(sizes[:, 0], sizes[:, 1], max_tokens=budget.max_tokens, max_tiles=budget.max_tiles)
+    pack_of = best_fit(
+        sizes[:, 0], sizes[:, 1], max_tokens=budget.max_tokens, max_tiles=budget.max_tiles
+    )
     packs = [[] for _ in range(pack_of.max(initial=-1) + 1)]
     for rows, pack in zip(samples, pack_of, strict=True):
         packs[pack].append(rows)
     return [tuple(packs[place]) for place in random.permutation(len(packs))]
 
 
-def plain_trees(order: list[int], lengths: LengthTable, chosen: PlanSettings) -> list[tuple[int, ...]]:
-    """Rows alone, then each group: cut every few rows, or, where such a piece is too large, as long as rows fit."""
+def plain_trees(
+    order: list[int], lengths: LengthTable, chosen: PlanSettings
+) -> list[tuple[int, ...]]:
+    """Rows alone, then each group: cut every few rows, or, where such a piece is too large, as long
+    as rows fit."""
 
     def fits(rows: list[int]) -> bool:
         tokens, tiles = sample_size(tuple(rows), lengths)
@@ -155,7 +179,9 @@ def plain_trees(order: list[int], lengths: LengthTable, chosen: PlanSettings) ->
 def test_plans_are_the_plain_ones_to_the_last_row(
     lengths: LengthTable, draws: int, share: bool, branches: int, epoch: int, window: int
 ) -> None:
-    repeats = np.random.default_rng(draws).choice(np.array([0.0, 0.3, 1.0, 2.0, 2.25], np.float32), len(lengths))
+    repeats = np.random.default_rng(draws).choice(
+        np.array([0.0, 0.3, 1.0, 2.0, 2.25], np.float32), len(lengths)
+    )
     lengths = replace(lengths, repeats=repeats)
     chosen = plan_settings(share=share, branches=branches, seed=draws)
     with pytest.MonkeyPatch.context() as patch:
@@ -183,12 +209,17 @@ def test_a_long_plan_is_the_plain_one(per_group: int) -> None:
 
 
 @pytest.mark.parametrize("has_pictures", [False, True])
-def test_planning_takes_few_bytes_a_row(has_pictures: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_planning_takes_few_bytes_a_row(
+    has_pictures: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(planned_packs, "WINDOW_ROWS", 1024)
     num_rows = 60_000
     random = np.random.default_rng(0)
     sizes = random.integers(10, 120, num_rows).astype(np.int32)
-    no_group, groups = np.full(num_rows, -1, np.int32), random.integers(0, num_rows // 5, num_rows).astype(np.int32)
+    no_group, groups = (
+        np.full(num_rows, -1, np.int32),
+        random.integers(0, num_rows // 5, num_rows).astype(np.int32),
+    )
     lengths = LengthTable(
         num_tokens=sizes,
         num_tiles=np.full(num_rows, has_pictures, np.int32),
@@ -211,7 +242,9 @@ def test_planning_takes_few_bytes_a_row(has_pictures: bool, monkeypatch: pytest.
 
 def test_rows_of_a_group_become_trees_as_large_as_may_be() -> None:
     lengths = table([(12, 1, 10, 1, 0)] * 8 + [(12, 1, 10, 1, 1)] * 3 + [(5, 0, 0, 0, -1)] * 4)
-    sizes = Counter(len(rows) for pack in plan_epoch(lengths, plan_settings(), epoch=0) for rows in pack.samples)
+    sizes = Counter(
+        len(rows) for pack in plan_epoch(lengths, plan_settings(), epoch=0) for rows in pack.samples
+    )
     assert sizes == {4: 2, 3: 1, 1: 4}
     assert sample_size((0, 1, 2), lengths) == (16, 1)
     assert sample_size((11,), lengths) == (5, 0)
@@ -219,7 +252,9 @@ def test_rows_of_a_group_become_trees_as_large_as_may_be() -> None:
 
 def test_a_tree_ends_where_the_budget_does() -> None:
     lengths = table([(40, 1, 20, 1, 0)] * 5)
-    sizes = [len(rows) for pack in plan_epoch(lengths, plan_settings(), epoch=0) for rows in pack.samples]
+    sizes = [
+        len(rows) for pack in plan_epoch(lengths, plan_settings(), epoch=0) for rows in pack.samples
+    ]
     assert sorted(sizes) == [1, 2, 2]
 
 
@@ -234,14 +269,21 @@ def test_seed_and_epoch_draw_the_order() -> None:
 
 
 @settings(deadline=None, max_examples=40)
-@given(lengths=tables(), per_step=st.integers(1, 4), num_epochs=st.sampled_from((0.3, 1.0, 1.5, 2.0, 3.25)))
+@given(
+    lengths=tables(),
+    per_step=st.integers(1, 4),
+    num_epochs=st.sampled_from((0.3, 1.0, 1.5, 2.0, 3.25)),
+)
 def test_steps_are_exact(lengths: LengthTable, per_step: int, num_epochs: float) -> None:
     chosen = plan_settings(per_step=per_step)
     plan = plan_training(lengths, chosen, num_epochs=num_epochs)
     if not len(lengths):
         assert (plan.num_steps, plan.epoch_ends, plan.epoch_at(0)) == (0, (), 0.0)
         return
-    uncut = [-(-len(plan_epoch(lengths, chosen, epoch=epoch)) // per_step) for epoch in range(int(np.ceil(num_epochs)))]
+    uncut = [
+        -(-len(plan_epoch(lengths, chosen, epoch=epoch)) // per_step)
+        for epoch in range(int(np.ceil(num_epochs)))
+    ]
     steps = list(uncut)
     if num_epochs % 1:
         steps[-1] = max(1, round((num_epochs % 1) * uncut[-1]))
@@ -255,13 +297,16 @@ def test_steps_are_exact(lengths: LengthTable, per_step: int, num_epochs: float)
         begin = end
     whole_steps = sum(uncut[: int(num_epochs)])
     assert (
-        plan.packs[: whole_steps * per_step] == plan_training(lengths, chosen, num_epochs=float(int(num_epochs))).packs
+        plan.packs[: whole_steps * per_step]
+        == plan_training(lengths, chosen, num_epochs=float(int(num_epochs))).packs
     )
 
 
 @settings(deadline=None, max_examples=25)
 @given(lengths=tables().filter(len), max_steps=st.integers(1, 30), per_step=st.integers(1, 3))
-def test_max_steps_go_through_as_many_epochs_as_they_need(lengths: LengthTable, max_steps: int, per_step: int) -> None:
+def test_max_steps_go_through_as_many_epochs_as_they_need(
+    lengths: LengthTable, max_steps: int, per_step: int
+) -> None:
     chosen = plan_settings(per_step=per_step)
     plan = plan_training(lengths, chosen, num_epochs=0.1, max_steps=max_steps)
     assert plan.num_steps == max_steps == plan.epoch_ends[-1]
@@ -274,14 +319,25 @@ def test_the_epoch_of_a_step() -> None:
     lengths = table([(60, 0, 0, 0, -1)] * 7)
     plan = plan_training(lengths, plan_settings(), num_epochs=2.5)  # 4 steps an epoch
     assert plan.epoch_ends == (4, 8, 10)
-    assert [plan.epoch_at(step) for step in (0, 1, 4, 6, 8, 9, 10, 99)] == [0, 0.25, 1, 1.5, 2, 2.25, 2.5, 2.5]
+    assert [plan.epoch_at(step) for step in (0, 1, 4, 6, 8, 9, 10, 99)] == [
+        0,
+        0.25,
+        1,
+        1.5,
+        2,
+        2.25,
+        2.5,
+        2.5,
+    ]
     assert plan.packs[7] == plan.packs[15] == EMPTY_PACK
     assert plan_training(lengths, plan_settings(), max_steps=6).epoch_at(6) == 1.5
 
 
 def test_full_packs() -> None:
     budget = Budget(max_tokens=4096, max_tiles=64)
-    plan = plan_training(ragged(3000, seed=1, tiles=(0, 0, 1, 1, 2, 5, 13, 17)), plan_settings(budget=budget))
+    plan = plan_training(
+        ragged(3000, seed=1, tiles=(0, 0, 1, 1, 2, 5, 13, 17)), plan_settings(budget=budget)
+    )
     assert plan.token_fill > 0.97
     used = [pack for pack in plan.packs if pack.samples]
     assert plan.token_fill == pytest.approx(np.mean([pack.num_tokens for pack in used]) / 4096)
@@ -293,7 +349,9 @@ def test_a_pack_mixes_sizes() -> None:
     random = np.random.default_rng(0)
     lengths = table([(int(size), 0, 0, 0, -1) for size in random.integers(20, 400, 5000)])
     packs = plan_epoch(lengths, plan_settings(budget=Budget(max_tokens=4096, max_tiles=1)), epoch=0)
-    within = [lengths.num_tokens[[row for rows in pack.samples for row in rows]].std() for pack in packs]
+    within = [
+        lengths.num_tokens[[row for rows in pack.samples for row in rows]].std() for pack in packs
+    ]
     assert np.median(within) > 0.9 * lengths.num_tokens.std()
 
 
@@ -303,7 +361,9 @@ def test_full_packs_where_tiles_bind(max_tiles: int) -> None:
     lengths = ragged(3000, seed=2, tiles=(0, 0, 1, 1, 2, 5, 10))
     budget = Budget(max_tokens=4096, max_tiles=max_tiles)
     packs = plan_epoch(lengths, plan_settings(budget=budget), epoch=0)
-    least = max(lengths.num_tokens.sum() / budget.max_tokens, lengths.num_tiles.sum() / budget.max_tiles)
+    least = max(
+        lengths.num_tokens.sum() / budget.max_tokens, lengths.num_tiles.sum() / budget.max_tiles
+    )
     assert len(packs) < 1.04 * least + 1
 
 
@@ -322,12 +382,19 @@ def test_rows_beyond_one_window_and_more_packs_than_stay_open() -> None:
     num_ranks=st.sampled_from((1, 2, 4)),
     turns=st.integers(1, 3),
 )
-def test_each_steps_packs_are_dealt_evenly(costs: list[tuple[int, int]], num_ranks: int, turns: int) -> None:
+def test_each_steps_packs_are_dealt_evenly(
+    costs: list[tuple[int, int]], num_ranks: int, turns: int
+) -> None:
     per_step = num_ranks * turns
     costs += [(0, 0)] * (-len(costs) % per_step)
-    packs = tuple(PlannedPack(samples=((0,),), num_tokens=tokens, num_tiles=tiles) for tokens, tiles in costs)
+    packs = tuple(
+        PlannedPack(samples=((0,),), num_tokens=tokens, num_tiles=tiles) for tokens, tiles in costs
+    )
     plan = Plan(
-        packs=PlannedPacks.of(packs), packs_per_step=per_step, epoch_ends=(len(packs) // per_step,), budget=TIGHT
+        packs=PlannedPacks.of(packs),
+        packs_per_step=per_step,
+        epoch_ends=(len(packs) // per_step,),
+        budget=TIGHT,
     )
     order = deal_to_ranks(plan, num_ranks=num_ranks, cost_per_token=1.0, cost_per_tile=50.0)
     assert len(order) == len(packs)
@@ -337,40 +404,69 @@ def test_each_steps_packs_are_dealt_evenly(costs: list[tuple[int, int]], num_ran
     for step in range(plan.num_steps):
         own = order[step * per_step : (step + 1) * per_step]
         assert sorted(own) == list(range(step * per_step, (step + 1) * per_step))
-        loads = [sum(costs[n][0] + 50 * costs[n][1] for n in own[rank::num_ranks]) for rank in range(num_ranks)]
+        loads = [
+            sum(costs[n][0] + 50 * costs[n][1] for n in own[rank::num_ranks])
+            for rank in range(num_ranks)
+        ]
         dearest = max(costs[number][0] + 50 * costs[number][1] for number in own)
         assert max(loads) <= min(loads) + turns * dearest
 
 
 def test_dear_packs_go_to_different_ranks() -> None:
-    packs = tuple(PlannedPack(samples=((0,),), num_tokens=size, num_tiles=0) for size in (1, 2, 3, 4))
+    packs = tuple(
+        PlannedPack(samples=((0,),), num_tokens=size, num_tiles=0) for size in (1, 2, 3, 4)
+    )
     plan = Plan(packs=PlannedPacks.of(packs), packs_per_step=4, epoch_ends=(1,), budget=TIGHT)
-    assert deal_to_ranks(plan, num_ranks=1, cost_per_token=1.0, cost_per_tile=0.0).tolist() == [0, 1, 2, 3]
+    assert deal_to_ranks(plan, num_ranks=1, cost_per_token=1.0, cost_per_tile=0.0).tolist() == [
+        0,
+        1,
+        2,
+        3,
+    ]
     order = deal_to_ranks(plan, num_ranks=2, cost_per_token=1.0, cost_per_tile=0.0)
-    assert [{int(order[place]) for place in range(rank, 4, 2)} for rank in range(2)] == [{0, 3}, {1, 2}]
+    assert [{int(order[place]) for place in range(rank, 4, 2)} for rank in range(2)] == [
+        {0, 3},
+        {1, 2},
+    ]
     assert imbalance(plan, order, num_ranks=2, costs=(1.0, 0.0)) == 0
-    assert imbalance(plan, np.arange(4), num_ranks=2, costs=(1.0, 0.0)) == pytest.approx(1 - 10 / (2 * 6))
+    assert imbalance(plan, np.arange(4), num_ranks=2, costs=(1.0, 0.0)) == pytest.approx(
+        1 - 10 / (2 * 6)
+    )
 
 
 def test_tiles_count_in_what_a_rank_has_to_do() -> None:
     """By tokens alone both packs with pictures would go to one rank."""
     sizes = ((9, 0), (8, 10), (2, 10), (1, 0))
-    packs = tuple(PlannedPack(samples=((0,),), num_tokens=tokens, num_tiles=tiles) for tokens, tiles in sizes)
+    packs = tuple(
+        PlannedPack(samples=((0,),), num_tokens=tokens, num_tiles=tiles) for tokens, tiles in sizes
+    )
     plan = Plan(packs=PlannedPacks.of(packs), packs_per_step=4, epoch_ends=(1,), budget=TIGHT)
     by_tokens = deal_to_ranks(plan, num_ranks=2, cost_per_token=1.0, cost_per_tile=0.0)
     assert {int(number) for number in by_tokens[1::2]} == {1, 2}
     order = deal_to_ranks(plan, num_ranks=2, cost_per_token=1.0, cost_per_tile=5.0)
     assert order.tolist() == [1, 2, 3, 0]
-    assert imbalance(plan, order, num_ranks=2, costs=(1.0, 5.0)) == pytest.approx(1 - 120 / (2 * 61))
-    assert imbalance(plan, by_tokens, num_ranks=2, costs=(1.0, 5.0)) == pytest.approx(1 - 120 / (2 * 110))
+    assert imbalance(plan, order, num_ranks=2, costs=(1.0, 5.0)) == pytest.approx(
+        1 - 120 / (2 * 61)
+    )
+    assert imbalance(plan, by_tokens, num_ranks=2, costs=(1.0, 5.0)) == pytest.approx(
+        1 - 120 / (2 * 110)
+    )
 
 
 def test_repeated_rows_come_as_often_as_asked_and_others_each_epoch() -> None:
-    lengths = table([(12, 1, 10, 1, 0)] * 8 + [(5, 0, 0, 0, -1)] * 40, [1.0] * 4 + [2.0] * 4 + [0.25] * 40)
+    lengths = table(
+        [(12, 1, 10, 1, 0)] * 8 + [(5, 0, 0, 0, -1)] * 40, [1.0] * 4 + [2.0] * 4 + [0.25] * 40
+    )
     drawn = []
     for epoch in range(3):
-        samples = [rows for pack in plan_epoch(lengths, plan_settings(), epoch=epoch) for rows in pack.samples]
-        assert all(len(set(rows)) == len(rows) for rows in samples), "a row and its copy never share a tree"
+        samples = [
+            rows
+            for pack in plan_epoch(lengths, plan_settings(), epoch=epoch)
+            for rows in pack.samples
+        ]
+        assert all(len(set(rows)) == len(rows) for rows in samples), (
+            "a row and its copy never share a tree"
+        )
         counts = Counter(chain.from_iterable(samples))
         assert [counts[row] for row in range(8)] == [1] * 4 + [2] * 4
         drawn.append({row for row in counts if row >= 8})
@@ -388,7 +484,11 @@ def test_packs_are_a_sequence() -> None:
     assert list(columns.reordered(np.array([-1, 0, 0]))) == [EMPTY_PACK, packs[0], packs[0]]
     assert list(PlannedPacks.joined([columns, columns])) == packs * 2
     assert columns == PlannedPacks.of(packs) != PlannedPacks.of(packs[:1])
-    assert (columns.num_tokens.tolist(), columns.num_tiles.tolist(), columns.num_rows) == ([7, 0], [2, 0], 3)
+    assert (columns.num_tokens.tolist(), columns.num_tiles.tolist(), columns.num_rows) == (
+        [7, 0],
+        [2, 0],
+        3,
+    )
     with pytest.raises(IndexError):
         columns[2]
 
@@ -406,9 +506,16 @@ def test_packs_are_a_sequence() -> None:
         [[(3, 1), (2,)], [], []],
     ],
 )
-def test_packs_are_equal_only_where_the_same_rows_make_the_same_trees_in_the_same_packs(samples: list) -> None:
-    """A resumed run goes by the digest, and all that is said above of equal plans by this equality."""
-    first = PlannedPacks.of([PlannedPack(samples=((3, 1), (2,)), num_tokens=7, num_tiles=2), EMPTY_PACK])
-    other = PlannedPacks.of([PlannedPack(samples=tuple(own), num_tokens=7, num_tiles=2) for own in samples])
+def test_packs_are_equal_only_where_the_same_rows_make_the_same_trees_in_the_same_packs(
+    samples: list,
+) -> None:
+    """A resumed run goes by the digest, and all that is said above of equal plans by this
+    equality."""
+    first = PlannedPacks.of(
+        [PlannedPack(samples=((3, 1), (2,)), num_tokens=7, num_tiles=2), EMPTY_PACK]
+    )
+    other = PlannedPacks.of(
+        [PlannedPack(samples=tuple(own), num_tokens=7, num_tiles=2) for own in samples]
+    )
     is_same = samples == [[(3, 1), (2,)], []]
     assert (first == other) == (first.digest() == other.digest()) == is_same

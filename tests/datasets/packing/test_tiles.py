@@ -1,4 +1,5 @@
-"""The distinct tiles of a pack: decoded once, not at all where cached, and left alone by an example that fails."""
+"""The distinct tiles of a pack: decoded once, not at all where cached, and left alone by an example
+that fails."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,7 +61,9 @@ def true_tiles(prompt: PromptSettings, *paths: Path) -> Tensor:
     return torch.from_numpy(np.concatenate(made))
 
 
-def test_slots_show_the_tiles_in_prompt_order(prompt: PromptSettings, photos: dict[str, Path]) -> None:
+def test_slots_show_the_tiles_in_prompt_order(
+    prompt: PromptSettings, photos: dict[str, Path]
+) -> None:
     paths = [photos["rocket"], photos["on_its_side"], photos["rocket"], photos["horse"]]
     loader = TileLoader(prompt.media, None)
     load(loader, prompt, *paths[:2])
@@ -90,7 +93,9 @@ def test_the_same_picture_under_other_names_is_decoded_once(
     assert loader.slot_tiles().tolist() == [*range(5), *range(5), *range(5)]
 
 
-def test_parts_of_a_clip_that_overlap_share_the_frames_in_both(prompt: PromptSettings, clips: dict[str, Path]) -> None:
+def test_parts_of_a_clip_that_overlap_share_the_frames_in_both(
+    prompt: PromptSettings, clips: dict[str, Path]
+) -> None:
     clip = VideoRef(path=clips["steady"])
     parts = [
         Frames(numbers=own, times_s=tuple(number / 25 for number in own), duration_s=3.0)
@@ -133,7 +138,9 @@ def test_cached_pictures_are_not_decoded(
     assert len(cache.asked) == 22  # the second camera is known
 
 
-def test_cached_and_computed_pictures_side_by_side(prompt: PromptSettings, photos: dict[str, Path]) -> None:
+def test_cached_and_computed_pictures_side_by_side(
+    prompt: PromptSettings, photos: dict[str, Path]
+) -> None:
     cache = FakeCache()
     cache.keep(keys_of(prompt, photos["rocket"]))
     loader = TileLoader(prompt.media, cache.read)
@@ -181,14 +188,20 @@ def test_a_failure_leaves_nothing_of_its_example_behind(
     assert torch.equal(kept, expected)
 
 
-def test_a_picture_that_changed_its_size_is_an_error(prompt: PromptSettings, photos: dict[str, Path]) -> None:
+def test_a_picture_that_changed_its_size_is_an_error(
+    prompt: PromptSettings, photos: dict[str, Path]
+) -> None:
     image = ImageRef(path=photos["coffee"])
     with pytest.raises(SampleError) as raised:
         TileLoader(prompt.media, None).add_prompt([image], [Grid(rows=0, columns=0)])
-    assert str(raised.value).startswith(f"{image.name} is cut into 13 tiles, 1 were planned\n  fix: the row or")
+    assert str(raised.value).startswith(
+        f"{image.name} is cut into 13 tiles, 1 were planned\n  fix: the row or"
+    )
 
 
-def test_keys_go_by_content_tile_and_settings(prompt: PromptSettings, photos: dict[str, Path]) -> None:
+def test_keys_go_by_content_tile_and_settings(
+    prompt: PromptSettings, photos: dict[str, Path]
+) -> None:
     keys = keys_of(prompt, photos["rocket"])
     assert len(set(keys)) == 5
     assert keys == keys_of(prompt, photos["rocket"])

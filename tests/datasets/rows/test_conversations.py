@@ -1,4 +1,5 @@
-"""Sources to a set of conversations: order, repeats, bad rows, and a lazy sequence that behaves like a list."""
+"""Sources to a set of conversations: order, repeats, bad rows, and a lazy sequence that behaves
+like a list."""
 
 import json
 import pickle
@@ -22,19 +23,28 @@ BAD = {"question": "q", "answer": ""}
 TILES = TileSettings(tile_side_px=32, longest_edge_px=128, image_splitting=False)
 
 
-def load(folder: Path, *entries: dict[str, Any], on_bad_sample: Any = "error", allowed: float = 0.5) -> MeasuredSet:
+def load(
+    folder: Path, *entries: dict[str, Any], on_bad_sample: Any = "error", allowed: float = 0.5
+) -> MeasuredSet:
     """Return the rows of a mixture of texts, settled without a checkpoint."""
     sources = open_sources(load_mixture(list(entries), base_dir=folder))
-    sizes = [Meter(WordEncoder(), TILES).sizes(source.all_rows(), source.rows.tolist()) for source in sources]  # type: ignore[arg-type]
+    sizes = [
+        Meter(WordEncoder(), TILES).sizes(source.all_rows(), source.rows.tolist())
+        for source in sources
+    ]  # type: ignore[arg-type]
     budget = Budget(max_tokens=1000, max_tiles=10)
-    return settle_rows(sources, sizes, budget=budget, on_bad_sample=on_bad_sample, max_bad_fraction=allowed)
+    return settle_rows(
+        sources, sizes, budget=budget, on_bad_sample=on_bad_sample, max_bad_fraction=allowed
+    )
 
 
 class WordEncoder:
     """Counts words: what these tests are about happens around the encoder."""
 
     def lengths(self, conversation: Conversation, *, layouts: Any) -> Lengths:
-        num_tokens = sum(len(str(block).split()) for turn in conversation.turns for block in turn.blocks)
+        num_tokens = sum(
+            len(str(block).split()) for turn in conversation.turns for block in turn.blocks
+        )
         return Lengths(
             num_tokens=num_tokens,
             num_positions=num_tokens,
@@ -67,7 +77,11 @@ def test_sources_follow_one_another_sampled_and_repeated(folder: Path) -> None:
     wheres = ["good.json:7", "good.json:8", "good.json:1"]
     assert [conversation.where for conversation in result.conversations] == wheres
     assert [result.conversations.where(number) for number in range(3)] == wheres
-    assert [conversation.source for conversation in result.conversations] == ["good", "good", "again"]
+    assert [conversation.source for conversation in result.conversations] == [
+        "good",
+        "good",
+        "again",
+    ]
     assert result.conversations.source_names == ("again", "good")
     assert result.lengths.repeats.tolist() == [2.0, 2.0, 1.0]
     assert result.skipped == ()
@@ -97,7 +111,10 @@ def test_the_sequence_behaves_like_a_list(folder: Path) -> None:
 def test_a_bad_row_is_an_error_where_errors_are_asked_for(folder: Path) -> None:
     with pytest.raises(SampleError, match=r"^bad\.jsonl:4: the answer is empty"):
         load(folder, {"json_path": "bad.jsonl", "sampling_strategy": "first:4"})
-    with pytest.raises(SampleError, match=r"^bad\.jsonl: 3 of 6 rows cannot be used; the first:\n- bad\.jsonl:4: the"):
+    with pytest.raises(
+        SampleError,
+        match=r"^bad\.jsonl: 3 of 6 rows cannot be used; the first:\n- bad\.jsonl:4: the",
+    ):
         load(folder, {"json_path": "bad.jsonl"})
     with pytest.raises(SampleError, match=r"^bad\.jsonl: 3 of 6"):
         load(folder, {"json_path": "bad.jsonl", "on_bad_sample": "error"}, on_bad_sample="skip")
@@ -111,12 +128,17 @@ def test_skipped_rows_are_named_and_counted(folder: Path) -> None:
         SkippedRow(where="bad.jsonl:5", reason="the row is a number, not an object"),
         SkippedRow(where="bad.jsonl:6", reason="the answer is empty"),
     )
-    assert result.counts[0].skip_reasons == {"the answer is empty": 2, "the row is a number, not an object": 1}
+    assert result.counts[0].skip_reasons == {
+        "the answer is empty": 2,
+        "the row is a number, not an object": 1,
+    }
     assert (result.counts[0].num_sampled, result.counts[0].num_skipped) == (6, 3)
 
 
 def test_a_source_may_skip_where_the_run_does_not(folder: Path) -> None:
-    result = load(folder, {"json_path": "bad.jsonl", "on_bad_sample": "skip"}, {"json_path": "good.json"})
+    result = load(
+        folder, {"json_path": "bad.jsonl", "on_bad_sample": "skip"}, {"json_path": "good.json"}
+    )
     assert len(result.conversations) == 11
 
 
@@ -137,14 +159,22 @@ def test_the_share_is_that_of_the_rows_used(folder: Path) -> None:
 
 def test_a_source_without_one_good_row_fails_whatever_is_allowed(folder: Path) -> None:
     with pytest.raises(SampleError, match=r"1 of 1 rows cannot be used"):
-        load(folder, {"json_path": "bad.jsonl", "sampling_strategy": "end:1"}, on_bad_sample="skip", allowed=1.0)
+        load(
+            folder,
+            {"json_path": "bad.jsonl", "sampling_strategy": "end:1"},
+            on_bad_sample="skip",
+            allowed=1.0,
+        )
 
 
 def test_parquet_rows_carry_their_pictures(tmp_path: Path) -> None:
     row = {
         "images": [{"bytes": b"\x89PNG", "path": None}],
         "messages": [
-            {"role": "user", "content": [{"type": "image", "text": None}, {"type": "text", "text": "q"}]},
+            {
+                "role": "user",
+                "content": [{"type": "image", "text": None}, {"type": "text", "text": "q"}],
+            },
             {"role": "assistant", "content": [{"type": "text", "text": "x"}]},
         ],
     }
@@ -160,8 +190,12 @@ def test_parquet_rows_carry_their_pictures(tmp_path: Path) -> None:
 
 def test_weights_are_shares_and_no_row_is_lost(folder: Path) -> None:
     (folder / "few.json").write_text(json.dumps(GOOD[:2]))
-    result = load(folder, {"json_path": "good.json", "weight": 1}, {"json_path": "few.json", "weight": 3})
+    result = load(
+        folder, {"json_path": "good.json", "weight": 1}, {"json_path": "few.json", "weight": 3}
+    )
     assert [count.repeat for count in result.counts] == [1.0, 12.0]
     assert result.lengths.repeats.tolist() == [1.0] * 8 + [12.0] * 2
-    equal = load(folder, {"json_path": "good.json", "weight": 2}, {"json_path": "few.json", "weight": 2})
+    equal = load(
+        folder, {"json_path": "good.json", "weight": 2}, {"json_path": "few.json", "weight": 2}
+    )
     assert [count.repeat for count in equal.counts] == [1.0, 4.0]

@@ -1,4 +1,5 @@
-"""Rows to conversations: every format, every place a picture can have, every row that is refused."""
+"""Rows to conversations: every format, every place a picture can have, every row that is
+refused."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,9 @@ A, B = ImageRef(path=ROOT / "a.png"), ImageRef(path=ROOT / "b.png")
 
 def convert(row: Any, **columns: str) -> Conversation:
     path = Path("/rows.jsonl")
-    spec = SourceSpec(name="s", path=path, label="rows.jsonl", format="jsonl", media_root=ROOT, columns=columns)
+    spec = SourceSpec(
+        name="s", path=path, label="rows.jsonl", format="jsonl", media_root=ROOT, columns=columns
+    )
     with located("rows.jsonl:7"):
         return to_conversation(row, spec=spec, where="rows.jsonl:7")
 
@@ -35,7 +38,10 @@ def messages(*turns: tuple[str, Any], **columns: Any) -> dict[str, Any]:
 
 def said(*texts: str) -> list[dict[str, str]]:
     """Messages of the user and the assistant by turns."""
-    return [{"role": ("user", "assistant")[number % 2], "content": text} for number, text in enumerate(texts)]
+    return [
+        {"role": ("user", "assistant")[number % 2], "content": text}
+        for number, text in enumerate(texts)
+    ]
 
 
 def user_blocks(conversation: Conversation) -> tuple[Block, ...]:
@@ -67,7 +73,10 @@ def test_a_llava_row() -> None:
 
 
 def test_llava_roles_may_be_called_user_and_assistant() -> None:
-    assert [turn.role for turn in convert(llava(("user", "q"), ("assistant", "a"))).turns] == ["user", "assistant"]
+    assert [turn.role for turn in convert(llava(("user", "q"), ("assistant", "a"))).turns] == [
+        "user",
+        "assistant",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -85,16 +94,29 @@ def test_llava_roles_may_be_called_user_and_assistant() -> None:
         ("What?", None, ("What?",)),
     ],
 )
-def test_pictures_go_where_the_marks_are_or_else_in_front(text: str, images: Any, blocks: tuple[Block, ...]) -> None:
+def test_pictures_go_where_the_marks_are_or_else_in_front(
+    text: str, images: Any, blocks: tuple[Block, ...]
+) -> None:
     key = "image" if isinstance(images, str) else "images"
     assert user_blocks(convert(llava(("human", text), ("gpt", "x"), **{key: images}))) == blocks
-    assert user_blocks(convert(messages(("user", text), ("assistant", "x"), **{key: images}))) == blocks
+    assert (
+        user_blocks(convert(messages(("user", text), ("assistant", "x"), **{key: images})))
+        == blocks
+    )
     assert user_blocks(convert({"question": text, "answer": "x", key: images})) == blocks
-    assert user_blocks(convert({"texts": [{"user": text, "assistant": "x"}], key: images})) == blocks
+    assert (
+        user_blocks(convert({"texts": [{"user": text, "assistant": "x"}], key: images})) == blocks
+    )
 
 
 def test_marks_of_later_turns_take_the_later_pictures() -> None:
-    row = llava(("human", "<image>1?"), ("gpt", "x"), ("human", "2?<image>"), ("gpt", "y"), image=["a.png", "b.png"])
+    row = llava(
+        ("human", "<image>1?"),
+        ("gpt", "x"),
+        ("human", "2?<image>"),
+        ("gpt", "y"),
+        image=["a.png", "b.png"],
+    )
     conversation = convert(row)
     assert [turn.blocks for turn in conversation.turns] == [(A, "1?"), ("x",), ("2?", B), ("y",)]
     assert conversation.media == (A, B)
@@ -102,7 +124,14 @@ def test_marks_of_later_turns_take_the_later_pictures() -> None:
 
 def test_without_a_mark_all_pictures_precede_the_first_user_turn_after_the_system() -> None:
     turns = convert(
-        llava(("system", "s"), ("human", "q"), ("gpt", "a"), ("human", "r"), ("gpt", "b"), image="a.png")
+        llava(
+            ("system", "s"),
+            ("human", "q"),
+            ("gpt", "a"),
+            ("human", "r"),
+            ("gpt", "b"),
+            image="a.png",
+        )
     ).turns
     assert [turn.blocks for turn in turns] == [("s",), (A, "q"), ("a",), ("r",), ("b",)]
 
@@ -113,7 +142,9 @@ def test_a_mark_in_an_answer_is_text() -> None:
 
 
 @settings(deadline=None)
-@given(pieces=st.lists(st.text().filter(lambda text: "<image>" not in text), min_size=2, max_size=5))
+@given(
+    pieces=st.lists(st.text().filter(lambda text: "<image>" not in text), min_size=2, max_size=5)
+)
 def test_marks_and_text_are_kept_exactly(pieces: list[str]) -> None:
     text = "<image>".join(pieces)
     if text.count("<image>") != len(pieces) - 1:
@@ -121,13 +152,21 @@ def test_marks_and_text_are_kept_exactly(pieces: list[str]) -> None:
     names = [f"{number}.png" for number in range(len(pieces) - 1)]
     blocks = user_blocks(convert(llava(("human", text), ("gpt", "x"), image=names)))
     assert "".join("<image>" if isinstance(block, ImageRef) else block for block in blocks) == text
-    assert [block.name for block in blocks if isinstance(block, ImageRef)] == [str(ROOT / name) for name in names]
+    assert [block.name for block in blocks if isinstance(block, ImageRef)] == [
+        str(ROOT / name) for name in names
+    ]
 
 
 def test_a_mark_in_text_without_pictures_is_text_but_for_llava() -> None:
-    assert user_blocks(convert(messages(("user", "the <image> tag"), ("assistant", "x")))) == ("the <image> tag",)
-    assert user_blocks(convert({"question": "the <image> tag", "answer": "x"})) == ("the <image> tag",)
-    with pytest.raises(SampleError, match="1 <image> placeholder in the user's text, 0 images listed"):
+    assert user_blocks(convert(messages(("user", "the <image> tag"), ("assistant", "x")))) == (
+        "the <image> tag",
+    )
+    assert user_blocks(convert({"question": "the <image> tag", "answer": "x"})) == (
+        "the <image> tag",
+    )
+    with pytest.raises(
+        SampleError, match="1 <image> placeholder in the user's text, 0 images listed"
+    ):
         convert(llava(("human", "the <image> tag"), ("gpt", "x")))
 
 
@@ -138,8 +177,13 @@ def test_typed_blocks_take_listed_and_inline_pictures_and_leave_text_alone() -> 
         {"type": "text", "text": ""},
         {"type": "image", "image": "b.png"},
     ]
-    row = messages(("user", content), ("assistant", [{"type": "text", "text": "no"}]), images=["a.png"])
-    assert [turn.blocks for turn in convert(row).turns] == [("Is the <image> tag in", A, B), ("no",)]
+    row = messages(
+        ("user", content), ("assistant", [{"type": "text", "text": "no"}]), images=["a.png"]
+    )
+    assert [turn.blocks for turn in convert(row).turns] == [
+        ("Is the <image> tag in", A, B),
+        ("no",),
+    ]
 
 
 def test_listed_pictures_without_a_typed_place_go_in_front() -> None:
@@ -157,7 +201,10 @@ def test_answers_are_references_and_the_first_is_learned() -> None:
 
 
 def test_several_pairs_are_one_conversation() -> None:
-    pairs = [{"user": "q", "assistant": "a", "source": "x"}, {"user": "r", "assistant": "b", "source": "x"}]
+    pairs = [
+        {"user": "q", "assistant": "a", "source": "x"},
+        {"user": "r", "assistant": "b", "source": "x"},
+    ]
     conversation = convert({"images": ["a.png"], "texts": pairs})
     assert [turn.blocks for turn in conversation.turns] == [(A, "q"), ("a",), ("r",), ("b",)]
 
@@ -170,7 +217,9 @@ def test_columns_are_found_under_the_names_of_the_mixture() -> None:
 
 def test_columns_choose_between_two_formats() -> None:
     row = {**llava(("human", "q"), ("gpt", "x")), "question": "other", "answer": "y"}
-    with pytest.raises(SampleError, match=r"has `conversations` and `question`\n  fix: .*`\{conversations: conv"):
+    with pytest.raises(
+        SampleError, match=r"has `conversations` and `question`\n  fix: .*`\{conversations: conv"
+    ):
         convert(row)
     assert user_blocks(convert(row, question="question")) == ("other",)
 
@@ -199,7 +248,9 @@ def test_pictures_outside_their_folder_are_refused_unless_allowed(tmp_path: Path
     (root / "link.png").symlink_to(tmp_path / "secret.png")
     (root / "folder").symlink_to(tmp_path)
     (root / "inner.png").symlink_to(root / "sub")
-    spec = SourceSpec(name="s", path=tmp_path / "r.jsonl", label="r.jsonl", format="jsonl", media_root=root)
+    spec = SourceSpec(
+        name="s", path=tmp_path / "r.jsonl", label="r.jsonl", format="jsonl", media_root=root
+    )
     for value in (
         "../secret.png",
         "sub/../../secret.png",
@@ -210,7 +261,9 @@ def test_pictures_outside_their_folder_are_refused_unless_allowed(tmp_path: Path
         row = {**QA, "image": value}
         with pytest.raises(SampleError, match=r"^a picture lies outside the folder of media"):
             to_conversation(row, spec=spec, where="r.jsonl:1")
-        allowed = to_conversation(row, spec=replace(spec, allow_outside_root=True), where="r.jsonl:1")
+        allowed = to_conversation(
+            row, spec=replace(spec, allow_outside_root=True), where="r.jsonl:1"
+        )
         assert allowed.media == (ImageRef(path=root / value),)
     for value in ("sub/../a.png", "inner.png", str(root / "a.png")):
         assert to_conversation({**QA, "image": value}, spec=spec, where="r.jsonl:1").media == (
@@ -239,19 +292,31 @@ REFUSED: list[tuple[Any, str]] = [
         llava(("human", "q"), ("gpt", "x"), ("humn", "r"), ("gpt", "y")),
         "unknown role 'humn'\n  fix: did you mean `human`?",
     ),
-    (llava(("tool", "q")), "unknown role 'tool'\n  fix: `from` is one of human, user, gpt, assistant, system"),
+    (
+        llava(("tool", "q")),
+        "unknown role 'tool'\n  fix: `from` is one of human, user, gpt, assistant, system",
+    ),
     (messages(("User", "q")), "unknown role 'User'\n  fix: did you mean `user`?"),
     (messages((None, "q")), "unknown role None"),
     (
         {"conversations": [{"role": "user", "content": "q"}]},
         "fix: name them in the source's `columns`: `{messages: conversations}`",
     ),
-    ({"conversations": "q"}, "`conversations` is not a list of objects\n  fix: write `conversations` as [{...}, ...]"),
+    (
+        {"conversations": "q"},
+        "`conversations` is not a list of objects\n  fix: write `conversations` as [{...}, ...]",
+    ),
     ({"messages": ["q"]}, "`messages` is not a list of objects"),
     ({"texts": []}, "`texts` is empty"),
     ({"texts": [{"user": "q"}]}, "a pair's `assistant` is missing or null, not text"),
-    (llava(("human", "q"), ("gpt", 3)), "a turn's `value` is a number, not text\n  fix: write it as text, in quotes"),
-    (messages(("user", "q"), ("assistant", None)), "a message's `content` is missing or null, not text"),
+    (
+        llava(("human", "q"), ("gpt", 3)),
+        "a turn's `value` is a number, not text\n  fix: write it as text, in quotes",
+    ),
+    (
+        messages(("user", "q"), ("assistant", None)),
+        "a message's `content` is missing or null, not text",
+    ),
     ({"question": 3, "answer": "x"}, "`question` is a number, not text"),
     ({"question": "q", "answer": True}, "`answer` is a boolean, not text"),
     ({"question": "q"}, "the row has a `question` and no `answer`"),
@@ -259,23 +324,41 @@ REFUSED: list[tuple[Any, str]] = [
     ({"question": "q", "answers": "x"}, "`answers` is text"),
     ({"question": "q", "answers": ["x", 3]}, "one of `answers` is a number, not text"),
     ({"question": "q", "answer": " "}, "the answer is empty"),
-    ({"question": "", "answer": "x"}, "an empty user turn\n  fix: give it text, or take the turn out of the row"),
+    (
+        {"question": "", "answer": "x"},
+        "an empty user turn\n  fix: give it text, or take the turn out of the row",
+    ),
     (llava(("human", "q"), ("gpt", "\n")), "an empty assistant turn"),
     (messages(("user", "q"), ("assistant", [])), "an empty assistant turn"),
     (llava(("system", ""), ("human", "q"), ("gpt", "x")), "an empty system turn"),
-    (llava(("human", "q")), "no assistant turn, so nothing to learn\n  fix: add the answer, or take the row out"),
+    (
+        llava(("human", "q")),
+        "no assistant turn, so nothing to learn\n  fix: add the answer, or take the row out",
+    ),
     (llava(("gpt", "x"), ("human", "q"), ("gpt", "y")), "the assistant speaks first"),
-    (llava(("human", "q"), ("human", "r"), ("gpt", "y")), "two user turns in a row\n  fix: join them"),
+    (
+        llava(("human", "q"), ("human", "r"), ("gpt", "y")),
+        "two user turns in a row\n  fix: join them",
+    ),
     (llava(("human", "q"), ("gpt", "x"), ("gpt", "y")), "two assistant turns in a row"),
-    (llava(("human", "q"), ("gpt", "x"), ("human", "r")), "the last turn is the user's, with no answer"),
+    (
+        llava(("human", "q"), ("gpt", "x"), ("human", "r")),
+        "the last turn is the user's, with no answer",
+    ),
     (llava(("human", "q"), ("system", "s"), ("gpt", "x")), "a system turn after the first turn"),
-    (messages(("user", [{"type": "audio"}]), ("assistant", "x")), "unknown type of content block: 'audio'"),
+    (
+        messages(("user", [{"type": "audio"}]), ("assistant", "x")),
+        "unknown type of content block: 'audio'",
+    ),
     (messages(("user", [{"type": "imag"}]), ("assistant", "x")), "fix: did you mean `image`?"),
     (
         messages(("user", ["q"]), ("assistant", "x")),
         "a content block is text\n  fix: write blocks as {type: text, text: ...}",
     ),
-    (messages(("user", [{"type": "text"}]), ("assistant", "x")), "a text block's `text` is missing or null"),
+    (
+        messages(("user", [{"type": "text"}]), ("assistant", "x")),
+        "a text block's `text` is missing or null",
+    ),
     (
         messages(("user", "q"), ("assistant", [{"type": "image", "image": "a.png"}])),
         "a picture in the assistant's turn",
@@ -285,7 +368,9 @@ REFUSED: list[tuple[Any, str]] = [
         "1 <image> placeholder in the user's text, 0 images listed",
     ),
     (
-        messages(("user", [{"type": "image", "image": "b.png"}]), ("assistant", "x"), images=["a.png"]),
+        messages(
+            ("user", [{"type": "image", "image": "b.png"}]), ("assistant", "x"), images=["a.png"]
+        ),
         "0 <image> placeholders in the user's text, 1 image listed",
     ),
     (
@@ -304,7 +389,10 @@ REFUSED: list[tuple[Any, str]] = [
         "a picture is an address, 'https://example.org/a.png'\n  fix: download it and give the file's path, or set "
         "`data.allow_urls: true` if you trust the rows",
     ),
-    ({**QA, "image": "s3://bucket/a.png"}, "a picture is an address, 's3://bucket/a.png'\n  fix: download it and give"),
+    (
+        {**QA, "image": "s3://bucket/a.png"},
+        "a picture is an address, 's3://bucket/a.png'\n  fix: download it and give",
+    ),
     ({**QA, "image": "data:image/png;base64,AAAA"}, "a picture is embedded as base64 text"),
     (
         llava(("human", "<video>\nq"), ("gpt", "x"), video=["a.mp4", "b.mp4"]),
@@ -314,8 +402,14 @@ REFUSED: list[tuple[Any, str]] = [
         llava(("human", "<image>\nq"), ("gpt", "x"), image="a.png", video="a.mp4"),
         "0 <video> placeholders in the user's text, 1",
     ),
-    (messages(("user", [{"type": "video"}]), ("assistant", "x")), "1 <video> placeholder in the user's text, 0 videos"),
-    (messages(("user", "q"), ("assistant", [{"type": "video", "path": "a.mp4"}])), "a clip in the assistant's turn"),
+    (
+        messages(("user", [{"type": "video"}]), ("assistant", "x")),
+        "1 <video> placeholder in the user's text, 0 videos",
+    ),
+    (
+        messages(("user", "q"), ("assistant", [{"type": "video", "path": "a.mp4"}])),
+        "a clip in the assistant's turn",
+    ),
     ({**QA, "video": "a.mp4", "videos": ["a.mp4"]}, "both `video` and `videos` are given"),
     ({**QA, "video": {"frames": []}}, "a clip is an empty list of frames"),
     ({**QA, "video": ""}, "a clip is an empty text"),
@@ -326,7 +420,10 @@ REFUSED: list[tuple[Any, str]] = [
     ({**QA, "video": "a.mp4", "start_s": -1}, "`start_s` is -1, no time in seconds"),
     ({**QA, "video": "a.mp4", "end_s": "5"}, "`end_s` is '5', no time in seconds"),
     ({**QA, "videos": ["a.mp4", "b.mp4"], "start_s": 1}, "`start_s` or `end_s` beside 2 clips"),
-    ({**QA, "video": {"path": "a.mp4", "start_s": 1}, "end_s": 3}, "`start_s` or `end_s` stands twice"),
+    (
+        {**QA, "video": {"path": "a.mp4", "start_s": 1}, "end_s": 3},
+        "`start_s` or `end_s` stands twice",
+    ),
     ({"prompt": "q", "chosen": "x"}, "a preference row without `rejected`"),
     ({"prompt": "q", "chosen": "x", "rejected": "x"}, "`chosen` and `rejected` are the same"),
     ({"prompt": "q", "chosen": "x", "rejected": " "}, "an empty assistant turn"),
@@ -345,15 +442,24 @@ REFUSED: list[tuple[Any, str]] = [
         "`chosen` and `rejected` do not answer the same prompt",
     ),
     (
-        {"chosen": said("q", "x", "<image>", "y"), "rejected": said("q", "z", "<image>", "y"), "image": "a.png"},
+        {
+            "chosen": said("q", "x", "<image>", "y"),
+            "rejected": said("q", "z", "<image>", "y"),
+            "image": "a.png",
+        },
         "a picture or clip after the place where `chosen` and `rejected` part",
     ),
-    ({"question": "half \ud800", "answer": "x"}, "`question` holds half a character (a lone surrogate)"),
+    (
+        {"question": "half \ud800", "answer": "x"},
+        "`question` holds half a character (a lone surrogate)",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("row", "message"), REFUSED, ids=[message[:40] for _, message in REFUSED])
-def test_a_row_that_cannot_be_trained_on_says_where_why_and_how_to_mend_it(row: Any, message: str) -> None:
+def test_a_row_that_cannot_be_trained_on_says_where_why_and_how_to_mend_it(
+    row: Any, message: str
+) -> None:
     with pytest.raises(SampleError) as caught:
         convert(row)
     assert str(caught.value).startswith("rows.jsonl:7: ")
@@ -381,7 +487,9 @@ def test_preference_rows(row: Any) -> None:
 
 def test_a_preference_between_later_turns() -> None:
     prompt = [{"role": "system", "content": "s"}, *said("q", "a", "r")]
-    found = convert({"prompt": prompt, "chosen": said("", "x")[1:], "rejected": said("", "y", "t", "z")[1:]})
+    found = convert(
+        {"prompt": prompt, "chosen": said("", "x")[1:], "rejected": said("", "y", "t", "z")[1:]}
+    )
     assert found.num_shared_turns == 4
     assert [turn.blocks for turn in found.rejected[4:]] == [("y",), ("t",), ("z",)]
 
@@ -397,11 +505,17 @@ C, D = VideoRef(path=ROOT / "c.mp4"), VideoRef(path=ROOT / "d.mp4")
         ("What?", {"video": "c.mp4"}, (C, "What?")),
         ("<image>\nWhat?", {"video": "c.mp4"}, (C, "\nWhat?")),
         ("<video> or <video>?", {"videos": ["c.mp4", "d.mp4"]}, (C, " or ", D, "?")),
-        ("Is <image> in <video>?", {"image": "a.png", "video": "c.mp4"}, ("Is ", A, " in ", C, "?")),
+        (
+            "Is <image> in <video>?",
+            {"image": "a.png", "video": "c.mp4"},
+            ("Is ", A, " in ", C, "?"),
+        ),
         ("Is it there?", {"images": ["a.png"], "videos": ["c.mp4"]}, (A, C, "Is it there?")),
     ],
 )
-def test_clips_go_where_the_marks_are_or_else_in_front(text: str, media: Any, blocks: tuple[Block, ...]) -> None:
+def test_clips_go_where_the_marks_are_or_else_in_front(
+    text: str, media: Any, blocks: tuple[Block, ...]
+) -> None:
     assert user_blocks(convert(llava(("human", text), ("gpt", "x"), **media))) == blocks
     assert user_blocks(convert(messages(("user", text), ("assistant", "x"), **media))) == blocks
     assert user_blocks(convert({"question": text, "answer": "x", **media})) == blocks
@@ -413,19 +527,31 @@ def test_clips_go_where_the_marks_are_or_else_in_front(text: str, media: Any, bl
     [
         ("c.mp4", C),
         ("frames/of_c", VideoRef(path=ROOT / "frames/of_c")),
-        ({"path": "c.mp4", "start_s": 1, "end_s": 2.5}, VideoRef(path=ROOT / "c.mp4", start_s=1.0, end_s=2.5)),
+        (
+            {"path": "c.mp4", "start_s": 1, "end_s": 2.5},
+            VideoRef(path=ROOT / "c.mp4", start_s=1.0, end_s=2.5),
+        ),
         ({"bytes": b"clip", "path": None}, VideoRef(data=b"clip")),
         (b"clip", VideoRef(data=b"clip")),
         (["b.png", "a.png"], VideoRef(frames=(B, A))),
-        ({"frames": ["a.png", {"bytes": b"x", "path": None}]}, VideoRef(frames=(A, ImageRef(data=b"x")))),
+        (
+            {"frames": ["a.png", {"bytes": b"x", "path": None}]},
+            VideoRef(frames=(A, ImageRef(data=b"x"))),
+        ),
     ],
 )
 def test_what_names_a_clip(value: Any, clip: VideoRef) -> None:
     assert convert({"question": "q", "answer": "x", "video": value}).media == (clip,)
     key = "path" if isinstance(value, str) else "video"
-    typed = messages(("user", [{"type": "video", key: value}, {"type": "text", "text": "q"}]), ("assistant", "x"))
+    typed = messages(
+        ("user", [{"type": "video", key: value}, {"type": "text", "text": "q"}]), ("assistant", "x")
+    )
     assert convert(typed).media == (clip,)
-    listed = messages(("user", [{"type": "video"}, {"type": "text", "text": "q"}]), ("assistant", "x"), videos=[value])
+    listed = messages(
+        ("user", [{"type": "video"}, {"type": "text", "text": "q"}]),
+        ("assistant", "x"),
+        videos=[value],
+    )
     assert convert(listed).media == (clip,)
 
 
@@ -438,14 +564,17 @@ def test_times_stand_in_the_row_or_in_the_block() -> None:
 
 def test_frames_come_at_the_rate_of_their_source() -> None:
     path = Path("/rows.jsonl")
-    spec = SourceSpec(name="s", path=path, label="r.jsonl", format="jsonl", media_root=ROOT, source_fps=2.5)
+    spec = SourceSpec(
+        name="s", path=path, label="r.jsonl", format="jsonl", media_root=ROOT, source_fps=2.5
+    )
     (clip,) = to_conversation({**QA, "video": ["a.png"]}, spec=spec, where="r.jsonl:1").media
     assert clip == VideoRef(frames=(A,), source_fps=2.5)
 
 
 def test_a_column_that_the_mixture_names_must_be_in_every_row() -> None:
     with pytest.raises(
-        SampleError, match=r"no column `qery`, which `columns` names as `question`\n  fix: did you mean `query`"
+        SampleError,
+        match=r"no column `qery`, which `columns` names as `question`\n  fix: did you mean `query`",
     ):
         convert({"query": "q", "answer": "x"}, question="qery")
 
@@ -456,14 +585,16 @@ def test_other_keys_may_look_like_media_once_the_column_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["img", "imgs", "picture", "Photo", "image_path", "image-file", "imagefile", "audios", "clip"]
+    "key",
+    ["img", "imgs", "picture", "Photo", "image_path", "image-file", "imagefile", "audios", "clip"],
 )
 def test_keys_that_look_like_media(key: str) -> None:
     assert looks_like_media(key)
 
 
 @pytest.mark.parametrize(
-    "key", ["image_id", "image_width", "id", "imagery", "caption", "frame_rate", "duration", "source"]
+    "key",
+    ["image_id", "image_width", "id", "imagery", "caption", "frame_rate", "duration", "source"],
 )
 def test_keys_that_do_not(key: str) -> None:
     assert not looks_like_media(key)

@@ -1,4 +1,5 @@
-"""Rows handed over by a program: one digest for the same content, files that are read like any other."""
+"""Rows handed over by a program: one digest for the same content, files that are read like any
+other."""
 
 import io
 import json
@@ -51,14 +52,21 @@ def test_a_picture_in_every_form_is_read_back_to_the_bit(kind: str, tmp_path: Pa
         "struct": {"bytes": encoded(pixels()), "path": "gone.png"},
         "path": tmp_path / "own.png",
     }
-    (row,) = conversations(keep_rows([{"question": "What?", "answer": "Noise.", "image": forms[kind]}]))
+    (row,) = conversations(
+        keep_rows([{"question": "What?", "answer": "Noise.", "image": forms[kind]}])
+    )
     (image,) = row.media
     assert np.array_equal(np.asarray(open_rgb(image)), pixels())  # type: ignore[arg-type]
     assert row.where.startswith("memory:")
 
 
-def test_the_digest_is_of_the_content_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [{"question": "What?", "answer": "Noise.", "image": pixels()}, {"question": "1?", "answer": "2"}]
+def test_the_digest_is_of_the_content_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        {"question": "What?", "answer": "Noise.", "image": pixels()},
+        {"question": "1?", "answer": "2"},
+    ]
     first = keep_rows(rows)
     again = keep_rows(iter([{**row} for row in rows]))
     monkeypatch.setenv("SMOLVLM_HOME", str(tmp_path / "elsewhere"))
@@ -85,7 +93,9 @@ def test_a_data_set_of_the_hubs_library_is_rows(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(open_rgb(image)), pixels())  # type: ignore[arg-type]
 
 
-def test_relative_paths_start_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_paths_start_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "own.png").write_bytes(encoded(pixels()))
     monkeypatch.chdir(tmp_path)
     entry = keep_rows([{"question": "What?", "answer": "Noise.", "image": "own.png"}])
@@ -94,8 +104,13 @@ def test_relative_paths_start_from_the_current_folder(tmp_path: Path, monkeypatc
     assert np.array_equal(np.asarray(open_rgb(row.media[0])), pixels())  # type: ignore[arg-type]
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(text=st.text(max_size=30), number=st.integers() | st.floats(allow_nan=False) | st.booleans() | st.none())
+@settings(
+    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    text=st.text(max_size=30),
+    number=st.integers() | st.floats(allow_nan=False) | st.booleans() | st.none(),
+)
 def test_values_come_back_as_they_were(text: str, number: Any) -> None:
     try:
         text.encode()

@@ -19,7 +19,9 @@ def test_a_bare_list_and_groups_of_lists_give_the_same_sources(folder: Path) -> 
 
 
 def test_a_file_is_found_from_the_base_and_its_sources_from_its_own_folder(folder: Path) -> None:
-    (folder / "sub" / "mix.yaml").write_text("images:\n  - {json_path: a.json, path: ../pictures}\n")
+    (folder / "sub" / "mix.yaml").write_text(
+        "images:\n  - {json_path: a.json, path: ../pictures}\n"
+    )
     (source,) = load_mixture("sub/mix.yaml", base_dir=folder)
     assert source.path == folder / "sub" / "a.json"
     assert source.label == "a.json"
@@ -27,7 +29,9 @@ def test_a_file_is_found_from_the_base_and_its_sources_from_its_own_folder(folde
 
 
 def test_sources_that_share_a_name_are_numbered(folder: Path) -> None:
-    sources = load_mixture([{"json_path": "a.json"}, {"json_path": "sub/a.json"}, {"path": "b.jsonl"}], base_dir=folder)
+    sources = load_mixture(
+        [{"json_path": "a.json"}, {"json_path": "sub/a.json"}, {"path": "b.jsonl"}], base_dir=folder
+    )
     assert [source.name for source in sources] == ["a", "a#2", "b"]
 
 
@@ -35,7 +39,12 @@ def test_all_problems_are_reported_at_once(folder: Path) -> None:
     entries = [
         {"json_path": "a.json", "sampling_stratgy": "all"},
         {"json_path": "gone.json", "repeat": 0},
-        {"json_path": "a.json", "modality": "pictures", "on_bad_sample": "skp", "columns": {"qestion": "q"}},
+        {
+            "json_path": "a.json",
+            "modality": "pictures",
+            "on_bad_sample": "skp",
+            "columns": {"qestion": "q"},
+        },
         "a.json",
         {"name": "empty"},
         {"json_path": "a.json", "sampling_strategy": "frist:1", "seed": True, "name": 3},
@@ -65,7 +74,8 @@ def test_all_problems_are_reported_at_once(folder: Path) -> None:
 def test_another_shape_is_refused(folder: Path, content: object) -> None:
     (folder / "mix.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(
-        ConfigError, match="fix: write a list of sources, or a mapping of group name -> list of sources"
+        ConfigError,
+        match="fix: write a list of sources, or a mapping of group name -> list of sources",
     ):
         load_mixture(folder / "mix.yaml", base_dir=folder)
 
@@ -76,7 +86,9 @@ def test_a_missing_mixture_file_is_named(tmp_path: Path) -> None:
 
 
 def test_weights_are_for_all_sources_or_none(folder: Path) -> None:
-    both = load_mixture([{"path": "a.json", "weight": 1}, {"path": "b.jsonl", "weight": 2.5}], base_dir=folder)
+    both = load_mixture(
+        [{"path": "a.json", "weight": 1}, {"path": "b.jsonl", "weight": 2.5}], base_dir=folder
+    )
     assert [source.weight for source in both] == [1.0, 2.5]
     with pytest.raises(ConfigError, match="some sources have a `weight`, and b has none"):
         load_mixture([{"path": "a.json", "weight": 1}, {"path": "b.jsonl"}], base_dir=folder)

@@ -22,14 +22,30 @@ def test_every_key_takes_effect(folder: Path) -> None:
         "on_bad_sample": "skip",
     }
     (source,) = load_mixture([entry], base_dir=folder)
-    assert (source.name, source.format, source.media_root) == ("charts", "jsonl", folder / "pictures")
-    assert (source.modality, source.sampling, source.repeat) == ("image", parse_sampling("random:5"), 3)
-    assert (dict(source.columns), source.seed, source.on_bad_sample) == ({"question": "query"}, 7, "skip")
+    assert (source.name, source.format, source.media_root) == (
+        "charts",
+        "jsonl",
+        folder / "pictures",
+    )
+    assert (source.modality, source.sampling, source.repeat) == (
+        "image",
+        parse_sampling("random:5"),
+        3,
+    )
+    assert (dict(source.columns), source.seed, source.on_bad_sample) == (
+        {"question": "query"},
+        7,
+        "skip",
+    )
 
 
 def test_path_names_the_rows_where_json_path_is_missing(folder: Path) -> None:
     (source,) = load_mixture([{"path": "c.parquet"}], base_dir=folder)
-    assert (source.path, source.format, source.media_root) == (folder / "c.parquet", "parquet", folder)
+    assert (source.path, source.format, source.media_root) == (
+        folder / "c.parquet",
+        "parquet",
+        folder,
+    )
 
 
 def test_an_empty_media_root_is_the_rows_folder(folder: Path) -> None:
@@ -38,8 +54,17 @@ def test_an_empty_media_root_is_the_rows_folder(folder: Path) -> None:
 
 
 def test_keys_of_published_mixtures_are_ignored(folder: Path) -> None:
-    entry = {"json_path": "a.json", "source": "x", "category": "y", "quality": 1, "duration": "s", "_comment": "z"}
-    assert load_mixture([entry], base_dir=folder) == load_mixture([{"json_path": "a.json"}], base_dir=folder)
+    entry = {
+        "json_path": "a.json",
+        "source": "x",
+        "category": "y",
+        "quality": 1,
+        "duration": "s",
+        "_comment": "z",
+    }
+    assert load_mixture([entry], base_dir=folder) == load_mixture(
+        [{"json_path": "a.json"}], base_dir=folder
+    )
 
 
 @pytest.mark.parametrize(
@@ -49,13 +74,22 @@ def test_keys_of_published_mixtures_are_ignored(folder: Path) -> None:
             {"json_path": "a.json", "split": "train"},
             "splits belong to Hugging Face data sets; name the split's own file",
         ),
-        ({"json_path": "a.json", "weight": 2, "repeat": 2}, "with `repeat` besides; keep one of the two"),
+        (
+            {"json_path": "a.json", "weight": 2, "repeat": 2},
+            "with `repeat` besides; keep one of the two",
+        ),
         ({"json_path": "a.json", "weight": 0}, "must be a number above 0"),
         ({"json_path": "a.json", "source_fps": 0}, "must be a number above 0"),
         ({"json_path": "a.json", "source_fps": "2"}, "must be a number above 0"),
-        ({"path": "sub"}, "a folder that `save_to_disk` did not write; name its files: `sub/*.parquet`"),
+        (
+            {"path": "sub"},
+            "a folder that `save_to_disk` did not write; name its files: `sub/*.parquet`",
+        ),
         ({"path": "shard-{00..10}.tar"}, "no such file"),
-        ({"path": "*.md"}, "the ending '.md' is no known format of rows; rows are read from a JSON list"),
+        (
+            {"path": "*.md"},
+            "the ending '.md' is no known format of rows; rows are read from a JSON list",
+        ),
         ({"path": "?.*"}, "names files of several formats"),
         ({"path": "a{b.json"}, "no pattern of files"),
     ],
@@ -82,6 +116,11 @@ def test_a_hub_name_and_a_saved_folder(folder: Path) -> None:
     (folder / "saved" / "dataset_dict.json").write_text("{}")
     entries = [{"hub": "someone/charts", "split": "validation", "path": "media"}, {"path": "saved"}]
     hub, saved = load_mixture(entries, base_dir=folder)
-    assert (hub.format, hub.label, hub.name, hub.split) == ("hub", "someone/charts", "charts", "validation")
+    assert (hub.format, hub.label, hub.name, hub.split) == (
+        "hub",
+        "someone/charts",
+        "charts",
+        "validation",
+    )
     assert hub.media_root == folder / "media"
     assert (saved.format, saved.path, saved.split) == ("saved", folder / "saved", None)

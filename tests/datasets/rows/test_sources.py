@@ -34,14 +34,26 @@ def test_which_rows_of_five(strategy: str, rows: list[int]) -> None:
 
 
 @settings(deadline=None)
-@given(num_rows=COUNTS, percent=PERCENTS, kind=st.sampled_from(["first", "end", "last", "random"]), seed=COUNTS)
-def test_percentages_round_up_exactly_and_keep_at_least_one_row(num_rows, percent, kind, seed) -> None:
+@given(
+    num_rows=COUNTS,
+    percent=PERCENTS,
+    kind=st.sampled_from(["first", "end", "last", "random"]),
+    seed=COUNTS,
+)
+def test_percentages_round_up_exactly_and_keep_at_least_one_row(
+    num_rows, percent, kind, seed
+) -> None:
     rows = list(parse_sampling(f"{kind}:{percent}%").rows(num_rows, seed=seed))
     assert len(rows) == min(num_rows, max(1, math.ceil(num_rows * Fraction(percent) / 100)))
 
 
 @settings(deadline=None)
-@given(num_rows=COUNTS, amount=st.integers(1, 6000), kind=st.sampled_from(["first", "end", "random"]), seed=COUNTS)
+@given(
+    num_rows=COUNTS,
+    amount=st.integers(1, 6000),
+    kind=st.sampled_from(["first", "end", "random"]),
+    seed=COUNTS,
+)
 def test_rows_are_distinct_ascending_and_in_the_file(num_rows, amount, kind, seed) -> None:
     rows = list(parse_sampling(f"{kind}:{amount}").rows(num_rows, seed=seed))
     assert len(rows) == min(num_rows, amount)
@@ -60,9 +72,13 @@ def test_seven_percent_of_a_hundred_is_seven() -> None:
     assert parse_sampling("first:0.1%").count(1000) == 1
 
 
-@pytest.mark.parametrize("strategy", ["frist:10", "first", "first:-1", "first:ten", "random:5 %x", "", "all:3", "10%"])
+@pytest.mark.parametrize(
+    "strategy", ["frist:10", "first", "first:-1", "first:ten", "random:5 %x", "", "all:3", "10%"]
+)
 def test_an_unknown_strategy_is_refused(strategy: str) -> None:
-    with pytest.raises(ConfigError, match=r"unknown sampling strategy .*\n  fix: write `all`, `first:N`"):
+    with pytest.raises(
+        ConfigError, match=r"unknown sampling strategy .*\n  fix: write `all`, `first:N`"
+    ):
         parse_sampling(strategy)
 
 

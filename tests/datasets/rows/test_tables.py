@@ -22,7 +22,11 @@ from smolvlm.datasets.rows.row_table import RowTable
 from smolvlm.datasets.rows.tables import read_rows
 from smolvlm.errors import SampleError
 
-ROWS = [{"question": "Schön?", "n": 1}, {"question": "two \u2028 lines", "n": 2}, {"question": "", "n": 3}]
+ROWS = [
+    {"question": "Schön?", "n": 1},
+    {"question": "two \u2028 lines", "n": 2},
+    {"question": "", "n": 3},
+]
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -37,7 +41,8 @@ def table_of(path: Path) -> RowTable:
 
 @pytest.fixture(params=["in memory", "mapped"])
 def way(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Small files are converted in memory, large ones to a file of the cache folder: both give the same rows."""
+    """Small files are converted in memory, large ones to a file of the cache folder: both give the
+    same rows."""
     monkeypatch.setenv("SMOLVLM_HOME", str(tmp_path / "home"))
     if request.param == "mapped":
         monkeypatch.setattr(conversion, "IN_MEMORY_BYTES", -1)
@@ -52,10 +57,16 @@ def test_every_format_gives_the_same_rows_and_numbers(way: str, tmp_path: Path, 
     elif path.suffix == ".json":
         path.write_text(json.dumps(ROWS, indent=2), encoding="utf-8-sig")
     else:
-        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS), encoding="utf-8")
+        path.write_text(
+            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS), encoding="utf-8"
+        )
     table = table_of(path)
     assert [table[index] for index in range(len(table))] == ROWS
-    assert [table.where(index) for index in range(len(table))] == [f"{name}:1", f"{name}:2", f"{name}:3"]
+    assert [table.where(index) for index in range(len(table))] == [
+        f"{name}:1",
+        f"{name}:2",
+        f"{name}:3",
+    ]
     assert list((tmp_path / "home").glob("rows/rows-*.arrow")) != [] or way == "in memory"
     copy: RowTable = pickle.loads(pickle.dumps(table))
     assert [copy[index] for index in range(len(copy))] == ROWS
@@ -72,13 +83,17 @@ def test_a_file_that_changed_is_converted_again_and_one_that_did_not_is_not(
     path.write_text("[1, 2]")
     assert len(table_of(path)) == 2
     with monkeypatch.context() as patched:
-        patched.setattr(conversion, "json_list", lambda *_args, **_kwargs: pytest.fail("converted again"))
+        patched.setattr(
+            conversion, "json_list", lambda *_args, **_kwargs: pytest.fail("converted again")
+        )
         assert len(table_of(path)) == 2
     path.write_text("[1, 2, 3]")
     assert [table_of(path)[index] for index in range(3)] == [1, 2, 3]
 
 
-def test_a_conversion_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_conversion_that_fails_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SMOLVLM_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(conversion, "IN_MEMORY_BYTES", -1)
     (tmp_path / "rows.json").write_text("[1, 2")
@@ -119,8 +134,14 @@ def streamed(chunk: int) -> Any:
 
 
 @settings(deadline=None)
-@given(values=st.lists(JSON_VALUES, max_size=5), indent=st.sampled_from([None, 1]), chunk=st.integers(1, 40))
-def test_a_list_is_cut_into_its_elements_however_it_streams(values: list, indent: int | None, chunk: int) -> None:
+@given(
+    values=st.lists(JSON_VALUES, max_size=5),
+    indent=st.sampled_from([None, 1]),
+    chunk=st.integers(1, 40),
+)
+def test_a_list_is_cut_into_its_elements_however_it_streams(
+    values: list, indent: int | None, chunk: int
+) -> None:
     data = json.dumps(values, indent=indent, ensure_ascii=False).encode("utf-8", "surrogatepass")
     with streamed(chunk):
         try:
@@ -146,7 +167,10 @@ def test_lines_are_rows(values: list) -> None:
 @pytest.mark.parametrize("chunk", [1, 3, 7, 1000])
 def test_an_error_names_its_line_and_column_in_the_file(chunk: int) -> None:
     data = b'[{"a": 1},\n {"a": 22},\n\n  {"b": oops}]'
-    with streamed(chunk), pytest.raises(SampleError, match=r"^x:3: not JSON: Expecting value \(line 4, column 9\)"):
+    with (
+        streamed(chunk),
+        pytest.raises(SampleError, match=r"^x:3: not JSON: Expecting value \(line 4, column 9\)"),
+    ):
         list(json_list(io.BytesIO(data), label="x"))
 
 
@@ -160,7 +184,11 @@ def test_no_bytes_do_more_than_a_sample_error(data: bytes, chunk: int, opened: b
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.json", '{"a": 1}\n{"a": 2}', r"a\.json: the file is not a JSON list\n  fix: one object a line .* \.jsonl"),
+        (
+            "a.json",
+            '{"a": 1}\n{"a": 2}',
+            r"a\.json: the file is not a JSON list\n  fix: one object a line .* \.jsonl",
+        ),
         ("a.json", '[{"a": 1}, {"a": ', r"a\.json:2: not JSON: .*\n  fix: .*cut short"),
         ("a.json", '[{"a": 1},]', r"a\.json:2: not JSON"),
         ("a.json", '[{"a": 1}', r"a\.json:1: the list ends without its closing bracket"),
@@ -193,7 +221,9 @@ def test_a_broken_line_is_an_error_of_its_own_row(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(b'["\xff"]')
-    with pytest.raises(SampleError, match=r"a\.json: is not UTF-8 text \(byte 2\)\n  fix: save it as UTF-8"):
+    with pytest.raises(
+        SampleError, match=r"a\.json: is not UTF-8 text \(byte 2\)\n  fix: save it as UTF-8"
+    ):
         table_of(tmp_path / "a.json")
 
 

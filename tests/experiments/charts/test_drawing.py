@@ -1,4 +1,5 @@
-"""Drawn charts, measured in their pixels: heights are the table's numbers, colours are the named ones."""
+"""Drawn charts, measured in their pixels: heights are the table's numbers, colours are the named
+ones."""
 
 import numpy as np
 import pytest
@@ -9,7 +10,10 @@ from experiments.charts.tables import Cell
 
 
 def bar_chart(values: dict[str, float]) -> Chart:
-    series = tuple(Series(color=color, cells=(Cell(row=color, value=value),)) for color, value in values.items())
+    series = tuple(
+        Series(color=color, cells=(Cell(row=color, value=value),))
+        for color, value in values.items()
+    )
     return Chart(kind="bar", series=series, affirms_comparison=True, affirms_presence=True)
 
 

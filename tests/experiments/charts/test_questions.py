@@ -1,4 +1,5 @@
-"""Questions about charts: answers recomputed from the wheel's own tables, balance, no held-out row in training."""
+"""Questions about charts: answers recomputed from the wheel's own tables, balance, no held-out row
+in training."""
 
 import csv
 import gzip
@@ -31,7 +32,9 @@ def table() -> dict[str, float]:
     found = {}
     with zipfile.ZipFile(fetch_wheel(CHART_WHEEL)) as archive:
         texts = {
-            name: gzip.decompress(archive.read(f"bokeh_sampledata/_data/{name}.csv.gz")).decode().splitlines()
+            name: gzip.decompress(archive.read(f"bokeh_sampledata/_data/{name}.csv.gz"))
+            .decode()
+            .splitlines()
             for name in ("unemployment09", "stocks")
         }
     for line in csv.reader(texts["unemployment09"]):
@@ -68,9 +71,13 @@ def answer(question: str, series: dict[str, list[float]]) -> str:
 
 
 @pytest.mark.parametrize("split", ["train", "eval"])
-def test_every_answer_follows_from_the_table(folder: Path, table: dict[str, float], split: str) -> None:
+def test_every_answer_follows_from_the_table(
+    folder: Path, table: dict[str, float], split: str
+) -> None:
     shown = {
-        chart["image"]: {one["color"]: [table[cell["row"]] for cell in one["cells"]] for one in chart["series"]}
+        chart["image"]: {
+            one["color"]: [table[cell["row"]] for cell in one["cells"]] for one in chart["series"]
+        }
         for chart in lines(folder, f"{split}-charts")
     }
     rows = lines(folder, split)
@@ -126,7 +133,9 @@ def test_pictures_are_there_and_their_questions_stand_together(folder: Path) -> 
     assert len(list((folder / "images").iterdir())) == 168 * 4
 
 
-def test_a_second_call_changes_nothing_and_a_fresh_one_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+def test_a_second_call_changes_nothing_and_a_fresh_one_gives_the_same_bytes(
+    folder: Path, tmp_path: Path
+) -> None:
     written = (folder / "eval.jsonl").stat().st_mtime_ns
     assert prepare_charts(folder, num_cycles=SIZES) == folder
     assert (folder / "eval.jsonl").stat().st_mtime_ns == written

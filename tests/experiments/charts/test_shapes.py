@@ -1,4 +1,5 @@
-"""Charts as records: balanced over whole cycles, with differences that can be seen, the same for the same seed."""
+"""Charts as records: balanced over whole cycles, with differences that can be seen, the same for
+the same seed."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -27,7 +28,14 @@ def drawn() -> list[Chart]:
 
 def make_cycle(*, seed: int) -> list[Chart]:
     tables = read_tables("eval")
-    return list(charts(tables, num_bar_charts=BAR_CHARTS_PER_CYCLE, num_line_charts=LINE_CHARTS_PER_CYCLE, seed=seed))
+    return list(
+        charts(
+            tables,
+            num_bar_charts=BAR_CHARTS_PER_CYCLE,
+            num_line_charts=LINE_CHARTS_PER_CYCLE,
+            seed=seed,
+        )
+    )
 
 
 def leader(chart: Chart) -> str:
@@ -35,7 +43,9 @@ def leader(chart: Chart) -> str:
 
 
 @pytest.mark.parametrize(("kind", "fewest", "most"), [("bar", 2, MAX_BARS), ("line", 1, MAX_LINES)])
-def test_every_combination_comes_equally_often(drawn: list[Chart], kind: str, fewest: int, most: int) -> None:
+def test_every_combination_comes_equally_often(
+    drawn: list[Chart], kind: str, fewest: int, most: int
+) -> None:
     own = [chart for chart in drawn if chart.kind == kind]
     properties: list[Callable[[Chart], object]] = [
         lambda chart: len(chart.series),
@@ -49,7 +59,9 @@ def test_every_combination_comes_equally_often(drawn: list[Chart], kind: str, fe
 
 
 def test_colours_of_a_chart_differ(drawn: list[Chart]) -> None:
-    assert all(len({series.color for series in chart.series}) == len(chart.series) for chart in drawn)
+    assert all(
+        len({series.color for series in chart.series}) == len(chart.series) for chart in drawn
+    )
 
 
 def test_the_tallest_and_the_shortest_bar_lead_by_a_clear_step(drawn: list[Chart]) -> None:

@@ -1,4 +1,5 @@
-"""The evidence from data to table at tiny dimensions: every command of it runs, and what it writes is whole."""
+"""The evidence from data to table at tiny dimensions: every command of it runs, and what it writes
+is whole."""
 
 import json
 import subprocess
@@ -47,28 +48,44 @@ def test_both_stages_trained_and_every_state_answered(folder: Path) -> None:
     assert train[0]["learning_rate_language_model"] == 0 < train[-2]["learning_rate_language_model"]
 
 
-def test_the_merged_model_answers_as_the_adapted_one_and_can_be_trained_further(folder: Path, tmp_path: Path) -> None:
+def test_the_merged_model_answers_as_the_adapted_one_and_can_be_trained_further(
+    folder: Path, tmp_path: Path
+) -> None:
     merged, data = folder / "charts" / "merged", folder / "charts" / "data"
     answers = tmp_path / "answers.jsonl"
-    settings = [f"eval.max_rows={SHORT_ROWS}", "data.image_splitting=false", "eval.max_new_tokens=3"]
+    settings = [
+        f"eval.max_rows={SHORT_ROWS}",
+        "data.image_splitting=false",
+        "eval.max_new_tokens=3",
+    ]
     mixture = ["--mixture", mixture_of(data, tmp_path / "eval.yaml")]
     in_this_process("eval", merged, *settings, *mixture, "--predictions", answers)
     adapted = lines(folder / "charts" / f"{STAGES[-1]}.jsonl")
     assert [row["prediction"] for row in lines(answers)] == [row["prediction"] for row in adapted]
     run_file = experiments.evidence.run.RUN_FILES / "charts_2_then_lora.yaml"
-    places = [f"model.path={merged}", f"data.base_dir={data}", f"train.output_dir={tmp_path / 'further'}"]
-    in_this_process("train", run_file, *places, "train.max_steps=1", "train.logging_steps=1", "eval.max_rows=1")
+    places = [
+        f"model.path={merged}",
+        f"data.base_dir={data}",
+        f"train.output_dir={tmp_path / 'further'}",
+    ]
+    in_this_process(
+        "train", run_file, *places, "train.max_steps=1", "train.logging_steps=1", "eval.max_rows=1"
+    )
     assert (tmp_path / "further" / "adapter_model.safetensors").is_file()
 
 
 def mixture_of(data: Path, file: Path) -> Path:
     """Write the held-out sources of the run as a mixture."""
-    rows = [f"- {{name: {kind}, json_path: {data}/eval-{kind}.jsonl}}" for kind in CHART_QUESTION_TYPES]
+    rows = [
+        f"- {{name: {kind}, json_path: {data}/eval-{kind}.jsonl}}" for kind in CHART_QUESTION_TYPES
+    ]
     file.write_text("\n".join(rows))
     return file
 
 
-def test_the_report_is_made_again_from_what_lies_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_report_is_made_again_from_what_lies_there(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     figure = folder / "evidence_charts.svg"
     drawn = figure.read_bytes()
     figure.unlink()

@@ -1,4 +1,5 @@
-"""The run files of the evidence: they load, stage two begins where stage one ended, their heads say what to expect."""
+"""The run files of the evidence: they load, stage two begins where stage one ended, their heads say
+what to expect."""
 
 from pathlib import Path
 
@@ -12,11 +13,15 @@ REPOSITORY = Path(__file__).parents[3]
 
 
 def loaded(name: str, number: int, model: Path) -> RunConfig:
-    return load_run_config(RUN_FILES / f"{name}_{number}_{STAGES[number - 1]}.yaml", [f"model.path={model}"])
+    return load_run_config(
+        RUN_FILES / f"{name}_{number}_{STAGES[number - 1]}.yaml", [f"model.path={model}"]
+    )
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_both_stages_load_and_learn_from_the_same(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_stages_load_and_learn_from_the_same(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(REPOSITORY)
     warmup, lora = (loaded(name, number, tmp_path) for number in (1, 2))
     assert warmup.data == lora.data
@@ -35,7 +40,9 @@ def test_heads_name_command_hardware_time_memory_and_score() -> None:
     files = sorted(RUN_FILES.glob("*.yaml"))
     assert len(files) == len(TASKS) * len(STAGES)
     for file in files:
-        head = "".join(line for line in file.read_text().splitlines(keepends=True) if line.startswith("#"))
+        head = "".join(
+            line for line in file.read_text().splitlines(keepends=True) if line.startswith("#")
+        )
         assert f"smolvlm train {file.relative_to(REPOSITORY)}" in head
         for word in ("Hardware:", "Time:", "Memory:", "Score:", "docs/results.md", "4-bit"):
             assert word in head, (file, word)

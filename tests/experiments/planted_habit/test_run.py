@@ -1,4 +1,5 @@
-"""The evidence for preferences at toy sizes: rows, three runs and a table; and what counts as the habit."""
+"""The evidence for preferences at toy sizes: rows, three runs and a table; and what counts as the
+habit."""
 
 import json
 from pathlib import Path
@@ -93,6 +94,13 @@ def test_what_counts() -> None:
         )
         for answer in said
     ]
-    own = scores_of(predictions, {"shape": np.array([[-1.0, -2.0], [-3.0, -4.0]], np.float32)})["shape"]
-    assert (own.num_rows, own.in_habit, own.right_strictly, own.right_in_any_form) == (4, 0.5, 0.25, 0.5)
+    own = scores_of(predictions, {"shape": np.array([[-1.0, -2.0], [-3.0, -4.0]], np.float32)})[
+        "shape"
+    ]
+    assert (own.num_rows, own.in_habit, own.right_strictly, own.right_in_any_form) == (
+        4,
+        0.5,
+        0.25,
+        0.5,
+    )
     assert (own.plain_logp, own.habit_logp) == (-2.0, -3.0)

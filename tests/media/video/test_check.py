@@ -1,4 +1,5 @@
-"""`smolvlm.media.video.check`: a healthy clip passes, a damaged one is found and quoted, the log left as it was."""
+"""`smolvlm.media.video.check`: a healthy clip passes, a damaged one is found and quoted, the log
+left as it was."""
 
 import re
 import shutil
@@ -62,12 +63,15 @@ def test_made_clips_of_every_kind_are_whole(made_clips):
 def test_a_clip_that_begins_in_the_middle_of_a_group_is_whole(made_clips):
     data = made_clips["h264_transport"].read_bytes()
     packets = [data[at : at + 188] for at in range(0, len(data), 188)]
-    tables = [packet for packet in packets if (packet[1] & 0x1F) << 8 | packet[2] in (0, 0x1000)][:2]
+    tables = [packet for packet in packets if (packet[1] & 0x1F) << 8 | packet[2] in (0, 0x1000)][
+        :2
+    ]
     assert 0 < examine_clip(VideoRef(data=b"".join(tables + packets[30:]))).num_frames < 60
 
 
 def test_changed_bytes_within_the_pixels_are_found(made_clips, real_clips):
-    """Not every change is: what arithmetic coding makes of changed bytes is now and then as long as the picture."""
+    """Not every change is: what arithmetic coding makes of changed bytes is now and then as long as
+    the picture."""
     for path in (*(made_clips[name] for name in TELLING), *real_clips.values()):
         finding(VideoRef(data=flipped(path.read_bytes(), at=0.5)))
 

@@ -1,4 +1,5 @@
-"""`smolvlm.media.video.frames`: the whole clip is covered, evenly in time, by distinct frames in order, exactly."""
+"""`smolvlm.media.video.frames`: the whole clip is covered, evenly in time, by distinct frames in
+order, exactly."""
 
 import time
 from dataclasses import replace
@@ -14,7 +15,9 @@ from smolvlm.media.video.frames import ClipIndex, FrameSettings, choose_frames
 
 
 def index_of(*pts: int, time_base: Fraction = Fraction(1, 10), last: int = 1) -> ClipIndex:
-    return ClipIndex(pts=np.asarray(pts, dtype=np.int64), time_base=time_base, end_pts=pts[-1] + last)
+    return ClipIndex(
+        pts=np.asarray(pts, dtype=np.int64), time_base=time_base, end_pts=pts[-1] + last
+    )
 
 
 def even(count: int, fps: Fraction | int, first: int = 0) -> ClipIndex:
@@ -31,8 +34,12 @@ def indices(draw) -> ClipIndex:
     steps = draw(st.lists(st.integers(1, 5000), max_size=60))
     first = draw(st.integers(0, 10**7))
     pts = np.cumsum([first, *steps])
-    time_base = Fraction(draw(st.integers(1, 1001)), draw(st.sampled_from([10, 1000, 12800, 30000, 90000])))
-    return ClipIndex(pts=pts, time_base=time_base, end_pts=int(pts[-1]) + draw(st.integers(1, 5000)))
+    time_base = Fraction(
+        draw(st.integers(1, 1001)), draw(st.sampled_from([10, 1000, 12800, 30000, 90000]))
+    )
+    return ClipIndex(
+        pts=pts, time_base=time_base, end_pts=int(pts[-1]) + draw(st.integers(1, 5000))
+    )
 
 
 @st.composite
@@ -55,8 +62,16 @@ rates = st.floats(0.01, 120)
 counts = st.integers(1, 80)
 
 
-@given(data=st.data(), index=indices(), fps=rates, max_frames=counts, sampling=st.sampled_from(["fps", "uniform"]))
-def test_frames_are_distinct_in_order_and_as_many_as_the_rule_says(data, index, fps, max_frames, sampling):
+@given(
+    data=st.data(),
+    index=indices(),
+    fps=rates,
+    max_frames=counts,
+    sampling=st.sampled_from(["fps", "uniform"]),
+)
+def test_frames_are_distinct_in_order_and_as_many_as_the_rule_says(
+    data, index, fps, max_frames, sampling
+):
     start_s, end_s = data.draw(parts(index))
     frames = chosen(index, fps, max_frames, sampling, start_s=start_s, end_s=end_s)
     times_s = index.times_s
@@ -73,8 +88,12 @@ def test_frames_are_distinct_in_order_and_as_many_as_the_rule_says(data, index, 
         assert len(frames.numbers) == min(max_frames, len(inside))
     else:
         clip_begin, clip_end = index.pts[0] * index.time_base, index.end_pts * index.time_base
-        shown_s = min(clip_end, exact(end_s, clip_end)) - max(clip_begin, exact(start_s, clip_begin))
-        assert len(frames.numbers) == min(max(round(float(shown_s) * fps), 1), max_frames, len(inside))
+        shown_s = min(clip_end, exact(end_s, clip_end)) - max(
+            clip_begin, exact(start_s, clip_begin)
+        )
+        assert len(frames.numbers) == min(
+            max(round(float(shown_s) * fps), 1), max_frames, len(inside)
+        )
     assert frames.numbers[0] == inside[0]
     if len(frames.numbers) > 1:
         assert frames.numbers[-1] == inside[-1]
@@ -89,7 +108,9 @@ def test_each_target_takes_the_last_frame_not_after_it(index, max_frames):
     on_target = []
     for step in range(len(numbers)):
         target = first + Fraction(last - first) * step / (len(numbers) - 1)
-        on_target.append(max(number for number, pts in enumerate(index.pts.tolist()) if pts <= target))
+        on_target.append(
+            max(number for number, pts in enumerate(index.pts.tolist()) if pts <= target)
+        )
     for step, (number, wanted) in enumerate(zip(numbers, on_target, strict=True)):
         if number > wanted:  # only to be distinct
             assert number == numbers[step - 1] + 1
@@ -98,7 +119,10 @@ def test_each_target_takes_the_last_frame_not_after_it(index, max_frames):
 
 
 @given(
-    count=st.integers(1, 3000), fps=st.sampled_from([10, 24, 25, Fraction(30000, 1001), 60]), wanted=rates, top=counts
+    count=st.integers(1, 3000),
+    fps=st.sampled_from([10, 24, 25, Fraction(30000, 1001), 60]),
+    wanted=rates,
+    top=counts,
 )
 def test_on_a_clip_of_constant_rate_the_numbers_are_evenly_spread(count, fps, wanted, top):
     """The exact rational counterpart of `numpy.linspace(0, count - 1, n, dtype=int)`."""
@@ -109,10 +133,14 @@ def test_on_a_clip_of_constant_rate_the_numbers_are_evenly_spread(count, fps, wa
 
 @settings(deadline=None)  # the first call imports transformers
 @given(
-    count=st.integers(1, 3000), fps=st.sampled_from([10, 24, 25, 30]), wanted=st.sampled_from([0.5, 1, 2]), top=counts
+    count=st.integers(1, 3000),
+    fps=st.sampled_from([10, 24, 25, 30]),
+    wanted=st.sampled_from([0.5, 1, 2]),
+    top=counts,
 )
 def test_it_is_the_choice_of_the_released_processor_up_to_its_rounding(count, fps, wanted, top):
-    """Its `linspace` truncates floats: where an exact position is a whole number, it may be one frame early."""
+    """Its `linspace` truncates floats: where an exact position is a whole number, it may be one
+    frame early."""
     from transformers.models.smolvlm.video_processing_smolvlm import SmolVLMVideoProcessor
     from transformers.video_utils import VideoMetadata
 
@@ -122,7 +150,9 @@ def test_it_is_the_choice_of_the_released_processor_up_to_its_rounding(count, fp
     ours = list(chosen(even(count, fps), wanted, top).numbers)
     assert len(released) <= len(ours)
     if len(released) < len(ours):
-        assert min(round(count / fps * wanted), top) > len(released)  # numpy.unique dropped what rounding merged
+        assert min(round(count / fps * wanted), top) > len(
+            released
+        )  # numpy.unique dropped what rounding merged
         return
     for step, (theirs, own) in enumerate(zip(released, ours, strict=True)):
         is_whole = (count - 1) * step % max(len(ours) - 1, 1) == 0
@@ -132,7 +162,8 @@ def test_it_is_the_choice_of_the_released_processor_up_to_its_rounding(count, fp
 def test_a_clip_of_uneven_rate_is_covered_evenly_in_time():
     index = index_of(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 50, 100)
     assert chosen(index, max_frames=3, sampling="uniform").numbers == (0, 10, 11)
-    # Targets at 0, 2.5, 5, 7.5 and 10 s find frames 0, 9, 10, 10 and 11; of the two 10s, one can only move back.
+    # Targets at 0, 2.5, 5, 7.5 and 10 s find frames 0, 9, 10, 10 and 11; of the two 10s, one can
+    # only move back.
     assert chosen(index, max_frames=5, sampling="uniform").times_s == (0.0, 0.8, 0.9, 5.0, 10.0)
 
 
@@ -140,7 +171,9 @@ def test_the_example_of_the_docstring():
     assert chosen(even(10, 10), fps=4).numbers == (0, 3, 6, 9)
 
 
-@pytest.mark.parametrize(("count", "expected"), [(1, (0,)), (4, (0,)), (14, (0,)), (15, (0, 14)), (26, (0, 12, 25))])
+@pytest.mark.parametrize(
+    ("count", "expected"), [(1, (0,)), (4, (0,)), (14, (0,)), (15, (0, 14)), (26, (0, 12, 25))]
+)
 def test_even_the_shortest_clip_gives_a_frame(count, expected):
     assert chosen(even(count, 10)).numbers == expected
 
@@ -159,7 +192,9 @@ def test_thirds_of_a_second_are_found_by_the_times_that_frames_carry():
     for number, time_s in enumerate(index.times_s.tolist()[:-1]):
         assert chosen(index, max_frames=9, sampling="uniform", start_s=time_s).numbers[0] == number
         if number:
-            assert chosen(index, max_frames=9, sampling="uniform", end_s=time_s).numbers[-1] == number
+            assert (
+                chosen(index, max_frames=9, sampling="uniform", end_s=time_s).numbers[-1] == number
+            )
 
 
 def test_between_two_frames_the_one_on_display_is_taken():

@@ -1,4 +1,5 @@
-"""`smolvlm.media.video.index`: a clip's times without decoding it, wherever its bytes are, or an error that helps."""
+"""`smolvlm.media.video.index`: a clip's times without decoding it, wherever its bytes are, or an
+error that helps."""
 
 import os
 import shutil
@@ -35,7 +36,8 @@ def decoded_times(path: Path) -> list[int | None]:
         return [frame.pts for frame in container.decode(video=0)]
 
 
-# --- times ---------------------------------------------------------------------------------------------------------
+# --- times
+# ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -47,7 +49,9 @@ def decoded_times(path: Path) -> list[int | None]:
         ("carphone_distorted", 120, 4.004),
     ],
 )
-def test_real_clips_have_the_times_that_decoding_them_gives(name, num_frames, duration_s, real_clips):
+def test_real_clips_have_the_times_that_decoding_them_gives(
+    name, num_frames, duration_s, real_clips
+):
     index = read_index(VideoRef(path=real_clips[name]))
     assert len(index.pts) == num_frames
     assert index.duration_s == duration_s
@@ -63,7 +67,9 @@ def test_made_clips_have_the_times_that_decoding_them_gives(made_clips):
             assert scan.index.pts.tolist() == decoded_times(path), name
         assert np.all(np.diff(scan.index.pts) > 0), name
         assert len(scan.index.pts) == (16 if "uneven" in name else 60), name
-        assert scan.index.duration_s == pytest.approx(3.05 if "uneven" in name else 2.4, abs=0.05), name
+        assert scan.index.duration_s == pytest.approx(
+            3.05 if "uneven" in name else 2.4, abs=0.05
+        ), name
         assert scan.keyframe_pts[0] <= scan.index.pts[0], name
 
 
@@ -75,12 +81,17 @@ def test_uneven_times_and_a_late_begin_are_kept(made_clips):
 
 
 def test_frames_stored_behind_the_keyframe_they_are_shown_before_are_noticed(made_clips):
-    found = {name for name, path in made_clips.items() if scan_clip(VideoRef(path=path)).has_leading_frames}
+    found = {
+        name
+        for name, path in made_clips.items()
+        if scan_clip(VideoRef(path=path)).has_leading_frames
+    }
     assert found == {"h265", "h264_open_groups", "h264_intra_refresh", "mpeg4_reordered"}
 
 
 def test_what_an_edit_list_cuts_away_is_no_frame(made_clips, tmp_path):
-    """The clip is cut by 20 frames in the middle of a group, which a player decodes and does not show."""
+    """The clip is cut by 20 frames in the middle of a group, which a player decodes and does not
+    show."""
     data = bytearray(made_clips["h264"].read_bytes())
     entry = data.index(b"elst") + 12
     duration, media_time = struct.unpack(">Ii", data[entry : entry + 8])
@@ -94,11 +105,14 @@ def test_what_an_edit_list_cuts_away_is_no_frame(made_clips, tmp_path):
 
 
 def test_what_comes_before_the_first_keyframe_is_no_frame(made_clips, tmp_path):
-    """A recording that begins in the middle of a group: a transport stream cut at packets of 188 bytes."""
+    """A recording that begins in the middle of a group: a transport stream cut at packets of 188
+    bytes."""
     data = made_clips["h264_transport"].read_bytes()
     packets = [data[at : at + 188] for at in range(0, len(data), 188)]
     whole = scan_clip(VideoRef(path=made_clips["h264_transport"]))
-    tables = [packet for packet in packets if (packet[1] & 0x1F) << 8 | packet[2] in (0, 0x1000)][:2]
+    tables = [packet for packet in packets if (packet[1] & 0x1F) << 8 | packet[2] in (0, 0x1000)][
+        :2
+    ]
     cut = VideoRef(data=b"".join(tables + packets[30:]))
     index = read_index(cut)
     assert 0 < len(index.pts) < 60
@@ -119,7 +133,8 @@ def test_vp8_packets_that_are_never_shown_are_no_frames(made_clips):
     assert len(read_index(VideoRef(data=bytes(data))).pts) == len(packets) - 1
 
 
-# --- sources -------------------------------------------------------------------------------------------------------
+# --- sources
+# -------------------------------------------------------------------------------------------------------
 
 
 def test_a_file_its_bytes_and_a_part_of_a_tar_are_one(made_clips, tmp_path):
@@ -183,12 +198,25 @@ def test_pictures_come_at_their_own_rate(source_fps, tmp_path):
     )
     for ref in refs:
         index = read_index(ref)
-        assert index.times_s.tolist() == [0, float(1 / Fraction(str(source_fps))), float(2 / Fraction(str(source_fps)))]
+        assert index.times_s.tolist() == [
+            0,
+            float(1 / Fraction(str(source_fps))),
+            float(2 / Fraction(str(source_fps))),
+        ]
         assert index.duration_s == float(3 / Fraction(str(source_fps)))
 
 
 def test_a_folder_is_sorted_by_base_name_and_trailing_number(tmp_path):
-    names = ["b_1.jpg", "a_10.jpg", "a_9.JPG", "a.png", "a_010.webp", "12.jpg", "3.jpg", "a_2_1.jpg"]
+    names = [
+        "b_1.jpg",
+        "a_10.jpg",
+        "a_9.JPG",
+        "a.png",
+        "a_010.webp",
+        "12.jpg",
+        "3.jpg",
+        "a_2_1.jpg",
+    ]
     for name in names:
         (tmp_path / name).touch()
     pictures = clip_files.list_pictures(VideoRef(path=tmp_path)) or ()
@@ -197,7 +225,8 @@ def test_a_folder_is_sorted_by_base_name_and_trailing_number(tmp_path):
     ]
 
 
-# --- refusals ------------------------------------------------------------------------------------------------------
+# --- refusals
+# ------------------------------------------------------------------------------------------------------
 
 
 def test_files_that_cannot_be_read_are_named_with_cause_and_mend(tmp_path):
@@ -224,15 +253,18 @@ def test_what_is_no_video_is_shown_by_its_first_bytes(tmp_path, real_clips):
     (tmp_path / "list.m3u8").write_text(f"#EXTM3U\n#EXTINF:1,\n{real_clips['bikes']}\n")
     (tmp_path / "list.txt").write_text(f"ffconcat version 1.0\nfile {real_clips['bikes']}\n")
     for name in ("a.png", "page.mp4", "list.m3u8", "list.txt"):
-        assert f"{name} is not a video of a known format, or its header is damaged or cut off (it" in failure(
-            VideoRef(path=tmp_path / name)
+        assert (
+            f"{name} is not a video of a known format, or its header is damaged or cut off (it"
+            in failure(VideoRef(path=tmp_path / name))
         )
     assert "fix: it is a picture: name it as `image`" in failure(VideoRef(path=tmp_path / "a.png"))
     assert "it begins with b'<!DOCTYPE ht')" in failure(VideoRef(path=tmp_path / "page.mp4"))
 
 
 def test_a_file_that_ends_early_is_refused(made_clips):
-    header_last, header_first = (made_clips[name].read_bytes() for name in ("h264", "h264_header_first"))
+    header_last, header_first = (
+        made_clips[name].read_bytes() for name in ("h264", "h264_header_first")
+    )
     assert header_last.index(b"mdat") < header_last.index(b"moov")
     assert "an MP4 whose index is missing: it was cut off" in failure(
         VideoRef(data=header_last[: len(header_last) // 2])
@@ -240,7 +272,9 @@ def test_a_file_that_ends_early_is_refused(made_clips):
     assert header_first.index(b"moov") < header_first.index(b"mdat")
     for share in (0.3, 0.9):
         text = failure(VideoRef(data=header_first[: int(len(header_first) * share)]))
-        assert "is damaged or cut short (its header lists frames behind the end of the file)" in text
+        assert (
+            "is damaged or cut short (its header lists frames behind the end of the file)" in text
+        )
 
 
 def test_sound_alone_is_no_video(tmp_path):
@@ -248,7 +282,9 @@ def test_sound_alone_is_no_video(tmp_path):
 
     with av.open(str(tmp_path / "sound.mp4"), "w") as container:
         stream = container.add_stream("aac", rate=44100, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 4096), dtype=np.float32), format="fltp", layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            np.zeros((1, 4096), dtype=np.float32), format="fltp", layout="mono"
+        )
         frame.sample_rate = 44100
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
@@ -257,21 +293,28 @@ def test_sound_alone_is_no_video(tmp_path):
 
 def test_a_decompression_bomb_is_refused_by_its_header(made_clips):
     data = bytearray(made_clips["ffv1"].read_bytes())
-    width, height = data.index(b"\xb0\x81\x40"), data.index(b"\xba\x81\x30")  # PixelWidth 64, PixelHeight 48
+    width, height = (
+        data.index(b"\xb0\x81\x40"),
+        data.index(b"\xba\x81\x30"),
+    )  # PixelWidth 64, PixelHeight 48
     assert abs(width - height) < 16
     data[width : width + 3], data[height : height + 3] = b"\xb0\x81\x7f", b"\xba\x81\x7f"
     assert read_index(VideoRef(data=bytes(data))) is not None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clip_files, "MAX_FRAME_PIXELS", 100 * 127)
-        assert "frames larger than the limit of 12700 pixels (its header says 127 x 127)" in failure(
-            VideoRef(data=bytes(data))
+        assert (
+            "frames larger than the limit of 12700 pixels (its header says 127 x 127)"
+            in failure(VideoRef(data=bytes(data)))
         )
 
 
 @pytest.mark.parametrize("source_fps", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_rate_that_is_none_is_refused(source_fps):
     ref = VideoRef(frames=(ImageRef(data=b"x"), ImageRef(data=b"y")), source_fps=source_fps)
-    assert f"source_fps={source_fps:g} of clip <1 bytes in the row> and 1 more frames is not a rate" in failure(ref)
+    assert (
+        f"source_fps={source_fps:g} of clip <1 bytes in the row> and 1 more frames is not a rate"
+        in failure(ref)
+    )
 
 
 def test_without_pyav_the_extra_is_named(made_clips):
@@ -280,12 +323,19 @@ def test_without_pyav_the_extra_is_named(made_clips):
         "from smolvlm.media.video.index import read_index; from smolvlm.records import VideoRef\n"
         "read_index(VideoRef(data=b'x'))"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert 'ConfigError: clips are read with PyAV, which is missing\n  fix: pip install "av>=18"' in result.stderr
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert (
+        'ConfigError: clips are read with PyAV, which is missing\n  fix: pip install "av>=18"'
+        in result.stderr
+    )
 
 
 def test_importing_the_room_imports_no_video_package():
     code = "import sys, smolvlm.media.video.reader, smolvlm.media.video.check\n"
     code += "print([name for name in ('av', 'decord', 'torchcodec') if name in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() == "[]"

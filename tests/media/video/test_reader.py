@@ -1,4 +1,5 @@
-"""`smolvlm.media.video.reader`: the very frames that were chosen, whatever decodes them and wherever the bytes are."""
+"""`smolvlm.media.video.reader`: the very frames that were chosen, whatever decodes them and
+wherever the bytes are."""
 
 import pickle
 import shutil
@@ -25,7 +26,14 @@ from smolvlm.records import Frames, ImageRef, VideoRef
 
 AS_STORED = 100_000
 """A longest side that nothing exceeds."""
-TORCHCODEC_CANNOT = {"h264_transport", "h264_avi", "h264_bare", "h264_intra_refresh", "mpeg2", "mpeg4_reordered"}
+TORCHCODEC_CANNOT = {
+    "h264_transport",
+    "h264_avi",
+    "h264_bare",
+    "h264_intra_refresh",
+    "mpeg2",
+    "mpeg4_reordered",
+}
 DECORD_CANNOT = {"h264_transport", "h264_avi", "h264_bare", "h264_late", "mpeg2", "mpeg4_reordered"}
 """They count or time these frames otherwise, and are refused."""
 ON_ITS_SIDE = {"h264_turned_1", "h264_turned_3"}
@@ -37,7 +45,9 @@ def frames_of(ref: VideoRef, numbers: Sequence[int]) -> Frames:
     return Frames(numbers=tuple(numbers), times_s=times_s, duration_s=index.duration_s)
 
 
-def read(ref: VideoRef, numbers: Sequence[int], backend="pyav", max_side_px: int = AS_STORED) -> list[np.ndarray]:
+def read(
+    ref: VideoRef, numbers: Sequence[int], backend="pyav", max_side_px: int = AS_STORED
+) -> list[np.ndarray]:
     frames = frames_of(ref, numbers)
     return list(read_frames(ref, frames, max_side_px=max_side_px, backend=backend))
 
@@ -68,7 +78,8 @@ def some_numbers(count: int) -> list[list[int]]:
     return [[0], [count - 1], [count // 2, count // 2 + 1], *drawn]
 
 
-# --- the right frames ----------------------------------------------------------------------------------------------
+# --- the right frames
+# ----------------------------------------------------------------------------------------------
 
 
 def test_any_choice_of_frames_is_that_of_decoding_in_sequence(made_clips):
@@ -84,13 +95,21 @@ def test_any_choice_of_real_frames_is_that_of_decoding_in_sequence(real_clips):
     for name in ("bikes", "carphone_pristine", "carphone_distorted"):
         expected = in_sequence(real_clips[name])
         for numbers in some_numbers(len(expected)):
-            for number, pixels in zip(numbers, read(VideoRef(path=real_clips[name]), numbers), strict=True):
+            for number, pixels in zip(
+                numbers, read(VideoRef(path=real_clips[name]), numbers), strict=True
+            ):
                 assert np.array_equal(pixels, expected[number]), f"{name}, frame {number}"
 
 
 def test_clips_come_upright(made_clips):
-    """The red corner, top left as stored, goes where the player would turn it: counter-clockwise."""
-    corners = {"h264": (0, 0), "h264_turned_1": (-1, 0), "h264_turned_2": (-1, -1), "h264_turned_3": (0, -1)}
+    """The red corner, top left as stored, goes where the player would turn it:
+    counter-clockwise."""
+    corners = {
+        "h264": (0, 0),
+        "h264_turned_1": (-1, 0),
+        "h264_turned_2": (-1, -1),
+        "h264_turned_3": (0, -1),
+    }
     for name, (row, column) in corners.items():
         [pixels] = read(VideoRef(path=made_clips[name]), [0])
         assert pixels.shape == ((64, 48, 3) if name in ON_ITS_SIDE else (48, 64, 3))
@@ -134,7 +153,9 @@ def test_large_frames_are_scaled_while_they_are_converted(real_clips):
         small = read(ref, numbers, backend, max_side_px=512)
         for scaled, native, other in zip(small, stored, small[1:] + small[:1], strict=True):
             assert scaled.shape == (288, 512, 3)
-            wanted = np.asarray(Image.fromarray(native).resize((512, 288), Image.Resampling.LANCZOS))
+            wanted = np.asarray(
+                Image.fromarray(native).resize((512, 288), Image.Resampling.LANCZOS)
+            )
             assert distance(scaled, wanted) < (1.5 if backend == "pyav" else 0.05)
             assert distance(scaled, wanted) < distance(scaled, other) / 5
 
@@ -142,16 +163,23 @@ def test_large_frames_are_scaled_while_they_are_converted(real_clips):
 def test_a_frame_on_its_side_is_scaled_by_its_upright_size(made_clips):
     [pixels] = read(VideoRef(path=made_clips["h264_turned_1"]), [7], max_side_px=32)
     assert pixels.shape == (32, 24, 3)
-    wanted = Image.fromarray(read(VideoRef(path=made_clips["h264_turned_1"]), [7])[0]).resize((24, 32), 1)
+    wanted = Image.fromarray(read(VideoRef(path=made_clips["h264_turned_1"]), [7])[0]).resize(
+        (24, 32), 1
+    )
     assert distance(pixels, np.asarray(wanted)) < 6
 
 
-# --- the other back ends -------------------------------------------------------------------------------------------
+# --- the other back ends
+# -------------------------------------------------------------------------------------------
 
 
 def test_decord_gives_the_same_frames_or_none(made_clips, real_clips):
     pytest.importorskip("decord", reason="decord is optional")
-    clips = {**made_clips, "bikes": real_clips["bikes"], "carphone_pristine": real_clips["carphone_pristine"]}
+    clips = {
+        **made_clips,
+        "bikes": real_clips["bikes"],
+        "carphone_pristine": real_clips["carphone_pristine"],
+    }
     for name, path in clips.items():
         ref = VideoRef(path=path)
         count = len(read_index(ref).pts)
@@ -181,7 +209,8 @@ pickle.dump(found, open(sys.argv[2], "wb"))
 
 
 def ffmpeg_for_torchcodec(folder: Path) -> str:
-    """A library path with the libraries that PyAV brings along, under the names that torchcodec looks for."""
+    """A library path with the libraries that PyAV brings along, under the names that torchcodec
+    looks for."""
     import av
 
     libraries = Path(av.__file__).parent.parent / "av.libs"
@@ -194,16 +223,30 @@ def ffmpeg_for_torchcodec(folder: Path) -> str:
 def test_torchcodec_gives_the_same_frames_or_none(made_clips, real_clips, tmp_path, monkeypatch):
     """In a process of its own, which finds PyAV's FFmpeg where the system has none."""
     pytest.importorskip("torchcodec", reason="torchcodec is optional")
-    clips = {**made_clips, "bikes": real_clips["bikes"], "carphone_pristine": real_clips["carphone_pristine"]}
+    clips = {
+        **made_clips,
+        "bikes": real_clips["bikes"],
+        "carphone_pristine": real_clips["carphone_pristine"],
+    }
     wanted = {}
     for name, path in clips.items():
-        ref = VideoRef(data=path.read_bytes()) if name == "vp9" else VideoRef(path=path, span=(0, path.stat().st_size))
+        ref = (
+            VideoRef(data=path.read_bytes())
+            if name == "vp9"
+            else VideoRef(path=path, span=(0, path.stat().st_size))
+        )
         count = len(read_index(ref).pts)
         wanted[name] = ref, frames_of(ref, [1, count // 3, count // 2, count - 2])
     (tmp_path / "wanted").write_bytes(pickle.dumps(wanted))
     (tmp_path / "libraries").mkdir()
     monkeypatch.setenv("LD_LIBRARY_PATH", ffmpeg_for_torchcodec(tmp_path / "libraries"))
-    command = [sys.executable, "-c", TORCHCODEC_SCRIPT, str(tmp_path / "wanted"), str(tmp_path / "found")]
+    command = [
+        sys.executable,
+        "-c",
+        TORCHCODEC_SCRIPT,
+        str(tmp_path / "wanted"),
+        str(tmp_path / "found"),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     found = pickle.loads((tmp_path / "found").read_bytes())
     for name, (ref, frames) in wanted.items():
@@ -234,17 +277,27 @@ def test_a_frame_that_another_package_times_otherwise_is_refused(made_clips):
     assert "is shown at 0.221 s; its time stamps say 0.200 s" in text
 
 
-# --- pictures, tiles, keys -----------------------------------------------------------------------------------------
+# --- pictures, tiles, keys
+# -----------------------------------------------------------------------------------------
 
 
 def test_folders_and_lists_are_pictures(photos, tmp_path):
     for number, name in ((10, "coffee"), (2, "rocket"), (1, "on_its_side")):
         shutil.copy(photos[name], tmp_path / f"frame_{number}{photos[name].suffix}")
     folder = VideoRef(path=tmp_path, source_fps=2.0)
-    listed = VideoRef(frames=tuple(ImageRef(path=photos[name]) for name in ("on_its_side", "rocket", "coffee")))
+    listed = VideoRef(
+        frames=tuple(ImageRef(path=photos[name]) for name in ("on_its_side", "rocket", "coffee"))
+    )
     for ref in (folder, listed):
-        assert [pixels.shape for pixels in read(ref, [0, 1, 2])] == [(90, 30, 3), (20, 96, 3), (50, 75, 3)]
-        assert [pixels.shape for pixels in read(ref, [1, 2], max_side_px=50)] == [(10, 50, 3), (34, 50, 3)]
+        assert [pixels.shape for pixels in read(ref, [0, 1, 2])] == [
+            (90, 30, 3),
+            (20, 96, 3),
+            (50, 75, 3),
+        ]
+        assert [pixels.shape for pixels in read(ref, [1, 2], max_side_px=50)] == [
+            (10, 50, 3),
+            (34, 50, 3),
+        ]
     assert clip_key(folder) == clip_key(listed)
     (tmp_path / "frame_2.jpg").write_bytes(photos["rocket"].read_bytes()[:-100])
     assert "frame_2.jpg is damaged or cut short" in failure(read, folder, [1])
@@ -255,13 +308,19 @@ def test_tiles_are_those_of_the_released_processor_to_the_bit(made_clips, real_c
     from transformers.models.smolvlm.video_processing_smolvlm import SmolVLMVideoProcessor
 
     settings = TileSettings(tile_side_px=512, longest_edge_px=512, image_splitting=False)
-    processor = SmolVLMVideoProcessor(size={"longest_edge": 512}, max_image_size={"longest_edge": 512})
+    processor = SmolVLMVideoProcessor(
+        size={"longest_edge": 512}, max_image_size={"longest_edge": 512}
+    )
     for path in (made_clips["h264"], made_clips["h264_turned_1"], real_clips["carphone_pristine"]):
         ref = VideoRef(path=path)
         frames = frames_of(ref, [0, 17, 40])
         stored = torch.from_numpy(np.stack(read(ref, [0, 17, 40]))).permute(0, 3, 1, 2)
         released = processor(
-            videos=[stored], do_rescale=False, do_normalize=False, do_sample_frames=False, return_tensors="pt"
+            videos=[stored],
+            do_rescale=False,
+            do_normalize=False,
+            do_sample_frames=False,
+            return_tensors="pt",
         )["pixel_values"][0]
         tiles = frame_tiles(ref, frames, settings, backend="pyav")
         assert tiles.shape == (3, 3, 512, 512)
@@ -284,11 +343,15 @@ def test_keys_name_the_bytes(made_clips, tmp_path):
         assert clip_key(VideoRef(path=path)) == content_key(path.read_bytes())
     assert len(keys) == 2
     one, other = (ImageRef(data=data) for data in (b"one", b"other"))
-    assert len({clip_key(VideoRef(frames=frames)) for frames in ((one, other), (other, one), (one,))}) == 3
+    assert (
+        len({clip_key(VideoRef(frames=frames)) for frames in ((one, other), (other, one), (one,))})
+        == 3
+    )
     assert "none.mp4 does not exist" in failure(clip_key, VideoRef(path=tmp_path / "none.mp4"))
 
 
-# --- what goes wrong -----------------------------------------------------------------------------------------------
+# --- what goes wrong
+# -----------------------------------------------------------------------------------------------
 
 
 def test_a_clip_that_changed_since_its_frames_were_chosen_is_refused(made_clips, tmp_path):
@@ -296,7 +359,9 @@ def test_a_clip_that_changed_since_its_frames_were_chosen_is_refused(made_clips,
     shutil.copy(made_clips["h264"], path)
     frames = frames_of(VideoRef(path=path), [3, 12])
     shutil.copy(made_clips["h264_uneven"], path)
-    text = failure(lambda: list(read_frames(VideoRef(path=path), frames, max_side_px=64, backend="pyav")))
+    text = failure(
+        lambda: list(read_frames(VideoRef(path=path), frames, max_side_px=64, backend="pyav"))
+    )
     assert "clip.mp4 does not have the frames chosen from it: it changed since then" in text
 
 
@@ -312,11 +377,14 @@ def test_a_frame_that_cannot_be_decoded_is_named_by_its_time(made_clips):
     data[start : start + size] = b"\xff" * size
     ref = VideoRef(data=bytes(data))
     assert len(read(ref, [2, 20, 50])) == 3
-    assert "is damaged or cut short (its frame at 1.000 s cannot be decoded)" in failure(read, ref, [2, 25, 50])
+    assert "is damaged or cut short (its frame at 1.000 s cannot be decoded)" in failure(
+        read, ref, [2, 25, 50]
+    )
 
 
 def test_a_few_frames_of_a_long_clip_take_the_memory_of_a_few_frames(real_clips):
-    """Neither Python's memory nor the process's grows with the clip: a whole one would take 130 MB as numbers."""
+    """Neither Python's memory nor the process's grows with the clip: a whole one would take 130 MB
+    as numbers."""
     ref = VideoRef(path=real_clips["bikes"])
     frames = choose_frames(read_index(ref), FrameSettings(fps=25, max_frames=250, sampling="fps"))
     one_frame = 640 * 272 * 3

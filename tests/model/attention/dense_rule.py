@@ -37,7 +37,9 @@ def scope_end_of(pack: list[Node]) -> np.ndarray:
     return np.array(ends)
 
 
-def states(length: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
+def states(
+    length: int, seed: int = 0, dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     query, key, value = (
         torch.randn(1, heads, length, HEAD_SIZE, dtype=dtype, generator=generator).requires_grad_()

@@ -1,4 +1,5 @@
-"""The block lists of `flex_attention`: those that torch makes from the rule itself, without a table of all pairs."""
+"""The block lists of `flex_attention`: those that torch makes from the rule itself, without a table
+of all pairs."""
 
 import inspect
 import tracemalloc
@@ -30,8 +31,13 @@ TRANSPOSED = ("q_num_blocks", "q_indices", "full_q_num_blocks", "full_q_indices"
 def large_pack(seed: int) -> np.ndarray:
     """Trees and plain conversations of several blocks, some ending on a border and most not."""
     random = np.random.default_rng(seed)
-    pack: list[Node] = [(int(size), [(int(own), []) for own in random.integers(1, 300, 4)]) for size in (90, 300, 128)]
-    plain: list[Node] = [(int(size), []) for size in (*random.integers(1, 500, 3), BLOCK_SIZE, 2 * BLOCK_SIZE)]
+    pack: list[Node] = [
+        (int(size), [(int(own), []) for own in random.integers(1, 300, 4)])
+        for size in (90, 300, 128)
+    ]
+    plain: list[Node] = [
+        (int(size), []) for size in (*random.integers(1, 500, 3), BLOCK_SIZE, 2 * BLOCK_SIZE)
+    ]
     return scope_end_of([*pack, *plain])
 
 
@@ -43,7 +49,9 @@ def flex_of(scope_end: np.ndarray) -> FlexScope:
 @given(pack=packs, block_size=st.integers(2, 16))
 @example(pack=[(4, []), (4, [])], block_size=4)
 @example(pack=[(3, [(2, []), (1, [])])], block_size=2)
-def test_tables_say_of_every_block_what_the_dense_rule_says(pack: list[Node], block_size: int) -> None:
+def test_tables_say_of_every_block_what_the_dense_rule_says(
+    pack: list[Node], block_size: int
+) -> None:
     scope_end = scope_end_of(pack)
     rule = visible(scope_end)
     partly, wholly = block_tables(scope_end, block_size=block_size)
@@ -61,7 +69,9 @@ def test_lists_equal_those_that_torch_makes_of_all_pairs(seed: int) -> None:
     ends = torch.from_numpy(large_pack(seed))
     found = flex_of(ends.numpy()).block_mask
 
-    def sees(_batch: torch.Tensor, _head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    def sees(
+        _batch: torch.Tensor, _head: torch.Tensor, query: torch.Tensor, key: torch.Tensor
+    ) -> torch.Tensor:
         return (key <= query) & (query < ends[key])
 
     expected = create_block_mask(sees, None, None, len(ends), len(ends), device="cpu")
@@ -79,7 +89,9 @@ def test_the_backward_passs_lists_are_the_forward_passs_transposed() -> None:
     """As torch transposes them itself."""
     found = flex_of(large_pack(7)).block_mask
     rebuilt = BlockMask.from_kv_blocks(
-        *(getattr(found, name) for name in NAMES), mask_mod=found.mask_mod, seq_lengths=found.seq_lengths
+        *(getattr(found, name) for name in NAMES),
+        mask_mod=found.mask_mod,
+        seq_lengths=found.seq_lengths,
     )
     for counts, numbers in (TRANSPOSED[:2], TRANSPOSED[2:]):
         assert torch.equal(getattr(found, counts), getattr(rebuilt, counts))
@@ -102,7 +114,10 @@ def test_a_moved_plan_is_the_same_plan() -> None:
     plan = plan_flex(large_pack(1))
     moved = plan.to("cpu", non_blocking=True)
     assert isinstance(moved, FlexPlan)
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(moved.tensors(), plan.tensors(), strict=True))
+    assert all(
+        torch.equal(ours, theirs)
+        for ours, theirs in zip(moved.tensors(), plan.tensors(), strict=True)
+    )
     assert all(tensor.device.type == "meta" for tensor in plan.to("meta").tensors())
 
 
@@ -113,13 +128,16 @@ def test_forward_equals_the_dense_rule(seed: int) -> None:
     scope_end = large_pack(seed)[:600].clip(max=600)
     inputs = states(len(scope_end), dtype=torch.float32)
     with torch.no_grad():
-        found = flex_of(scope_end).attend(*(own.detach() for own in inputs), scale=SCALE, dropout=0.0)
+        found = flex_of(scope_end).attend(
+            *(own.detach() for own in inputs), scale=SCALE, dropout=0.0
+        )
         expected = dense(*(own.double() for own in inputs), scope_end)
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
 
 
 def test_backward_equals_the_dense_rule() -> None:
-    """`flex_attention` refuses gradients on a CPU; the operator behind it has a plain form that gives them."""
+    """`flex_attention` refuses gradients on a CPU; the operator behind it has a plain form that
+    gives them."""
     from torch._higher_order_ops.flex_attention import flex_attention as operator
 
     scope_end = scope_end_of([(40, [(20, []), (70, [])]), (50, [])])

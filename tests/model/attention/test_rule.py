@@ -13,13 +13,16 @@ from smolvlm.model.attention.sdpa import BlockScope, plan_sdpa
 from tests.model.attention.dense_rule import HEADS, KEY_HEADS, SCALE, dense, states
 
 
-@pytest.mark.parametrize(("device", "planner"), [("cuda", plan_flex), ("cpu", plan_sdpa), ("mps", plan_sdpa)])
+@pytest.mark.parametrize(
+    ("device", "planner"), [("cuda", plan_flex), ("cpu", plan_sdpa), ("mps", plan_sdpa)]
+)
 def test_the_kind_of_device_chooses_the_back_end(device: str, planner: object) -> None:
     assert attention_planner(device) is planner
 
 
 def test_a_plan_of_the_loader_is_used_as_it_is() -> None:
-    """A plan in which all see each other, though the scopes say otherwise, shows whose word counts."""
+    """A plan in which all see each other, though the scopes say otherwise, shows whose word
+    counts."""
     scope_end = torch.tensor([1, 2, 3])
     planned = plan_sdpa(np.array([3, 3, 3]))
     scope = make_scope(scope_end, planned)
@@ -38,7 +41,9 @@ class Layer(nn.Module):
 def test_without_a_scope_it_is_transformers_own_attention(has_mask: bool) -> None:
     query, key, value = states(7)
     mask = torch.ones(7, 7, dtype=torch.bool).tril()[None, None] if has_mask else None
-    found, _ = ALL_ATTENTION_FUNCTIONS[SCOPE_ATTENTION](Layer(), query, key, value, mask, scaling=SCALE)
+    found, _ = ALL_ATTENTION_FUNCTIONS[SCOPE_ATTENTION](
+        Layer(), query, key, value, mask, scaling=SCALE
+    )
     expected, _ = sdpa_attention_forward(Layer(), query, key, value, mask, scaling=SCALE)
     assert torch.equal(found, expected)
 
@@ -51,7 +56,9 @@ def test_with_a_scope_it_returns_what_transformers_expects() -> None:
         Layer(), query, key, value, None, scaling=SCALE, scope=scope
     )
     assert weights is None
-    torch.testing.assert_close(found, dense(query, key, value, scope_end).transpose(1, 2), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        found, dense(query, key, value, scope_end).transpose(1, 2), rtol=0, atol=1e-12
+    )
 
 
 def test_a_layers_dropout_reaches_the_scope() -> None:

@@ -1,4 +1,5 @@
-"""Attention over packs on CPU equals the dense rule, k <= q < scope_end[k], forward and backward."""
+"""Attention over packs on CPU equals the dense rule, k <= q < scope_end[k], forward and
+backward."""
 
 from collections.abc import Sequence
 
@@ -33,13 +34,17 @@ def masks_of(blocks: Sequence[Block], scope_end: np.ndarray) -> list[Tensor | No
 @settings(max_examples=60, deadline=None)
 @given(pack=packs, dense_tokens=st.integers(1, 64))
 @example(pack=[(3, [(2, []), (1, [])])], dense_tokens=1)
-@example(pack=[(9, [(4, [(2, []), (30, []), (1, [])]), (1, [])]), (1, []), (40, [])], dense_tokens=4)
+@example(
+    pack=[(9, [(4, [(2, []), (30, []), (1, [])]), (1, [])]), (1, []), (40, [])], dense_tokens=4
+)
 def test_blocks_equal_the_dense_rule(pack: list[Node], dense_tokens: int) -> None:
     scope_end = scope_end_of(pack)
     blocks = plan_blocks(scope_end, dense_tokens=dense_tokens)
     scope = BlockScope(blocks, torch.from_numpy(scope_end))
     inputs = states(len(scope_end))
-    found = forward_and_gradients(lambda q, k, v: scope.attend(q, k, v, scale=SCALE, dropout=0.0), inputs)
+    found = forward_and_gradients(
+        lambda q, k, v: scope.attend(q, k, v, scale=SCALE, dropout=0.0), inputs
+    )
     expected = forward_and_gradients(lambda q, k, v: dense(q, k, v, scope_end), inputs)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
@@ -48,7 +53,8 @@ def test_blocks_equal_the_dense_rule(pack: list[Node], dense_tokens: int) -> Non
 @settings(max_examples=100, deadline=None)
 @given(pack=packs, dense_tokens=st.integers(1, 64))
 def test_masks_stay_within_a_tree_and_the_limit(pack: list[Node], dense_tokens: int) -> None:
-    """A mask's queries: at most the limit, or one unbranched run of a tree; its keys: the limit, or that tree."""
+    """A mask's queries: at most the limit, or one unbranched run of a tree; its keys: the limit, or
+    that tree."""
     scope_end = scope_end_of(pack)
     longest_run = int(np.diff(np.flatnonzero(np.diff(scope_end, prepend=-1, append=-1))).max())
     largest_tree = max(size_of(node) for node in pack)
@@ -62,8 +68,14 @@ def test_masks_stay_within_a_tree_and_the_limit(pack: list[Node], dense_tokens: 
 
 @pytest.mark.parametrize("dense_tokens", [1, 16, 128])
 def test_plain_conversations_above_the_limit_need_no_mask(dense_tokens: int) -> None:
-    blocks = plan_blocks(np.repeat([1000, 3000, 3200], [1000, 2000, 200]), dense_tokens=dense_tokens)
-    assert blocks == (Block(start=0, size=1000), Block(start=1000, size=2000), Block(start=3000, size=200))
+    blocks = plan_blocks(
+        np.repeat([1000, 3000, 3200], [1000, 2000, 200]), dense_tokens=dense_tokens
+    )
+    assert blocks == (
+        Block(start=0, size=1000),
+        Block(start=1000, size=2000),
+        Block(start=3000, size=200),
+    )
 
 
 def test_short_branches_of_a_tree_share_a_call() -> None:
@@ -94,7 +106,8 @@ def test_a_plan_holds_nothing_that_has_to_be_moved() -> None:
 
 @pytest.mark.parametrize("scope_end", [[40] * 40, [4, 4, 4, 4, 9, 9, 9, 9, 9], [6, 6, 6, 5, 5, 6]])
 def test_dropout_drops_keys_in_every_kind_of_block(scope_end: list[int]) -> None:
-    """With values of one, attention without dropout gives one; what is kept is scaled up by 1 / (1 - p)."""
+    """With values of one, attention without dropout gives one; what is kept is scaled up by 1 / (1
+    - p)."""
     length = len(scope_end)
     scope = plan_sdpa(np.array(scope_end)).over(torch.tensor(scope_end))
     generator = torch.Generator().manual_seed(0)

@@ -1,4 +1,5 @@
-"""The reference asked in the step says what the one computed before says, now, later and in a run that goes on."""
+"""The reference asked in the step says what the one computed before says, now, later and in a run
+that goes on."""
 
 import copy
 import json
@@ -41,11 +42,26 @@ def pairs(photos: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     """The setting that names them: about pictures, two of them at once, and nothing at all."""
     coffee, rocket = str(photos["coffee"]), str(photos["rocket"])
     rows = [
-        {"prompt": "What is shown?", "chosen": name, "rejected": f"It is {name}.", "image": str(path)}
+        {
+            "prompt": "What is shown?",
+            "chosen": name,
+            "rejected": f"It is {name}.",
+            "image": str(path),
+        }
         for name, path in photos.items()
     ]
-    rows += [{"prompt": "Which two?", "chosen": "coffee, rocket", "rejected": "Some.", "images": [coffee, rocket]}]
-    rows += [{"prompt": f"{n} and 2?", "chosen": f"{n + 2}", "rejected": f"It is {n + 2}."} for n in range(5)]
+    rows += [
+        {
+            "prompt": "Which two?",
+            "chosen": "coffee, rocket",
+            "rejected": "Some.",
+            "images": [coffee, rocket],
+        }
+    ]
+    rows += [
+        {"prompt": f"{n} and 2?", "chosen": f"{n + 2}", "rejected": f"It is {n + 2}."}
+        for n in range(5)
+    ]
     path = tmp_path_factory.mktemp("pairs") / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return {"data.mixture": [{"json_path": str(path)}]}
@@ -55,13 +71,19 @@ def pairs(photos: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
 def runs(
     train_run: TrainRun, pairs: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, FinishedRun]:
-    """The same run with each of them, its tower frozen and its features kept; saved twice on the way."""
+    """The same run with each of them, its tower frozen and its features kept; saved twice on the
+    way."""
     root = tmp_path_factory.mktemp("references")
     saved = {"train.save_strategy": "steps", "train.save_steps": 3}
-    return {name: train_run(root / name, ADAPTED | pairs | saved | {"train.reference": name}) for name in REFERENCES}
+    return {
+        name: train_run(root / name, ADAPTED | pairs | saved | {"train.reference": name})
+        for name in REFERENCES
+    }
 
 
-def test_all_three_give_equal_losses_and_rewards_in_every_step(runs: dict[str, FinishedRun]) -> None:
+def test_all_three_give_equal_losses_and_rewards_in_every_step(
+    runs: dict[str, FinishedRun],
+) -> None:
     first = runs["precomputed"]
     assert first.losses[0] == pytest.approx(0.693147, abs=1e-5)
     assert first.losses[-1] < 0.6
@@ -73,12 +95,18 @@ def test_all_three_give_equal_losses_and_rewards_in_every_step(runs: dict[str, F
 
 
 def test_only_what_is_computed_before_is_kept(runs: dict[str, FinishedRun]) -> None:
-    assert [name for name, run in runs.items() if (run.folder / FILE_NAME).exists()] == ["precomputed"]
+    assert [name for name, run in runs.items() if (run.folder / FILE_NAME).exists()] == [
+        "precomputed"
+    ]
 
 
 @pytest.mark.parametrize("name", ["adapter_off", "copy"])
 def test_a_run_that_goes_on_asks_the_reference_of_the_start(
-    train_run: TrainRun, pairs: dict[str, Any], runs: dict[str, FinishedRun], name: str, tmp_path: Path
+    train_run: TrainRun,
+    pairs: dict[str, Any],
+    runs: dict[str, FinishedRun],
+    name: str,
+    tmp_path: Path,
 ) -> None:
     whole = runs[name]
     checkpoint = whole.folder / "checkpoint-3"
@@ -116,19 +144,32 @@ def test_pictures_are_encoded_once_for_both(
 def test_where_the_tower_has_an_adapter_each_encodes_for_itself(
     train_run: TrainRun, pairs: dict[str, Any], tmp_path: Path
 ) -> None:
-    own = {"adapters.vision": {"type": "lora", "r": 2, "lr": 1e-2}, "adapters.connector": {"type": "lora", "lr": 1e-2}}
+    own = {
+        "adapters.vision": {"type": "lora", "r": 2, "lr": 1e-2},
+        "adapters.connector": {"type": "lora", "lr": 1e-2},
+    }
     losses = [
-        train_run(tmp_path / name, ADAPTED | pairs | own | {"train.reference": name}).losses for name in REFERENCES
+        train_run(tmp_path / name, ADAPTED | pairs | own | {"train.reference": name}).losses
+        for name in REFERENCES
     ]
     assert losses[1] == pytest.approx(losses[0], abs=TOLERANCE)
     assert losses[2] == pytest.approx(losses[0], abs=TOLERANCE)
 
 
-def test_a_whole_model_is_copied_and_trained(train_run: TrainRun, pairs: dict[str, Any], tmp_path: Path) -> None:
-    whole = {key: value for key, value in (ADAPTED | pairs).items() if not key.startswith("adapters.")}
-    own = {"train.vision_tower_lr": 1e-3, "train.connector_lr": 1e-3, "train.language_model_lr": 1e-3}
+def test_a_whole_model_is_copied_and_trained(
+    train_run: TrainRun, pairs: dict[str, Any], tmp_path: Path
+) -> None:
+    whole = {
+        key: value for key, value in (ADAPTED | pairs).items() if not key.startswith("adapters.")
+    }
+    own = {
+        "train.vision_tower_lr": 1e-3,
+        "train.connector_lr": 1e-3,
+        "train.language_model_lr": 1e-3,
+    }
     losses = [
-        train_run(tmp_path / name, whole | own | {"train.reference": name}).losses for name in ("precomputed", "copy")
+        train_run(tmp_path / name, whole | own | {"train.reference": name}).losses
+        for name in ("precomputed", "copy")
     ]
     assert losses[1] == pytest.approx(losses[0], abs=TOLERANCE)
     assert losses[0][-1] < losses[0][0]
@@ -137,9 +178,13 @@ def test_a_whole_model_is_copied_and_trained(train_run: TrainRun, pairs: dict[st
 def test_another_model_can_be_the_reference(
     train_run: TrainRun, pairs: dict[str, Any], runs: dict[str, FinishedRun], tmp_path: Path
 ) -> None:
-    """A trained adapter folder: against it, the untrained model begins by preferring the worse answers."""
+    """A trained adapter folder: against it, the untrained model begins by preferring the worse
+    answers."""
     other = runs["precomputed"].folder
-    run = train_run(tmp_path, ADAPTED | pairs | {"train.reference_model": str(other), "train.num_train_epochs": 1})
+    run = train_run(
+        tmp_path,
+        ADAPTED | pairs | {"train.reference_model": str(other), "train.num_train_epochs": 1},
+    )
     assert run.steps[0]["rewards_margin"] < -0.1
     assert run.losses[0] > 0.7
 
@@ -147,9 +192,17 @@ def test_another_model_can_be_the_reference(
 def test_a_reference_that_reads_other_prompts_is_refused(
     train_run: TrainRun, pairs: dict[str, Any], checkpoint_folders: dict[Any, Path], tmp_path: Path
 ) -> None:
-    named = {"train.reference_model": str(checkpoint_folders["smolvlm"]), "data.longest_edge_px": None}
-    with pytest.raises(ConfigError, match=r"its tokenizer, tiles or frames are not those of the model(.|\n)*same base"):
-        train_run(tmp_path, ADAPTED | pairs | named | {"model.path": str(_of_other_tiles(tmp_path))})
+    named = {
+        "train.reference_model": str(checkpoint_folders["smolvlm"]),
+        "data.longest_edge_px": None,
+    }
+    with pytest.raises(
+        ConfigError,
+        match=r"its tokenizer, tiles or frames are not those of the model(.|\n)*same base",
+    ):
+        train_run(
+            tmp_path, ADAPTED | pairs | named | {"model.path": str(_of_other_tiles(tmp_path))}
+        )
 
 
 def test_a_reference_that_is_not_there_is_named_by_its_setting(
@@ -205,15 +258,21 @@ def test_a_reference_with_too_short_a_context_is_refused(
     content["text_config"]["max_position_embeddings"] = 16
     (other / "config.json").write_text(json.dumps(content))
     named = {"train.reference_model": str(other), "data.longest_edge_px": None}
-    with pytest.raises(ConfigError, match=r"its context is 16 tokens, and a pair has \d+(.|\n)*with a longer context"):
+    with pytest.raises(
+        ConfigError,
+        match=r"its context is 16 tokens, and a pair has \d+(.|\n)*with a longer context",
+    ):
         train_run(tmp_path / "run", ADAPTED | pairs | named)
 
 
 def test_a_kept_reference_is_not_that_of_a_model_scaled_otherwise(
     train_run: TrainRun, pairs: dict[str, Any], tmp_path: Path
 ) -> None:
-    """A model that is its own reference begins at log 2, in a folder where another's was kept too."""
-    whole = {key: value for key, value in (ADAPTED | pairs).items() if not key.startswith("adapters.")}
+    """A model that is its own reference begins at log 2, in a folder where another's was kept
+    too."""
+    whole = {
+        key: value for key, value in (ADAPTED | pairs).items() if not key.startswith("adapters.")
+    }
     whole |= {"train.num_train_epochs": 0.2, "train.resume_from_checkpoint": False}
     train_run(tmp_path, whole)
     scaled = train_run(tmp_path, whole | {"model.rope_scaling": {"type": "linear", "factor": 8.0}})

@@ -33,8 +33,14 @@ def loss(pairs: Pairs, loss_type: PreferenceLoss, **more: float) -> float:
 
 
 @settings(deadline=None)
-@given(values=st.tuples(LOGPS, LOGPS, LOGPS, LOGPS), beta=st.floats(0.01, 3), smoothing=st.floats(0, 0.45))
-def test_the_formulas(values: tuple[float, float, float, float], beta: float, smoothing: float) -> None:
+@given(
+    values=st.tuples(LOGPS, LOGPS, LOGPS, LOGPS),
+    beta=st.floats(0.01, 3),
+    smoothing=st.floats(0, 0.45),
+)
+def test_the_formulas(
+    values: tuple[float, float, float, float], beta: float, smoothing: float
+) -> None:
     chosen, rejected, reference_chosen, reference_rejected = values
     difference = (chosen - reference_chosen) - (rejected - reference_rejected)
     pairs = pair(values)
@@ -43,21 +49,29 @@ def test_the_formulas(values: tuple[float, float, float, float], beta: float, sm
         return float(logsigmoid(torch.tensor(x, dtype=torch.float64)))
 
     own = -(1 - smoothing) * sigmoid(beta * difference) - smoothing * sigmoid(-beta * difference)
-    assert loss(pairs, "sigmoid", beta=beta, label_smoothing=smoothing) == pytest.approx(own, abs=1e-9)
-    own = (-(1 - smoothing) * sigmoid(beta * difference) + smoothing * sigmoid(-beta * difference)) / (
-        1 - 2 * smoothing
+    assert loss(pairs, "sigmoid", beta=beta, label_smoothing=smoothing) == pytest.approx(
+        own, abs=1e-9
     )
-    assert loss(pairs, "robust", beta=beta, label_smoothing=smoothing) == pytest.approx(own, abs=1e-9)
+    own = (
+        -(1 - smoothing) * sigmoid(beta * difference) + smoothing * sigmoid(-beta * difference)
+    ) / (1 - 2 * smoothing)
+    assert loss(pairs, "robust", beta=beta, label_smoothing=smoothing) == pytest.approx(
+        own, abs=1e-9
+    )
     assert loss(pairs, "hinge", beta=beta) == pytest.approx(max(0, 1 - beta * difference), abs=1e-9)
     per_token = (chosen - reference_chosen) / 3 - (rejected - reference_rejected) / 5
-    assert loss(pairs, "ipo", beta=beta) == pytest.approx((per_token - 1 / (2 * beta)) ** 2, rel=1e-9, abs=1e-9)
+    assert loss(pairs, "ipo", beta=beta) == pytest.approx(
+        (per_token - 1 / (2 * beta)) ** 2, rel=1e-9, abs=1e-9
+    )
     simpo = -sigmoid(beta * (chosen / 3 - rejected / 5) - 0.5)
     assert loss(pairs, "simpo", beta=beta, margin=0.5) == pytest.approx(simpo, abs=1e-9)
     odds = [math.exp(value) / (1 - math.exp(value)) for value in (chosen / 3, rejected / 5)]
     orpo = -chosen / 3 - beta * sigmoid(math.log(odds[0] / odds[1]))
     assert loss(pairs, "orpo", beta=beta) == pytest.approx(orpo, rel=1e-7, abs=1e-7)
     with_answers = loss(pairs, "sigmoid", beta=beta) - 0.3 * chosen / 3
-    assert loss(pairs, "sigmoid", beta=beta, sft_weight=0.3) == pytest.approx(with_answers, abs=1e-9)
+    assert loss(pairs, "sigmoid", beta=beta, sft_weight=0.3) == pytest.approx(
+        with_answers, abs=1e-9
+    )
 
 
 def test_the_first_loss_is_that_of_a_coin() -> None:
@@ -68,14 +82,19 @@ def test_the_first_loss_is_that_of_a_coin() -> None:
 
 
 def test_rewards_are_the_gains_times_beta() -> None:
-    chosen, rejected = rewards(pair((-3.0, -9.0, -4.0, -7.0)), DpoMethod(loss_type="sigmoid", beta=0.5))
+    chosen, rejected = rewards(
+        pair((-3.0, -9.0, -4.0, -7.0)), DpoMethod(loss_type="sigmoid", beta=0.5)
+    )
     assert (float(chosen), float(rejected)) == pytest.approx((0.5, -1.0))
 
 
 def test_targets_are_gathered_by_answer() -> None:
     losses = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0], requires_grad=True)
     pairs = pairs_of(
-        losses, torch.tensor([0, 0, 1, 2, 3]), torch.tensor([2, 1, 1, 1]), torch.tensor([-1.0, -2.0, -3.0, -4.0])
+        losses,
+        torch.tensor([0, 0, 1, 2, 3]),
+        torch.tensor([2, 1, 1, 1]),
+        torch.tensor([-1.0, -2.0, -3.0, -4.0]),
     )
     assert (pairs.chosen.tolist(), pairs.rejected.tolist()) == ([-3.0, -8.0], [-4.0, -16.0])
     assert (pairs.chosen_tokens.tolist(), pairs.rejected_tokens.tolist()) == ([2, 1], [1, 1])

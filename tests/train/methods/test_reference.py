@@ -38,7 +38,8 @@ def pair(number: int, *blocks: str | ImageRef) -> Conversation:
 
 @pytest.fixture
 def rows(photos: dict[str, Path], tmp_path: Path) -> list[Conversation]:
-    """Seven pairs, of which the third shows a picture whose pixels are cut short behind a sound header."""
+    """Seven pairs, of which the third shows a picture whose pixels are cut short behind a sound
+    header."""
     (tmp_path / "cut.png").write_bytes(photos["camera"].read_bytes()[:900])
     asked = [pair(number, f"is {number} even?") for number in range(1, 8)]
     asked[2] = pair(3, ImageRef(path=tmp_path / "cut.png"), "is it?")
@@ -82,14 +83,21 @@ def test_each_row_has_its_own_and_a_row_that_cannot_be_decoded_has_none(
     found = reference_logps(model, packs, folder=tmp_path / "run", identity="")
     assert np.isnan(found[2]).all()
     for number in (0, 1, 3, 4, 5, 6):
-        assert found[number].tolist() == pytest.approx(alone(model, packs_of, rows[number], tmp_path / str(number)))
+        assert found[number].tolist() == pytest.approx(
+            alone(model, packs_of, rows[number], tmp_path / str(number))
+        )
     assert len(set(found[~np.isnan(found)].tolist())) == 12
 
 
 def test_ranks_share_the_work_and_each_has_the_whole(
-    model: Any, packs_of: Any, rows: list[Conversation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Any,
+    packs_of: Any,
+    rows: list[Conversation],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each rank computes its packs; what it lacks comes of gathering, for which the other rank's share stands in."""
+    """Each rank computes its packs; what it lacks comes of gathering, for which the other rank's
+    share stands in."""
     texts = [row for row in rows if not row.media]
     packs = packs_of(texts, max_tokens=80)
     assert len(packs) >= 3
@@ -97,11 +105,15 @@ def test_ranks_share_the_work_and_each_has_the_whole(
     shares: list[list[Any]] = []
     monkeypatch.setattr(reference, "gather_object", lambda found: shares.append(found) or found)
     for rank in (0, 1):
-        reference_logps(model, packs, folder=tmp_path / f"alone-{rank}", identity="", rank=rank, num_ranks=2)
+        reference_logps(
+            model, packs, folder=tmp_path / f"alone-{rank}", identity="", rank=rank, num_ranks=2
+        )
     assert all(shares)
     assert sorted(row for share in shares for row, _, _ in share) == list(range(len(texts)))
     for rank in (0, 1):
-        monkeypatch.setattr(reference, "gather_object", lambda found, rank=rank: [*found, *shares[1 - rank]])
+        monkeypatch.setattr(
+            reference, "gather_object", lambda found, rank=rank: [*found, *shares[1 - rank]]
+        )
         folder = tmp_path / f"rank-{rank}"
         found = reference_logps(model, packs, folder=folder, identity="", rank=rank, num_ranks=2)
         np.testing.assert_array_equal(found, whole)
@@ -123,7 +135,9 @@ def test_what_is_kept_is_read_for_the_same_rows_and_model_alone(
     texts = [row for row in rows if not row.media]
     reference_logps(model, packs_of(texts), folder=tmp_path / "texts", identity="")
     assert kept_logps(packs_of(texts), folder=tmp_path / "texts", identity="") is not None
-    assert kept_logps(packs_of(texts[::-1]), folder=tmp_path / "texts", identity="") is None, "rows of equal lengths"
+    assert kept_logps(packs_of(texts[::-1]), folder=tmp_path / "texts", identity="") is None, (
+        "rows of equal lengths"
+    )
 
 
 def test_a_model_file_that_is_written_anew_is_another_model(tmp_path: Path) -> None:
@@ -138,7 +152,9 @@ def test_a_model_file_that_is_written_anew_is_another_model(tmp_path: Path) -> N
     second = weights_identity(str(tmp_path))
     path.write_bytes(b"longer weights")
     os.utime(path, ns=(2 * 10**9, 2 * 10**9))
-    assert len({first, second, weights_identity(str(tmp_path)), weights_identity("some/model")}) == 4
+    assert (
+        len({first, second, weights_identity(str(tmp_path)), weights_identity("some/model")}) == 4
+    )
 
 
 def test_the_model_judges_without_dropout_and_is_left_as_it_was(
@@ -146,7 +162,9 @@ def test_the_model_judges_without_dropout_and_is_left_as_it_was(
 ) -> None:
     model.train()
     modes: list[bool] = []
-    handle = model.model.text_model.layers[0].register_forward_pre_hook(lambda own, _: modes.append(own.training))
+    handle = model.model.text_model.layers[0].register_forward_pre_hook(
+        lambda own, _: modes.append(own.training)
+    )
     try:
         reference_logps(model, packs_of(rows), folder=tmp_path, identity="")
     finally:

@@ -1,6 +1,8 @@
-"""Rows in Arrow files: mapped from disk, so that a table of millions of rows costs a process next to nothing.
+"""Rows in Arrow files: mapped from disk, so that a table of millions of rows costs a process next
+to nothing.
 
-In: an Arrow file, or one in memory. Out: the tables of JSON text, of columns, and of a shard's members.
+In: an Arrow file, or one in memory. Out: the tables of JSON text, of columns, and of a shard's
+members.
 """
 
 import json
@@ -18,7 +20,8 @@ from smolvlm.datasets.rows.row_table import RowTable
 from smolvlm.errors import SampleError
 
 READS_UNTIL_RELEASE = 128
-"""Values read between two releases of a mapped file's pages: the system keeps them cached, the process lets them go."""
+"""Values read between two releases of a mapped file's pages: the system keeps them cached, the
+process lets them go."""
 
 
 class ArrowRows:
@@ -31,7 +34,9 @@ class ArrowRows:
     def _open(self) -> None:
         self._mapped = _map(self._source) if isinstance(self._source, Path) else None
         self._reads = 0
-        reader = pa.ipc.open_file(pa.BufferReader(self._source if self._mapped is None else pa.py_buffer(self._mapped)))
+        reader = pa.ipc.open_file(
+            pa.BufferReader(self._source if self._mapped is None else pa.py_buffer(self._mapped))
+        )
         self.names = reader.schema.names
         self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
         self._ends = list(accumulate(batch.num_rows for batch in self._batches))
@@ -49,7 +54,11 @@ class ArrowRows:
     def value(self, column: int, index: int) -> Any:
         """Return one value as Python objects."""
         self._reads += 1
-        if self._mapped is not None and self._reads % READS_UNTIL_RELEASE == 0 and hasattr(mmap, "MADV_DONTNEED"):
+        if (
+            self._mapped is not None
+            and self._reads % READS_UNTIL_RELEASE == 0
+            and hasattr(mmap, "MADV_DONTNEED")
+        ):
             self._mapped.madvise(mmap.MADV_DONTNEED)
         batch = bisect_right(self._ends, index)
         begin = self._ends[batch - 1] if batch else 0
@@ -98,7 +107,9 @@ class ColumnTable(RowTable):
     def __getitem__(self, index: int) -> Any:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return {name: self._rows.value(column, index) for column, name in enumerate(self._rows.names)}
+        return {
+            name: self._rows.value(column, index) for column, name in enumerate(self._rows.names)
+        }
 
 
 class TarTable(RowTable):

@@ -1,8 +1,8 @@
 """Files of rows turned into Arrow files, once.
 
-In: a JSON list, JSON lines, a Parquet file or a shard. Out: `ArrowRows`. The Arrow file lies in the cache folder
-(`cache_dir`, folder `rows`), named by the source's path, size and time of change, and may be deleted at any time. Small
-files are converted in memory.
+In: a JSON list, JSON lines, a Parquet file or a shard. Out: `ArrowRows`. The Arrow file lies in the
+cache folder (`cache_dir`, folder `rows`), named by the source's path, size and time of change, and
+may be deleted at any time. Small files are converted in memory.
 """
 
 import os
@@ -35,7 +35,9 @@ def arrow_rows(path: Path, row_format: RowFormat, *, label: str) -> ArrowRows:
         OSError: the file cannot be read.
         SampleError: it is not of its format.
     """
-    if path.stat().st_size <= IN_MEMORY_BYTES:  # a shard's index is small, but reading its headers takes long
+    if (
+        path.stat().st_size <= IN_MEMORY_BYTES
+    ):  # a shard's index is small, but reading its headers takes long
         sink = pa.BufferOutputStream()
         _convert(path, row_format, sink, label=label)
         return ArrowRows(sink.getvalue())
@@ -73,15 +75,24 @@ def _convert(path: Path, row_format: RowFormat, sink: Any, *, label: str) -> Non
             case _:
                 found = json_list(stream, label=label)
         for texts, numbers in _batched(found):
-            writer.write_batch(pa.record_batch([pa.array(texts, pa.large_binary()), pa.array(numbers)], _JSON_SCHEMA))
+            writer.write_batch(
+                pa.record_batch(
+                    [pa.array(texts, pa.large_binary()), pa.array(numbers)], _JSON_SCHEMA
+                )
+            )
 
 
 def _convert_parquet(path: Path, sink: Any, *, label: str) -> None:
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(path) as file, pa.ipc.new_file(sink, file.schema_arrow) as writer:
-            rows_per_batch = max(1, file.metadata.num_rows * BATCH_BYTES // max(path.stat().st_size, 1))
+        with (
+            pyarrow.parquet.ParquetFile(path) as file,
+            pa.ipc.new_file(sink, file.schema_arrow) as writer,
+        ):
+            rows_per_batch = max(
+                1, file.metadata.num_rows * BATCH_BYTES // max(path.stat().st_size, 1)
+            )
             for batch in file.iter_batches(batch_size=min(rows_per_batch, 65536)):
                 writer.write_batch(batch)
     except (pa.ArrowException, ValueError) as error:

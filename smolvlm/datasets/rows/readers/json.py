@@ -1,7 +1,7 @@
 """JSON files cut into rows as they stream by: the text of each row, never the file as a whole.
 
-In: an open file. Out: (row number, JSON text) pairs. JSON lines are cut at newlines and not looked into; a JSON list is
-cut by the decoder itself, a few megabytes at a time.
+In: an open file. Out: (row number, JSON text) pairs. JSON lines are cut at newlines and not looked
+into; a JSON list is cut by the decoder itself, a few megabytes at a time.
 """
 
 import codecs
@@ -16,7 +16,8 @@ CHUNK_BYTES = 4 << 20
 MAX_ROW_BYTES = 256 << 20
 """A row of a list that does not end within so much text is an error and not read on."""
 _DECODER = json.JSONDecoder(parse_int=str)
-"""Only finds where values end; numbers stay text, since Python refuses those of very many digits."""
+"""Only finds where values end; numbers stay text, since Python refuses those of very many
+digits."""
 _NUMBER_TO_THE_EDGE = re.compile(r"[-+.eE0-9]*\Z")
 _SPACE = re.compile(r"[ \t\n\r]*")
 
@@ -41,7 +42,9 @@ def json_list(stream: BinaryIO, *, label: str) -> Iterator[tuple[int, bytes]]:
     text = _Window(stream, label=label)
     if text.next_character() != "[":
         lines_fix = "one object a line is JSON lines: give the file the ending .jsonl; else write a list of rows, [...]"
-        raise SampleError("the file is not a JSON list", kind="bad_file", where=label, fix=lines_fix)
+        raise SampleError(
+            "the file is not a JSON list", kind="bad_file", where=label, fix=lines_fix
+        )
     text.skip(1)
     number = 0
     while not (text.next_character() == "]" and not number):
@@ -54,12 +57,23 @@ def json_list(stream: BinaryIO, *, label: str) -> Iterator[tuple[int, bytes]]:
         if character == "]":
             break
         if character != ",":
-            what = "no comma after the row" if character else "the list ends without its closing bracket"
-            raise SampleError(what, kind="bad_file", where=where, fix="fix the file here; it may have been cut short")
+            what = (
+                "no comma after the row"
+                if character
+                else "the list ends without its closing bracket"
+            )
+            raise SampleError(
+                what,
+                kind="bad_file",
+                where=where,
+                fix="fix the file here; it may have been cut short",
+            )
         text.skip(1)
     text.skip(1)
     if text.next_character():
-        raise SampleError("text after the list's end", kind="bad_file", where=label, fix="keep one list in a file")
+        raise SampleError(
+            "text after the list's end", kind="bad_file", where=label, fix="keep one list in a file"
+        )
 
 
 class _Window:
@@ -100,7 +114,8 @@ class _Window:
                 continue
             except RecursionError:
                 raise too_deep() from None
-            # A number at the window's edge may go on behind it, although "1" of "1." and "1e" is one already.
+            # A number at the window's edge may go on behind it, although "1" of "1." and "1e" is
+            # one already.
             if not _NUMBER_TO_THE_EDGE.match(self._text, end) or not self._more():
                 break
         found = self._text[self._position : end]
@@ -119,11 +134,15 @@ class _Window:
         data = self._stream.read(max(CHUNK_BYTES, len(self._text) - self._position))
         self._is_whole = not data
         try:
-            self._text = self._text[self._position :] + self._decoder.decode(data, final=self._is_whole)
+            self._text = self._text[self._position :] + self._decoder.decode(
+                data, final=self._is_whole
+            )
         except UnicodeDecodeError as error:
             start = self._bytes_read + error.start - (len(error.object) - len(data))
             what = f"is not UTF-8 text (byte {start})"
-            raise SampleError(what, kind="bad_file", where=self._label, fix="save it as UTF-8") from None
+            raise SampleError(
+                what, kind="bad_file", where=self._label, fix="save it as UTF-8"
+            ) from None
         self._bytes_read += len(data)
         self._position = 0
         return True

@@ -1,4 +1,5 @@
-"""Data sets of Hugging Face, from a folder that `save_to_disk` wrote or from the hub: memory-mapped Arrow files."""
+"""Data sets of Hugging Face, from a folder that `save_to_disk` wrote or from the hub: memory-mapped
+Arrow files."""
 
 from typing import Any
 
@@ -8,7 +9,8 @@ from smolvlm.errors import SampleError
 
 
 class SavedTable(RowTable):
-    """Rows of a Hugging Face data set, in memory-mapped Arrow files already; media come as bytes or paths."""
+    """Rows of a Hugging Face data set, in memory-mapped Arrow files already; media come as bytes or
+    paths."""
 
     def __init__(self, dataset: Any, *, label: str) -> None:
         super().__init__(label=label)
@@ -29,7 +31,8 @@ class SavedTable(RowTable):
 
 
 def open_saved(spec: SourceSpec) -> RowTable:
-    """Open a folder that `save_to_disk` wrote, or a data set of the hub (downloaded once by `datasets`)."""
+    """Open a folder that `save_to_disk` wrote, or a data set of the hub (downloaded once by
+    `datasets`)."""
     import datasets
 
     try:
@@ -39,8 +42,14 @@ def open_saved(spec: SourceSpec) -> RowTable:
             else datasets.load_from_disk(str(spec.path))
         )
     except (OSError, ValueError, RuntimeError) as error:
-        fix = "check the name, the split and the network" if spec.format == "hub" else "save the data set anew"
-        raise SampleError(f"cannot be opened: {error}", kind="bad_file", where=spec.label, fix=fix) from None
+        fix = (
+            "check the name, the split and the network"
+            if spec.format == "hub"
+            else "save the data set anew"
+        )
+        raise SampleError(
+            f"cannot be opened: {error}", kind="bad_file", where=spec.label, fix=fix
+        ) from None
     if isinstance(found, datasets.DatasetDict):
         split = spec.split or ("train" if "train" in found else next(iter(found), ""))
         if split not in found:

@@ -1,8 +1,9 @@
 """WebDataset shards: the members of a tar file that share a name up to its first dot are one row.
 
-Nothing is unpacked: each row knows where its members' bytes lie, pictures are read from there when they are decoded.
-A `.json` member holds the row's fields, other text members are fields named by their ending, and media take the
-place of the row's `image` or `video` (one), `images` or `videos` (several, in the shard's order).
+Nothing is unpacked: each row knows where its members' bytes lie, pictures are read from there when
+they are decoded. A `.json` member holds the row's fields, other text members are fields named by
+their ending, and media take the place of the row's `image` or `video` (one), `images` or `videos`
+(several, in the shard's order).
 """
 
 import json
@@ -55,19 +56,24 @@ def tar_index(path: Path, *, label: str) -> Iterator[tuple[int, bytes]]:
 
 
 def _check_end(path: Path, end: int, *, label: str) -> None:
-    """Refuse a shard whose members are not followed by a block of zeros, the mark that a tar file ends with.
+    """Refuse a shard whose members are not followed by a block of zeros, the mark that a tar file
+    ends with.
 
-    `tarfile` takes a header that is cut off or damaged, after the first, for the end, and would lose what follows.
+    `tarfile` takes a header that is cut off or damaged, after the first, for the end, and would
+    lose what follows.
     """
     with path.open("rb") as stream:
         stream.seek(end)
         if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             what = f"the shard is cut short, or damaged at byte {end:,}: no member and no end mark there"
-            raise SampleError(what, kind="bad_file", where=label, fix="copy it again, or write it anew")
+            raise SampleError(
+                what, kind="bad_file", where=label, fix="copy it again, or write it anew"
+            )
 
 
 def _split_name(name: str) -> tuple[str, str]:
-    """Return ("images/0001", "jpg") for "images/0001.jpg": the ending begins at the last folder's first dot."""
+    """Return ("images/0001", "jpg") for "images/0001.jpg": the ending begins at the last folder's
+    first dot."""
     folder, slash, base = name.rpartition("/")
     stem, _, ending = base.partition(".")
     return f"{folder}{slash}{stem}", ending.lower()
@@ -125,8 +131,13 @@ def _text_fields(path: Path, ending: str, offset: int, size: int) -> dict[str, A
         if ending.rpartition(".")[2] != "json":
             return {ending: text}
         fields = json.loads(text)
-    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, a number of too many digits, nested too deeply
-        raise SampleError(f"member .{ending} cannot be read: {error}", fix="write the shard anew") from None
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # no UTF-8, no JSON, a number of too many digits, nested too deeply
+        raise SampleError(
+            f"member .{ending} cannot be read: {error}", fix="write the shard anew"
+        ) from None
     if not isinstance(fields, dict):
         raise SampleError(f"member .{ending} is no JSON object", fix="write the row as {...}")
     return fields
@@ -134,4 +145,6 @@ def _text_fields(path: Path, ending: str, offset: int, size: int) -> dict[str, A
 
 def _check_size(size: int, limit: int, ending: str) -> None:
     if size > limit:
-        raise SampleError(f"member .{ending} has {size:,} bytes, more than {limit:,}", fix="shrink it")
+        raise SampleError(
+            f"member .{ending} has {size:,} bytes, more than {limit:,}", fix="shrink it"
+        )

@@ -1,4 +1,5 @@
-"""WebDataset shards: rows out of members, pictures read where they lie, and shards that are broken."""
+"""WebDataset shards: rows out of members, pictures read where they lie, and shards that are
+broken."""
 
 import contextlib
 import io
@@ -46,7 +47,9 @@ def shards(tmp_path: Path, photos: dict[str, Path]) -> Path:
             ("a/2.right.jpg", rocket),
         ],
     )
-    write_shard(tmp_path / "s-1.tar", [("b.question", b"three?"), ("b.answer", b"no"), ("b.jpg", rocket)])
+    write_shard(
+        tmp_path / "s-1.tar", [("b.question", b"three?"), ("b.answer", b"no"), ("b.jpg", rocket)]
+    )
     return tmp_path
 
 
@@ -75,17 +78,28 @@ def test_a_shard_that_is_cut_short_or_no_tar_is_refused(shards: Path) -> None:
 
 @pytest.fixture
 def two_rows(tmp_path: Path) -> Path:
-    members = [("1.json", asks("a?")), ("1.jpg", b"x" * 700), ("2.json", asks("b?")), ("2.jpg", b"y" * 1300)]
+    members = [
+        ("1.json", asks("a?")),
+        ("1.jpg", b"x" * 700),
+        ("2.json", asks("b?")),
+        ("2.jpg", b"y" * 1300),
+    ]
     return write_shard(tmp_path / "whole.tar", members)
 
 
 def test_a_shard_is_whole_or_refused_wherever_it_is_cut(two_rows: Path, tmp_path: Path) -> None:
-    """Also inside its last member, at the end of a member and within a header, where tarfile sees the end."""
+    """Also inside its last member, at the end of a member and within a header, where tarfile sees
+    the end."""
     whole = two_rows.read_bytes()
     with tarfile.open(two_rows) as shard:
         last = shard.getmembers()[-1]
     end = last.offset_data + 3 * tarfile.BLOCKSIZE
-    for size in [*range(0, end + tarfile.BLOCKSIZE, 128), last.offset_data + last.size - 1, end - 1, end + 511]:
+    for size in [
+        *range(0, end + tarfile.BLOCKSIZE, 128),
+        last.offset_data + last.size - 1,
+        end - 1,
+        end + 511,
+    ]:
         (tmp_path / "cut.tar").write_bytes(whole[:size])
         with pytest.raises(SampleError, match=r"cut\.tar: .*cut short"):
             list(tar_index(tmp_path / "cut.tar", label="cut.tar"))
@@ -100,7 +114,9 @@ def test_a_damaged_header_does_not_pass_for_the_end(two_rows: Path) -> None:
     data = bytearray(two_rows.read_bytes())
     data[third + 5] ^= 0xFF
     two_rows.write_bytes(data)
-    with pytest.raises(SampleError, match=f"damaged at byte {third:,}: no member and no end mark there"):
+    with pytest.raises(
+        SampleError, match=f"damaged at byte {third:,}: no member and no end mark there"
+    ):
         list(tar_index(two_rows, label="whole.tar"))
 
 
@@ -124,9 +140,13 @@ def test_a_member_that_cannot_be_read_is_its_rows_error(
 
 @settings(deadline=None, max_examples=150)
 @given(data=st.data())
-def test_no_shard_does_more_than_a_sample_error(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_no_shard_does_more_than_a_sample_error(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     folder = tmp_path_factory.mktemp("fuzz")
-    whole = bytearray(write_shard(folder / "w.tar", [("1.json", asks("q")), ("1.jpg", b"x" * 600)]).read_bytes())
+    whole = bytearray(
+        write_shard(folder / "w.tar", [("1.json", asks("q")), ("1.jpg", b"x" * 600)]).read_bytes()
+    )
     for _ in range(data.draw(st.integers(1, 8))):
         whole[data.draw(st.integers(0, 1535))] = data.draw(st.integers(0, 255))
     path = folder / "f.tar"
