@@ -88,7 +88,8 @@ def _report_times(path: Path, rounds: int) -> None:
     means = [float(own.mean()) for own in apart]
     largest = max(int(own.max()) for own in apart)
     print(
-        f"scaled in the conversion or afterwards: {min(means):.1f} to {max(means):.1f} levels apart, {largest} at most"
+        f"scaled in the conversion or afterwards: {min(means):.1f} to {max(means):.1f} levels "
+        f"apart, {largest} at most"
     )
 
 

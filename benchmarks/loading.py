@@ -69,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         differences = pixel_differences(path)
         for backend, difference in differences.items():
             console.print(
-                f"largest difference of a pixel value to the processor on {backend}: {difference:.1e}"
+                f"largest difference of a pixel value to the processor on {backend}: "
+                f"{difference:.1e}"
             )
         num_tiles = len(_ours(path))
         seconds = measure(systems(), path, num_rounds=options.rounds)
@@ -89,7 +90,8 @@ def compare_frames(clip: Path, console: Console, *, num_rounds: int) -> bool:
         are_same &= difference_s <= frames.TIME_TOLERANCE_S
         levels = frames.mean_pixel_difference(clip, job)
         console.print(
-            f"{job.name}: times differ by {difference_s:.1e} s at most, pixels by {levels:.2f} of 255 on average"
+            f"{job.name}: times differ by {difference_s:.1e} s at most, pixels by {levels:.2f} of "
+            "255 on average"
         )
         turns = frames.measure_turns(frames.clip_systems(clip, job), num_rounds=num_rounds)
         num_frames = job.frames(clip).num_tiles

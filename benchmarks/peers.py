@@ -75,7 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 agree &= _report_losses(own, console, is_exact=options.precision == "float32")
                 _write_out(options, results, [asdict(line) for line in lines])
     size = "tiny dimensions" if options.tiny else "256M dimensions"
-    title = f"{size}, {options.precision}, {options.threads} threads, rounds: {options.rounds}, {results[0].device}"
+    title = (
+        f"{size}, {options.precision}, {options.threads} threads, rounds: {options.rounds}, "
+        f"{results[0].device}"
+    )
     console.print(result_table(lines, title=title))
     return 0 if agree else EXIT_LOSSES_DIFFER
 
@@ -146,14 +149,17 @@ def _report_losses(results: Sequence[SystemResult], console: Console, *, is_exac
     job, difference = results[0].job, loss_difference(results)
     losses = ", ".join(f"{NAMES[result.job.system]} {result.first_loss:.6f}" for result in results)
     console.print(
-        f"{job.scenario}, {job.variant}: first losses {losses}; largest relative difference {difference:.1e}"
+        f"{job.scenario}, {job.variant}: first losses {losses}; largest relative difference "
+        f"{difference:.1e}"
     )
     for result in results:
         if (rows := result.conversational) is not None:
             console.print(
-                f"TRL on the same rows as conversations (first batch): {rows['num_learned']} tokens learned, loss "
+                f"TRL on the same rows as conversations (first batch): {rows['num_learned']} "
+                "tokens learned, loss "
                 f"{rows['loss']:.6f}; without the newline behind <end_of_utterance> "
-                f"{rows['num_learned_without_newlines']} tokens, loss {rows['loss_without_newlines']:.6f}"
+                f"{rows['num_learned_without_newlines']} tokens, loss "
+                f"{rows['loss_without_newlines']:.6f}"
             )
     if is_exact and difference > LOSS_TOLERANCE:
         console.print(f"the systems do not learn the same: more than {LOSS_TOLERANCE:g} apart")

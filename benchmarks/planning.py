@@ -158,7 +158,8 @@ class _Memory:
         after, anonymous = (now[field] - self._first[field] for field in ("VmRSS", "RssAnon"))
         peak = now["VmHWM"] - self.first_mb
         print(
-            f"  {name:<34} {seconds:6.2f} s, CPU {cpu_seconds:6.2f} s   after {after:+7.1f} MB, of it anonymous "
+            f"  {name:<34} {seconds:6.2f} s, CPU {cpu_seconds:6.2f} s   after {after:+7.1f} MB, of "
+            "it anonymous "
             f"{anonymous:+7.1f} MB; peak {peak:+7.1f} MB",
             flush=True,
         )
@@ -197,7 +198,8 @@ def _walk(folder: Path, max_tokens: int) -> None:
 
     memory.stage(f"read some {SAMPLE_ROWS:,} rows in its order", read)
     print(
-        f"  fill {plan.token_fill:.2%} of tokens, {plan.tile_fill:.2%} of tiles, {plan.num_steps:,} steps; "
+        f"  fill {plan.token_fill:.2%} of tokens, {plan.tile_fill:.2%} of tiles, "
+        f"{plan.num_steps:,} steps; "
         f"plan {plan.packs.digest()}"
     )
 

@@ -43,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             (source,) = (json.loads(line) for line in run.stdout.splitlines())
             seconds = time.perf_counter() - began
             print(
-                f"{name}: {source['used']:,} rows about {num_pictures:,} pictures in {seconds:.1f} s",
+                f"{name}: {source['used']:,} rows about {num_pictures:,} pictures in {seconds:.1f} "
+                "s",
                 flush=True,
             )
     return 0

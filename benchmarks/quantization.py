@@ -101,13 +101,15 @@ def _report_kinds(folder: Path, pictures: Sequence[Path], *, rounds: int) -> Non
         if layers:
             full = layers.full_bytes / 1e6
     print(
-        f"(the same weights in float32: {full:.1f} MB; a pass is forward and backward of {NUM_TOKENS} tokens)\n"
+        f"(the same weights in float32: {full:.1f} MB; a pass is forward and backward of "
+        f"{NUM_TOKENS} tokens)\n"
     )
 
 
 def _report_learned(folder: Path, work: Path, *, steps: int) -> None:
     print(
-        f"a LoRA of rank {LORA.r} after {steps} steps: loss of held-out text, largest difference of a logit"
+        f"a LoRA of rank {LORA.r} after {steps} steps: loss of held-out text, largest difference "
+        "of a logit"
     )
     for name in LEARNED_KINDS:
         config = quantization_of(KINDS[name])
@@ -135,8 +137,10 @@ def _report_learned(folder: Path, work: Path, *, steps: int) -> None:
             (_logits(full, held_out[0]) - own).abs().max() for own in (unmerged, logits)
         )
         print(
-            f"{name}: {before:.4f} before, {as_trained:.4f} as trained, {over_full:.4f} over the full base; merged is "
-            f"{merging:.1e} from the full base with the adapter, {quantising:.2f} from what was trained",
+            f"{name}: {before:.4f} before, {as_trained:.4f} as trained, {over_full:.4f} over the "
+            "full base; merged is "
+            f"{merging:.1e} from the full base with the adapter, {quantising:.2f} from what was "
+            "trained",
             flush=True,
         )
 

@@ -99,13 +99,15 @@ def _weight_bytes(model: Any, config: RunConfig) -> float:
 def main() -> int:
     """Print the table."""
     print(
-        "| recipe | model | trained parameters | weights, gradients, moments, GB | a full pack, TFLOP |"
+        "| recipe | model | trained parameters | weights, gradients, moments, GB | a full pack, "
+        "TFLOP |"
     )
     print("|---|---|---|---|---|")
     for recipe in SIZES:
         own = estimate(recipe)
         print(
-            f"| {own.recipe} | {own.size} | {own.trained:,} | {own.state_gb:.2f} | {own.pack_tflop:.1f} |"
+            f"| {own.recipe} | {own.size} | {own.trained:,} | {own.state_gb:.2f} | "
+            f"{own.pack_tflop:.1f} |"
         )
     return 0
 

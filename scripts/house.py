@@ -261,7 +261,8 @@ def figures(house: House) -> dict[str, str]:
         "lines": f"{house.num_lines:,}",
         "functions": f"{house.num_functions:,}",
         "folders": f"{len(house.lines_of_folder)}",
-        "largest folder, share of the lines": f"`{largest}/`, {100 * lines / house.num_lines:.1f} %",
+        "largest folder, share of the lines": f"`{largest}/`, {100 * lines / house.num_lines:.1f} "
+        "%",
         f"files over {MAX_FILE_LINES} lines": f"{len(house.long_files)}",
         f"functions over {MAX_FUNCTION_LINES} lines": f"{len(house.long_functions)}",
         f"functions of more than {MAX_PARAMETERS} parameters": f"{len(house.wide_functions)}",

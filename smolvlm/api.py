@@ -3,7 +3,7 @@ print nothing.
 
     from smolvlm import api
 
-    config = api.load_config({"model": {"path": "HuggingFaceTB/SmolVLM-256M-Instruct"}, ...}, rows=rows)
+    config = api.load_config({"model": {"path": "FOLDER_OR_HUB_ID"}, ...}, rows=rows)
     api.inspect(config)                     # what the model sees and learns; a page in a notebook
     run = api.train(config)
     api.load("runs/first").ask("What is on the plate?", image)

@@ -56,7 +56,8 @@ def fetch_wheel(wheel: Wheel) -> Path:
             raise ConfigError(
                 f"the downloaded wheel has SHA-256 {digest}, expected {wheel.sha256}",
                 where=wheel.requirement,
-                fix="the package index or a mirror serves another file under this version; check pip's index settings",
+                fix="the package index or a mirror serves another file under this version; check "
+                "pip's index settings",
             )
         downloaded.replace(target)
     return target

@@ -272,7 +272,8 @@ def run_mutants(
         with _applied(mutant, tree):
             fates[mutant] = fate_of(run_pytest(tree, mutant.tests, limit_s=limit_s))
         say(
-            f"{number:>4} of {len(mutants)} {fates[mutant]:<9}{time.monotonic() - start:5.1f} s  {mutant}"
+            f"{number:>4} of {len(mutants)} {fates[mutant]:<9}{time.monotonic() - start:5.1f} s  "
+            f"{mutant}"
         )
     return fates
 

@@ -70,7 +70,10 @@ def trained(settings: dict[str, Any], rows: list[dict[str, Any]]) -> tuple[Path,
 
 def test_importing_it_loads_nothing_heavy() -> None:
     heavy = ("torch", "transformers", "numpy", "PIL", "pydantic", "pyarrow")
-    code = f"import sys; from smolvlm import api; print([name for name in {heavy} if name in sys.modules])"
+    code = (
+        f"import sys; from smolvlm import api; print([name for name in {heavy} if name in "
+        f"sys.modules])"
+    )
     ran = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
     )

@@ -230,7 +230,8 @@ def test_which_links_are_missing(text: str, missing: list[str]) -> None:
 
 def test_which_commands_are_missing() -> None:
     text = """
-        pytest tests/test_docs.py, `tests/test_docs.py::test_what_is_missing`, `python -m benchmarks.peers`,
+        pytest tests/test_docs.py, `tests/test_docs.py::test_what_is_missing`,
+        `python -m benchmarks.peers`,
         `python -m gpu_check --out x`,
         `tests/gone.py::test_a`, tests/test_docs.py::test_gone, python -m benchmarks.gone
     """
@@ -239,5 +240,8 @@ def test_which_commands_are_missing() -> None:
 
 
 def test_which_names_are_missing() -> None:
-    text = "`missing_names` in `tests/test_docs.py`, `no_such`\nin `tests/gone.py`, `Pack` of `smolvlm/home.py`"
+    text = (
+        "`missing_names` in `tests/test_docs.py`, `no_such`\nin `tests/gone.py`, `Pack` of "
+        "`smolvlm/home.py`"
+    )
     assert missing_names(text) == ["no_such in tests/gone.py", "Pack in smolvlm/home.py"]

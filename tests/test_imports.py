@@ -52,7 +52,8 @@ def test_help_names_every_command() -> None:
 def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys\nfrom smolvlm.cli.main import main\n"
-        f"try:\n    main()\nfinally:\n    print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
+        f"try:\n    main()\nfinally:\n    print([name for name in {HEAVY} if name in sys.modules], "
+        "file=sys.stderr)"
     )
     ran = run("-c", code, "--help")
     assert ran.stderr.strip() == "[]"

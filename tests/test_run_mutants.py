@@ -39,7 +39,8 @@ def tree(tmp_path: Path) -> Path:
         "smolvlm/sums.py": SUMS,
         "tests/__init__.py": "",
         "tests/test_sums.py": TEST,
-        "pyproject.toml": '[tool.pytest.ini_options]\naddopts = "--import-mode=importlib"\npythonpath = ["."]\n',
+        "pyproject.toml": "[tool.pytest.ini_options]\naddopts = "
+        '"--import-mode=importlib"\npythonpath = ["."]\n',
     }.items():
         path = tmp_path / "toy" / name
         path.parent.mkdir(parents=True, exist_ok=True)

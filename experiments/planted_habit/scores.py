@@ -105,7 +105,8 @@ def test_logps(checkpoint_dir: Path, pairs_file: Path) -> Float32[np.ndarray, "r
 def markdown_table(scores: Mapping[str, Mapping[str, Score]]) -> str:
     """Return all runs' scores as a table; shares in percent."""
     lines = [
-        "| model | questions | rows | wrong form | right, strictly | right, any form | log-probability plain / habit |",
+        "| model | questions | rows | wrong form | right, strictly | right, any form | "
+        "log-probability plain / habit |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, groups in scores.items():

@@ -149,7 +149,8 @@ def _tower_notes(vision: VisionPart, dimensions: VisionDimensions) -> list[str]:
         notes.append(f"{over} px at a tile's right and lower edge belong to no patch")
     if dimensions.num_layers < own.num_layers:
         notes.append(
-            f"the first {dimensions.num_layers} of {own.num_layers} layers; their last norm is set from drawn pictures"
+            f"the first {dimensions.num_layers} of {own.num_layers} layers; their last norm is set "
+            "from drawn pictures"
         )
     if misplaced := misplaced_rows(patches):
         good = [
@@ -159,7 +160,8 @@ def _tower_notes(vision: VisionPart, dimensions: VisionDimensions) -> list[str]:
         ]
         sides = ", ".join(str(side * dimensions.patch_size_px) for side in good)
         notes.append(
-            f"with {patches} patches a side transformers' vision class gives {len(misplaced)} rows and columns the "
+            f"with {patches} patches a side transformers' vision class gives {len(misplaced)} rows "
+            "and columns the "
             "position of their neighbours (float32 rounding): features are not the source's; "
             f"tile sides without this: {sides} px"
         )

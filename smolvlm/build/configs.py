@@ -179,7 +179,8 @@ def join_configs(
     """
     if vision.patches_per_side % scale_factor:
         raise ValueError(
-            f"{vision.patches_per_side} patches a side are not a multiple of scale_factor={scale_factor}"
+            f"{vision.patches_per_side} patches a side are not a multiple of "
+            f"scale_factor={scale_factor}"
         )
     config_class = {"idefics3": Idefics3Config, "smolvlm": SmolVLMConfig}[model_type]
     return config_class(

@@ -36,8 +36,10 @@ _TOWERS: Mapping[str, Callable[[Path], VisionPart]] = {
 }
 _REFUSED = {
     "siglip2": "the NaFlex variant of SigLIP 2, whose patches are a sequence of any shape",
-    "siglip2_vision_model": "the NaFlex variant of SigLIP 2, whose patches are a sequence of any shape",
-    "dinov2_with_registers": "a DINOv2 with register tokens, which SmolVLM's vision class has no place for",
+    "siglip2_vision_model": "the NaFlex variant of SigLIP 2, whose patches are a sequence of any "
+    "shape",
+    "dinov2_with_registers": "a DINOv2 with register tokens, which SmolVLM's vision class has no "
+    "place for",
 }
 
 
@@ -60,10 +62,16 @@ def find_vision(named: str) -> VisionPart:
         raise ConfigError(what, where=named, fix=fix)
     model_type = model_type_of(path)
     if model_type in _REFUSED:
-        fix = "take a SigLIP, a SigLIP 2 of fixed resolution (model_type siglip), or a DINOv2 without registers"
+        fix = (
+            "take a SigLIP, a SigLIP 2 of fixed resolution (model_type siglip), or a DINOv2 "
+            "without registers"
+        )
         raise ConfigError(f"{_REFUSED[model_type]}", where=named, fix=fix)
     if model_type not in _TOWERS:
-        what = f"a checkpoint of type {model_type} has no vision tower that fits SmolVLM's vision class"
+        what = (
+            f"a checkpoint of type {model_type} has no vision tower that fits SmolVLM's vision "
+            f"class"
+        )
         raise ConfigError(what, where=named, fix=f"give one of type {', '.join(_TOWERS)}")
     return _TOWERS[model_type](path)
 
@@ -94,7 +102,8 @@ def download_of(named: str) -> str:
     """Return how to get the weights of a published name, as the fix of an error."""
     fetched = FETCHED_TOWER if named in PUBLISHED_TOWERS else FETCHED_LANGUAGE_MODEL
     return (
-        f"download {DOWNLOADS[named]} (hf download {DOWNLOADS[named]} --local-dir FOLDER) and give FOLDER; "
+        f"download {DOWNLOADS[named]} (hf download {DOWNLOADS[named]} --local-dir FOLDER) and give "
+        "FOLDER; "
         f"`{fetched}` comes from the package index; --dry-run needs no weights"
     )
 

@@ -149,5 +149,6 @@ def _vocabulary_notes(vocabulary: Vocabulary) -> tuple[str, ...]:
     if first == end:
         return ("the tokenizer has all tokens that a prompt needs already",)
     return (
-        f"{end - first} tokens added as ids {first} to {end - 1}; <image> is {vocabulary.ids.image}",
+        f"{end - first} tokens added as ids {first} to {end - 1}; <image> is "
+        f"{vocabulary.ids.image}",
     )

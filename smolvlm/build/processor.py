@@ -60,7 +60,8 @@ def write_processor(
         or not 1 <= longest_edge_px // tile_side_px <= MAX_TILES_PER_SIDE
     ):
         raise ValueError(
-            f"longest_edge_px={longest_edge_px} is not 1 to {MAX_TILES_PER_SIDE} times tile_side_px={tile_side_px}"
+            f"longest_edge_px={longest_edge_px} is not 1 to {MAX_TILES_PER_SIDE} times "
+            f"tile_side_px={tile_side_px}"
         )
     processor_class = _CLASS_PREFIX[model_type] + "Processor"
     vocabulary = vocabulary or smolvlm_vocabulary(tokenizer_json())

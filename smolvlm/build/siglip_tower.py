@@ -125,7 +125,8 @@ def _check_shapes(
     for name, shape in expected.items():
         if (found := weights.shape(prefix + name)) != shape:
             raise ConfigError(
-                f"{prefix + name} is {' x '.join(map(str, found))}, config.json means {' x '.join(map(str, shape))}",
+                f"{prefix + name} is {' x '.join(map(str, found))}, config.json means "
+                f"{' x '.join(map(str, shape))}",
                 where=str(folder),
                 fix="use the config.json that belongs to the weights",
             )

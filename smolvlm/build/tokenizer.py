@@ -73,7 +73,8 @@ def tokenizer_json() -> str:
         raise ConfigError(
             f"the rebuilt tokenizer has SHA-256 {digest}, expected {TOKENIZER_JSON_SHA256}",
             where=str(language_model_gguf()),
-            fix="delete this file, so that it is fetched again; or the installed gguf package reads it wrong",
+            fix="delete this file, so that it is fetched again; or the installed gguf package "
+            "reads it wrong",
         )
     with tempfile.TemporaryDirectory(dir=cached.parent, prefix=".tokenizer-") as folder:
         written = Path(folder) / cached.name

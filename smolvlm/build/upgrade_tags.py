@@ -39,11 +39,14 @@ class UpgradeReport:
     def __str__(self) -> str:
         least, most = self.pieces_before
         return (
-            f"{self.folder}: {self.num_tags} tags, {least} to {most} pieces of text each before, are one id each now; "
+            f"{self.folder}: {self.num_tags} tags, {least} to {most} pieces of text each before, "
+            "are one id each now; "
             f"vocabulary {self.vocabulary_before:,} -> {self.vocabulary_after:,}\n"
-            f"their rows in embeddings and output head ({self.num_new_parameters:,} numbers) are means of their "
+            f"their rows in embeddings and output head ({self.num_new_parameters:,} numbers) are "
+            "means of their "
             "pieces: nobody has trained them. Train them before use, on cut pictures:\n"
-            '  train: {trainable_tokens: ["<global-img>", "<row_*>"]}   with a language adapter, or with language '
+            '  train: {trainable_tokens: ["<global-img>", "<row_*>"]}   with a language adapter, '
+            "or with language "
             "frozen\n"
             "or train the language model in full, which trains every row."
         )

@@ -26,7 +26,10 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 SMOLVLM_MEAN = 0.5
 SMOLVLM_STD = 0.5
-NO_CLASS_TOKEN = "the class token is dropped, so features differ from the source's; train the tower, or test whether it serves"
+NO_CLASS_TOKEN = (
+    "the class token is dropped, so features differ from the source's; train the tower, or test "
+    "whether it serves"
+)
 VIT_S14 = VisionDimensions(
     tile_side_px=518,
     patch_size_px=14,

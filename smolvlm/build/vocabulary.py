@@ -142,7 +142,8 @@ def _extended(
     own_size = tokenizer.get_vocab_size()
     if own_size > num_rows:
         raise ConfigError(
-            f"the tokenizer has {own_size:,} tokens, the language model {num_rows:,} rows of embeddings",
+            f"the tokenizer has {own_size:,} tokens, the language model {num_rows:,} rows of "
+            "embeddings",
             where=str(folder),
             fix="use the tokenizer that belongs to the weights",
         )

@@ -83,7 +83,8 @@ class WeightsFolder:
             raise ConfigError(
                 f"tensors are missing: {', '.join(missing[:3])}{more}",
                 where=str(self.folder),
-                fix="download all weight files again; config.json must be the one that belongs to them",
+                fix="download all weight files again; config.json must be the one that belongs to "
+                "them",
             )
 
     def _file(self, name: str) -> Path:
@@ -178,7 +179,10 @@ def _open(path: Path) -> Any:
 
 
 def _quantised(folder: Path, what: str) -> ConfigError:
-    fix = "take the checkpoint in float32, bfloat16 or float16; a built model can be quantised when it is trained"
+    fix = (
+        "take the checkpoint in float32, bfloat16 or float16; a built model can be quantised when "
+        "it is trained"
+    )
     return ConfigError(
         f"{what}: quantised weights cannot be built upon", where=str(folder), fix=fix
     )

@@ -69,7 +69,10 @@ def duplicates(rows: Sequence[ExaminedRow]) -> Iterator[Finding]:
     for row in rows:
         earlier = first.setdefault((row.is_held_out, row.text_key), row.where)
         if earlier != row.where:
-            message = f"the same words and media as {earlier}; take one out, or use `repeat` to see rows more often"
+            message = (
+                f"the same words and media as {earlier}; take one out, or use `repeat` to see rows "
+                f"more often"
+            )
             yield Finding(
                 where=row.where, severity="warning", kind="duplicate_row", message=message
             )
@@ -96,7 +99,10 @@ def leaks(rows: Sequence[ExaminedRow]) -> Iterator[Finding]:
             own := next((medium for medium in row.media if medium.key in shown), None)
         ) is not None:
             name = "picture" if own.duration_s is None else "clip"
-            message = f"held out, and its {name} is trained on in {shown[own.key]}; split by {name}, not by row"
+            message = (
+                f"held out, and its {name} is trained on in {shown[own.key]}; split by {name}, not "
+                f"by row"
+            )
             yield Finding(
                 where=row.where, severity="warning", kind=f"leaked_{name}", message=message
             )

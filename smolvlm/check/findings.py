@@ -53,6 +53,9 @@ def mark_findings(row: Conversation, markers: MediaMarkers) -> list[Finding]:
         return warning("mark_without_media", what)
     if markers == "plain" and any(has_marks(text, "distinct") for text in asked):
         own = " or ".join(f"`{mark}`" for mark in PLACEHOLDERS["distinct"].values())
-        what = f"{own} is learned as text; set `media_markers: distinct` on this source if it marks a place"
+        what = (
+            f"{own} is learned as text; set `media_markers: distinct` on this source if it marks a "
+            f"place"
+        )
         return warning("mark_learned_as_text", what)
     return []

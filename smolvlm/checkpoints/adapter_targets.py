@@ -55,7 +55,8 @@ def _no_layer(pattern: str, tower: Tower, *, elsewhere: Sequence[str], example: 
     return ConfigError(
         f"`{pattern}` names no layer of the {tower.replace('_', ' ')}{where}",
         where=f"adapters.{SHORT_NAME[tower]}.targets",
-        fix=f"write a layer's full name, `*` standing for anything: {example}, *.{example.rsplit('.', 1)[-1]}",
+        fix=f"write a layer's full name, `*` standing for anything: {example}, "
+        f"*.{example.rsplit('.', 1)[-1]}",
     )
 
 

@@ -199,7 +199,10 @@ def _rows_by_matrix(
     if not ids:
         return {}
     if model.get_input_embeddings().weight is model.get_output_embeddings().weight:
-        what = "embeddings and output head are one matrix in this model, whose rows cannot train by themselves"
+        what = (
+            "embeddings and output head are one matrix in this model, whose rows cannot train by "
+            "themselves"
+        )
         raise ConfigError(what, where="model.new_tokens", fix="train the language model in full")
     return {
         name: ids for name in ("model.text_model.embed_tokens", "lm_head") if name not in adapted

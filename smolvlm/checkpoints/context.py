@@ -55,7 +55,10 @@ def scale_context(model_config: Any, scaling: RopeScaling) -> None:
             "type": rope["rope_type"],
             "factor": rope.get("factor"),
         }
-        what = f"the checkpoint's context is extended already ({there['type']}, factor {there['factor']})"
+        what = (
+            f"the checkpoint's context is extended already ({there['type']}, factor "
+            f"{there['factor']})"
+        )
         fix = "take it out, or begin at the checkpoint as it was before"
         raise ConfigError(what, where="model.rope_scaling", fix=fix)
     new = round(old * scaling.factor)

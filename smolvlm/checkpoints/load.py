@@ -75,7 +75,8 @@ def load_processor(
         raise ConfigError(
             f"cannot load the processor: {str(error).splitlines()[0]}",
             where=path,
-            fix="copy preprocessor_config.json, processor_config.json and the tokenizer's files from the base model",
+            fix="copy preprocessor_config.json, processor_config.json and the tokenizer's files "
+            "from the base model",
         ) from error
     processor.tokenizer._tokenizer = Tokenizer.from_file(tokenizer_file)
     if not new_tokens:
@@ -92,7 +93,8 @@ def check_place(path: str) -> None:
         raise ConfigError(
             "no config.json here" if Path(path).is_dir() else "no such folder",
             where=path,
-            fix="give a checkpoint's folder (config.json, model.safetensors, processor files) or a hub id, OWNER/NAME",
+            fix="give a checkpoint's folder (config.json, model.safetensors, processor files) or a "
+            "hub id, OWNER/NAME",
         )
 
 
@@ -189,14 +191,16 @@ def prepare_model(model: Any, processor: Any) -> None:
     check_tile_side(model.config, tile_side_px=int(images.max_image_size["longest_edge"]))
     if (expected := tokens_per_tile(model.config)) != processor.image_seq_len:
         raise ConfigError(
-            f"the processor writes {processor.image_seq_len} image tokens a tile, the model fills {expected}",
+            f"the processor writes {processor.image_seq_len} image tokens a tile, the model fills "
+            f"{expected}",
             fix=f"set image_seq_len to {expected} in processor_config.json",
         )
     if (
         image_token := processor.tokenizer.convert_tokens_to_ids("<image>")
     ) != model.config.image_token_id:
         raise ConfigError(
-            f"<image> is {image_token} in the tokenizer and {model.config.image_token_id} in config.json",
+            f"<image> is {image_token} in the tokenizer and {model.config.image_token_id} in "
+            "config.json",
             fix="use the tokenizer that belongs to the checkpoint",
         )
     scaling = PixelScaling(
@@ -242,12 +246,16 @@ def read_model_config(path: str, rope_scaling: RopeScaling | None = None) -> Any
         ) from error
     if config.model_type not in MODEL_CLASSES:
         raise ConfigError(
-            f"model type {config.model_type} is not of the SmolVLM family ({', '.join(MODEL_CLASSES)})",
+            f"model type {config.model_type} is not of the SmolVLM family "
+            f"({', '.join(MODEL_CLASSES)})",
             where=path,
             fix="use SmolVLM, SmolVLM2 or an Idefics3-type checkpoint",
         )
     if getattr(config, "quantization_config", None) is not None:
-        fix = "use the model that it was made from; `quantization: {bits: 4}` in a run file quantises while loading"
+        fix = (
+            "use the model that it was made from; `quantization: {bits: 4}` in a run file "
+            "quantises while loading"
+        )
         raise ConfigError(
             "its weights are quantised already, nothing could be merged into them",
             where=path,

@@ -64,10 +64,8 @@ def token_ids(processor: Any, tokens: Sequence[NewToken], patterns: Sequence[str
     Raises:
         ConfigError: a pattern names no added token.
     """
-    added = {
-        token.content: number
-        for number, token in processor.tokenizer.backend_tokenizer.get_added_tokens_decoder().items()
-    }
+    decoder = processor.tokenizer.backend_tokenizer.get_added_tokens_decoder()
+    added = {token.content: number for number, token in decoder.items()}
     ids = {added[own.token] for own in tokens}
     for pattern in patterns:
         found = (

@@ -128,7 +128,8 @@ def fill(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
     ]
     if differing:
         raise ConfigError(
-            f"{len(differing)} tensors of the adapter do not fit the model, the first {differing[0]}",
+            f"{len(differing)} tensors of the adapter do not fit the model, the first "
+            f"{differing[0]}",
             fix="use the base that the adapter was trained on",
         )
     with torch.no_grad():

@@ -113,9 +113,11 @@ def check_quantized_layers(model: Any, config: Quantization) -> None:
         problems = [f"{len(left_out)} left out, the first {left_out[0]}"] if left_out else []
         problems += [f"{len(too_many)} too many, the first {too_many[0]}"] if too_many else []
         raise ConfigError(
-            f"bitsandbytes quantised {len(found)} layers, asked were {len(wanted)}: {'; '.join(problems)}",
+            f"bitsandbytes quantised {len(found)} layers, asked were {len(wanted)}: "
+            f"{'; '.join(problems)}",
             where="quantization",
-            fix="install the bitsandbytes and transformers that constraints.txt names, or take the section out",
+            fix="install the bitsandbytes and transformers that constraints.txt names, or take the "
+            "section out",
         )
     # What transformers sets where it adds an adapter itself; its trainer wants to see it before it
     # trains such a model.

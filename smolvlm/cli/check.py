@@ -77,7 +77,8 @@ def _as_object(finding: Finding) -> dict[str, str]:
 def _show(found: Examination, console: Console) -> None:
     warnings = len(found.findings) - found.num_errors
     console.print(
-        f"{found.num_rows:,} rows, {found.num_pictures:,} pictures and {found.num_clips:,} clips decoded: "
+        f"{found.num_rows:,} rows, {found.num_pictures:,} pictures and {found.num_clips:,} clips "
+        "decoded: "
         f"{found.num_errors:,} errors, "
         f"{warnings:,} warnings"
     )

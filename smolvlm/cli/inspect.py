@@ -117,7 +117,10 @@ def _comparable(dataset: PackDataset, samples: Sequence[Rows], processor: object
         taken = {row.where: special_tokens_in(processor, row) for row in conversations}
         for where, tokens in taken.items():
             if tokens:
-                what = f"its text has {', '.join(tokens)}, which the stock processor takes for more than text"
+                what = (
+                    f"its text has {', '.join(tokens)}, which the stock processor takes for more "
+                    f"than text"
+                )
                 print(f"{where}: not compared: {what}; here it stays text", file=sys.stderr)
         if not any(taken.values()):
             found.append(rows)
@@ -135,7 +138,8 @@ def verification_text(found: Verification) -> str:
     lines = [
         f"packed = alone, on {found.num_conversations} conversations "
         f"({found.num_tokens_packed:,} tokens packed, {found.num_tokens_alone:,} alone), float64:",
-        f"  ids        {'equal' if not found.ids_differ else 'DIFFER in ' + ', '.join(found.ids_differ)}",
+        "  ids        "
+        f"{'equal' if not found.ids_differ else 'DIFFER in ' + ', '.join(found.ids_differ)}",
         f"  loss       {found.loss_packed:.8f} packed, {found.loss_alone:.8f} alone, "
         f"error {found.loss_error:.1e} (allowed {LOSS_TOLERANCE:g})",
     ]

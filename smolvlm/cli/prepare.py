@@ -106,5 +106,6 @@ def _show(measured: MeasuredSet, plan: Plan, console: Console) -> None:
     packs = plural(plan.num_used_packs, "pack")
     console.print(
         f"an epoch: {plan.packs.num_rows:,} rows in {packs} of {plan.budget.max_tokens:,} tokens "
-        f"and {plan.budget.max_tiles:,} tiles; fill {plan.token_fill:.1%} of tokens, {plan.tile_fill:.1%} of tiles"
+        f"and {plan.budget.max_tiles:,} tiles; fill {plan.token_fill:.1%} of tokens, "
+        f"{plan.tile_fill:.1%} of tiles"
     )

@@ -115,7 +115,10 @@ def _checkpointing_problems(config: "RunConfig") -> Iterator[Problem]:
         and (is_adapted or config.freeze.vision_embeddings)
     ):
         cause = "adapters.vision" if is_adapted else "freeze.vision_embeddings"
-        what = f"the vision tower's layers would get no gradient, its embeddings being frozen ({cause})"
+        what = (
+            f"the vision tower's layers would get no gradient, its embeddings being frozen "
+            f"({cause})"
+        )
         fix = "take use_reentrant out: without it gradients are the same in every case"
         yield Problem(
             key="train.activation_checkpointing_kwargs",

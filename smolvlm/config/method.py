@@ -126,10 +126,16 @@ def _adapter_off_problems(config: "RunConfig") -> Iterator[tuple[str, str]]:
     whole = [PARTS[part] for part in PARTS if part not in adapters and config.rate_of(part) > 0]
     if whole:
         rates = " and ".join(f"train.{name}" for name in whole)
-        what = f"a tower trains all its weights ({rates} above 0), so without adapters it is not what it was"
+        what = (
+            f"a tower trains all its weights ({rates} above 0), so without adapters it is not what "
+            f"it was"
+        )
         yield what, f"set {rates} to 0, or {_COMPUTED_BEFORE}"
     if any(entry.type == "pissa" for entry in adapters.values()):
-        what = "PiSSA takes its first values out of the base, so without adapters it is not what it was"
+        what = (
+            "PiSSA takes its first values out of the base, so without adapters it is not what it "
+            "was"
+        )
         yield what, f"{_COMPUTED_BEFORE}, or copy"
 
 

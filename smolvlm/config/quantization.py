@@ -68,7 +68,10 @@ class QuantizationConfig(Section):
         are_bits_legal = bits is None or kind is not FullPrecision
         for name, value in others.items():
             if value is not None and are_bits_legal:
-                what = f"has no effect with {'no quantization.bits' if bits is None else f'{bits} bits'}"
+                what = (
+                    f"has no effect with "
+                    f"{'no quantization.bits' if bits is None else f'{bits} bits'}"
+                )
                 owners = " or ".join(
                     str(number)
                     for number, section in _KINDS.items()
@@ -112,7 +115,10 @@ class _FewerBits(QuantizationConfig):
                 fix = "choose lora, rslora or dora, or quantise other towers"
                 yield Problem(key=f"adapters.{part}", value="'pissa'", what=what, fix=fix)
             elif (entry is None or not entry.is_adapter) and config.rate_of(part) > 0:
-                what = f"weights in {bits} bits are not trained, and train.{PARTS[part]} = {config.rate_of(part):g}"
+                what = (
+                    f"weights in {bits} bits are not trained, and train.{PARTS[part]} = "
+                    f"{config.rate_of(part):g}"
+                )
                 fix = f"add adapters.{part}: lora, or set the rate to 0, or quantise other towers"
                 yield Problem(
                     key="quantization.towers", value=shown_value(part), what=what, fix=fix

@@ -55,6 +55,12 @@ class RopeScaling(Section):
             config.token_rows_lr
         )
         if saves_adapter:
-            what = "an adapter's folder does not carry it: put onto its base, the adapter would see other positions"
-            fix = "extend the context of the base itself, in its config.json (docs/context.md), or train without adapters"
+            what = (
+                "an adapter's folder does not carry it: put onto its base, the adapter would see "
+                "other positions"
+            )
+            fix = (
+                "extend the context of the base itself, in its config.json (docs/context.md), or "
+                "train without adapters"
+            )
             yield Problem(key="model.rope_scaling", what=what, fix=fix)

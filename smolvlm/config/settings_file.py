@@ -130,7 +130,10 @@ def _run_file_with(mixture: Any) -> str:
         "data": {"mixture": mixture},
         "train": {"output_dir": "runs/first"},
     }
-    return f"write a run file beside it, such as this one, and name that:\n{_indented(dump_yaml(run_file))}"
+    return (
+        f"write a run file beside it, such as this one, and name "
+        f"that:\n{_indented(dump_yaml(run_file))}"
+    )
 
 
 def _indented(text: str) -> str:

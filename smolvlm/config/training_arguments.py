@@ -30,20 +30,25 @@ _LOSS = "the loss is computed on the supervised tokens alone, weighted as data.l
 
 REFUSED: Mapping[str, str] = {
     "learning_rate": f"each part has its own rate; {_RATES}",
-    "optim_target_modules": f"it would regroup the parameters and drop the parts' own rates; {_RATES}",
+    "optim_target_modules": "it would regroup the parameters and drop the parts' own rates; "
+    f"{_RATES}",
     "per_device_train_batch_size": f"one pack is one batch; {_PACKS}",
-    "gradient_accumulation_steps": "it follows from the packs of a step and the ranks; set train.packs_per_step",
+    "gradient_accumulation_steps": "it follows from the packs of a step and the ranks; set "
+    "train.packs_per_step",
     "auto_find_batch_size": f"{_PLANNED}; set data.max_tokens_per_pack to what the memory holds",
-    "average_tokens_across_devices": "the loss is always averaged over the step's tokens on all devices; leave it out",
+    "average_tokens_across_devices": "the loss is always averaged over the step's tokens on all "
+    "devices; leave it out",
     "label_smoothing_factor": f"{_LOSS}; leave it out",
     "label_names": f"{_LOSS}; leave it out",
-    "neftune_noise_alpha": "its noise is scaled by the sequence, and a pack holds many conversations; leave it out",
+    "neftune_noise_alpha": "its noise is scaled by the sequence, and a pack holds many "
+    "conversations; leave it out",
     "use_liger_kernel": f"{_LOSS}; leave it out",
     "liger_kernel_config": f"{_LOSS}; leave it out",
     "use_cache": "with a cache the attention of a pack would be lost; it is always off",
     "gradient_checkpointing": "renamed; set train.activation_checkpointing",
     "gradient_checkpointing_kwargs": "renamed; set train.activation_checkpointing_kwargs",
-    "include_num_input_tokens_seen": "metrics.jsonl always carries the number of tokens; leave it out",
+    "include_num_input_tokens_seen": "metrics.jsonl always carries the number of tokens; leave it "
+    "out",
     "remove_unused_columns": "a pack has no columns; leave it out",
     "train_sampling_strategy": f"{_PLANNED}; leave it out",
     "length_column_name": "lengths are computed, not read from a column; leave it out",
@@ -72,14 +77,16 @@ REFUSED: Mapping[str, str] = {
 """Name -> why it cannot take effect, and what to set instead."""
 
 FORMER: Mapping[str, str] = {
-    "warmup_ratio": "it is gone from transformers; set train.warmup_steps below 1, a share of all steps",
+    "warmup_ratio": "it is gone from transformers; set train.warmup_steps below 1, a share of all "
+    "steps",
     "evaluation_strategy": "renamed; set train.eval_strategy",
     "no_cuda": "renamed; set train.use_cpu",
     "group_by_length": f"{_PLANNED}; leave it out",
     "per_gpu_train_batch_size": f"one pack is one batch; {_PACKS}",
     "per_gpu_eval_batch_size": f"{_EVALUATION}; set eval.batch_size",
     "overwrite_output_dir": "set train.resume_from_checkpoint: false to start anew",
-    "logging_dir": "it is gone from transformers; set the environment variable TENSORBOARD_LOGGING_DIR",
+    "logging_dir": "it is gone from transformers; set the environment variable "
+    "TENSORBOARD_LOGGING_DIR",
     "save_safetensors": "weights are always saved as safetensors; leave it out",
     "fp16_backend": "it is gone from transformers; set train.fp16",
     "half_precision_backend": "it is gone from transformers; set train.bf16 or train.fp16",

@@ -107,7 +107,8 @@ class PackDataset(Dataset[Pack]):
         planned = sample_size(rows, self.measured.lengths)
         if (len(example.input_ids), len(example.tiles)) != planned:
             raise SampleError(
-                f"{len(example.input_ids)} tokens and {len(example.tiles)} tiles, {planned[0]} and {planned[1]} were "
+                f"{len(example.input_ids)} tokens and {len(example.tiles)} tiles, {planned[0]} and "
+                f"{planned[1]} were "
                 "planned",
                 kind="changed_row",
                 fix=CHANGED_FIX,
@@ -160,9 +161,9 @@ class PackDataset(Dataset[Pack]):
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)[: len(examples)]
         pairs = list(zip(examples, offsets, strict=True))
         source_of = [
-            np.array([self._source_numbers[source] for source in example.sources])[
+            np.array([self._source_numbers[source] for source in example.sources]).take(
                 example.target_conversation
-            ]
+            )
             for example in examples
         ]
         num_groups = [len(example.where) for example in examples]

@@ -31,8 +31,10 @@ def scope_svg(scope_end: Int[np.ndarray, " seq"], *, trunk_length: int) -> Marku
     }
     drawn = "".join(f'<path class="{name}" d="{path}"/>' for name, path in paths.items() if path)
     return Markup(
-        f'<svg class="scope" viewBox="0 0 {size} {size}" role="img" aria-label="Which token sees which: rows look, '
-        f'columns are looked at"><rect class="scope-frame" width="{size}" height="{size}"/>{drawn}</svg>'
+        f'<svg class="scope" viewBox="0 0 {size} {size}" role="img" aria-label="Which token sees '
+        "which: rows look, "
+        f'columns are looked at"><rect class="scope-frame" width="{size}" '
+        f'height="{size}"/>{drawn}</svg>'
     )
 
 

@@ -99,14 +99,16 @@ def footer(
     lines = [
         Rule(characters="-" if is_ascii else "─"),
         Text(
-            f"{plural(len(samples), 'sample')}, {plural(tokens, 'token')}, of which {learned:,} learned "
+            f"{plural(len(samples), 'sample')}, {plural(tokens, 'token')}, of which {learned:,} "
+            "learned "
             f"({percent(learned / max(tokens, 1))})"
         ),
     ]
     if summary.packs:
         lines.append(
             Text(
-                f"{plural(len(summary.packs), 'pack')}: {percent(summary.token_fill)} of the token budget filled, "
+                f"{plural(len(summary.packs), 'pack')}: {percent(summary.token_fill)} of the token "
+                "budget filled, "
                 f"{percent(summary.tile_fill)} of the tile budget"
             )
         )
@@ -120,7 +122,8 @@ def _pack_lines(summary: PackSummary, *, is_ascii: bool) -> Iterator[Text]:
         filled = round(BAR_WIDTH * min(pack.num_tokens / pack.budget_tokens, 1))
         yield Text(
             f"  pack {number:>3}  {full * filled}{empty * (BAR_WIDTH - filled)}  "
-            f"{pack.num_tokens:>7,} / {pack.budget_tokens:,} tokens  {pack.num_tiles:>4} / {pack.budget_tiles} tiles"
+            f"{pack.num_tokens:>7,} / {pack.budget_tokens:,} tokens  {pack.num_tiles:>4} / "
+            f"{pack.budget_tiles} tiles"
         )
     if (more := len(summary.packs) - MAX_PACKS_SHOWN) > 0:
         yield Text(f"  and {plural(more, 'more pack')}")

@@ -73,7 +73,8 @@ def check_tile_settings(settings: TileSettings) -> None:
         )
     if edge > side * MAX_TILES_PER_SIDE:
         raise ConfigError(
-            f"longest_edge_px={edge} is {edge // side} tiles of {side} px, and the vocabulary's tags end at "
+            f"longest_edge_px={edge} is {edge // side} tiles of {side} px, and the vocabulary's "
+            "tags end at "
             f"{MAX_TILES_PER_SIDE}",
             fix=fix,
         )

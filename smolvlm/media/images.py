@@ -116,7 +116,8 @@ def open_rgb(data_or_ref: bytes | ImageRef, *, max_pixels: int = MAX_PIXELS) -> 
             ) from error
     if rgb is None:
         raise SampleError(
-            f"picture {ref.name} has 32-bit pixels (Pillow mode {picture.mode}), of which nobody says what white is",
+            f"picture {ref.name} has 32-bit pixels (Pillow mode {picture.mode}), of which nobody "
+            "says what white is",
             kind="corrupt_media",
             fix="convert it to 8 or 16 bits a channel",
         )

@@ -19,7 +19,8 @@ from smolvlm.media.video.reader import clip_key, frame_tiles
 from smolvlm.records import Frames, Grid, Layout, Media, VideoRef
 
 CHANGED_FIX = (
-    "the row or its media changed after they were measured; delete the kept sizes (the folder `lengths` in "
+    "the row or its media changed after they were measured; delete the kept sizes (the folder "
+    "`lengths` in "
     "$SMOLVLM_HOME, by default ~/.cache/smolvlm) and start again"
 )
 

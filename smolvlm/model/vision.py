@@ -122,7 +122,8 @@ def check_tile_side(config: Any, *, tile_side_px: int) -> None:
     if tile_side_px != side:
         raise ConfigError(
             f"the processor cuts tiles of {tile_side_px} px, the vision tower takes {side} px",
-            fix="use the processor that belongs to the checkpoint (max_image_size.longest_edge = image_size)",
+            fix="use the processor that belongs to the checkpoint (max_image_size.longest_edge = "
+            "image_size)",
         )
 
 

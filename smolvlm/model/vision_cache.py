@@ -58,7 +58,8 @@ def _environment(path: Path) -> Any:
     process, environment = _ENVIRONMENTS.get(path, (-1, None))
     if process != os.getpid():
         if environment is not None:
-            environment.close()  # inherited over a fork, where it must not be used; the parent's own stays open
+            # Inherited over a fork, where it must not be used; the parent's own stays open.
+            environment.close()
         path.mkdir(parents=True, exist_ok=True)
         environment = lmdb.open(
             str(path), map_size=MAX_BYTES, max_readers=512, metasync=False, readahead=False

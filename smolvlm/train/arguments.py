@@ -94,12 +94,14 @@ def training_arguments(train: TrainConfig, plan: Plan) -> TrainingArguments:
         raise ConfigError(
             f"{arguments.n_gpu} GPUs and one process",
             where="torchrun",
-            fix=f"start one process a GPU: torchrun --nproc-per-node {arguments.n_gpu} --no-python smolvlm train ...; "
+            fix=f"start one process a GPU: torchrun --nproc-per-node {arguments.n_gpu} --no-python "
+            "smolvlm train ...; "
             "or show it one: CUDA_VISIBLE_DEVICES=0",
         )
     if train.packs_per_step % arguments.world_size:
         raise ConfigError(
-            f"train.packs_per_step={train.packs_per_step} cannot be dealt to {arguments.world_size} ranks",
+            f"train.packs_per_step={train.packs_per_step} cannot be dealt to "
+            f"{arguments.world_size} ranks",
             where="train.packs_per_step",
             fix=f"set it to a multiple of {arguments.world_size}",
         )

@@ -43,7 +43,8 @@ def faster_in_bf16() -> list[str]:
     if gain < MIN_GAIN:
         return []
     note = (
-        f"note: this run trains in float32, and this CPU multiplies bfloat16 matrices at least {gain:.1f} "
+        "note: this run trains in float32, and this CPU multiplies bfloat16 matrices at least "
+        f"{gain:.1f} "
         f"times as fast (measured now); with train.bf16=true a training step was {STEP_SPEEDUP} "
         "times as fast on a CPU with AVX512-BF16"
     )

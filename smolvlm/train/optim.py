@@ -98,7 +98,8 @@ def check_groups(
         wanted = rates.of(name)
         if parameter.requires_grad != (wanted > 0):
             problems.append(
-                f"{name} is {'trained' if parameter.requires_grad else 'frozen'}, rate asked {wanted:g}"
+                f"{name} is {'trained' if parameter.requires_grad else 'frozen'}, rate asked "
+                f"{wanted:g}"
             )
         elif parameter.requires_grad and times[id(parameter)] != 1:
             problems.append(f"{name} stands in {times[id(parameter)]} optimizer groups")
@@ -111,7 +112,8 @@ def check_groups(
         raise ConfigError(
             f"the optimizer does not hold what was asked ({len(problems)} parameters):\n{shown}",
             where="train.*_lr",
-            fix="remove the optimizer block of a DeepSpeed file, or a callback that changes the groups",
+            fix="remove the optimizer block of a DeepSpeed file, or a callback that changes the "
+            "groups",
         )
     return [_summary(model, tower, rates) for tower in TOWERS]
 

@@ -214,7 +214,8 @@ def _in_shared_memory(pack: Pack) -> Pack:
         raise ConfigError(
             f"no shared memory left to hand a pack to the trainer ({error})",
             where="data.prefetch_mb",
-            fix="lower data.prefetch_mb, give the machine more of it (in a container: --shm-size), or set "
+            fix="lower data.prefetch_mb, give the machine more of it (in a container: --shm-size), "
+            "or set "
             "train.dataloader_num_workers: 0",
         ) from error
     return pack

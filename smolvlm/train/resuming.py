@@ -167,7 +167,8 @@ def _check_same_run(saved: dict[str, Any], identity: RunIdentity, *, folder: Pat
         raise ConfigError(
             "the checkpoint belongs to another run:\n" + "\n".join(differing),
             where=str(folder),
-            fix="restore the settings, choose another train.output_dir, or set train.resume_from_checkpoint=false",
+            fix="restore the settings, choose another train.output_dir, or set "
+            "train.resume_from_checkpoint=false",
         )
 
 

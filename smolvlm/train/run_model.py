@@ -79,9 +79,15 @@ def _check_room(config: RunConfig, base: Base) -> None:
         return
     needed, num_rows = base.placement.num_tokens, base.config.text_config.vocab_size
     if needed > num_rows:
-        what = f"they need {needed:,} rows, {config.model.path} has {num_rows:,}, and an adapter cannot add any"
+        what = (
+            f"they need {needed:,} rows, {config.model.path} has {num_rows:,}, and an adapter "
+            f"cannot add any"
+        )
         tokens = " ".join(f"--add-token '{own.token}'" for own in names)
-        fix = f"give the base the tokens: smolvlm build --base {config.model.path} {tokens} --out DIR; train on DIR"
+        fix = (
+            f"give the base the tokens: smolvlm build --base {config.model.path} {tokens} --out "
+            f"DIR; train on DIR"
+        )
         raise ConfigError(what, where="model.new_tokens", fix=fix)
 
 

@@ -35,12 +35,14 @@ from smolvlm.train.smolvlm_trainer import Evaluate, SmolVLMTrainer, TrainerParts
 from smolvlm.train.step import StepPolicy
 
 MISSING_TAGS = (
-    "note: this checkpoint's vocabulary has no <row_r_col_c> tags, so the tags of cut pictures become 5 to 9 pieces of "
+    "note: this checkpoint's vocabulary has no <row_r_col_c> tags, so the tags of cut pictures "
+    "become 5 to 9 pieces of "
     "text each, as in the released processor; data.image_splitting=false avoids them, and "
     "`smolvlm build --base ... --upgrade-tags` adds the tags (docs/new_tokens.md)"
 )
 AVERAGED_FRAMES = (
-    "note: {count} frames of a clip share one place (data.average_frames), which plain transformers cannot do: its "
+    "note: {count} frames of a clip share one place (data.average_frames), which plain "
+    "transformers cannot do: its "
     "processor shows every frame by itself. Use this model with smolvlm (smolvlm eval RUN_FOLDER)"
 )
 MakeEvaluate = Callable[[Checkpoint, PromptSettings, VisionCache | None], Evaluate | None]
@@ -255,7 +257,8 @@ def plan_summary(planned: PlannedData) -> str:
     return (
         f"{len(lengths):,} rows, {int(lengths.num_supervised_tokens.sum()):,} supervised of "
         f"{int(lengths.num_tokens.sum()):,} tokens; {len(planned.skipped):,} rows skipped\n"
-        f"{plan.num_steps:,} steps, {plan.num_used_packs:,} packs, {int(plan.packs.num_samples.sum()):,} samples of "
+        f"{plan.num_steps:,} steps, {plan.num_used_packs:,} packs, "
+        f"{int(plan.packs.num_samples.sum()):,} samples of "
         f"{plan.packs.num_rows:,} rows; fill "
         f"{plan.token_fill:.1%} of tokens, {plan.tile_fill:.1%} of tiles"
     )

@@ -135,9 +135,11 @@ def _told(text: str) -> tuple[str, str]:
     if signal[1] == "Bus error":
         return (
             how,
-            "shared memory ran out: lower data.prefetch_mb, or give more of it (in a container: --shm-size)",
+            "shared memory ran out: lower data.prefetch_mb, or give more of it (in a container: "
+            "--shm-size)",
         )
     return (
         how,
-        "most likely a file crashes the library that decodes it: write it anew, or take its row out",
+        "most likely a file crashes the library that decodes it: write it anew, or take its row "
+        "out",
     )

@@ -218,7 +218,8 @@ def test_names_without_weights_say_what_to_download(tmp_path: Path) -> None:
         write_build(plan, tmp_path / "out")
     assert str(caught.value) == (
         "paligemma2-448: a shape without weights: it can be counted, not built\n"
-        "  fix: download google/paligemma2-3b-pt-448 (hf download google/paligemma2-3b-pt-448 --local-dir FOLDER) "
+        "  fix: download google/paligemma2-3b-pt-448 (hf download google/paligemma2-3b-pt-448 "
+        "--local-dir FOLDER) "
         "and give FOLDER; `vit-s14` comes from the package index; --dry-run needs no weights"
     )
     assert not (tmp_path / "out").exists()

@@ -15,7 +15,8 @@ from smolvlm.errors import ConfigError
     [
         (
             {"scale_factor": 3},
-            "scale_factor=3 does not divide 4 patches a side\n  fix: give one of 1, 2, 4, or another",
+            "scale_factor=3 does not divide 4 patches a side\n  fix: give one of 1, 2, 4, or "
+            "another",
         ),
         (
             {"tile_side_px": 13},
@@ -64,7 +65,8 @@ def test_sides_that_the_stock_class_rounds_wrong_are_said(other_llama: Path) -> 
         )
     )
     assert (
-        "with 25 patches a side transformers' vision class gives 10 rows and columns the position of their neighbours "
+        "with 25 patches a side transformers' vision class gives 10 rows and columns the position "
+        "of their neighbours "
         "(float32 rounding): features are not the source's; "
         "tile sides without this: 336, 352, 368, 384, 416, 432, 448 px"
     ) in plan.notes

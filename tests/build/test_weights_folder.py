@@ -35,7 +35,8 @@ def test_integers_are_quantised_weights(folder: Path) -> None:
         open_weights(folder).read({"c": "c"})
     assert str(caught.value) == (
         f"{folder}: c is stored as torch.uint8: quantised weights cannot be built upon\n"
-        "  fix: take the checkpoint in float32, bfloat16 or float16; a built model can be quantised when it is trained"
+        "  fix: take the checkpoint in float32, bfloat16 or float16; a built model can be "
+        "quantised when it is trained"
     )
 
 

@@ -127,7 +127,8 @@ def test_a_scaled_checkpoint_is_scaled_no_further(
     with pytest.raises(ConfigError) as caught:
         read_model_config(str(tmp_path), RopeScaling(type="linear", factor=8.0))
     assert str(caught.value) == (
-        f"model.rope_scaling: the checkpoint's context is extended already ({scaling.type}, factor {scaling.factor})\n"
+        f"model.rope_scaling: the checkpoint's context is extended already ({scaling.type}, factor "
+        f"{scaling.factor})\n"
         "  fix: take it out, or begin at the checkpoint as it was before"
     )
 

@@ -140,7 +140,8 @@ def test_a_tied_head_and_its_embeddings_go_together(alone: str) -> None:
     with pytest.raises(ConfigError) as caught:
         frozen_parts(FreezeConfig(**{alone: True}), config)
     assert str(caught.value) == (
-        f"freeze.{alone}: the checkpoint ties the output head to the embeddings: they are one matrix\n"
+        f"freeze.{alone}: the checkpoint ties the output head to the embeddings: they are one "
+        "matrix\n"
         "  fix: set freeze.embeddings and freeze.output_head both, or neither"
     )
     both = frozen_parts(FreezeConfig(embeddings=True, output_head=True), config)

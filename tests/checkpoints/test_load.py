@@ -75,7 +75,8 @@ def test_the_tokenizer_is_tokenizer_jsons_own(loaded, checkpoint_folders, model_
 def test_no_folder(tmp_path: Path) -> None:
     assert refusal(tmp_path / "nowhere") == (
         f"{tmp_path}/nowhere: no such folder\n"
-        "  fix: give a checkpoint's folder (config.json, model.safetensors, processor files) or a hub id, OWNER/NAME"
+        "  fix: give a checkpoint's folder (config.json, model.safetensors, processor files) or a "
+        "hub id, OWNER/NAME"
     )
 
 
@@ -136,7 +137,8 @@ def test_tiles_of_another_side(copy: Path) -> None:
     edit(copy / "preprocessor_config.json", max_image_size={"longest_edge": 64})
     assert refusal(copy) == (
         f"{copy}: the processor cuts tiles of 64 px, the vision tower takes 32 px\n"
-        "  fix: use the processor that belongs to the checkpoint (max_image_size.longest_edge = image_size)"
+        "  fix: use the processor that belongs to the checkpoint (max_image_size.longest_edge = "
+        "image_size)"
     )
 
 

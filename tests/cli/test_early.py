@@ -15,7 +15,8 @@ HEAVY = (
 )
 _CODE = (
     "import sys\nfrom smolvlm.cli.main import main\n"
-    f"try:\n    main()\nfinally:\n    print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
+    f"try:\n    main()\nfinally:\n    print([name for name in {HEAVY} if name in sys.modules], "
+    "file=sys.stderr)"
 )
 SOURCE = "{json_path: rows.jsonl}"
 

@@ -69,7 +69,8 @@ def test_each_is_answered_with_the_override(smolvlm_command: Any) -> None:
     what = "no such option; settings are written section.key=value"
     assert lines[1:3] == [
         f"  - --output_dir = 'my run': {what}; write `'train.output_dir=my run'`",
-        f"  - --learning_rate = '1e-4': {what}; each part has its own rate; set train.language_model_lr, "
+        f"  - --learning_rate = '1e-4': {what}; each part has its own rate; set "
+        "train.language_model_lr, "
         "train.connector_lr and train.vision_tower_lr",
     ]
     assert lines[3:6] == [

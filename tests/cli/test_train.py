@@ -116,7 +116,8 @@ def test_a_run_that_a_gpu_began_in_bfloat16_is_resumed_on_a_cpu(
     assert resumed.status == 0, resumed.messages
     assert "resuming from " in resumed.messages
     assert (
-        "note: the run computed in bfloat16 on cpu and goes on in float32 on cpu; train.bf16=true keeps the former "
+        "note: the run computed in bfloat16 on cpu and goes on in float32 on cpu; train.bf16=true "
+        "keeps the former "
         "precision\n"
     ) in resumed.messages
     newest = json.loads((tmp_path / "run.json").read_text())

@@ -68,11 +68,13 @@ def test_it_is_written_and_read_back_equal(load: Any, tmp_path: Path) -> None:
         ("language=lorra", "; did you mean `lora`?"),
         (
             "language=7",
-            "adapters.language = 7 (on the command line): must be a word (lora, full, frozen ...) or a map",
+            "adapters.language = 7 (on the command line): must be a word (lora, full, frozen ...) "
+            "or a map",
         ),
         (
             "language={rank: 3}",
-            "adapters.language.rank = 3 (on the command line): no such setting; the settings of an ",
+            "adapters.language.rank = 3 (on the command line): no such setting; the settings of an "
+            "",
         ),
         ("language={drop_out: 0}", "no such setting; did you mean `dropout`?"),
         ("language.r=0", "adapters.language.r = 0 (on the command line): must be at least 1"),
@@ -93,11 +95,13 @@ def test_it_is_written_and_read_back_equal(load: Any, tmp_path: Path) -> None:
         ("connector={type: full, r: 8}", "full takes no `r`"),
         (
             "text=lora",
-            "adapters.text = 'lora' (on the command line): no such setting; the settings of `adapters` are",
+            "adapters.text = 'lora' (on the command line): no such setting; the settings of "
+            "`adapters` are",
         ),
         (
             "vision=lora",
-            "it would learn nothing: train.vision_tower_lr is 0; set adapters.vision.lr or train.vision_",
+            "it would learn nothing: train.vision_tower_lr is 0; set adapters.vision.lr or "
+            "train.vision_",
         ),
         (
             "language={lr: 0}",
@@ -105,7 +109,8 @@ def test_it_is_written_and_read_back_equal(load: Any, tmp_path: Path) -> None:
         ),
         (
             "vision=full",
-            "nothing would be learned: train.vision_tower_lr is 0; set train.vision_tower_lr above 0, or",
+            "nothing would be learned: train.vision_tower_lr is 0; set train.vision_tower_lr above "
+            "0, or",
         ),
     ],
 )

@@ -129,8 +129,8 @@ def test_every_way_to_write_a_field_that_dataclasses_know(release: Any) -> None:
     }
     defaults = {name: one.default for name, one in found.items()}
     assert defaults == {
-        "first": True, "a": MISSING, "b": None, "c": 3, "d": None, "e": [], "f": "x", "i": MISSING, "j": MISSING,
-        "k": 1.5,
+        "first": True, "a": MISSING, "b": None, "c": 3, "d": None, "e": [], "f": "x",
+        "i": MISSING, "j": MISSING, "k": 1.5,
     }  # fmt: skip
 
 
@@ -162,7 +162,8 @@ def test_a_source_that_is_elsewhere_is_refused(release: Any, text: str | None) -
 def test_enums_that_cannot_be_read_are_refused(release: Any) -> None:
     release(
         training_args=(
-            "class Kind(Enum):\n    ONE = auto()\nclass TrainingArguments:\n    a: Kind = Kind.ONE\n"
+            "class Kind(Enum):\n    ONE = auto()\nclass TrainingArguments:\n    a: Kind = "
+            "Kind.ONE\n"
         )
     )
     with pytest.raises(UnreadableSource):

@@ -15,7 +15,8 @@ NO_RATES = ("train.language_model_lr=0", "train.connector_lr=0", "train.vision_t
     [
         (
             NO_RATES,
-            "train.language_model_lr = 0 (on the command line): all three learning rates are 0, so nothing is trained",
+            "train.language_model_lr = 0 (on the command line): all three learning rates are 0, so "
+            "nothing is trained",
         ),
         (
             ["data.on_bad_sample=skip", "data.max_bad_fraction=0"],
@@ -23,7 +24,8 @@ NO_RATES = ("train.language_model_lr=0", "train.connector_lr=0", "train.vision_t
         ),
         (
             ["data.average_frames=2", "data.max_frames=1"],
-            "data.average_frames = 2 (on the command line): has no effect with data.max_frames = 1: there is nothing",
+            "data.average_frames = 2 (on the command line): has no effect with data.max_frames = "
+            "1: there is nothing",
         ),
         (
             ["data.share_media=false", "data.max_branches=4"],

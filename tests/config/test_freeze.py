@@ -79,8 +79,10 @@ def test_in_a_tower_with_an_adapter_there_is_nothing_left_to_freeze(load: Any) -
     with pytest.raises(ConfigError) as caught:
         load("adapters.language=lora", "freeze.language_layers=[0, 2]", "freeze.output_head=true")
     assert (
-        "freeze.language_layers = [0, 2] (on the command line): has no effect: adapters.language freezes all of the "
-        "tower's own weights; take it out; adapters.language.targets says which layers get an adapter"
+        "freeze.language_layers = [0, 2] (on the command line): has no effect: adapters.language "
+        "freezes all of the "
+        "tower's own weights; take it out; adapters.language.targets says which layers get an "
+        "adapter"
     ) in str(caught.value)
     assert "2 problems:" in str(caught.value)
     load("adapters.language=lora", "freeze.vision_layers=[0, 2]", VISION)

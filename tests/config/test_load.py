@@ -133,21 +133,26 @@ def test_everything_wrong_is_said_at_once(run_dir: Path) -> None:
         "override `nonsense`: an override is written section.key=value",
         "modle: no such section; did you mean `model`?",
         "data.max_token_per_pack = 10: no such setting; did you mean data.max_tokens_per_pack?",
-        "data.learning_rate = 1: no such setting; each part has its own rate; set train.language_model_lr, ",
+        "data.learning_rate = 1: no such setting; each part has its own rate; set "
+        "train.language_model_lr, ",
         "data.bf16 = true: no such setting; did you mean train.bf16?",
-        "train.learning_rate = 0.0001: cannot take effect; each part has its own rate; set train.language_model_lr, ",
-        "train.warmup_ratio = 0.03: cannot take effect; it is gone from transformers; set train.warmup_steps below 1",
+        "train.learning_rate = 0.0001: cannot take effect; each part has its own rate; set "
+        "train.language_model_lr, ",
+        "train.warmup_ratio = 0.03: cannot take effect; it is gone from transformers; set "
+        "train.warmup_steps below 1",
         "train.max_tokens_per_pack = 4096: no such setting; did you mean data.max_tokens_per_pack?",
         "train.hub_tokens = (not shown): no such setting; ",
         "train.arguments = {}: no such setting; ",
         "eval = 3: a section is a mapping of settings; write one `key: value` a line",
         "share_media = true: no such section; write it as data.share_media",
-        f"data.mixture = 'gone.yaml': no such file: {run_dir / 'gone.yaml'}; relative paths start from {run_dir}",
+        f"data.mixture = 'gone.yaml': no such file: {run_dir / 'gone.yaml'}; relative paths start "
+        f"from {run_dir}",
         "train.weight_decay = 'no': must be a number",
         "model.path: is required, and missing; write it beneath `model:`",
         "data.max_tiles_per_pack = 0: must be at least 1",
         "data.share_media = 'yes': must be true or false",
-        "data.loss_weighting = 'tokens': must be 'token', 'sample' or 'sqrt'; did you mean `token`?",
+        "data.loss_weighting = 'tokens': must be 'token', 'sample' or 'sqrt'; did you mean "
+        "`token`?",
         "train.output_dir: is required, and missing; write it beneath `train:`",
         "train.vision_tower_lr = -1: must be at least 0",
         "train.packs_per_step = '4': must be a whole number",
@@ -166,7 +171,8 @@ def test_everything_wrong_is_said_at_once(run_dir: Path) -> None:
         ("train.output_dir=''", "train.output_dir = '' (on the command line): must be a path"),
         (
             "data.mixture=3",
-            "data.mixture = 3 (on the command line): must be a file, or the list or mapping of sources",
+            "data.mixture = 3 (on the command line): must be a file, or the list or mapping of "
+            "sources",
         ),
         ("data.base_dir=3", "data.base_dir = 3 (on the command line): must be a path"),
         ("model.path=''", "model.path = '' (on the command line): must not be empty"),
@@ -209,7 +215,8 @@ def test_everything_wrong_is_said_at_once(run_dir: Path) -> None:
         ),
         (
             "train.hub_token=abc",
-            "train.hub_token = (not shown) (on the command line): cannot take effect; it would be written",
+            "train.hub_token = (not shown) (on the command line): cannot take effect; it would be "
+            "written",
         ),
         (
             "train.gradient_checkpointing=true",

@@ -127,7 +127,8 @@ def test_it_is_computed_before_unless_asked_otherwise(load: Any) -> None:
     [
         (
             (COPY,),
-            "train.reference = 'copy' (on the command line): has no effect with train.method = sft; take it out",
+            "train.reference = 'copy' (on the command line): has no effect with train.method = "
+            "sft; take it out",
         ),
         (("train.reference_model=a/b",), "has no effect with train.method = sft"),
         (
@@ -144,11 +145,13 @@ def test_it_is_computed_before_unless_asked_otherwise(load: Any) -> None:
         ),
         (
             (*DPO, OFF),
-            "no tower has an adapter that could be switched off; name adapters, or set train.reference: pre",
+            "no tower has an adapter that could be switched off; name adapters, or set "
+            "train.reference: pre",
         ),
         (
             (*LORA, OFF, "train.connector_lr=1e-4"),
-            "a tower trains all its weights (train.connector_lr above 0), so without adapters it is not what it was",
+            "a tower trains all its weights (train.connector_lr above 0), so without adapters it "
+            "is not what it was",
         ),
         (
             (*DPO, OFF, "adapters.language={type: pissa}"),

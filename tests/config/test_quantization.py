@@ -87,7 +87,8 @@ def test_a_quantised_tower_with_an_adapter_or_frozen_is_well(load: Any, type: st
         ),
         (
             given("bits: 4; towers: [connector]"),
-            "quantization.towers = 'connector': weights in 4 bits are not trained, and train.connector_lr = 0.0001; "
+            "quantization.towers = 'connector': weights in 4 bits are not trained, and "
+            "train.connector_lr = 0.0001; "
             "add adapters.connector: lora, or set the rate to 0",
         ),
         (
@@ -121,7 +122,8 @@ def test_other_bits_on_the_command_line_take_what_they_leave_without_effect_out(
     """So that `smolvlm eval FOLDER quantization.bits=null` is all that the full base asks for."""
     with (run_dir / "run.yaml").open("a") as file:
         file.write(
-            "adapters: {language: lora}\nquantization: {bits: 4, quant_type: fp4, towers: [vision]}\n"
+            "adapters: {language: lora}\nquantization: {bits: 4, quant_type: fp4, towers: "
+            "[vision]}\n"
         )
     own = load_run_config(run_dir / "run.yaml", [f"quantization.bits={bits}"]).quantization
     assert own.parts == expected

@@ -28,11 +28,13 @@ def test_it_is_written_and_read_back_equal(load: Any, tmp_path: Path) -> None:
     [
         (
             "yarn",
-            "model.rope_scaling = 'yarn' (on the command line): must be a mapping of settings; the settings of",
+            "model.rope_scaling = 'yarn' (on the command line): must be a mapping of settings; the "
+            "settings of",
         ),
         (
             "{type: yarn}",
-            "model.rope_scaling.factor (on the command line): is required, and missing; write it beneath",
+            "model.rope_scaling.factor (on the command line): is required, and missing; write it "
+            "beneath",
         ),
         ("{factor: 2}", "model.rope_scaling.type (on the command line): is required, and missing"),
         ("{type: yarm, factor: 2}", "must be 'linear', 'dynamic' or 'yarn'; did you mean `yarn`?"),

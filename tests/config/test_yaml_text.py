@@ -98,7 +98,8 @@ def test_what_is_written_reads_back_equal_elsewhere(value: Any) -> None:
         ("s:\n  a: {b: 1, b: 1}", "x:2: cannot read the YAML: the key `b` is written twice"),
         (
             "a:\n\tb: 1",
-            "x:2: cannot read the YAML: found character '\\t' that cannot start any token\n  fix: indent with spaces",
+            "x:2: cannot read the YAML: found character '\\t' that cannot start any token\n  fix: "
+            "indent with spaces",
         ),
         ("a: [1, 2\nb: 3", "x:2: cannot read the YAML: "),
         ("a: b: c", "x:1: cannot read the YAML: mapping values are not allowed here"),

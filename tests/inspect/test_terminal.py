@@ -84,8 +84,8 @@ def test_the_footer_says_the_fill_and_the_learned_share(sample: InspectedSample)
     text = printed(sample, color_system=None)
     share = 100 * sample.num_learned / sample.num_tokens
     assert (
-        f"1 sample, {sample.num_tokens} tokens, of which {sample.num_learned} learned ({share:.1f} %)"
-        in text
+        f"1 sample, {sample.num_tokens} tokens, of which {sample.num_learned} learned ({share:.1f} "
+        "%)" in text
     )
     assert "14 packs: 75.0 % of the token budget filled, 50.0 % of the tile budget" in text
     assert "and 2 more packs" in text

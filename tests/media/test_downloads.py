@@ -58,8 +58,8 @@ def failure(url: str, limits: DownloadLimits = QUICK) -> str:
     text = str(caught.value)
     assert text.startswith(f"picture {url} cannot be downloaded: ")
     assert (
-        "\n  fix: check the address and the network, give the path of a file, or set `on_bad_sample: skip`"
-        in text
+        "\n  fix: check the address and the network, give the path of a file, or set "
+        "`on_bad_sample: skip`" in text
     )
     file = kept_file(url)
     assert not file.exists()

@@ -66,8 +66,7 @@ BOMB = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_
 BOMB += chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
-# --- bytes
-# ---------------------------------------------------------------------------------------------------------
+# --- bytes ----------------------------------------------------------------------------------------
 
 
 def test_bytes_come_from_the_file_or_from_the_row(tmp_path):
@@ -199,8 +198,7 @@ def test_the_header_is_read_without_decoding(kind, monkeypatch):
     assert header_size(ImageRef(data=data[:-60])) == (24, 16)  # without the last of the pixels
 
 
-# --- colours
-# -------------------------------------------------------------------------------------------------------
+# --- colours --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", MODES)

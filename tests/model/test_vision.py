@@ -149,7 +149,8 @@ def test_tiles_of_another_side_are_refused() -> None:
         check_tile_side(config, tile_side_px=512)
     assert str(caught.value) == (
         "the processor cuts tiles of 512 px, the vision tower takes 384 px\n"
-        "  fix: use the processor that belongs to the checkpoint (max_image_size.longest_edge = image_size)"
+        "  fix: use the processor that belongs to the checkpoint (max_image_size.longest_edge = "
+        "image_size)"
     )
 
 

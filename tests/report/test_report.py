@@ -128,13 +128,13 @@ def test_it_says_where_the_run_ran(
     )
     text = text_of(page)
     assert (
-        "Where it ran device cpu: A CPU, 2 threads, 1 rank weights dtype float32 autocast dtype none "
-        in text
+        "Where it ran device cpu: A CPU, 2 threads, 1 rank weights dtype float32 autocast dtype "
+        "none " in text
     )
     assert "torch compile off" in text
     assert (
-        "versions python 3.11.7, torch 2.14.1 commit 0123456789abcdef0123456789abcdef01234567, modified"
-        in text
+        "versions python 3.11.7, torch 2.14.1 commit 0123456789abcdef0123456789abcdef01234567, "
+        "modified" in text
     )
     assert "resumed" not in text
     assert SCRIPT not in page

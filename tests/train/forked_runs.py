@@ -8,6 +8,7 @@ should be killed were, and that all that should end well did.
 
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 from forking import be_rank, codes, die_in_step, forked, free_port, train
@@ -40,16 +41,16 @@ def train_as_rank(run_file: Path, *, rank: int, port: int) -> None:
 step, (*killed, shared) = int(sys.argv[1]), [Path(file) for file in sys.argv[2:]]
 port = free_port()
 ranks = [
-    forked(lambda: train_as_rank(shared, rank=rank, port=port), shared.parent / f"rank-{rank}.log")  # noqa: B023 - forked at once
+    forked(partial(train_as_rank, shared, rank=rank, port=port), shared.parent / f"rank-{rank}.log")
     for rank in range(NUM_RANKS)
 ]
 first = codes(
     [
-        forked(lambda: train_and_die(file, in_step=step), file.parent / "killed.log")
+        forked(partial(train_and_die, file, in_step=step), file.parent / "killed.log")
         for file in killed
     ]
-)  # noqa: B023
-again = codes([forked(lambda: train(file), file.parent / "again.log") for file in killed])  # noqa: B023
+)
+again = codes([forked(partial(train, file), file.parent / "again.log") for file in killed])
 together = codes(ranks)
 print(f"first {first}, again {again}, ranks {together}", file=sys.stderr)
 sys.exit(set(first) != {-signal.SIGKILL} or set(again + together) != {0})

@@ -9,6 +9,7 @@ files. Exit status 0 means that the first's ranks were killed and the others end
 import shutil
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 from forking import be_rank, codes, die_in_step, forked, free_port, train
@@ -27,9 +28,14 @@ def start(run_file: Path, *, num_ranks: int, dies_in_step: int | None = None) ->
     port = free_port()
     return [
         forked(
-            lambda: train_as_rank(
-                run_file, rank=rank, num_ranks=num_ranks, port=port, dies_in_step=dies_in_step
-            ),  # noqa: B023
+            partial(
+                train_as_rank,
+                run_file,
+                rank=rank,
+                num_ranks=num_ranks,
+                port=port,
+                dies_in_step=dies_in_step,
+            ),
             run_file.parent / f"rank-{rank}.log",
         )
         for rank in range(num_ranks)

@@ -208,7 +208,8 @@ def test_two_ranks_learn_what_one_learns(runs: AdapterRuns) -> None:
     weights, others = (
         load_file(folder / ADAPTER_WEIGHTS) for folder in (runs.shared, runs.alone.folder)
     )
-    noise = "k_proj.lora"  # softmax cancels part of it: rounding alone, which Adam makes as large as any
+    # Softmax cancels part of it: rounding alone, which Adam makes as large as any.
+    noise = "k_proj.lora"
     errors = {
         name: float((weights[name] - value).norm() / value.norm())
         for name, value in others.items()

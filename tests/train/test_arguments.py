@@ -44,7 +44,8 @@ def section(tmp_path: Path) -> Section:
         )
         path = tmp_path / "run.yaml"
         path.write_text(
-            f"model: {{path: o/m}}\ndata: {{mixture: [], eval_mixture: []}}\ntrain:\n  output_dir: out\n{lines}"
+            f"model: {{path: o/m}}\ndata: {{mixture: [], eval_mixture: []}}\ntrain:\n  output_dir: "
+            f"out\n{lines}"
         )
         return load_run_config(path).train
 

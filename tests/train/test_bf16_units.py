@@ -45,8 +45,10 @@ def test_the_note_gives_the_gain_measured_here(monkeypatch: pytest.MonkeyPatch) 
     see(monkeypatch, avx512_bf16=True)
     monkeypatch.setattr(bf16_units, "bf16_gain", lambda: 2.19)
     assert faster_in_bf16() == [
-        "note: this run trains in float32, and this CPU multiplies bfloat16 matrices at least 2.2 times as fast "
-        "(measured now); with train.bf16=true a training step was 1.45 times as fast on a CPU with AVX512-BF16"
+        "note: this run trains in float32, and this CPU multiplies bfloat16 matrices at least 2.2 "
+        "times as fast "
+        "(measured now); with train.bf16=true a training step was 1.45 times as fast on a CPU with "
+        "AVX512-BF16"
     ]
 
 

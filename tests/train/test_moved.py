@@ -70,7 +70,8 @@ def test_losses_and_weights_are_equal_but_for_rounding(
     weights, theirs = (
         load_file(folder / "model.safetensors") for folder in (moved[ranks], plain_run.folder)
     )
-    noise = "k_proj.bias"  # softmax cancels it: its gradient is rounding alone, which Adam makes as large as any
+    # Softmax cancels it: its gradient is rounding alone, which Adam makes as large as any.
+    noise = "k_proj.bias"
     errors = {
         name: float((weights[name] - value).norm() / value.norm())
         for name, value in theirs.items()

@@ -144,7 +144,10 @@ def test_layers_and_optimizer_are_those_asked_for(
 
 def test_what_is_printed_counts_the_layers(runs: QuantizedRuns) -> None:
     messages = (runs.shared.parent / "rank-0.log").read_text()
-    told = "vision_tower    12 layers in 4 bits (nf4, its scales quantised too)\nlanguage_model  14 layers in 4 bits"
+    told = (
+        "vision_tower    12 layers in 4 bits (nf4, its scales quantised too)\nlanguage_model  14 "
+        "layers in 4 bits"
+    )
     assert told in messages
     assert "MB instead of" in messages
     before = (runs.resumed.parent / "killed.log").read_text()

@@ -92,7 +92,8 @@ def test_losses_and_counts_are_equal_in_every_step(runs: BothRuns) -> None:
 
 def test_the_trained_weights_are_equal_but_for_rounding(runs: BothRuns) -> None:
     ours, theirs = (load_file(folder / "model.safetensors") for folder in (runs.shared, runs.alone))
-    noise = "k_proj.bias"  # softmax cancels it: its gradient is rounding alone, which Adam makes as large as any
+    # Softmax cancels it: its gradient is rounding alone, which Adam makes as large as any.
+    noise = "k_proj.bias"
     errors = {
         name: float((ours[name] - value).norm() / value.norm())
         for name, value in theirs.items()
@@ -125,5 +126,6 @@ def test_one_rank_says_where_they_run_and_writes_it(runs: BothRuns) -> None:
 def test_packs_that_cannot_be_dealt_are_refused_on_every_rank(runs: BothRuns) -> None:
     for rank in (0, 1):
         assert (runs.shared.parent / f"refused-{rank}.txt").read_text() == (
-            "train.packs_per_step: train.packs_per_step=3 cannot be dealt to 2 ranks\n  fix: set it to a multiple of 2"
+            "train.packs_per_step: train.packs_per_step=3 cannot be dealt to 2 ranks\n  fix: set "
+            "it to a multiple of 2"
         )

@@ -117,8 +117,10 @@ FACTS = RunFacts(
 
 def test_it_is_one_line() -> None:
     assert FACTS.line() == (
-        "runs on         cpu (A CPU, 2 threads); float32 weights, no autocast; attention: language scope blocks over "
-        "SDPA, vision SDPA; adamw_torch_fused; activation checkpointing off; compile off; torch 2.14.1, "
+        "runs on         cpu (A CPU, 2 threads); float32 weights, no autocast; attention: language "
+        "scope blocks over "
+        "SDPA, vision SDPA; adamw_torch_fused; activation checkpointing off; compile off; torch "
+        "2.14.1, "
         "transformers 5.23.0, smolvlm 0.1.0 at 0123456789ab (modified)"
     )
 

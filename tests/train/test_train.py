@@ -199,7 +199,10 @@ def test_the_same_command_again_changes_nothing(
         (first.folder / "metrics.jsonl").read_text(),
     )
     again = train_run(tmp_path, changes)
-    told = f"checkpoint-{len(first.steps)}\nall {len(first.steps)} steps are done: another train.output_dir begins anew\n"
+    told = (
+        f"checkpoint-{len(first.steps)}\nall {len(first.steps)} steps are done: another "
+        f"train.output_dir begins anew\n"
+    )
     assert told in capsys.readouterr().err
     assert (again.folder / "metrics.jsonl").read_text() == lines
     after = load_file(again.folder / "model.safetensors")

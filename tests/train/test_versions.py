@@ -78,7 +78,8 @@ def test_a_hooks_repository_is_not_taken_for_it(
 def test_cuda_is_named_where_it_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     driver = tmp_path / "version"
     driver.write_text(
-        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.133.20  Sun Mar 30 2025\nGCC version: 12\n"
+        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.133.20  Sun Mar 30 2025\nGCC version: "
+        "12\n"
     )
     monkeypatch.setattr(module, "_DRIVER_FILE", driver)
     monkeypatch.setattr(torch.version, "cuda", "13.0")

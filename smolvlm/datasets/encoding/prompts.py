@@ -88,7 +88,8 @@ def read_prompt_settings(
     images, tokenizer = processor.image_processor, processor.tokenizer
     if int(images.resample) != LANCZOS:
         raise ConfigError(
-            f"the processor resizes with resample={int(images.resample)}, the family's is LANCZOS ({LANCZOS})",
+            f"the processor resizes with resample={int(images.resample)}, the family's is LANCZOS "
+            f"({LANCZOS})",
             fix="set resample to 1 in preprocessor_config.json",
         )
     tiles = TileSettings(

@@ -22,7 +22,8 @@ IMAGE_INTRO = "Here are some images: "
 RELEASED_OUTRO = "\n\n"
 LEGACY_OUTRO = "Now answer the following question: "
 LEGACY_SYSTEM = (
-    "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
+    "You are a helpful language and vision assistant. You are able to understand the visual "
+    "content that the user "
     "provides, and assist the user with a variety of tasks using natural language."
 )
 

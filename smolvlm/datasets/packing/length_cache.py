@@ -98,7 +98,8 @@ def parts_of(
     folder = index_folder(source, prompt) if keeps_all or len(source.rows) > SMALL_ROWS else None
     for start in range(0, max(len(source.rows), 1), PART_ROWS):
         rows = source.rows[start : start + PART_ROWS]
-        name = f"{int(rows[0]) if len(rows) else 0:09d}-{blake2b(rows.tobytes(), digest_size=6).hexdigest()}.parquet"
+        first_row = int(rows[0]) if len(rows) else 0
+        name = f"{first_row:09d}-{blake2b(rows.tobytes(), digest_size=6).hexdigest()}.parquet"
         yield Part(source=number, rows=rows, file=folder / name if folder else None)
 
 

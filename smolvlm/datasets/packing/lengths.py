@@ -169,7 +169,10 @@ def over_context(sizes: Mapping[str, int], context_tokens: int | None) -> Sample
         return None
     is_video = sizes["modality"] == MODALITIES.index("video")
     shorter = "set data.max_frames to fewer" if is_video else "shorten the row"
-    what = f"{sizes['num_positions']} tokens in one conversation, the model's context is {context_tokens}"
+    what = (
+        f"{sizes['num_positions']} tokens in one conversation, the model's context is "
+        f"{context_tokens}"
+    )
     return SampleError(
         what, kind="over_context", fix=f"{shorter}, or extend the context with model.rope_scaling"
     )
@@ -187,7 +190,8 @@ def over_budget(sizes: Mapping[str, int], budget: Budget) -> SampleError | None:
     if sizes["num_tokens"] > budget.max_tokens:
         other = "data.max_frames to fewer" if is_video else "shorten the row"
         return SampleError(
-            f"{sizes['num_tokens']} tokens, a pack holds data.max_tokens_per_pack={budget.max_tokens}",
+            f"{sizes['num_tokens']} tokens, a pack holds "
+            f"data.max_tokens_per_pack={budget.max_tokens}",
             kind="over_budget",
             fix=f"set data.max_tokens_per_pack to {sizes['num_tokens']} or more, or {other}",
         )

@@ -175,7 +175,10 @@ def _wrong_kind(row: Mapping[str, Any], kind: RowKind | None) -> SampleError | N
     methods = [name for name, section in METHODS.items() if found == section.ROWS]
     fix = f"set `train.method: {' or '.join(methods)}`, or take the source out"
     if found == "preference":
-        fix += " (held-out sources are answered, so their rows have a question and an answer under every method)"
+        fix += (
+            " (held-out sources are answered, so their rows have a question and an answer under "
+            "every method)"
+        )
     return SampleError(what, kind="wrong_method", fix=fix)
 
 

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 from smolvlm.errors import ConfigError
 
 GUARD = (
-    'in a script, put what starts it behind `if __name__ == "__main__":`, since each process reads the script '
+    'in a script, put what starts it behind `if __name__ == "__main__":`, since each process reads '
+    "the script "
     "again; or give num_workers=1"
 )
 Item = TypeVar("Item")

@@ -108,7 +108,10 @@ def _format_name(row: Mapping[str, Any], columns: Mapping[str, str]) -> str:
         raise SampleError(f"the row has {' and '.join(f'`{key}`' for key in present)}", fix=fix)
     if not present:
         keys = ", ".join(str(key) for key in row) or "none"
-        what = f"the row has none of `conversations`, `messages`, `question`, `texts`; its keys are: {keys}"
+        what = (
+            f"the row has none of `conversations`, `messages`, `question`, `texts`; its keys are: "
+            f"{keys}"
+        )
         raise SampleError(
             what,
             fix="name its columns in the source's `columns`: `{question: query, answer: label}`",

@@ -58,7 +58,10 @@ def row_media(row: Mapping[str, Any], *, spec: SourceSpec, media_is_named: bool)
             and value is not None
             and looks_like_media(key)
         ):
-            fix = f"name it in the source's `columns`: `{{image: {key}}}`, or rename it if it is no picture"
+            fix = (
+                f"name it in the source's `columns`: `{{image: {key}}}`, or rename it if it is no "
+                f"picture"
+            )
             raise SampleError(f"unknown key `{key}` looks like media", fix=fix)
     images = _one_of(row, "image", "images")
     videos = _one_of(row, "video", "videos")
@@ -206,7 +209,8 @@ def _named(value: Any, kind: str, *, spec: SourceSpec) -> ImageRef:
         raise SampleError(
             f"{kind} lies outside the folder of media: {value[:200]!r}",
             kind="outside_root",
-            fix="set the source's `path` to a folder above it, or `data.allow_outside_root: true` if you trust them",
+            fix="set the source's `path` to a folder above it, or `data.allow_outside_root: true` "
+            "if you trust them",
         )
     return ImageRef(path=path)
 

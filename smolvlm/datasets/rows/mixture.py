@@ -89,7 +89,10 @@ def _entries(content: Any, *, where: str) -> list[tuple[str, Any]]:
 def _check_weights(sources: Sequence[SourceSpec], *, where: str) -> None:
     without = [source.name for source in sources if source.weight is None]
     if 0 < len(without) < len(sources):
-        what = f"some sources have a `weight`, and {', '.join(without[:3])} {'has' if len(without) == 1 else 'have'} none"
+        what = (
+            f"some sources have a `weight`, and {', '.join(without[:3])} "
+            f"{'has' if len(without) == 1 else 'have'} none"
+        )
         raise ConfigError(what, where=where, fix="give every source a weight, or none")
 
 

@@ -37,7 +37,8 @@ FORMAT_OF_ENDING: Mapping[str, RowFormat] = {
     ".tar": "tar",
 }
 READABLE = (
-    "rows are read from a JSON list (.json), JSON lines (.jsonl), Parquet (.parquet), WebDataset shards (.tar), a "
+    "rows are read from a JSON list (.json), JSON lines (.jsonl), Parquet (.parquet), WebDataset "
+    "shards (.tar), a "
     "folder written by `save_to_disk`, and data sets of the hub (`hub: owner/name`)"
 )
 SAVED_MARKS = ("dataset_dict.json", "state.json", "dataset_info.json")
@@ -193,7 +194,10 @@ class _EntryReader:
         """Return the file of rows that a program handed over."""
         path = memory_rows_file(digest) if _DIGEST.fullmatch(digest) else None
         if path is None or not path.is_file():
-            fix = "hand the same rows over again, as in docs/python.md; or name their file as `json_path`"
+            fix = (
+                "hand the same rows over again, as in docs/python.md; or name their file as "
+                "`json_path`"
+            )
             self.problem("memory", "these rows from a program's memory are not kept here", fix=fix)
         return path or memory_dir()
 

@@ -74,7 +74,8 @@ class BadSamples:
         if is_nothing_left or len(self.errors) > self.max_fraction * self.num_rows:
             share = f"{len(self.errors)} of {self.num_rows} rows cannot be used"
             raise SampleError(
-                f"{share}, more than max_bad_fraction={self.max_fraction:g} allows: {self._listed_reasons()}; "
+                f"{share}, more than max_bad_fraction={self.max_fraction:g} allows: "
+                f"{self._listed_reasons()}; "
                 f"the first:\n{self._first_errors()}",
                 kind="bad_rows",
                 where=self.label,

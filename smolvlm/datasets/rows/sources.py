@@ -23,7 +23,10 @@ BadSamplePolicy = Literal["error", "skip"]
 SamplingKind = Literal["all", "first", "end", "random"]
 
 _STRATEGY = re.compile(r"^(first|end|last|random):([0-9]{1,18}(?:\.[0-9]{1,18})?)(%?)$")
-_STRATEGY_FORMS = "write `all`, `first:N`, `first:P%`, `end:N`, `end:P%`, `last:N`, `last:P%`, `random:N` or `random:P%`"
+_STRATEGY_FORMS = (
+    "write `all`, `first:N`, `first:P%`, `end:N`, `end:P%`, `last:N`, `last:P%`, `random:N` or "
+    "`random:P%`"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

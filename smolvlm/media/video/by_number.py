@@ -124,7 +124,8 @@ def _check_time(
     half_frame_s = float(min(before or after, after) * index.time_base) / 2
     if abs(claimed_s - float(begin * index.time_base)) > half_frame_s:
         raise SampleError(
-            f"{backend} says that frame {number} of clip {ref.name} is shown at {claimed_s:.3f} s; its time stamps say "
+            f"{backend} says that frame {number} of clip {ref.name} is shown at {claimed_s:.3f} s; "
+            "its time stamps say "
             f"{float(begin * index.time_base):.3f} s",
             kind="corrupt_media",
             fix="choose the video backend pyav",

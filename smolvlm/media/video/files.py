@@ -30,7 +30,10 @@ MAX_FRAME_PIXELS = MAX_PIXELS
 """Largest frame that is decoded."""
 REPLACE = "replace the file, or set `on_bad_sample: skip` on this source"
 
-_CONTAINERS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,ogg,gif,apng,asf,ivf,h264,hevc,m4v,obu,mjpeg,mxf,nut,rm,dv,yuv4mpegpipe"
+_CONTAINERS = (
+    "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,ogg,gif,apng,asf,ivf,h264,hevc,m4v,obu,mjpeg,mxf,"
+    "nut,rm,dv,yuv4mpegpipe"
+)
 """FFmpeg's names. Left out: playlists (they open other files and addresses), single pictures,
 devices, text."""
 
@@ -155,10 +158,14 @@ def open_clip(
 def _unknown(ref: VideoRef, begin: bytes) -> SampleError:
     """Return what is wrong with a file that FFmpeg cannot open, by its first bytes."""
     if begins_like_mp4(begin):
-        what = f"clip {ref.name} is an MP4 whose index is missing: it was cut off, or is still being written"
+        what = (
+            f"clip {ref.name} is an MP4 whose index is missing: it was cut off, or is still being "
+            f"written"
+        )
         return SampleError(what, kind="corrupt_media", fix=REPLACE)
     return SampleError(
-        f"clip {ref.name} is not a video of a known format, or its header is damaged or cut off (it begins "
+        f"clip {ref.name} is not a video of a known format, or its header is damaged or cut off "
+        "(it begins "
         f"with {begin!r})",
         kind="corrupt_media",
         fix="it is a picture: name it as `image`, or give a clip's frames as a list or a folder"
@@ -252,13 +259,15 @@ def _video_stream(container: "InputContainer", ref: VideoRef) -> "VideoStream":
     codec = stream.codec_context
     if codec is None or not (codec.width and codec.height):
         raise SampleError(
-            f"clip {ref.name} has a video stream that cannot be decoded (codec {codec.name if codec else 'unknown'})",
+            f"clip {ref.name} has a video stream that cannot be decoded (codec "
+            f"{codec.name if codec else 'unknown'})",
             kind="corrupt_media",
             fix="convert it, to H.264 in MP4 for one",
         )
     if codec.width * codec.height > MAX_FRAME_PIXELS:
         raise SampleError(
-            f"clip {ref.name} has frames larger than the limit of {MAX_FRAME_PIXELS} pixels (its header says "
+            f"clip {ref.name} has frames larger than the limit of {MAX_FRAME_PIXELS} pixels (its "
+            "header says "
             f"{codec.width} x {codec.height})",
             kind="too_large_media",
             fix="shrink it; a small file that claims such a size is a decompression bomb",

@@ -95,7 +95,8 @@ def choose_frames(
         )
     if settings.average_frames < 1:
         raise ValueError(
-            f"average_frames={settings.average_frames}: a place in the text shows at least one frame"
+            f"average_frames={settings.average_frames}: a place in the text shows at least one "
+            "frame"
         )
     _check_part(index, start_s, end_s)
     times_s = index.times_s

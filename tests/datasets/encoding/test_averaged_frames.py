@@ -94,7 +94,8 @@ def test_the_words_are_those_about_a_clip_of_each_groups_first_frame(
 def test_seven_frames_by_threes() -> None:
     shown = as_text(list(render(row(CLIP, "What?").turns, [frames(7, 3)])))
     assert shown.startswith(
-        "<|im_start|>User: You are provided the following series of three frames from a 0:00:08 [H:MM:SS] video.\n"
+        "<|im_start|>User: You are provided the following series of three frames from a 0:00:08 "
+        "[H:MM:SS] video.\n"
         "\nFrame from 00:00:<image>\nFrame from 00:03:<image>\nFrame from 00:07:<image>\n\nWhat?"
     )
 

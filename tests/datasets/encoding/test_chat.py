@@ -52,7 +52,8 @@ def prompt_of(*turns: Turn, add_generation_prompt: bool = False) -> str:
 def test_roles_are_capitalised_and_followed_by_a_space() -> None:
     system = Turn(role="system", blocks=("Be brief.",))
     assert prompt_of(system, user("Hi"), assistant("Ho")) == (
-        "<|im_start|>System: Be brief.<end_of_utterance>\nUser: Hi<end_of_utterance>\nAssistant: Ho<end_of_utterance>\n"
+        "<|im_start|>System: Be brief.<end_of_utterance>\nUser: Hi<end_of_utterance>\nAssistant: "
+        "Ho<end_of_utterance>\n"
     )
 
 

@@ -97,7 +97,8 @@ def test_the_older_wording_of_a_clip() -> None:
     (_, *rest) = own
     whole = as_text(list(render(rest, [FRAMES], wording="legacy")))
     assert whole == (
-        f"<|im_start|>System: {LEGACY_SYSTEM}<end_of_utterance>\nUser: {intro}{shown}What?<end_of_utterance>\n"
+        f"<|im_start|>System: {LEGACY_SYSTEM}<end_of_utterance>\nUser: "
+        f"{intro}{shown}What?<end_of_utterance>\n"
         "Assistant: A cat.<end_of_utterance>\n"
     )
 

@@ -145,7 +145,8 @@ def test_a_source_may_skip_where_the_run_does_not(folder: Path) -> None:
 def test_too_many_bad_rows_fail_with_their_reasons(folder: Path) -> None:
     message = (
         r"^bad\.jsonl: 3 of 6 rows cannot be used, more than max_bad_fraction=0\.4 allows: "
-        r"2 x the answer is empty; 1 x the row is a number, not an object; the first:\n- bad\.jsonl:4(.|\n)*"
+        r"2 x the answer is empty; 1 x the row is a number, not an object; the first:\n- "
+        r"bad\.jsonl:4(.|\n)*"
         r"  fix: fix the rows, or raise `data\.max_bad_fraction`$"
     )
     with pytest.raises(SampleError, match=message):

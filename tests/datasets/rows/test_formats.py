@@ -282,7 +282,8 @@ REFUSED: list[tuple[Any, str]] = [
     ({}, "its keys are: none"),
     (
         llava(("human", "<image><image>q"), ("gpt", "x"), image="a.png"),
-        "2 <image> placeholders in the user's text, 1 image listed\n  fix: make the two agree, or set",
+        "2 <image> placeholders in the user's text, 1 image listed\n  fix: make the two agree, or "
+        "set",
     ),
     (
         llava(("human", "<image>q"), ("gpt", "x"), image=["a.png", "b.png"]),
@@ -375,7 +376,8 @@ REFUSED: list[tuple[Any, str]] = [
     ),
     (
         {**QA, "img": "a.png"},
-        "unknown key `img` looks like media\n  fix: name it in the source's `columns`: `{image: img}`",
+        "unknown key `img` looks like media\n  fix: name it in the source's `columns`: `{image: "
+        "img}`",
     ),
     ({**QA, "image_path": "a.png"}, "unknown key `image_path` looks like media"),
     ({**QA, "audio": {"bytes": b"x"}}, "unknown key `audio` looks like media"),
@@ -386,7 +388,8 @@ REFUSED: list[tuple[Any, str]] = [
     ({**QA, "image": {"bytes": None, "path": None}}, "a picture is null"),
     (
         {**QA, "image": "https://example.org/a.png"},
-        "a picture is an address, 'https://example.org/a.png'\n  fix: download it and give the file's path, or set "
+        "a picture is an address, 'https://example.org/a.png'\n  fix: download it and give the "
+        "file's path, or set "
         "`data.allow_urls: true` if you trust the rows",
     ),
     (

@@ -43,7 +43,8 @@ def test_several_errors_are_raised_together() -> None:
         bad.settle()
     text = str(raised.value)
     assert text.startswith(
-        "7 of 8 rows cannot be used; the first:\n- rows:0: reason 0\n  fix: fix it\n- rows:1: reason 1"
+        "7 of 8 rows cannot be used; the first:\n- rows:0: reason 0\n  fix: fix it\n- rows:1: "
+        "reason 1"
     )
     assert text.count("\n- rows:") == 5
     assert text.endswith("fix: fix the rows, or set `on_bad_sample: skip`")

@@ -36,8 +36,7 @@ def decoded_times(path: Path) -> list[int | None]:
         return [frame.pts for frame in container.decode(video=0)]
 
 
-# --- times
-# ---------------------------------------------------------------------------------------------------------
+# --- times ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -133,8 +132,7 @@ def test_vp8_packets_that_are_never_shown_are_no_frames(made_clips):
     assert len(read_index(VideoRef(data=bytes(data))).pts) == len(packets) - 1
 
 
-# --- sources
-# -------------------------------------------------------------------------------------------------------
+# --- sources --------------------------------------------------------------------------------------
 
 
 def test_a_file_its_bytes_and_a_part_of_a_tar_are_one(made_clips, tmp_path):
@@ -225,8 +223,7 @@ def test_a_folder_is_sorted_by_base_name_and_trailing_number(tmp_path):
     ]
 
 
-# --- refusals
-# ------------------------------------------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------
 
 
 def test_files_that_cannot_be_read_are_named_with_cause_and_mend(tmp_path):

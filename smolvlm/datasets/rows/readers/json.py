@@ -41,7 +41,10 @@ def json_list(stream: BinaryIO, *, label: str) -> Iterator[tuple[int, bytes]]:
     """
     text = _Window(stream, label=label)
     if text.next_character() != "[":
-        lines_fix = "one object a line is JSON lines: give the file the ending .jsonl; else write a list of rows, [...]"
+        lines_fix = (
+            "one object a line is JSON lines: give the file the ending .jsonl; else write a list "
+            "of rows, [...]"
+        )
         raise SampleError(
             "the file is not a JSON list", kind="bad_file", where=label, fix=lines_fix
         )

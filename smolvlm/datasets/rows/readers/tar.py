@@ -65,7 +65,10 @@ def _check_end(path: Path, end: int, *, label: str) -> None:
     with path.open("rb") as stream:
         stream.seek(end)
         if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            what = f"the shard is cut short, or damaged at byte {end:,}: no member and no end mark there"
+            what = (
+                f"the shard is cut short, or damaged at byte {end:,}: no member and no end mark "
+                f"there"
+            )
             raise SampleError(
                 what, kind="bad_file", where=label, fix="copy it again, or write it anew"
             )
