@@ -57,10 +57,10 @@ def spoken(row: Conversation, media: Iterable[bytes]) -> Iterator[bytes]:
 
 def digest_of(parts: Iterable[bytes]) -> bytes:
     """Return 16 bytes that differ where the parts, or their borders, do."""
-    made = blake2b(digest_size=16)
+    digest = blake2b(digest_size=16)
     for part in parts:
-        made.update(len(part).to_bytes(8, "little") + part)
-    return made.digest()
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.digest()
 
 
 def duplicates(rows: Sequence[ExaminedRow]) -> Iterator[Finding]:
@@ -96,12 +96,12 @@ def leaks(rows: Sequence[ExaminedRow]) -> Iterator[Finding]:
             message = f"held out, and the same row is trained on: {other}; take one of them out"
             yield Finding(where=row.where, severity="error", kind="leaked_row", message=message)
         elif (
-            own := next((medium for medium in row.media if medium.key in shown), None)
+            shared := next((medium for medium in row.media if medium.key in shown), None)
         ) is not None:
-            name = "picture" if own.duration_s is None else "clip"
+            name = "picture" if shared.duration_s is None else "clip"
             message = (
-                f"held out, and its {name} is trained on in {shown[own.key]}; split by {name}, not "
-                f"by row"
+                f"held out, and its {name} is trained on in {shown[shared.key]}; split by {name}, "
+                f"not by row"
             )
             yield Finding(
                 where=row.where, severity="warning", kind=f"leaked_{name}", message=message

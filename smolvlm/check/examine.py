@@ -98,20 +98,22 @@ def examine(
     ]
     total = sum(len(rows) for _, rows in parts)
     done = 0
-    found: dict[int, ExaminedPart] = {}
+    examined: dict[int, ExaminedPart] = {}
     arguments = (every, len(sources), prompt, budget)
     if num_workers is None and total <= SMALL_ROWS:
         num_workers = 1
     for number, part in over_cores(RowDoctor, arguments, parts, num_workers=num_workers):
-        found[number] = part
+        examined[number] = part
         done += len(parts[number][1])
         if report is not None:
             report(done, total)
-    ordered = [found[number] for number in range(len(parts))]
+    ordered = [examined[number] for number in range(len(parts))]
     rows = [row for part in ordered for row in part.rows]
     findings = [finding for part in ordered for finding in part.findings]
     media = {medium.key: medium for row in rows for medium in row.media}
-    durations = tuple(own.duration_s for own in media.values() if own.duration_s is not None)
+    durations = tuple(
+        medium.duration_s for medium in media.values() if medium.duration_s is not None
+    )
     return Examination(
         findings=(*findings, *duplicates(rows), *leaks(rows)),
         num_rows=total,
@@ -144,29 +146,29 @@ class RowDoctor:
     def __call__(self, part: tuple[int, list[int]]) -> ExaminedPart:
         number, rows = part
         source = self._sources[number]
-        conversations, found = source.all_rows(), ExaminedPart()
+        conversations, examined = source.all_rows(), ExaminedPart()
         for row in rows:
             try:
                 conversation = conversations[row]
             except SampleError as error:
-                found.findings.append(finding_of(error, where=source.table.where(row)))
+                examined.findings.append(finding_of(error, where=source.table.where(row)))
                 continue
-            found.findings.extend(mark_findings(conversation, source.spec.media_markers))
-            self._examine(conversation, found, is_held_out=number >= self._num_training)
-        return found
+            examined.findings.extend(mark_findings(conversation, source.spec.media_markers))
+            self._examine(conversation, examined, is_held_out=number >= self._num_training)
+        return examined
 
-    def _examine(self, row: Conversation, found: ExaminedPart, *, is_held_out: bool) -> None:
+    def _examine(self, row: Conversation, examined: ExaminedPart, *, is_held_out: bool) -> None:
         media: list[ExaminedMedium] = []
-        num_findings = len(found.findings)
+        num_findings = len(examined.findings)
         for medium in row.media:
             decoded = self._medium(medium)
             if isinstance(decoded, SampleError):
-                found.findings.append(finding_of(decoded, where=row.where, medium=medium))
+                examined.findings.append(finding_of(decoded, where=row.where, medium=medium))
             else:
                 media.append(decoded)
-        if len(found.findings) > num_findings:
+        if len(examined.findings) > num_findings:
             return
-        lengths = self._encoder.lengths(row, layouts=[own.layout for own in media])
+        lengths = self._encoder.lengths(row, layouts=[medium.layout for medium in media])
         sizes = {
             "num_tokens": lengths.num_tokens,
             "num_positions": lengths.num_positions,
@@ -176,15 +178,15 @@ class RowDoctor:
         error = over_context(sizes, self._context_tokens)
         error = error or over_budget(sizes, self._budget)
         if error is not None:
-            found.findings.append(finding_of(error, where=row.where))
-        found.rows.append(
+            examined.findings.append(finding_of(error, where=row.where))
+        examined.rows.append(
             ExaminedRow(
                 where=row.where,
                 source=row.source,
                 is_held_out=is_held_out,
                 num_tokens=lengths.num_tokens,
                 num_tiles=lengths.num_tiles,
-                text_key=digest_of(spoken(row, [own.key for own in media])),
+                text_key=digest_of(spoken(row, [medium.key for medium in media])),
                 words_key=digest_of(spoken(row, [])),
                 media=tuple(media),
             )

@@ -46,16 +46,16 @@ def mark_findings(row: Conversation, markers: MediaMarkers) -> list[Finding]:
         return [Finding(where=row.where, severity="warning", kind=kind, message=message)]
 
     if not row.media and any(has_marks(text, markers) for text in asked):
-        own = " or ".join(f"`{mark}`" for mark in PLACEHOLDERS[markers].values())
+        marks = " or ".join(f"`{mark}`" for mark in PLACEHOLDERS[markers].values())
         what = (
-            f"{own} in the text and no media in the row: it is learned as text; is a key missing?"
+            f"{marks} in the text and no media in the row: it is learned as text; is a key missing?"
         )
         return warning("mark_without_media", what)
     if markers == "plain" and any(has_marks(text, "distinct") for text in asked):
-        own = " or ".join(f"`{mark}`" for mark in PLACEHOLDERS["distinct"].values())
+        marks = " or ".join(f"`{mark}`" for mark in PLACEHOLDERS["distinct"].values())
         what = (
-            f"{own} is learned as text; set `media_markers: distinct` on this source if it marks a "
-            f"place"
+            f"{marks} is learned as text; set `media_markers: distinct` on this source if it marks "
+            f"a place"
         )
         return warning("mark_learned_as_text", what)
     return []

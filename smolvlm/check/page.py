@@ -64,28 +64,28 @@ class KindView:
     shown: tuple[FindingView, ...]
 
 
-def write_check_page(found: Examination, *, path: Path, title: str) -> Path:
+def write_check_page(examination: Examination, *, path: Path, title: str) -> Path:
     """Write the page and return its path."""
     kinds = [
-        _kind(kind, [own for own in found.findings if own.kind == kind])
-        for kind, _ in found.kinds().most_common()
+        _kind(kind, [finding for finding in examination.findings if finding.kind == kind])
+        for kind, _ in examination.kinds().most_common()
     ]
-    kinds.sort(key=lambda own: own.severity != "error")
-    widths = np.array([max(size) for size in found.sizes])
+    kinds.sort(key=lambda view: view.severity != "error")
+    widths = np.array([max(size) for size in examination.sizes])
     charts = [
-        ("Tokens of a row", _histogram(np.array(found.tokens), name="tokens", unit="tokens")),
+        ("Tokens of a row", _histogram(np.array(examination.tokens), name="tokens", unit="tokens")),
         ("Longest side of a picture or clip", _histogram(widths, name="sides", unit="pixels")),
         (
             "Length of a clip",
-            _histogram(np.array(found.durations_s), name="durations", unit="seconds"),
+            _histogram(np.array(examination.durations_s), name="durations", unit="seconds"),
         ),
     ]
     return write_page(
         path,
         template="check.html",
         title=title,
-        found=found,
-        num_warnings=len(found.findings) - found.num_errors,
+        examination=examination,
+        num_warnings=len(examination.findings) - examination.num_errors,
         kinds=kinds,
         charts=[(name, chart) for name, chart in charts if chart],
     )
@@ -93,7 +93,8 @@ def write_check_page(found: Examination, *, path: Path, title: str) -> Path:
 
 def _kind(kind: str, findings: Sequence[Finding]) -> KindView:
     shown = tuple(
-        FindingView(finding=own, thumbnail=_thumbnail(own)) for own in findings[:SHOWN_OF_A_KIND]
+        FindingView(finding=finding, thumbnail=_thumbnail(finding))
+        for finding in findings[:SHOWN_OF_A_KIND]
     )
     return KindView(
         title=KIND_TITLES.get(kind, kind),

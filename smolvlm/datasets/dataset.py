@@ -180,8 +180,8 @@ class PackDataset(Dataset[Pack]):
         )
         target_groups = _joined(
             [
-                own.target_conversation + first
-                for own, first in zip(examples, first_groups, strict=True)
+                example.target_conversation + first
+                for example, first in zip(examples, first_groups, strict=True)
             ]
         )
         return Pack(

@@ -85,11 +85,11 @@ class Evaluator:
     def __call__(self, model: Any) -> Evaluation:
         """Generate an answer to every row, and take the loss of the true one."""
         rank, num_ranks = self._ranks
-        own = self._measured.conversations[rank::num_ranks]
+        share = self._measured.conversations[rank::num_ranks]
         generator = Generator(model, self._prompt, self._generation, cache=self._cache)
         predictions = [
             _prediction(row, answer)
-            for row, answer in zip(own, generator.answers(own), strict=True)
+            for row, answer in zip(share, generator.answers(share), strict=True)
         ]
         losses = self._losses(model)
         if num_ranks > 1:
@@ -104,18 +104,18 @@ class Evaluator:
 
     def _losses(self, model: Any) -> list[tuple[str, float, int]]:
         """Return (source, summed loss, supervised tokens) of this rank's packs."""
-        found: list[tuple[str, float, int]] = []
+        losses: list[tuple[str, float, int]] = []
         rank, num_ranks = self._ranks
         for number in range(rank, len(self._packs), num_ranks):
             pack = self._packs[number]
             tensors = on_device(pack.model_tensors(), model.device)
             with evaluating(model, self._generation.compute_dtype):
-                losses = model(pack=tensors).target_losses.double().cpu()
+                target_losses = model(pack=tensors).target_losses.double().cpu()
             for source_number, source in enumerate(self._packs.sources):
-                chosen = losses[pack.target_sources == source_number]
+                chosen = target_losses[pack.target_sources == source_number]
                 if len(chosen):
-                    found.append((source, float(chosen.sum()), len(chosen)))
-        return found
+                    losses.append((source, float(chosen.sum()), len(chosen)))
+        return losses
 
 
 def _prediction(conversation: Conversation, answer: str) -> Prediction:
@@ -145,21 +145,26 @@ def _metrics(
         ("vqa_accuracy", vqa_accuracy),
     ]
     sources = sorted({prediction.source for prediction in predictions})
-    found: list[Metric] = []
+    metrics: list[Metric] = []
     for source in [ALL_SOURCES, *(sources if len(sources) > 1 else [])]:
-        own = [
+        answered = [
             prediction for prediction in predictions if source in (ALL_SOURCES, prediction.source)
         ]
         for name, score in scores:
-            total = sum(score(prediction.answer, prediction.references) for prediction in own)
-            found.append(
-                Metric(name=name, value=total / max(len(own), 1), num_rows=len(own), source=source)
+            total = sum(score(prediction.answer, prediction.references) for prediction in answered)
+            metrics.append(
+                Metric(
+                    name=name,
+                    value=total / max(len(answered), 1),
+                    num_rows=len(answered),
+                    source=source,
+                )
             )
         parts = [(value, count) for name, value, count in losses if source in (ALL_SOURCES, name)]
         tokens = sum(count for _, count in parts)
         loss = sum(value for value, _ in parts) / max(tokens, 1)
-        found.append(Metric(name="loss", value=loss, num_rows=len(own), source=source))
-    return found
+        metrics.append(Metric(name="loss", value=loss, num_rows=len(answered), source=source))
+    return metrics
 
 
 def write_predictions(predictions: Sequence[Prediction], path: Path) -> None:

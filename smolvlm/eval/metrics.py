@@ -64,8 +64,8 @@ def vqa_accuracy(answer: str, references: Sequence[str]) -> float:
     """
     if not references:
         raise ValueError("an answer needs references to be compared with")
-    own = normalize_answer(answer)
-    matches = [normalize_answer(reference) == own for reference in references]
+    normalized = normalize_answer(answer)
+    matches = [normalize_answer(reference) == normalized for reference in references]
     if len(references) == 1:
         return float(matches[0])
     left_out = [min(1.0, (sum(matches) - match) / 3) for match in matches]
@@ -118,7 +118,7 @@ def majority_answers(
     for question, answer in train:
         if question in source_of:
             counts[source_of[question]][answer] += 1
-    best = {source: max(sorted(own), key=own.__getitem__) for source, own in counts.items()}
+    best = {source: _most_frequent(answers) for source, answers in counts.items()}
     return {question: best[source] for question, source in source_of.items() if source in best}
 
 
@@ -128,4 +128,9 @@ def lookup_answers(train: Iterable[tuple[str, str]]) -> dict[str, str]:
     counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for question, answer in train:
         counts[question][answer] += 1
-    return {question: max(sorted(own), key=own.__getitem__) for question, own in counts.items()}
+    return {question: _most_frequent(answers) for question, answers in counts.items()}
+
+
+def _most_frequent(counts: Mapping[str, int]) -> str:
+    """Return the answer that occurs most often; of equals the first in the alphabet."""
+    return max(sorted(counts), key=counts.__getitem__)

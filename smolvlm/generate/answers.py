@@ -93,9 +93,9 @@ class Generator:
         ids = torch.full((len(questions), longest), tokens.pad)
         mask = torch.zeros_like(ids)
         for row, question in enumerate(questions):
-            own = torch.from_numpy(question.prompt.input_ids).long()
-            ids[row, longest - len(own) :] = own
-            mask[row, longest - len(own) :] = 1
+            prompt_ids = torch.from_numpy(question.prompt.input_ids).long()
+            ids[row, longest - len(prompt_ids) :] = prompt_ids
+            mask[row, longest - len(prompt_ids) :] = 1
         device = self._model.device
         ids, mask = ids.to(device), mask.to(device)
         embeddings = self._model.get_input_embeddings()(ids)

@@ -124,15 +124,15 @@ def check_learned(example: Example, *, image_token_id: int) -> None:
         SampleError: a conversation supervises no token, or an image token is a target.
     """
     for number, where in enumerate(example.where):
-        own = example.target_conversation == number
-        if not own.any():
+        is_of_conversation = example.target_conversation == number
+        if not is_of_conversation.any():
             raise SampleError(
                 "nothing in this row is learned: no assistant turn with text",
                 kind="empty_row",
                 where=where,
                 fix="give the row an answer, or set `on_bad_sample: skip`",
             )
-        if (example.target_ids[own] == image_token_id).any():
+        if (example.target_ids[is_of_conversation] == image_token_id).any():
             raise SampleError(
                 "an image token would be learned: the model would be taught to write <image>",
                 where=where,
@@ -245,8 +245,8 @@ def _parts(
     does."""
 
     def part(start: int, end: int, where: str | None) -> SamplePart:
-        own = tuple(run for run in runs if start <= run.start < end)
-        return SamplePart(where=where, start=start, end=end, runs=own)
+        inside = tuple(run for run in runs if start <= run.start < end)
+        return SamplePart(where=where, start=start, end=end, runs=inside)
 
     starts = example.conversation_starts
     ends = [int(example.scope_end[start]) for start in starts]

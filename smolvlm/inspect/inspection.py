@@ -82,19 +82,19 @@ class Inspection:
         """Return each sample's tiles as the tower gets them: `sample_<n>`, in prompt order; none
         for text."""
         images = self.processor.image_processor
-        found: dict[str, np.ndarray] = {}
+        values: dict[str, np.ndarray] = {}
         for number, example in enumerate(self.examples):
             tiles = self.tiles_of(example)
             if not example.tiles:
                 continue
             stacked = np.stack([tiles[ref.medium][ref.tile] for ref in example.tiles])
-            found[f"sample_{number}"] = pixel_values(
+            values[f"sample_{number}"] = pixel_values(
                 stacked,
                 mean=images.image_mean,
                 std=images.image_std,
                 rescale_factor=images.rescale_factor,
             )
-        return found
+        return values
 
     def write_html(self, path: str | Path) -> Path:
         """Write a page that needs nothing else, and return its path."""

@@ -73,11 +73,12 @@ def averaged_inputs(
         inputs: of one row, as `stock_inputs` gives them.
         slot_sizes: how many of the row's tiles each place shows the mean of.
     """
-    found = stock.model.get_image_features(
+    tile_features = stock.model.get_image_features(
         inputs["pixel_values"], inputs.get("pixel_attention_mask"), return_dict=True
     ).pooler_output
-    features = torch.cat(list(found)).unflatten(0, (sum(slot_sizes), -1))  # (tile, token, hidden)
-    means = torch.stack([own.mean(dim=0) for own in features.split(list(slot_sizes))])
+    # (tile, token, hidden)
+    features = torch.cat(list(tile_features)).unflatten(0, (sum(slot_sizes), -1))
+    means = torch.stack([tiles.mean(dim=0) for tiles in features.split(list(slot_sizes))])
     embeddings = stock.get_input_embeddings()(inputs["input_ids"])
     places = (inputs["input_ids"] == stock.config.image_token_id)[..., None]
     return {
@@ -95,16 +96,16 @@ def _with_clips(
     would take the place of the pictures' (transformers 5.23), and clips of several lengths be
     padded with black frames.
     """
-    given = [
+    media = [
         open_rgb(medium) if isinstance(medium, ImageRef) else _stock_clip(medium, layout, settings)
         for medium, layout in zip(row.media, layouts, strict=True)
     ]
     said = [
-        _said_clip(own[0], layout)
-        for own, layout in zip(given, layouts, strict=True)
-        if isinstance(own, tuple) and isinstance(layout, Frames)
+        _said_clip(medium[0], layout)
+        for medium, layout in zip(media, layouts, strict=True)
+        if isinstance(medium, tuple) and isinstance(layout, Frames)
     ]
-    images = [medium for medium in given if not isinstance(medium, tuple)]
+    images = [medium for medium in media if not isinstance(medium, tuple)]
     text = processor.apply_chat_template(_messages(row))
     inputs = processor(
         text=text,
@@ -122,10 +123,10 @@ def _with_clips(
         else processor.image_processor(
             [[medium]], **_picture_settings(settings), return_tensors="pt"
         )
-        for medium in given
+        for medium in media
     ]
-    found = {name: inputs[name] for name in WANTED[:2]}
-    return found | {"pixel_values": torch.cat([own["pixel_values"] for own in pixels], dim=1)}
+    ids = {name: inputs[name] for name in WANTED[:2]}
+    return ids | {"pixel_values": torch.cat([part["pixel_values"] for part in pixels], dim=1)}
 
 
 def _messages(row: Conversation) -> list[dict[str, Any]]:
@@ -171,7 +172,7 @@ def _said_clip(pixels: Tensor, frames: Frames) -> tuple[Tensor, Any]:
     """Return the frames that the text names, the first of each group that is averaged."""
     firsts = [tiles[0] for tiles in frames.slots]
     numbers, times_s = (
-        tuple(own[first] for first in firsts) for own in (frames.numbers, frames.times_s)
+        tuple(column[first] for first in firsts) for column in (frames.numbers, frames.times_s)
     )
     return pixels[firsts], _facts(replace(frames, numbers=numbers, times_s=times_s))
 

@@ -106,9 +106,11 @@ def verify_pack(
             inputs = stock_inputs(
                 processor, replace(row, turns=turns), layouts=layouts, settings=dataset.settings
             )
-            own, ids_equal = _alone(stock, inputs, ours, weighting=dataset.encoder.loss_weighting)
-            (own / normalizer).backward()
-            loss += float(own.detach()) / normalizer
+            branch_loss, ids_equal = _alone(
+                stock, inputs, ours, weighting=dataset.encoder.loss_weighting
+            )
+            (branch_loss / normalizer).backward()
+            loss += float(branch_loss.detach()) / normalizer
             tokens += len(ours.input_ids)
             if not ids_equal:
                 differ.append(row.where)
@@ -137,8 +139,8 @@ def gradient_errors(
     for name, gradient in theirs.items():
         other = ours[name]
         size = 0.0 if gradient is None else float(gradient.norm())
-        own_size = 0.0 if other is None else float(other.norm())
-        if max(size, own_size) <= floor:
+        our_size = 0.0 if other is None else float(other.norm())
+        if max(size, our_size) <= floor:
             continue
         if gradient is None or other is None:
             worst[tower_of(name)] = float("inf")

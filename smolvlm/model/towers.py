@@ -44,7 +44,7 @@ def tower_of(name: str) -> Tower:
 
 def modules_of(tower: Tower) -> list[str]:
     """Return the full names of the modules that a tower is."""
-    return [prefix.removesuffix(".") for prefix, own in _PREFIXES.items() if own == tower]
+    return [prefix.removesuffix(".") for prefix, part in _PREFIXES.items() if part == tower]
 
 
 def parameters_of(model: nn.Module, tower: Tower) -> Iterator[tuple[str, nn.Parameter]]:

@@ -109,7 +109,7 @@ def _inline(svg: str, *, prefix: str, classes: str, label: str) -> Markup:
     body = re.sub(r"<!--.*?-->", "", body, flags=re.DOTALL)
     body = body.replace("xlink:href=", "href=")
     body = re.sub(r'\bid="([^"]*)"', rf'id="{prefix}\1"', body)
-    body = re.sub(r'url\(#|href="#', lambda found: found.group() + prefix, body)
+    body = re.sub(r'url\(#|href="#', lambda match: match.group() + prefix, body)
     body = re.sub(r" font-family: [^;\"]*;?", "", body)
     for variable, colour in COLOURS.items():
         body = body.replace(colour, f"var(--{variable})")

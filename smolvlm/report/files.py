@@ -164,11 +164,11 @@ def _read_baselines(path: Path) -> Mapping[str, Mapping[str, float]]:
         isinstance(groups, dict) for groups in content.values()
     ):
         raise _wrong("an object of objects: baseline, group, accuracy")
-    found: dict[str, Mapping[str, float]] = {}
+    shares: dict[str, Mapping[str, float]] = {}
     for name, groups in content.items():
         with located(f"{path}: {name}"):
-            found[name] = {group: _share(groups, group) for group in groups}
-    return found
+            shares[name] = {group: _share(groups, group) for group in groups}
+    return shares
 
 
 def _json_lines(path: Path, read: Callable[[dict[str, Any]], Value]) -> Iterator[Value]:
@@ -192,8 +192,8 @@ def _json_lines(path: Path, read: Callable[[dict[str, Any]], Value]) -> Iterator
                 ) from error
             if not isinstance(content, dict):
                 raise _wrong("an object")
-            found = read(content)
-        yield found
+            value = read(content)
+        yield value
 
 
 def _by_step(lines: Mapping[float, Metrics]) -> tuple[Metrics, ...]:

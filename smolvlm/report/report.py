@@ -154,32 +154,32 @@ def _is_no_better(row: AccuracyRow) -> bool:
 
 
 def _headlines(run: RunFiles, rows: Sequence[AccuracyRow]) -> list[Headline]:
-    found: list[Headline] = []
+    headlines: list[Headline] = []
     if rows:
         after, before = rows[0].after, rows[0].before
         start = f"{100 * before.value:.1f} → " if before else ""
         interval = f"95 % interval {100 * after.low:.1f} to {100 * after.high:.1f}"
-        found.append(
+        headlines.append(
             Headline(name="Accuracy", value=f"{start}{percent(after.value)}", detail=interval)
         )
     if run.train:
-        found += _training_headlines(run.train[0], run.train[-1], run.train)
-    return found
+        headlines += _training_headlines(run.train[0], run.train[-1], run.train)
+    return headlines
 
 
 def _training_headlines(first: Metrics, last: Metrics, train: Sequence[Metrics]) -> list[Headline]:
     if len(train) == 1:
-        found = [Headline(name="Loss", value=f"{last['loss']:.3f}", detail="one logged step")]
+        headlines = [Headline(name="Loss", value=f"{last['loss']:.3f}", detail="one logged step")]
     else:
         value = f"{first['loss']:.2f} → {last['loss']:.3f}"
-        found = [Headline(name="Loss", value=value, detail="first and last log line")]
+        headlines = [Headline(name="Loss", value=value, detail="first and last log line")]
     total = {
         key: sum(line.get(key, 0) for line in train)
         for key in ("num_samples", "num_tokens", "num_tiles")
     }
     learned = sum(line.get("num_supervised_tokens", 0) for line in train)
     if seconds := training_seconds(train):
-        found.append(
+        headlines.append(
             Headline(
                 name="Time in steps",
                 value=duration(seconds),
@@ -187,15 +187,17 @@ def _training_headlines(first: Metrics, last: Metrics, train: Sequence[Metrics])
             )
         )
         speed = f"{total['num_samples'] / seconds:,.1f} / s"
-        found.append(
+        headlines.append(
             Headline(name="Samples", value=speed, detail=f"{total['num_samples']:,.0f} in all")
         )
     if total["num_tokens"]:
         detail = (
             f"{percent(learned / total['num_tokens'])} learned, {total['num_tiles']:,.0f} tiles"
         )
-        found.append(Headline(name="Tokens", value=short_count(total["num_tokens"]), detail=detail))
-    return found
+        headlines.append(
+            Headline(name="Tokens", value=short_count(total["num_tokens"]), detail=detail)
+        )
+    return headlines
 
 
 def short_count(count: float) -> str:

@@ -184,8 +184,8 @@ class Encoder:
             ValueError: the conversations do not share their prefix.
         """
         parts, owners = [], []
-        for conversation, own in zip(sample.conversations, layouts, strict=True):
-            parts += self.parts(conversation, layouts=own)
+        for conversation, shown in zip(sample.conversations, layouts, strict=True):
+            parts += self.parts(conversation, layouts=shown)
             owners += [conversation] * (len(parts) - len(owners))
         for conversation, part in zip(owners, parts, strict=True):
             if not part.learned.any():

@@ -45,14 +45,14 @@ def media_identity(medium: Media) -> bytes:
     """Return bytes that are equal for equal media: the path (and place in it), or a digest of the
     row's bytes."""
     if isinstance(medium, ImageRef) or not medium.frames:
-        own = _file_identity(medium.path, medium.data, medium.span)
+        identity = _file_identity(medium.path, medium.data, medium.span)
     else:
-        own = blake2b(
+        identity = blake2b(
             b"".join(media_identity(frame) + b"\0" for frame in medium.frames), digest_size=16
         ).digest()
     if isinstance(medium, ImageRef):
-        return own
-    return b"v" + repr((medium.source_fps, medium.start_s, medium.end_s)).encode() + own
+        return identity
+    return b"v" + repr((medium.source_fps, medium.start_s, medium.end_s)).encode() + identity
 
 
 def _file_identity(path: Path | None, data: bytes | None, span: tuple[int, int] | None) -> bytes:
@@ -152,5 +152,5 @@ def _tile_slots(
                 media.append(medium)
                 layouts.append(layout)
             tiles += [TileRef(medium=place, tile=tile) for tile in range(layout.num_tiles)]
-            sizes += [len(own) for own in layout.slots]
+            sizes += [len(slot) for slot in layout.slots]
     return tuple(tiles), tuple(sizes), tuple(media), tuple(layouts)

@@ -64,9 +64,9 @@ class TextEncoder:
 
     def decode(self, ids: Sequence[int], *, stop: int | None = None) -> str:
         """Return the text of ids up to the first `stop`, special tokens left out."""
-        own = list(ids)
+        kept = list(ids)
         return self._tokenizer.decode(
-            own[: own.index(stop)] if stop in own else own, skip_special_tokens=True
+            kept[: kept.index(stop)] if stop in kept else kept, skip_special_tokens=True
         )
 
     def pieces(self, ids: Sequence[int]) -> list[str]:

@@ -58,26 +58,26 @@ def with_legacy_words(turns: Sequence[Turn]) -> tuple[Turn, ...]:
     sentence.
     """
     system: Role = "system"
-    found = list(turns)
-    if found[0].role != "system":
-        found.insert(0, Turn(role=system, blocks=(LEGACY_SYSTEM,)))
+    worded = list(turns)
+    if worded[0].role != "system":
+        worded.insert(0, Turn(role=system, blocks=(LEGACY_SYSTEM,)))
     places = [
-        (turn, block)
-        for turn, own in enumerate(found)
-        for block, item in enumerate(own.blocks)
-        if not isinstance(item, str)
+        (number, place)
+        for number, turn in enumerate(worded)
+        for place, block in enumerate(turn.blocks)
+        if not isinstance(block, str)
     ]
     if not places:
-        return tuple(found)
-    turn, block = places[-1]
-    blocks = found[turn].blocks
-    found[turn] = Turn(
-        role=found[turn].role, blocks=(*blocks[: block + 1], LEGACY_OUTRO, *blocks[block + 1 :])
+        return tuple(worded)
+    number, place = places[-1]
+    role, blocks = worded[number].role, worded[number].blocks
+    worded[number] = Turn(
+        role=role, blocks=(*blocks[: place + 1], LEGACY_OUTRO, *blocks[place + 1 :])
     )
-    first = next(number for number, own in enumerate(found) if own.role == "user")
-    if isinstance(found[first].blocks[0], ImageRef):
-        found[first] = Turn(role="user", blocks=(IMAGE_INTRO, *found[first].blocks))
-    return tuple(found)
+    first = next(number for number, turn in enumerate(worded) if turn.role == "user")
+    if isinstance(worded[first].blocks[0], ImageRef):
+        worded[first] = Turn(role="user", blocks=(IMAGE_INTRO, *worded[first].blocks))
+    return tuple(worded)
 
 
 def has_intro(turn: Turn, block: int, *, is_first_user_turn: bool, wording: PromptWording) -> bool:

@@ -229,14 +229,14 @@ class _OpenPacks:
 
     def lay(self, tokens: int, tiles: int) -> int:
         """Lay a sample into a pack and return its number."""
-        found = self._take(tokens, tiles)
-        if found is None:
+        taken_pack = self._take(tokens, tiles)
+        if taken_pack is None:
             if self._num_open == MAX_OPEN_PACKS:
                 self._close_fullest()
-            found = len(self.free_tiles), self._full[0]
+            taken_pack = len(self.free_tiles), self._full[0]
             self.free_tiles.append(self._full[1])
             self._num_open += 1
-        pack, room = found
+        pack, room = taken_pack
         self.free_tiles[pack] -= tiles
         if room > tokens:
             self._shelves[self.free_tiles[pack].bit_length()].put(pack, room - tokens)
@@ -247,17 +247,17 @@ class _OpenPacks:
     def _take(self, tokens: int, tiles: int) -> tuple[int, int] | None:
         """Remove and return (pack, room) of the pack with the least room for tokens that holds so
         much."""
-        own = tiles.bit_length()
-        room, place = self._shelves[own].tightest_with_tiles(tokens, tiles, self.free_tiles)
-        shelf = self._shelves[own]
+        level = tiles.bit_length()
+        room, place = self._shelves[level].tightest_with_tiles(tokens, tiles, self.free_tiles)
+        shelf = self._shelves[level]
         if tiles or place < 0:  # text fills packs that have no room for tiles first
-            for other in self._shelves[own + 1 :]:
+            for other in self._shelves[level + 1 :]:
                 if (other_room := other.tightest(tokens)) < room:
                     room, place, shelf = other_room, -1, other
         return (shelf.take(room, place), room) if room <= self._full[0] else None
 
     def _close_fullest(self) -> None:
-        shelf = min(self._shelves, key=lambda own: own.tightest(0))
+        shelf = min(self._shelves, key=lambda shelf: shelf.tightest(0))
         shelf.take(shelf.tightest(0))
         self._num_open -= 1
 

@@ -88,10 +88,10 @@ def taken(
     column: Shaped[np.ndarray, " row"], order: Int[np.ndarray, " chosen"]
 ) -> Shaped[np.ndarray, " chosen"]:
     """Return `column[order]`."""
-    found = np.empty(len(order), column.dtype)
+    result = np.empty(len(order), column.dtype)
     for window in windows(len(order)):
-        found[window] = column[order[window]]
-    return found
+        result[window] = column[order[window]]
+    return result
 
 
 def taken_runs(
@@ -108,14 +108,14 @@ def taken_runs(
     """
     sizes = np.empty(len(order), np.int32)
     for window in windows(len(order)):
-        own = order[window]
-        sizes[window] = np.where(own < 0, 0, starts[own + 1] - starts[own])
-    own_starts = starts_of(sizes)
-    found = np.empty(own_starts[-1], column.dtype)
-    for window in run_windows(own_starts):
-        place = slice(own_starts[window.start], own_starts[window.stop])
-        found[place] = column[spread(starts[order[window]], sizes[window])]
-    return found, own_starts
+        runs = order[window]
+        sizes[window] = np.where(runs < 0, 0, starts[runs + 1] - starts[runs])
+    new_starts = starts_of(sizes)
+    result = np.empty(new_starts[-1], column.dtype)
+    for window in run_windows(new_starts):
+        place = slice(new_starts[window.start], new_starts[window.stop])
+        result[place] = column[spread(starts[order[window]], sizes[window])]
+    return result, new_starts
 
 
 def joined_runs(
@@ -156,16 +156,16 @@ class SampleTable:
     @classmethod
     def joined(cls, parts: Iterable["SampleTable"]) -> "SampleTable":
         """Return the samples of all parts, one after the other."""
-        own = list(parts)
-        if len(own) == 1:
-            return own[0]
-        rows, starts = joined_runs([(part.rows, part.starts) for part in own])
+        tables = list(parts)
+        if len(tables) == 1:
+            return tables[0]
+        rows, starts = joined_runs([(part.rows, part.starts) for part in tables])
         empty = np.zeros(0, np.int32)
         return cls(
             rows=rows,
             starts=starts,
-            num_tokens=np.concatenate([empty, *(part.num_tokens for part in own)]),
-            num_tiles=np.concatenate([empty, *(part.num_tiles for part in own)]),
+            num_tokens=np.concatenate([empty, *(part.num_tokens for part in tables)]),
+            num_tiles=np.concatenate([empty, *(part.num_tiles for part in tables)]),
         )
 
 
@@ -197,14 +197,14 @@ class PlannedPacks(Sequence[PlannedPack]):
     @classmethod
     def of(cls, packs: Iterable[PlannedPack]) -> "PlannedPacks":
         """Turn packs into columns."""
-        given = list(packs)
-        samples = [rows for pack in given for rows in pack.samples]
+        planned = list(packs)
+        samples = [rows for pack in planned for rows in pack.samples]
         return cls(
             rows=np.array([row for rows in samples for row in rows], np.int32),
             sample_starts=starts_of(np.array([len(rows) for rows in samples], np.int32)),
-            pack_starts=starts_of(np.array([len(pack.samples) for pack in given], np.int32)),
-            num_tokens=np.array([pack.num_tokens for pack in given], np.int32),
-            num_tiles=np.array([pack.num_tiles for pack in given], np.int32),
+            pack_starts=starts_of(np.array([len(pack.samples) for pack in planned], np.int32)),
+            num_tokens=np.array([pack.num_tokens for pack in planned], np.int32),
+            num_tiles=np.array([pack.num_tiles for pack in planned], np.int32),
         )
 
     @classmethod
@@ -286,8 +286,8 @@ class PlannedPacks(Sequence[PlannedPack]):
 
     def digest(self) -> str:
         """Return a digest of which rows meet in which pack."""
-        made = blake2b(digest_size=16)
+        digest = blake2b(digest_size=16)
         for column in (self._rows, self._sample_starts, self._pack_starts):
             for window in windows(len(column)):
-                made.update(column[window].astype(np.int64).tobytes())
-        return made.hexdigest()
+                digest.update(column[window].astype(np.int64).tobytes())
+        return digest.hexdigest()

@@ -73,7 +73,7 @@ def measure_sources(
         else:
             done[number] = _compact(_again_if_bad(kept, part, sources, prompt))
     num_done, num_rows = (
-        sum(len(parts[own].rows) for own in numbers) for numbers in (done, range(len(parts)))
+        sum(len(parts[number].rows) for number in numbers) for numbers in (done, range(len(parts)))
     )
     for number, table in _measured(
         missing, parts, sources, prompt, engine=engine, num_workers=num_workers
@@ -184,10 +184,10 @@ def _measured(
             [(number, parts[number]) for number in missing], sources, prompt
         )
         return
-    own = [parts[number] for number in missing]
-    is_small = sum(len(part.rows) for part in own) <= SMALL_ROWS
+    unmeasured = [parts[number] for number in missing]
+    is_small = sum(len(part.rows) for part in unmeasured) <= SMALL_ROWS
     for place, sizes in over_cores(
-        PartMeter, (tuple(sources), prompt), own, num_workers=1 if is_small else num_workers
+        PartMeter, (tuple(sources), prompt), unmeasured, num_workers=1 if is_small else num_workers
     ):
         yield missing[place], sizes
 

@@ -125,9 +125,9 @@ class Meter:
         columns: dict[str, list[Any]] = {name: [] for name in SIZES.names}
         for row in rows:
             try:
-                found = self._measured(conversations[row])
+                sizes = self._measured(conversations[row])
             except SampleError as error:
-                found = {
+                sizes = {
                     "where": error.where,
                     "kind": error.kind,
                     "error": error.what,
@@ -135,7 +135,7 @@ class Meter:
                 }
             columns["row"].append(row)
             for name in SIZES.names[1:]:
-                columns[name].append(found.get(name))
+                columns[name].append(sizes.get(name))
         return pa.table(columns, schema=SIZES)
 
     def _measured(self, conversation: Conversation) -> Mapping[str, int]:

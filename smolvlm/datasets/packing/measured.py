@@ -105,11 +105,11 @@ def settle_rows(
         skipped += bad.skipped
         counts.append(_count(source, kept[-1], bad))
     sizes.clear()
-    repeats = _repeats(sources, [len(own) for own in kept])
+    repeats = _repeats(sources, [len(table) for table in kept])
     counts = [replace(count, repeat=repeat) for count, repeat in zip(counts, repeats, strict=True)]
     conversations = Conversations(
         [(source.spec, source.table) for source in sources],
-        np.repeat(np.arange(len(sources), dtype=np.int16), [len(own) for own in kept]),
+        np.repeat(np.arange(len(sources), dtype=np.int16), [len(table) for table in kept]),
         _column(kept, "row", np.int32),
     )
     lengths = length_table(kept, repeats)
@@ -139,16 +139,16 @@ def _bad_rows(
         tokens, tiles = (
             batch[name].fill_null(0).to_numpy() for name in ("num_tokens", "num_tiles")
         )
-        own = batch["error"].is_valid().to_numpy(zero_copy_only=False)
-        own = own | (tokens > budget.max_tokens) | (tiles > budget.max_tiles)
+        bad_here = batch["error"].is_valid().to_numpy(zero_copy_only=False)
+        bad_here = bad_here | (tokens > budget.max_tokens) | (tiles > budget.max_tiles)
         if context_tokens is not None:
-            own = own | (batch["num_positions"].fill_null(0).to_numpy() > context_tokens)
+            bad_here = bad_here | (batch["num_positions"].fill_null(0).to_numpy() > context_tokens)
         if kind is not None:
             is_preference = batch["is_preference"].fill_null(False).to_numpy(zero_copy_only=False)
-            own = own | (is_preference != (kind == "preference"))
-        is_bad[done : done + len(batch)] = own
+            bad_here = bad_here | (is_preference != (kind == "preference"))
+        is_bad[done : done + len(batch)] = bad_here
         done += len(batch)
-        for row in batch.filter(pa.array(own)).to_pylist() if own.any() else ():
+        for row in batch.filter(pa.array(bad_here)).to_pylist() if bad_here.any() else ():
             where = row["where"] or source.table.where(row["row"])
             error = (
                 SampleError(row["error"], kind=row["kind"], fix=row["fix"])
@@ -164,17 +164,17 @@ def _bad_rows(
 
 def _wrong_kind(row: Mapping[str, Any], kind: RowKind | None) -> SampleError | None:
     if kind == "conversation" and row["is_preference"]:
-        what, found = (
+        what, row_kind = (
             "a preference row (`chosen` and `rejected`) where answers are learned",
             "preference",
         )
     elif kind == "preference" and not row["is_preference"]:
-        what, found = "no preference row: `chosen` and `rejected` are missing", "conversation"
+        what, row_kind = "no preference row: `chosen` and `rejected` are missing", "conversation"
     else:
         return None
-    methods = [name for name, section in METHODS.items() if found == section.ROWS]
+    methods = [name for name, section in METHODS.items() if row_kind == section.ROWS]
     fix = f"set `train.method: {' or '.join(methods)}`, or take the source out"
-    if found == "preference":
+    if row_kind == "preference":
         fix += (
             " (held-out sources are answered, so their rows have a question and an answer under "
             "every method)"
@@ -243,20 +243,20 @@ def _groups(keys: Int64[np.ndarray, " row"]) -> Int32[np.ndarray, " row"]:
     order = np.argsort(keys)
     last, previous = -1, None
     for window in windows(len(keys)):
-        own = keys[order[window]]
-        is_new = np.append(own[0] != previous, own[1:] != own[:-1])
+        window_keys = keys[order[window]]
+        is_new = np.append(window_keys[0] != previous, window_keys[1:] != window_keys[:-1])
         numbers = last + np.cumsum(is_new)
-        group[order[window]] = np.where(own == 0, -1, numbers)
-        last, previous = numbers[-1], own[-1]
+        group[order[window]] = np.where(window_keys == 0, -1, numbers)
+        last, previous = numbers[-1], window_keys[-1]
     return group
 
 
-def _column(parts: Sequence[pa.Table], name: str, kind: type) -> np.ndarray:
+def _column(parts: Sequence[pa.Table], name: str, dtype: type) -> np.ndarray:
     """Return one column of all parts; Arrow would copy it once more on the way."""
-    found = np.empty(sum(map(len, parts)), kind)
+    column = np.empty(sum(map(len, parts)), dtype)
     done = 0
     for part in parts:
         for chunk in part[name].chunks:
-            found[done : done + len(chunk)] = chunk.to_numpy()
+            column[done : done + len(chunk)] = chunk.to_numpy()
             done += len(chunk)
-    return found
+    return column

@@ -104,15 +104,15 @@ def plan_training(
     per_step = settings.packs_per_step
     last_epoch_steps = done = 0
     while len(lengths) and (len(epochs) < num_epochs if max_steps is None else done < max_steps):
-        own = plan_epoch(lengths, settings, epoch=len(epochs))
-        last_epoch_steps = steps = -(-len(own) // per_step)
+        epoch = plan_epoch(lengths, settings, epoch=len(epochs))
+        last_epoch_steps = steps = -(-len(epoch) // per_step)
         if max_steps is not None:
             steps = min(steps, max_steps - done)
         elif num_epochs - len(epochs) < 1:
             steps = max(1, round((num_epochs - len(epochs)) * steps))
         order = np.arange(steps * per_step)
-        epochs.append(own.reordered(np.where(order < len(own), order, -1)))
-        del own
+        epochs.append(epoch.reordered(np.where(order < len(epoch), order, -1)))
+        del epoch
         done += steps
         ends.append(done)
         trim_memory()
@@ -234,11 +234,11 @@ def _sums(
 
 def sample_size(rows: Rows, lengths: LengthTable) -> tuple[int, int]:
     """Return (tokens, tiles) of one sample: a tree's shared beginning counts once."""
-    own = np.array(rows)
+    numbers = np.array(rows)
     more, first = len(rows) - 1, rows[0]
     return (
-        int(lengths.num_tokens[own].sum() - more * lengths.prefix_tokens[first]),
-        int(lengths.num_tiles[own].sum() - more * lengths.prefix_tiles[first]),
+        int(lengths.num_tokens[numbers].sum() - more * lengths.prefix_tokens[first]),
+        int(lengths.num_tiles[numbers].sum() - more * lengths.prefix_tiles[first]),
     )
 
 
@@ -258,15 +258,15 @@ def deal_to_ranks(
     places = plan.packs_per_step // num_ranks
     costs = plan.packs.num_tokens * cost_per_token + plan.packs.num_tiles * cost_per_tile
     for start in range(0, len(order), plan.packs_per_step):
-        own = costs[start : start + plan.packs_per_step].tolist()
+        step_costs = costs[start : start + plan.packs_per_step].tolist()
         hands: list[list[int]] = [[] for _ in range(num_ranks)]
         loads = [0.0] * num_ranks
-        for place in sorted(range(plan.packs_per_step), key=own.__getitem__, reverse=True):
+        for place in sorted(range(plan.packs_per_step), key=step_costs.__getitem__, reverse=True):
             rank = min(
                 (r for r in range(num_ranks) if len(hands[r]) < places), key=lambda r: loads[r]
             )
             hands[rank].append(start + place)
-            loads[rank] += own[place]
+            loads[rank] += step_costs[place]
         order[start : start + plan.packs_per_step] = [
             hands[rank][turn] for turn in range(places) for rank in range(num_ranks)
         ]

@@ -75,24 +75,24 @@ class TileLoader:
         self._shown += [keys[ref.medium][ref.tile] for ref in shown]
 
     def _load(self, medium: Media, layout: Layout) -> Sequence[bytes]:
-        found = open_medium(medium, layout, self._settings)
-        new = [key for key in dict.fromkeys(found.tile_keys) if key not in self._places]
+        opened = open_medium(medium, layout, self._settings)
+        new = [key for key in dict.fromkeys(opened.tile_keys) if key not in self._places]
         if not new:
-            return found.tile_keys
+            return opened.tile_keys
         cached = self._read_features(new) if self._read_features is not None else []
         if len(cached) == len(new) and all(features is not None for features in cached):
             for key, features in zip(new, cached, strict=True):
                 assert features is not None
                 self._places[key] = (True, len(self._cached))
                 self._cached.append(features)
-            return found.tile_keys
-        for key, tile in zip(found.tile_keys, found.tiles(), strict=True):
+            return opened.tile_keys
+        for key, tile in zip(opened.tile_keys, opened.tiles(), strict=True):
             if key in self._places:  # of two parts of one clip that overlap, a frame stands once
                 continue
             self._places[key] = (False, len(self._tiles))
             self._tiles.append(tile)
             self.tile_keys.append(key)
-        return found.tile_keys
+        return opened.tile_keys
 
     def tiles(self) -> UInt8[Tensor, "tile 3 side side"]:
         """Return the tiles still to be encoded."""

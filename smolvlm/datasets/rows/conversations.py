@@ -99,9 +99,9 @@ def open_sources(specs: Iterable[SourceSpec]) -> tuple[OpenSource, ...]:
     Raises:
         SampleError: a file cannot be read, is not of its format, or has no rows.
     """
-    found: list[OpenSource] = []
+    opened: list[OpenSource] = []
     for spec in specs:
         table = open_table(spec)
         rows = np.fromiter(spec.sampling.rows(len(table), seed=spec.seed), np.int32)
-        found.append(OpenSource(spec=spec, table=table, rows=rows))
-    return tuple(found)
+        opened.append(OpenSource(spec=spec, table=table, rows=rows))
+    return tuple(opened)

@@ -54,7 +54,8 @@ def to_conversation(row: Any, *, spec: SourceSpec, where: str) -> Conversation:
     listed = row_media(row, spec=spec, media_is_named=media_is_named)
     if name == "chosen":
         chosen, rejected = (
-            _checked(own, listed, spec) for own in _read_preference(row, len(listed) > 0, spec)
+            _checked(drafts, listed, spec)
+            for drafts in _read_preference(row, len(listed) > 0, spec)
         )
         _check_preference(chosen, rejected)
         return Conversation(turns=chosen, rejected=rejected, where=where, source=spec.name)

@@ -68,7 +68,9 @@ def row_media(row: Mapping[str, Any], *, spec: SourceSpec, media_is_named: bool)
     pictures = [] if images is None else images if isinstance(images, list) else [images]
     bounds = (row.get("start_s"), row.get("end_s"))
     clips = () if videos is None else _clips(videos, bounds, spec=spec)
-    return ListedMedia(images=tuple(image_ref(own, spec=spec) for own in pictures), videos=clips)
+    return ListedMedia(
+        images=tuple(image_ref(picture, spec=spec) for picture in pictures), videos=clips
+    )
 
 
 def _one_of(row: Mapping[str, Any], one: str, several: str) -> Any:
@@ -123,7 +125,7 @@ def image_ref(value: Any, *, spec: SourceSpec) -> ImageRef:
     """
     if isinstance(value, ImageRef):
         return value
-    return _named(value, "a picture", spec=spec)
+    return _reference(value, "a picture", spec=spec)
 
 
 def video_ref(value: Any, *, spec: SourceSpec, bounds: tuple[Any, Any] = (None, None)) -> VideoRef:
@@ -143,7 +145,7 @@ def video_ref(value: Any, *, spec: SourceSpec, bounds: tuple[Any, Any] = (None, 
             raise SampleError("`start_s` or `end_s` stands twice", fix="keep it in one place")
         bounds = (value.get("start_s"), value.get("end_s"))
     start_s, end_s = (
-        _time(own, name) for own, name in zip(bounds, ("start_s", "end_s"), strict=True)
+        _time(bound, name) for bound, name in zip(bounds, ("start_s", "end_s"), strict=True)
     )
     if start_s is not None and end_s is not None and start_s >= end_s:
         raise SampleError(f"start_s={start_s:g} is not before end_s={end_s:g}", fix="fix the times")
@@ -157,8 +159,8 @@ def video_ref(value: Any, *, spec: SourceSpec, bounds: tuple[Any, Any] = (None, 
                 "a clip is an empty list of frames", fix="list its frames, or take the row out"
             )
         return VideoRef(frames=tuple(image_ref(frame, spec=spec) for frame in frames), **shared)
-    found = _named(value, "a clip", spec=spec)
-    return VideoRef(path=found.path, data=found.data, url=found.url, **shared)
+    clip = _reference(value, "a clip", spec=spec)
+    return VideoRef(path=clip.path, data=clip.data, url=clip.url, **shared)
 
 
 def _time(value: Any, name: str) -> float | None:
@@ -172,7 +174,7 @@ def _time(value: Any, name: str) -> float | None:
     )
 
 
-def _named(value: Any, kind: str, *, spec: SourceSpec) -> ImageRef:
+def _reference(value: Any, kind: str, *, spec: SourceSpec) -> ImageRef:
     """Return what a value names: bytes, a file below the media root, or the file that an address is
     fetched into."""
     if isinstance(value, dict):
@@ -182,7 +184,7 @@ def _named(value: Any, kind: str, *, spec: SourceSpec) -> ImageRef:
     if isinstance(value, bytes) and value:
         return ImageRef(data=value)
     if not isinstance(value, str) or not value.strip():
-        given = (
+        shown = (
             "an empty text"
             if isinstance(value, str)
             else "null"
@@ -190,7 +192,7 @@ def _named(value: Any, kind: str, *, spec: SourceSpec) -> ImageRef:
             else f"of type {type(value).__name__}"
         )
         fix = "give a path, or encoded bytes; leave the key out of a text row"
-        raise SampleError(f"{kind} is {given}", fix=fix)
+        raise SampleError(f"{kind} is {shown}", fix=fix)
     if address := _ADDRESS.match(value):
         can_be_fetched = address[1].lower() in ("http", "https")
         if can_be_fetched and spec.allow_urls:

@@ -74,8 +74,8 @@ def _entries(content: Any, *, where: str) -> list[tuple[str, Any]]:
             if group in IGNORED_KEYS:
                 continue
             if not isinstance(members, Sequence) or isinstance(members, str):
-                given = f"`{group}` is {shown_value(members)}, not a list of sources"
-                raise ConfigError(given, where=where, fix=shape_fix)
+                message = f"`{group}` is {shown_value(members)}, not a list of sources"
+                raise ConfigError(message, where=where, fix=shape_fix)
             entries += [(f"{group}[{number}]", member) for number, member in enumerate(members)]
     elif isinstance(content, Sequence) and not isinstance(content, str):
         entries = [(f"[{number}]", member) for number, member in enumerate(content)]
@@ -99,12 +99,12 @@ def _check_weights(sources: Sequence[SourceSpec], *, where: str) -> None:
 def _with_distinct_names(sources: Sequence[SourceSpec]) -> tuple[SourceSpec, ...]:
     """Number the sources that share a name, in order: `charts`, `charts#2`."""
     seen: Counter[str] = Counter()
-    named: list[SourceSpec] = []
+    renamed: list[SourceSpec] = []
     for source in sources:
         seen[source.name] += 1
-        named.append(
+        renamed.append(
             source
             if seen[source.name] == 1
             else replace(source, name=f"{source.name}#{seen[source.name]}")
         )
-    return tuple(named)
+    return tuple(renamed)

@@ -162,9 +162,7 @@ class _EntryReader:
             )
             return (path,), "json"
         try:
-            files = tuple(
-                found for pattern in braceexpand(str(path)) for found in _matching(pattern)
-            )
+            files = tuple(file for pattern in braceexpand(str(path)) for file in _matching(pattern))
         except ValueError as error:
             self.problem(
                 name,
@@ -281,4 +279,4 @@ def _matching(pattern: str) -> list[Path]:
     """Return the files that a pattern with `*` names, sorted; a name without one is itself."""
     if not any(mark in pattern for mark in "*?["):
         return [Path(pattern)] if os.path.isfile(pattern) else []
-    return sorted(Path(found) for found in glob(pattern, recursive=True) if os.path.isfile(found))
+    return sorted(Path(name) for name in glob(pattern, recursive=True) if os.path.isfile(name))

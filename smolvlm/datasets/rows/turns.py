@@ -15,11 +15,11 @@ from smolvlm.records import Block, Role
 MESSAGE_ROLES: Mapping[str, Role] = {"user": "user", "assistant": "assistant", "system": "system"}
 
 
-def plain_turn(role: Role, given: str, *, has_places: bool, spec: SourceSpec) -> DraftTurn:
+def plain_turn(role: Role, text: str, *, has_places: bool, spec: SourceSpec) -> DraftTurn:
     """Return a turn of plain text, with the places that its marks name where `has_places`."""
-    if has_places and has_marks(given, spec.media_markers):
-        return DraftTurn(role=role, blocks=split_at_marks(given, spec.media_markers))
-    return DraftTurn(role=role, blocks=(given,) if given else ())
+    if has_places and has_marks(text, spec.media_markers):
+        return DraftTurn(role=role, blocks=split_at_marks(text, spec.media_markers))
+    return DraftTurn(role=role, blocks=(text,) if text else ())
 
 
 def message_turns(
@@ -37,9 +37,9 @@ def message_turns(
                 DraftTurn(role=role, blocks=tuple(block for block in blocks if block != ""))
             )
         else:
-            given = as_text(content, "a message's `content`")
+            text = as_text(content, "a message's `content`")
             drafts.append(
-                plain_turn(role, given, has_places=role == "user" and has_media, spec=spec)
+                plain_turn(role, text, has_places=role == "user" and has_media, spec=spec)
             )
     return drafts
 
@@ -69,16 +69,16 @@ def _typed_block(block: Any, *, role: Role, spec: SourceSpec) -> Block | Place:
 
 
 def _inline_medium(block: Mapping[str, Any], kind: Kind, *, spec: SourceSpec) -> Block | Place:
-    given = [block[key] for key in (kind, "path", "bytes", "url") if block.get(key) is not None]
+    values = [block[key] for key in (kind, "path", "bytes", "url") if block.get(key) is not None]
     bounds = (block.get("start_s"), block.get("end_s"))
-    if given and kind == "video":
-        return video_ref(given[0], spec=spec, bounds=bounds)
+    if values and kind == "video":
+        return video_ref(values[0], spec=spec, bounds=bounds)
     if bounds != (None, None):
         raise SampleError(
             "`start_s` or `end_s` in a block that names no clip",
             fix="write them with the clip's path",
         )
-    return image_ref(given[0], spec=spec) if given else Place(kind)
+    return image_ref(values[0], spec=spec) if values else Place(kind)
 
 
 def check_order(drafts: Sequence[DraftTurn]) -> None:

@@ -176,9 +176,8 @@ class _Walk:
             return self._walk_to(pts)
         # Some containers seek by decoding time, and so to a keyframe that is shown a little later.
         for start in dict.fromkeys((key, max(key - 1, 0), max(key - 4, 0))):
-            found = self._jump(int(self._keyframes[start])) and self._walk_to(pts)
-            if found:
-                return found
+            if frame := self._jump(int(self._keyframes[start])) and self._walk_to(pts):
+                return frame
         return None
 
     def _walk_to(self, pts: int) -> "VideoFrame | None":

@@ -69,12 +69,12 @@ def _convert(path: Path, row_format: RowFormat, sink: Any, *, label: str) -> Non
     with path.open("rb") as stream, pa.ipc.new_file(sink, _JSON_SCHEMA) as writer:
         match row_format:
             case "jsonl":
-                found = json_lines(stream)
+                rows = json_lines(stream)
             case "tar":
-                found = tar_index(path, label=label)
+                rows = tar_index(path, label=label)
             case _:
-                found = json_list(stream, label=label)
-        for texts, numbers in _batched(found):
+                rows = json_list(stream, label=label)
+        for texts, numbers in _batched(rows):
             writer.write_batch(
                 pa.record_batch(
                     [pa.array(texts, pa.large_binary()), pa.array(numbers)], _JSON_SCHEMA

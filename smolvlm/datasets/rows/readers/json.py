@@ -121,9 +121,9 @@ class _Window:
             # one already.
             if not _NUMBER_TO_THE_EDGE.match(self._text, end) or not self._more():
                 break
-        found = self._text[self._position : end]
+        element = self._text[self._position : end]
         self._position = end
-        return found.encode()
+        return element.encode()
 
     def _more(self) -> bool:
         """Read on, dropping what lies behind; False at the file's end."""

@@ -36,7 +36,7 @@ def open_saved(spec: SourceSpec) -> RowTable:
     import datasets
 
     try:
-        found: Any = (
+        dataset: Any = (
             datasets.load_dataset(spec.label, split=spec.split or "train")
             if spec.format == "hub"
             else datasets.load_from_disk(str(spec.path))
@@ -50,17 +50,17 @@ def open_saved(spec: SourceSpec) -> RowTable:
         raise SampleError(
             f"cannot be opened: {error}", kind="bad_file", where=spec.label, fix=fix
         ) from None
-    if isinstance(found, datasets.DatasetDict):
-        split = spec.split or ("train" if "train" in found else next(iter(found), ""))
-        if split not in found:
+    if isinstance(dataset, datasets.DatasetDict):
+        split = spec.split or ("train" if "train" in dataset else next(iter(dataset), ""))
+        if split not in dataset:
             raise SampleError(
                 f"no split {split!r}",
                 kind="bad_file",
                 where=spec.label,
-                fix=f"set `split` to one of {', '.join(map(str, found))}",
+                fix=f"set `split` to one of {', '.join(map(str, dataset))}",
             )
-        found = found[split]
-    if not len(found):
+        dataset = dataset[split]
+    if not len(dataset):
         fix = "take the source out of the mixture"
         raise SampleError("the data set has no rows", kind="bad_file", where=spec.label, fix=fix)
-    return SavedTable(found, label=spec.label)
+    return SavedTable(dataset, label=spec.label)
