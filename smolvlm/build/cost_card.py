@@ -119,8 +119,8 @@ def _placeholders(num_tokens: int) -> PromptTokens:
     a built model."""
     one, sides = (0,), range(1, MAX_TILES_PER_SIDE + 1)
     return PromptTokens(
-        start=0,
-        end_of_utterance=0,
+        special={},
+        end_of_turn=0,
         image=0,
         image_boundary=0,
         global_view=one,

@@ -110,16 +110,14 @@ class Generator:
             max_new_tokens=self._settings.max_new_tokens,
             do_sample=False,
             use_cache=True,
-            eos_token_id=tokens.end_of_utterance,
+            eos_token_id=tokens.end_of_turn,
             pad_token_id=tokens.pad,
         )
         ids_said = [
             row[: self._room(question)]
             for row, question in zip(output.tolist(), questions, strict=True)
         ]
-        return [
-            self._prompt.text.decode(row, stop=tokens.end_of_utterance).strip() for row in ids_said
-        ]
+        return [self._prompt.text.decode(row, stop=tokens.end_of_turn).strip() for row in ids_said]
 
     def _room(self, question: Question) -> int | None:
         """Return how many tokens an answer may have before it leaves the model's context; None is

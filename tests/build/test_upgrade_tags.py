@@ -64,9 +64,9 @@ def test_the_prompt_of_a_cut_picture_is_made_of_single_ids(
     assert list(after.tokens.row_column.values()) == [
         (VOCABULARY + 1 + number,) for number in range(36)
     ]
-    assert (after.tokens.image, after.tokens.end_of_utterance) == (
+    assert (after.tokens.image, after.tokens.end_of_turn) == (
         before.tokens.image,
-        before.tokens.end_of_utterance,
+        before.tokens.end_of_turn,
     )
     processor: Any = AutoProcessor.from_pretrained(folder)
     picture = Image.linear_gradient("L").resize((128, 64)).convert("RGB")

@@ -68,7 +68,7 @@ def stock_losses(
     inputs = processor(text=text, images=[pictures] if pictures else None, return_tensors="pt")
     ids = inputs["input_ids"][0]
     opening = len(processor.tokenizer.encode("\nAssistant:", add_special_tokens=False))
-    ends = (ids == prompt.tokens.end_of_utterance).nonzero()[:, 0].tolist()
+    ends = (ids == prompt.tokens.end_of_turn).nonzero()[:, 0].tolist()
     learned: list[int] = []
     for number, turn in enumerate(row.turns):
         if turn.role == "assistant":

@@ -1,25 +1,30 @@
 """A conversation as the model reads it: pieces of text, special tokens and places for pictures and
 frames.
 
-In: turns, and what of their media is shown. Out: segments, in order. The wording is the released
-chat template's, byte for byte (tests/parity compares the two): `<|im_start|>` once; then a message
-as `Role:` (a space after the colon unless a picture comes first), its blocks, `<end_of_utterance>`
-and a newline. A clip is a sentence about it, then each frame under its time. Frames that are
-averaged stand under the time of the first of them, and the sentence counts the places, not the
-frames: word for word what is said about a clip of only those first frames, which every checkpoint
-knows.
+In: turns, what of their media is shown, and the checkpoint's chat template (`template.py`). Out:
+segments, in order. The wording is the template's, byte for byte. A clip is a sentence about it,
+then each frame under its time. Frames that are averaged stand under the time of the first of them,
+and the sentence counts the places, not the frames: word for word what is said about a clip of only
+those first frames, which every checkpoint knows.
 
-The writer knows which characters the assistant says, so labels need no searching: exactly the
-assistant's text and its `<end_of_utterance>` are learned, and nothing of what is said about a clip.
-The space between `Assistant:` and the text counts as the assistant's: generation goes on from the
-colon, so the model must say it. (Before a word it is part of the word's first token, before a digit
-a token of its own.)
+The template says which characters the assistant says, so labels need no searching: exactly the
+assistant's text and the token that ends it are learned, and nothing of what is said about a clip.
+What the template writes between its generation prompt and the text counts as the assistant's, such
+as the space between `Assistant:` and the text: generation goes on from the colon, so the model must
+say it. (Before a word it is part of the word's first token, before a digit a token of its own.)
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from smolvlm.datasets.encoding.template import (
+    BlockKind,
+    ChatTemplate,
+    Shape,
+    SpecialToken,
+    Words,
+)
 from smolvlm.datasets.encoding.video_words import (
     RELEASED_OUTRO,
     PromptWording,
@@ -28,7 +33,7 @@ from smolvlm.datasets.encoding.video_words import (
     video_intro,
     with_legacy_words,
 )
-from smolvlm.records import Frames, Grid, ImageRef, Layout, Turn
+from smolvlm.records import Block, Frames, Grid, ImageRef, Layout, Turn
 
 
 class TokenRole(IntEnum):
@@ -42,7 +47,6 @@ class TokenRole(IntEnum):
 
 
 SPEAKERS = {"system": TokenRole.SYSTEM, "user": TokenRole.USER, "assistant": TokenRole.ASSISTANT}
-GENERATION_PROMPT = "Assistant:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +66,12 @@ class TextSegment:
 
 
 @dataclass(frozen=True, slots=True)
-class StartSegment:
-    """`<|im_start|>`."""
+class TokenSegment:
+    """A special token of the template."""
 
-
-@dataclass(frozen=True, slots=True)
-class EndSegment:
-    """`<end_of_utterance>`."""
-
-    role: TokenRole
-    is_learned: bool
+    token: str
+    role: TokenRole = TokenRole.TEMPLATE
+    is_learned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +81,32 @@ class ImageSegment:
     grid: Grid
     medium: int
     """Which of the conversation's media it shows, counted from 0 in prompt order."""
+    is_prefix: bool = False
+    """Whether it stands in the first user turn, so that a tree may share what is up to here."""
 
 
-Segment = TextSegment | StartSegment | EndSegment | ImageSegment
-
+Segment = TextSegment | TokenSegment | ImageSegment
 
 WHOLE = Grid(rows=0, columns=0)
 """A frame is never cut."""
+
+
+def shape_of(turns: Sequence[Turn]) -> Shape:
+    """Return what a template is asked for: of each turn the role and the kinds of its blocks."""
+    return tuple((turn.role, tuple(map(_kind_of, turn.blocks))) for turn in turns)
+
+
+def _kind_of(block: Block) -> BlockKind:
+    return "image" if isinstance(block, ImageRef) else "text"
 
 
 def render(
     turns: Sequence[Turn],
     layouts: Sequence[Layout],
     *,
+    template: ChatTemplate,
     wording: PromptWording = "released",
+    learned_from: int = 0,
     add_generation_prompt: bool = False,
 ) -> Iterator[Segment]:
     """Yield the segments of a conversation.
@@ -102,64 +114,86 @@ def render(
     Args:
         turns: the messages; each has at least one block.
         layouts: what is shown of each picture and clip, in prompt order.
+        template: the checkpoint's.
         wording: what is said around media.
-        add_generation_prompt: end with `Assistant:`, for the model to go on from.
+        learned_from: number of the turn before which nothing is learned.
+        add_generation_prompt: end with what the model goes on from.
     """
     if wording == "legacy":
+        num_turns = len(turns)
         turns = with_legacy_words(turns)
-    yield StartSegment()
+        learned_from += len(turns) - num_turns if learned_from else 0
     text: list[Piece] = []
+    for item in _items(
+        turns, layouts, template=template, wording=wording, generates=add_generation_prompt
+    ):
+        if isinstance(item, tuple):
+            piece, turn = item
+            is_learned = turn is not None and turn >= learned_from
+            text.append(Piece(piece.text, piece.role, is_learned))
+            continue
+        if text:
+            yield TextSegment(tuple(text))
+            text.clear()
+        if isinstance(item, SpecialToken):
+            is_learned = item.learned_in is not None and item.learned_in >= learned_from
+            role = TokenRole.TEMPLATE if item.ends is None else SPEAKERS[turns[item.ends].role]
+            yield TokenSegment(item.token, role, is_learned)
+        else:
+            yield item
+    if text:
+        yield TextSegment(tuple(text))
+
+
+def _items(
+    turns: Sequence[Turn],
+    layouts: Sequence[Layout],
+    *,
+    template: ChatTemplate,
+    wording: PromptWording,
+    generates: bool,
+) -> Iterator[tuple[Piece, int | None] | SpecialToken | ImageSegment]:
+    """Yield what the template writes and what goes into it; text with the turn that learns it."""
+    blocks = [(place, block) for turn in turns for place, block in enumerate(turn.blocks)]
     media = enumerate(layouts)
     first_user_turn = next((number for number, turn in enumerate(turns) if turn.role == "user"), -1)
-    for number, turn in enumerate(turns):
-        for item in _turn_items(turn, media, wording=wording, is_first=number == first_user_turn):
-            if isinstance(item, Piece):
-                text.append(item)
-                continue
-            yield from _flush(text)
+    for item in template.items(shape_of(turns), add_generation_prompt=generates):
+        if isinstance(item, SpecialToken):
             yield item
-        text.append(Piece("\n", TokenRole.TEMPLATE))
-    if add_generation_prompt:
-        text.append(Piece(GENERATION_PROMPT, TokenRole.TEMPLATE))
-    yield from _flush(text)
-
-
-def _turn_items(
-    turn: Turn, media: Iterator[tuple[int, Layout]], *, wording: PromptWording, is_first: bool
-) -> Iterator[Piece | ImageSegment | EndSegment]:
-    role = SPEAKERS[turn.role]
-    is_learned = role is TokenRole.ASSISTANT
-    starts_with_image = isinstance(turn.blocks[0], ImageRef)
-    yield Piece(f"{turn.role.capitalize()}:", TokenRole.TEMPLATE)
-    if not starts_with_image:
-        yield Piece(" ", role if is_learned else TokenRole.TEMPLATE, is_learned)
-    for place, block in enumerate(turn.blocks):
-        if isinstance(block, str):
-            yield Piece(block, role, is_learned)
-            continue
-        number, layout = next(media)
-        if isinstance(layout, Grid):
-            yield ImageSegment(layout, number)
+        elif isinstance(item, Words):
+            role = TokenRole.TEMPLATE if item.learned_in is None else TokenRole.ASSISTANT
+            yield Piece(item.text, role), item.learned_in
         else:
-            introduces = has_intro(turn, place, is_first_user_turn=is_first, wording=wording)
-            yield from _clip_items(number, layout, wording=wording, introduces=introduces)
-    yield EndSegment(role, is_learned)
+            place, block = blocks[item.block]
+            if isinstance(block, str):
+                piece = Piece(item.trimmed(block), SPEAKERS[turns[item.turn].role])
+                yield piece, item.turn if item.is_learned else None
+                continue
+            number, layout = next(media)
+            is_prefix = item.turn <= first_user_turn
+            if isinstance(layout, Grid):
+                yield ImageSegment(layout, number, is_prefix)
+                continue
+            introduces = has_intro(
+                turns[item.turn],
+                place,
+                is_first_user_turn=item.turn == first_user_turn,
+                wording=wording,
+            )
+            for shown in _clip_items(layout, wording=wording, introduces=introduces):
+                if isinstance(shown, str):
+                    yield Piece(shown, TokenRole.TEMPLATE), None
+                else:
+                    yield ImageSegment(shown, number, is_prefix)
 
 
 def _clip_items(
-    number: int, frames: Frames, *, wording: PromptWording, introduces: bool
-) -> Iterator[Piece | ImageSegment]:
+    frames: Frames, *, wording: PromptWording, introduces: bool
+) -> Iterator[str | Grid]:
     if introduces:
-        intro = video_intro(len(frames.slots), frames.duration_s, wording=wording)
-        yield Piece(intro, TokenRole.TEMPLATE)
+        yield video_intro(len(frames.slots), frames.duration_s, wording=wording)
     for tiles in frames.slots:
-        yield Piece(frame_caption(frames.times_s[tiles[0]], wording=wording), TokenRole.TEMPLATE)
-        yield ImageSegment(WHOLE, number)
+        yield frame_caption(frames.times_s[tiles[0]], wording=wording)
+        yield WHOLE
     if wording == "released":
-        yield Piece(RELEASED_OUTRO, TokenRole.TEMPLATE)
-
-
-def _flush(text: list[Piece]) -> Iterator[TextSegment]:
-    if text:
-        yield TextSegment(tuple(text))
-        text.clear()
+        yield RELEASED_OUTRO

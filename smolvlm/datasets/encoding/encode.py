@@ -16,12 +16,11 @@ from hashlib import blake2b
 import numpy as np
 
 from smolvlm.datasets.encoding.chat import (
-    EndSegment,
     ImageSegment,
     Segment,
-    StartSegment,
     TextSegment,
     TokenRole,
+    TokenSegment,
     render,
 )
 from smolvlm.datasets.encoding.encoded import (
@@ -32,6 +31,7 @@ from smolvlm.datasets.encoding.encoded import (
     media_identity,
     prefix_media,
 )
+from smolvlm.datasets.encoding.template import ChatTemplate
 from smolvlm.datasets.encoding.tokens import PromptTokens, TextEncoder
 from smolvlm.datasets.encoding.video_words import PromptWording
 from smolvlm.errors import SampleError
@@ -47,11 +47,13 @@ class Encoder:
         *,
         tokens: PromptTokens,
         text: TextEncoder,
+        template: ChatTemplate,
         wording: PromptWording = "released",
         loss_weighting: LossWeighting = "token",
     ) -> None:
         self.tokens = tokens
         self._text = text
+        self._template = template
         self._wording: PromptWording = wording
         self.loss_weighting: LossWeighting = loss_weighting
 
@@ -69,25 +71,25 @@ class Encoder:
             turns: its messages.
             layouts: what is shown of each of its pictures and clips, in prompt order.
             learned_from: number of the turn before which nothing is learned.
-            add_generation_prompt: end with `Assistant:` (for generation).
+            add_generation_prompt: end with what the model goes on from (for generation).
         """
         ids: list[int] = []
         roles: list[int] = []
         learned: list[bool] = []
-        turns_left = learned_from + (self._adds_system_turn(turns) if learned_from else 0)
-        is_user_turn_over = False
         prefix_tokens = prefix_media = 0
         for segment in render(
-            turns, layouts, wording=self._wording, add_generation_prompt=add_generation_prompt
+            turns,
+            layouts,
+            template=self._template,
+            wording=self._wording,
+            learned_from=learned_from,
+            add_generation_prompt=add_generation_prompt,
         ):
             new_ids, new_roles, new_learned = self._segment(segment)
             ids += new_ids
             roles += new_roles
-            learned += new_learned if turns_left <= 0 else [False] * len(new_learned)
-            if isinstance(segment, EndSegment):
-                turns_left -= 1
-                is_user_turn_over |= segment.role is TokenRole.USER
-            elif isinstance(segment, ImageSegment) and not is_user_turn_over:
+            learned += new_learned
+            if isinstance(segment, ImageSegment) and segment.is_prefix:
                 prefix_tokens, prefix_media = len(ids), segment.medium + 1
         return EncodedConversation(
             input_ids=np.array(ids, np.int32),
@@ -101,9 +103,6 @@ class Encoder:
             prefix_media=prefix_media,
         )
 
-    def _adds_system_turn(self, turns: Sequence[Turn]) -> bool:
-        return self._wording == "legacy" and turns[0].role != "system"
-
     def parts(
         self, conversation: Conversation, *, layouts: Sequence[Layout]
     ) -> tuple[EncodedConversation, ...]:
@@ -116,10 +115,8 @@ class Encoder:
 
     def _segment(self, segment: Segment) -> tuple[list[int], list[int], list[bool]]:
         match segment:
-            case StartSegment():
-                return [self.tokens.start], [TokenRole.TEMPLATE], [False]
-            case EndSegment(role, is_learned):
-                return [self.tokens.end_of_utterance], [role], [is_learned]
+            case TokenSegment(token, role, is_learned):
+                return [self.tokens.special[token]], [role], [is_learned]
             case ImageSegment(grid):
                 ids = image_block(self.tokens, grid)
                 return ids, [TokenRole.IMAGE] * len(ids), [False] * len(ids)

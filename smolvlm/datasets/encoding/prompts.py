@@ -5,12 +5,14 @@ In: a transformers processor (Idefics3Processor, SmolVLMProcessor). Out: `Prompt
 that a processor carries is hard-coded, and the processor itself is never changed.
 """
 
+import re
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
 from smolvlm.datasets.encoding.encode import Encoder
 from smolvlm.datasets.encoding.encoded import LossWeighting
+from smolvlm.datasets.encoding.template import RELEASED_TEMPLATE, ChatTemplate, check_template
 from smolvlm.datasets.encoding.tokens import PromptTokens, TextEncoder, read_prompt_tokens
 from smolvlm.datasets.encoding.video_words import PromptWording
 from smolvlm.errors import ConfigError
@@ -18,6 +20,7 @@ from smolvlm.media.geometry import TileSettings, check_tile_settings
 from smolvlm.media.settings import MediaSettings, VideoBackend
 from smolvlm.media.video.frames import FrameSettings
 
+TILE_TAG = re.compile(r"<row_\d+_col_\d+>")
 LANCZOS = 1
 """Pillow's number of the filter, which processor files carry as `resample`."""
 PUBLISHED_FRAMES = FrameSettings(fps=1.0, max_frames=64, sampling="fps")
@@ -31,6 +34,7 @@ class PromptSettings:
 
     tokens: PromptTokens
     text: TextEncoder
+    template: ChatTemplate
     media: MediaSettings
     wording: PromptWording = "released"
     context_tokens: int | None = None
@@ -43,8 +47,10 @@ class PromptSettings:
 
         Its tags then fall apart into pieces of text that were never learned.
         """
-        return self.media.pictures.image_splitting and any(
-            len(ids) > 1 for ids in self.tokens.row_column.values()
+        pictures = self.media.pictures
+        most = -(-pictures.longest_edge_px // pictures.tile_side_px)
+        return pictures.image_splitting and any(
+            len(ids) > 1 for place, ids in self.tokens.row_column.items() if max(place) <= most
         )
 
     @property
@@ -52,13 +58,18 @@ class PromptSettings:
         """A digest that is equal where every prompt is: tokens, tokenizer, tiles, frames,
         wording."""
         parts = (
-            repr((self.tokens, self.media, self.wording)).encode() + self.text.definition().encode()
+            repr((self.tokens, self.template, self.media, self.wording)).encode()
+            + self.text.definition().encode()
         )
         return blake2b(parts, digest_size=12).hexdigest()
 
     def encoder(self, *, loss_weighting: LossWeighting = "token") -> Encoder:
         return Encoder(
-            tokens=self.tokens, text=self.text, wording=self.wording, loss_weighting=loss_weighting
+            tokens=self.tokens,
+            text=self.text,
+            template=self.template,
+            wording=self.wording,
+            loss_weighting=loss_weighting,
         )
 
 
@@ -109,10 +120,54 @@ def read_prompt_settings(
     backend = (
         tokenizer.backend_tokenizer
     )  # as load_processor restored it, with the digits splitting of tokenizer.json
+    template = read_template(processor)
     tokens = read_prompt_tokens(
-        backend, tokens_per_tile=int(processor.image_seq_len), pad=int(tokenizer.pad_token_id)
+        backend,
+        template,
+        tokens_per_tile=int(processor.image_seq_len),
+        pad=int(tokenizer.pad_token_id),
     )
-    return PromptSettings(tokens=tokens, text=TextEncoder(backend), media=media, wording=wording)
+    return PromptSettings(
+        tokens=tokens,
+        text=TextEncoder(backend, prompt_tokens(processor, template)),
+        template=template,
+        media=media,
+        wording=wording,
+    )
+
+
+def read_template(processor: Any) -> ChatTemplate:
+    """Return a processor's chat template, or the released SmolVLM's where it has none.
+
+    Raises:
+        ConfigError: it cannot be taken apart into what the template says and what others say.
+    """
+    tokenizer = processor.tokenizer
+    source = getattr(processor, "chat_template", None) or tokenizer.chat_template
+    if isinstance(source, dict):
+        source = source.get("default")
+    added = tokenizer.backend_tokenizer.get_added_tokens_decoder().values()
+    names = ("bos_token", "eos_token", "pad_token", "unk_token")
+    variables = {name: getattr(tokenizer, name, None) for name in names}
+    template = ChatTemplate(
+        source=source or RELEASED_TEMPLATE,
+        special_tokens=tuple(token.content for token in added if token.special),
+        variables=tuple((name, token) for name, token in variables.items() if token),
+    )
+    check_template(template)
+    return template
+
+
+def prompt_tokens(processor: Any, template: ChatTemplate) -> set[str]:
+    """Return the special tokens that prompts are built of; in a row's own words they stay text."""
+    tokenizer = processor.tokenizer
+    names = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.unk_token)
+    return {
+        *(token for token in names if token),
+        *template.written_tokens,
+        *(template.image_token, "<fake_token_around_image>", "<global-img>"),
+        *(token for token in template.special_tokens if TILE_TAG.fullmatch(token)),
+    }
 
 
 def _frame_tiles(processor: Any, pictures: TileSettings) -> TileSettings:

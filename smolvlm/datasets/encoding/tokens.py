@@ -7,12 +7,14 @@ string, which gives the ids that encoding the whole prompt at once would give: t
 special tokens before it does anything else.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from tokenizers import Tokenizer
 
+from smolvlm.datasets.encoding.template import ChatTemplate
 from smolvlm.errors import ConfigError
 
 MAX_TILES_A_SIDE = 6
@@ -25,9 +27,10 @@ TokenIds = tuple[int, ...]
 class PromptTokens:
     """Ids of everything in a prompt that is not somebody's text."""
 
-    start: int
-    """`<|im_start|>`, once at the beginning."""
-    end_of_utterance: int
+    special: Mapping[str, int]
+    """Special tokens that the chat template writes, by their text."""
+    end_of_turn: int
+    """What ends an answer, and generation."""
     image: int
     """`<image>`: a place for one feature vector."""
     image_boundary: int
@@ -45,10 +48,20 @@ class PromptTokens:
 
 
 class TextEncoder:
-    """Text to ids and character spans, with special tokens read as plain text."""
+    """Text to ids and character spans; what prompts are built of is read as plain text.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
+    A checkpoint's other special tokens (tags of a document, places in a picture) are ids wherever
+    somebody writes them, and decoding keeps them: they are what such a checkpoint was made to say.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt_tokens: Collection[str]) -> None:
+        """
+        Args:
+            tokenizer: the checkpoint's.
+            prompt_tokens: special tokens that stay text where a conversation's own words name them.
+        """
+        self.prompt_tokens = frozenset(prompt_tokens)
+        self._tokenizer = Tokenizer.from_str(_with_special(tokenizer.to_str(), self.prompt_tokens))
         self._tokenizer.encode_special_tokens = True
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -63,7 +76,7 @@ class TextEncoder:
         return self._cached(text) if len(text) <= 256 else self._encode(text)
 
     def decode(self, ids: Sequence[int], *, stop: int | None = None) -> str:
-        """Return the text of ids up to the first `stop`, special tokens left out."""
+        """Return the text of ids up to the first `stop`, tokens of the prompt left out."""
         kept = list(ids)
         return self._tokenizer.decode(
             kept[: kept.index(stop)] if stop in kept else kept, skip_special_tokens=True
@@ -78,14 +91,25 @@ class TextEncoder:
         return self._tokenizer.to_str()
 
     def __reduce__(self):
-        return TextEncoder, (self._tokenizer,)
+        return TextEncoder, (self._tokenizer, self.prompt_tokens)
 
 
-def read_prompt_tokens(tokenizer: Tokenizer, *, tokens_per_tile: int, pad: int) -> PromptTokens:
+def _with_special(tokenizer_json: str, special: Collection[str]) -> str:
+    """Return a tokenizer's JSON text in which these added tokens are special, and no others."""
+    content = json.loads(tokenizer_json)
+    for token in content["added_tokens"]:
+        token["special"] = token["content"] in special
+    return json.dumps(content, ensure_ascii=False)
+
+
+def read_prompt_tokens(
+    tokenizer: Tokenizer, template: ChatTemplate, *, tokens_per_tile: int, pad: int
+) -> PromptTokens:
     """Look up the prompt's special tokens in a checkpoint's tokenizer.
 
     Args:
         tokenizer: the checkpoint's own.
+        template: the checkpoint's.
         tokens_per_tile: image tokens a tile costs.
         pad: id that fills up batches in generation.
 
@@ -107,9 +131,9 @@ def read_prompt_tokens(tokenizer: Tokenizer, *, tokens_per_tile: int, pad: int) 
 
     sides = range(1, MAX_TILES_A_SIDE + 1)
     return PromptTokens(
-        start=one("<|im_start|>"),
-        end_of_utterance=one("<end_of_utterance>"),
-        image=one("<image>"),
+        special={token: one(token) for token in template.written_tokens},
+        end_of_turn=one(template.end_of_turn),
+        image=one(template.image_token),
         image_boundary=one("<fake_token_around_image>"),
         global_view=pieces("<global-img>"),
         row_column={

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from smolvlm.datasets.encoding.chat import render
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.records import Conversation, Frames, Grid, ImageRef, Layout, Sample, Turn, VideoRef
+from tests.chat_templates import RELEASED
 from tests.datasets.encoding.test_chat import as_text
 
 CLIP, PICTURE = VideoRef(data=b"clip"), ImageRef(data=b"picture")
@@ -86,13 +87,14 @@ def test_the_words_are_those_about_a_clip_of_each_groups_first_frame(
     )
     turns = row(CLIP, "What?").turns
     said, expected = (
-        as_text(list(render(turns, [own], wording=wording))) for own in (averaged, alone)
+        as_text(list(render(turns, [own], wording=wording, template=RELEASED)))
+        for own in (averaged, alone)
     )
     assert said == expected
 
 
 def test_seven_frames_by_threes() -> None:
-    shown = as_text(list(render(row(CLIP, "What?").turns, [frames(7, 3)])))
+    shown = as_text(list(render(row(CLIP, "What?").turns, [frames(7, 3)], template=RELEASED)))
     assert shown.startswith(
         "<|im_start|>User: You are provided the following series of three frames from a 0:00:08 "
         "[H:MM:SS] video.\n"

@@ -7,16 +7,16 @@ from hypothesis import strategies as st
 
 from smolvlm.datasets.encoding.chat import (
     WHOLE,
-    EndSegment,
     ImageSegment,
     Piece,
     Segment,
-    StartSegment,
     TextSegment,
     TokenRole,
+    TokenSegment,
     render,
 )
 from smolvlm.records import Grid, ImageRef, Turn
+from tests.chat_templates import RELEASED
 
 GRID = Grid(rows=2, columns=1)
 A, B = ImageRef(data=b"a"), ImageRef(data=b"b")
@@ -31,22 +31,21 @@ def assistant(*blocks: str | ImageRef) -> Turn:
 
 
 def as_text(segments: Sequence[Segment]) -> str:
-    written = {
-        StartSegment: "<|im_start|>",
-        EndSegment: "<end_of_utterance>",
-        ImageSegment: "<image>",
-    }
     return "".join(
         "".join(piece.text for piece in segment.pieces)
         if isinstance(segment, TextSegment)
-        else written[type(segment)]
+        else segment.token
+        if isinstance(segment, TokenSegment)
+        else "<image>"
         for segment in segments
     )
 
 
 def prompt_of(*turns: Turn, add_generation_prompt: bool = False) -> str:
     grids = [WHOLE for turn in turns for block in turn.blocks if not isinstance(block, str)]
-    return as_text(list(render(turns, grids, add_generation_prompt=add_generation_prompt)))
+    return as_text(
+        list(render(turns, grids, template=RELEASED, add_generation_prompt=add_generation_prompt))
+    )
 
 
 def test_roles_are_capitalised_and_followed_by_a_space() -> None:
@@ -72,22 +71,21 @@ def test_the_generation_prompt_ends_at_the_colon() -> None:
 
 
 def test_text_between_two_special_tokens_is_one_segment() -> None:
-    segments = list(render([user(A, "one ", "two"), assistant("three")], [GRID]))
+    segments = list(render([user(A, "one ", "two"), assistant("three")], [GRID], template=RELEASED))
     assert segments == [
-        StartSegment(),
+        TokenSegment("<|im_start|>"),
         TextSegment((Piece("User:", TokenRole.TEMPLATE),)),
-        ImageSegment(GRID, 0),
+        ImageSegment(GRID, 0, is_prefix=True),
         TextSegment((Piece("one ", TokenRole.USER), Piece("two", TokenRole.USER))),
-        EndSegment(TokenRole.USER, is_learned=False),
+        TokenSegment("<end_of_utterance>", TokenRole.USER),
         TextSegment(
             (
-                Piece("\n", TokenRole.TEMPLATE),
-                Piece("Assistant:", TokenRole.TEMPLATE),
+                Piece("\nAssistant:", TokenRole.TEMPLATE),
                 Piece(" ", TokenRole.ASSISTANT, is_learned=True),
                 Piece("three", TokenRole.ASSISTANT, is_learned=True),
             )
         ),
-        EndSegment(TokenRole.ASSISTANT, is_learned=True),
+        TokenSegment("<end_of_utterance>", TokenRole.ASSISTANT, is_learned=True),
         TextSegment((Piece("\n", TokenRole.TEMPLATE),)),
     ]
 
@@ -99,9 +97,9 @@ def test_what_is_learned_is_the_assistants_text_and_its_end(texts: list[str]) ->
         user(text) if number % 2 == 0 else assistant(text) for number, text in enumerate(texts)
     ]
     learned = ""
-    for segment in render(turns, []):
+    for segment in render(turns, [], template=RELEASED):
         if isinstance(segment, TextSegment):
             learned += "".join(piece.text for piece in segment.pieces if piece.is_learned)
-        elif isinstance(segment, EndSegment) and segment.is_learned:
+        elif isinstance(segment, TokenSegment) and segment.is_learned:
             learned += "<end>"
     assert learned == "".join(f" {text}<end>" for text in texts[1::2])

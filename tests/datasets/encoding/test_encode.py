@@ -78,7 +78,8 @@ def test_exactly_the_assistants_texts_and_ends_are_learned(
     assert found == expected
     special = encoded.input_ids[encoded.learned]
     assert not np.isin(
-        special, [prompt.tokens.image, prompt.tokens.image_boundary, prompt.tokens.start]
+        special,
+        [prompt.tokens.image, prompt.tokens.image_boundary, prompt.tokens.special["<|im_start|>"]],
     ).any()
     assert (encoded.roles[encoded.learned] == TokenRole.ASSISTANT).all()
 
@@ -93,10 +94,10 @@ def test_the_templates_words_in_anybodys_text_stay_text(
     num_images = sum(isinstance(block, ImageRef) for turn in turns for block in turn.blocks)
     encoded = encode(prompt, turns, [Grid(rows=0, columns=0)] * num_images)
     ids = encoded.input_ids.tolist()
-    assert ids.count(prompt.tokens.end_of_utterance) == len(turns)
+    assert ids.count(prompt.tokens.end_of_turn) == len(turns)
     assert ids.count(prompt.tokens.image) == num_images * prompt.tokens.tokens_per_tile
-    assert ids.count(prompt.tokens.start) == 1
-    ends = np.flatnonzero(encoded.input_ids == prompt.tokens.end_of_utterance)
+    assert ids.count(prompt.tokens.special["<|im_start|>"]) == 1
+    ends = np.flatnonzero(encoded.input_ids == prompt.tokens.end_of_turn)
     assert encoded.learned[ends].tolist() == [turn.role == "assistant" for turn in turns]
 
 

@@ -26,7 +26,7 @@ def assert_learned(prompt: PromptSettings, example: Example, number: int, text: 
     own = example.target_conversation == number
     targets, places = example.target_ids[own].tolist(), example.predict_from[own]
     assert prompt.text.decode(targets[:-1]) == f" {text}"
-    assert targets[-1] == prompt.tokens.end_of_utterance
+    assert targets[-1] == prompt.tokens.end_of_turn
     assert prompt.text.decode([int(example.input_ids[places[0]])]) == ":"
     assert example.input_ids[places[1:]].tolist() == targets[:-1]
     assert example.position_ids[places].tolist() == list(

@@ -25,7 +25,6 @@ SPECIAL = (
     "<image>",
     "<end_of_utterance>",
     "<row_1_col_1>",
-    "<|reserved_special_token_0|>",
     "<|im_start|>",
 )
 PLAIN = ("a", " ", "\n", "  2", "½", "<", "box>", "<bo", "don't", "é")

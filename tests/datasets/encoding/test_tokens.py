@@ -19,6 +19,7 @@ from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.encoding.tokens import TextEncoder, read_prompt_tokens
 from smolvlm.errors import ConfigError
 from smolvlm.records import Grid
+from tests.chat_templates import RELEASED
 
 LITERALS = (
     "<image>",
@@ -63,14 +64,14 @@ def test_a_pickled_encoder_writes_the_same_ids(prompt: PromptSettings) -> None:
 
 
 def test_decoding_stops_where_told_and_leaves_special_tokens_out(prompt: PromptSettings) -> None:
-    ids, end = list(prompt.text(" A cat.")[0]), prompt.tokens.end_of_utterance
+    ids, end = list(prompt.text(" A cat.")[0]), prompt.tokens.end_of_turn
     assert prompt.text.decode([*ids, end, *ids], stop=end) == " A cat."
     assert prompt.text.decode([*ids, end, *ids]) == " A cat. A cat."
     assert prompt.text.decode(ids, stop=end) == " A cat."
 
 
 def test_pieces_show_special_tokens_by_name(prompt: PromptSettings) -> None:
-    ids = [prompt.tokens.start, *prompt.text(" cat")[0], prompt.tokens.image]
+    ids = [prompt.tokens.special["<|im_start|>"], *prompt.text(" cat")[0], prompt.tokens.image]
     assert prompt.text.pieces(ids) == ["<|im_start|>", " cat", "<image>"]
 
 
@@ -102,7 +103,12 @@ def test_plain_loading_still_loses_the_splitting_of_digits(
 
 def test_special_ids_are_the_tokenizers(prompt: PromptSettings) -> None:
     tokens = prompt.tokens
-    assert (tokens.start, tokens.end_of_utterance, tokens.image, tokens.image_boundary) == (
+    assert (
+        tokens.special["<|im_start|>"],
+        tokens.end_of_turn,
+        tokens.image,
+        tokens.image_boundary,
+    ) == (
         1,
         49279,
         49190,
@@ -122,7 +128,7 @@ def test_a_tokenizer_without_a_needed_token_is_refused(missing: str) -> None:
     tokenizer = Tokenizer(BPE())
     tokenizer.add_special_tokens(sorted({"<|im_start|>", *LITERALS} - {missing}))
     with pytest.raises(ConfigError) as caught:
-        read_prompt_tokens(tokenizer, tokens_per_tile=4, pad=2)
+        read_prompt_tokens(tokenizer, RELEASED, tokens_per_tile=4, pad=2)
     assert str(caught.value).startswith(
         f"the tokenizer has no token {missing}\n  fix: use the tokenizer"
     )
@@ -140,7 +146,7 @@ def test_tags_that_the_vocabulary_lacks_fall_apart_as_they_do_in_the_whole_text(
         token for token in content["added_tokens"] if not token["content"].startswith(tags)
     ]
     tokenizer = Tokenizer.from_str(json.dumps(content))
-    tokens = read_prompt_tokens(tokenizer, tokens_per_tile=2, pad=2)
+    tokens = read_prompt_tokens(tokenizer, RELEASED, tokens_per_tile=2, pad=2)
     assert len(tokens.global_view) > 1
     place, edge = "<image><image>", "<fake_token_around_image>"
     rows = [

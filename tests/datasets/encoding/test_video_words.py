@@ -10,6 +10,7 @@ from smolvlm.datasets.encoding.video_words import (
     video_intro,
 )
 from smolvlm.records import Frames, Grid, ImageRef, Turn, VideoRef
+from tests.chat_templates import RELEASED
 from tests.datasets.encoding.test_chat import as_text
 
 CLIP, PICTURE = VideoRef(data=b"clip"), ImageRef(data=b"picture")
@@ -30,7 +31,7 @@ def said(turns: list[Turn], *, wording: str = "released") -> str:
         kinds[type(block)] for turn in turns for block in turn.blocks if not isinstance(block, str)
     ]
     return (
-        as_text(list(render(turns, layouts, wording=wording)))
+        as_text(list(render(turns, layouts, wording=wording, template=RELEASED)))
         .removeprefix("<|im_start|>")
         .partition("<end")[0]
     )
@@ -73,7 +74,7 @@ def test_a_clip_is_a_sentence_and_its_frames() -> None:
 
 
 def test_nothing_that_is_said_about_a_clip_is_learned() -> None:
-    segments = list(render(talk(CLIP, "What?"), [FRAMES]))
+    segments = list(render(talk(CLIP, "What?"), [FRAMES], template=RELEASED))
     pieces = [
         piece
         for segment in segments
@@ -95,7 +96,7 @@ def test_the_older_wording_of_a_clip() -> None:
     own = talk(CLIP, "What?", system="Be brief.")
     assert said(own, wording="legacy") == "System: Be brief."
     (_, *rest) = own
-    whole = as_text(list(render(rest, [FRAMES], wording="legacy")))
+    whole = as_text(list(render(rest, [FRAMES], wording="legacy", template=RELEASED)))
     assert whole == (
         f"<|im_start|>System: {LEGACY_SYSTEM}<end_of_utterance>\nUser: "
         f"{intro}{shown}What?<end_of_utterance>\n"
@@ -105,7 +106,7 @@ def test_the_older_wording_of_a_clip() -> None:
 
 def test_the_older_wording_of_pictures_and_texts() -> None:
     def user_turn(turns: list[Turn], layouts: list[Grid]) -> str:
-        return as_text(list(render(turns, layouts, wording="legacy"))).split(
+        return as_text(list(render(turns, layouts, wording="legacy", template=RELEASED))).split(
             "<end_of_utterance>\n"
         )[1]
 
