@@ -18,6 +18,7 @@ from transformers.utils.hub import cached_file
 from smolvlm.checkpoints.new_tokens import wanted_tokens
 from smolvlm.checkpoints.tokenizer_files import add_to_files
 from smolvlm.config.new_tokens import NewToken
+from smolvlm.datasets.encoding.template import RELEASED_TEMPLATE
 from smolvlm.errors import located
 from smolvlm.media.settings import MediaSettings
 
@@ -64,6 +65,7 @@ def save_processor(
                 _set_clips(content["video_processor"], media)
             (folder / name).write_text(json.dumps(content, indent=2) + "\n")
     _write_video_file(folder, media)
+    _write_template(folder)
 
 
 def _set_pictures(holder: dict[str, Any], media: MediaSettings) -> None:
@@ -95,6 +97,15 @@ def _write_video_file(folder: Path, media: MediaSettings) -> None:
     content["video_processor_type"] = "SmolVLMVideoProcessor"
     _set_clips(content, media)
     path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _write_template(folder: Path) -> None:
+    """Give a checkpoint without a chat template the one that it was trained with."""
+    names = ("tokenizer_config.json", "processor_config.json", "chat_template.json")
+    files = [folder / name for name in names if (folder / name).is_file()]
+    has_template = any(json.loads(file.read_text()).get("chat_template") for file in files)
+    if not has_template and not (folder / "chat_template.jinja").is_file():
+        (folder / "chat_template.jinja").write_text(RELEASED_TEMPLATE)
 
 
 def _update(path: Path, values: dict[str, Any]) -> None:

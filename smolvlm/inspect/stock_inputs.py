@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from smolvlm.datasets.encoding.prompts import prompt_tokens, read_template
 from smolvlm.media.images import open_rgb
 from smolvlm.media.settings import MediaSettings
 from smolvlm.media.video.reader import read_frames
@@ -40,24 +41,30 @@ def stock_inputs(
         return _with_clips(_for_video(processor, settings), row, layouts=layouts, settings=settings)
     pictures = [open_rgb(medium) for medium in row.media if isinstance(medium, ImageRef)]
     more = _picture_settings(settings) if pictures else {}
-    text = processor.apply_chat_template(_messages(row))
+    text = _stock_text(processor, row)
     inputs = processor(
         text=text, images=[pictures] if pictures else None, return_tensors="pt", **more
     )
     return {name: inputs[name] for name in WANTED if name in inputs}
 
 
+def _stock_text(processor: Any, row: Conversation) -> str:
+    """Return the prompt that the stock processor writes, with the family's template if it has
+    none."""
+    template = read_template(processor)
+    shown = _messages(row)
+    if not template.takes_blocks:
+        return template.rendered(shown, add_generation_prompt=False)
+    return processor.apply_chat_template(shown, chat_template=template.source)
+
+
 def special_tokens_in(processor: Any, row: Conversation) -> list[str]:
-    """Return the special tokens that stand in a row's text as words.
+    """Return the tokens of a prompt that stand in a row's text as words.
 
     Here they stay words; the stock processor reads them as what they mark (a picture's place, an
-    utterance's end), so such a row has no prompt of its that could be compared with ours.
+    answer's end), so such a row has no prompt of its that could be compared with ours.
     """
-    special = {
-        token.content
-        for token in processor.tokenizer.added_tokens_decoder.values()
-        if token.special
-    }
+    special = prompt_tokens(processor, read_template(processor))
     texts = [item for turn in row.every_turn for item in turn.blocks if isinstance(item, str)]
     return sorted(token for token in special if any(token in text for text in texts))
 
@@ -106,7 +113,7 @@ def _with_clips(
         if isinstance(medium, tuple) and isinstance(layout, Frames)
     ]
     images = [medium for medium in media if not isinstance(medium, tuple)]
-    text = processor.apply_chat_template(_messages(row))
+    text = _stock_text(processor, row)
     inputs = processor(
         text=text,
         images=[images] if images else None,

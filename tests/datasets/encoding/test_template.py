@@ -157,7 +157,8 @@ REFUSED = {
     "{{ (c['text'] or '<image>') | upper | replace('<IMAGE>', '<image>') }}{% endfor %}</s>"
     "{% endfor %}",
     "leaves out text in a turn of the system": "{% for m in messages %}"
-    "{% if m['role'] != 'system' %}{% for c in m['content'] %}{{ c['text'] if c['type'] == 'text' else '<image>' }}{% endfor %}"
+    "{% if m['role'] != 'system' %}{% for c in m['content'] %}"
+    "{{ c['text'] if c['type'] == 'text' else '<image>' }}{% endfor %}"
     "</s>{% endif %}{% endfor %}",
     "without a special token": "{% for m in messages %}{% for c in m['content'] %}"
     "{{ c['text'] if c['type'] == 'text' else '<image>' }}{% endfor %}\n{% endfor %}",
