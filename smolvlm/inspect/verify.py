@@ -91,7 +91,7 @@ def verify_pack(
     packed = {name: value.grad for name, value in model.named_parameters()}
     del model
     scaled = {"config": read_model_config(path, rope_scaling)} if rope_scaling else {}
-    stock = AutoModelForImageTextToText.from_pretrained(path, **scaled)
+    stock = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32, **scaled)
     if new_tokens:
         with located(path):
             add_rows(stock, placement_of(load_processor(path), new_tokens))

@@ -1,0 +1,139 @@
+"""Checkpoints laid out as other public ones: their own prompts, and packed = alone on them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from smolvlm import api
+from smolvlm.checkpoints.load import load_processor
+from smolvlm.datasets.encoding.prompts import PromptSettings, read_prompt_settings
+from smolvlm.datasets.packing.columns import PlannedPack
+from smolvlm.datasets.packing.plan import sample_size
+from smolvlm.inspect.verify import verify_pack
+from smolvlm.media.geometry import grid_for
+from smolvlm.records import ImageRef, Turn
+from tests.checkpoint_shapes import DOCUMENT_TAGS, SHAPES, CheckpointShape, make_checkpoint
+
+END = {"role_tags": "<|end_of_text|>"}
+TAGGED = "<doctag><loc_3><text>12 cats</text></doctag>"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[CheckpointShape, Path]:
+    root = tmp_path_factory.mktemp("shapes")
+    return {shape: make_checkpoint(root / shape, shape) for shape in SHAPES}
+
+
+def conversation(answer: str) -> list[Turn]:
+    image = ImageRef(path=Path("97x128"))
+    return [
+        Turn(role="system", blocks=("Be brief.",)),
+        Turn(role="user", blocks=("  Compare ", image, " and", image, "?\n")),
+        Turn(role="assistant", blocks=(answer,)),
+        Turn(role="user", blocks=(image, "And 3 + 4?")),
+        Turn(role="assistant", blocks=(" 7",)),
+    ]
+
+
+def stock_ids(processor: Any, prompt: PromptSettings, turns: list[Turn], asks: bool) -> list[int]:
+    messages = [
+        {
+            "role": turn.role,
+            "content": [
+                {"type": "text", "text": block} if isinstance(block, str) else {"type": "image"}
+                for block in turn.blocks
+            ],
+        }
+        for turn in turns
+    ]
+    text = processor.apply_chat_template(
+        messages, chat_template=prompt.template.source, add_generation_prompt=asks
+    )
+    pictures = [Image.new("RGB", (97, 128)) for turn in turns for b in turn.blocks if b != str(b)]
+    return processor(text=text, images=[pictures], add_special_tokens=False)["input_ids"][0]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("answer", ["A cat.", "12", TAGGED])
+def test_ids_are_those_of_the_stock_processor_with_the_checkpoints_own_template(
+    folders: dict[CheckpointShape, Path], shape: CheckpointShape, answer: str
+) -> None:
+    processor = load_processor(str(folders[shape]))
+    prompt = read_prompt_settings(processor)
+    turns = conversation(answer)
+    for shown, asks in ((turns, False), (turns[:-1], True)):
+        grids = [
+            grid_for(97, 128, prompt.media.pictures)
+            for turn in shown
+            for block in turn.blocks
+            if isinstance(block, ImageRef)
+        ]
+        ours = prompt.encoder().encode_turns(shown, layouts=grids, add_generation_prompt=asks)
+        assert ours.input_ids.tolist() == list(stock_ids(processor, prompt, shown, asks))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_answer_and_its_own_end_are_learned(
+    folders: dict[CheckpointShape, Path], shape: CheckpointShape
+) -> None:
+    prompt = read_prompt_settings(load_processor(str(folders[shape])))
+    turns = [Turn(role="user", blocks=("Hi",)), Turn(role="assistant", blocks=(TAGGED,))]
+    encoded = prompt.encoder().encode_turns(turns, layouts=[])
+    learned = encoded.input_ids[encoded.learned].tolist()
+    assert learned[-1] == prompt.tokens.end_of_turn
+    assert prompt.text.pieces(learned)[-1] == END.get(shape, "<end_of_utterance>")
+    assert prompt.text.decode(learned).strip() == TAGGED
+    has_tags = shape in ("role_tags", "document_tags")
+    shown = [piece for piece in prompt.text.pieces(learned) if piece in DOCUMENT_TAGS]
+    assert len(shown) == (5 if has_tags else 0), "a tag is one id where the checkpoint has it"
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_packed_equals_alone_and_what_is_saved_prompts_alike(
+    folders: dict[CheckpointShape, Path], shape: CheckpointShape, photos: dict[str, Path]
+) -> None:
+    root = folders[shape].parent
+    rows = [
+        {"question": "<image>What is 2 + 2?", "answer": TAGGED, "image": str(photos["coffee"])},
+        {"question": "<image>And this?", "answer": "4", "image": str(photos["coffee"])},
+        {"question": "Hello", "answer": "Hi."},
+    ]
+    settings = {
+        "model": {"path": str(folders[shape])},
+        "data": {"image_splitting": False, "allow_outside_root": True},
+        "train": {
+            "output_dir": str(root / f"run-{shape}"),
+            "max_steps": 1,
+            "packs_per_step": 1,
+        },
+    }
+    config = api.load_config(settings, rows=rows)
+    found = api.inspect(config, start=0, end=2)
+    sizes = [sample_size(rows, found.dataset.measured.lengths) for rows in found.samples]
+    pack = found.dataset.build(
+        PlannedPack(
+            samples=tuple(found.samples),
+            num_tokens=sum(tokens for tokens, _ in sizes),
+            num_tiles=sum(tiles for _, tiles in sizes),
+        )
+    )
+    verified = verify_pack(
+        found.dataset,
+        pack,
+        [row for rows in found.samples for row in rows],
+        settings=config.model,
+        processor=found.processor,
+    )
+    assert verified.holds
+    api.train(config)
+    before = read_prompt_settings(load_processor(str(folders[shape])))
+    again = load_processor(str(root / f"run-{shape}"))
+    after = read_prompt_settings(again, image_splitting=before.media.pictures.image_splitting)
+    assert after.template.source == before.template.source
+    assert after.tokens == before.tokens
+    assert again.apply_chat_template([{"role": "user", "content": [{"type": "text", "text": "a"}]}])
+    config_json = json.loads((root / f"run-{shape}" / "config.json").read_text())
+    assert config_json["model_type"] == ("smolvlm" if shape == "document_tags" else "idefics3")
