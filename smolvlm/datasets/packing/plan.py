@@ -3,8 +3,8 @@
 In: lengths, budget, seed. Out: a `Plan`, a pure function of these: no file, rank or worker has a
 say. Every row stands in an epoch exactly once. The number of steps is exact, so the progress bar
 and the schedule are true and resuming is a matter of one counter. Rows that begin with the same
-pictures become trees of at most `max_branches`; samples are laid into packs by best fit under two
-budgets, tokens and tiles (`best_fit.py`).
+pictures become trees of at most `max_branches` (`trees.py`); samples are laid into packs by best
+fit under two budgets, tokens and tiles (`best_fit.py`).
 """
 
 from bisect import bisect_left
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
-from smolvlm.datasets.packing.best_fit import best_fit, gather_trees
+from smolvlm.datasets.packing.best_fit import best_fit
 from smolvlm.datasets.packing.columns import (
     PlannedPacks,
     Rows,
@@ -24,6 +24,7 @@ from smolvlm.datasets.packing.columns import (
     trim_memory,
 )
 from smolvlm.datasets.packing.lengths import Budget, LengthTable
+from smolvlm.datasets.packing.trees import gather_trees
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,7 +131,7 @@ def plan_epoch(lengths: LengthTable, settings: PlanSettings, *, epoch: int) -> P
     (seed, epoch)."""
     random = np.random.default_rng([settings.seed, epoch])
     samples = SampleTable.joined(
-        gather_samples(
+        gather_trees(
             order,
             lengths,
             budget=settings.budget,
@@ -174,24 +175,6 @@ def _shuffled(
     """Shuffle in place: `random.permutation` gives the same order in more memory."""
     random.shuffle(numbers)
     return numbers
-
-
-def gather_samples(
-    order: Int32[np.ndarray, " row"], lengths: LengthTable, *, budget: Budget, max_branches: int
-) -> SampleTable:
-    """Group rows into samples: trees of rows that begin with the same pictures, every other row
-    alone."""
-    return gather_trees(
-        order,
-        tokens=lengths.num_tokens,
-        tiles=lengths.num_tiles,
-        prefix_tokens=lengths.prefix_tokens,
-        prefix_tiles=lengths.prefix_tiles,
-        group=lengths.prefix_group,
-        max_tokens=budget.max_tokens,
-        max_tiles=budget.max_tiles,
-        max_branches=max_branches,
-    )
 
 
 def fill_packs(samples: SampleTable, *, budget: Budget) -> PlannedPacks:

@@ -102,8 +102,10 @@ def scope_attention(
     scope: Scope | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """The attention function transformers calls; (1, heads, seq, head) in, (1, seq, heads, head)
-    out."""
+    """The attention function; (1, heads, seq, head) in, (1, seq, heads, head) out.
+
+    The parameters are those that transformers calls every attention function with.
+    """
     if scope is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
