@@ -3,7 +3,6 @@ config objects."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from smolvlm.config.data import DataConfig
 from smolvlm.config.method import RowKind
@@ -20,6 +19,7 @@ from smolvlm.datasets.packing.plan import Plan, PlanSettings, plan_training
 from smolvlm.datasets.rows.conversations import OpenSource, open_sources
 from smolvlm.datasets.rows.mixture import load_mixture
 from smolvlm.media.video.frames import FrameSettings
+from smolvlm.protocols import Processor
 from smolvlm.records import SkippedRow
 
 
@@ -45,7 +45,7 @@ def budget_of(data: DataConfig) -> Budget:
 
 
 def read_prompt(
-    processor: Any, data: DataConfig, *, context_tokens: int | None = None
+    processor: Processor, data: DataConfig, *, context_tokens: int | None = None
 ) -> PromptSettings:
     """Return what encoding needs to know of a checkpoint, as a run's `data` section asks.
 
@@ -75,7 +75,7 @@ def read_prompt(
 
 
 def open_mixture(
-    mixture: Path | list[Any] | dict[str, Any], data: DataConfig
+    mixture: Path | list[object] | dict[str, object], data: DataConfig
 ) -> tuple[OpenSource, ...]:
     """Open the sources of a mixture as a run's `data` section asks.
 
@@ -94,7 +94,7 @@ def open_mixture(
 
 
 def measure_mixture(
-    mixture: Path | list[Any] | dict[str, Any],
+    mixture: Path | list[object] | dict[str, object],
     data: DataConfig,
     *,
     prompt: PromptSettings,

@@ -8,7 +8,6 @@ item holds what depends on the plan alone, so it is the same for any number of w
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,11 +26,8 @@ from smolvlm.datasets.rows.skipped import BadSamples, Policy
 from smolvlm.errors import SampleError, located
 from smolvlm.media.medium import CHANGED_FIX
 from smolvlm.media.settings import MediaSettings
+from smolvlm.model.attention.plan import PlanAttention
 from smolvlm.records import Conversation, Example, Layout, Sample, SkippedRow
-
-PlanAttention = Callable[[Int64[np.ndarray, " seq"]], Any]
-"""Plans the attention of a pack from its `scope_end`; `model.attention` has one for each kind of
-device."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from accelerate.utils import gather_object
 
@@ -23,6 +22,7 @@ from smolvlm.eval.metrics import Prediction, exact_match, vqa_accuracy
 from smolvlm.generate.answers import GenerationSettings, Generator
 from smolvlm.model.evaluating import evaluating
 from smolvlm.model.vision_cache import VisionCache
+from smolvlm.protocols import VisionLanguageModel
 from smolvlm.records import Conversation
 
 ALL_SOURCES = "all"
@@ -95,7 +95,7 @@ class Evaluator:
             options=PackOptions(read_features=cache.read if cache else None),
         )
 
-    def __call__(self, model: Any) -> Evaluation:
+    def __call__(self, model: VisionLanguageModel) -> Evaluation:
         """Generate an answer to every row, and take the loss of the true one."""
         conversations = self._measured.conversations[self._share.members]
         generator = Generator(model, self._prompt, self._generation, cache=self._cache)
@@ -114,7 +114,7 @@ class Evaluator:
             predictions=tuple(predictions), metrics=tuple(_metrics(predictions, losses))
         )
 
-    def _losses(self, model: Any) -> list[tuple[str, float, int]]:
+    def _losses(self, model: VisionLanguageModel) -> list[tuple[str, float, int]]:
         """Return (source, summed loss, supervised tokens) of this rank's packs."""
         losses: list[tuple[str, float, int]] = []
         for number in range(len(self._packs))[self._share.members]:

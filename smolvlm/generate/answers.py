@@ -7,7 +7,6 @@ are computed once a batch. The stock `generate` does the rest.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from smolvlm.errors import located
 from smolvlm.media.layout import layout_of
 from smolvlm.model.evaluating import evaluating
 from smolvlm.model.vision_cache import VisionCache
+from smolvlm.protocols import VisionLanguageModel
 from smolvlm.records import Conversation
 
 
@@ -46,7 +46,7 @@ class Generator:
 
     def __init__(
         self,
-        model: Any,
+        model: VisionLanguageModel,
         prompt: PromptSettings,
         settings: GenerationSettings,
         *,

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -29,6 +28,7 @@ from smolvlm.inspect.records import InspectedSample, PackFill, PackSummary, Tile
 from smolvlm.inspect.terminal import print_samples
 from smolvlm.media.medium import open_medium
 from smolvlm.media.tiles import pixel_values
+from smolvlm.protocols import Processor
 from smolvlm.records import Example
 from smolvlm.train.train import plan_run
 
@@ -45,10 +45,10 @@ class Inspection:
     """How full the packs of the epoch are."""
     dataset: PackDataset
     prompt: PromptSettings
-    processor: Any
+    processor: Processor
     title: str
 
-    def as_objects(self) -> list[dict[str, Any]]:
+    def as_objects(self) -> list[dict[str, object]]:
         """Return each sample as `smolvlm inspect --json` writes it."""
         decode = token_texts(self.processor.tokenizer.backend_tokenizer)
         return [as_json_object(example, decode) for example in self.examples]

@@ -12,7 +12,7 @@ of a clip that has only the first frame of each group, the pixels are every fram
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,13 +20,17 @@ from torch import Tensor
 from smolvlm.media.images import open_rgb
 from smolvlm.media.settings import MediaSettings
 from smolvlm.media.video.reader import read_frames
+from smolvlm.protocols import Processor
 from smolvlm.records import Conversation, Frames, ImageRef, Layout, Media, VideoRef
+
+if TYPE_CHECKING:
+    from transformers.video_utils import VideoMetadata
 
 WANTED = ("input_ids", "attention_mask", "pixel_values", "pixel_attention_mask")
 
 
 def stock_inputs(
-    processor: Any, row: Conversation, *, layouts: Sequence[Layout], settings: MediaSettings
+    processor: Processor, row: Conversation, *, layouts: Sequence[Layout], settings: MediaSettings
 ) -> dict[str, Tensor]:
     """Return the stock processor's tensors of one row.
 
@@ -47,7 +51,7 @@ def stock_inputs(
     return {name: inputs[name] for name in WANTED if name in inputs}
 
 
-def special_tokens_in(processor: Any, row: Conversation) -> list[str]:
+def special_tokens_in(processor: Processor, row: Conversation) -> list[str]:
     """Return the special tokens that stand in a row's text as words.
 
     Here they stay words; the stock processor reads them as what they mark (a picture's place, an
@@ -129,7 +133,7 @@ def _with_clips(
     return ids | {"pixel_values": torch.cat([part["pixel_values"] for part in pixels], dim=1)}
 
 
-def _messages(row: Conversation) -> list[dict[str, Any]]:
+def _messages(row: Conversation) -> list[dict[str, object]]:
     def block(item: str | Media) -> dict[str, str]:
         if isinstance(item, str):
             return {"type": "text", "text": item}
@@ -140,7 +144,7 @@ def _messages(row: Conversation) -> list[dict[str, Any]]:
     ]
 
 
-def _picture_settings(settings: MediaSettings) -> dict[str, Any]:
+def _picture_settings(settings: MediaSettings) -> dict[str, object]:
     pictures = settings.pictures
     return {
         "do_image_splitting": pictures.image_splitting,
@@ -148,7 +152,7 @@ def _picture_settings(settings: MediaSettings) -> dict[str, Any]:
     }
 
 
-def _clip_settings(facts: Sequence[Any], settings: MediaSettings) -> dict[str, Any]:
+def _clip_settings(facts: "Sequence[VideoMetadata]", settings: MediaSettings) -> dict[str, object]:
     return {
         "do_sample_frames": False,
         "video_metadata": list(facts),
@@ -156,7 +160,9 @@ def _clip_settings(facts: Sequence[Any], settings: MediaSettings) -> dict[str, A
     }
 
 
-def _stock_clip(clip: VideoRef, frames: Layout, settings: MediaSettings) -> tuple[Tensor, Any]:
+def _stock_clip(
+    clip: VideoRef, frames: Layout, settings: MediaSettings
+) -> tuple[Tensor, "VideoMetadata"]:
     """Return a clip's shown frames, (frame, 3, height, width) uint8, and what the stock processor
     must know of it."""
     assert isinstance(frames, Frames)
@@ -168,7 +174,7 @@ def _stock_clip(clip: VideoRef, frames: Layout, settings: MediaSettings) -> tupl
     return torch.stack(pixels), _facts(frames)
 
 
-def _said_clip(pixels: Tensor, frames: Frames) -> tuple[Tensor, Any]:
+def _said_clip(pixels: Tensor, frames: Frames) -> tuple[Tensor, "VideoMetadata"]:
     """Return the frames that the text names, the first of each group that is averaged."""
     firsts = [tiles[0] for tiles in frames.slots]
     numbers, times_s = (
@@ -177,7 +183,7 @@ def _said_clip(pixels: Tensor, frames: Frames) -> tuple[Tensor, Any]:
     return pixels[firsts], _facts(replace(frames, numbers=numbers, times_s=times_s))
 
 
-def _facts(frames: Frames) -> Any:
+def _facts(frames: Frames) -> "VideoMetadata":
     from transformers.video_utils import VideoMetadata
 
     # It takes a frame's time for its number over the rate: numbers at one frame a second are times.
@@ -187,7 +193,7 @@ def _facts(frames: Frames) -> Any:
     )
 
 
-def _for_video(processor: Any, settings: MediaSettings) -> Any:
+def _for_video(processor: Processor, settings: MediaSettings) -> Any:
     """Return the processor, or one made of its parts that knows video where it is of the first
     models' class."""
     if hasattr(processor, "video_processor"):
@@ -198,8 +204,8 @@ def _for_video(processor: Any, settings: MediaSettings) -> Any:
     videos = SmolVLMVideoProcessor(
         size={"longest_edge": settings.frame_tiles.longest_edge_px},
         max_image_size=dict(images.max_image_size),
-        image_mean=images.image_mean,
-        image_std=images.image_std,
+        image_mean=list(images.image_mean),
+        image_std=list(images.image_std),
     )
     return SmolVLMProcessor(
         images,

@@ -25,6 +25,7 @@ from smolvlm.datasets.packing.pack import Pack
 from smolvlm.errors import located
 from smolvlm.inspect.stock_inputs import averaged_inputs, stock_inputs
 from smolvlm.model.towers import TOWERS, tower_of
+from smolvlm.protocols import Processor
 
 LOSS_TOLERANCE = 1e-6
 GRADIENT_TOLERANCE = 1e-5
@@ -67,7 +68,7 @@ def verify_pack(
     rows: Sequence[int],
     *,
     settings: ModelConfig,
-    processor: Any,
+    processor: Processor,
 ) -> Verification:
     """Compare one pack with its conversations alone.
 
@@ -151,7 +152,11 @@ def gradient_errors(
 
 
 def _alone(
-    stock: Any, inputs: dict[str, Tensor], ours: EncodedConversation, *, weighting: LossWeighting
+    stock: Any,
+    inputs: dict[str, Tensor],
+    ours: EncodedConversation,
+    *,
+    weighting: LossWeighting,
 ) -> tuple[Tensor, bool]:
     """Return the summed weighted loss of one conversation through the stock classes, and whether
     its ids are ours."""

@@ -3,13 +3,14 @@ dropout."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
+from smolvlm.protocols import VisionLanguageModel
+
 
 @contextmanager
-def evaluating(model: Any, compute_dtype: torch.dtype) -> Iterator[None]:
+def evaluating(model: VisionLanguageModel, compute_dtype: torch.dtype) -> Iterator[None]:
     """Let a model compute without gradient and dropout; then put it back into the mode it was in.
 
     Args:

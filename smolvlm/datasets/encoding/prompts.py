@@ -7,7 +7,7 @@ that a processor carries is hard-coded, and the processor itself is never change
 
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
+from typing import cast
 
 from smolvlm.datasets.encoding.encode import Encoder
 from smolvlm.datasets.encoding.encoded import LossWeighting
@@ -17,6 +17,7 @@ from smolvlm.errors import ConfigError
 from smolvlm.media.geometry import TileSettings, check_tile_settings
 from smolvlm.media.settings import MediaSettings, VideoBackend
 from smolvlm.media.video.frames import FrameSettings
+from smolvlm.protocols import Processor
 
 LANCZOS = 1
 """Pillow's number of the filter, which processor files carry as `resample`."""
@@ -63,7 +64,7 @@ class PromptSettings:
 
 
 def read_prompt_settings(
-    processor: Any,
+    processor: Processor,
     *,
     image_splitting: bool | None = None,
     longest_edge_px: int | None = None,
@@ -110,12 +111,14 @@ def read_prompt_settings(
         tokenizer.backend_tokenizer
     )  # as load_processor restored it, with the digits splitting of tokenizer.json
     tokens = read_prompt_tokens(
-        backend, tokens_per_tile=int(processor.image_seq_len), pad=int(tokenizer.pad_token_id)
+        backend,
+        tokens_per_tile=int(processor.image_seq_len),
+        pad=cast("int", tokenizer.pad_token_id),
     )
     return PromptSettings(tokens=tokens, text=TextEncoder(backend), media=media, wording=wording)
 
 
-def _frame_tiles(processor: Any, pictures: TileSettings) -> TileSettings:
+def _frame_tiles(processor: Processor, pictures: TileSettings) -> TileSettings:
     """Return how frames become tiles: as the video processor says, or to a longest edge of one
     tile.
 

@@ -8,7 +8,6 @@ each is a row with an error here, before training starts.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -122,7 +121,7 @@ class Meter:
             conversations: of one source; reading one may raise SampleError.
             rows: numbers in `conversations`; what the `row` column holds.
         """
-        columns: dict[str, list[Any]] = {name: [] for name in SIZES.names}
+        columns: dict[str, list[object]] = {name: [] for name in SIZES.names}
         for row in rows:
             try:
                 sizes = self._measured(conversations[row])

@@ -7,7 +7,6 @@ for each source.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -74,7 +73,7 @@ class RowRequirements:
     context_tokens: int | None = None
     """The longest conversation that the model holds; None is without end."""
 
-    def problem(self, row: Mapping[str, Any]) -> SampleError | None:
+    def problem(self, row: Mapping[str, int]) -> SampleError | None:
         """Return what is wrong with a row of these sizes (`lengths.SIZES`), if anything is."""
         return (
             _wrong_kind(row, self.kind)
@@ -170,7 +169,7 @@ def _bad_rows(
     return is_bad, bad
 
 
-def _wrong_kind(row: Mapping[str, Any], kind: RowKind | None) -> SampleError | None:
+def _wrong_kind(row: Mapping[str, int], kind: RowKind | None) -> SampleError | None:
     if kind == "conversation" and row["is_preference"]:
         what, row_kind = (
             "a preference row (`chosen` and `rejected`) where answers are learned",

@@ -7,7 +7,6 @@ stands is an error with a mend, never a guess.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from smolvlm.config.suggestions import did_you_mean
 from smolvlm.datasets.rows.media import ListedMedia, row_media
@@ -34,7 +33,7 @@ _LLAVA_ROLES: Mapping[str, Role] = {
 }
 
 
-def to_conversation(row: Any, *, spec: SourceSpec, where: str) -> Conversation:
+def to_conversation(row: object, *, spec: SourceSpec, where: str) -> Conversation:
     """Return one row as a conversation; its media are named, not opened.
 
     Args:
@@ -79,7 +78,7 @@ def _checked(
     return turns
 
 
-def _with_our_names(row: Mapping[str, Any], columns: Mapping[str, str]) -> Mapping[str, Any]:
+def _with_our_names(row: Mapping[str, object], columns: Mapping[str, str]) -> Mapping[str, object]:
     """Return the row with the columns that the mixture names under our names."""
     if not columns:
         return row
@@ -93,7 +92,7 @@ def _with_our_names(row: Mapping[str, Any], columns: Mapping[str, str]) -> Mappi
     return renamed
 
 
-def _format_name(row: Mapping[str, Any], columns: Mapping[str, str]) -> str:
+def _format_name(row: Mapping[str, object], columns: Mapping[str, str]) -> str:
     """Return the key that says which format the row is in."""
     if row.get("chosen") is not None or row.get("rejected") is not None:
         for key in ("chosen", "rejected"):
@@ -121,7 +120,7 @@ def _format_name(row: Mapping[str, Any], columns: Mapping[str, str]) -> str:
 
 
 def _read_llava(
-    row: Mapping[str, Any], _has_media: bool, spec: SourceSpec
+    row: Mapping[str, object], _has_media: bool, spec: SourceSpec
 ) -> tuple[list[DraftTurn], tuple[str, ...]]:
     """Read `conversations: [{from, value}]`; a mark in the user's text is always a placeholder
     here."""
@@ -137,14 +136,14 @@ def _read_llava(
 
 
 def _read_messages(
-    row: Mapping[str, Any], has_media: bool, spec: SourceSpec
+    row: Mapping[str, object], has_media: bool, spec: SourceSpec
 ) -> tuple[list[DraftTurn], tuple[str, ...]]:
     """Read `messages: [{role, content}]`, the content plain text or a list of typed blocks."""
     return message_turns(row["messages"], "messages", has_media=has_media, spec=spec), ()
 
 
 def _read_question(
-    row: Mapping[str, Any], has_media: bool, spec: SourceSpec
+    row: Mapping[str, object], has_media: bool, spec: SourceSpec
 ) -> tuple[list[DraftTurn], tuple[str, ...]]:
     """Read `question` and `answer` or `answers`: the answer, or the first of several, is
     learned."""
@@ -172,7 +171,7 @@ def _read_question(
 
 
 def _read_pairs(
-    row: Mapping[str, Any], has_media: bool, spec: SourceSpec
+    row: Mapping[str, object], has_media: bool, spec: SourceSpec
 ) -> tuple[list[DraftTurn], tuple[str, ...]]:
     """Read `texts: [{user, assistant}]`: several pairs are the turns of one conversation."""
     drafts: list[DraftTurn] = []
@@ -185,7 +184,7 @@ def _read_pairs(
 
 
 def _read_preference(
-    row: Mapping[str, Any], has_media: bool, spec: SourceSpec
+    row: Mapping[str, object], has_media: bool, spec: SourceSpec
 ) -> tuple[list[DraftTurn], list[DraftTurn]]:
     """Read `prompt`, `chosen`, `rejected`: each text, or a list of messages; without `prompt` both
     hold all of it."""
@@ -233,7 +232,7 @@ def _check_preference(chosen: Sequence[Turn], rejected: Sequence[Turn]) -> None:
 
 
 _READERS: Mapping[
-    str, Callable[[Mapping[str, Any], bool, SourceSpec], tuple[list[DraftTurn], tuple[str, ...]]]
+    str, Callable[[Mapping[str, object], bool, SourceSpec], tuple[list[DraftTurn], tuple[str, ...]]]
 ] = {
     "conversations": _read_llava,
     "messages": _read_messages,

@@ -5,7 +5,6 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any
 
 
 class RowTable(ABC):
@@ -18,7 +17,7 @@ class RowTable(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> object:
         """Return row `index` as JSON-like values; whether it is an object is for the reader of rows
         to say.
 
@@ -48,7 +47,7 @@ class ChainTable(RowTable):
     def __len__(self) -> int:
         return self._ends[-1]
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> object:
         table, row = self._place(index)
         return table[row]
 

@@ -15,12 +15,15 @@ the transposed tables.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int, Int32
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 BLOCK_SIZE = 128
 """Queries and keys of a block: what torch's kernels take by default."""
@@ -110,7 +113,7 @@ def block_tables(
 class FlexScope:
     """A pack on CUDA."""
 
-    block_mask: Any
+    block_mask: "BlockMask"
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, *, scale: float | None, dropout: float

@@ -104,7 +104,7 @@ class ColumnTable(RowTable):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> object:
         if not 0 <= index < len(self):
             raise IndexError(index)
         return {
@@ -123,7 +123,7 @@ class TarTable(RowTable):
     def __len__(self) -> int:
         return len(self._index)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> object:
         return read_tar_row(self._path, self._index[index])
 
 

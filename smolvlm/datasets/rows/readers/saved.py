@@ -24,7 +24,7 @@ class SavedTable(RowTable):
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> object:
         if not 0 <= index < len(self):
             raise IndexError(index)
         return self._dataset[index].to_pylist()[0]
