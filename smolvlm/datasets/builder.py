@@ -1,5 +1,7 @@
-"""From the run file's `data` section to measured rows and a plan: the one place here that sees
-config objects."""
+"""From a run's `data` section to measured rows and a plan.
+
+The one file here that sees config objects.
+"""
 
 from dataclasses import dataclass, replace
 from pathlib import Path

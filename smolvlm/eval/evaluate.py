@@ -1,5 +1,4 @@
-"""A held-out set through a model: what it says, how often that is right, and its loss, source by
-source.
+"""A held-out set through a model: answers, how often they are right, and loss, by source.
 
 In: conversations, a model. Out: an `Evaluation`: predictions, and metrics as (name, value,
 num_rows, source). With several ranks each takes its share of the rows; every rank has the whole

@@ -72,8 +72,7 @@ class Generator:
         return Question(prompt=encoded, where=conversation.where)
 
     def answers(self, conversations: Sequence[Conversation]) -> list[str]:
-        """Return the model's answer to each conversation's last turn, stripped; it ends where the
-        context does."""
+        """Return the answer to each last turn, stripped; it ends where the context does."""
         questions = [self.question(conversation) for conversation in conversations]
         order = sorted(
             range(len(questions)), key=lambda number: len(questions[number].prompt.input_ids)
@@ -122,8 +121,7 @@ class Generator:
         ]
 
     def _room(self, question: Question) -> int | None:
-        """Return how many tokens an answer may have before it leaves the model's context; None is
-        without end."""
+        """Return how many tokens an answer may have within the context; None is without end."""
         context = self._prompt.context_tokens
         return None if context is None else max(0, context - len(question.prompt.input_ids))
 

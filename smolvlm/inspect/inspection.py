@@ -1,5 +1,4 @@
-"""What a run would see and learn: its settings in, the chosen samples of its first epoch out;
-nothing is trained.
+"""What a run would see and learn, without training: settings in, samples out.
 
 Reads the processor, the rows and the headers, and plans the run as training would; no weights are
 read. An `Inspection` shows itself: as text, as a page, as a notebook's output, as objects for other
@@ -79,8 +78,7 @@ class Inspection:
             ]
 
     def pixel_values(self) -> dict[str, Float32[np.ndarray, "tile 3 side side"]]:
-        """Return each sample's tiles as the tower gets them: `sample_<n>`, in prompt order; none
-        for text."""
+        """Return each sample's tiles as the tower gets them: `sample_<n>`; none for text."""
         images = self.processor.image_processor
         values: dict[str, np.ndarray] = {}
         for number, example in enumerate(self.examples):

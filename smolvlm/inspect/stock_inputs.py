@@ -1,5 +1,4 @@
-"""What the stock processor makes of a row: the other side of every comparison with plain
-transformers.
+"""What the stock processor makes of a row: what ours is compared with.
 
 In: a row and how the run cuts and shows its media. Out: tensors for the stock model. Clips are
 given to the stock processor as the frames that the run shows, with their own times; which frames
@@ -12,7 +11,7 @@ of a clip that has only the first frame of each group, the pixels are every fram
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -69,8 +68,7 @@ def special_tokens_in(processor: Processor, row: Conversation) -> list[str]:
 def averaged_inputs(
     stock: Any, inputs: dict[str, Tensor], *, slot_sizes: Sequence[int]
 ) -> dict[str, Tensor]:
-    """Return what the stock model reads of a row in which frames share places, its own features
-    averaged by hand.
+    """Return what the stock model reads where frames share places: its features, averaged.
 
     Args:
         stock: the model.
@@ -163,8 +161,7 @@ def _clip_settings(facts: "Sequence[VideoMetadata]", settings: MediaSettings) ->
 def _stock_clip(
     clip: VideoRef, frames: Layout, settings: MediaSettings
 ) -> tuple[Tensor, "VideoMetadata"]:
-    """Return a clip's shown frames, (frame, 3, height, width) uint8, and what the stock processor
-    must know of it."""
+    """Return a clip's shown frames, (frame, 3, height, width) uint8, and their metadata."""
     assert isinstance(frames, Frames)
     edge = settings.frame_tiles.longest_edge_px
     pixels = [
@@ -187,15 +184,19 @@ def _facts(frames: Frames) -> "VideoMetadata":
     from transformers.video_utils import VideoMetadata
 
     # It takes a frame's time for its number over the rate: numbers at one frame a second are times.
-    times: Any = list(frames.times_s)
     return VideoMetadata(
-        total_num_frames=frames.num_tiles, fps=1.0, duration=frames.duration_s, frames_indices=times
+        total_num_frames=frames.num_tiles,
+        fps=1.0,
+        duration=frames.duration_s,
+        frames_indices=cast("list[int]", list(frames.times_s)),
     )
 
 
 def _for_video(processor: Processor, settings: MediaSettings) -> Any:
-    """Return the processor, or one made of its parts that knows video where it is of the first
-    models' class."""
+    """Return the processor, or one of its parts that knows video where it does not.
+
+    Processors of the first models' class know none.
+    """
     if hasattr(processor, "video_processor"):
         return processor
     from transformers.models.smolvlm import SmolVLMProcessor, SmolVLMVideoProcessor

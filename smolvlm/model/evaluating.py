@@ -1,5 +1,4 @@
-"""How a model computes when it does not learn: in the numbers of training, without gradient and
-dropout."""
+"""How a model computes when it does not learn: without gradient and dropout."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

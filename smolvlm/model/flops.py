@@ -31,8 +31,7 @@ def patch_embedding_flops(vision: VisionConfig) -> float:
 
 
 def token_flops(text: TextConfig) -> float:
-    """Return the FLOPs of the language model's layers on one token, attention scores and output
-    head left out.
+    """Return the FLOPs of the language model's layers on one token, without scores and head.
 
     Args:
         text: `config.text_config` of a model of the family.
@@ -41,8 +40,7 @@ def token_flops(text: TextConfig) -> float:
 
 
 def decoder_layer_flops(text: TextConfig) -> float:
-    """Return the FLOPs of one layer of the language model on one token, attention scores left
-    out."""
+    """Return the FLOPs of one layer of the language model on one token, without scores."""
     heads = text.num_attention_heads + text.num_key_value_heads
     attention = 2 * text.hidden_size * text.head_dim * heads
     return 2.0 * (attention + 3 * text.hidden_size * text.intermediate_size)

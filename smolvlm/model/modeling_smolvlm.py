@@ -62,8 +62,10 @@ class PackOutput(ModelOutput):
 
 
 class PackedTraining(_Stock):
-    """What both families' classes gain. Call `set_pixel_scaling` (of the processor) before a pack
-    with tiles comes."""
+    """What both families' classes gain.
+
+    Call `set_pixel_scaling` (of the processor) before a pack with tiles comes.
+    """
 
     pixel_scaling: PixelScaling
     channel_bits: Int[Tensor, "2 3 1 1"]
@@ -77,8 +79,7 @@ class PackedTraining(_Stock):
     gradients."""
 
     def set_pixel_scaling(self, scaling: PixelScaling) -> None:
-        """Keep what turns tiles into what the tower sees, and where a tile's patches lie, as
-        buffers.
+        """Keep pixel scaling and the places of a tile's patches as buffers.
 
         They follow the model from device to device and are not saved: a checkpoint's processor says
         the same. Anything else that a step made of Python's numbers would have to be copied to the
@@ -124,9 +125,8 @@ class PackedTraining(_Stock):
 
     def pack_hidden_states(
         self, pack: Mapping[str, Any]
-    ) -> tuple[Float[Tensor, "seq hidden"], Any]:
-        """Return the language model's last hidden states over the pack, and the features that the
-        cache may keep."""
+    ) -> tuple[Float[Tensor, "seq hidden"], Tensor | None]:
+        """Return the language model's last hidden states, and features for the cache."""
         input_ids = pack["input_ids"]
         embeddings = self.get_input_embeddings()(input_ids)
         features, computed = self.image_features(
@@ -158,8 +158,7 @@ class PackedTraining(_Stock):
         slot_tiles: Tensor,
         slot_sizes: Tensor | None = None,
     ) -> tuple[Float[Tensor, "slot tokens hidden"] | None, Tensor | None]:
-        """Return each slot's features, and the tiles' features just computed, in the form the cache
-        stores.
+        """Return each slot's features, and the tiles' new features as the cache stores them.
 
         Args:
             tiles, cached, slot_tiles, slot_sizes: as in a `Pack`; frames that share a slot are
@@ -186,8 +185,7 @@ class PackedTraining(_Stock):
         return means, None if computed is None else computed.detach()
 
     def tower_features(self, tiles: Tensor) -> Float[Tensor, "tile patch width"]:
-        """Return the vision tower's features of uint8 tiles; without gradient where the tower is
-        frozen."""
+        """Return the tower's features of uint8 tiles; no gradient where it is frozen."""
         tower, _ = tower_modules(self)
         is_trained = any(parameter.requires_grad for parameter in tower.parameters())
         mean, std = self.channel_bits.view(torch.float32)
@@ -239,8 +237,7 @@ def _vision_config(model: PackedTraining) -> VisionConfig:
 
 
 def _with_packs(stock: type[nn.Module]) -> type[VisionLanguageModel]:
-    """Return a subclass of a stock class, under its name, whose forward also takes a pack, and how
-    to make its loss."""
+    """Return a subclass of a stock class, under its name, whose forward also takes a pack."""
 
     @functools.wraps(stock.forward)
     def forward(

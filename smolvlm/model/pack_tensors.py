@@ -1,5 +1,4 @@
-"""What a forward over a pack reads, in one list: moving, pinning and sharing a pack go by its
-fields.
+"""What a forward over a pack reads: moving, pinning and sharing a pack go by this list.
 
 The forward takes it as a mapping from names to values, as torch's loader, accelerate and wrapped
 models pass it on.

@@ -57,8 +57,9 @@ def run_tower(
     pixel_values: Float[Tensor, "tile 3 side side"],
     positions: Int[Tensor, "1 patch"] | None = None,
 ) -> Float[Tensor, "tile patch width"]:
-    """Return the tower's features of full square tiles: equal to
-    `tower(pixel_values).last_hidden_state`.
+    """Return the tower's features of full square tiles.
+
+    They equal `tower(pixel_values).last_hidden_state`.
 
     Args:
         tower: the stock vision model.
@@ -108,8 +109,7 @@ def tile_positions(patches_per_side: int) -> Int[Tensor, "1 patch"]:
 
 
 def misplaced_rows(patches_per_side: int) -> tuple[int, ...]:
-    """Return the rows (and columns alike) of patches that the stock class gives the position of the
-    row before.
+    """Return the rows (and columns) that the stock class gives the position of the one before.
 
     Empty for the sides of all published towers (27, 32, 64); row 12 of 19, half of the rows of 25.
     """

@@ -81,8 +81,10 @@ def _writer(path: Path) -> FeatureWriter | None:
 
 
 class VisionCache:
-    """A table from tile key to features. Safe to hand to forked or spawned workers: each opens the
-    file itself."""
+    """A table from tile key to features.
+
+    Forked and spawned workers may have it: each opens the file itself.
+    """
 
     def __init__(self, path: Path, layout: FeatureLayout) -> None:
         self.path = path.resolve()
@@ -133,8 +135,7 @@ class VisionCache:
                 transaction.put(key, row)
 
     def count(self) -> int:
-        """Return how many tiles are kept. Not the cache's length: an empty cache must not be
-        false."""
+        """Return how many tiles are kept; not `__len__`, for an empty cache must not be false."""
         self.flush()
         return _environment(self.path).stat()["entries"]
 
@@ -144,8 +145,7 @@ class VisionCache:
         return torch.frombuffer(bytearray(value), dtype=self.layout.dtype).view(self.layout.shape)
 
     def close(self) -> None:
-        """Close this process's handle, for every cache on the same file; the next use opens it
-        again."""
+        """Close this process's handle for every cache on the file; the next use opens it again."""
         self.flush()
         process, environment = _ENVIRONMENTS.pop(self.path, (-1, None))
         if environment is not None and process == os.getpid():

@@ -1,5 +1,4 @@
-"""What a run left in its output folder, read back: metrics, settings, starts, predictions,
-baselines.
+"""What a run left in its output folder, read back: metrics, settings, starts, answers.
 
 Missing files are simply not there. A last line cut short by a killed run is passed over; any other
 damage is an error.

@@ -39,8 +39,7 @@ def _device(device: Mapping[str, object]) -> str:
 
 
 def _summary(start: Start, newest: Start) -> str:
-    """Return a start's device, and in which kernels, versions and commit it differs from the
-    newest."""
+    """Return a start's device, and where its kernels, versions and commit are not the newest's."""
     words = [_device(start.device)]
     for name in ("kernels", "versions"):
         now = getattr(newest, name)

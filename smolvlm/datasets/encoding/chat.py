@@ -1,5 +1,4 @@
-"""A conversation as the model reads it: pieces of text, special tokens and places for pictures and
-frames.
+"""A conversation as the model reads it: text, special tokens, places for pictures and frames.
 
 In: turns, and what of their media is shown. Out: segments, in order. The wording is the released
 chat template's, byte for byte (tests/parity compares the two): `<|im_start|>` once; then a message

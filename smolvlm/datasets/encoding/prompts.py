@@ -1,5 +1,4 @@
-"""A checkpoint's processor, read once: how it cuts pictures, shows clips, and what its prompts are
-made of.
+"""A checkpoint's processor, read once: how it shows media, and what its prompts are made of.
 
 In: a transformers processor (Idefics3Processor, SmolVLMProcessor). Out: `PromptSettings`. Nothing
 that a processor carries is hard-coded, and the processor itself is never changed.
@@ -39,8 +38,9 @@ class PromptSettings:
 
     @property
     def missing_tags(self) -> bool:
-        """Whether pictures are cut though the vocabulary has no row and column tags (the first 2.2B
-        checkpoint).
+        """Whether pictures are cut though the vocabulary lacks row and column tags.
+
+        So it is with the first 2.2B checkpoint.
 
         Its tags then fall apart into pieces of text that were never learned.
         """
@@ -50,8 +50,7 @@ class PromptSettings:
 
     @property
     def identity(self) -> str:
-        """A digest that is equal where every prompt is: tokens, tokenizer, tiles, frames,
-        wording."""
+        """A digest, equal where every prompt is: tokens, tokenizer, tiles, frames, wording."""
         parts = (
             repr((self.tokens, self.media, self.wording)).encode() + self.text.definition().encode()
         )
@@ -119,8 +118,7 @@ def read_prompt_settings(
 
 
 def _frame_tiles(processor: Processor, pictures: TileSettings) -> TileSettings:
-    """Return how frames become tiles: as the video processor says, or to a longest edge of one
-    tile.
+    """Return how frames become tiles: as the video processor says, or to an edge of one tile.
 
     Where one file holds the settings of both, transformers (5.23) takes the pictures' longest edge
     for the frames' too, whatever `video_sampling.video_size` says: every frame would be blown up to

@@ -35,8 +35,7 @@ class _Shelf:
         packs.append(pack)
 
     def tightest(self, tokens: int) -> int:
-        """Return the least room of a pack that holds so many tokens, or a number above all
-        rooms."""
+        """Return the least room that holds so many tokens, or a number above all rooms."""
         rooms = self.rooms >> tokens
         return tokens + (rooms & -rooms).bit_length() - 1 if rooms else len(self._packs)
 
@@ -51,8 +50,7 @@ class _Shelf:
     def tightest_with_tiles(
         self, tokens: int, tiles: int, free_tiles: list[int]
     ) -> tuple[int, int]:
-        """Return (room, place) of the tightest pack that holds so much, as far as `MAX_LOOKS`
-        goes."""
+        """Return (room, place) of the tightest pack that holds so much, within `MAX_LOOKS`."""
         rooms, room, looks = self.rooms >> tokens, tokens - 1, 0
         while rooms and looks < MAX_LOOKS:
             step = (rooms & -rooms).bit_length()
@@ -66,8 +64,7 @@ class _Shelf:
 
 
 class _OpenPacks:
-    """Open packs, on shelves by the room for tiles that they have left: none, 1, 2 to 3, 4 to 7,
-    ...
+    """Open packs, on shelves by their room for tiles: none, 1, 2 to 3, 4 to 7, and so on.
 
     A sample with t tiles fits any pack of the shelves above t's own; on its own shelf some packs
     are asked.
@@ -98,8 +95,7 @@ class _OpenPacks:
         return pack
 
     def _take(self, tokens: int, tiles: int) -> tuple[int, int] | None:
-        """Remove and return (pack, room) of the pack with the least room for tokens that holds so
-        much."""
+        """Remove and return (pack, room) of the tightest pack, by tokens, that holds so much."""
         level = tiles.bit_length()
         room, place = self._shelves[level].tightest_with_tiles(tokens, tiles, self.free_tiles)
         shelf = self._shelves[level]

@@ -1,5 +1,4 @@
-"""The rows that can be trained on, with all that planning needs; the others counted by their
-reasons.
+"""The rows that can be trained on, with all that planning needs; others counted by reason.
 
 In: open sources and the sizes of their rows. Out: a `MeasuredSet`, what was skipped, and a count
 for each source.
@@ -232,8 +231,7 @@ def _repeats(sources: Sequence[OpenSource], num_rows: Sequence[int]) -> list[flo
 
 
 def length_table(parts: Sequence[pa.Table], repeats: Sequence[float]) -> LengthTable:
-    """Join the sizes of several sources to one table; equal prefix keys become equal group
-    numbers."""
+    """Join the sizes of several sources; equal prefix keys become equal group numbers."""
     group = _groups(_column(parts, "prefix_key", np.int64))  # first, since it takes most on the way
     columns = {name: _column(parts, name, np.int32) for name in _COLUMNS}
     repeat: Float32[np.ndarray, " row"] = np.repeat(

@@ -29,8 +29,10 @@ from smolvlm.datasets.packing.trees import gather_trees
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """All steps of a training run: step s trains on packs [s * packs_per_step, (s + 1) *
-    packs_per_step)."""
+    """All steps of a training run.
+
+    Step s trains on packs [s * packs_per_step, (s + 1) * packs_per_step).
+    """
 
     packs: PlannedPacks
     packs_per_step: int
@@ -46,8 +48,7 @@ class Plan:
         return len(self.packs) // self.packs_per_step
 
     def epoch_at(self, step: int) -> float:
-        """Return how many epochs are done after so many steps; an epoch cut short is never done to
-        the end."""
+        """Return how many epochs are done after so many steps; one cut short never is."""
         if not self.epoch_ends:
             return 0.0
         last = len(self.epoch_ends) - 1
@@ -127,8 +128,7 @@ def plan_training(
 
 
 def plan_epoch(lengths: LengthTable, settings: PlanSettings, *, epoch: int) -> PlannedPacks:
-    """Plan one epoch: every row as often as `repeats` says, in packs within the budget, drawn from
-    (seed, epoch)."""
+    """Plan one epoch, drawn from (seed, epoch): every row as often as `repeats` says."""
     random = np.random.default_rng([settings.seed, epoch])
     samples = SampleTable.joined(
         gather_trees(
@@ -148,8 +148,10 @@ def plan_epoch(lengths: LengthTable, settings: PlanSettings, *, epoch: int) -> P
 def _passes(
     repeats: Float32[np.ndarray, " row"], random: np.random.Generator
 ) -> Iterator[Int32[np.ndarray, " chosen"]]:
-    """Yield the rows of an epoch, shuffled, each at most once in each pass: a row and its copy
-    never share a tree."""
+    """Yield the passes of an epoch, shuffled, with each row at most once in each.
+
+    So a row and its copy never share a tree.
+    """
     for number in range(int(np.ceil(repeats.max(initial=0.0)))):
         yield _shuffled(_drawn(repeats, number, random), random)
 
@@ -228,8 +230,7 @@ def sample_size(rows: Rows, lengths: LengthTable) -> tuple[int, int]:
 def deal_to_ranks(
     plan: Plan, *, num_ranks: int, cost_per_token: float, cost_per_tile: float
 ) -> Int64[np.ndarray, " pack"]:
-    """Return the order in which pack numbers are handed out so that each step's ranks finish
-    together.
+    """Return the order of pack numbers in which each step's ranks finish together.
 
     The loader gives pack i of a step to rank i % num_ranks. Which packs a step holds never changes,
     only their order within it; packs are dealt dearest first, each to the rank with the least to do

@@ -1,5 +1,6 @@
-"""A row in, a `Conversation` out: LLaVA, messages, question and answer columns, The Cauldron's
-pairs, preferences.
+"""A row in, a `Conversation` out.
+
+The formats: LLaVA, messages, question and answer columns, The Cauldron's pairs, preferences.
 
 Each reader turns its format into draft turns; what every conversation must satisfy (roles, order,
 something to learn) is checked once, for all of them. A row that cannot be trained on exactly as it
@@ -122,8 +123,7 @@ def _format_name(row: Mapping[str, object], columns: Mapping[str, str]) -> str:
 def _read_llava(
     row: Mapping[str, object], _has_media: bool, spec: SourceSpec
 ) -> tuple[list[DraftTurn], tuple[str, ...]]:
-    """Read `conversations: [{from, value}]`; a mark in the user's text is always a placeholder
-    here."""
+    """Read `conversations: [{from, value}]`; a mark in the user's text is always a place."""
     drafts: list[DraftTurn] = []
     for message in as_objects(row["conversations"], "conversations"):
         if "from" not in message and "role" in message:
@@ -145,8 +145,7 @@ def _read_messages(
 def _read_question(
     row: Mapping[str, object], has_media: bool, spec: SourceSpec
 ) -> tuple[list[DraftTurn], tuple[str, ...]]:
-    """Read `question` and `answer` or `answers`: the answer, or the first of several, is
-    learned."""
+    """Read `question` and `answer` or `answers`: the answer, or the first, is learned."""
     question = as_text(row["question"], "`question`")
     answers = row.get("answers")
     if answers is not None and (not isinstance(answers, list) or not answers):
@@ -186,8 +185,10 @@ def _read_pairs(
 def _read_preference(
     row: Mapping[str, object], has_media: bool, spec: SourceSpec
 ) -> tuple[list[DraftTurn], list[DraftTurn]]:
-    """Read `prompt`, `chosen`, `rejected`: each text, or a list of messages; without `prompt` both
-    hold all of it."""
+    """Read `prompt`, `chosen`, `rejected`: each text, or a list of messages.
+
+    Without `prompt` the other two hold all of it.
+    """
 
     def turns(key: str, role: Role) -> list[DraftTurn]:
         value = row.get(key)

@@ -1,5 +1,4 @@
-"""The pictures and clips that a row names: by path, by bytes, by a list of frames. Nothing is
-opened here."""
+"""The pictures and clips that a row names: by path, by bytes, by frames. None is opened here."""
 
 import os
 import re
@@ -99,8 +98,7 @@ def _clips(value: object, bounds: Bounds, *, spec: SourceSpec) -> tuple[VideoRef
 
 
 def _is_picture_name(value: object) -> bool:
-    """Say whether a member of a `video` list is one frame: a picture's bytes or the name of a
-    picture."""
+    """Say whether a member of a `video` list is one frame: a picture's bytes or name."""
     if isinstance(value, dict):
         value = value.get("path") if value.get("path") is not None else value.get("bytes")
     if isinstance(value, bytes):
@@ -118,8 +116,7 @@ def looks_like_media(key: str) -> bool:
 
 
 def image_ref(value: object, *, spec: SourceSpec) -> ImageRef:
-    """Return the picture that a path, an address, encoded bytes, or a mapping with `bytes` or
-    `path` names.
+    """Return the picture that a value names: a path, an address, bytes, or a mapping with one.
 
     Raises:
         SampleError: an address that is not allowed, embedded base64, an empty path, or another kind
@@ -131,8 +128,7 @@ def image_ref(value: object, *, spec: SourceSpec) -> ImageRef:
 
 
 def video_ref(value: object, *, spec: SourceSpec, bounds: Bounds = (None, None)) -> VideoRef:
-    """Return the clip that a path, an address, a list of frames, encoded bytes, or a mapping with
-    one of them names.
+    """Return the clip that a value names: as `image_ref`, or by a list of frames.
 
     Args:
         value: as the row gives it; a mapping may carry `start_s` and `end_s` too.
@@ -178,8 +174,7 @@ def _time(value: object, name: str) -> float | None:
 
 
 def _reference(value: object, kind: str, *, spec: SourceSpec) -> ImageRef:
-    """Return what a value names: bytes, a file below the media root, or the file that an address is
-    fetched into."""
+    """Return what a value names: bytes, a file below the media root, or a fetched file."""
     if isinstance(value, dict):
         if isinstance(value.get("bytes"), bytes) and value["bytes"]:
             return ImageRef(data=value["bytes"])

@@ -119,8 +119,7 @@ def read_source(
 
 
 class _EntryReader:
-    """Reads one entry key by key; what is wrong goes to the list of problems and a stand-in value
-    is returned."""
+    """Reads one entry key by key; a problem is noted, and a stand-in value returned."""
 
     def __init__(self, entry: Mapping[str, object], *, key: str, problems: list[Problem]) -> None:
         self.entry = entry

@@ -40,8 +40,7 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DraftTurn:
-    """A turn as the row writes it: media are either inline, or a `Place` to be filled from the
-    row's list."""
+    """A turn as the row writes it: media are inline, or a `Place` to be filled from the list."""
 
     role: Role
     blocks: tuple[Block | Place, ...]

@@ -1,5 +1,4 @@
-"""What a file of rows is to everything behind it: a length, and rows by number, read when they are
-asked for."""
+"""What a file of rows is to everything behind it: a length, and rows read by number."""
 
 from abc import ABC, abstractmethod
 from bisect import bisect_right
@@ -18,8 +17,7 @@ class RowTable(ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> object:
-        """Return row `index` as JSON-like values; whether it is an object is for the reader of rows
-        to say.
+        """Return row `index` as JSON-like values, an object or not.
 
         Raises:
             SampleError: the row's text is not JSON.
@@ -36,8 +34,7 @@ class RowTable(ABC):
 
 
 class ChainTable(RowTable):
-    """The rows of several files, one after the other; each keeps its own name and numbers in
-    messages."""
+    """The rows of several files, one after the other; messages name each file and its number."""
 
     def __init__(self, tables: Sequence[RowTable], *, label: str) -> None:
         super().__init__(label=label)

@@ -1,5 +1,4 @@
-"""The turns that a row writes: who speaks, in plain text or typed blocks, and in which order they
-must come."""
+"""The turns that a row writes: who speaks, in text or typed blocks, and in which order."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -24,8 +23,7 @@ def plain_turn(role: Role, text: str, *, has_places: bool, spec: SourceSpec) -> 
 def message_turns(
     messages: object, name: str, *, has_media: bool, spec: SourceSpec
 ) -> list[DraftTurn]:
-    """Return the turns of a list of {role, content}, the content plain text or a list of typed
-    blocks."""
+    """Return the turns of a list of {role, content}; content is text or typed blocks."""
     drafts: list[DraftTurn] = []
     for message in as_objects(messages, name):
         role = role_of(message.get("role"), MESSAGE_ROLES, key="role")
@@ -44,8 +42,7 @@ def message_turns(
 
 
 def _typed_block(block: object, *, role: Role, spec: SourceSpec) -> Block | Place:
-    """Return one typed block: text as it stands, a picture or clip inline, or the place of the next
-    listed one."""
+    """Return one typed block: text, a medium inline, or the place of the next listed one."""
     if not isinstance(block, dict):
         raise SampleError(
             f"a content block is {kind_of(block)}", fix="write blocks as {type: text, text: ...}"
@@ -81,8 +78,7 @@ def _inline_medium(block: Mapping[str, object], kind: Kind, *, spec: SourceSpec)
 
 
 def check_order(drafts: Sequence[DraftTurn]) -> None:
-    """Check that the turns are: at most one of the system, then user and assistant by turns, ending
-    with an answer."""
+    """Check the order: at most one system turn, then user and assistant, an answer last."""
     roles = [draft.role for draft in drafts]
     if "assistant" not in roles:
         raise SampleError(

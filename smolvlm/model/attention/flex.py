@@ -34,8 +34,10 @@ another graph."""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FlexPlan:
-    """The block lists of one pack (axis `list`: partly seen keys, wholly seen keys, and both again
-    by key)."""
+    """The block lists of one pack.
+
+    Axis `list`: partly seen keys, wholly seen keys, and both again by key.
+    """
 
     num_blocks: Int32[Tensor, "list=4 block"]
     """How many entries of each row of `block_numbers` count."""

@@ -1,5 +1,4 @@
-"""Rows in Arrow files: mapped from disk, so that a table of millions of rows costs a process next
-to nothing.
+"""Rows in Arrow files, mapped from disk: millions of rows cost a process next to nothing.
 
 In: an Arrow file, or one in memory. Out: the tables of JSON text, of columns, and of a shard's
 members.

@@ -55,8 +55,7 @@ def tar_index(path: Path, *, label: str) -> Iterator[tuple[int, bytes]]:
 
 
 def _check_end(path: Path, end: int, *, label: str) -> None:
-    """Refuse a shard whose members are not followed by a block of zeros, the mark that a tar file
-    ends with.
+    """Refuse a shard whose members are not followed by the block of zeros that ends a tar file.
 
     `tarfile` takes a header that is cut off or damaged, after the first, for the end, and would
     lose what follows.
