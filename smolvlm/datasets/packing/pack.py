@@ -54,7 +54,9 @@ class Pack(PackTensors):
 
 def _bytes_along(axis: str) -> int:
     """Return what all tensors of a pack that have this axis alone take for one place in it."""
-    types = [kind for field in fields(Pack) for kind in (get_args(field.type) or (field.type,))]
+    types: list[Any] = [
+        kind for field in fields(Pack) for kind in (get_args(field.type) or (field.type,))
+    ]
     dtypes = [kind.dtypes[0] for kind in types if getattr(kind, "dim_str", None) == axis]
     return sum(getattr(torch, dtype).itemsize for dtype in dtypes)
 

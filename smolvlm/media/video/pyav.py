@@ -2,7 +2,7 @@
 to RGB.
 
 Comes in: which frames, as presentation times. Goes out: upright RGB arrays, one at a time; nothing
-but the few frames of the decoder stays in memory. The reader walks through the wanted frames in order and
+but the decoder's few frames stays in memory. The reader walks through the wanted frames and
 seeks only where a keyframe lies between here and the next of them. A frame is delivered only if its
 time is exactly the wanted one. Where a container seeks badly, or a keyframe turns out not to be a
 point to start from, it goes back further, at last to the clip's begin, decoding every frame: slow,

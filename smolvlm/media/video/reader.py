@@ -1,7 +1,7 @@
 """The one place that turns clips into pixels: frames as upright RGB, or as tiles.
 
 Comes in: a `VideoRef`, the `Frames` chosen from its index, and which package decodes. Goes out: one
-frame after the other; a clip is never in memory as a whole. The three back ends give the same frames,
+frame after the other; a clip is never in memory whole. The three back ends give the same frames,
 and the same pixels where nothing is scaled. PyAV, the default, scales large frames down while it
 converts them: less work than converting first, and other pixels by 1.1 to 1.4 levels of 255 in the
 mean (1280 x 720 to 512 x 288; up to 66 at coloured edges, where converting first repeats each
