@@ -18,10 +18,11 @@ from smolvlm.checkpoints.processor_files import save_processor
 from smolvlm.config.load import load_run_config
 from smolvlm.config.schema import DataConfig
 from smolvlm.datasets.builder import budget_of
-from smolvlm.datasets.dataset import PackDataset
+from smolvlm.datasets.dataset import PackDataset, PackOptions
 from smolvlm.datasets.packing.columns import PlannedPacks
 from smolvlm.datasets.packing.measured import MeasuredSet
-from smolvlm.datasets.packing.plan import Plan, fill_packs, gather_samples
+from smolvlm.datasets.packing.plan import Plan, fill_packs
+from smolvlm.datasets.packing.trees import gather_trees
 from smolvlm.model.vision_cache import open_vision_cache
 from smolvlm.train.arguments import training_arguments
 from smolvlm.train.checkpoint import CheckpointFiles
@@ -52,7 +53,7 @@ def build_ours(job: Job) -> SmolVLMTrainer:
         plan,
         encoder=prompt.encoder(loss_weighting=config.data.loss_weighting),
         settings=prompt.media,
-        read_features=cache.read if cache else None,
+        options=PackOptions(read_features=cache.read if cache else None),
     )
     parts = TrainerParts(
         learning_rates=rates,
@@ -76,13 +77,14 @@ def plan_steps(measured: MeasuredSet, steps: list[tuple[int, ...]], data: DataCo
     budget = budget_of(data)
     by_step: list[PlannedPacks] = []
     for rows in steps:  # one file, all of its rows used: row numbers are its own
-        trees = gather_samples(
+        trees = gather_trees(
             np.array(rows), measured.lengths, budget=budget, max_branches=data.max_branches
         )
         by_step.append(fill_packs(trees, budget=budget))
     most = max(len(packs) for packs in by_step)
     padded = [
-        own.reordered(np.where(np.arange(most) < len(own), np.arange(most), -1)) for own in by_step
+        packs.reordered(np.where(np.arange(most) < len(packs), np.arange(most), -1))
+        for packs in by_step
     ]
     return Plan(
         packs=PlannedPacks.joined(padded),

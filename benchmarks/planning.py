@@ -29,7 +29,7 @@ import pyarrow as pa
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.length_cache import measure_sources, parts_of, write_part
 from smolvlm.datasets.packing.lengths import SIZES, Budget
-from smolvlm.datasets.packing.measured import settle_rows
+from smolvlm.datasets.packing.measured import RowRequirements, settle_rows
 from smolvlm.datasets.packing.plan import PlanSettings, deal_to_ranks, plan_training
 from smolvlm.datasets.rows.conversations import OpenSource, open_sources
 from smolvlm.datasets.rows.mixture import load_mixture
@@ -179,7 +179,11 @@ def _walk(folder: Path, max_tokens: int) -> None:
     measured = memory.stage(
         "settle the sizes",
         lambda: settle_rows(
-            sources, sizes, budget=budget, on_bad_sample="error", max_bad_fraction=0.0
+            sources,
+            sizes,
+            requirements=RowRequirements(budget=budget),
+            on_bad_sample="error",
+            max_bad_fraction=0.0,
         ),
     )
     del sizes

@@ -40,7 +40,7 @@ from smolvlm.config.adapters import AdapterConfig
 from smolvlm.config.method import DpoMethod
 from smolvlm.config.schema import DataConfig
 from smolvlm.datasets.builder import measure_mixture, read_prompt
-from smolvlm.datasets.dataset import PackDataset
+from smolvlm.datasets.dataset import PackDataset, PackOptions
 from smolvlm.model.towers import Tower, is_adapter
 from smolvlm.model.vision_cache import open_vision_cache
 from smolvlm.train.methods.method import Preference
@@ -94,7 +94,7 @@ def our_step(model_dir: Path, work_dir: Path, rows: Sequence[Row], *, has_adapte
             plan,
             encoder=prompt.encoder(),
             settings=prompt.media,
-            read_features=cache.read,
+            options=PackOptions(read_features=cache.read),
         )
         folder = work_dir / f"reference_{number_of[own[0]]}"  # kept for the next epoch
         packs.reference_logps = reference_logps(

@@ -10,7 +10,7 @@ from typing import Any
 
 from smolvlm.config.load import load_run_config
 from smolvlm.config.schema import RunConfig
-from smolvlm.datasets.dataset import PackDataset
+from smolvlm.datasets.dataset import PackDataset, PackOptions
 from smolvlm.model.attention.rule import attention_planner
 from smolvlm.train.train import plan_run
 
@@ -57,5 +57,5 @@ def planned_dataset(run_file: Path, device: str) -> PackDataset:
         planned.plan,
         encoder=encoder,
         settings=prompt.media,
-        plan_attention=attention_planner(device),
+        options=PackOptions(plan_attention=attention_planner(device)),
     )

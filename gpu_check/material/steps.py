@@ -20,7 +20,7 @@ from benchmarks.rows import read_rows
 from gpu_check.material.rows import Counts, RowWriter
 from gpu_check.material.runs import write_run
 from smolvlm.config.load import load_run_config
-from smolvlm.datasets.dataset import PackDataset
+from smolvlm.datasets.dataset import PackDataset, PackOptions
 from smolvlm.datasets.packing.pack import on_device
 from smolvlm.model.attention.rule import attention_planner
 from smolvlm.train.train import plan_run
@@ -95,7 +95,7 @@ class StepMaker:
             plan,
             encoder=self._prompt.encoder(),
             settings=self._prompt.media,
-            plan_attention=attention_planner(device),
+            options=PackOptions(plan_attention=attention_planner(device)),
         )
         steps = []
         for number, rows in enumerate(drawn):

@@ -7,6 +7,7 @@ edge implies.
 """
 
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 
@@ -18,6 +19,7 @@ from smolvlm.media.geometry import MAX_TILES_PER_SIDE, grid_for
 from smolvlm.model.flops import causal_score_flops, tile_flops, token_flops
 from smolvlm.model.stock_classes import STOCK_CLASSES
 from smolvlm.model.towers import Tower, parameters_of
+from smolvlm.protocols import TextConfig, VisionConfig
 from smolvlm.records import Grid
 
 WISH_LIST = (
@@ -104,12 +106,13 @@ def _picture(plan: BuildPlan, rows: int) -> PictureCost:
     tokens = len(
         image_block(_placeholders(tokens_per_tile(plan.config)), Grid(rows=rows, columns=rows))
     )
-    text = plan.config.text_config
+    vision = cast("VisionConfig", plan.config.vision_config)
+    text = cast("TextConfig", plan.config.text_config)
     return PictureCost(
         rows=rows,
         tiles=tiles,
         tokens=tokens,
-        tower_flops=tiles * tile_flops(plan.config.vision_config),
+        tower_flops=tiles * tile_flops(vision),
         language_flops=tokens * token_flops(text) + causal_score_flops(text, tokens),
     )
 

@@ -1,5 +1,4 @@
-"""What only shows between rows: the same row twice, and held-out rows or pictures that are trained
-on too.
+"""What only shows between rows: duplicates, and held-out rows that are trained on too.
 
 In: what each row says about itself, as digests. Out: findings.
 """
@@ -42,8 +41,7 @@ class ExaminedRow:
 
 
 def spoken(row: Conversation, media: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield a row's words, and the keys of its media where they are given, so that different rows
-    differ."""
+    """Yield a row's words and, where given, its media's keys, so that different rows differ."""
     keys = iter(media)
     for turn in row.every_turn:
         yield turn.role.encode()

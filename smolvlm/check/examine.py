@@ -1,5 +1,4 @@
-"""The data doctor: every row of a mixture read, every picture and clip really decoded, and what is
-wrong said.
+"""The data doctor: reads every row, decodes every picture and clip, and says what is wrong.
 
 In: open sources, for training and held out. Out: an `Examination`: findings with their rows, and
 numbers for histograms. No model is needed. Rows are examined in parts over all cores; what only
@@ -88,7 +87,7 @@ def examine(
         prompt: of the checkpoint, for sizes.
         budget: of a pack.
         num_workers: processes; None is one a core.
-        report: told the rows done so far, and all.
+        report: called with the rows done so far, and all.
     """
     every = (*sources, *held_out)
     parts = [

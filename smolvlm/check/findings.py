@@ -32,8 +32,7 @@ def finding_of(error: SampleError, *, where: str, medium: Media | None = None) -
 
 
 def mark_findings(row: Conversation, markers: MediaMarkers) -> list[Finding]:
-    """Return what is odd about the marks in the text of a row: they stay text, and may not be meant
-    as text."""
+    """Return warnings about marks in a row's text that may not be meant as text."""
     asked = [
         block
         for turn in row.turns

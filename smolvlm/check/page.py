@@ -1,5 +1,4 @@
-"""What the data doctor found, as one HTML file: counts, histograms, the rows in question with their
-pictures."""
+"""The data doctor's findings as one HTML file: counts, histograms, rows with pictures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -22,6 +22,7 @@ from smolvlm.errors import ConfigError
 from smolvlm.inspect.inspection import Inspection, inspect_run
 from smolvlm.inspect.stock_inputs import special_tokens_in
 from smolvlm.inspect.verify import GRADIENT_TOLERANCE, LOSS_TOLERANCE, Verification, verify_pack
+from smolvlm.protocols import Processor
 from smolvlm.runs.model import with_model
 
 FAILED_CHECK = 3
@@ -105,7 +106,7 @@ def _not_part_of_it(config: RunConfig) -> list[str]:
     return [told] if named else []
 
 
-def _comparable(dataset: PackDataset, samples: Sequence[Rows], processor: object) -> list[Rows]:
+def _comparable(dataset: PackDataset, samples: Sequence[Rows], processor: Processor) -> list[Rows]:
     """Return the samples that the stock processor can express, and name the others.
 
     Raises:

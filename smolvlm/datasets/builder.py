@@ -1,20 +1,27 @@
-"""From the run file's `data` section to measured rows and a plan: the one place here that sees
-config objects."""
+"""From a run's `data` section to measured rows and a plan.
+
+The one file here that sees config objects.
+"""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from smolvlm.config.data import DataConfig
 from smolvlm.config.method import RowKind
 from smolvlm.datasets.encoding.prompts import PromptSettings, read_prompt_settings
 from smolvlm.datasets.packing.length_cache import Report, measure_sources
 from smolvlm.datasets.packing.lengths import Budget
-from smolvlm.datasets.packing.measured import MeasuredSet, SourceCount, settle_rows
+from smolvlm.datasets.packing.measured import (
+    MeasuredSet,
+    RowRequirements,
+    SourceCount,
+    settle_rows,
+)
 from smolvlm.datasets.packing.plan import Plan, PlanSettings, plan_training
 from smolvlm.datasets.rows.conversations import OpenSource, open_sources
 from smolvlm.datasets.rows.mixture import load_mixture
 from smolvlm.media.video.frames import FrameSettings
+from smolvlm.protocols import Processor
 from smolvlm.records import SkippedRow
 
 
@@ -40,7 +47,7 @@ def budget_of(data: DataConfig) -> Budget:
 
 
 def read_prompt(
-    processor: Any, data: DataConfig, *, context_tokens: int | None = None
+    processor: Processor, data: DataConfig, *, context_tokens: int | None = None
 ) -> PromptSettings:
     """Return what encoding needs to know of a checkpoint, as a run's `data` section asks.
 
@@ -70,7 +77,7 @@ def read_prompt(
 
 
 def open_mixture(
-    mixture: Path | list[Any] | dict[str, Any], data: DataConfig
+    mixture: Path | list[object] | dict[str, object], data: DataConfig
 ) -> tuple[OpenSource, ...]:
     """Open the sources of a mixture as a run's `data` section asks.
 
@@ -89,7 +96,7 @@ def open_mixture(
 
 
 def measure_mixture(
-    mixture: Path | list[Any] | dict[str, Any],
+    mixture: Path | list[object] | dict[str, object],
     data: DataConfig,
     *,
     prompt: PromptSettings,
@@ -105,7 +112,7 @@ def measure_mixture(
         prompt: of the checkpoint.
         kind: what its rows must be.
         max_rows: the first so many rows of each source; None is all.
-        report: told of progress.
+        report: called with the rows done so far, and all.
 
     Raises:
         ConfigError: the mixture is wrong.
@@ -117,11 +124,11 @@ def measure_mixture(
     return settle_rows(
         sources,
         measure_sources(sources, prompt, report=report),
-        budget=budget_of(data),
+        requirements=RowRequirements(
+            budget=budget_of(data), kind=kind, context_tokens=prompt.context_tokens
+        ),
         on_bad_sample=data.on_bad_sample,
         max_bad_fraction=data.max_bad_fraction,
-        kind=kind,
-        context_tokens=prompt.context_tokens,
     )
 
 
@@ -137,23 +144,15 @@ def one_pass(data: DataConfig) -> PlanSettings:
 
 
 def plan_data(
+    measured: MeasuredSet,
     data: DataConfig,
     *,
-    prompt: PromptSettings,
     packs_per_step: int,
     seed: int,
-    kind: RowKind = "conversation",
     num_epochs: float = 1.0,
     max_steps: int | None = None,
-    report: Report | None = None,
 ) -> PlannedData:
-    """Read, measure and plan a run's training rows.
-
-    Raises:
-        ConfigError: the mixture is wrong or holds no row.
-        SampleError: a row is, and the run does not skip.
-    """
-    measured = measure_mixture(data.mixture, data, prompt=prompt, kind=kind, report=report)
+    """Plan a run's training rows as its `data` section asks; see `plan_training`."""
     settings = PlanSettings(
         budget=budget_of(data),
         packs_per_step=packs_per_step,

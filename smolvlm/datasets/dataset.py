@@ -7,7 +7,7 @@ item holds what depends on the plan alone, so it is the same for any number of w
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -26,11 +26,22 @@ from smolvlm.datasets.rows.skipped import BadSamples, Policy
 from smolvlm.errors import SampleError, located
 from smolvlm.media.medium import CHANGED_FIX
 from smolvlm.media.settings import MediaSettings
+from smolvlm.model.attention.plan import PlanAttention
 from smolvlm.records import Conversation, Example, Layout, Sample, SkippedRow
 
-PlanAttention = Callable[[Int64[np.ndarray, " seq"]], Any]
-"""Plans the attention of a pack from its `scope_end`; `model.attention` has one for each kind of
-device."""
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackOptions:
+    """How packs are handed out; the defaults hand out the plan's packs as they stand."""
+
+    order: Sequence[int] | Int64[np.ndarray, " pack"] | None = None
+    """Pack numbers in the order they are handed out (`deal_to_ranks`); None is the plan's order."""
+    read_features: ReadFeatures | None = None
+    """The vision cache, where the tower is frozen."""
+    plan_attention: PlanAttention | None = None
+    """For the device that the packs go to; without it the forward pass plans each pack itself."""
+    on_bad_sample: Policy = "error"
+    """What happens to a picture whose pixels turn out corrupt."""
 
 
 class PackDataset(Dataset[Pack]):
@@ -43,10 +54,7 @@ class PackDataset(Dataset[Pack]):
         *,
         encoder: Encoder,
         settings: MediaSettings,
-        order: Sequence[int] | Int64[np.ndarray, " pack"] | None = None,
-        read_features: ReadFeatures | None = None,
-        plan_attention: PlanAttention | None = None,
-        on_bad_sample: Policy = "error",
+        options: PackOptions = PackOptions(),
     ) -> None:
         """
         Args:
@@ -54,24 +62,18 @@ class PackDataset(Dataset[Pack]):
             plan: which of them meet in which pack.
             encoder: of the checkpoint.
             settings: how pictures are cut and clips shown; those the rows were measured with.
-            order: pack numbers in the order they are handed out (`deal_to_ranks`); the plan's own
-                by default.
-            read_features: the vision cache, where the tower is frozen.
-            plan_attention: for the device that the packs go to; without it the forward pass plans
-                each pack itself.
-            on_bad_sample: what happens to a picture whose pixels turn out corrupt.
+            options: in which order, from which cache and for which device.
         """
         self.measured = measured
         self.plan = plan
         self.sources = measured.conversations.source_names
         self._source_numbers = {source: number for number, source in enumerate(self.sources)}
-        self.order = np.arange(len(plan.packs)) if order is None else np.asarray(order)
         self.encoder = encoder
         self.settings = settings
+        self.options = options
+        order = options.order
+        self.order = np.arange(len(plan.packs)) if order is None else np.asarray(order)
         self._headers = HeaderReader(settings)
-        self._read_features = read_features
-        self.plan_attention = plan_attention
-        self._on_bad_sample: Policy = on_bad_sample
         self.reference_logps: Float32[np.ndarray, "row 2"] | None = None
         """Of preference rows: (better, worse) answer under the reference model; goes into the packs
         where it is set."""
@@ -127,14 +129,14 @@ class PackDataset(Dataset[Pack]):
 
         Args:
             planned: which rows.
-            begin_sample: told the number of each sample before it is read.
+            begin_sample: called with the number of each sample before it is read.
 
         Raises:
             SampleError: a picture is corrupt or changed since it was measured, under
                 `on_bad_sample: error`.
         """
-        loader = TileLoader(self.settings, self._read_features)
-        bad = BadSamples(policy=self._on_bad_sample, max_fraction=1.0)
+        loader = TileLoader(self.settings, self.options.read_features)
+        bad = BadSamples(policy=self.options.on_bad_sample, max_fraction=1.0)
         examples: list[Example] = []
         kept: list[int] = []
         for number, rows in enumerate(planned.samples):
@@ -184,13 +186,12 @@ class PackDataset(Dataset[Pack]):
                 for example, first in zip(examples, first_groups, strict=True)
             ]
         )
+        plan_attention = self.options.plan_attention
         return Pack(
             input_ids=input_ids,
             position_ids=_joined([blank * 0, *(example.position_ids for example in examples)]),
             scope_end=scope_end,
-            attention=None
-            if self.plan_attention is None
-            else self.plan_attention(scope_end.numpy()),
+            attention=plan_attention(scope_end.numpy()) if plan_attention else None,
             image_places=(input_ids == self.encoder.tokens.image).nonzero().squeeze(1),
             predict_from=_joined([example.predict_from + offset for example, offset in pairs]),
             target_ids=_joined([example.target_ids for example in examples]),

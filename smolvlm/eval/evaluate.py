@@ -1,5 +1,4 @@
-"""A held-out set through a model: what it says, how often that is right, and its loss, source by
-source.
+"""A held-out set through a model: answers, how often they are right, and loss, by source.
 
 In: conversations, a model. Out: an `Evaluation`: predictions, and metrics as (name, value,
 num_rows, source). With several ranks each takes its share of the rows; every rank has the whole
@@ -10,11 +9,10 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from accelerate.utils import gather_object
 
-from smolvlm.datasets.dataset import PackDataset
+from smolvlm.datasets.dataset import PackDataset, PackOptions
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.measured import MeasuredSet
 from smolvlm.datasets.packing.pack import on_device
@@ -23,6 +21,7 @@ from smolvlm.eval.metrics import Prediction, exact_match, vqa_accuracy
 from smolvlm.generate.answers import GenerationSettings, Generator
 from smolvlm.model.evaluating import evaluating
 from smolvlm.model.vision_cache import VisionCache
+from smolvlm.protocols import VisionLanguageModel
 from smolvlm.records import Conversation
 
 ALL_SOURCES = "all"
@@ -55,6 +54,20 @@ class Evaluation:
         }
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankShare:
+    """Which rows and packs of a held-out set this process evaluates; by default all."""
+
+    rank: int = 0
+    num_ranks: int = 1
+    """Processes that share the set."""
+
+    @property
+    def members(self) -> slice:
+        """Where they stand among all."""
+        return slice(self.rank, None, self.num_ranks)
+
+
 class Evaluator:
     """Evaluates one held-out set, as often as asked."""
 
@@ -66,33 +79,31 @@ class Evaluator:
         generation: GenerationSettings,
         plan: PlanSettings,
         cache: VisionCache | None = None,
-        rank: int = 0,
-        num_ranks: int = 1,
+        share: RankShare = RankShare(),
     ) -> None:
         self._measured = measured
         self._prompt = prompt
         self._generation = generation
         self._cache = cache
-        self._ranks = (rank, num_ranks)
+        self._share = share
         self._packs = PackDataset(
             measured,
             plan_training(measured.lengths, plan),
             encoder=prompt.encoder(),
             settings=prompt.media,
-            read_features=cache.read if cache else None,
+            options=PackOptions(read_features=cache.read if cache else None),
         )
 
-    def __call__(self, model: Any) -> Evaluation:
+    def __call__(self, model: VisionLanguageModel) -> Evaluation:
         """Generate an answer to every row, and take the loss of the true one."""
-        rank, num_ranks = self._ranks
-        share = self._measured.conversations[rank::num_ranks]
+        conversations = self._measured.conversations[self._share.members]
         generator = Generator(model, self._prompt, self._generation, cache=self._cache)
         predictions = [
             _prediction(row, answer)
-            for row, answer in zip(share, generator.answers(share), strict=True)
+            for row, answer in zip(conversations, generator.answers(conversations), strict=True)
         ]
         losses = self._losses(model)
-        if num_ranks > 1:
+        if self._share.num_ranks > 1:
             predictions = gather_object(predictions)
             losses = gather_object(losses)
         rows = self._measured.conversations
@@ -102,11 +113,10 @@ class Evaluator:
             predictions=tuple(predictions), metrics=tuple(_metrics(predictions, losses))
         )
 
-    def _losses(self, model: Any) -> list[tuple[str, float, int]]:
+    def _losses(self, model: VisionLanguageModel) -> list[tuple[str, float, int]]:
         """Return (source, summed loss, supervised tokens) of this rank's packs."""
         losses: list[tuple[str, float, int]] = []
-        rank, num_ranks = self._ranks
-        for number in range(rank, len(self._packs), num_ranks):
+        for number in range(len(self._packs))[self._share.members]:
             pack = self._packs[number]
             tensors = on_device(pack.model_tensors(), model.device)
             with evaluating(model, self._generation.compute_dtype):

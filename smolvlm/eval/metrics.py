@@ -39,8 +39,7 @@ class Prediction:
 
 
 def normalize_answer(text: str) -> str:
-    """Return an answer as it is compared: lower case, digits for number words, no articles and
-    punctuation.
+    """Return an answer as it is compared: lower case, digits, no articles and punctuation.
 
     A point or comma between digits stays: "3.5" is not "35".
     """
@@ -84,8 +83,7 @@ def accuracy_by_source(predictions: Iterable[Prediction]) -> dict[str, tuple[flo
 
 
 def true_answer(prediction: Prediction) -> str | None:
-    """Return the one true answer, normalised; None where there is none, or the references
-    disagree."""
+    """Return the one true answer, normalised; None without one, or where references disagree."""
     answers = {normalize_answer(reference) for reference in prediction.references}
     return answers.pop() if len(answers) == 1 else None
 
@@ -123,8 +121,7 @@ def majority_answers(
 
 
 def lookup_answers(train: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return question -> its most frequent training answer: what can be known without looking at
-    the picture."""
+    """Return question -> its most frequent training answer: known without the picture."""
     counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for question, answer in train:
         counts[question][answer] += 1

@@ -7,7 +7,6 @@ are computed once a batch. The stock `generate` does the rest.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from smolvlm.errors import located
 from smolvlm.media.layout import layout_of
 from smolvlm.model.evaluating import evaluating
 from smolvlm.model.vision_cache import VisionCache
+from smolvlm.protocols import VisionLanguageModel
 from smolvlm.records import Conversation
 
 
@@ -46,7 +46,7 @@ class Generator:
 
     def __init__(
         self,
-        model: Any,
+        model: VisionLanguageModel,
         prompt: PromptSettings,
         settings: GenerationSettings,
         *,
@@ -72,8 +72,7 @@ class Generator:
         return Question(prompt=encoded, where=conversation.where)
 
     def answers(self, conversations: Sequence[Conversation]) -> list[str]:
-        """Return the model's answer to each conversation's last turn, stripped; it ends where the
-        context does."""
+        """Return the answer to each last turn, stripped; it ends where the context does."""
         questions = [self.question(conversation) for conversation in conversations]
         order = sorted(
             range(len(questions)), key=lambda number: len(questions[number].prompt.input_ids)
@@ -120,8 +119,7 @@ class Generator:
         return [self._prompt.text.decode(row, stop=tokens.end_of_turn).strip() for row in ids_said]
 
     def _room(self, question: Question) -> int | None:
-        """Return how many tokens an answer may have before it leaves the model's context; None is
-        without end."""
+        """Return how many tokens an answer may have within the context; None is without end."""
         context = self._prompt.context_tokens
         return None if context is None else max(0, context - len(question.prompt.input_ids))
 

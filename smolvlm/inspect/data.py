@@ -112,8 +112,7 @@ def as_json_object(example: Example, decode: Decode) -> dict[str, object]:
 
 
 def frame_times_s(example: Example) -> list[float]:
-    """Return the presentation time of every frame in the sample, in prompt order, also where
-    several share a place."""
+    """Return when every frame is shown, in prompt order, also where several share a place."""
     return list(_times_s(example, example.tiles))
 
 
@@ -241,8 +240,7 @@ def _grid_of(runs: Sequence[TokenRun], places: Sequence[int]) -> Grid:
 def _parts(
     example: Example, runs: Sequence[TokenRun]
 ) -> tuple[SamplePart | None, tuple[SamplePart, ...]]:
-    """Cut the runs at the conversations' starts; a branch ends where the scope of its first token
-    does."""
+    """Cut the runs at the conversations' starts; a branch ends with its first token's scope."""
 
     def part(start: int, end: int, where: str | None) -> SamplePart:
         inside = tuple(run for run in runs if start <= run.start < end)

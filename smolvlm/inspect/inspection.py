@@ -1,5 +1,4 @@
-"""What a run would see and learn: its settings in, the chosen samples of its first epoch out;
-nothing is trained.
+"""What a run would see and learn, without training: settings in, samples out.
 
 Reads the processor, the rows and the headers, and plans the run as training would; no weights are
 read. An `Inspection` shows itself: as text, as a page, as a notebook's output, as objects for other
@@ -11,7 +10,6 @@ from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -29,6 +27,7 @@ from smolvlm.inspect.records import InspectedSample, PackFill, PackSummary, Tile
 from smolvlm.inspect.terminal import print_samples
 from smolvlm.media.medium import open_medium
 from smolvlm.media.tiles import pixel_values
+from smolvlm.protocols import Processor
 from smolvlm.records import Example
 from smolvlm.train.train import plan_run
 
@@ -45,10 +44,10 @@ class Inspection:
     """How full the packs of the epoch are."""
     dataset: PackDataset
     prompt: PromptSettings
-    processor: Any
+    processor: Processor
     title: str
 
-    def as_objects(self) -> list[dict[str, Any]]:
+    def as_objects(self) -> list[dict[str, object]]:
         """Return each sample as `smolvlm inspect --json` writes it."""
         decode = token_texts(self.processor.tokenizer.backend_tokenizer)
         return [as_json_object(example, decode) for example in self.examples]
@@ -79,8 +78,7 @@ class Inspection:
             ]
 
     def pixel_values(self) -> dict[str, Float32[np.ndarray, "tile 3 side side"]]:
-        """Return each sample's tiles as the tower gets them: `sample_<n>`, in prompt order; none
-        for text."""
+        """Return each sample's tiles as the tower gets them: `sample_<n>`; none for text."""
         images = self.processor.image_processor
         values: dict[str, np.ndarray] = {}
         for number, example in enumerate(self.examples):

@@ -1,5 +1,4 @@
-"""Samples as one HTML file: every token coloured, tiles beside the text, trees as boxes, packs as
-bars.
+"""Samples as one HTML file: coloured tokens beside tiles, trees as boxes, packs as bars.
 
 Each tile is embedded once, as the background of a class that both the grid and the place in the
 text use.
@@ -53,8 +52,7 @@ class PartView:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PictureView:
-    """A picture's tiles by the classes that carry them, without the whole view, which stands
-    beside; or a clip's."""
+    """A picture's tiles by the classes that carry them, but for the whole view; or a clip's."""
 
     name: str
     cut: str

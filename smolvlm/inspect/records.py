@@ -1,5 +1,4 @@
-"""The values that inspection hands to the terminal and to the page: one sample, and how full the
-packs are."""
+"""What inspection hands to terminal and page: a sample, and how full the packs are."""
 
 from dataclasses import dataclass
 
@@ -50,8 +49,7 @@ def run_label(run: TokenRun) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplePart:
-    """A stretch of a sample: the trunk, which all branches see, or one conversation's own
-    tokens."""
+    """A stretch of a sample: the trunk, which all branches see, or one conversation's tokens."""
 
     where: str | None
     """`file:row`; None for the trunk."""

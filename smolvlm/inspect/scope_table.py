@@ -39,8 +39,7 @@ def scope_svg(scope_end: Int[np.ndarray, " seq"], *, trunk_length: int) -> Marku
 
 
 def _path(table: Bool[np.ndarray, "query key"]) -> str:
-    """Return a path that covers the true cells: one bar a stretch of a row; equal rows share their
-    bars."""
+    """Return a path that covers the true cells: a bar a stretch, shared by equal rows."""
     bars: list[str] = []
     row = 0
     while row < len(table):

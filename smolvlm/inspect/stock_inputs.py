@@ -1,5 +1,4 @@
-"""What the stock processor makes of a row: the other side of every comparison with plain
-transformers.
+"""What the stock processor makes of a row: what ours is compared with.
 
 In: a row and how the run cuts and shows its media. Out: tensors for the stock model. Clips are
 given to the stock processor as the frames that the run shows, with their own times; which frames
@@ -12,7 +11,7 @@ of a clip that has only the first frame of each group, the pixels are every fram
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -21,13 +20,17 @@ from smolvlm.datasets.encoding.prompts import prompt_tokens, read_template
 from smolvlm.media.images import open_rgb
 from smolvlm.media.settings import MediaSettings
 from smolvlm.media.video.reader import read_frames
+from smolvlm.protocols import Processor
 from smolvlm.records import Conversation, Frames, ImageRef, Layout, Media, VideoRef
+
+if TYPE_CHECKING:
+    from transformers.video_utils import VideoMetadata
 
 WANTED = ("input_ids", "attention_mask", "pixel_values", "pixel_attention_mask")
 
 
 def stock_inputs(
-    processor: Any, row: Conversation, *, layouts: Sequence[Layout], settings: MediaSettings
+    processor: Processor, row: Conversation, *, layouts: Sequence[Layout], settings: MediaSettings
 ) -> dict[str, Tensor]:
     """Return the stock processor's tensors of one row.
 
@@ -48,9 +51,8 @@ def stock_inputs(
     return {name: inputs[name] for name in WANTED if name in inputs}
 
 
-def _stock_text(processor: Any, row: Conversation) -> str:
-    """Return the prompt that the stock processor writes, with the family's template if it has
-    none."""
+def _stock_text(processor: Processor, row: Conversation) -> str:
+    """Return the prompt that the stock processor writes, with the family's template if it has none."""
     template = read_template(processor)
     shown = _messages(row)
     if not template.takes_blocks:
@@ -58,7 +60,7 @@ def _stock_text(processor: Any, row: Conversation) -> str:
     return processor.apply_chat_template(shown, chat_template=template.source)
 
 
-def special_tokens_in(processor: Any, row: Conversation) -> list[str]:
+def special_tokens_in(processor: Processor, row: Conversation) -> list[str]:
     """Return the tokens of a prompt that stand in a row's text as words.
 
     Here they stay words; the stock processor reads them as what they mark (a picture's place, an
@@ -72,8 +74,7 @@ def special_tokens_in(processor: Any, row: Conversation) -> list[str]:
 def averaged_inputs(
     stock: Any, inputs: dict[str, Tensor], *, slot_sizes: Sequence[int]
 ) -> dict[str, Tensor]:
-    """Return what the stock model reads of a row in which frames share places, its own features
-    averaged by hand.
+    """Return what the stock model reads where frames share places: its features, averaged.
 
     Args:
         stock: the model.
@@ -136,7 +137,7 @@ def _with_clips(
     return ids | {"pixel_values": torch.cat([part["pixel_values"] for part in pixels], dim=1)}
 
 
-def _messages(row: Conversation) -> list[dict[str, Any]]:
+def _messages(row: Conversation) -> list[dict[str, object]]:
     def block(item: str | Media) -> dict[str, str]:
         if isinstance(item, str):
             return {"type": "text", "text": item}
@@ -147,7 +148,7 @@ def _messages(row: Conversation) -> list[dict[str, Any]]:
     ]
 
 
-def _picture_settings(settings: MediaSettings) -> dict[str, Any]:
+def _picture_settings(settings: MediaSettings) -> dict[str, object]:
     pictures = settings.pictures
     return {
         "do_image_splitting": pictures.image_splitting,
@@ -155,7 +156,7 @@ def _picture_settings(settings: MediaSettings) -> dict[str, Any]:
     }
 
 
-def _clip_settings(facts: Sequence[Any], settings: MediaSettings) -> dict[str, Any]:
+def _clip_settings(facts: "Sequence[VideoMetadata]", settings: MediaSettings) -> dict[str, object]:
     return {
         "do_sample_frames": False,
         "video_metadata": list(facts),
@@ -163,9 +164,10 @@ def _clip_settings(facts: Sequence[Any], settings: MediaSettings) -> dict[str, A
     }
 
 
-def _stock_clip(clip: VideoRef, frames: Layout, settings: MediaSettings) -> tuple[Tensor, Any]:
-    """Return a clip's shown frames, (frame, 3, height, width) uint8, and what the stock processor
-    must know of it."""
+def _stock_clip(
+    clip: VideoRef, frames: Layout, settings: MediaSettings
+) -> tuple[Tensor, "VideoMetadata"]:
+    """Return a clip's shown frames, (frame, 3, height, width) uint8, and their metadata."""
     assert isinstance(frames, Frames)
     edge = settings.frame_tiles.longest_edge_px
     pixels = [
@@ -175,7 +177,7 @@ def _stock_clip(clip: VideoRef, frames: Layout, settings: MediaSettings) -> tupl
     return torch.stack(pixels), _facts(frames)
 
 
-def _said_clip(pixels: Tensor, frames: Frames) -> tuple[Tensor, Any]:
+def _said_clip(pixels: Tensor, frames: Frames) -> tuple[Tensor, "VideoMetadata"]:
     """Return the frames that the text names, the first of each group that is averaged."""
     firsts = [tiles[0] for tiles in frames.slots]
     numbers, times_s = (
@@ -184,19 +186,23 @@ def _said_clip(pixels: Tensor, frames: Frames) -> tuple[Tensor, Any]:
     return pixels[firsts], _facts(replace(frames, numbers=numbers, times_s=times_s))
 
 
-def _facts(frames: Frames) -> Any:
+def _facts(frames: Frames) -> "VideoMetadata":
     from transformers.video_utils import VideoMetadata
 
     # It takes a frame's time for its number over the rate: numbers at one frame a second are times.
-    times: Any = list(frames.times_s)
     return VideoMetadata(
-        total_num_frames=frames.num_tiles, fps=1.0, duration=frames.duration_s, frames_indices=times
+        total_num_frames=frames.num_tiles,
+        fps=1.0,
+        duration=frames.duration_s,
+        frames_indices=cast("list[int]", list(frames.times_s)),
     )
 
 
-def _for_video(processor: Any, settings: MediaSettings) -> Any:
-    """Return the processor, or one made of its parts that knows video where it is of the first
-    models' class."""
+def _for_video(processor: Processor, settings: MediaSettings) -> Any:
+    """Return the processor, or one of its parts that knows video where it does not.
+
+    Processors of the first models' class know none.
+    """
     if hasattr(processor, "video_processor"):
         return processor
     from transformers.models.smolvlm import SmolVLMProcessor, SmolVLMVideoProcessor
@@ -205,8 +211,8 @@ def _for_video(processor: Any, settings: MediaSettings) -> Any:
     videos = SmolVLMVideoProcessor(
         size={"longest_edge": settings.frame_tiles.longest_edge_px},
         max_image_size=dict(images.max_image_size),
-        image_mean=images.image_mean,
-        image_std=images.image_std,
+        image_mean=list(images.image_mean),
+        image_std=list(images.image_std),
     )
     return SmolVLMProcessor(
         images,

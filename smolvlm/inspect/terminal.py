@@ -1,5 +1,4 @@
-"""Samples on a terminal: one block each, text coloured by role, what is learned marked, trees drawn
-as trees.
+"""Samples on a terminal: a block each, coloured by role, trees drawn as trees.
 
 With colour, what is learned is bold and underlined; without, it stands in brackets. Nothing of a
 row is read as markup or as an escape sequence.
@@ -35,8 +34,7 @@ MAX_PACKS_SHOWN = 12
 def print_samples(
     console: Console, samples: Sequence[InspectedSample], *, summary: PackSummary
 ) -> None:
-    """Write a block for each sample and a footer: the fill of the packs and the share of learned
-    tokens."""
+    """Write a block a sample, and the fill of the packs and the share of learned tokens."""
     has_colour = console.color_system is not None and not console.no_color
     is_ascii = console.options.ascii_only
     console.print(_legend(has_colour=has_colour, is_ascii=is_ascii))
@@ -48,8 +46,7 @@ def print_samples(
 def sample_block(
     sample: InspectedSample, *, has_colour: bool, is_ascii: bool = False
 ) -> RenderableType:
-    """Return one sample: a heading, then its text; a tree with its trunk and, indented, its
-    branches."""
+    """Return one sample: a heading, then its text; a tree's branches are indented."""
 
     def text(part: SamplePart) -> Text:
         return part_text(part, has_colour=has_colour, is_ascii=is_ascii)

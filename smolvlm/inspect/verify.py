@@ -25,6 +25,7 @@ from smolvlm.datasets.packing.pack import Pack
 from smolvlm.errors import located
 from smolvlm.inspect.stock_inputs import averaged_inputs, stock_inputs
 from smolvlm.model.towers import TOWERS, tower_of
+from smolvlm.protocols import Processor
 
 LOSS_TOLERANCE = 1e-6
 GRADIENT_TOLERANCE = 1e-5
@@ -67,7 +68,7 @@ def verify_pack(
     rows: Sequence[int],
     *,
     settings: ModelConfig,
-    processor: Any,
+    processor: Processor,
 ) -> Verification:
     """Compare one pack with its conversations alone.
 
@@ -80,22 +81,8 @@ def verify_pack(
         processor: of the checkpoint, as `load_processor` gives it, new tokens in it.
     """
     normalizer = float(pack.target_weights.double().sum())
-    path, new_tokens, rope_scaling = settings.path, settings.new_tokens, settings.rope_scaling
-    model = (
-        load_checkpoint(path, new_tokens=new_tokens, rope_scaling=rope_scaling)
-        .model.eval()
-        .double()
-    )
-    output = model(pack=pack.model_tensors(), normalizer=normalizer)
-    output.loss.backward()
-    packed = {name: value.grad for name, value in model.named_parameters()}
-    del model
-    scaled = {"config": read_model_config(path, rope_scaling)} if rope_scaling else {}
-    stock = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32, **scaled)
-    if new_tokens:
-        with located(path):
-            add_rows(stock, placement_of(load_processor(path), new_tokens))
-    stock = stock.double().eval()
+    loss_packed, packed = _packed(settings, pack, normalizer)
+    stock = _stock_model(settings)
     loss, differ, tokens = 0.0, [], 0
     for number in rows:
         row = dataset.measured.conversations[number]
@@ -120,10 +107,34 @@ def verify_pack(
         num_tokens_packed=len(pack.input_ids),
         num_tokens_alone=tokens,
         ids_differ=tuple(differ),
-        loss_packed=float(output.loss.detach()),
+        loss_packed=loss_packed,
         loss_alone=loss,
         gradient_error=gradient_errors(packed, alone),
     )
+
+
+def _packed(
+    settings: ModelConfig, pack: Pack, normalizer: float
+) -> tuple[float, dict[str, Tensor | None]]:
+    """Return the loss and the gradients, by parameter, of a pack through our classes."""
+    path, new_tokens, rope_scaling = settings.path, settings.new_tokens, settings.rope_scaling
+    checkpoint = load_checkpoint(path, new_tokens=new_tokens, rope_scaling=rope_scaling)
+    model = checkpoint.model.eval().double()
+    output = model(pack=pack.model_tensors(), normalizer=normalizer)
+    output.loss.backward()
+    gradients = {name: value.grad for name, value in model.named_parameters()}
+    return float(output.loss.detach()), gradients
+
+
+def _stock_model(settings: ModelConfig) -> Any:
+    """Load a checkpoint as its stock class, new tokens and scaled context with it."""
+    path, rope_scaling = settings.path, settings.rope_scaling
+    scaled = {"config": read_model_config(path, rope_scaling)} if rope_scaling else {}
+    stock = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32, **scaled)
+    if settings.new_tokens:
+        with located(path):
+            add_rows(stock, placement_of(load_processor(path), settings.new_tokens))
+    return stock.double().eval()
 
 
 def gradient_errors(
@@ -151,10 +162,13 @@ def gradient_errors(
 
 
 def _alone(
-    stock: Any, inputs: dict[str, Tensor], ours: EncodedConversation, *, weighting: LossWeighting
+    stock: Any,
+    inputs: dict[str, Tensor],
+    ours: EncodedConversation,
+    *,
+    weighting: LossWeighting,
 ) -> tuple[Tensor, bool]:
-    """Return the summed weighted loss of one conversation through the stock classes, and whether
-    its ids are ours."""
+    """Return the stock classes' weighted loss of one conversation, and whether its ids are ours."""
     ids = inputs["input_ids"][0]
     learned = torch.from_numpy(ours.learned)
     ids_equal = len(ids) == len(ours.input_ids) and bool(

@@ -96,8 +96,7 @@ def fetch_missing(url: str, file: Path, limits: DownloadLimits) -> None:
 
 
 def _fetch(url: str, sink: BinaryIO, limits: DownloadLimits) -> None:
-    """Write what an address answers; the errors of the network end here, those of the disk do
-    not."""
+    """Write what an address answers; errors of the network end here, not the disk's."""
     cause = ""
     for pause_s in (0.0, *limits.pauses_s):
         time.sleep(pause_s)

@@ -1,5 +1,4 @@
-"""From a picture's size to the sizes of its resizes and the grid it is cut into: arithmetic alone,
-no pixels.
+"""From a picture's size to the sizes of its resizes and its grid: arithmetic alone.
 
 The released processor scales the longest edge to a fixed length (small pictures grow), stretches
 both sides up to multiples of the tile side, cuts, and adds one global view. Its sizes come from
@@ -113,14 +112,12 @@ def plan_resize(width: int, height: int, settings: TileSettings) -> ResizePlan:
 
 
 def grid_for(width: int, height: int, settings: TileSettings) -> Grid:
-    """Return how a picture of `width` x `height` pixels is cut; `Grid(0, 0)` is the global view
-    alone."""
+    """Return how a picture is cut; `Grid(0, 0)` is the global view alone."""
     return plan_resize(width, height, settings).grid
 
 
 def size_within(width: int, height: int, max_side_px: int) -> Size:
-    """Return the size of a frame whose longest side must not be above `max_side_px`; smaller ones
-    keep theirs.
+    """Return a frame's size with no side above `max_side_px`; smaller ones keep theirs.
 
     The sides are those of the first resize of `plan_resize`, which therefore leaves such a frame as
     it is.
@@ -137,8 +134,7 @@ def size_within(width: int, height: int, max_side_px: int) -> Size:
 
 
 def _to_longest_edge(width: int, height: int, edge: int) -> Size:
-    """Scale the longest edge to `edge`; the other side is truncated and then rounded up to an even
-    length."""
+    """Scale the longest edge to `edge`; truncate the other side, then round it up to even."""
     aspect_ratio = width / height
     if width >= height:
         width, height = edge, _even(int(edge / aspect_ratio))
@@ -152,8 +148,7 @@ def _even(length: int) -> int:
 
 
 def _below_max_side(width: int, height: int) -> Size:
-    """Scale down what is above `MAX_SIDE_PX`; unlike the first step this one leaves odd lengths
-    odd."""
+    """Scale down what is above `MAX_SIDE_PX`; odd lengths stay odd here."""
     aspect_ratio = width / height
     if width >= height and width > MAX_SIDE_PX:
         width, height = MAX_SIDE_PX, int(MAX_SIDE_PX / aspect_ratio)

@@ -213,8 +213,7 @@ def _open_picture(stream: BinaryIO, ref: ImageRef, max_pixels: int) -> Image.Ima
 
 
 def _orientation(picture: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8, of a picture whose header alone has been read; 1 is
-    upright."""
+    """Return a picture's EXIF orientation, 1 to 8, from its header; 1 is upright."""
     if picture.format == "TIFF":
         return 1  # Pillow turns TIFF while decoding, and gives its size as turned from the start
     try:
@@ -227,8 +226,7 @@ def _orientation(picture: Image.Image) -> int:
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image | None:
-    """Convert a decoded picture of any mode to RGB over white; None where the range of its values
-    is unknown."""
+    """Convert a picture of any mode to RGB over white; None if its range is unknown."""
     if picture.mode in ("I", "F"):
         return None
     if picture.mode.startswith("I;16"):

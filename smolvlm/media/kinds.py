@@ -1,5 +1,4 @@
-"""What a file seems to be, a picture or a clip: by its name, or by its first bytes. Nothing is
-opened."""
+"""What a file seems to be, picture or clip, by its name or first bytes. None is opened."""
 
 from pathlib import PurePath
 

@@ -1,5 +1,4 @@
-"""What of a picture or a clip is shown: from headers alone, so that lengths can be planned for a
-whole data set.
+"""What of a picture or a clip is shown: from headers, for the lengths of whole data sets.
 
 Nothing that resizes or decodes is imported here: processes that only measure rows stay small and
 start fast.

@@ -76,6 +76,5 @@ def _open_clip(clip: VideoRef, frames: Frames, settings: MediaSettings) -> OpenM
 
 
 def _tile_key(medium_key: bytes, tile: int, settings_key: bytes) -> bytes:
-    """Return the content key of one tile: the medium's bytes, the tile's number and all that shapes
-    its pixels."""
+    """Return one tile's content key: of the medium's bytes, its number and what shapes it."""
     return blake2b(medium_key + settings_key + tile.to_bytes(4, "little"), digest_size=16).digest()

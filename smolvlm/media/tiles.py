@@ -41,8 +41,7 @@ it, goes by it."""
 def make_tiles(
     image: Image.Image, settings: TileSettings, *, backend: ResizeBackend = DEFAULT_BACKEND
 ) -> UInt8[np.ndarray, "tile 3 side side"]:
-    """Cut a picture into tiles, row by row, the global view last; the global view alone when it is
-    not split.
+    """Cut a picture into tiles, row by row, the global view last, or alone if not split.
 
     Args:
         image: upright, mode RGB, as `open_rgb` gives it.
@@ -83,8 +82,7 @@ def pixel_values(
     std: Sequence[float],
     rescale_factor: float,
 ) -> Float32[np.ndarray, "tile 3 side side"]:
-    """Return what the vision tower sees, (tiles * rescale_factor - mean) / std, for display and for
-    tests.
+    """Return what the tower sees, (tiles * rescale_factor - mean) / std, to show and test.
 
     Training does this on the device. The rescaling is folded into mean and std, and all of it is in
     float32, as in the torchvision processor, to which the result is equal to the last bit.
@@ -98,8 +96,7 @@ def pixel_values(
 def scale_image(
     image: Image.Image, size: Size, *, backend: ResizeBackend = DEFAULT_BACKEND
 ) -> Image.Image:
-    """Return a picture of mode RGB resized with LANCZOS, as every resize of `make_tiles` is
-    done."""
+    """Return an RGB picture resized with LANCZOS, as every resize of `make_tiles`."""
     if backend == "pillow":
         return _resize_pillow(image, size)
     resized = _resize_torch(torch.from_numpy(_to_pixels(image)), size).numpy()
@@ -121,8 +118,7 @@ def _resize_pillow(image: Image.Image, size: Size) -> Image.Image:
 def _resize_torch(
     pixels: UInt8[Tensor, "height width 4"], size: Size
 ) -> UInt8[Tensor, "new_height new_width 4"]:
-    """Resize with LANCZOS; a picture that has the size already is returned as it is, as both
-    processors do."""
+    """Resize with LANCZOS; a picture of the size already is returned as it is."""
     height, width, channels = pixels.shape
     if (width, height) == size:
         return pixels

@@ -1,15 +1,15 @@
-"""How a model computes when it does not learn: in the numbers of training, without gradient and
-dropout."""
+"""How a model computes when it does not learn: without gradient and dropout."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
+from smolvlm.protocols import VisionLanguageModel
+
 
 @contextmanager
-def evaluating(model: Any, compute_dtype: torch.dtype) -> Iterator[None]:
+def evaluating(model: VisionLanguageModel, compute_dtype: torch.dtype) -> Iterator[None]:
     """Let a model compute without gradient and dropout; then put it back into the mode it was in.
 
     Args:

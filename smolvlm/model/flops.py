@@ -3,10 +3,10 @@
 Counts multiply-adds as two, matrix products only.
 """
 
-from typing import Any
+from smolvlm.protocols import TextConfig, VisionConfig
 
 
-def tile_flops(vision: Any) -> float:
+def tile_flops(vision: VisionConfig) -> float:
     """Return the FLOPs of the vision tower on one tile, attention scores included.
 
     Args:
@@ -15,7 +15,7 @@ def tile_flops(vision: Any) -> float:
     return vision.num_hidden_layers * vision_layer_flops(vision) + patch_embedding_flops(vision)
 
 
-def vision_layer_flops(vision: Any) -> float:
+def vision_layer_flops(vision: VisionConfig) -> float:
     """Return the FLOPs of one layer of the tower on one tile, attention scores included."""
     patches = (vision.image_size // vision.patch_size) ** 2
     products = patches * (
@@ -24,15 +24,14 @@ def vision_layer_flops(vision: Any) -> float:
     return 2.0 * (products + 2 * patches**2 * vision.hidden_size)
 
 
-def patch_embedding_flops(vision: Any) -> float:
+def patch_embedding_flops(vision: VisionConfig) -> float:
     """Return the FLOPs of cutting one tile into patches and embedding them."""
     patches = (vision.image_size // vision.patch_size) ** 2
     return 2.0 * patches * 3 * vision.patch_size**2 * vision.hidden_size
 
 
-def token_flops(text: Any) -> float:
-    """Return the FLOPs of the language model's layers on one token, attention scores and output
-    head left out.
+def token_flops(text: TextConfig) -> float:
+    """Return the FLOPs of the language model's layers on one token, without scores and head.
 
     Args:
         text: `config.text_config` of a model of the family.
@@ -40,14 +39,13 @@ def token_flops(text: Any) -> float:
     return text.num_hidden_layers * decoder_layer_flops(text)
 
 
-def decoder_layer_flops(text: Any) -> float:
-    """Return the FLOPs of one layer of the language model on one token, attention scores left
-    out."""
+def decoder_layer_flops(text: TextConfig) -> float:
+    """Return the FLOPs of one layer of the language model on one token, without scores."""
     heads = text.num_attention_heads + text.num_key_value_heads
     attention = 2 * text.hidden_size * text.head_dim * heads
     return 2.0 * (attention + 3 * text.hidden_size * text.intermediate_size)
 
 
-def causal_score_flops(text: Any, num_tokens: int) -> float:
+def causal_score_flops(text: TextConfig, num_tokens: int) -> float:
     """Return the FLOPs of causal attention's scores and sums over a sequence, all layers."""
     return 2.0 * text.num_hidden_layers * text.num_attention_heads * text.head_dim * num_tokens**2

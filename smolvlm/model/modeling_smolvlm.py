@@ -9,7 +9,7 @@ classes load.
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -28,6 +28,7 @@ from smolvlm.model.vision import (
     tile_positions,
     tower_modules,
 )
+from smolvlm.protocols import VisionConfig, VisionLanguageModel
 
 PATCHES_PER_CALL = {"cpu": 2048}
 """A frozen tower sees tiles of so many patches at once, by device type: on a CPU what fits its
@@ -35,9 +36,14 @@ caches is fastest."""
 DEFAULT_PATCHES_PER_CALL = 16384
 """On other devices: activations stay small, and more at once is no faster."""
 
-
 LossOf = Callable[[Tensor, Mapping[str, Any], Tensor | float], tuple[Tensor, Mapping[str, Tensor]]]
 """(target losses, pack, normalizer) to (the pack's share of the step's loss, sums to be logged)."""
+
+
+if TYPE_CHECKING:
+    from transformers import SmolVLMForConditionalGeneration as _Stock
+else:
+    _Stock = object  # the stock class of either family comes in by `_with_packs`
 
 
 @dataclass
@@ -55,9 +61,11 @@ class PackOutput(ModelOutput):
     without tiles."""
 
 
-class PackedTraining:
-    """What both families' classes gain. Call `set_pixel_scaling` (of the processor) before a pack
-    with tiles comes."""
+class PackedTraining(_Stock):
+    """What both families' classes gain.
+
+    Call `set_pixel_scaling` (of the processor) before a pack with tiles comes.
+    """
 
     pixel_scaling: PixelScaling
     channel_bits: Int[Tensor, "2 3 1 1"]
@@ -70,16 +78,15 @@ class PackedTraining:
     """Whether a pack without tiles still runs tower and connector: set where ranks must agree on
     gradients."""
 
-    def set_pixel_scaling(self: Any, scaling: PixelScaling) -> None:
-        """Keep what turns tiles into what the tower sees, and where a tile's patches lie, as
-        buffers.
+    def set_pixel_scaling(self, scaling: PixelScaling) -> None:
+        """Keep pixel scaling and the places of a tile's patches as buffers.
 
         They follow the model from device to device and are not saved: a checkpoint's processor says
         the same. Anything else that a step made of Python's numbers would have to be copied to the
         device, which waits.
         """
         self.pixel_scaling = scaling
-        vision = self.config.vision_config
+        vision = _vision_config(self)
         channels = torch.stack([channel_values(scaling.mean), channel_values(scaling.std)])
         positions = tile_positions(vision.image_size // vision.patch_size)
         self.register_buffer(
@@ -88,7 +95,7 @@ class PackedTraining:
         self.register_buffer("tile_positions", positions.to(self.device), persistent=False)
 
     def forward_pack(
-        self: Any,
+        self,
         pack: Mapping[str, Any],
         normalizer: Tensor | float,
         loss_of: LossOf | None = None,
@@ -117,10 +124,9 @@ class PackedTraining:
         )
 
     def pack_hidden_states(
-        self: Any, pack: Mapping[str, Any]
-    ) -> tuple[Float[Tensor, "seq hidden"], Any]:
-        """Return the language model's last hidden states over the pack, and the features that the
-        cache may keep."""
+        self, pack: Mapping[str, Any]
+    ) -> tuple[Float[Tensor, "seq hidden"], Tensor | None]:
+        """Return the language model's last hidden states, and features for the cache."""
         input_ids = pack["input_ids"]
         embeddings = self.get_input_embeddings()(input_ids)
         features, computed = self.image_features(
@@ -146,14 +152,13 @@ class PackedTraining:
         return output.last_hidden_state[0], computed
 
     def image_features(
-        self: Any,
+        self,
         tiles: Tensor,
         cached: Tensor | None,
         slot_tiles: Tensor,
         slot_sizes: Tensor | None = None,
     ) -> tuple[Float[Tensor, "slot tokens hidden"] | None, Tensor | None]:
-        """Return each slot's features, and the tiles' features just computed, in the form the cache
-        stores.
+        """Return each slot's features, and the tiles' new features as the cache stores them.
 
         Args:
             tiles, cached, slot_tiles, slot_sizes: as in a `Pack`; frames that share a slot are
@@ -163,7 +168,7 @@ class PackedTraining:
         if not len(slot_tiles):
             if not self.touches_vision:
                 return None, None
-            side = self.config.vision_config.image_size
+            side = _vision_config(self).image_size
             blank = torch.zeros(1, 3, side, side, dtype=torch.uint8, device=slot_tiles.device)
             return connector(self.tower_features(blank)), None
         computed = self.tower_features(tiles) if len(tiles) else None
@@ -179,9 +184,8 @@ class PackedTraining:
         means = shown if slot_sizes is None else slot_means(shown, slot_sizes)
         return means, None if computed is None else computed.detach()
 
-    def tower_features(self: Any, tiles: Tensor) -> Float[Tensor, "tile patch width"]:
-        """Return the vision tower's features of uint8 tiles; without gradient where the tower is
-        frozen."""
+    def tower_features(self, tiles: Tensor) -> Float[Tensor, "tile patch width"]:
+        """Return the tower's features of uint8 tiles; no gradient where it is frozen."""
         tower, _ = tower_modules(self)
         is_trained = any(parameter.requires_grad for parameter in tower.parameters())
         mean, std = self.channel_bits.view(torch.float32)
@@ -198,15 +202,17 @@ class PackedTraining:
             )
 
     def activation_checkpointing_enable(
-        self: Any, activation_checkpointing_kwargs: Any = None, **settings: Any
+        self,
+        activation_checkpointing_kwargs: dict[str, Any] | None = None,
+        *args: Any,
+        **settings: Any,
     ) -> None:
         """Switch it on as the stock class does, but let gradients end where nothing beneath trains.
 
         The stock class makes the embeddings' output need a gradient, for the reentrant kind alone
         (transformers 5.23).
         """
-        stock: Any = super()
-        stock.activation_checkpointing_enable(activation_checkpointing_kwargs, **settings)
+        super().activation_checkpointing_enable(activation_checkpointing_kwargs, *args, **settings)
         if (
             activation_checkpointing_kwargs is None
             or activation_checkpointing_kwargs.get("use_reentrant") is False
@@ -214,27 +220,31 @@ class PackedTraining:
             self.disable_input_require_grads()
 
     @property
-    def tiles_per_call(self: Any) -> int:
+    def tiles_per_call(self) -> int:
         """How many tiles a frozen tower sees at once."""
-        vision = self.config.vision_config
+        vision = _vision_config(self)
         patches = (vision.image_size // vision.patch_size) ** 2
         return max(1, PATCHES_PER_CALL.get(self.device.type, DEFAULT_PATCHES_PER_CALL) // patches)
 
-    def use_scope_attention(self: Any) -> None:
+    def use_scope_attention(self) -> None:
         """Let the language model attend by scopes; the tower keeps transformers' SDPA."""
         self.set_attn_implementation({"text_config": SCOPE_ATTENTION, "vision_config": "sdpa"})
 
 
-def _with_packs(stock: type[nn.Module]) -> type[nn.Module]:
-    """Return a subclass of a stock class, under its name, whose forward also takes a pack, and how
-    to make its loss."""
+def _vision_config(model: PackedTraining) -> VisionConfig:
+    """Return the tower's settings; transformers (5.23) types them as any configuration."""
+    return cast("VisionConfig", model.config.vision_config)
+
+
+def _with_packs(stock: type[nn.Module]) -> type[VisionLanguageModel]:
+    """Return a subclass of a stock class, under its name, whose forward also takes a pack."""
 
     @functools.wraps(stock.forward)
     def forward(
         self: Any,
         *args: Any,
-        pack: Any = None,
-        normalizer: Any = 1.0,
+        pack: Mapping[str, Any] | None = None,
+        normalizer: Tensor | float = 1.0,
         loss_of: LossOf | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -242,11 +252,13 @@ def _with_packs(stock: type[nn.Module]) -> type[nn.Module]:
             return self.forward_pack(pack, normalizer, loss_of)
         return stock.forward(self, *args, **kwargs)
 
-    return type(
-        stock.__name__, (PackedTraining, stock), {"forward": forward, "__module__": __name__}
-    )
+    attributes = {"forward": forward, "__module__": __name__}
+    packed = type(stock.__name__, (PackedTraining, stock), attributes)
+    return cast("type[VisionLanguageModel]", packed)
 
 
-MODEL_CLASSES: dict[str, Any] = {name: _with_packs(stock) for name, stock in STOCK_CLASSES.items()}
+MODEL_CLASSES: Mapping[str, type[VisionLanguageModel]] = {
+    name: _with_packs(stock) for name, stock in STOCK_CLASSES.items()
+}
 SmolVLMForConditionalGeneration = MODEL_CLASSES["smolvlm"]
 Idefics3ForConditionalGeneration = MODEL_CLASSES["idefics3"]

@@ -1,15 +1,15 @@
-"""What a forward over a pack reads, in one list: moving, pinning and sharing a pack go by its
-fields.
+"""What a forward over a pack reads: moving, pinning and sharing a pack go by this list.
 
 The forward takes it as a mapping from names to values, as torch's loader, accelerate and wrapped
 models pass it on.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
+
+from smolvlm.model.attention.plan import AttentionPlan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,9 +20,9 @@ class PackTensors:
     position_ids: Int64[Tensor, " seq"]
     scope_end: Int64[Tensor, " seq"]
     """Query q sees key k <=> k <= q < scope_end[k]."""
-    attention: Any
-    """The `AttentionPlan` of `scope_end` for the device that the pack goes to. Where it is None or
-    missing, the forward makes one, for which it waits for the device."""
+    attention: AttentionPlan | None
+    """Made of `scope_end`, for the device that the pack goes to. Where it is None or missing, the
+    forward makes one, for which it waits for the device."""
     image_places: Int64[Tensor, " image_token"]
     """Positions of the image tokens, whose embeddings are the slots' features."""
     predict_from: Int64[Tensor, " target"]

@@ -1,7 +1,7 @@
 """Frames that share a place in the text: one mean for each group of them.
 
 In: the connector's features of every frame shown, and how many each image slot takes. Out: a slot's
-features. Sums are taken in float32 at least, whatever the features are held in; a slot of one frame
+features. Sums are taken in float32 at least, whatever type the features have; a slot of one frame
 keeps its features as they are. Where no slot has more than one nobody comes here.
 """
 
@@ -13,8 +13,7 @@ from torch import Tensor
 def slot_means(
     features: Float[Tensor, "shown tokens hidden"], slot_sizes: Int[Tensor, " slot"]
 ) -> Float[Tensor, "slot tokens hidden"]:
-    """Return the mean of each slot's features, in float32 or what the features are held in if that
-    is more.
+    """Return the mean of each slot's features, in float32 or the features' larger type.
 
     Features a, b, c with sizes 2 and 1 give (a + b) / 2 and c.
 

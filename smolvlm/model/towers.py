@@ -58,6 +58,5 @@ def is_adapter(name: str) -> bool:
 
 
 def is_token_rows(name: str) -> bool:
-    """Say whether a parameter is the rows of single tokens that train by themselves, by its full
-    name."""
+    """Say by its full name whether a parameter is rows of single tokens that train alone."""
     return ".trainable_tokens_delta" in name

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from smolvlm.errors import ConfigError
+from smolvlm.protocols import VisionLanguageConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,8 +57,9 @@ def run_tower(
     pixel_values: Float[Tensor, "tile 3 side side"],
     positions: Int[Tensor, "1 patch"] | None = None,
 ) -> Float[Tensor, "tile patch width"]:
-    """Return the tower's features of full square tiles: equal to
-    `tower(pixel_values).last_hidden_state`.
+    """Return the tower's features of full square tiles.
+
+    They equal `tower(pixel_values).last_hidden_state`.
 
     Args:
         tower: the stock vision model.
@@ -107,8 +109,7 @@ def tile_positions(patches_per_side: int) -> Int[Tensor, "1 patch"]:
 
 
 def misplaced_rows(patches_per_side: int) -> tuple[int, ...]:
-    """Return the rows (and columns alike) of patches that the stock class gives the position of the
-    row before.
+    """Return the rows (and columns) that the stock class gives the position of the one before.
 
     Empty for the sides of all published towers (27, 32, 64); row 12 of 19, half of the rows of 25.
     """
@@ -116,7 +117,7 @@ def misplaced_rows(patches_per_side: int) -> tuple[int, ...]:
     return tuple(column for column, position in enumerate(columns) if column != position)
 
 
-def check_tile_side(config: Any, *, tile_side_px: int) -> None:
+def check_tile_side(config: VisionLanguageConfig, *, tile_side_px: int) -> None:
     """Raise ConfigError where a processor's tiles do not fit the tower."""
     side = config.vision_config.image_size
     if tile_side_px != side:
@@ -127,7 +128,7 @@ def check_tile_side(config: Any, *, tile_side_px: int) -> None:
         )
 
 
-def tokens_per_tile(config: Any) -> int:
+def tokens_per_tile(config: VisionLanguageConfig) -> int:
     """Return how many image tokens a tile costs: (image_size / patch_size)^2 / scale_factor^2."""
     vision = config.vision_config
     return (vision.image_size // vision.patch_size) ** 2 // config.scale_factor**2

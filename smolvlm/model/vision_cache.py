@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import lmdb
 import torch
@@ -28,6 +28,7 @@ from torch import Tensor
 
 from smolvlm.model.feature_writer import FeatureWriter
 from smolvlm.model.vision import tower_modules
+from smolvlm.protocols import VisionLanguageModel
 
 Stage = Literal["tower", "connector"]
 MAX_BYTES = 1 << 40
@@ -49,22 +50,23 @@ class FeatureLayout:
         return self.shape[0] * self.shape[1] * self.dtype.itemsize
 
 
-_ENVIRONMENTS: dict[Path, tuple[int, Any]] = {}
+_ENVIRONMENTS: dict[Path, tuple[int, lmdb.Environment]] = {}
 """Open files: (process that opened it, LMDB environment). LMDB wants one a file and process."""
 
 
-def _environment(path: Path) -> Any:
+def _environment(path: Path) -> lmdb.Environment:
     """Return this process's environment of a file, opened on first use."""
     process, environment = _ENVIRONMENTS.get(path, (-1, None))
-    if process != os.getpid():
-        if environment is not None:
-            # Inherited over a fork, where it must not be used; the parent's own stays open.
-            environment.close()
-        path.mkdir(parents=True, exist_ok=True)
-        environment = lmdb.open(
-            str(path), map_size=MAX_BYTES, max_readers=512, metasync=False, readahead=False
-        )
-        _ENVIRONMENTS[path] = os.getpid(), environment
+    if environment is not None:
+        if process == os.getpid():
+            return environment
+        # Inherited over a fork, where it must not be used; the parent's stays open.
+        environment.close()
+    path.mkdir(parents=True, exist_ok=True)
+    environment = lmdb.open(
+        str(path), map_size=MAX_BYTES, max_readers=512, metasync=False, readahead=False
+    )
+    _ENVIRONMENTS[path] = os.getpid(), environment
     return environment
 
 
@@ -79,8 +81,10 @@ def _writer(path: Path) -> FeatureWriter | None:
 
 
 class VisionCache:
-    """A table from tile key to features. Safe to hand to forked or spawned workers: each opens the
-    file itself."""
+    """A table from tile key to features.
+
+    Forked and spawned workers may have it: each opens the file itself.
+    """
 
     def __init__(self, path: Path, layout: FeatureLayout) -> None:
         self.path = path.resolve()
@@ -131,8 +135,7 @@ class VisionCache:
                 transaction.put(key, row)
 
     def count(self) -> int:
-        """Return how many tiles are kept. Not the cache's length: an empty cache must not be
-        false."""
+        """Return how many tiles are kept; not `__len__`, for an empty cache must not be false."""
         self.flush()
         return _environment(self.path).stat()["entries"]
 
@@ -142,16 +145,15 @@ class VisionCache:
         return torch.frombuffer(bytearray(value), dtype=self.layout.dtype).view(self.layout.shape)
 
     def close(self) -> None:
-        """Close this process's handle, for every cache on the same file; the next use opens it
-        again."""
+        """Close this process's handle for every cache on the file; the next use opens it again."""
         self.flush()
         process, environment = _ENVIRONMENTS.pop(self.path, (-1, None))
-        if process == os.getpid():
+        if environment is not None and process == os.getpid():
             environment.close()
 
 
 def open_vision_cache(
-    directory: Path, model: Any, *, compute_dtype: str, keeps_connector: bool
+    directory: Path, model: VisionLanguageModel, *, compute_dtype: str, keeps_connector: bool
 ) -> VisionCache:
     """Open the cache that belongs to a model's frozen tower.
 
@@ -175,7 +177,7 @@ def open_vision_cache(
     return VisionCache(directory / f"{name}.lmdb", layout)
 
 
-def fingerprint(model: Any, layout: FeatureLayout) -> str:
+def fingerprint(model: VisionLanguageModel, layout: FeatureLayout) -> str:
     """Return a name for everything that a tile's features depend on besides its pixels."""
     digest = blake2b(
         f"{layout}{model.pixel_scaling}{model.config.vision_config.to_json_string()}".encode(),

@@ -38,7 +38,7 @@ COLOURS = {
 """CSS variable of the page to the stand-in that is drawn."""
 
 Draw = Callable[["Axes", bool], None]
-"""Draws on axes; told whether the drawing is narrow."""
+"""Draws on axes; the flag says whether the drawing is narrow."""
 
 
 def draw_chart(draw: Draw, *, name: str, label: str, height_px: Callable[[bool], int]) -> Markup:

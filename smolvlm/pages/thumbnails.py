@@ -24,8 +24,7 @@ def pixels_uri(pixels: UInt8[np.ndarray, "3 height width"], *, max_side_px: int)
 
 
 def medium_uri(medium: Media, *, max_side_px: int) -> str:
-    """Return a picture, or the first frame of a clip, scaled down to `max_side_px` where it is
-    larger.
+    """Return a picture, or a clip's first frame, scaled down to `max_side_px`.
 
     Raises:
         SampleError: it cannot be read.

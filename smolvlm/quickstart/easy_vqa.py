@@ -34,8 +34,9 @@ _MARK = ".easy-vqa"
 
 
 def prepare_easy_vqa(out_dir: Path) -> Path:
-    """Write `train.jsonl`, `eval.jsonl` and `images/` into `out_dir` and return it; at once if they
-    are there.
+    """Write `train.jsonl`, `eval.jsonl` and `images/` into `out_dir`, unless they are there.
+
+    Returns `out_dir`.
 
     Rows are `{"question", "answer", "image", "question_type"}` in the data set's own order; `image`
     is relative to `out_dir`, `question_type` is shape, color or yes_no.
@@ -62,8 +63,7 @@ def prepare_easy_vqa(out_dir: Path) -> Path:
 
 
 def question_type(answer: str) -> QuestionType:
-    """Return what a question asks for, which its answer gives away: every type has answers of its
-    own."""
+    """Return what a question asks for, as its answer gives it away: types share no answer."""
     if answer in ("yes", "no"):
         return "yes_no"
     return "shape" if answer in _SHAPES else "color"

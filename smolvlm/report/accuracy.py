@@ -1,5 +1,4 @@
-"""Answers counted by group: accuracy with its interval, and the balanced accuracy of yes/no
-questions.
+"""Answers by group: accuracy with its interval, balanced accuracy of yes/no questions.
 
 Pure functions. Where nearly all answers are the same, plain accuracy rewards saying that one; the
 balanced accuracy of a yes/no group, the mean of the share of right answers among the yes questions
@@ -75,8 +74,7 @@ def wilson_interval(share: float, num_rows: int) -> tuple[float, float]:
 
 
 def weighted_overall(by_group: Mapping[str, float], sizes: Mapping[str, int]) -> float | None:
-    """Return a baseline's accuracy over all rows: its own `overall`, or its groups weighted by
-    their sizes.
+    """Return a baseline's accuracy over all rows: its `overall`, or its groups by their sizes.
 
     None where it does not say all groups.
     """

@@ -38,8 +38,7 @@ class Chart:
 
 
 def loss_chart(train: Sequence[Metrics], evals: Sequence[Metrics]) -> Chart | None:
-    """Draw the loss of each logged step, thin, and its moving average; besides, the held-out loss
-    if there is one.
+    """Draw the loss of each logged step, thin, its moving average, and the held-out loss.
 
     None below two logged steps. Where the loss falls to less than an eighth its axis is
     logarithmic.
@@ -79,8 +78,7 @@ def loss_chart(train: Sequence[Metrics], evals: Sequence[Metrics]) -> Chart | No
 
 
 def learning_rate_chart(train: Sequence[Metrics]) -> Chart | None:
-    """Draw the learning rate of each part that has one; None below two logged steps, or where all
-    are 0."""
+    """Draw each part's learning rate; None below two logged steps, or where all are 0."""
     logged = sorted({key for line in train for key in line if key.startswith(RATE_PREFIX)})
     names = [name for name in logged if any(line.get(name, 0) > 0 for line in train)]
     if not names or len(train) < 2:
@@ -122,8 +120,7 @@ def accuracy_chart(
     after: Sequence[Accuracy],
     baselines: Mapping[str, Mapping[str, float]],
 ) -> Chart | None:
-    """Draw bars by group: after, before, each baseline; whiskers are the 95 % interval. Only the
-    largest groups."""
+    """Draw bars for the largest groups: after, before, each baseline; whiskers are 95 %."""
     if not after:
         return None
     groups = sorted(
@@ -176,8 +173,9 @@ def accuracy_chart(
 
 
 def smooth(values: np.ndarray, *, radius: int) -> np.ndarray:
-    """Return the centred moving average; towards both ends its window shrinks evenly, so a straight
-    line stays itself.
+    """Return the centred moving average.
+
+    Towards both ends its window shrinks evenly, so a straight line stays itself.
 
     A one-sided average would lag behind a falling loss and show it higher than it is.
 

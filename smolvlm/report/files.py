@@ -1,5 +1,4 @@
-"""What a run left in its output folder, read back: metrics, settings, starts, predictions,
-baselines.
+"""What a run left in its output folder, read back: metrics, settings, starts, answers.
 
 Missing files are simply not there. A last line cut short by a killed run is passed over; any other
 damage is an error.
@@ -10,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from smolvlm.errors import ConfigError, SampleError, located
 from smolvlm.eval.metrics import Prediction
@@ -27,9 +26,9 @@ class Start:
 
     step: int
     """Step that it went on from; 0 is the beginning."""
-    device: Mapping[str, Any]
-    kernels: Mapping[str, Any]
-    versions: Mapping[str, Any]
+    device: Mapping[str, object]
+    kernels: Mapping[str, object]
+    versions: Mapping[str, object]
     commit: str | None
     is_modified: bool
 
@@ -110,7 +109,7 @@ def read_predictions(path: Path) -> tuple[Prediction, ...]:
     return tuple(_json_lines(path, _prediction))
 
 
-def _prediction(line: Mapping[str, Any]) -> Prediction:
+def _prediction(line: Mapping[str, object]) -> Prediction:
     return Prediction(
         where=_text(line, "where"),
         source=_text(line, "source"),
@@ -133,7 +132,7 @@ def _read_starts(path: Path) -> tuple[Start, ...]:
     return tuple(_start(content) for content in (*earlier, newest))
 
 
-def _start(content: Mapping[str, Any]) -> Start:
+def _start(content: Mapping[str, object]) -> Start:
     device, kernels, versions = (
         _object(content, name) for name in ("device", "kernels", "versions")
     )
@@ -171,7 +170,7 @@ def _read_baselines(path: Path) -> Mapping[str, Mapping[str, float]]:
     return shares
 
 
-def _json_lines(path: Path, read: Callable[[dict[str, Any]], Value]) -> Iterator[Value]:
+def _json_lines(path: Path, read: Callable[[dict[str, object]], Value]) -> Iterator[Value]:
     """Yield what is read of each line; an error names the line."""
     if not path.is_file():
         return
@@ -200,36 +199,37 @@ def _by_step(lines: Mapping[float, Metrics]) -> tuple[Metrics, ...]:
     return tuple(lines[step] for step in sorted(lines))
 
 
-def _is_finite_number(value: object) -> bool:
+def _is_finite_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
-def _number(line: Mapping[str, Any], key: str) -> float:
-    if not _is_finite_number(line.get(key)):
+def _number(line: Mapping[str, object], key: str) -> float:
+    if not _is_finite_number(value := line.get(key)):
         raise _wrong(f"a number as `{key}`")
-    return float(line[key])
+    return float(value)
 
 
-def _share(line: Mapping[str, Any], key: str) -> float:
-    value = float(line[key]) if isinstance(line.get(key), bool) else _number(line, key)
+def _share(line: Mapping[str, object], key: str) -> float:
+    is_right = line.get(key)
+    value = float(is_right) if isinstance(is_right, bool) else _number(line, key)
     if not 0 <= value <= 1:
         raise _wrong(f"a share from 0 to 1 as `{key}`")
     return value
 
 
-def _text(line: Mapping[str, Any], key: str) -> str:
+def _text(line: Mapping[str, object], key: str) -> str:
     if not isinstance(value := line.get(key), str):
         raise _wrong(f"text as `{key}`")
     return value
 
 
-def _object(line: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def _object(line: Mapping[str, object], key: str) -> Mapping[str, object]:
     if not isinstance(value := line.get(key), dict):
         raise _wrong(f"an object as `{key}`")
     return value
 
 
-def _texts(line: Mapping[str, Any], key: str) -> tuple[str, ...]:
+def _texts(line: Mapping[str, object], key: str) -> tuple[str, ...]:
     value = line.get(key)
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise _wrong(f"a list of texts as `{key}`")

@@ -94,8 +94,7 @@ def _picture(name: str, run_dir: Path) -> str | None:
 
 
 def _in_turns(rows: Sequence[Prediction]) -> Iterator[Prediction]:
-    """Yield rows in the order of their digests, one of each group in turn, those with pictures
-    first."""
+    """Yield rows by their digests, one of each group in turn, those with pictures first."""
     groups: dict[str, list[Prediction]] = {}
     for row in sorted(rows, key=lambda row: (not row.images, _digest(row))):
         groups.setdefault(row.group, []).append(row)

@@ -1,7 +1,6 @@
 """Where a run ran, in words: the rows of a table, from the starts that `run.json` describes."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from smolvlm.pages.token_text import plural
 from smolvlm.report.files import Start
@@ -30,7 +29,7 @@ def place_rows(starts: Sequence[Start]) -> list[tuple[str, str]]:
     ]
 
 
-def _device(device: Mapping[str, Any]) -> str:
+def _device(device: Mapping[str, object]) -> str:
     """Return `cpu: Intel Xeon, 2 threads, 1 rank`; keys that are missing are left out."""
     words = [f"{device.get('type', '')}: {device.get('name', '')}".strip(": ")]
     for key, noun in (("num_threads", "thread"), ("num_ranks", "rank")):
@@ -40,8 +39,7 @@ def _device(device: Mapping[str, Any]) -> str:
 
 
 def _summary(start: Start, newest: Start) -> str:
-    """Return a start's device, and in which kernels, versions and commit it differs from the
-    newest."""
+    """Return a start's device, and where its kernels, versions and commit are not the newest's."""
     words = [_device(start.device)]
     for name in ("kernels", "versions"):
         now = getattr(newest, name)
@@ -55,7 +53,7 @@ def _summary(start: Start, newest: Start) -> str:
     return "; ".join(words)
 
 
-def _words(value: Any) -> str:
+def _words(value: object) -> str:
     if value is None:
         return "none"
     return ("on" if value else "off") if isinstance(value, bool) else str(value)

@@ -148,8 +148,7 @@ def _lede(rows: Sequence[AccuracyRow], run: RunFiles) -> str:
 
 
 def _is_no_better(row: AccuracyRow) -> bool:
-    """Say whether the best baseline reaches into the interval of the model's accuracy, or lies
-    above."""
+    """Say whether the best baseline reaches the interval of the model's accuracy."""
     return any(value is not None and value >= row.after.low for value in row.baselines)
 
 
@@ -210,8 +209,7 @@ def short_count(count: float) -> str:
 
 
 def _evaluations(evals: Sequence[Metrics]) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Return the steps, and for each metric its values at them; of many evaluations a few, evenly
-    spaced."""
+    """Return the steps of a few evaluations, evenly spaced, and each metric's values at them."""
     count = min(len(evals), MAX_EVALUATIONS)
     places = [round(place * (len(evals) - 1) / max(count - 1, 1)) for place in range(count)]
     shown = [evals[place] for place in places]

@@ -8,7 +8,7 @@ from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.builder import measure_mixture, one_pass, read_prompt
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.errors import ConfigError, located
-from smolvlm.eval.evaluate import Evaluation, Evaluator
+from smolvlm.eval.evaluate import Evaluation, Evaluator, RankShare
 from smolvlm.generate.answers import GenerationSettings
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.train.run_model import load_run_checkpoint
@@ -52,8 +52,7 @@ def build_evaluator(
         ),
         plan=one_pass(config.data),
         cache=cache,
-        rank=rank,
-        num_ranks=num_ranks,
+        share=RankShare(rank=rank, num_ranks=num_ranks),
     )
 
 

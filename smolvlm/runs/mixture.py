@@ -18,7 +18,7 @@ from smolvlm.config.yaml_text import read_yaml
 from smolvlm.datasets.builder import budget_of, open_mixture, read_prompt
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.length_cache import Engine, Report, measure_sources
-from smolvlm.datasets.packing.measured import MeasuredSet, settle_rows
+from smolvlm.datasets.packing.measured import MeasuredSet, RowRequirements, settle_rows
 from smolvlm.errors import located
 from smolvlm.runs.evaluation_settings import bare_config
 from smolvlm.runs.model import Say, nothing, with_model
@@ -117,12 +117,12 @@ def prepare_mixture(
     return settle_rows(
         sources,
         sizes,
-        budget=budget_of(data),
+        requirements=RowRequirements(
+            budget=budget_of(data), kind=settings.kind, context_tokens=prompt.context_tokens
+        ),
         on_bad_sample="skip",
         max_bad_fraction=1.0,
         overrules=True,
-        kind=settings.kind,
-        context_tokens=prompt.context_tokens,
     )
 
 

@@ -16,8 +16,8 @@ from smolvlm.checkpoints.load import Checkpoint
 from smolvlm.checkpoints.processor_files import save_processor
 from smolvlm.config.load import dump_run_config
 from smolvlm.config.schema import RunConfig
-from smolvlm.datasets.builder import PlannedData, plan_data
-from smolvlm.datasets.dataset import PackDataset
+from smolvlm.datasets.builder import PlannedData, measure_mixture, plan_data
+from smolvlm.datasets.dataset import PackDataset, PackOptions
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.length_cache import Report
 from smolvlm.datasets.packing.plan import deal_to_ranks, imbalance
@@ -77,15 +77,20 @@ def plan_run(
     """
     prompt = (base or base_of_run(config.model)).prompt(config.data)
     num_epochs, max_steps = planned_length(config.train)
-    planned = plan_data(
+    measured = measure_mixture(
+        config.data.mixture,
         config.data,
         prompt=prompt,
+        kind=config.train.method.ROWS,
+        report=report,
+    )
+    planned = plan_data(
+        measured,
+        config.data,
         packs_per_step=config.train.packs_per_step,
         seed=seed_of(config.train),
-        kind=config.train.method.ROWS,
         num_epochs=num_epochs,
         max_steps=max_steps,
-        report=report,
     )
     return prompt, planned
 
@@ -186,10 +191,12 @@ def _build_trainer(
         start.planned.plan,
         encoder=prompt.encoder(loss_weighting=config.data.loss_weighting),
         settings=prompt.media,
-        order=order,
-        read_features=cache.read if cache else None,
-        plan_attention=attention_planner(arguments.device.type),
-        on_bad_sample=config.data.on_bad_sample,
+        options=PackOptions(
+            order=order,
+            read_features=cache.read if cache else None,
+            plan_attention=attention_planner(arguments.device.type),
+            on_bad_sample=config.data.on_bad_sample,
+        ),
     )
     method = method_of(config.train.method)
     reference = method.prepare(config, run_model, dataset, prompt=prompt, arguments=arguments)

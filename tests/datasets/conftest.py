@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from smolvlm.datasets.dataset import PackDataset
+from smolvlm.datasets.dataset import PackDataset, PackOptions
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.columns import PlannedPack, PlannedPacks
 from smolvlm.datasets.packing.lengths import Budget
@@ -64,9 +64,9 @@ def dataset_of(prompt: PromptSettings) -> DatasetOf:
             plan,
             encoder=encoder,
             settings=prompt.media,
-            order=order,
-            read_features=read_features,
-            on_bad_sample=on_bad_sample,
+            options=PackOptions(
+                order=order, read_features=read_features, on_bad_sample=on_bad_sample
+            ),
         )
 
     return make

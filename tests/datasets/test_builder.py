@@ -37,7 +37,8 @@ def planned(folder: Path, prompt: PromptSettings, *names: str, **settings: Any) 
         allow_outside_root=True,
         **settings,
     )
-    return plan_data(data, prompt=prompt, packs_per_step=2, seed=0)
+    measured = measure_mixture(data.mixture, data, prompt=prompt)
+    return plan_data(measured, data, packs_per_step=2, seed=0)
 
 
 def test_the_seed_asked_for_draws_the_plan(folder: Path, prompt: PromptSettings) -> None:
@@ -47,9 +48,9 @@ def test_the_seed_asked_for_draws_the_plan(folder: Path, prompt: PromptSettings)
         allow_outside_root=True,
         share_media=False,
     )
+    measured = measure_mixture(data.mixture, data, prompt=prompt)
     plans = [
-        plan_data(data, prompt=prompt, packs_per_step=2, seed=seed).plan.packs
-        for seed in (0, 1, 2, 0)
+        plan_data(measured, data, packs_per_step=2, seed=seed).plan.packs for seed in (0, 1, 2, 0)
     ]
     assert plans[0] == plans[3]
     assert len({plan.digest() for plan in plans}) == 3

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from smolvlm.datasets.dataset import PackDataset
+from smolvlm.datasets.dataset import PackDataset, PackOptions
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.columns import PlannedPack, PlannedPacks
 from smolvlm.datasets.packing.lengths import Budget
@@ -70,7 +70,7 @@ def pack_of(prompt: PromptSettings) -> PackOf:
             ),
             encoder=prompt.encoder(),
             settings=prompt.media,
-            read_features=read_features,
+            options=PackOptions(read_features=read_features),
         )
         return dataset[0]
 

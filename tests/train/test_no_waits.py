@@ -18,7 +18,7 @@ from smolvlm.build.processor import ModelType
 from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.checkpoints.load import Checkpoint, load_checkpoint
 from smolvlm.config.method import DpoMethod
-from smolvlm.datasets.dataset import PackDataset
+from smolvlm.datasets.dataset import PackDataset, PackOptions
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.columns import PlannedPack, PlannedPacks
 from smolvlm.datasets.packing.lengths import Budget
@@ -111,7 +111,7 @@ def pack_of(rows: dict[str, list[tuple[Conversation, ...]]], prompt: PromptSetti
             ),
             encoder=shown.encoder(),
             settings=shown.media,
-            **settings,
+            options=PackOptions(**settings),
         )
         if kind == "pairs":
             dataset.reference_logps = np.full((len(flat), 2), -7.0, np.float32)

@@ -1,5 +1,4 @@
-"""A conversation as the model reads it: pieces of text, special tokens and places for pictures and
-frames.
+"""A conversation as the model reads it: text, special tokens, places for pictures and frames.
 
 In: turns, what of their media is shown, and the checkpoint's chat template (`template.py`). Out:
 segments, in order. The wording is the template's, byte for byte. A clip is a sentence about it,

@@ -39,8 +39,10 @@ from smolvlm.records import Conversation, Example, Grid, Layout, Lengths, Sample
 
 
 class Encoder:
-    """Turns conversations into arrays with one checkpoint's tokens. Stateless but for a cache of
-    short texts."""
+    """Turns conversations into arrays with one checkpoint's tokens.
+
+    Stateless but for a cache of short texts.
+    """
 
     def __init__(
         self,
@@ -135,8 +137,7 @@ class Encoder:
                 )
 
     def lengths(self, conversation: Conversation, *, layouts: Sequence[Layout]) -> Lengths:
-        """Return the exact sizes of a conversation; `layouts` come from headers, no pixel is
-        decoded."""
+        """Return a conversation's exact sizes; `layouts` come from headers, no pixel is decoded."""
         encoded, *worse = self.parts(conversation, layouts=layouts)
         if worse:
             trunk = common_beginning((encoded, *worse))

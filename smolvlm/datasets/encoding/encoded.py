@@ -36,14 +36,15 @@ class EncodedConversation:
 
 
 def common_beginning(parts: Sequence[EncodedConversation]) -> int:
-    """Return how many tokens the branches of a row share: all before the first that either
-    learns."""
+    """Return how many tokens a row's branches share: all before the first that either learns."""
     return min(int(part.learned.argmax()) for part in parts)
 
 
 def media_identity(medium: Media) -> bytes:
-    """Return bytes that are equal for equal media: the path (and place in it), or a digest of the
-    row's bytes."""
+    """Return bytes that are equal for equal media.
+
+    They are the path (and place in it), or a digest of the row's bytes.
+    """
     if isinstance(medium, ImageRef) or not medium.frames:
         identity = _file_identity(medium.path, medium.data, medium.span)
     else:
@@ -137,8 +138,10 @@ def assemble(
 def _tile_slots(
     parts: Sequence[EncodedConversation], *, num_shared: int
 ) -> tuple[tuple[TileRef, ...], tuple[int, ...], tuple[Media, ...], tuple[Layout, ...]]:
-    """List the tiles of the image slots in sequence order, how many each slot has, and the distinct
-    media; the first `num_shared`, which are the trunk's, stand once."""
+    """List the image slots' tiles in sequence order, how many each has, and the distinct media.
+
+    The first `num_shared` media, which are the trunk's, stand once.
+    """
     places: dict[bytes, int] = {}
     media: list[Media] = []
     layouts: list[Layout] = []

@@ -1,5 +1,4 @@
-"""A checkpoint's processor, read once: how it cuts pictures, shows clips, and what its prompts are
-made of.
+"""A checkpoint's processor, read once: how it shows media, and what its prompts are made of.
 
 In: a transformers processor (Idefics3Processor, SmolVLMProcessor). Out: `PromptSettings`. Nothing
 that a processor carries is hard-coded, and the processor itself is never changed.
@@ -8,7 +7,7 @@ that a processor carries is hard-coded, and the processor itself is never change
 import re
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
+from typing import cast
 
 from smolvlm.datasets.encoding.encode import Encoder
 from smolvlm.datasets.encoding.encoded import LossWeighting
@@ -19,6 +18,7 @@ from smolvlm.errors import ConfigError
 from smolvlm.media.geometry import TileSettings, check_tile_settings
 from smolvlm.media.settings import MediaSettings, VideoBackend
 from smolvlm.media.video.frames import FrameSettings
+from smolvlm.protocols import Processor
 
 TILE_TAG = re.compile(r"<row_\d+_col_\d+>")
 LANCZOS = 1
@@ -42,8 +42,9 @@ class PromptSettings:
 
     @property
     def missing_tags(self) -> bool:
-        """Whether pictures are cut though the vocabulary has no row and column tags (the first 2.2B
-        checkpoint).
+        """Whether pictures are cut though the vocabulary lacks row and column tags.
+
+        So it is with the first 2.2B checkpoint.
 
         Its tags then fall apart into pieces of text that were never learned.
         """
@@ -55,8 +56,7 @@ class PromptSettings:
 
     @property
     def identity(self) -> str:
-        """A digest that is equal where every prompt is: tokens, tokenizer, tiles, frames,
-        wording."""
+        """A digest, equal where every prompt is: tokens, tokenizer, tiles, frames, wording."""
         parts = (
             repr((self.tokens, self.template, self.media, self.wording)).encode()
             + self.text.definition().encode()
@@ -74,7 +74,7 @@ class PromptSettings:
 
 
 def read_prompt_settings(
-    processor: Any,
+    processor: Processor,
     *,
     image_splitting: bool | None = None,
     longest_edge_px: int | None = None,
@@ -125,7 +125,7 @@ def read_prompt_settings(
         backend,
         template,
         tokens_per_tile=int(processor.image_seq_len),
-        pad=int(tokenizer.pad_token_id),
+        pad=cast("int", tokenizer.pad_token_id),
     )
     return PromptSettings(
         tokens=tokens,
@@ -136,7 +136,7 @@ def read_prompt_settings(
     )
 
 
-def read_template(processor: Any) -> ChatTemplate:
+def read_template(processor: Processor) -> ChatTemplate:
     """Return a processor's chat template, or the released SmolVLM's where it has none.
 
     Raises:
@@ -158,7 +158,7 @@ def read_template(processor: Any) -> ChatTemplate:
     return template
 
 
-def prompt_tokens(processor: Any, template: ChatTemplate) -> set[str]:
+def prompt_tokens(processor: Processor, template: ChatTemplate) -> set[str]:
     """Return the special tokens that prompts are built of; in a row's own words they stay text."""
     tokenizer = processor.tokenizer
     names = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.unk_token)
@@ -170,9 +170,8 @@ def prompt_tokens(processor: Any, template: ChatTemplate) -> set[str]:
     }
 
 
-def _frame_tiles(processor: Any, pictures: TileSettings) -> TileSettings:
-    """Return how frames become tiles: as the video processor says, or to a longest edge of one
-    tile.
+def _frame_tiles(processor: Processor, pictures: TileSettings) -> TileSettings:
+    """Return how frames become tiles: as the video processor says, or to an edge of one tile.
 
     Where one file holds the settings of both, transformers (5.23) takes the pictures' longest edge
     for the frames' too, whatever `video_sampling.video_size` says: every frame would be blown up to

@@ -29,8 +29,10 @@ LEGACY_SYSTEM = (
 
 
 def video_intro(num_frames: int, duration_s: float, *, wording: PromptWording) -> str:
-    """Return the sentence before the frames: `... series of twelve frames from a 0:00:12 [H:MM:SS]
-    video.`"""
+    """Return the sentence before the frames.
+
+    `... series of twelve frames from a 0:00:12 [H:MM:SS] video.`
+    """
     seconds = duration_s if wording == "legacy" else int(duration_s)
     return VIDEO_INTRO.format(count=in_words(num_frames), duration=timedelta(seconds=seconds))
 
@@ -50,8 +52,7 @@ def in_words(number: int) -> str:
 
 
 def with_legacy_words(turns: Sequence[Turn]) -> tuple[Turn, ...]:
-    """Return the turns with the words that the older wording puts around pictures, and its system
-    turn.
+    """Return the turns with the older wording's words around pictures, and its system turn.
 
     The introduction goes before pictures that begin the first user turn, the closing sentence after
     the last picture of the conversation. Clips carry theirs with their frames, but for the closing
@@ -81,7 +82,6 @@ def with_legacy_words(turns: Sequence[Turn]) -> tuple[Turn, ...]:
 
 
 def has_intro(turn: Turn, block: int, *, is_first_user_turn: bool, wording: PromptWording) -> bool:
-    """Say whether a clip at a place in a turn has its introduction: in the older wording only at
-    the very front."""
+    """Say whether a clip is introduced: always, but in the older wording only at the very front."""
     assert isinstance(turn.blocks[block], VideoRef)
     return wording == "released" or (is_first_user_turn and block == 0)

@@ -1,5 +1,6 @@
-"""Samples and packs as columns: which rows form which samples, which samples which pack. Some eight
-bytes a row.
+"""Samples and packs as columns: which rows form which samples, which samples which pack.
+
+They take some eight bytes a row.
 
 Columns are of 32 bits, and are put into another order a window at a time: numpy widens the places
 it is given to 64 bits, which for millions of rows is more memory than the columns themselves. A
@@ -55,8 +56,7 @@ def windows(num_rows: int) -> Iterator[slice]:
 
 
 def run_windows(starts: Int[np.ndarray, " bound"]) -> Iterator[slice]:
-    """Yield slices of runs that together are all runs; those of a slice hold `WINDOW_ROWS` or are
-    one larger run."""
+    """Yield slices that together are all runs, each of `WINDOW_ROWS` or one larger run."""
     begin, num_runs = 0, len(starts) - 1
     while begin < num_runs:
         last = min(int(starts[begin]) + WINDOW_ROWS, int(starts[-1]))
@@ -130,8 +130,7 @@ def joined_runs(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampleTable:
-    """Samples as columns: which rows each is made of, and its size (a tree's shared beginning
-    counts once)."""
+    """Samples as columns: their rows and sizes; a tree's shared beginning counts once."""
 
     rows: Int32[np.ndarray, " row"]
     """Row numbers, sample after sample."""

@@ -57,7 +57,7 @@ def measure_sources(
         engine: `local` uses this machine's cores, `ray` a Ray cluster.
         num_workers: processes; None is one a core.
         keeps_all: keep the sizes of small sources too.
-        report: told of progress.
+        report: called with the rows measured so far, and all.
     """
     parts = [
         part
@@ -93,8 +93,10 @@ def measure_sources(
 def parts_of(
     number: int, source: OpenSource, prompt: PromptSettings, keeps_all: bool
 ) -> Iterator[Part]:
-    """Yield the parts of a source; its number is theirs, and small sources keep nothing unless
-    `keeps_all`."""
+    """Yield the parts of a source; small sources keep nothing unless `keeps_all`.
+
+    The source's number is also its parts'.
+    """
     folder = index_folder(source, prompt) if keeps_all or len(source.rows) > SMALL_ROWS else None
     for start in range(0, max(len(source.rows), 1), PART_ROWS):
         rows = source.rows[start : start + PART_ROWS]
@@ -128,8 +130,7 @@ def index_folder(source: OpenSource, prompt: PromptSettings) -> Path:
 
 
 def _read(file: Path | None) -> pa.Table | None:
-    """Return the sizes that a part's file keeps; None where there is none, or one of a version with
-    other columns."""
+    """Return the sizes that a part's file keeps; None without one, or with other columns."""
     if file is None or not file.is_file():
         return None
     with pyarrow.parquet.ParquetFile(file) as kept:
@@ -139,8 +140,7 @@ def _read(file: Path | None) -> pa.Table | None:
 
 
 def _compact(table: pa.Table) -> pa.Table:
-    """Return the sizes of a part in some half of the memory, since millions of rows wait here as
-    small parts.
+    """Return a part's sizes in some half of the memory: millions of rows wait as small parts.
 
     Arrow's memory is wasted on pieces as small as these; numpy's is not. Parts without a bad row
     share one column that says so.

@@ -1,5 +1,4 @@
-"""The exact size of every row before a pixel is decoded: from its text and the headers of its
-media.
+"""The exact size of every row, from its text and its media's headers: no pixel is decoded.
 
 In: conversations, one at a time. Out: columns of sizes; planning, dealing and statistics work on
 these alone. A missing, empty or foreign file, a decompression bomb, an answer that is not there:
@@ -8,7 +7,6 @@ each is a row with an error here, before training starts.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -101,8 +99,7 @@ class HeaderReader:
 
 
 def modality_of(media: Sequence[Media]) -> int:
-    """Return the number of a row's modality in `MODALITIES`: what it holds decides, not what it is
-    called."""
+    """Return the number of a row's modality in `MODALITIES`: what the row holds decides."""
     if any(isinstance(medium, VideoRef) for medium in media):
         return MODALITIES.index("video")
     return min(len(media), MODALITIES.index("multiimage"))
@@ -122,7 +119,7 @@ class Meter:
             conversations: of one source; reading one may raise SampleError.
             rows: numbers in `conversations`; what the `row` column holds.
         """
-        columns: dict[str, list[Any]] = {name: [] for name in SIZES.names}
+        columns: dict[str, list[object]] = {name: [] for name in SIZES.names}
         for row in rows:
             try:
                 sizes = self._measured(conversations[row])

@@ -1,5 +1,4 @@
-"""The rows that can be trained on, with all that planning needs; the others counted by their
-reasons.
+"""The rows that can be trained on, with all that planning needs; others counted by reason.
 
 In: open sources and the sizes of their rows. Out: a `MeasuredSet`, what was skipped, and a count
 for each source.
@@ -7,7 +6,6 @@ for each source.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -63,30 +61,46 @@ class MeasuredSet:
     counts: tuple[SourceCount, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowRequirements:
+    """What a row must be, to be trained on."""
+
+    budget: Budget
+    """Of a pack: no row may be larger."""
+    kind: RowKind | None = None
+    """What the method learns from; None takes both kinds."""
+    context_tokens: int | None = None
+    """The longest conversation that the model holds; None is without end."""
+
+    def problem(self, row: Mapping[str, int]) -> SampleError | None:
+        """Return what is wrong with a row of these sizes (`lengths.SIZES`), if anything is."""
+        return (
+            _wrong_kind(row, self.kind)
+            or over_context(row, self.context_tokens)
+            or over_budget(row, self.budget)
+        )
+
+
 def settle_rows(
     sources: Sequence[OpenSource],
     sizes: list[pa.Table],
     *,
-    budget: Budget,
+    requirements: RowRequirements,
     on_bad_sample: Policy,
     max_bad_fraction: float,
     overrules: bool = False,
-    kind: RowKind | None = None,
-    context_tokens: int | None = None,
 ) -> MeasuredSet:
-    """Keep the rows that can be trained on and fit the budget.
+    """Keep the rows that can be trained on.
 
     Args:
         sources: of the mixture.
         sizes: of each source's used rows (`lengths.SIZES`); the list is emptied, since of millions
             of rows there should be no second copy while they are planned.
-        budget: of a pack.
+        requirements: what rows must be.
         on_bad_sample: `error` raises for any bad row, `skip` leaves them out; a source's own
             setting goes before it.
         max_bad_fraction: largest share of a source's used rows that may be skipped, 0 to 1.
         overrules: go before the sources' own settings, and bear a source without one good row.
-        kind: what rows must be; None takes both kinds.
-        context_tokens: the longest conversation that the model holds; None is without end.
 
     Raises:
         SampleError: as the policy says; names the first rows and their reasons.
@@ -95,9 +109,7 @@ def settle_rows(
     counts: list[SourceCount] = []
     kept: list[pa.Table] = []
     for number, source in zip(range(len(sizes)), sources, strict=True):
-        is_bad, bad = _bad_rows(
-            sizes[number], budget, kind, source=source, context_tokens=context_tokens
-        )
+        is_bad, bad = _bad_rows(sizes[number], requirements, source=source)
         bad.policy = on_bad_sample if overrules else source.spec.on_bad_sample or on_bad_sample
         bad.max_fraction = max_bad_fraction
         bad.settle(needs_a_row=not overrules)
@@ -122,27 +134,23 @@ def settle_rows(
 
 
 def _bad_rows(
-    sizes: pa.Table,
-    budget: Budget,
-    kind: RowKind | None,
-    *,
-    source: OpenSource,
-    context_tokens: int | None,
+    sizes: pa.Table, requirements: RowRequirements, *, source: OpenSource
 ) -> tuple[Bool[np.ndarray, " row"], BadSamples]:
     """Return which rows cannot be used, and why."""
     is_bad = np.zeros(len(sizes), np.bool_)
     bad = BadSamples(num_rows=len(sizes), label=source.spec.label)
+    budget, kind = requirements.budget, requirements.kind
     done = 0
-    for (
-        batch
-    ) in sizes.to_batches():  # one by one: Arrow would join all of them before it takes a few rows
+    # One by one: Arrow would join all batches before it takes a few rows.
+    for batch in sizes.to_batches():
         tokens, tiles = (
             batch[name].fill_null(0).to_numpy() for name in ("num_tokens", "num_tiles")
         )
         bad_here = batch["error"].is_valid().to_numpy(zero_copy_only=False)
         bad_here = bad_here | (tokens > budget.max_tokens) | (tiles > budget.max_tiles)
-        if context_tokens is not None:
-            bad_here = bad_here | (batch["num_positions"].fill_null(0).to_numpy() > context_tokens)
+        if requirements.context_tokens is not None:
+            positions = batch["num_positions"].fill_null(0).to_numpy()
+            bad_here = bad_here | (positions > requirements.context_tokens)
         if kind is not None:
             is_preference = batch["is_preference"].fill_null(False).to_numpy(zero_copy_only=False)
             bad_here = bad_here | (is_preference != (kind == "preference"))
@@ -153,16 +161,14 @@ def _bad_rows(
             error = (
                 SampleError(row["error"], kind=row["kind"], fix=row["fix"])
                 if row["error"] is not None
-                else _wrong_kind(row, kind)
-                or over_context(row, context_tokens)
-                or over_budget(row, budget)
+                else requirements.problem(row)
             )
             assert error is not None
             bad.note(error, where=where)
     return is_bad, bad
 
 
-def _wrong_kind(row: Mapping[str, Any], kind: RowKind | None) -> SampleError | None:
+def _wrong_kind(row: Mapping[str, int], kind: RowKind | None) -> SampleError | None:
     if kind == "conversation" and row["is_preference"]:
         what, row_kind = (
             "a preference row (`chosen` and `rejected`) where answers are learned",
@@ -225,8 +231,7 @@ def _repeats(sources: Sequence[OpenSource], num_rows: Sequence[int]) -> list[flo
 
 
 def length_table(parts: Sequence[pa.Table], repeats: Sequence[float]) -> LengthTable:
-    """Join the sizes of several sources to one table; equal prefix keys become equal group
-    numbers."""
+    """Join the sizes of several sources; equal prefix keys become equal group numbers."""
     group = _groups(_column(parts, "prefix_key", np.int64))  # first, since it takes most on the way
     columns = {name: _column(parts, name, np.int32) for name in _COLUMNS}
     repeat: Float32[np.ndarray, " row"] = np.repeat(

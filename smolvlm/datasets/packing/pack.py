@@ -1,5 +1,4 @@
-"""A pack: examples laid end to end, one flat sequence with no padding; the unit that one forward
-pass consumes.
+"""A pack: examples laid end to end without padding; the unit of one forward pass.
 
 Everything that the forward pass and the loss need to know of its shape is found here, by the
 loader: a step never asks the device for it. The fields are the one list of what a pack holds: what
@@ -41,13 +40,11 @@ class Pack(PackTensors):
         return len(self.group_sizes)
 
     def model_tensors(self) -> dict[str, Any]:
-        """Return what the model's pack forward reads, by name: tensors, None, and the attention
-        plan."""
+        """Return by name what the model's forward reads: tensors, None, and the attention plan."""
         return {name: getattr(self, name) for name in MODEL_TENSORS}
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """Return all tensors that the model's pack forward reads, the attention plan's among
-        them."""
+        """Return all tensors that the model's forward reads, the attention plan's among them."""
         planned = () if self.attention is None else self.attention.tensors()
         return (
             *planned,

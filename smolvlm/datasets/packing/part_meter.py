@@ -1,5 +1,7 @@
-"""Some rows of one source, and their measuring: what a worker process, here or of a Ray cluster, is
-handed and does."""
+"""Some rows of one source, and their measuring: what a worker process is handed and does.
+
+The process is one of this machine or of a Ray cluster.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -3,8 +3,8 @@
 In: lengths, budget, seed. Out: a `Plan`, a pure function of these: no file, rank or worker has a
 say. Every row stands in an epoch exactly once. The number of steps is exact, so the progress bar
 and the schedule are true and resuming is a matter of one counter. Rows that begin with the same
-pictures become trees of at most `max_branches`; samples are laid into packs by best fit under two
-budgets, tokens and tiles (`best_fit.py`).
+pictures become trees of at most `max_branches` (`trees.py`); samples are laid into packs by best
+fit under two budgets, tokens and tiles (`best_fit.py`).
 """
 
 from bisect import bisect_left
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
-from smolvlm.datasets.packing.best_fit import best_fit, gather_trees
+from smolvlm.datasets.packing.best_fit import best_fit
 from smolvlm.datasets.packing.columns import (
     PlannedPacks,
     Rows,
@@ -24,12 +24,15 @@ from smolvlm.datasets.packing.columns import (
     trim_memory,
 )
 from smolvlm.datasets.packing.lengths import Budget, LengthTable
+from smolvlm.datasets.packing.trees import gather_trees
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """All steps of a training run: step s trains on packs [s * packs_per_step, (s + 1) *
-    packs_per_step)."""
+    """All steps of a training run.
+
+    Step s trains on packs [s * packs_per_step, (s + 1) * packs_per_step).
+    """
 
     packs: PlannedPacks
     packs_per_step: int
@@ -45,8 +48,7 @@ class Plan:
         return len(self.packs) // self.packs_per_step
 
     def epoch_at(self, step: int) -> float:
-        """Return how many epochs are done after so many steps; an epoch cut short is never done to
-        the end."""
+        """Return how many epochs are done after so many steps; one cut short never is."""
         if not self.epoch_ends:
             return 0.0
         last = len(self.epoch_ends) - 1
@@ -126,11 +128,10 @@ def plan_training(
 
 
 def plan_epoch(lengths: LengthTable, settings: PlanSettings, *, epoch: int) -> PlannedPacks:
-    """Plan one epoch: every row as often as `repeats` says, in packs within the budget, drawn from
-    (seed, epoch)."""
+    """Plan one epoch, drawn from (seed, epoch): every row as often as `repeats` says."""
     random = np.random.default_rng([settings.seed, epoch])
     samples = SampleTable.joined(
-        gather_samples(
+        gather_trees(
             order,
             lengths,
             budget=settings.budget,
@@ -147,8 +148,10 @@ def plan_epoch(lengths: LengthTable, settings: PlanSettings, *, epoch: int) -> P
 def _passes(
     repeats: Float32[np.ndarray, " row"], random: np.random.Generator
 ) -> Iterator[Int32[np.ndarray, " chosen"]]:
-    """Yield the rows of an epoch, shuffled, each at most once in each pass: a row and its copy
-    never share a tree."""
+    """Yield the passes of an epoch, shuffled, with each row at most once in each.
+
+    So a row and its copy never share a tree.
+    """
     for number in range(int(np.ceil(repeats.max(initial=0.0)))):
         yield _shuffled(_drawn(repeats, number, random), random)
 
@@ -174,24 +177,6 @@ def _shuffled(
     """Shuffle in place: `random.permutation` gives the same order in more memory."""
     random.shuffle(numbers)
     return numbers
-
-
-def gather_samples(
-    order: Int32[np.ndarray, " row"], lengths: LengthTable, *, budget: Budget, max_branches: int
-) -> SampleTable:
-    """Group rows into samples: trees of rows that begin with the same pictures, every other row
-    alone."""
-    return gather_trees(
-        order,
-        tokens=lengths.num_tokens,
-        tiles=lengths.num_tiles,
-        prefix_tokens=lengths.prefix_tokens,
-        prefix_tiles=lengths.prefix_tiles,
-        group=lengths.prefix_group,
-        max_tokens=budget.max_tokens,
-        max_tiles=budget.max_tiles,
-        max_branches=max_branches,
-    )
 
 
 def fill_packs(samples: SampleTable, *, budget: Budget) -> PlannedPacks:
@@ -245,8 +230,7 @@ def sample_size(rows: Rows, lengths: LengthTable) -> tuple[int, int]:
 def deal_to_ranks(
     plan: Plan, *, num_ranks: int, cost_per_token: float, cost_per_tile: float
 ) -> Int64[np.ndarray, " pack"]:
-    """Return the order in which pack numbers are handed out so that each step's ranks finish
-    together.
+    """Return the order of pack numbers in which each step's ranks finish together.
 
     The loader gives pack i of a step to rank i % num_ranks. Which packs a step holds never changes,
     only their order within it; packs are dealt dearest first, each to the rank with the least to do

@@ -22,7 +22,7 @@ class _RayMeter:
     def __init__(self, sources: Sequence[OpenSource], prompt: PromptSettings) -> None:
         self._meter = PartMeter(sources, prompt)
 
-    def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, part: dict[str, Any]) -> dict[str, object]:
         sizes = self._meter(
             Part(source=part["source"], rows=np.array(part["rows"], np.int32), file=None)
         )

@@ -1,5 +1,4 @@
-"""The distinct tiles of a pack or a batch: features from the vision cache where it has them, else
-pixels.
+"""The distinct tiles of a pack or a batch: features that the vision cache has, else pixels.
 
 In: which tiles of which picture or clip each image slot shows. Out: tiles to encode, cached
 features, and the rows of either for every slot. A picture is read, and known, by its bytes, a frame
@@ -48,8 +47,7 @@ class TileLoader:
         self._slot_sizes += example.slot_sizes
 
     def add_prompt(self, media: Sequence[Media], layouts: Sequence[Layout]) -> None:
-        """Load the media of one prompt, in prompt order, and note its slots; raises as
-        `add_example`."""
+        """Load one prompt's media, in order, and note its slots; raises as `add_example`."""
         shown = [
             TileRef(medium=number, tile=tile)
             for number, layout in enumerate(layouts)
@@ -106,8 +104,7 @@ class TileLoader:
         return torch.stack(self._cached) if self._cached else None
 
     def slot_tiles(self) -> Int[Tensor, " shown"]:
-        """Return the slots' rows, in order: in `tiles`, or counted on from there in
-        `cached_features`."""
+        """Return the slots' rows in `tiles` or, counted on from there, in `cached_features`."""
         places = [self._places[key] for key in self._shown]
         return torch.tensor(
             [row + is_cached * len(self._tiles) for is_cached, row in places], dtype=torch.long

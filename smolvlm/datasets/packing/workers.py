@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 def over_cores(
     make: Callable[..., Callable[[Item], Result]],
-    arguments: tuple[Any, ...],
+    arguments: tuple[object, ...],
     items: Sequence[Item],
     *,
     num_workers: int | None = None,
@@ -60,7 +60,7 @@ def over_cores(
         _file_of((make, arguments)) as path,
         ProcessPoolExecutor(workers, context, initializer=_start, initargs=(path,)) as pool,
     ):
-        running: dict[Future[Any], int] = {
+        running: dict[Future[Result], int] = {
             pool.submit(_call, item): number for number, item in enumerate(items)
         }
         try:
@@ -74,11 +74,11 @@ def over_cores(
             pool.shutdown(cancel_futures=True)
 
 
-_function: list[Callable[[Any], Any]] = []
+_function: list[Callable[..., object]] = []
 
 
 @contextmanager
-def _file_of(value: Any) -> Iterator[Path]:
+def _file_of(value: object) -> Iterator[Path]:
     """Keep a value in a file for as long as the context is open.
 
     What is handed to a process itself goes through a pipe: if the process dies before it has read
@@ -96,5 +96,5 @@ def _start(path: Path) -> None:
     _function.append(make(*arguments))
 
 
-def _call(item: Any) -> Any:
+def _call(item: object) -> Any:
     return _function[0](item)

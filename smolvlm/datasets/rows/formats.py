@@ -1,5 +1,6 @@
-"""A row in, a `Conversation` out: LLaVA, messages, question and answer columns, The Cauldron's
-pairs, preferences.
+"""A row in, a `Conversation` out.
+
+The formats: LLaVA, messages, question and answer columns, The Cauldron's pairs, preferences.
 
 Each reader turns its format into draft turns; what every conversation must satisfy (roles, order,
 something to learn) is checked once, for all of them. A row that cannot be trained on exactly as it
@@ -7,7 +8,6 @@ stands is an error with a mend, never a guess.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from smolvlm.config.suggestions import did_you_mean
 from smolvlm.datasets.rows.media import ListedMedia, row_media
@@ -34,7 +34,7 @@ _LLAVA_ROLES: Mapping[str, Role] = {
 }
 
 
-def to_conversation(row: Any, *, spec: SourceSpec, where: str) -> Conversation:
+def to_conversation(row: object, *, spec: SourceSpec, where: str) -> Conversation:
     """Return one row as a conversation; its media are named, not opened.
 
     Args:
@@ -79,7 +79,7 @@ def _checked(
     return turns
 
 
-def _with_our_names(row: Mapping[str, Any], columns: Mapping[str, str]) -> Mapping[str, Any]:
+def _with_our_names(row: Mapping[str, object], columns: Mapping[str, str]) -> Mapping[str, object]:
     """Return the row with the columns that the mixture names under our names."""
     if not columns:
         return row
@@ -93,7 +93,7 @@ def _with_our_names(row: Mapping[str, Any], columns: Mapping[str, str]) -> Mappi
     return renamed
 
 
-def _format_name(row: Mapping[str, Any], columns: Mapping[str, str]) -> str:
+def _format_name(row: Mapping[str, object], columns: Mapping[str, str]) -> str:
     """Return the key that says which format the row is in."""
     if row.get("chosen") is not None or row.get("rejected") is not None:
         for key in ("chosen", "rejected"):
@@ -121,10 +121,9 @@ def _format_name(row: Mapping[str, Any], columns: Mapping[str, str]) -> str:
 
 
 def _read_llava(
-    row: Mapping[str, Any], _has_media: bool, spec: SourceSpec
+    row: Mapping[str, object], _has_media: bool, spec: SourceSpec
 ) -> tuple[list[DraftTurn], tuple[str, ...]]:
-    """Read `conversations: [{from, value}]`; a mark in the user's text is always a placeholder
-    here."""
+    """Read `conversations: [{from, value}]`; a mark in the user's text is always a place."""
     drafts: list[DraftTurn] = []
     for message in as_objects(row["conversations"], "conversations"):
         if "from" not in message and "role" in message:
@@ -137,17 +136,16 @@ def _read_llava(
 
 
 def _read_messages(
-    row: Mapping[str, Any], has_media: bool, spec: SourceSpec
+    row: Mapping[str, object], has_media: bool, spec: SourceSpec
 ) -> tuple[list[DraftTurn], tuple[str, ...]]:
     """Read `messages: [{role, content}]`, the content plain text or a list of typed blocks."""
     return message_turns(row["messages"], "messages", has_media=has_media, spec=spec), ()
 
 
 def _read_question(
-    row: Mapping[str, Any], has_media: bool, spec: SourceSpec
+    row: Mapping[str, object], has_media: bool, spec: SourceSpec
 ) -> tuple[list[DraftTurn], tuple[str, ...]]:
-    """Read `question` and `answer` or `answers`: the answer, or the first of several, is
-    learned."""
+    """Read `question` and `answer` or `answers`: the answer, or the first, is learned."""
     question = as_text(row["question"], "`question`")
     answers = row.get("answers")
     if answers is not None and (not isinstance(answers, list) or not answers):
@@ -172,7 +170,7 @@ def _read_question(
 
 
 def _read_pairs(
-    row: Mapping[str, Any], has_media: bool, spec: SourceSpec
+    row: Mapping[str, object], has_media: bool, spec: SourceSpec
 ) -> tuple[list[DraftTurn], tuple[str, ...]]:
     """Read `texts: [{user, assistant}]`: several pairs are the turns of one conversation."""
     drafts: list[DraftTurn] = []
@@ -185,10 +183,12 @@ def _read_pairs(
 
 
 def _read_preference(
-    row: Mapping[str, Any], has_media: bool, spec: SourceSpec
+    row: Mapping[str, object], has_media: bool, spec: SourceSpec
 ) -> tuple[list[DraftTurn], list[DraftTurn]]:
-    """Read `prompt`, `chosen`, `rejected`: each text, or a list of messages; without `prompt` both
-    hold all of it."""
+    """Read `prompt`, `chosen`, `rejected`: each text, or a list of messages.
+
+    Without `prompt` the other two hold all of it.
+    """
 
     def turns(key: str, role: Role) -> list[DraftTurn]:
         value = row.get(key)
@@ -233,7 +233,7 @@ def _check_preference(chosen: Sequence[Turn], rejected: Sequence[Turn]) -> None:
 
 
 _READERS: Mapping[
-    str, Callable[[Mapping[str, Any], bool, SourceSpec], tuple[list[DraftTurn], tuple[str, ...]]]
+    str, Callable[[Mapping[str, object], bool, SourceSpec], tuple[list[DraftTurn], tuple[str, ...]]]
 ] = {
     "conversations": _read_llava,
     "messages": _read_messages,

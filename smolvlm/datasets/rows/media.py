@@ -1,5 +1,4 @@
-"""The pictures and clips that a row names: by path, by bytes, by a list of frames. Nothing is
-opened here."""
+"""The pictures and clips that a row names: by path, by bytes, by frames. None is opened here."""
 
 import os
 import re
@@ -7,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from smolvlm.datasets.rows.sources import SourceSpec
 from smolvlm.errors import SampleError
@@ -16,6 +15,8 @@ from smolvlm.media.kinds import begins_like_picture, ending_of, is_picture_endin
 from smolvlm.records import ImageRef, Media, VideoRef
 
 Kind = Literal["image", "video"]
+Bounds = tuple[object, object]
+"""A clip's `start_s` and `end_s` as the row writes them."""
 _MEDIA_WORDS = "img|image|picture|pic|photo|audio|sound|speech|video|clip|frame|media"
 _MEDIA_ENDINGS = "path|file|filename|file_?path|url|uri|name|list|bytes|data|b64|base64"
 _LOOKS_LIKE_MEDIA = re.compile(rf"^(?:{_MEDIA_WORDS})s?(?:_?(?:{_MEDIA_ENDINGS})s?)?$")
@@ -38,7 +39,7 @@ class ListedMedia:
         return self.images if kind == "image" else self.videos
 
 
-def row_media(row: Mapping[str, Any], *, spec: SourceSpec, media_is_named: bool) -> ListedMedia:
+def row_media(row: Mapping[str, object], *, spec: SourceSpec, media_is_named: bool) -> ListedMedia:
     """Return the media of a row's `image`, `images`, `video` and `videos`, in order.
 
     Args:
@@ -73,14 +74,14 @@ def row_media(row: Mapping[str, Any], *, spec: SourceSpec, media_is_named: bool)
     )
 
 
-def _one_of(row: Mapping[str, Any], one: str, several: str) -> Any:
+def _one_of(row: Mapping[str, object], one: str, several: str) -> object:
     first, second = row.get(one), row.get(several)
     if first is not None and second is not None:
         raise SampleError(f"both `{one}` and `{several}` are given", fix="keep one of the two")
     return first if second is None else second
 
 
-def _clips(value: Any, bounds: tuple[Any, Any], *, spec: SourceSpec) -> tuple[VideoRef, ...]:
+def _clips(value: object, bounds: Bounds, *, spec: SourceSpec) -> tuple[VideoRef, ...]:
     """Return a row's clips: one, or a list of them; a list of pictures is one clip's frames."""
     are_frames = (
         isinstance(value, list)
@@ -96,9 +97,8 @@ def _clips(value: Any, bounds: tuple[Any, Any], *, spec: SourceSpec) -> tuple[Vi
     return tuple(video_ref(member, spec=spec, bounds=bounds) for member in members)
 
 
-def _is_picture_name(value: Any) -> bool:
-    """Say whether a member of a `video` list is one frame: a picture's bytes or the name of a
-    picture."""
+def _is_picture_name(value: object) -> bool:
+    """Say whether a member of a `video` list is one frame: a picture's bytes or name."""
     if isinstance(value, dict):
         value = value.get("path") if value.get("path") is not None else value.get("bytes")
     if isinstance(value, bytes):
@@ -115,9 +115,8 @@ def looks_like_media(key: str) -> bool:
     return _LOOKS_LIKE_MEDIA.match(key.lower().replace("-", "_")) is not None
 
 
-def image_ref(value: Any, *, spec: SourceSpec) -> ImageRef:
-    """Return the picture that a path, an address, encoded bytes, or a mapping with `bytes` or
-    `path` names.
+def image_ref(value: object, *, spec: SourceSpec) -> ImageRef:
+    """Return the picture that a value names: a path, an address, bytes, or a mapping with one.
 
     Raises:
         SampleError: an address that is not allowed, embedded base64, an empty path, or another kind
@@ -128,9 +127,8 @@ def image_ref(value: Any, *, spec: SourceSpec) -> ImageRef:
     return _reference(value, "a picture", spec=spec)
 
 
-def video_ref(value: Any, *, spec: SourceSpec, bounds: tuple[Any, Any] = (None, None)) -> VideoRef:
-    """Return the clip that a path, an address, a list of frames, encoded bytes, or a mapping with
-    one of them names.
+def video_ref(value: object, *, spec: SourceSpec, bounds: Bounds = (None, None)) -> VideoRef:
+    """Return the clip that a value names: as `image_ref`, or by a list of frames.
 
     Args:
         value: as the row gives it; a mapping may carry `start_s` and `end_s` too.
@@ -151,19 +149,20 @@ def video_ref(value: Any, *, spec: SourceSpec, bounds: tuple[Any, Any] = (None, 
         raise SampleError(f"start_s={start_s:g} is not before end_s={end_s:g}", fix="fix the times")
     if isinstance(value, VideoRef):
         return replace(value, start_s=start_s, end_s=end_s)
-    shared: dict[str, Any] = {"start_s": start_s, "end_s": end_s, "source_fps": spec.source_fps}
     frames = value.get("frames") if isinstance(value, dict) else value
     if isinstance(frames, list):
         if not frames:
             raise SampleError(
                 "a clip is an empty list of frames", fix="list its frames, or take the row out"
             )
-        return VideoRef(frames=tuple(image_ref(frame, spec=spec) for frame in frames), **shared)
-    clip = _reference(value, "a clip", spec=spec)
-    return VideoRef(path=clip.path, data=clip.data, url=clip.url, **shared)
+        clip = VideoRef(frames=tuple(image_ref(frame, spec=spec) for frame in frames))
+    else:
+        file = _reference(value, "a clip", spec=spec)
+        clip = VideoRef(path=file.path, data=file.data, url=file.url)
+    return replace(clip, start_s=start_s, end_s=end_s, source_fps=spec.source_fps)
 
 
-def _time(value: Any, name: str) -> float | None:
+def _time(value: object, name: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf"):
@@ -174,9 +173,8 @@ def _time(value: Any, name: str) -> float | None:
     )
 
 
-def _reference(value: Any, kind: str, *, spec: SourceSpec) -> ImageRef:
-    """Return what a value names: bytes, a file below the media root, or the file that an address is
-    fetched into."""
+def _reference(value: object, kind: str, *, spec: SourceSpec) -> ImageRef:
+    """Return what a value names: bytes, a file below the media root, or a fetched file."""
     if isinstance(value, dict):
         if isinstance(value.get("bytes"), bytes) and value["bytes"]:
             return ImageRef(data=value["bytes"])

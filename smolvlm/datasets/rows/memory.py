@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -24,7 +23,7 @@ from smolvlm.home import memory_dir, memory_rows_file
 _MEDIA = "media"
 
 
-def keep_rows(rows: Iterable[Mapping[str, Any]], *, name: str = "memory") -> dict[str, str]:
+def keep_rows(rows: Iterable[Mapping[str, object]], *, name: str = "memory") -> dict[str, str]:
     """Keep rows and return the mixture's entry for them.
 
     Args:
@@ -46,7 +45,7 @@ def keep_rows(rows: Iterable[Mapping[str, Any]], *, name: str = "memory") -> dic
     return {"memory": digest, "name": name, "path": str(Path.cwd())}
 
 
-def _written(rows: Iterable[Mapping[str, Any]], path: Path, media: Path, *, name: str) -> str:
+def _written(rows: Iterable[Mapping[str, object]], path: Path, media: Path, *, name: str) -> str:
     """Write rows to a file of JSON lines and return the digest of what they say."""
     digest = blake2b(digest_size=16)
     number = 0
@@ -85,7 +84,7 @@ def _with_paths(line: str, media: Path) -> str:
     return line.replace(f'"{_MARK}', f'"{json.dumps(str(media))[1:-1]}/')
 
 
-def _plain(value: Any, *, where: str) -> Any:
+def _plain(value: object, *, where: str) -> object:
     """Return a value as JSON holds it; pictures and bytes become names of kept files."""
     if isinstance(value, Mapping):
         if value.keys() <= {"bytes", "path"} and isinstance(value.get("bytes"), bytes):

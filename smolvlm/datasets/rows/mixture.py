@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from smolvlm.config.problems import Problem, problems_error, shown_value
 from smolvlm.config.settings_file import refuse_rows
@@ -23,7 +22,7 @@ from smolvlm.errors import ConfigError
 
 
 def load_mixture(
-    path_or_inline: str | Path | Sequence[Any] | Mapping[str, Any],
+    path_or_inline: str | Path | Sequence[object] | Mapping[str, object],
     *,
     base_dir: Path,
     allow_outside_root: bool = False,
@@ -55,9 +54,8 @@ def load_mixture(
     for key, entry in _entries(content, where=where):
         source = read_source(entry, key=key, base_dir=base_dir, problems=problems)
         if source is not None:
-            is_free = (
-                allow_outside_root or "memory" in entry
-            )  # a program may name what its user may read
+            # A program may name what its user may read.
+            is_free = allow_outside_root or (isinstance(entry, Mapping) and "memory" in entry)
             sources.append(replace(source, allow_outside_root=is_free, allow_urls=allow_urls))
     if problems:
         raise problems_error(problems, where=where)
@@ -65,11 +63,11 @@ def load_mixture(
     return _with_distinct_names(sources)
 
 
-def _entries(content: Any, *, where: str) -> list[tuple[str, Any]]:
+def _entries(content: object, *, where: str) -> list[tuple[str, object]]:
     """Return (key, entry) of each source, for both shapes of a mixture."""
     shape_fix = "write a list of sources, or a mapping of group name -> list of sources"
     if isinstance(content, Mapping):
-        entries: list[tuple[str, Any]] = []
+        entries: list[tuple[str, object]] = []
         for group, members in content.items():
             if group in IGNORED_KEYS:
                 continue

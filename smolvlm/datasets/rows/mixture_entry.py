@@ -66,7 +66,7 @@ IGNORED_KEYS = frozenset({"source", "category", "quality", "duration", "_comment
 
 
 def read_source(
-    entry: Any, *, key: str, base_dir: Path, problems: list[Problem]
+    entry: object, *, key: str, base_dir: Path, problems: list[Problem]
 ) -> SourceSpec | None:
     """Return one entry as a source, or None after adding to `problems` what is wrong with it."""
     if not isinstance(entry, Mapping):
@@ -119,10 +119,9 @@ def read_source(
 
 
 class _EntryReader:
-    """Reads one entry key by key; what is wrong goes to the list of problems and a stand-in value
-    is returned."""
+    """Reads one entry key by key; a problem is noted, and a stand-in value returned."""
 
-    def __init__(self, entry: Mapping[str, Any], *, key: str, problems: list[Problem]) -> None:
+    def __init__(self, entry: Mapping[str, object], *, key: str, problems: list[Problem]) -> None:
         self.entry = entry
         self.key = key
         self.problems = problems

@@ -13,7 +13,7 @@ everything else is text.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 from smolvlm.datasets.rows.media import Kind, ListedMedia
 from smolvlm.datasets.rows.sources import MediaMarkers, SourceSpec
@@ -40,8 +40,7 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DraftTurn:
-    """A turn as the row writes it: media are either inline, or a `Place` to be filled from the
-    row's list."""
+    """A turn as the row writes it: media are inline, or a `Place` to be filled from the list."""
 
     role: Role
     blocks: tuple[Block | Place, ...]
@@ -83,18 +82,18 @@ def fill_places(
     blocks = [block for draft in drafts for block in draft.blocks if not isinstance(block, str)]
     if not blocks:
         in_front = (*listed.images, *listed.videos)
+        turns = tuple(
+            Turn(role=draft.role, blocks=cast("tuple[Block, ...]", draft.blocks))
+            for draft in drafts
+        )
         if not in_front:
-            return tuple(
-                Turn(role=draft.role, blocks=cast("tuple[Block, ...]", draft.blocks))
-                for draft in drafts
-            )
-        first = next(number for number, draft in enumerate(drafts) if draft.role == "user")
+            return turns
+        first = next(number for number, turn in enumerate(turns) if turn.role == "user")
         return tuple(
             Turn(
-                role=draft.role,
-                blocks=(*(in_front if number == first else ()), *cast("Any", draft.blocks)),
+                role=turn.role, blocks=(*in_front, *turn.blocks) if number == first else turn.blocks
             )
-            for number, draft in enumerate(drafts)
+            for number, turn in enumerate(turns)
         )
     means: dict[Kind, Kind] = {"image": "image", "video": "video"}
     is_plain = spec.media_markers == "plain"

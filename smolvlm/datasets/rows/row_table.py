@@ -1,11 +1,9 @@
-"""What a file of rows is to everything behind it: a length, and rows by number, read when they are
-asked for."""
+"""What a file of rows is to everything behind it: a length, and rows read by number."""
 
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any
 
 
 class RowTable(ABC):
@@ -18,9 +16,8 @@ class RowTable(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def __getitem__(self, index: int) -> Any:
-        """Return row `index` as JSON-like values; whether it is an object is for the reader of rows
-        to say.
+    def __getitem__(self, index: int) -> object:
+        """Return row `index` as JSON-like values, an object or not.
 
         Raises:
             SampleError: the row's text is not JSON.
@@ -37,8 +34,7 @@ class RowTable(ABC):
 
 
 class ChainTable(RowTable):
-    """The rows of several files, one after the other; each keeps its own name and numbers in
-    messages."""
+    """The rows of several files, one after the other; messages name each file and its number."""
 
     def __init__(self, tables: Sequence[RowTable], *, label: str) -> None:
         super().__init__(label=label)
@@ -48,7 +44,7 @@ class ChainTable(RowTable):
     def __len__(self) -> int:
         return self._ends[-1]
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> object:
         table, row = self._place(index)
         return table[row]
 

@@ -39,8 +39,10 @@ class Sampling:
     is_percent: bool = False
 
     def count(self, num_rows: int) -> int:
-        """Return how many of `num_rows` rows are used: P % is max(1, ceil(n * P / 100)); more than
-        there are is all."""
+        """Return how many of `num_rows` rows are used; more than there are is all.
+
+        P % is max(1, ceil(n * P / 100)).
+        """
         if self.kind == "all":
             return num_rows
         wanted = (
@@ -64,8 +66,7 @@ class Sampling:
 
 
 def parse_sampling(strategy: str) -> Sampling:
-    """Return the rule that a `sampling_strategy` such as `all`, `first:1000` or `random:2.5%`
-    names.
+    """Return the rule that a `sampling_strategy` names: `all`, `first:1000`, `random:2.5%`.
 
     Raises:
         ConfigError: an unknown strategy, a fractional or zero number of rows, or a percentage

@@ -1,9 +1,7 @@
-"""The turns that a row writes: who speaks, in plain text or typed blocks, and in which order they
-must come."""
+"""The turns that a row writes: who speaks, in text or typed blocks, and in which order."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
 
 from smolvlm.config.suggestions import did_you_mean
 from smolvlm.datasets.rows.media import Kind, image_ref, video_ref
@@ -23,10 +21,9 @@ def plain_turn(role: Role, text: str, *, has_places: bool, spec: SourceSpec) -> 
 
 
 def message_turns(
-    messages: Any, name: str, *, has_media: bool, spec: SourceSpec
+    messages: object, name: str, *, has_media: bool, spec: SourceSpec
 ) -> list[DraftTurn]:
-    """Return the turns of a list of {role, content}, the content plain text or a list of typed
-    blocks."""
+    """Return the turns of a list of {role, content}; content is text or typed blocks."""
     drafts: list[DraftTurn] = []
     for message in as_objects(messages, name):
         role = role_of(message.get("role"), MESSAGE_ROLES, key="role")
@@ -44,9 +41,8 @@ def message_turns(
     return drafts
 
 
-def _typed_block(block: Any, *, role: Role, spec: SourceSpec) -> Block | Place:
-    """Return one typed block: text as it stands, a picture or clip inline, or the place of the next
-    listed one."""
+def _typed_block(block: object, *, role: Role, spec: SourceSpec) -> Block | Place:
+    """Return one typed block: text, a medium inline, or the place of the next listed one."""
     if not isinstance(block, dict):
         raise SampleError(
             f"a content block is {kind_of(block)}", fix="write blocks as {type: text, text: ...}"
@@ -68,7 +64,7 @@ def _typed_block(block: Any, *, role: Role, spec: SourceSpec) -> Block | Place:
     return _inline_medium(block, kind, spec=spec)
 
 
-def _inline_medium(block: Mapping[str, Any], kind: Kind, *, spec: SourceSpec) -> Block | Place:
+def _inline_medium(block: Mapping[str, object], kind: Kind, *, spec: SourceSpec) -> Block | Place:
     values = [block[key] for key in (kind, "path", "bytes", "url") if block.get(key) is not None]
     bounds = (block.get("start_s"), block.get("end_s"))
     if values and kind == "video":
@@ -82,8 +78,7 @@ def _inline_medium(block: Mapping[str, Any], kind: Kind, *, spec: SourceSpec) ->
 
 
 def check_order(drafts: Sequence[DraftTurn]) -> None:
-    """Check that the turns are: at most one of the system, then user and assistant by turns, ending
-    with an answer."""
+    """Check the order: at most one system turn, then user and assistant, an answer last."""
     roles = [draft.role for draft in drafts]
     if "assistant" not in roles:
         raise SampleError(
@@ -117,7 +112,7 @@ def check_order(drafts: Sequence[DraftTurn]) -> None:
         )
 
 
-def as_objects(value: Any, name: str) -> list[Mapping[str, Any]]:
+def as_objects(value: object, name: str) -> list[Mapping[str, object]]:
     """Return `value` as a list of objects, at least one."""
     if not isinstance(value, list) or not all(isinstance(member, dict) for member in value):
         raise SampleError(
@@ -128,7 +123,7 @@ def as_objects(value: Any, name: str) -> list[Mapping[str, Any]]:
     return value
 
 
-def role_of(value: Any, roles: Mapping[str, Role], *, key: str) -> Role:
+def role_of(value: object, roles: Mapping[str, Role], *, key: str) -> Role:
     """Return the speaker that a row's word for it means."""
     if isinstance(value, str) and value in roles:
         return roles[value]
@@ -136,7 +131,7 @@ def role_of(value: Any, roles: Mapping[str, Role], *, key: str) -> Role:
     raise SampleError(f"unknown role {value!r}", kind="role", fix=fix)
 
 
-def as_text(value: Any, name: str) -> str:
+def as_text(value: object, name: str) -> str:
     """Return a value that must be text, and text that can be written as UTF-8."""
     if not isinstance(value, str):
         raise SampleError(
@@ -152,7 +147,7 @@ def as_text(value: Any, name: str) -> str:
     return value
 
 
-def kind_of(value: Any) -> str:
+def kind_of(value: object) -> str:
     """Name a JSON value's kind for a message."""
     if value is None:
         return "missing or null"

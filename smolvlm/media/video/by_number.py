@@ -46,8 +46,11 @@ def read_with_torchcodec(ref: VideoRef, scan: ClipScan, numbers: Sequence[int]) 
     with open_stream(ref) as file:
         try:
             decoder = VideoDecoder(
-                file, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact"
-            )  # pyright: ignore[reportArgumentType] - it takes whatever reads and seeks
+                file,  # pyright: ignore[reportArgumentType] - it takes whatever reads and seeks
+                dimension_order="NHWC",
+                num_ffmpeg_threads=1,
+                seek_mode="exact",
+            )
             for number in numbers:
                 frame = decoder.get_frame_at(number)
                 _check_time(

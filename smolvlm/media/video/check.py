@@ -127,8 +127,7 @@ def _errors(log: LogLines) -> LogLines:
 
 
 def _quoted(log: LogLines) -> str:
-    """Return the first error of the log, or else its last line, which tells of concealed damage at
-    level info."""
+    """Return the log's first error, or its last line, which tells of concealed damage."""
     lines = _errors(log) or log[-1:]
     return f"; FFmpeg: {lines[0][1]}: {lines[0][2].strip()}" if lines else ""
 

@@ -1,5 +1,4 @@
-"""Opening what a `VideoRef` names: encoded bytes as a stream, FFmpeg's container over it, or the
-list of its pictures.
+"""Opening what a `VideoRef` names: a stream, FFmpeg's container over it, or its pictures.
 
 Comes in: a `VideoRef`. Goes out: something open that closes itself, or one `SampleError` that says
 the clip, the cause and the fix. FFmpeg (through PyAV) always reads from an open file of ours, never

@@ -132,8 +132,7 @@ def _check_part(index: ClipIndex, start_s: float | None, end_s: float | None) ->
 
 
 def _candidates(times_s: np.ndarray, start_s: float | None, end_s: float | None) -> tuple[int, int]:
-    """Return the first and the last frame within the part; compared as floats, so that a frame's
-    own time is in."""
+    """Return the first and the last frame within the part, compared as floats."""
     first = 0 if start_s is None else int(np.searchsorted(times_s, start_s, side="left"))
     last = (
         len(times_s) - 1
@@ -146,8 +145,7 @@ def _candidates(times_s: np.ndarray, start_s: float | None, end_s: float | None)
 
 
 def _shown_s(index: ClipIndex, start_s: float | None, end_s: float | None) -> float:
-    """Return the seconds that the part and the clip share; decimals are taken as written, 1.1 - 1.0
-    is 0.1."""
+    """Return the seconds that part and clip share, decimals as written: 1.1 - 1.0 is 0.1."""
     begin, end = int(index.pts[0]) * index.time_base, index.end_pts * index.time_base
     if start_s is not None:
         begin = max(begin, Fraction(repr(float(start_s))))
@@ -157,8 +155,7 @@ def _shown_s(index: ClipIndex, start_s: float | None, end_s: float | None) -> fl
 
 
 def _spread(pts: Int64[np.ndarray, " frame"], count: int) -> Int64[np.ndarray, " chosen"]:
-    """Return `count` distinct ascending numbers, evenly spread over time, the first and the last
-    included."""
+    """Return `count` distinct ascending numbers, evenly over time, both ends included."""
     if count == 1:
         return np.zeros(1, dtype=np.int64)
     steps = np.arange(count, dtype=np.int64)

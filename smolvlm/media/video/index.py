@@ -74,8 +74,7 @@ class FileVersion:
 
 
 def read_index(ref: VideoRef) -> ClipIndex:
-    """Return when each frame of a clip is shown; pictures of a folder or a list come at
-    `source_fps`.
+    """Return when each frame of a clip is shown; pictures come at `source_fps`.
 
     Raises:
         SampleError: the clip cannot be opened (as `open_clip`, `list_pictures`), is cut short, or
@@ -196,16 +195,14 @@ def _scan_packets(container: "InputContainer", stream: "VideoStream") -> ClipSca
 
 
 def _is_whole(container: "InputContainer", stream: "VideoStream", *, num_frames: int) -> bool:
-    """Say whether the file holds all that its header lists; headers that list nothing cannot
-    tell."""
+    """Say whether the file holds all that its header lists, if it lists anything."""
     if num_frames >= stream.frames:
         return True
     return all(entry.pos + entry.size <= container.size for entry in stream.index_entries)
 
 
 def _are_guesses(container: "InputContainer", stream: "VideoStream", shown: list[int]) -> bool:
-    """Say whether frames are reordered while decoding although their times are in the order of the
-    file."""
+    """Say whether frames are reordered while decoding although their times are in order."""
     return (
         container.format.name == "avi"
         and stream.codec_context.has_b_frames
@@ -214,8 +211,7 @@ def _are_guesses(container: "InputContainer", stream: "VideoStream", shown: list
 
 
 def _scan_frames(container: "InputContainer", stream: "VideoStream") -> ClipScan | None:
-    """Decode the clip and take its frames as they come, with the times they carry, or else at the
-    stream's rate."""
+    """Decode the clip; take its frames' times as they come, or the stream's rate."""
     carried: list[int | None] = []
     for frame in container.decode(stream):
         carried.append(frame.pts)
@@ -235,8 +231,7 @@ def _scan_frames(container: "InputContainer", stream: "VideoStream") -> ClipScan
 
 
 def _end(pts: Int64[np.ndarray, " frame"], last_duration: int, stream: "VideoStream") -> int:
-    """Return when the last frame ends: by its own duration, by the usual step, by the stream's
-    rate."""
+    """Return when the last frame ends: by its duration, the usual step or the rate."""
     if last_duration <= 0 and len(pts) > 1:
         last_duration = int(np.median(np.diff(pts)))
     if last_duration <= 0 and stream.average_rate:

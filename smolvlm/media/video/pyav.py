@@ -2,7 +2,7 @@
 to RGB.
 
 Comes in: which frames, as presentation times. Goes out: upright RGB arrays, one at a time; nothing
-but the decoder's own few frames is held. The reader walks through the wanted frames in order and
+but the decoder's few frames stays in memory. The reader walks through the wanted frames and
 seeks only where a keyframe lies between here and the next of them. A frame is delivered only if its
 time is exactly the wanted one. Where a container seeks badly, or a keyframe turns out not to be a
 point to start from, it goes back further, at last to the clip's begin, decoding every frame: slow,
@@ -46,8 +46,7 @@ def read_with_pyav(
 
 
 def to_rgb(frame: "VideoFrame", reformatter: "VideoReformatter", *, max_side_px: int) -> RGB:
-    """Convert a decoded frame to upright RGB, scaled down in the same pass where it is larger than
-    `max_side_px`.
+    """Convert a frame to upright RGB, scaled down in the same pass to `max_side_px`.
 
     A frame that is not scaled has the very pixels of `frame.to_ndarray(format="rgb24")`.
     """
@@ -71,8 +70,7 @@ _AS_STORED: Turn = (1, 0, 0, 1)
 
 
 def display_turn(frame: "VideoFrame") -> Turn:
-    """Return how the frame's display matrix turns or mirrors it; turns by other than quarters are
-    left alone."""
+    """Return how the display matrix turns or mirrors a frame, by quarters alone."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return _AS_STORED
@@ -169,8 +167,7 @@ class _Walk:
         """Time of the last decoded frame; None before the first."""
 
     def frame_at(self, pts: int) -> "VideoFrame | None":
-        """Return the frame of exactly this time, later than all asked for before; None where this
-        way finds none."""
+        """Return the frame of exactly this time, later than all before; None if not found."""
         key = int(np.searchsorted(self._keyframes, pts, side="right")) - 1
         if key <= 0 or (self._reached is not None and self._keyframes[key] <= self._reached):
             return self._walk_to(pts)

@@ -1,8 +1,7 @@
-"""The one place that turns clips into pixels: chosen frames as upright RGB, or as the tiles that
-the tower reads.
+"""The one place that turns clips into pixels: frames as upright RGB, or as tiles.
 
 Comes in: a `VideoRef`, the `Frames` chosen from its index, and which package decodes. Goes out: one
-frame after the other; a clip is never held as a whole. The three back ends give the same frames,
+frame after the other; a clip is never in memory whole. The three back ends give the same frames,
 and the same pixels where nothing is scaled. PyAV, the default, scales large frames down while it
 converts them: less work than converting first, and other pixels by 1.1 to 1.4 levels of 255 in the
 mean (1280 x 720 to 512 x 288; up to 66 at coloured edges, where converting first repeats each
@@ -147,8 +146,7 @@ def _remembered_key(version: FileVersion) -> bytes:
 
 
 def _picture_key(picture: ImageRef) -> bytes:
-    """Return the key of one frame; where it cannot be read, `read_bytes` says why in the words for
-    pictures."""
+    """Return one frame's key; `read_bytes` says why where it cannot be read."""
     if picture.path is None or not picture.path.is_file():
         return hashlib.blake2b(read_bytes(picture), digest_size=16).digest()
     return _key_of(VideoRef(path=picture.path, span=picture.span))

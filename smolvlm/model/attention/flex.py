@@ -15,12 +15,15 @@ the transposed tables.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int, Int32
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 BLOCK_SIZE = 128
 """Queries and keys of a block: what torch's kernels take by default."""
@@ -31,8 +34,10 @@ another graph."""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FlexPlan:
-    """The block lists of one pack (axis `list`: partly seen keys, wholly seen keys, and both again
-    by key)."""
+    """The block lists of one pack.
+
+    Axis `list`: partly seen keys, wholly seen keys, and both again by key.
+    """
 
     num_blocks: Int32[Tensor, "list=4 block"]
     """How many entries of each row of `block_numbers` count."""
@@ -110,7 +115,7 @@ def block_tables(
 class FlexScope:
     """A pack on CUDA."""
 
-    block_mask: Any
+    block_mask: "BlockMask"
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, *, scale: float | None, dropout: float

@@ -5,59 +5,19 @@ function is registered with transformers under `SCOPE_ATTENTION`; without a scop
 calls) it is transformers' own SDPA attention.
 """
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 
 from smolvlm.model.attention.flex import plan_flex
+from smolvlm.model.attention.plan import AttentionPlan, PlanAttention, Scope
 from smolvlm.model.attention.sdpa import plan_sdpa
 
 SCOPE_ATTENTION = "smolvlm_scope"
-
-
-class Scope(Protocol):
-    """What a layer asks: attention of one pack."""
-
-    def attend(
-        self,
-        query: Float[Tensor, "1 heads seq head"],
-        key: Float[Tensor, "1 kv_heads seq head"],
-        value: Float[Tensor, "1 kv_heads seq head"],
-        *,
-        scale: float | None,
-        dropout: float,
-    ) -> Float[Tensor, "1 heads seq head"]: ...
-
-
-class AttentionPlan(Protocol):
-    """What is known of a pack's attention before it reaches a device."""
-
-    def tensors(self) -> tuple[Tensor, ...]:
-        """Return the tensors that it holds."""
-        ...
-
-    def pin_memory(self) -> "AttentionPlan":
-        """Return it in page-locked memory; torch's loader asks for that."""
-        ...
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "AttentionPlan":
-        """Return it on a device; accelerate's loader asks for that."""
-        ...
-
-    def over(self, scope_end: Int[Tensor, " seq"]) -> Scope:
-        """Return the attention of the pack that it was planned for, both on the same device."""
-        ...
-
-
-PlanAttention = Callable[[Int[np.ndarray, " seq"]], AttentionPlan]
-"""Plans a pack's attention from its `scope_end`."""
 
 
 def attention_planner(device_type: str) -> PlanAttention:
@@ -102,8 +62,10 @@ def scope_attention(
     scope: Scope | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """The attention function transformers calls; (1, heads, seq, head) in, (1, seq, heads, head)
-    out."""
+    """The attention function; (1, heads, seq, head) in, (1, seq, heads, head) out.
+
+    The parameters are those that transformers calls every attention function with.
+    """
     if scope is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs

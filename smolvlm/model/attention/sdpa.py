@@ -181,8 +181,7 @@ class BlockScope:
         return torch.cat(outputs, dim=2)
 
     def masks(self, dtype: torch.dtype) -> list[Float[Tensor, "query key"] | None]:
-        """Return each block's additive mask over its ancestors' keys and its own; None where it is
-        plain causal."""
+        """Return each block's additive mask over what it sees; None where it is plain causal."""
         if dtype not in self._masks:
             self._masks[dtype] = [
                 None if block.is_causal else self._mask(block, dtype) for block in self.blocks

@@ -25,7 +25,7 @@ from smolvlm.checkpoints.load import load_checkpoint
 from smolvlm.config.method import DpoMethod
 from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.builder import one_pass, read_prompt
-from smolvlm.datasets.dataset import PackDataset
+from smolvlm.datasets.dataset import PackDataset, PackOptions
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.measured import MeasuredSet
 from smolvlm.datasets.packing.pack import on_device
@@ -130,9 +130,11 @@ def _each_row_once(
         plan_training(once.lengths, one_pass(config.data)),
         encoder=dataset.encoder,
         settings=dataset.settings,
-        read_features=cache.read if cache else None,
-        plan_attention=dataset.plan_attention,
-        on_bad_sample=config.data.on_bad_sample,
+        options=PackOptions(
+            read_features=cache.read if cache else None,
+            plan_attention=dataset.options.plan_attention,
+            on_bad_sample=config.data.on_bad_sample,
+        ),
     )
 
 

@@ -10,9 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smolvlm.config.method import RowKind
 from smolvlm.datasets.packing import columns
 from smolvlm.datasets.packing.lengths import SIZES, Budget
-from smolvlm.datasets.packing.measured import MeasuredSet, length_table, settle_rows
+from smolvlm.datasets.packing.measured import (
+    MeasuredSet,
+    RowRequirements,
+    length_table,
+    settle_rows,
+)
 from smolvlm.datasets.rows.conversations import OpenSource, open_sources
 from smolvlm.datasets.rows.mixture import load_mixture
 from smolvlm.errors import SampleError
@@ -60,13 +66,17 @@ def sources(tmp_path: Path) -> Any:
     return make
 
 
-def settled(sources: tuple[OpenSource, ...], sizes: list[pa.Table], **options: Any) -> MeasuredSet:
-    chosen: dict[str, Any] = {
-        "budget": BUDGET,
-        "on_bad_sample": "error",
-        "max_bad_fraction": 0.5,
-    } | options
-    return settle_rows(sources, sizes, **chosen)
+def settled(
+    sources: tuple[OpenSource, ...],
+    sizes: list[pa.Table],
+    *,
+    kind: RowKind | None = None,
+    context_tokens: int | None = None,
+    **options: Any,
+) -> MeasuredSet:
+    requirements = RowRequirements(budget=BUDGET, kind=kind, context_tokens=context_tokens)
+    chosen: dict[str, Any] = {"on_bad_sample": "error", "max_bad_fraction": 0.5} | options
+    return settle_rows(sources, sizes, requirements=requirements, **chosen)
 
 
 def test_sources_are_seen_in_the_shares_of_their_weights(sources: Any) -> None:

@@ -11,7 +11,12 @@ import pyarrow.parquet
 import pytest
 
 from smolvlm.datasets.packing.lengths import Budget, Meter
-from smolvlm.datasets.packing.measured import MeasuredSet, SourceCount, settle_rows
+from smolvlm.datasets.packing.measured import (
+    MeasuredSet,
+    RowRequirements,
+    SourceCount,
+    settle_rows,
+)
 from smolvlm.datasets.rows.conversations import open_sources
 from smolvlm.datasets.rows.mixture import load_mixture
 from smolvlm.errors import SampleError
@@ -34,7 +39,11 @@ def load(
     ]  # type: ignore[arg-type]
     budget = Budget(max_tokens=1000, max_tiles=10)
     return settle_rows(
-        sources, sizes, budget=budget, on_bad_sample=on_bad_sample, max_bad_fraction=allowed
+        sources,
+        sizes,
+        requirements=RowRequirements(budget=budget),
+        on_bad_sample=on_bad_sample,
+        max_bad_fraction=allowed,
     )
 
 

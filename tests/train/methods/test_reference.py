@@ -10,7 +10,7 @@ import torch
 
 from smolvlm.build.processor import ModelType
 from smolvlm.checkpoints.load import load_checkpoint
-from smolvlm.datasets.dataset import PackDataset
+from smolvlm.datasets.dataset import PackDataset, PackOptions
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.lengths import Budget
 from smolvlm.datasets.packing.plan import PlanSettings, plan_training
@@ -64,7 +64,7 @@ def packs_of(prompt: PromptSettings) -> Any:
             plan_training(measured.lengths, chosen),
             encoder=prompt.encoder(),
             settings=prompt.media,
-            on_bad_sample="skip",
+            options=PackOptions(on_bad_sample="skip"),
         )
 
     return make

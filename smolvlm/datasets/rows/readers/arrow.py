@@ -1,5 +1,4 @@
-"""Rows in Arrow files: mapped from disk, so that a table of millions of rows costs a process next
-to nothing.
+"""Rows in Arrow files, mapped from disk: millions of rows cost a process next to nothing.
 
 In: an Arrow file, or one in memory. Out: the tables of JSON text, of columns, and of a shard's
 members.
@@ -104,7 +103,7 @@ class ColumnTable(RowTable):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> object:
         if not 0 <= index < len(self):
             raise IndexError(index)
         return {
@@ -123,7 +122,7 @@ class TarTable(RowTable):
     def __len__(self) -> int:
         return len(self._index)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> object:
         return read_tar_row(self._path, self._index[index])
 
 

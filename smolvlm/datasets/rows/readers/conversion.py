@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -61,7 +60,7 @@ def file_identity(path: Path) -> str:
     return blake2b(parts.encode(), digest_size=12).hexdigest()
 
 
-def _convert(path: Path, row_format: RowFormat, sink: Any, *, label: str) -> None:
+def _convert(path: Path, row_format: RowFormat, sink: pa.NativeFile, *, label: str) -> None:
     """Write a file's rows to an Arrow file, a few megabytes at a time."""
     if row_format == "parquet":
         _convert_parquet(path, sink, label=label)
@@ -82,7 +81,7 @@ def _convert(path: Path, row_format: RowFormat, sink: Any, *, label: str) -> Non
             )
 
 
-def _convert_parquet(path: Path, sink: Any, *, label: str) -> None:
+def _convert_parquet(path: Path, sink: pa.NativeFile, *, label: str) -> None:
     import pyarrow.parquet
 
     try:

@@ -1,5 +1,4 @@
-"""Data sets of Hugging Face, from a folder that `save_to_disk` wrote or from the hub: memory-mapped
-Arrow files."""
+"""Data sets of Hugging Face, saved or from the hub: memory-mapped Arrow files."""
 
 from typing import Any
 
@@ -9,8 +8,7 @@ from smolvlm.errors import SampleError
 
 
 class SavedTable(RowTable):
-    """Rows of a Hugging Face data set, in memory-mapped Arrow files already; media come as bytes or
-    paths."""
+    """Rows of a Hugging Face data set, in Arrow files already; media are bytes or paths."""
 
     def __init__(self, dataset: Any, *, label: str) -> None:
         super().__init__(label=label)
@@ -24,15 +22,14 @@ class SavedTable(RowTable):
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> object:
         if not 0 <= index < len(self):
             raise IndexError(index)
         return self._dataset[index].to_pylist()[0]
 
 
 def open_saved(spec: SourceSpec) -> RowTable:
-    """Open a folder that `save_to_disk` wrote, or a data set of the hub (downloaded once by
-    `datasets`)."""
+    """Open a folder that `save_to_disk` wrote, or a data set of the hub (downloaded once)."""
     import datasets
 
     try:

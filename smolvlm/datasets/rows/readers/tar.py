@@ -8,9 +8,8 @@ their ending, and media take the place of the row's `image` or `video` (one), `i
 
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from smolvlm.errors import SampleError
 from smolvlm.media.kinds import is_clip_ending, is_picture_ending
@@ -56,8 +55,7 @@ def tar_index(path: Path, *, label: str) -> Iterator[tuple[int, bytes]]:
 
 
 def _check_end(path: Path, end: int, *, label: str) -> None:
-    """Refuse a shard whose members are not followed by a block of zeros, the mark that a tar file
-    ends with.
+    """Refuse a shard whose members are not followed by the block of zeros that ends a tar file.
 
     `tarfile` takes a header that is cut off or damaged, after the first, for the end, and would
     lose what follows.
@@ -86,7 +84,7 @@ def _as_json(key: str, members: list[Member]) -> bytes:
     return json.dumps({"key": key, "members": members}).encode()
 
 
-def read_tar_row(path: Path, row: dict[str, Any]) -> dict[str, Any]:
+def read_tar_row(path: Path, row: Mapping[str, list[Member]]) -> dict[str, object]:
     """Return the fields of a row; its pictures are named, not read.
 
     Args:
@@ -96,7 +94,7 @@ def read_tar_row(path: Path, row: dict[str, Any]) -> dict[str, Any]:
     Raises:
         SampleError: a member is too large, or is not the text that it should be.
     """
-    fields: dict[str, Any] = {}
+    fields: dict[str, object] = {}
     pictures: list[ImageRef] = []
     clips: list[VideoRef] = []
     for ending, offset, size in row["members"]:
@@ -125,7 +123,7 @@ def read_tar_row(path: Path, row: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _text_fields(path: Path, ending: str, offset: int, size: int) -> dict[str, Any]:
+def _text_fields(path: Path, ending: str, offset: int, size: int) -> dict[str, object]:
     with path.open("rb") as stream:
         stream.seek(offset)
         data = stream.read(size)
