@@ -1,0 +1,149 @@
+"""What this package asks of objects that transformers makes: processors, configurations, models.
+
+Names alone: nothing heavy is imported at run time, and no class here is ever instantiated. The real
+objects are transformers' Idefics3 and SmolVLM classes, whose own annotations leave most of these
+attributes open; each attribute listed here is one that this package reads or sets.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    import torch
+    from torch import Tensor, nn
+    from transformers import PreTrainedTokenizerFast
+
+    Module = nn.Module
+else:
+    Module = object
+
+
+class VisionConfig(Protocol):
+    """`config.vision_config`: the vision tower."""
+
+    image_size: int
+    patch_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    _attn_implementation: str
+
+    def to_json_string(self) -> str: ...
+
+
+class TextConfig(Protocol):
+    """`config.text_config`: the language model."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    max_position_embeddings: int
+    rope_parameters: Mapping[str, Any]
+    """`rope_type`, `rope_theta` and what that type takes besides."""
+    _attn_implementation: str
+
+
+class VisionLanguageConfig(Protocol):
+    """A model's configuration, as `config.json` describes it."""
+
+    model_type: str
+    image_token_id: int
+    scale_factor: int
+    """Patches that the connector joins into one token, along each side."""
+    tie_word_embeddings: bool
+
+    @property
+    def vision_config(self) -> VisionConfig: ...
+
+    @property
+    def text_config(self) -> TextConfig: ...
+
+
+class ImageProcessor(Protocol):
+    """`processor.image_processor`: how pictures become tiles."""
+
+    size: Mapping[str, int]
+    """`longest_edge` of the whole picture, px."""
+    max_image_size: Mapping[str, int]
+    """`longest_edge` of a tile, px."""
+    resample: int
+    do_image_splitting: bool
+    rescale_factor: float
+    image_mean: Sequence[float]
+    image_std: Sequence[float]
+
+    def __call__(self, *inputs: object, **settings: object) -> Mapping[str, Any]: ...
+
+
+class Processor(Protocol):
+    """A checkpoint's processor: `Idefics3Processor`, or `SmolVLMProcessor` with a
+    `video_processor` besides."""
+
+    image_processor: ImageProcessor
+    tokenizer: "PreTrainedTokenizerFast"
+    image_seq_len: int
+    """Tokens that stand for one tile."""
+    chat_template: str | None
+
+    def __call__(self, *inputs: object, **settings: object) -> "Mapping[str, Tensor]": ...
+
+    def apply_chat_template(
+        self, conversation: Sequence[Mapping[str, Any]], **settings: object
+    ) -> str: ...
+
+
+class VisionLanguageModel(Module):
+    """A model of the family, for type checkers: one of `MODEL_CLASSES`.
+
+    A stock model alone lacks what `PackedTraining` adds: `image_features`, `set_pixel_scaling`,
+    `use_scope_attention`, and the flags.
+    """
+
+    config: VisionLanguageConfig
+    model: "nn.Module"
+    lm_head: "nn.Linear"
+    caches_connector: bool
+    touches_vision: bool
+
+    pixel_scaling: object
+    """A `PixelScaling`."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def device(self) -> torch.device: ...
+
+        @property
+        def dtype(self) -> torch.dtype: ...
+
+        @classmethod
+        def from_pretrained(cls, path: str, **settings: object) -> Self: ...
+
+        def save_pretrained(self, folder: object, **settings: object) -> None: ...
+
+        def get_input_embeddings(self) -> nn.Embedding: ...
+
+        def get_output_embeddings(self) -> nn.Linear: ...
+
+        def resize_token_embeddings(self, num_tokens: int, *, mean_resizing: bool) -> object: ...
+
+        def generate(self, **settings: object) -> Tensor: ...
+
+        def set_pixel_scaling(self, scaling: object) -> None: ...
+
+        def use_scope_attention(self) -> None: ...
+
+        def image_features(
+            self,
+            tiles: Tensor,
+            cached: Tensor | None,
+            slot_tiles: Tensor,
+            slot_sizes: Tensor | None = None,
+        ) -> tuple[Tensor | None, Tensor | None]: ...
