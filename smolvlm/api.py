@@ -78,8 +78,12 @@ def load_config(
         return load_run_config(Path(settings), overrides)
     from smolvlm.datasets.rows.memory import keep_rows
 
-    given = (("mixture", rows, "rows"), ("eval_mixture", eval_rows, "eval_rows"))
-    mixtures = {key: [keep_rows(own, name=name)] for key, own, name in given if own is not None}
+    row_sets = (("mixture", rows, "rows"), ("eval_mixture", eval_rows, "eval_rows"))
+    mixtures = {
+        key: [keep_rows(iterable, name=name)]
+        for key, iterable, name in row_sets
+        if iterable is not None
+    }
     if isinstance(settings, Mapping):
         where, base_dir, content = "settings", None, settings
     else:

@@ -85,7 +85,7 @@ def _names(weights: WeightsFolder, prefix: str, num_layers: int) -> dict[str, st
     stems = [_PATCHES, "layernorm"]
     for index in range(num_layers):
         stems += layer_names(index).values()
-    names = [f"{stem}.{kind}" for stem in stems for kind in ("weight", "bias")]
+    names = [f"{stem}.{suffix}" for stem in stems for suffix in ("weight", "bias")]
     names = [name for name in names if prefix + name in weights.files or not _is_optional(name)]
     names += [
         f"encoder.layer.{index}.layer_scale{half}.lambda1"

@@ -133,10 +133,10 @@ def extend_vocabulary(
         first_new_id: the rows before it are the model's own.
         end_new_id: one past the last new row.
     """
-    own = embeddings[:first_new_id]
-    mean, std = own.mean(dim=0), own.std(dim=0)
-    noise = torch.randn(end_new_id - first_new_id, own.shape[1], generator=generator)
-    return torch.cat([own, mean + std * noise, embeddings[end_new_id:]])
+    trained_rows = embeddings[:first_new_id]
+    mean, std = trained_rows.mean(dim=0), trained_rows.std(dim=0)
+    noise = torch.randn(end_new_id - first_new_id, trained_rows.shape[1], generator=generator)
+    return torch.cat([trained_rows, mean + std * noise, embeddings[end_new_id:]])
 
 
 def _open(gguf_file: Path) -> Any:

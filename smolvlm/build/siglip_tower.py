@@ -77,15 +77,15 @@ def read_pixel_statistics(
     where it has none."""
     path = folder / "preprocessor_config.json"
     content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    found = []
+    statistics = []
     for key, usual in zip(("image_mean", "image_std"), default, strict=True):
         values = content.get(key, usual)
         if len(values) != 3 or not all(isinstance(value, int | float) for value in values):
             fix = "write three numbers there, one a colour"
             raise ConfigError(f"{key}={values} is not three numbers", where=str(path), fix=fix)
         red, green, blue = values
-        found.append((float(red), float(green), float(blue)))
-    mean, std = found
+        statistics.append((float(red), float(green), float(blue)))
+    mean, std = statistics
     return mean, std
 
 
@@ -123,9 +123,9 @@ def _check_shapes(
         "encoder.layers.0.mlp.fc1.weight": (dimensions.intermediate_size, dimensions.hidden_size),
     }
     for name, shape in expected.items():
-        if (found := weights.shape(prefix + name)) != shape:
+        if (stored_shape := weights.shape(prefix + name)) != shape:
             raise ConfigError(
-                f"{prefix + name} is {' x '.join(map(str, found))}, config.json means "
+                f"{prefix + name} is {' x '.join(map(str, stored_shape))}, config.json means "
                 f"{' x '.join(map(str, shape))}",
                 where=str(folder),
                 fix="use the config.json that belongs to the weights",
@@ -135,8 +135,8 @@ def _check_shapes(
 def _names(prefix: str, num_layers: int) -> dict[str, str]:
     stems = [_PATCHES.removesuffix(".weight"), "post_layernorm"]
     stems += [f"encoder.layers.{index}.{stem}" for index in range(num_layers) for stem in _LAYER]
-    own = [f"{stem}.{kind}" for stem in stems for kind in ("weight", "bias")]
-    return {name: prefix + name for name in [*own, _POSITIONS]}
+    names = [f"{stem}.{suffix}" for stem in stems for suffix in ("weight", "bias")]
+    return {name: prefix + name for name in [*names, _POSITIONS]}
 
 
 def _read(weights: WeightsFolder, prefix: str, num_layers: int) -> dict[str, Tensor]:

@@ -123,7 +123,7 @@ def special_tokens_map() -> dict:
     configuration; the latter is what readers take and what the model emits, so this one says the
     same.
     """
-    named = {
+    token_of_role = {
         "bos_token": "<|im_start|>",
         "eos_token": "<end_of_utterance>",
         "pad_token": "<|im_end|>",
@@ -132,7 +132,7 @@ def special_tokens_map() -> dict:
         "additional_special_tokens": [
             {"content": token, **_AS_WRITTEN} for token in _NAMED_SPECIAL_TOKENS
         ],
-        **{role: {"content": token, **_AS_WRITTEN} for role, token in named.items()},
+        **{role: {"content": token, **_AS_WRITTEN} for role, token in token_of_role.items()},
         "unk_token": {"content": "<|endoftext|>", **_AS_WRITTEN},
     }
 

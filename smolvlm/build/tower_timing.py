@@ -51,12 +51,12 @@ def measure_tiles(configs: Mapping[str, Any], *, rounds: int) -> dict[str, TileT
         torch.set_num_threads(num_threads)
     return {
         name: TileTime(
-            tile_ms=statistics.median(own),
+            tile_ms=statistics.median(tile_times),
             ratio=statistics.median(
-                ours / theirs for ours, theirs in zip(own, times[first], strict=True)
+                ours / theirs for ours, theirs in zip(tile_times, times[first], strict=True)
             ),
         )
-        for name, own in times.items()
+        for name, tile_times in times.items()
     }
 
 
@@ -69,15 +69,15 @@ def _random_towers(configs: Mapping[str, Any]) -> dict[str, Any]:
         config._attn_implementation = "sdpa"
         with torch.device("meta"):
             tower: Any = SmolVLMVisionTransformer(config).eval()
-        own = encoders.setdefault(_encoder_shape(config), tower.encoder)
+        encoder = encoders.setdefault(_encoder_shape(config), tower.encoder)
         for module in (
             tower.embeddings,
             tower.post_layernorm,
-            *([own] if own is tower.encoder else []),
+            *([encoder] if encoder is tower.encoder else []),
         ):
             for parameter in module.to_empty(device="cpu").parameters():
                 parameter.normal_(std=0.02, generator=generator)
-        tower.encoder = own
+        tower.encoder = encoder
         towers[name] = tower
     return towers
 

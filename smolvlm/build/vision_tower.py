@@ -189,9 +189,9 @@ def convert_layer(source: dict[str, Tensor], index: int) -> dict[str, Tensor]:
     before it."""
     old, new = f"encoder.layer.{index}", f"encoder.layers.{index}"
     state = {
-        f"{target}.{kind}": source[f"{name}.{kind}"]
+        f"{target}.{suffix}": source[f"{name}.{suffix}"]
         for target, name in layer_names(index).items()
-        for kind in ("weight", "bias")
+        for suffix in ("weight", "bias")
     }
     for linear, scale in (("self_attn.out_proj", "layer_scale1"), ("mlp.fc2", "layer_scale2")):
         factor = source[f"{old}.{scale}.lambda1"]

@@ -207,8 +207,8 @@ def _pad_token(folder: Path, tokenizer: Tokenizer) -> str:
     path = folder / "tokenizer_config.json"
     content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     for role in ("pad_token", "eos_token"):
-        named = content.get(role)
-        token = named.get("content") if isinstance(named, dict) else named
+        entry = content.get(role)
+        token = entry.get("content") if isinstance(entry, dict) else entry
         if isinstance(token, str) and tokenizer.token_to_id(token) is not None:
             return token
     return _SPARE

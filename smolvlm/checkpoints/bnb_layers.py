@@ -75,8 +75,12 @@ class _WithFullWeight(torch.autograd.Function):
 def _compute_dtype(inputs: Tensor) -> torch.dtype:
     """Return what a linear layer would compute in: autocast's type where it is on, else the
     inputs'."""
-    kind = inputs.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else inputs.dtype
+    device_type = inputs.device.type
+    return (
+        torch.get_autocast_dtype(device_type)
+        if torch.is_autocast_enabled(device_type)
+        else inputs.dtype
+    )
 
 
 def use_exact_matmul(model: nn.Module) -> None:
@@ -113,4 +117,4 @@ def held_bytes(layer: Any) -> int:
     scales = [state.absmax, state.code]
     if state.nested:
         scales += [state.offset, state.state2.absmax, state.state2.code]
-    return weight.nbytes + sum(own.nbytes for own in scales)
+    return weight.nbytes + sum(scale.nbytes for scale in scales)

@@ -86,12 +86,12 @@ def _rope_parameters(text: Any, scaling: RopeScaling, *, old: int, new: int) -> 
             growth = scaling.factor * new / old - (scaling.factor - 1)
             return {"rope_type": "default", "rope_theta": base * growth ** (width / (width - 2))}
         case "yarn":
-            own = scaling.model_dump(exclude_none=True, exclude={"type"})
+            settings = scaling.model_dump(exclude_none=True, exclude={"type"})
             return {
                 "rope_type": "yarn",
                 "rope_theta": base,
                 "original_max_position_embeddings": old,
-                **own,
+                **settings,
             }
 
 

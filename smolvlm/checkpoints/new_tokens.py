@@ -31,7 +31,7 @@ pieces."""
 
 def wanted_tokens(tokens: Sequence[NewToken]) -> list[Wanted]:
     """Return the run file's new tokens as texts to be placed."""
-    return [Wanted(token=own.token, words=own.words) for own in tokens]
+    return [Wanted(token=new.token, words=new.words) for new in tokens]
 
 
 def placement_of(processor: Any, tokens: Sequence[NewToken]) -> Placement:
@@ -47,10 +47,10 @@ def with_tokenizer(processor: Any, placement: Placement) -> Any:
     """Return a processor with the tokenizer of a placement; the one given stays what it was."""
     if not placement.placed:
         return processor
-    own = copy.copy(processor)
-    own.tokenizer = copy.copy(processor.tokenizer)
-    own.tokenizer._tokenizer = Tokenizer.from_str(placement.tokenizer_json)
-    return own
+    extended = copy.copy(processor)
+    extended.tokenizer = copy.copy(processor.tokenizer)
+    extended.tokenizer._tokenizer = Tokenizer.from_str(placement.tokenizer_json)
+    return extended
 
 
 def token_ids(processor: Any, tokens: Sequence[NewToken], patterns: Sequence[str]) -> list[int]:
@@ -66,14 +66,14 @@ def token_ids(processor: Any, tokens: Sequence[NewToken], patterns: Sequence[str
     """
     decoder = processor.tokenizer.backend_tokenizer.get_added_tokens_decoder()
     added = {token.content: number for number, token in decoder.items()}
-    ids = {added[own.token] for own in tokens}
+    ids = {added[new.token] for new in tokens}
     for pattern in patterns:
-        found = (
+        matches = (
             [added[pattern]]
             if pattern in added
             else [added[text] for text in added if fnmatchcase(text, pattern)]
         )
-        if not found:
+        if not matches:
             fix = (
                 did_you_mean(pattern, added)
                 or "name special or added tokens of the checkpoint: <row_*>, <global-img>"
@@ -83,7 +83,7 @@ def token_ids(processor: Any, tokens: Sequence[NewToken], patterns: Sequence[str
                 where="train.trainable_tokens",
                 fix=fix,
             )
-        ids |= set(found)
+        ids |= set(matches)
     return sorted(ids)
 
 
@@ -95,7 +95,7 @@ def add_rows(model: Any, placement: Placement) -> None:
     if placement.num_tokens > num_rows(model):
         model.resize_token_embeddings(placement.num_tokens, mean_resizing=False)
     for matrix in matrices(model):
-        matrix.data[[own.token_id for own in placement.placed]] = first_rows(
+        matrix.data[[token.token_id for token in placement.placed]] = first_rows(
             matrix.data, placement.placed
         )
 
@@ -123,12 +123,12 @@ def first_rows(
     rows: list[Tensor] = []
     seen: set[tuple[int, ...]] = set()
     spread = 0.0
-    for own in placed:
-        pieces = tuple(sorted(own.pieces))
+    for token in placed:
+        pieces = tuple(sorted(token.pieces))
         row = matrix[list(pieces)].float().mean(dim=0)
         if pieces in seen:
             spread = spread or float(matrix.float().std())
-            row = row + NOISE * spread * _noise(own.token, like=row)
+            row = row + NOISE * spread * _noise(token.token, like=row)
         seen.add(pieces)
         rows.append(row)
     return torch.stack(rows).to(matrix.dtype)

@@ -77,8 +77,8 @@ def adapter_tensors(
     """
     from peft import get_peft_model_state_dict
 
-    found = get_peft_model_state_dict(model, state_dict=state_dict, save_embedding_layers=False)
-    return {f"{PREFIX}{name}": value for name, value in found.items()}
+    state = get_peft_model_state_dict(model, state_dict=state_dict, save_embedding_layers=False)
+    return {f"{PREFIX}{name}": value for name, value in state.items()}
 
 
 def set_dropout(layer: Any, share: float) -> None:
@@ -117,14 +117,14 @@ def added_weight(layer: Any, *, matrix_a: Tensor, matrix_b: Tensor) -> Tensor:
     )  # in this order: the bits of peft's own initialisation
 
 
-def fill(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+def fill(live: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
     """Copy a file's tensors into live ones of the same names.
 
     Raises:
         ConfigError: names or shapes differ.
     """
-    differing = sorted(own.keys() ^ tensors.keys()) or [
-        name for name, value in own.items() if value.shape != tensors[name].shape
+    differing = sorted(live.keys() ^ tensors.keys()) or [
+        name for name, value in live.items() if value.shape != tensors[name].shape
     ]
     if differing:
         raise ConfigError(
@@ -133,7 +133,7 @@ def fill(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
             fix="use the base that the adapter was trained on",
         )
     with torch.no_grad():
-        for name, value in own.items():
+        for name, value in live.items():
             value.copy_(tensors[name])
 
 
@@ -147,10 +147,10 @@ def load_adapter(model: nn.Module, folder: Path) -> None:
     from peft import LoraConfig
 
     where = str(folder / ADAPTER_CONFIG)
-    kind = json.loads((folder / ADAPTER_CONFIG).read_text()).get("peft_type")
-    if kind != "LORA":
+    peft_type = json.loads((folder / ADAPTER_CONFIG).read_text()).get("peft_type")
+    if peft_type != "LORA":
         raise ConfigError(
-            f"adapters of type {kind} are not known here",
+            f"adapters of type {peft_type} are not known here",
             where=where,
             fix="use LoRA or one of its kin",
         )
@@ -177,7 +177,7 @@ def load_adapter(model: nn.Module, folder: Path) -> None:
 
 def _check_rows(model: Any, ids: Mapping[str, Sequence[int]]) -> None:
     num_rows = model.get_input_embeddings().weight.shape[0]
-    needed = max((max(own) + 1 for own in ids.values()), default=0)
+    needed = max((max(numbers) + 1 for numbers in ids.values()), default=0)
     if needed > num_rows:
         what = f"it has rows of {needed:,} ids, and its base {num_rows:,}"
         fix = "give the base the tokens: smolvlm build --base BASE --add-token TOKEN ... --out DIR"

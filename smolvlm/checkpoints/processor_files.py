@@ -49,9 +49,9 @@ def save_processor(
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in PROCESSOR_FILES:
-        found = cached_file(base, name, _raise_exceptions_for_missing_entries=False)
-        if found is not None and Path(found).resolve() != (folder / name).resolve():
-            shutil.copyfile(found, folder / name)
+        source = cached_file(base, name, _raise_exceptions_for_missing_entries=False)
+        if source is not None and Path(source).resolve() != (folder / name).resolve():
+            shutil.copyfile(source, folder / name)
     if new_tokens:
         with located(base):
             add_to_files(folder, wanted_tokens(new_tokens))

@@ -39,8 +39,10 @@ class QuantizedLayers:
         lines = [
             f"{tower:<16}{number} layers {self.kind}" for tower, number in self.num_layers.items()
         ]
-        held, full = (size / 1e6 for size in (self.held_bytes, self.full_bytes))
-        return "\n".join([*lines, f"their weights take {held:,.1f} MB instead of {full:,.1f}"])
+        held_mb, full_mb = (size / 1e6 for size in (self.held_bytes, self.full_bytes))
+        return "\n".join(
+            [*lines, f"their weights take {held_mb:,.1f} MB instead of {full_mb:,.1f}"]
+        )
 
 
 def loading_arguments(
@@ -107,13 +109,13 @@ def check_quantized_layers(model: Any, config: Quantization) -> None:
         name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)
     }
     wanted = {name for name in linear if name != HEAD and tower_of(f"{name}.weight") in towers}
-    found = {name for name, module in linear.items() if is_quantized(module)}
-    if wanted != found:
-        left_out, too_many = sorted(wanted - found), sorted(found - wanted)
+    quantized = {name for name, module in linear.items() if is_quantized(module)}
+    if wanted != quantized:
+        left_out, too_many = sorted(wanted - quantized), sorted(quantized - wanted)
         problems = [f"{len(left_out)} left out, the first {left_out[0]}"] if left_out else []
         problems += [f"{len(too_many)} too many, the first {too_many[0]}"] if too_many else []
         raise ConfigError(
-            f"bitsandbytes quantised {len(found)} layers, asked were {len(wanted)}: "
+            f"bitsandbytes quantised {len(quantized)} layers, asked were {len(wanted)}: "
             f"{'; '.join(problems)}",
             where="quantization",
             fix="install the bitsandbytes and transformers that constraints.txt names, or take the "

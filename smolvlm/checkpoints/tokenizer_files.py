@@ -49,8 +49,8 @@ def add_to_files(folder: Path, wanted: Sequence[Wanted]) -> Placement:
 def _settings(content: dict[str, Any], placement: Placement) -> dict[str, Any]:
     content = _special_names(content, placement)
     if "added_tokens_decoder" in content:
-        own = {str(token.token_id): _entry(token) for token in placement.placed}
-        content["added_tokens_decoder"] |= own
+        entries = {str(token.token_id): _entry(token) for token in placement.placed}
+        content["added_tokens_decoder"] |= entries
     if "vocab_size" in content:
         content["vocab_size"] = max(content["vocab_size"], placement.num_tokens)
     return content
@@ -68,9 +68,9 @@ def _special_names(content: dict[str, Any], placement: Placement) -> dict[str, A
         listed = content.get(key)
         if isinstance(listed, list):
             content[key] = [
-                own
-                for own in listed
-                if (own["content"] if isinstance(own, dict) else own) not in gone
+                entry
+                for entry in listed
+                if (entry["content"] if isinstance(entry, dict) else entry) not in gone
             ]
     return content
 
@@ -81,13 +81,13 @@ def _added_ids(content: dict[str, int], placement: Placement) -> dict[str, int]:
         for token, number in content.items()
         if token not in _replaced(placement.placed)
     }
-    return kept | {own.token: own.token_id for own in placement.placed}
+    return kept | {token.token: token.token_id for token in placement.placed}
 
 
 def _renamed_ids(content: dict[str, int], placement: Placement) -> dict[str, int]:
-    names: Mapping[str | None, str] = {own.replaces: own.token for own in placement.placed}
+    names: Mapping[str | None, str] = {token.replaces: token.token for token in placement.placed}
     return {names.get(token, token): number for token, number in content.items()}
 
 
 def _replaced(placed: Sequence[PlacedToken]) -> Collection[str | None]:
-    return {own.replaces for own in placed if own.replaces is not None}
+    return {token.replaces for token in placed if token.replaces is not None}

@@ -96,7 +96,7 @@ def _show(measured: MeasuredSet, plan: Plan, console: Console) -> None:
     total = max(sum(shares.values()), 1)
     console.print(
         "rows by modality: "
-        + ", ".join(f"{name} {own / total:.1%}" for name, own in shares.items())
+        + ", ".join(f"{name} {share / total:.1%}" for name, share in shares.items())
     )
     for count in measured.counts:
         for reason, number in list(count.skip_reasons.items())[:5]:

@@ -76,8 +76,8 @@ def split_by_group(data: Path, groups: Sequence[str] = GROUPS) -> None:
     source with a score."""
     rows = [json.loads(line) for line in (data / "eval.jsonl").read_text().splitlines()]
     for group in groups:
-        own = [json.dumps(row) for row in rows if row["question_type"] == group]
-        (data / f"eval-{group}.jsonl").write_text("".join(f"{line}\n" for line in own))
+        lines = [json.dumps(row) for row in rows if row["question_type"] == group]
+        (data / f"eval-{group}.jsonl").write_text("".join(f"{line}\n" for line in lines))
 
 
 def write_baselines(
@@ -146,7 +146,7 @@ def show_result(out: Path) -> None:
             scores[group][0],
         ]
         table.add_row(group, f"{scores[group][1]:,}", *(f"{100 * cell:.1f}" for cell in cells))
-    balanced = balanced_accuracy(own for own in after if own.source == "yes_no")
+    balanced = balanced_accuracy(answer for answer in after if answer.source == "yes_no")
     if balanced is not None:
         table.add_row("yes_no, balanced", "", "50.0", "", "", f"{100 * balanced:.1f}")
     console = Console(file=sys.stderr)

@@ -133,10 +133,10 @@ class AdaptersConfig(Section):
                 )
         types = {entry.type: part for part, entry in self.entries() if entry.is_adapter}
         if len(types) > 1:
-            given = ", ".join(f"{part}: {kind}" for kind, part in types.items())
+            listing = ", ".join(f"{part}: {adapter_type}" for adapter_type, part in types.items())
             what = (
                 f"the towers' adapters are saved as one, which has one type, and these have "
-                f"several ({given})"
+                f"several ({listing})"
             )
             yield Problem(
                 key="adapters",

@@ -208,14 +208,14 @@ def _type_problem(
 
 def _words(field_words: str | None, mapping: type[Section] | None, details: ErrorDetails) -> str:
     """Return what is wrong with a value, or what it must be."""
-    kind = details["type"]
-    if kind not in _BUILT_IN_ERRORS:
+    error_type = details["type"]
+    if error_type not in _BUILT_IN_ERRORS:
         return details["msg"]
     if field_words is not None:
         return field_words
-    if mapping is not None and kind == "model_type":
+    if mapping is not None and error_type == "model_type":
         return mapping.MAPPING_WORDS
-    return _TYPE_WORDS.get(kind, details["msg"]).format_map(details.get("ctx", {}))
+    return _TYPE_WORDS.get(error_type, details["msg"]).format_map(details.get("ctx", {}))
 
 
 def _annotation(section: str, name: str) -> Any:

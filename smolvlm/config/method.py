@@ -145,11 +145,11 @@ METHODS: Mapping[str, type[SftMethod] | type[DpoMethod]] = {
 }
 """Type of a method -> its section."""
 SETTINGS_OF_METHOD: Mapping[str, tuple[str, ...]] = {
-    kind: tuple(name for name in section.model_fields if name != "type")
-    for kind, section in METHODS.items()
+    method_type: tuple(name for name in section.model_fields if name != "type")
+    for method_type, section in METHODS.items()
 }
 """Type of a method -> its settings, which `train` has beside it in the flat spelling."""
-_OWNER = {name: kind for kind, names in SETTINGS_OF_METHOD.items() for name in names}
+_OWNER = {name: method_type for method_type, names in SETTINGS_OF_METHOD.items() for name in names}
 
 
 def without_effect(name: str, value: Any, cause: str) -> Problem:
@@ -171,16 +171,16 @@ def with_flat_method(
     method = train.get("method")
     if not isinstance(method, dict):
         return train
-    kind = method.get("type")
-    if not isinstance(kind, str) or kind not in METHODS:
-        what = "is required, and missing" if kind is None else "no such method"
-        meant = did_you_mean(kind, METHODS) if isinstance(kind, str) else None
-        value = None if kind is None else shown_value(kind)
+    method_type = method.get("type")
+    if not isinstance(method_type, str) or method_type not in METHODS:
+        what = "is required, and missing" if method_type is None else "no such method"
+        meant = did_you_mean(method_type, METHODS) if isinstance(method_type, str) else None
+        value = None if method_type is None else shown_value(method_type)
         fix = meant or f"write {' or '.join(METHODS)}"
         problems.append(Problem(key="train.method.type", value=value, what=what, fix=fix))
         return {name: value for name, value in train.items() if name != "method"}
-    flat = {**train, "method": kind}
-    names = SETTINGS_OF_METHOD[kind]
+    flat = {**train, "method": method_type}
+    names = SETTINGS_OF_METHOD[method_type]
     for name, value in method.items():
         key = f"train.method.{name}"
         if name == "type" or name in overridden:
@@ -189,10 +189,10 @@ def with_flat_method(
             known = (
                 f"its settings are {', '.join(names)}"
                 if names
-                else f"{kind} has no settings of its own"
+                else f"{method_type} has no settings of its own"
             )
             owner = f"it belongs to {_OWNER[name]}" if name in _OWNER else None
-            what = f"no setting of the method {kind}"
+            what = f"no setting of the method {method_type}"
             fix = owner or did_you_mean(str(name), names) or known
             problems.append(Problem(key=key, value=shown_value(value), what=what, fix=fix))
         elif name in train:
@@ -216,15 +216,15 @@ def with_method_section(train: Mapping[str, Any], *, problems: list[Problem]) ->
         problems: receives settings of another method.
     """
     fields = {name: value for name, value in train.items() if name not in _OWNER}
-    kind = train.get("method", SftMethod.model_fields["type"].default)
-    if not isinstance(kind, str) or kind not in METHODS:
+    method_type = train.get("method", SftMethod.model_fields["type"].default)
+    if not isinstance(method_type, str) or method_type not in METHODS:
         return fields
-    method: dict[str, Any] = {"type": kind}
+    method: dict[str, Any] = {"type": method_type}
     for name, value in train.items():
-        if name in SETTINGS_OF_METHOD[kind]:
+        if name in SETTINGS_OF_METHOD[method_type]:
             method[name] = value
         elif name in _OWNER and value != METHODS[_OWNER[name]].model_fields[name].default:
-            problems.append(without_effect(name, value, f"train.method = {kind}"))
+            problems.append(without_effect(name, value, f"train.method = {method_type}"))
     return fields | {"method": method}
 
 

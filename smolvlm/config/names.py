@@ -66,8 +66,8 @@ def is_switch(name: str) -> bool:
     section, _, setting = name.rpartition(".")
     for home in [section] if _has(section, setting) else homes_of(setting):
         field = SECTIONS[home].settings().get(setting)
-        kind = field.annotation if field is not None else argument_types()[setting]
-        return kind in (bool, bool | None)
+        annotation = field.annotation if field is not None else argument_types()[setting]
+        return annotation in (bool, bool | None)
     return False
 
 

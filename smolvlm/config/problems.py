@@ -43,8 +43,8 @@ def problems_error(problems: Sequence[Problem], *, where: str) -> ConfigError:
     """
     lines = ["1 problem:" if len(problems) == 1 else f"{len(problems)} problems:"]
     for problem in problems:
-        given = f" = {problem.value}" if problem.value is not None else ""
+        value = f" = {problem.value}" if problem.value is not None else ""
         origin = " (on the command line)" if problem.is_override else ""
         cure = f"; {problem.fix}" if problem.fix else ""
-        lines.append(f"  - {problem.key}{given}{origin}: {problem.what}{cure}")
+        lines.append(f"  - {problem.key}{value}{origin}: {problem.what}{cure}")
     return ConfigError("\n".join(lines), where=where)

@@ -63,9 +63,11 @@ class QuantizationConfig(Section):
     ) -> dict[str, Any]:
         """Return the fields of the kind that `bits` names; a null is no setting."""
         del run_dir
-        kind, bits = cls.variant(content), content.get("bits")
-        others = {name: value for name, value in content.items() if name not in kind.model_fields}
-        are_bits_legal = bits is None or kind is not FullPrecision
+        variant, bits = cls.variant(content), content.get("bits")
+        others = {
+            name: value for name, value in content.items() if name not in variant.model_fields
+        }
+        are_bits_legal = bits is None or variant is not FullPrecision
         for name, value in others.items():
             if value is not None and are_bits_legal:
                 what = (

@@ -36,9 +36,9 @@ class RopeScaling(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Any:
-        given = [name for name in _OF_YARN if getattr(self, name) is not None]
-        if given and self.type != "yarn":
-            names = ", ".join(f"`{name}`" for name in given)
+        yarn_settings = [name for name in _OF_YARN if getattr(self, name) is not None]
+        if yarn_settings and self.type != "yarn":
+            names = ", ".join(f"`{name}`" for name in yarn_settings)
             raise PydanticCustomError(
                 "of_yarn", "{kind} takes no {names}", {"kind": self.type, "names": names}
             )

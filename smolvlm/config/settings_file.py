@@ -57,8 +57,8 @@ def read_run_file(path: Path) -> Any:
 
 def refuse_rows(path: Path, *, wanted: str) -> None:
     """Raise ConfigError if a file holds rows; `wanted` is what is needed in its place."""
-    kind = rows_format(path)
-    if kind is None:
+    row_format = rows_format(path)
+    if row_format is None:
         return
     source = [{"json_path": path.name}]
     fix = (
@@ -66,7 +66,9 @@ def refuse_rows(path: Path, *, wanted: str) -> None:
         if wanted == "a mixture"
         else _run_file_with(source)
     )
-    raise ConfigError(f"this is a file of rows ({kind}), not {wanted}", where=str(path), fix=fix)
+    raise ConfigError(
+        f"this is a file of rows ({row_format}), not {wanted}", where=str(path), fix=fix
+    )
 
 
 def rows_format(path: Path) -> str | None:
@@ -78,9 +80,9 @@ def rows_format(path: Path) -> str | None:
         return None
     if path.suffix in _ENDINGS:
         return _ENDINGS[path.suffix]
-    for position, magic, kind in _MAGIC:
+    for position, magic, row_format in _MAGIC:
         if head[position:].startswith(magic):
-            return kind
+            return row_format
     text = head.decode("utf-8-sig", errors="ignore").lstrip()
     if text.startswith("{") and _is_json_lines(text):
         return _LINES

@@ -74,8 +74,8 @@ def mixture_settings(
     changes = [*overrides, *(["data.allow_outside_root=true"] if allow_outside_root else [])]
     content = read_yaml(target)
     if isinstance(content, dict) and {"model", "data"} <= content.keys():
-        named = [f"model.path={model}"] if model else []
-        return settings_of_run(load_run_config(target, [*changes, *named]), say=say)
+        model_override = [f"model.path={model}"] if model else []
+        return settings_of_run(load_run_config(target, [*changes, *model_override]), say=say)
     config = bare_config(model or RELEASED, [f"data.mixture={target.absolute()}", *changes])
     if model is not None:
         return MixtureSettings(data=config.data, prompt=prompt_of_model(config.model, config.data))
@@ -145,7 +145,7 @@ def check_mixture(
     other = held_out.absolute() if held_out is not None else data.eval_mixture
     sources = open_mixture(data.mixture, data)
     evaluated = open_mixture(other, data) if other is not None else ()
-    found = examine(
+    examination = examine(
         sources,
         evaluated,
         settings.prompt,
@@ -153,4 +153,6 @@ def check_mixture(
         num_workers=num_workers,
         report=report,
     )
-    return replace(found, findings=(*found.findings, *unused_tokens(settings.new_tokens, sources)))
+    return replace(
+        examination, findings=(*examination.findings, *unused_tokens(settings.new_tokens, sources))
+    )

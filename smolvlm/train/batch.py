@@ -64,6 +64,6 @@ def as_batch(packs: Sequence[Pack]) -> PackBatch:
 def without_worker_traceback(error: SmolVLMError) -> SmolVLMError:
     """Return an error as it was raised; out of a loader worker it comes behind that worker's
     traceback, as text."""
-    kind, text = type(error), str(error)
-    name = f"{kind.__module__}.{kind.__qualname__}: "
-    return kind(text.rpartition(name)[2].strip()) if text.startswith("Caught ") else error
+    error_class, text = type(error), str(error)
+    name = f"{error_class.__module__}.{error_class.__qualname__}: "
+    return error_class(text.rpartition(name)[2].strip()) if text.startswith("Caught ") else error

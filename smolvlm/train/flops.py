@@ -99,11 +99,11 @@ def peak_flops_per_s(device: str, dtype: torch.dtype) -> float:
     """Measure what this device reaches on a large square matrix product, FLOPs a second (best of at
     most five)."""
     size = 512 if device == "cpu" else 8192
-    own = torch.Generator(device).manual_seed(
+    generator = torch.Generator(device).manual_seed(
         0
     )  # the run's own randomness (dropout) goes on as if nobody had measured
     left, right = (
-        torch.randn(size, size, device=device, generator=own).to(dtype) for _ in range(2)
+        torch.randn(size, size, device=device, generator=generator).to(dtype) for _ in range(2)
     )
     best = float("inf")
     begun = time.perf_counter()

@@ -119,14 +119,16 @@ def check_groups(
 
 
 def _summary(model: nn.Module, tower: Tower, rates: LearningRates) -> GroupSummary:
-    own = [value for name, value in model.named_parameters() if tower_of(name) == tower]
-    trained = [value for value in own if value.requires_grad]
+    parameters = [value for name, value in model.named_parameters() if tower_of(name) == tower]
+    trained = [value for value in parameters if value.requires_grad]
     return GroupSummary(
         tower=tower,
         learning_rate=rates.of_tower(tower),
         num_tensors=len(trained),
         num_parameters=sum(num_values(value) for value in trained),
-        num_frozen_parameters=sum(num_values(value) for value in own if not value.requires_grad),
+        num_frozen_parameters=sum(
+            num_values(value) for value in parameters if not value.requires_grad
+        ),
         frozen_parts=tuple(part.words for part in rates.frozen if part.tower == tower),
     )
 

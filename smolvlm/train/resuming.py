@@ -117,8 +117,8 @@ def unmark(folder: Path) -> None:
 
 def whole_checkpoints(output_dir: Path) -> list[Path]:
     """Return the complete checkpoints of a run, oldest step first."""
-    found = [path.parent for path in output_dir.glob(f"checkpoint-*/{MARKER}")]
-    return sorted(found, key=lambda folder: int(folder.name.rsplit("-", 1)[1]))
+    folders = [path.parent for path in output_dir.glob(f"checkpoint-*/{MARKER}")]
+    return sorted(folders, key=lambda folder: int(folder.name.rsplit("-", 1)[1]))
 
 
 def find_checkpoint(

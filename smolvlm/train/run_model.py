@@ -47,7 +47,7 @@ class RunModel:
         """Return what is to be said about it at the start, in lines."""
         ids = ", ".join(f"{token} {number}" for token, number in self.new_tokens.items())
         notes = [f"{'new tokens':<16}{ids}"] if ids else []
-        notes += [str(own) for own in (self.quantized, self.adapters) if own is not None]
+        notes += [str(part) for part in (self.quantized, self.adapters) if part is not None]
         rate = self.learning_rates.token_rows
         return [*notes, f"{'token rows':<16}learn at {rate:g}"] if rate else notes
 
@@ -83,7 +83,7 @@ def _check_room(config: RunConfig, base: Base) -> None:
             f"they need {needed:,} rows, {config.model.path} has {num_rows:,}, and an adapter "
             f"cannot add any"
         )
-        tokens = " ".join(f"--add-token '{own.token}'" for own in names)
+        tokens = " ".join(f"--add-token '{new.token}'" for new in names)
         fix = (
             f"give the base the tokens: smolvlm build --base {config.model.path} {tokens} --out "
             f"DIR; train on DIR"
@@ -144,8 +144,8 @@ def load_run_model(
         checkpoint=checkpoint,
         learning_rates=rates,
         new_tokens={
-            own.token: checkpoint.processor.tokenizer.convert_tokens_to_ids(own.token)
-            for own in config.model.new_tokens
+            new.token: checkpoint.processor.tokenizer.convert_tokens_to_ids(new.token)
+            for new in config.model.new_tokens
         },
         adapters=adapters,
         quantized=quantized,

@@ -192,7 +192,7 @@ class SmolVLMTrainer(Trainer):
                 decay_names=self.get_decay_parameter_names(trained),
             )
             try:
-                kind, settings = self.get_optimizer_cls_and_kwargs(self.args, trained)
+                optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, trained)
             except ImportError as error:
                 fix = 'install what it names; for bitsandbytes: pip install "smolvlm[quantization]"'
                 raise ConfigError(
@@ -200,7 +200,7 @@ class SmolVLMTrainer(Trainer):
                     where=f"train.optim={OptimizerNames(self.args.optim).value}",
                     fix=fix,
                 ) from error
-            self.optimizer = kind(
+            self.optimizer = optimizer_class(
                 groups, **{name: value for name, value in settings.items() if name != "lr"}
             )
         return self.optimizer

@@ -235,10 +235,10 @@ def _begin(
 
 def _notes(prompt: PromptSettings, planned: PlannedData) -> list[str]:
     """Return what the rows and the prompts give reason to say."""
-    count = prompt.media.frames.average_frames
-    has_clips = any(own.modalities.get("video") for own in planned.measured.counts)
+    averaged = prompt.media.frames.average_frames
+    has_clips = any(counts.modalities.get("video") for counts in planned.measured.counts)
     notes = [MISSING_TAGS] if prompt.missing_tags else []
-    return [*notes, AVERAGED_FRAMES.format(count=count)] if has_clips and count > 1 else notes
+    return [*notes, AVERAGED_FRAMES.format(count=averaged)] if has_clips and averaged > 1 else notes
 
 
 def _resumed(start: _Start) -> list[str]:

@@ -62,10 +62,10 @@ def worker_death(
         notes: of the loader's workers.
         packs: whose numbers are in the notes.
     """
-    found = _DEATH.search(str(error))
-    if found is None:
+    match = _DEATH.search(str(error))
+    if match is None:
         return None
-    processes = [int(number) for number in found[1].split(",")]
+    processes = [int(number) for number in match[1].split(",")]
     how, fix = _told(_whole_text(error))
     places = [place for process in processes if (place := notes.of(process)) is not None]
     reading = [packs.planned(pack).samples[sample] for pack, sample in places if sample is not None]

@@ -97,8 +97,8 @@ def rewards(
     pairs: Pairs, settings: DpoMethod
 ) -> tuple[Float[Tensor, " pair"], Float[Tensor, " pair"]]:
     """Return the rewards of the better and the worse answers: beta times what the loss compares."""
-    own = pairs.gains if settings.needs_reference else pairs.means
-    return settings.beta * own[0].detach(), settings.beta * own[1].detach()
+    compared = pairs.gains if settings.needs_reference else pairs.means
+    return settings.beta * compared[0].detach(), settings.beta * compared[1].detach()
 
 
 def _difference(pairs: Pairs) -> Float[Tensor, " pair"]:

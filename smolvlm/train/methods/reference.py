@@ -80,14 +80,14 @@ def attach_reference(
     once = _each_row_once(dataset, config, cache)
     folder = Path(config.train.output_dir)
     quantization = config.quantization if name is None else None
-    held = (
+    key_parts = (
         config.model.dtype,
         repr(quantization),
         repr(config.model.new_tokens),
         repr(config.model.rope_scaling),
     )
     identity = "\0".join(
-        (weights_identity(name or config.model.path), *held, repr(dataset.settings))
+        (weights_identity(name or config.model.path), *key_parts, repr(dataset.settings))
     )
     logps = kept_logps(once, folder=folder, identity=identity)
     if logps is None:
@@ -208,11 +208,11 @@ def reference_logps(
         return kept
     rows, key, path = packs.measured.conversations, _key(packs, identity), folder / FILE_NAME
     logps = np.full((len(rows), 2), np.nan, np.float32)
-    found: list[tuple[int, float, float]] = []
+    judged: list[tuple[int, float, float]] = []
     with evaluating(model, compute_dtype):
         for number in range(rank, len(packs), num_ranks):
-            found += _of_pack(model, packs, number, cache)
-    for row, chosen, rejected in gather_object(found) if num_ranks > 1 else found:
+            judged += _of_pack(model, packs, number, cache)
+    for row, chosen, rejected in gather_object(judged) if num_ranks > 1 else judged:
         logps[row] = chosen, rejected
     if rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
