@@ -23,7 +23,7 @@ from smolvlm.build.calibration import standardise_output
 from smolvlm.build.checkpoint import write_checkpoint
 from smolvlm.build.configs import LanguageDimensions, build_config
 from smolvlm.build.part import LanguageWeights
-from smolvlm.build.processor import ModelType
+from smolvlm.build.processor import ModelType, PictureSettings
 from smolvlm.build.sources import (
     SMOLLM2_WHEEL,
     VISION_WHEEL,
@@ -101,7 +101,7 @@ def assemble_base_model(out_dir: Path, *, recipe: BaseRecipe | None = None) -> P
         out_dir,
         build_base_model(recipe),
         model_type=recipe.model_type,
-        longest_edge_px=recipe.longest_edge_px,
+        pictures=PictureSettings(longest_edge_px=recipe.longest_edge_px),
         extra_files={RECIPE_FILE: fingerprint},
     )
     return out_dir

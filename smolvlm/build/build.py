@@ -48,8 +48,8 @@ def write_build(plan: BuildPlan, out_dir: Path, *, dtype: torch.dtype = torch.fl
         out_dir,
         model,
         model_type=plan.recipe.model_type,
-        longest_edge_px=plan.longest_edge_px,
         pictures=PictureSettings(
+            longest_edge_px=plan.longest_edge_px,
             image_splitting=plan.recipe.image_splitting,
             pixel_mean=plan.vision.pixel_mean,
             pixel_std=plan.vision.pixel_std,

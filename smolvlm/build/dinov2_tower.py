@@ -6,6 +6,7 @@ they are and go into the processor. Towers with register tokens or a gated MLP (
 no place in the stock class and are refused.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def read_dinov2(folder: Path) -> VisionPart:
     )
 
 
-def _one(value: Any) -> int:
+def _one(value: int | Sequence[int]) -> int:
     return int(value if isinstance(value, int) else value[0])
 
 

@@ -10,7 +10,7 @@ SmolLM2 of the package index is neither SmolLM2 nor SmolVLM.
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,9 @@ from torch import Tensor
 from smolvlm.build.configs import PUBLISHED_LANGUAGE_MODELS, LanguageDimensions
 from smolvlm.build.tokenizer import TEXT_VOCABULARY_SIZE, VOCABULARY_SIZE
 from smolvlm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gguf import GGUFReader
 
 SMOLLM2_135M = PUBLISHED_LANGUAGE_MODELS["smollm2-135m"]
 NUM_LAYERS = SMOLLM2_135M.num_layers
@@ -139,7 +142,7 @@ def extend_vocabulary(
     return torch.cat([trained_rows, mean + std * noise, embeddings[end_new_id:]])
 
 
-def _open(gguf_file: Path) -> Any:
+def _open(gguf_file: Path) -> "GGUFReader":
     from gguf import GGUFReader
 
     try:

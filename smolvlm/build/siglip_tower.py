@@ -19,6 +19,7 @@ from smolvlm.build.configs import VisionDimensions
 from smolvlm.build.part import HALF, VisionPart
 from smolvlm.build.weights_folder import WeightsFolder, open_weights, read_config
 from smolvlm.errors import ConfigError, located
+from smolvlm.protocols import VisionConfig
 
 MODEL_TYPES = ("siglip", "siglip_vision_model", "paligemma", "idefics3", "smolvlm")
 _PATCHES = "embeddings.patch_embedding.weight"
@@ -102,7 +103,7 @@ def side_of(positions: int) -> int:
     return side
 
 
-def _own_side(weights: WeightsFolder, prefix: str, vision: Any, folder: Path) -> int:
+def _own_side(weights: WeightsFolder, prefix: str, vision: VisionConfig, folder: Path) -> int:
     """The table of positions says how many patches a side there are; config.json (often left out)
     the pixels over."""
     weights.check([prefix + _POSITIONS])

@@ -12,10 +12,10 @@ import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from transformers.models.smolvlm.modeling_smolvlm import SmolVLMVisionTransformer
+from transformers.models.smolvlm.configuration_smolvlm import SmolVLMVisionConfig
+from transformers.models.smolvlm.modeling_smolvlm import SmolVLMEncoder, SmolVLMVisionTransformer
 
 from smolvlm.model.vision import run_tower
 
@@ -30,7 +30,9 @@ class TileTime:
     """To the first tower's, within a round."""
 
 
-def measure_tiles(configs: Mapping[str, Any], *, rounds: int) -> dict[str, TileTime]:
+def measure_tiles(
+    configs: Mapping[str, SmolVLMVisionConfig], *, rounds: int
+) -> dict[str, TileTime]:
     """Measure towers on one tile, in turn.
 
     Args:
@@ -61,14 +63,16 @@ def measure_tiles(configs: Mapping[str, Any], *, rounds: int) -> dict[str, TileT
 
 
 @torch.no_grad()
-def _random_towers(configs: Mapping[str, Any]) -> dict[str, Any]:
+def _random_towers(
+    configs: Mapping[str, SmolVLMVisionConfig],
+) -> dict[str, SmolVLMVisionTransformer]:
     generator = torch.Generator().manual_seed(0)
-    encoders: dict[tuple[object, ...], Any] = {}
-    towers: dict[str, Any] = {}
+    encoders: dict[tuple[object, ...], SmolVLMEncoder] = {}
+    towers: dict[str, SmolVLMVisionTransformer] = {}
     for name, config in configs.items():
         config._attn_implementation = "sdpa"
         with torch.device("meta"):
-            tower: Any = SmolVLMVisionTransformer(config).eval()
+            tower = SmolVLMVisionTransformer(config).eval()
         encoder = encoders.setdefault(_encoder_shape(config), tower.encoder)
         for module in (
             tower.embeddings,
@@ -82,7 +86,7 @@ def _random_towers(configs: Mapping[str, Any]) -> dict[str, Any]:
     return towers
 
 
-def _encoder_shape(config: Any) -> tuple[object, ...]:
+def _encoder_shape(config: SmolVLMVisionConfig) -> tuple[object, ...]:
     shape = (
         config.hidden_size,
         config.num_hidden_layers,
@@ -93,7 +97,7 @@ def _encoder_shape(config: Any) -> tuple[object, ...]:
 
 
 @torch.no_grad()
-def _tile_ms(tower: Any, side_px: int) -> float:
+def _tile_ms(tower: SmolVLMVisionTransformer, side_px: int) -> float:
     pixels = torch.zeros(1, 3, side_px, side_px)
     started = time.process_time()
     run_tower(tower, pixels)

@@ -7,7 +7,7 @@ quantised ones are refused.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ class WeightsFolder:
                     tensors[new] = self._plain(old, file.get_tensor(old))
         return {name: tensors[name] for name in names}
 
-    def check(self, names: Any) -> None:
+    def check(self, names: Iterable[str]) -> None:
         """Raise ConfigError where tensors of these names are missing."""
         missing = [name for name in names if name not in self.files]
         if missing:

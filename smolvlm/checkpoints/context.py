@@ -14,10 +14,10 @@ else, and is written as that.
 
 import json
 from pathlib import Path
-from typing import Any
 
 from smolvlm.config.rope import RopeScaling
 from smolvlm.errors import ConfigError
+from smolvlm.protocols import TextConfig, VisionLanguageConfig
 
 RECORD = "rope_extension"
 """Where a scaled `text_config` says what it was scaled by; other programs pass it over."""
@@ -26,7 +26,7 @@ _CHANGING = ("dynamic", "longrope")
 trained for."""
 
 
-def context_tokens(model_config: Any) -> int:
+def context_tokens(model_config: VisionLanguageConfig) -> int:
     """Return how many tokens a conversation may have.
 
     Where frequencies would change with the length it is the length up to which they do not.
@@ -38,7 +38,7 @@ def context_tokens(model_config: Any) -> int:
     return int(text.max_position_embeddings)
 
 
-def scale_context(model_config: Any, scaling: RopeScaling) -> None:
+def scale_context(model_config: VisionLanguageConfig, scaling: RopeScaling) -> None:
     """Scale a configuration's rotary embeddings, in place; one that is scaled so already stays as
     it is.
 
@@ -75,7 +75,9 @@ def scale_context(model_config: Any, scaling: RopeScaling) -> None:
     setattr(text, RECORD, record)
 
 
-def _rope_parameters(text: Any, scaling: RopeScaling, *, old: int, new: int) -> dict[str, Any]:
+def _rope_parameters(
+    text: TextConfig, scaling: RopeScaling, *, old: int, new: int
+) -> dict[str, object]:
     """Return what transformers 5 calls so."""
     base = text.rope_parameters["rope_theta"]
     match scaling.type:

@@ -17,12 +17,13 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import Tensor
 
 from smolvlm.checkpoints.vocabulary import PlacedToken, Placement, Wanted, place_tokens
 from smolvlm.config.new_tokens import NewToken
 from smolvlm.config.suggestions import did_you_mean
 from smolvlm.errors import ConfigError
+from smolvlm.protocols import Processor
 
 NOISE = 0.05
 """Of a matrix's own spread: what tells a token from an earlier one that is made of the same
@@ -34,7 +35,7 @@ def wanted_tokens(tokens: Sequence[NewToken]) -> list[Wanted]:
     return [Wanted(token=new.token, words=new.words) for new in tokens]
 
 
-def placement_of(processor: Any, tokens: Sequence[NewToken]) -> Placement:
+def placement_of(processor: Processor, tokens: Sequence[NewToken]) -> Placement:
     """Return where new tokens stand in a processor's vocabulary.
 
     Raises:
@@ -43,7 +44,7 @@ def placement_of(processor: Any, tokens: Sequence[NewToken]) -> Placement:
     return place_tokens(processor.tokenizer.backend_tokenizer.to_str(), wanted_tokens(tokens))
 
 
-def with_tokenizer(processor: Any, placement: Placement) -> Any:
+def with_tokenizer(processor: Processor, placement: Placement) -> Processor:
     """Return a processor with the tokenizer of a placement; the one given stays what it was."""
     if not placement.placed:
         return processor
@@ -53,7 +54,9 @@ def with_tokenizer(processor: Any, placement: Placement) -> Any:
     return extended
 
 
-def token_ids(processor: Any, tokens: Sequence[NewToken], patterns: Sequence[str]) -> list[int]:
+def token_ids(
+    processor: Processor, tokens: Sequence[NewToken], patterns: Sequence[str]
+) -> list[int]:
     """Return the ids whose rows train by themselves: new tokens, and added ones that patterns name.
 
     Args:
@@ -105,7 +108,7 @@ def num_rows(model: Any) -> int:
     return int(model.get_input_embeddings().weight.shape[0])
 
 
-def matrices(model: Any) -> list[nn.Parameter]:
+def matrices(model: Any) -> list[Tensor]:
     """Return the embeddings and the output head; one matrix where the two are tied."""
     both = [model.get_input_embeddings().weight, model.get_output_embeddings().weight]
     return both[:1] if both[0] is both[1] else both

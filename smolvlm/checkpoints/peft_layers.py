@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file
@@ -16,6 +16,11 @@ from torch import Tensor, nn
 
 from smolvlm.errors import ConfigError, located
 from smolvlm.model.towers import is_adapter
+from smolvlm.protocols import VisionLanguageModel
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from peft.tuners.lora import LoraLayer
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -50,7 +55,7 @@ def base_of(folder: str | Path) -> str:
     return str(content["base_model_name_or_path"])
 
 
-def inject(model: nn.Module, config: Any, *, seed: int = 0) -> None:
+def inject(model: nn.Module, config: "LoraConfig", *, seed: int = 0) -> None:
     """Put peft's layers around those that a `LoraConfig` names, in place.
 
     Their first values are drawn from a seed. They are float32 whatever the base is: bfloat16 loses
@@ -67,7 +72,7 @@ def inject(model: nn.Module, config: Any, *, seed: int = 0) -> None:
 
 
 def adapter_tensors(
-    model: Any, state_dict: Mapping[str, Tensor] | None = None
+    model: nn.Module, state_dict: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
     """Return an adapter's live tensors by their names in the file.
 
@@ -81,9 +86,11 @@ def adapter_tensors(
     return {f"{PREFIX}{name}": value for name, value in state.items()}
 
 
-def set_dropout(layer: Any, share: float) -> None:
+def set_dropout(layer: nn.Module, share: float) -> None:
     """Set the share of its inputs that an adapted layer's adapter does not see."""
-    layer.lora_dropout[NAME] = nn.Dropout(share) if share else nn.Identity()
+    dropouts = layer.lora_dropout
+    assert isinstance(dropouts, nn.ModuleDict)
+    dropouts[NAME] = nn.Dropout(share) if share else nn.Identity()
 
 
 @contextmanager
@@ -110,7 +117,7 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def added_weight(layer: Any, *, matrix_a: Tensor, matrix_b: Tensor) -> Tensor:
+def added_weight(layer: "LoraLayer", *, matrix_a: Tensor, matrix_b: Tensor) -> Tensor:
     """Return what two matrices would add to an adapted layer's weight."""
     return (
         layer.scaling[NAME] * matrix_b @ matrix_a
@@ -137,7 +144,7 @@ def fill(live: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
             value.copy_(tensors[name])
 
 
-def load_adapter(model: nn.Module, folder: Path) -> None:
+def load_adapter(model: VisionLanguageModel, folder: Path) -> None:
     """Put a saved adapter into its base, in place, and the weights of whole towers that were saved
     with it.
 
@@ -157,9 +164,11 @@ def load_adapter(model: nn.Module, folder: Path) -> None:
     if not (folder / ADAPTER_WEIGHTS).is_file():
         fix = "copy it beside adapter_config.json"
         raise ConfigError(f"no {ADAPTER_WEIGHTS} here", where=str(folder), fix=fix)
-    config: Any = LoraConfig.from_pretrained(str(folder))
+    config = LoraConfig.from_pretrained(str(folder))
+    assert isinstance(config, LoraConfig)
+    rows = config.trainable_token_indices or {}
     with located(where):
-        _check_rows(model, config.trainable_token_indices or {})
+        _check_rows(model, rows if isinstance(rows, dict) else {"embed_tokens": rows})
     config.modules_to_save = None  # whole modules are read into place below, not wrapped
     try:
         inject(model, config)
@@ -175,7 +184,7 @@ def load_adapter(model: nn.Module, folder: Path) -> None:
         fill(adapter_tensors(model) | plain, tensors)
 
 
-def _check_rows(model: Any, ids: Mapping[str, Sequence[int]]) -> None:
+def _check_rows(model: VisionLanguageModel, ids: Mapping[str, Sequence[int]]) -> None:
     num_rows = model.get_input_embeddings().weight.shape[0]
     needed = max((max(numbers) + 1 for numbers in ids.values()), default=0)
     if needed > num_rows:
@@ -184,7 +193,7 @@ def _check_rows(model: Any, ids: Mapping[str, Sequence[int]]) -> None:
         raise ConfigError(what, fix=fix)
 
 
-def merge_adapter(model: Any) -> None:
+def merge_adapter(model: VisionLanguageModel) -> None:
     """Add an adapter to the weights of its model, in place; the layers are the stock ones again."""
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import TrainableTokensWrapper

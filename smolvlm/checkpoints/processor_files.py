@@ -11,7 +11,6 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from transformers.utils.hub import cached_file
 
@@ -20,6 +19,7 @@ from smolvlm.checkpoints.tokenizer_files import add_to_files
 from smolvlm.config.new_tokens import NewToken
 from smolvlm.errors import located
 from smolvlm.media.settings import MediaSettings
+from smolvlm.protocols import JsonObject
 
 PROCESSOR_FILES = (
     "preprocessor_config.json",
@@ -66,13 +66,13 @@ def save_processor(
     _write_video_file(folder, media)
 
 
-def _set_pictures(holder: dict[str, Any], media: MediaSettings) -> None:
+def _set_pictures(holder: JsonObject, media: MediaSettings) -> None:
     if "max_image_size" in holder:
         holder["do_image_splitting"] = media.pictures.image_splitting
         holder["size"] = {"longest_edge": media.pictures.longest_edge_px}
 
 
-def _set_clips(holder: dict[str, Any], media: MediaSettings) -> None:
+def _set_clips(holder: JsonObject, media: MediaSettings) -> None:
     edge = {"longest_edge": media.frame_tiles.longest_edge_px}
     frames = media.frames
     holder["size"] = edge
@@ -97,7 +97,7 @@ def _write_video_file(folder: Path, media: MediaSettings) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def _update(path: Path, values: dict[str, Any]) -> None:
+def _update(path: Path, values: JsonObject) -> None:
     if path.is_file():
         path.write_text(
             json.dumps(json.loads(path.read_text()) | values, indent=2, ensure_ascii=False) + "\n"

@@ -14,11 +14,12 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from smolvlm.config.quantization import EightBits, FourBits, Quantization
 from smolvlm.errors import ConfigError
 from smolvlm.model.towers import TOWER_OF, TOWERS, Tower, modules_of, tower_of
+from smolvlm.protocols import VisionLanguageModel
 
 HEAD = "lm_head"
 
@@ -47,7 +48,7 @@ class QuantizedLayers:
 
 def loading_arguments(
     config: EightBits | FourBits, *, dtype: torch.dtype, device: torch.device
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return what `from_pretrained` is to be given besides.
 
     Args:
@@ -94,7 +95,7 @@ def loading_arguments(
     }
 
 
-def check_quantized_layers(model: Any, config: Quantization) -> None:
+def check_quantized_layers(model: VisionLanguageModel, config: Quantization) -> None:
     """Make the quantised layers of a loaded model compute as training needs it, and check that they
     are those asked.
 
@@ -126,14 +127,18 @@ def check_quantized_layers(model: Any, config: Quantization) -> None:
     model._hf_peft_config_loaded = True
 
 
-def quantized_layers(model: Any, config: Quantization) -> QuantizedLayers | None:
+def quantized_layers(model: VisionLanguageModel, config: Quantization) -> QuantizedLayers | None:
     """Return what is quantised in a model that was loaded with these settings; None where they ask
     for nothing."""
     if config.bits is None:
         return None
     from smolvlm.checkpoints.bnb_layers import held_bytes, is_quantized
 
-    layers = {name: module for name, module in model.named_modules() if is_quantized(module)}
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and is_quantized(module)
+    }
     held_in = [tower_of(f"{name}.weight") for name in layers]
     return QuantizedLayers(
         kind=_kind(config),
@@ -151,7 +156,7 @@ def _kind(config: EightBits | FourBits) -> str:
     return f"in 4 bits ({config.codebook}{doubled})"
 
 
-def num_values(weight: Any) -> int:
+def num_values(weight: Tensor) -> int:
     """Return how many numbers a parameter stands for; in 4 bits two of them share a byte."""
     state = getattr(weight, "quant_state", None)
     return weight.numel() if state is None else prod(state.shape)

@@ -14,12 +14,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from tokenizers import Tokenizer
 
 from smolvlm.datasets.encoding.chat import SPEAKERS
 from smolvlm.errors import ConfigError
+from smolvlm.protocols import JsonObject
 
 RESERVED = re.compile(r"<\|reserved_special_token_(\d+)\|>")
 _FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
@@ -80,7 +80,7 @@ def place_tokens(tokenizer_json: str, wanted: Sequence[Wanted]) -> Placement:
 )  # a run asks when it plans, when it loads, and with every checkpoint that it saves
 def _place_tokens(tokenizer_json: str, wanted: tuple[Wanted, ...]) -> Placement:
     content = json.loads(tokenizer_json)
-    added: list[dict[str, Any]] = content["added_tokens"]
+    added: list[JsonObject] = content["added_tokens"]
     known = {entry["content"]: entry for entry in added}
     reader = Tokenizer.from_str(tokenizer_json)
     reader.encode_special_tokens = True
@@ -110,7 +110,7 @@ def _place_tokens(tokenizer_json: str, wanted: tuple[Wanted, ...]) -> Placement:
 def with_placed(tokenizer_json: str, placed: Sequence[PlacedToken]) -> str:
     """Return the tokenizer's JSON text with new tokens in it; everything else as it was written."""
     content = json.loads(tokenizer_json)
-    added: list[dict[str, Any]] = content["added_tokens"]
+    added: list[JsonObject] = content["added_tokens"]
     vocabulary: dict[str, int] = content["model"]["vocab"]
     for token in placed:
         entry = {
@@ -135,7 +135,7 @@ def with_placed(tokenizer_json: str, placed: Sequence[PlacedToken]) -> str:
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
 
-def _reserved(added: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _reserved(added: Sequence[JsonObject]) -> list[JsonObject]:
     """Return the entries of reserved tokens, by their number."""
     reserved = {
         int(match[1]): entry for entry in added if (match := RESERVED.fullmatch(entry["content"]))
@@ -143,7 +143,7 @@ def _reserved(added: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [reserved[number] for number in sorted(reserved)]
 
 
-def _check_free(wanted: Wanted, known: dict[str, Any], reader: Tokenizer) -> None:
+def _check_free(wanted: Wanted, known: JsonObject, reader: Tokenizer) -> None:
     token = wanted.token
     if token in known:
         kind = "a special token" if known[token]["special"] else "an ordinary token"

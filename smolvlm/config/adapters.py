@@ -6,9 +6,15 @@ rate, or the entry's `lr`, is the adapter's.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_serializer, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from smolvlm.config.problems import Problem, shown_value
@@ -48,7 +54,7 @@ class AdapterConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _words_stand_alone(cls, content: Any) -> Any:
+    def _words_stand_alone(cls, content: object) -> object:
         if (
             isinstance(content, dict)
             and content.get("type") in ("full", "frozen")
@@ -63,7 +69,7 @@ class AdapterConfig(Section):
         return content
 
     @model_serializer(mode="wrap")
-    def _as_written(self, as_mapping: Any) -> Any:
+    def _as_written(self, as_mapping: SerializerFunctionWrapHandler) -> object:
         return as_mapping(self) if self.is_adapter else self.type
 
     @property
@@ -71,7 +77,7 @@ class AdapterConfig(Section):
         return self.type not in ("full", "frozen")
 
 
-def _from_word(entry: Any) -> Any:
+def _from_word(entry: object) -> object:
     return {"type": entry} if isinstance(entry, str) else entry
 
 

@@ -11,7 +11,7 @@ To add a method: its section here, as a member of `MethodConfig`; what it does s
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -19,6 +19,7 @@ from smolvlm.config.adapters import PARTS
 from smolvlm.config.problems import Problem, shown_value
 from smolvlm.config.section import Section
 from smolvlm.config.suggestions import did_you_mean
+from smolvlm.config.yaml_text import Settings
 
 if TYPE_CHECKING:
     from smolvlm.config.schema import RunConfig
@@ -152,15 +153,15 @@ SETTINGS_OF_METHOD: Mapping[str, tuple[str, ...]] = {
 _OWNER = {name: method_type for method_type, names in SETTINGS_OF_METHOD.items() for name in names}
 
 
-def without_effect(name: str, value: Any, cause: str) -> Problem:
+def without_effect(name: str, value: object, cause: str) -> Problem:
     """Return the problem of a setting of `train` that another setting leaves without effect."""
     what = f"has no effect with {cause}"
     return Problem(key=f"train.{name}", value=shown_value(value), what=what, fix="take it out")
 
 
 def with_flat_method(
-    train: dict[str, Any], *, overridden: Collection[str], problems: list[Problem]
-) -> dict[str, Any]:
+    train: Settings, *, overridden: Collection[str], problems: list[Problem]
+) -> Settings:
     """Return the section `train` with a method's mapping laid out flat beside `method`.
 
     Args:
@@ -205,7 +206,7 @@ def with_flat_method(
     return flat
 
 
-def with_method_section(train: Mapping[str, Any], *, problems: list[Problem]) -> dict[str, Any]:
+def with_method_section(train: Mapping[str, object], *, problems: list[Problem]) -> Settings:
     """Return the fields of `train`: the flat settings of its method gathered under `method`.
 
     Defaults of another method may stand in the file: earlier versions wrote them into every
@@ -219,7 +220,7 @@ def with_method_section(train: Mapping[str, Any], *, problems: list[Problem]) ->
     method_type = train.get("method", SftMethod.model_fields["type"].default)
     if not isinstance(method_type, str) or method_type not in METHODS:
         return fields
-    method: dict[str, Any] = {"type": method_type}
+    method: Settings = {"type": method_type}
     for name, value in train.items():
         if name in SETTINGS_OF_METHOD[method_type]:
             method[name] = value
@@ -228,7 +229,7 @@ def with_method_section(train: Mapping[str, Any], *, problems: list[Problem]) ->
     return fields | {"method": method}
 
 
-def without_other_methods(settings: Mapping[str, Any]) -> dict[str, Any]:
+def without_other_methods(settings: Settings) -> Settings:
     """Return a run's flattened settings without those of methods that it does not use, which
     checkpoints of earlier versions carry.
 

@@ -8,17 +8,18 @@ from smolvlm.config.problems import Problem, shown_value
 from smolvlm.config.schema import SECTIONS, UNAVAILABLE_KEYS, UNAVAILABLE_SECTIONS, own_names
 from smolvlm.config.suggestions import did_you_mean, nearest
 from smolvlm.config.training_arguments import FORMER, REFUSED, argument_types
+from smolvlm.config.yaml_text import Settings
 
 
 def known_sections(
-    settings: Mapping[Any, Any], *, problems: list[Problem]
-) -> dict[str, dict[str, Any]]:
+    settings: Mapping[Any, object], *, problems: list[Problem]
+) -> dict[str, Settings]:
     """Return each section's settings that have a known name; the rest goes to `problems`.
 
     A missing or empty section is an empty mapping. Names of `TrainingArguments` stay beside
     `train`'s own.
     """
-    sections: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    sections: dict[str, Settings] = {section: {} for section in SECTIONS}
     for section, content in settings.items():
         if section in UNAVAILABLE_SECTIONS:
             what = "not available in this version"
@@ -45,7 +46,7 @@ def known_sections(
     return sections
 
 
-def _unknown_section(section: str, content: Any) -> Problem:
+def _unknown_section(section: str, content: object) -> Problem:
     """Return the problem of an unknown name at the top, which may be a setting that lost its
     section."""
     homes = [home for home in SECTIONS if section in own_names(home)]
@@ -120,7 +121,7 @@ def _names_of(section: str) -> tuple[str, ...]:
     return own_names(section) + tuple(name for name in argument_types() if name not in REFUSED)
 
 
-def _name_problem(section: str, name: str, value: Any) -> Problem | None:
+def _name_problem(section: str, name: str, value: object) -> Problem | None:
     """Return why a setting's name cannot stand in its section, or None."""
     if name in own_names(section):
         return None
@@ -160,7 +161,7 @@ def _meant(section: str, name: str) -> str:
     return f"the settings of `{section}` are {', '.join(own_names(section))}"
 
 
-def shown_setting(name: str, value: Any) -> str:
+def shown_setting(name: str, value: object) -> str:
     """Return a value for a message, unless it may be a secret."""
     return "(not shown)" if isinstance(value, str) and _may_be_secret(name) else shown_value(value)
 

@@ -7,9 +7,15 @@ pieces by the tokenizer as it was, and the token begins at the mean of the piece
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_serializer
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 from pydantic_core import PydanticCustomError
 
 from smolvlm.config.problems import Problem, shown_value
@@ -33,7 +39,7 @@ class NewToken(Section):
     text."""
 
     @model_serializer(mode="wrap")
-    def _as_written(self, as_mapping: Any) -> Any:
+    def _as_written(self, as_mapping: SerializerFunctionWrapHandler) -> object:
         return as_mapping(self) if self.description is not None else self.token
 
     @property
@@ -42,7 +48,7 @@ class NewToken(Section):
         return self.token if self.description is None else self.description
 
 
-def _from_text(entry: Any) -> Any:
+def _from_text(entry: object) -> object:
     return {"token": entry} if isinstance(entry, str) else entry
 
 

@@ -10,10 +10,10 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from smolvlm.config.problems import Problem, shown_value
 from smolvlm.config.schema import EMBEDDED_MODEL
+from smolvlm.config.yaml_text import Settings
 
 _HUB_ID = re.compile(r"^[\w\-.]+/[\w\-.]+$", re.ASCII)
 _WRITTEN = (
@@ -25,8 +25,8 @@ _READ_ARGUMENTS = ("deepspeed", "fsdp_config")
 
 
 def resolve_paths(
-    sections: Mapping[str, Mapping[str, Any]], *, run_dir: Path, problems: list[Problem]
-) -> dict[str, dict[str, Any]]:
+    sections: Mapping[str, Mapping[str, object]], *, run_dir: Path, problems: list[Problem]
+) -> dict[str, Settings]:
     """Return the sections with absolute paths; a file that must be there and is not goes to
     `problems`.
 
@@ -35,7 +35,9 @@ def resolve_paths(
         run_dir: folder of the run file, absolute.
         problems: receives missing files.
     """
-    resolved = {section: dict(content) for section, content in sections.items()}
+    resolved: dict[str, Settings] = {
+        section: dict(content) for section, content in sections.items()
+    }
     data, train, model = resolved["data"], resolved["train"], resolved["model"]
     given_base = data.get("base_dir")
     base_dir = (

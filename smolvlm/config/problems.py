@@ -3,7 +3,6 @@ fixed at once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from smolvlm.errors import ConfigError
 
@@ -25,7 +24,7 @@ class Problem:
     """The value was given on the command line and not in the file."""
 
 
-def shown_value(value: Any) -> str:
+def shown_value(value: object) -> str:
     """Return a setting's value as an error message shows it: near to how YAML writes it, and
     short."""
     text = (

@@ -89,7 +89,7 @@ def rows_format(path: Path) -> str | None:
     return "a JSON list" if _is_json_list_of_rows(text, is_cut=len(head) == _HEAD_BYTES) else None
 
 
-def is_mixture(content: Any) -> bool:
+def is_mixture(content: object) -> bool:
     """Say whether a YAML value has the shape of a mixture: sources, or groups of sources."""
     if isinstance(content, Mapping):
         groups = [members for members in content.values() if isinstance(members, list | dict)]
@@ -99,7 +99,7 @@ def is_mixture(content: Any) -> bool:
     return isinstance(content, list) and bool(content) and all(map(_is_source, content))
 
 
-def _is_source(entry: Any) -> bool:
+def _is_source(entry: object) -> bool:
     if not isinstance(entry, Mapping):
         return False
     return bool(_SOURCE_KEYS & entry.keys()) and not _ROW_KEYS & entry.keys()
@@ -125,7 +125,7 @@ def _is_json_list_of_rows(text: str, *, is_cut: bool) -> bool:
     return not _is_source(first)
 
 
-def _run_file_with(mixture: Any) -> str:
+def _run_file_with(mixture: object) -> str:
     """Return a hint that shows the smallest run file with this mixture."""
     run_file = {
         "model": {"path": _EXAMPLE_MODEL},

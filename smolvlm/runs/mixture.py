@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from smolvlm.build.configs import published_config
-from smolvlm.build.processor import write_processor
+from smolvlm.build.processor import PictureSettings, write_processor
 from smolvlm.check.examine import Examination, examine
 from smolvlm.check.unused_tokens import unused_tokens
 from smolvlm.checkpoints.load import load_processor
@@ -85,8 +85,8 @@ def mixture_settings(
             Path(folder),
             model_type="idefics3",
             tile_side_px=512,
-            longest_edge_px=2048,
             tokens_per_tile=64,
+            pictures=PictureSettings(longest_edge_px=2048),
         )
         with located(RELEASED):
             prompt = read_prompt(load_processor(folder), config.data)

@@ -7,7 +7,6 @@ other. Nothing is printed: what there is to say goes to `say`, and metrics to `s
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 from accelerate import PartialState
 from transformers import TrainerCallback
@@ -17,6 +16,7 @@ from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.eval.evaluate import Evaluation, Evaluator, Metric, write_predictions
 from smolvlm.model.vision_cache import VisionCache
+from smolvlm.protocols import VisionLanguageModel
 from smolvlm.report.report import write_run_report
 from smolvlm.runs.evaluation import build_evaluator
 from smolvlm.runs.model import Say, nothing, with_model
@@ -102,7 +102,7 @@ class _RunEvaluation:
                 checkpoint.model.to(state.device)
             self._write(evaluator(checkpoint.model), before)
 
-        def evaluate(model: Any) -> Mapping[str, float]:
+        def evaluate(model: VisionLanguageModel) -> Mapping[str, float]:
             self._last = evaluator(model)
             return self._last.as_log()
 

@@ -17,6 +17,7 @@ from torch import nn
 from smolvlm.checkpoints.learning_rates import Kind, kind_of
 from smolvlm.model.flops import decoder_layer_flops, patch_embedding_flops, vision_layer_flops
 from smolvlm.model.vision import tower_modules
+from smolvlm.protocols import VisionLanguageModel
 
 MEASURING_S = 0.5
 """A CPU without bfloat16 units takes a hundred times as long over such a product."""
@@ -39,7 +40,7 @@ class ComputeCost:
         )
 
 
-def compute_cost(model: Any) -> ComputeCost:
+def compute_cost(model: VisionLanguageModel) -> ComputeCost:
     """Estimate the cost of a model of the family, trained and frozen as it is now.
 
     Attention scores are left out (below 5 % at a few hundred tokens), and an adapter's own products

@@ -16,7 +16,6 @@ from dataclasses import dataclass, fields
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate.utils import gather_object
@@ -155,7 +154,7 @@ class LineFile:
                 kept.append(line)
         self.path.write_text("".join(f"{line}\n" for line in kept))
 
-    def append(self, row: dict[str, Any]) -> None:
+    def append(self, row: Mapping[str, object]) -> None:
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
@@ -223,7 +222,7 @@ class RunLog:
         self._counts = StepCounts()
         return {**self.rates, **counts, **self._method_sums.means(sum_over_ranks)}
 
-    def write(self, line: dict[str, Any]) -> None:
+    def write(self, line: Mapping[str, object]) -> None:
         """Append a line to `metrics.jsonl`."""
         self._metrics_file.append(line)
 

@@ -54,14 +54,14 @@ _OPEN = ((None, NOT_SET), (NOT_SET, None))
 class RunIdentity:
     """What makes two runs the same run."""
 
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
     """Dotted key -> value, JSON types only."""
     plan: str
     """Digest of which rows meet in which step."""
 
 
 def run_identity(
-    settings: Mapping[str, Any], plan: Plan, *, is_bf16_default: bool = False
+    settings: Mapping[str, object], plan: Plan, *, is_bf16_default: bool = False
 ) -> RunIdentity:
     """Describe a run by its nested settings and its plan.
 
@@ -82,7 +82,7 @@ def run_identity(
     return RunIdentity(settings=json.loads(json.dumps(kept, default=str)), plan=plan.packs.digest())
 
 
-def _flatten(value: Any, prefix: str) -> list[tuple[str, Any]]:
+def _flatten(value: object, prefix: str) -> list[tuple[str, object]]:
     if isinstance(value, Mapping) and value:
         pairs = [
             _flatten(inner, f"{prefix}.{name}" if prefix else str(name))
@@ -99,7 +99,7 @@ def mark_whole(folder: Path, identity: RunIdentity, *, step: int) -> None:
     )
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: object) -> None:
     """Write a JSON file so that a reader finds the former content or the new one, and never a part
     of it."""
     temporary = path.parent / f".{path.name}"
@@ -154,7 +154,7 @@ def _written(key: str) -> str:
     return key.replace("train.arguments.", "train.")
 
 
-def _check_same_run(saved: dict[str, Any], identity: RunIdentity, *, folder: Path) -> None:
+def _check_same_run(saved: Mapping[str, Any], identity: RunIdentity, *, folder: Path) -> None:
     ours, theirs = identity.settings, without_other_methods(saved["settings"])
     differing = [
         f"- {_written(key)}: {theirs.get(key, NOT_SET)} there, {ours.get(key, NOT_SET)} here"
@@ -172,7 +172,7 @@ def _check_same_run(saved: dict[str, Any], identity: RunIdentity, *, folder: Pat
         )
 
 
-def _is_same(key: str, theirs: Any, ours: Any) -> bool:
+def _is_same(key: str, theirs: object, ours: object) -> bool:
     """Say whether a setting lets a run go on.
 
     Of our own settings a null is one that is not set, and earlier versions wrote those of other

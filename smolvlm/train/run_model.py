@@ -8,11 +8,10 @@ is done here, in one order: load, adapters, freeze, cache.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from smolvlm.checkpoints.adapters import Adapters, attach_adapters
+from smolvlm.checkpoints.adapters import Adapters, TrainedBeside, attach_adapters
 from smolvlm.checkpoints.base import Base, base_of_run
 from smolvlm.checkpoints.frozen_parts import frozen_parts
 from smolvlm.checkpoints.learning_rates import LearningRates, freeze
@@ -26,6 +25,7 @@ from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.errors import ConfigError
 from smolvlm.model.towers import TOWER_OF, Tower
 from smolvlm.model.vision_cache import VisionCache, open_vision_cache
+from smolvlm.protocols import VisionLanguageConfig, VisionLanguageModel
 from smolvlm.train.arguments import seed_of
 from smolvlm.train.flops import ComputeCost, compute_cost
 
@@ -167,7 +167,7 @@ def load_run_checkpoint(
     return base.load(dtype=dtype, quantization=config.quantization, device=device)
 
 
-def learning_rates(config: RunConfig, model_config: Any) -> LearningRates:
+def learning_rates(config: RunConfig, model_config: VisionLanguageConfig) -> LearningRates:
     """Return which parameters train, and at which rate.
 
     Args:
@@ -207,14 +207,15 @@ def _attach_adapters(
         kinds,
         base=config.model.path,
         seed=seed_of(config.train),
-        whole=[tower for tower, rate in rates.full.items() if rate > 0],
-        token_rows=rows,
+        beside=TrainedBeside(
+            whole=[tower for tower, rate in rates.full.items() if rate > 0], token_rows=rows
+        ),
         resume=resume,
     )
 
 
 def _vision_cache(
-    config: RunConfig, model: Any, rates: LearningRates, *, uses_bf16: bool
+    config: RunConfig, model: VisionLanguageModel, rates: LearningRates, *, uses_bf16: bool
 ) -> VisionCache | None:
     """Open the cache where nothing in the tower trains, no adapter either."""
     if not config.data.vision_cache or rates.of_tower("vision_tower"):

@@ -30,6 +30,7 @@ from smolvlm.checkpoints.learning_rates import LearningRates
 from smolvlm.datasets.dataset import PackDataset
 from smolvlm.errors import ConfigError
 from smolvlm.model.vision_cache import VisionCache
+from smolvlm.protocols import VisionLanguageModel
 from smolvlm.train.batch import PackInfo, as_batch
 from smolvlm.train.callbacks import PlanFlowCallback, WholeGradientCallback
 from smolvlm.train.checkpoint import CheckpointFiles
@@ -40,7 +41,7 @@ from smolvlm.train.prefetch import prefetched_packs
 from smolvlm.train.skipped_rows import SkippedRows
 from smolvlm.train.step import StepPolicy
 
-Evaluate = Callable[[Any], Mapping[str, float]]
+Evaluate = Callable[[VisionLanguageModel], Mapping[str, float]]
 """Model in, metrics out; keys without the `eval_` prefix."""
 
 
@@ -61,11 +62,12 @@ class TrainerParts:
 class SmolVLMTrainer(Trainer):
     """See the module's first lines."""
 
+    model: VisionLanguageModel
     train_dataset: PackDataset
 
     def __init__(
         self,
-        model: Any,
+        model: VisionLanguageModel,
         args: TrainingArguments,
         *,
         train_dataset: PackDataset,
@@ -152,7 +154,7 @@ class SmolVLMTrainer(Trainer):
 
     def compute_loss(
         self,
-        model: Any,
+        model: torch.nn.Module,
         inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
@@ -271,7 +273,7 @@ class SmolVLMTrainer(Trainer):
         self._log.rates = rates_by_tower(self.optimizer)
         return super()._get_learning_rate()
 
-    def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
+    def evaluate(self, *_args: object, **_kwargs: object) -> dict[str, float]:
         """Evaluate by generation with the callable given at construction."""
         assert self._parts.evaluate is not None
         with self._log.watch.paused():
