@@ -103,8 +103,7 @@ class ProcessorTokenizer(Protocol):
 
 
 class Processor(Protocol):
-    """A checkpoint's processor: `Idefics3Processor`, or `SmolVLMProcessor` with a
-    `video_processor` besides."""
+    """A checkpoint's processor; that of SmolVLM has a `video_processor` besides."""
 
     image_processor: ImageProcessor
     tokenizer: ProcessorTokenizer

@@ -42,16 +42,14 @@ _RANDOM_EMBEDDING_STD = 1.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SmolLM2Layers:
-    """The language model is the first layers of SmolLM2-135M-Instruct (rounded to 4 bits), 576
-    wide."""
+    """The first layers of SmolLM2-135M-Instruct (rounded to 4 bits), 576 wide."""
 
     num_layers: int = language_model.NUM_LAYERS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RandomLanguage:
-    """The language model is a small randomly initialised Llama: with few data and minutes, it
-    learns fastest.
+    """A small randomly initialised Llama: with few data and minutes, it learns fastest.
 
     Weights start with a spread of 1/sqrt(width) and word embeddings with a spread of 1. At the
     customary smaller values the same model did not begin to compare a question's word with the

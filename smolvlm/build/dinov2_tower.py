@@ -81,8 +81,7 @@ def _one(value: int | Sequence[int]) -> int:
 
 
 def _names(weights: WeightsFolder, prefix: str, num_layers: int) -> dict[str, str]:
-    """Return the source's names as written, of all that is needed; biases of query, key and value
-    may be left out."""
+    """Return the names of all needed tensors; biases of query, key and value may be missing."""
     stems = [_PATCHES, "layernorm"]
     for index in range(num_layers):
         stems += layer_names(index).values()

@@ -48,8 +48,7 @@ class Grown:
 
 
 def grow_checkpoint(base: str, out: Path, wanted: Sequence[Wanted]) -> Grown:
-    """Write a checkpoint that has some texts as single tokens, their rows begun from the means of
-    their pieces.
+    """Write a checkpoint with new tokens, their rows the means of their pieces' rows.
 
     Args:
         base: hub id or folder.
@@ -112,8 +111,7 @@ def _name_tokenizer_class(path: Path) -> None:
 
 
 def _write_weights(base: str, folder: Path, placement: Placement) -> tuple[int, int, int]:
-    """Write all weights; return the matrices' rows before and after, and how many numbers are
-    new."""
+    """Write all weights; return the matrices' rows before and after, and the new parameters."""
     names, index = [WEIGHTS], _file(base, INDEX)
     listed: dict[str, Any] = {}
     if index is not None:

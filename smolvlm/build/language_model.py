@@ -37,7 +37,7 @@ _LAYER_TENSORS = {
     "ffn_down": "mlp.down_proj",
 }
 HEAD = "lm_head.weight"
-"""What an output head of its own is called in a state dict, beside the text model's tensors."""
+"""The name of a separate output head in a state dict, beside the text model's tensors."""
 
 
 def language_dimensions(*, num_layers: int) -> LanguageDimensions:
@@ -104,8 +104,7 @@ def read_dimensions(gguf_file: Path) -> LanguageDimensions:
 def read_language_model(
     gguf_file: Path, *, num_layers: int, dimensions: LanguageDimensions = SMOLLM2_135M
 ) -> dict[str, Tensor]:
-    """Return the text model's state dict (`embed_tokens.weight`, `layers.0...`, `norm.weight`),
-    vocabulary as stored.
+    """Return the text model's state dict, with the vocabulary as stored.
 
     A file whose output head is not its embeddings gives that too, as `lm_head.weight`.
 
@@ -185,7 +184,9 @@ def _tensors(
 def _halves_from_pairs(
     weight: Float[Tensor, "out hidden"], *, num_heads: int
 ) -> Float[Tensor, "out hidden"]:
-    """Reorder each head's rows: the file rotates neighbouring pairs (0, 1), transformers rotates
-    halves (0, d/2)."""
+    """Reorder each head's rows from neighbouring pairs (0, 1) to halves (0, d/2).
+
+    The file rotates the former, transformers the latter.
+    """
     pairs = weight.reshape(num_heads, weight.shape[0] // num_heads // 2, 2, weight.shape[1])
     return pairs.transpose(1, 2).reshape(weight.shape)

@@ -37,8 +37,7 @@ _LAYER = (
 
 
 def read_siglip(folder: Path) -> VisionPart:
-    """Return the tower of a folder whose model type is one of `MODEL_TYPES`; only headers are read
-    yet.
+    """Return the tower of a folder whose model type is in `MODEL_TYPES`; read headers alone.
 
     Raises:
         ConfigError: there is no such tower in it, tensors are missing, or their shapes are not
@@ -74,8 +73,7 @@ def read_siglip(folder: Path) -> VisionPart:
 def read_pixel_statistics(
     folder: Path, *, default: tuple[tuple[float, float, float], tuple[float, float, float]]
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Return (mean, std) of a folder's preprocessor_config.json, or what is usual for the tower
-    where it has none."""
+    """Return (mean, std) of a folder's preprocessor_config.json, or the tower's usual ones."""
     path = folder / "preprocessor_config.json"
     content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     statistics = []
@@ -104,8 +102,7 @@ def side_of(positions: int) -> int:
 
 
 def _own_side(weights: WeightsFolder, prefix: str, vision: VisionConfig, folder: Path) -> int:
-    """The table of positions says how many patches a side there are; config.json (often left out)
-    the pixels over."""
+    """Return the tile side: patches from the table of positions, odd pixels from config.json."""
     weights.check([prefix + _POSITIONS])
     with located(str(folder)):
         side = side_of(weights.shape(prefix + _POSITIONS)[0])

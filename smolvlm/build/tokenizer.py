@@ -35,8 +35,7 @@ END_OF_UTTERANCE_ID = 49_279
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PromptIds:
-    """The vocabulary's size and the ids that a model's configuration names; SmolVLM's by
-    default."""
+    """The vocabulary's size and the ids that a configuration names; SmolVLM's by default."""
 
     vocabulary_size: int = VOCABULARY_SIZE
     image: int = IMAGE_TOKEN_ID
@@ -84,8 +83,7 @@ def tokenizer_json() -> str:
 
 
 def tokenizer_config(*, processor_class: str, chat_template: str, text: str | None = None) -> dict:
-    """Return the content of `tokenizer_config.json`, special tokens included, in the released
-    files' form.
+    """Return the content of `tokenizer_config.json`, special tokens included.
 
     Args:
         text: of `tokenizer.json`, where it is at hand.
@@ -155,8 +153,10 @@ def read_gguf_vocabulary(gguf_file: Path) -> tuple[list[str], list[str]]:
 
 
 def render_tokenizer(tokens: list[str], merges: list[str]) -> str:
-    """Return the text of a `tokenizer.json`: these tokens, SmolVLM's 128 behind them, digits split
-    one by one."""
+    """Return the text of a `tokenizer.json`: these tokens, then SmolVLM's 128.
+
+    Digits are split one by one.
+    """
     special = [
         *enumerate(tokens[:NUM_TEXT_SPECIAL_TOKENS]),
         *enumerate(added_special_tokens(), len(tokens)),

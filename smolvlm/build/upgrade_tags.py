@@ -5,7 +5,7 @@ In: a checkpoint. Out: the same with `<global-img>` and `<row_1_col_1>` to `<row
 vocabulary, and a report. In the first release every tag falls apart into pieces of text: 9 for that
 of a tile, 5 for the global view's. A tag begins at the mean of its pieces' rows. `<row_1_col_2>`
 and `<row_2_col_1>` are made of the same pieces, so their means are equal; `new_tokens.first_rows`
-tells the later one apart by a little noise of its own. Nobody has trained these rows: the report
+tells the later one apart by a little noise. Nobody has trained these rows: the report
 says how.
 """
 

@@ -14,7 +14,6 @@ is saved adds to the base as it was: the difference of two adapters of rank r, t
 the first one, is one of rank 2 r.
 """
 
-import copy
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,10 +25,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from smolvlm.checkpoints.adapter_targets import check_pissa, target_layers
+from smolvlm.checkpoints.peft_config import first_of, peft_config, saved_config
 from smolvlm.checkpoints.peft_layers import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
-    NO_LAYERS,
     PREFIX,
     adapter_tensors,
     added_weight,
@@ -45,19 +44,6 @@ from smolvlm.protocols import VisionLanguageModel
 if TYPE_CHECKING:
     from peft import LoraConfig
     from peft.tuners.lora import LoraLayer
-
-_ROOTS: dict[Tower, tuple[str, ...]] = {
-    "vision_tower": ("vision_model",),
-    "connector": ("connector",),
-    "language_model": ("text_model", "lm_head"),
-}
-"""The modules that a tower is, as peft finds them by the end of their names."""
-_NAMES: dict[Tower, str] = {
-    "vision_tower": r"model\.vision_model\..*",
-    "connector": r"model\.connector\..*",
-    "language_model": r"model\.text_model\..*|lm_head",
-}
-"""The names of a tower's layers, as a pattern of peft's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,7 +85,7 @@ class Adapters:
         (folder / ADAPTER_CONFIG).write_text(text + "\n")
 
     def restore(self, model: nn.Module, folder: Path) -> None:
-        """Read back what `save` wrote; training goes on from it to the bit."""
+        """Read back what `save` wrote; training resumes from it to the bit."""
         tensors = load_file(folder / ADAPTER_WEIGHTS)
         for name, first in self.first.items():
             tensors[name] = tensors[name].split(
@@ -109,8 +95,10 @@ class Adapters:
             fill(adapter_tensors(model) | _whole_tensors(model, self.whole), tensors)
 
     def _on_the_base(self, name: str, value: Tensor) -> Tensor:
-        """Return a tensor as it adds to the untouched base: A over A0, and B beside -B0, where they
-        were taken out."""
+        """Return a tensor as it adds to the untouched base.
+
+        Where the first matrices were taken out of the base, A stands over A0 and B beside -B0.
+        """
         if name not in self.first:
             return value
         first = self.first[name].to(value)
@@ -166,13 +154,13 @@ def attach_adapters(
     layers: dict[Tower, list[str]] = {
         tower: target_layers(model, tower, adapter.targets) for tower, adapter in adapters.items()
     }
-    is_pissa = _first_of(adapters).type == "pissa"
+    is_pissa = first_of(adapters).type == "pissa"
     if is_pissa:
         check_pissa(model, layers, adapters)
     names = [name for tower_layers in layers.values() for name in tower_layers]
     rows = _rows_by_matrix(model, beside.token_rows, adapted=names)
-    config = _peft_config(adapters, names, rows, base=base, is_resumed=resume is not None)
-    saved = _saved_config(config, whole=beside.whole, doubled=is_pissa)
+    config = peft_config(adapters, names, rows, base=base, is_resumed=resume is not None)
+    saved = saved_config(config, whole=beside.whole, doubled=is_pissa)
     inject(model, config, seed=seed)
     for tower, adapter in adapters.items():
         for name in layers[tower]:
@@ -190,44 +178,10 @@ def attach_adapters(
     )
 
 
-def _first_of(adapters: Mapping[Tower, AdapterConfig]) -> AdapterConfig:
-    """Return the settings that stand for all towers: the first one's, the defaults without any."""
-    return next(iter(adapters.values()), AdapterConfig())
-
-
-def _peft_config(
-    adapters: Mapping[Tower, AdapterConfig],
-    layers: Sequence[str],
-    token_rows: Mapping[str, Sequence[int]],
-    *,
-    base: str,
-    is_resumed: bool,
-) -> "LoraConfig":
-    """Return peft's settings of adapters in some layers, by their full names."""
-    from peft import LoraConfig
-
-    some = _first_of(adapters)
-    ranks, alphas = _patterns(adapters)
-    return LoraConfig(
-        base_model_name_or_path=base,
-        r=some.r,
-        lora_alpha=_whole_number(some.alpha),  # pyright: ignore[reportArgumentType] - fractions too
-        lora_dropout=some.dropout,
-        target_modules=list(layers) or NO_LAYERS,
-        trainable_token_indices={matrix: list(ids) for matrix, ids in token_rows.items()} or None,
-        rank_pattern=ranks,
-        alpha_pattern=alphas,
-        use_dora=some.type == "dora",
-        use_rslora=some.type == "rslora",
-        init_lora_weights=True if some.type != "pissa" else False if is_resumed else "pissa",
-    )
-
-
 def _rows_by_matrix(
     model: VisionLanguageModel, ids: Sequence[int], *, adapted: Collection[str]
 ) -> dict[str, Sequence[int]]:
-    """Return which rows of which matrices train by themselves; a matrix with an adapter trains
-    through that."""
+    """Return the rows that train, by matrix; a matrix with an adapter trains through that."""
     if not ids:
         return {}
     if model.get_input_embeddings().weight is model.get_output_embeddings().weight:
@@ -239,37 +193,6 @@ def _rows_by_matrix(
     return {
         name: ids for name in ("model.text_model.embed_tokens", "lm_head") if name not in adapted
     }
-
-
-def _patterns(adapters: Mapping[Tower, AdapterConfig]) -> tuple[dict[str, int], dict[str, float]]:
-    """Return rank and alpha by peft's patterns of names; empty where all towers have the same."""
-    if len({(adapter.r, adapter.alpha) for adapter in adapters.values()}) == 1:
-        return {}, {}
-    ranks = {_NAMES[tower]: adapter.r for tower, adapter in adapters.items()}
-    alphas = {_NAMES[tower]: _whole_number(adapter.alpha) for tower, adapter in adapters.items()}
-    return ranks, alphas
-
-
-def _whole_number(alpha: float) -> float:
-    """Return alpha as an int where it is one: what readers of adapter folders expect."""
-    return int(alpha) if alpha.is_integer() else alpha
-
-
-def _saved_config(config: "LoraConfig", *, whole: Collection[Tower], doubled: bool) -> "LoraConfig":
-    """Return a copy for the adapter folder; peft shortens the names in the one that it applies."""
-    saved = copy.deepcopy(config)
-    saved.inference_mode = True
-    saved.init_lora_weights = True
-    saved.modules_to_save = [
-        root for tower in TOWERS if tower in whole for root in _ROOTS[tower]
-    ] or None
-    if doubled:
-        saved.r, saved.lora_alpha = 2 * saved.r, 2 * saved.lora_alpha
-        saved.rank_pattern = {names: 2 * rank for names, rank in (saved.rank_pattern or {}).items()}
-        saved.alpha_pattern = {
-            names: 2 * alpha for names, alpha in (saved.alpha_pattern or {}).items()
-        }
-    return saved
 
 
 def _whole_tensors(

@@ -74,8 +74,8 @@ class Base:
         """Read the weights.
 
         Args:
-            dtype: what they are held in.
-            quantization: what of them is held in fewer bits.
+            dtype: of the weights in memory.
+            quantization: which of them are quantised, and how.
             device: of a quantised model, which is not moved later; None is the CPU.
 
         Raises:

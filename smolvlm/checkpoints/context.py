@@ -39,8 +39,7 @@ def context_tokens(model_config: VisionLanguageConfig) -> int:
 
 
 def scale_context(model_config: VisionLanguageConfig, scaling: RopeScaling) -> None:
-    """Scale a configuration's rotary embeddings, in place; one that is scaled so already stays as
-    it is.
+    """Scale a configuration's rotary embeddings, in place, unless they are scaled so already.
 
     Raises:
         ConfigError: it is scaled in another way, or the new context is no whole number.
@@ -98,8 +97,7 @@ def _rope_parameters(
 
 
 def name_rope_for_older_readers(config_file: Path) -> None:
-    """Write the rotary base and scaling of a saved configuration also under their older names, if
-    it is there.
+    """Write a saved configuration's rotary base and scaling under their older names too.
 
     Readers that know these alone would silently take a base of 10,000 and no scaling.
     """

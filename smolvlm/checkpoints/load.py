@@ -108,8 +108,10 @@ def load_processor(
 
 
 def check_place(path: str) -> None:
-    """Raise ConfigError for a path that is no checkpoint's folder and cannot be a hub id, before
-    the hub is asked."""
+    """Raise ConfigError for a path that is neither a checkpoint's folder nor a possible hub id.
+
+    The hub is not asked.
+    """
     is_local = Path(path).exists() or not can_be_hub_id(path)
     if is_local and not (Path(path) / "config.json").is_file():
         raise ConfigError(
@@ -135,12 +137,12 @@ def load_checkpoint(
 
     Args:
         path: hub id or folder.
-        dtype: what the weights are held in.
+        dtype: of the weights in memory.
         new_tokens: texts that become single ids; those that the checkpoint lacks begin from the
             mean of their pieces.
         rope_scaling: makes its context longer.
-        quantization: what of them is held in fewer bits; an adapter's base, where the path is an
-            adapter's.
+        quantization: which of them are quantised; those of an adapter's base, where the path is
+            an adapter's.
         device: of a quantised model, which is not moved later; None is the CPU.
 
     Raises:
@@ -229,8 +231,7 @@ def _three(values: Iterable[float]) -> tuple[float, float, float]:
 
 
 def read_model_config(path: str, rope_scaling: RopeScaling | None = None) -> VisionLanguageConfig:
-    """Return the model's configuration of a checkpoint of the family, of an adapter's base; no
-    weights are read.
+    """Return a checkpoint's configuration, of an adapter that of its base; read no weights.
 
     Args:
         path: hub id or folder.

@@ -1,7 +1,7 @@
 """New tokens in a processor and in a model: a tokenizer that knows them, and rows that they begin
 from.
 
-In: `model.new_tokens` of a run file. Out: a processor of its own whose tokenizer has them as single
+In: `model.new_tokens` of a run file. Out: a separate processor whose tokenizer has them as single
 ids, and a model whose embeddings and output head have a row for each. A row begins at the mean of
 the rows of its words' pieces, in each of the two matrices. Two tokens made of the same pieces (in
 any order) would begin alike: the later one is moved by a little noise that its text alone decides,
@@ -91,8 +91,10 @@ def token_ids(
 
 
 def add_rows(model: Any, placement: Placement) -> None:
-    """Give a stock model a first row for each placed token, in both matrices, in place; they grow
-    where they must."""
+    """Give a stock model a first row for each placed token, in both matrices, in place.
+
+    The matrices grow where they must.
+    """
     if not placement.placed:
         return
     if placement.num_tokens > num_rows(model):

@@ -119,9 +119,8 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
 
 def added_weight(layer: "LoraLayer", *, matrix_a: Tensor, matrix_b: Tensor) -> Tensor:
     """Return what two matrices would add to an adapted layer's weight."""
-    return (
-        layer.scaling[NAME] * matrix_b @ matrix_a
-    )  # in this order: the bits of peft's own initialisation
+    # In this order: the bits of peft's initialisation.
+    return layer.scaling[NAME] * matrix_b @ matrix_a
 
 
 def fill(live: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
@@ -145,8 +144,7 @@ def fill(live: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
 
 
 def load_adapter(model: VisionLanguageModel, folder: Path) -> None:
-    """Put a saved adapter into its base, in place, and the weights of whole towers that were saved
-    with it.
+    """Put a saved adapter, and whole towers saved with it, into its base, in place.
 
     Raises:
         ConfigError: it is no LoRA adapter, or does not fit the model.

@@ -84,8 +84,10 @@ def _set_clips(holder: JsonObject, media: MediaSettings) -> None:
 
 
 def _write_video_file(folder: Path, media: MediaSettings) -> None:
-    """Give clips a file of their own where one file held both: read from it, their size would be
-    the pictures'."""
+    """Give clips a separate file where one file described both.
+
+    Read from the shared file, their size would be the pictures'.
+    """
     path, shared = folder / "video_preprocessor_config.json", folder / "preprocessor_config.json"
     source = path if path.is_file() else shared
     content = json.loads(source.read_text()) if source.is_file() else {}

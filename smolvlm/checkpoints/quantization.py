@@ -1,7 +1,7 @@
-"""Quantised towers: their linear layers held in 8 or 4 bits by bitsandbytes, frozen beneath an
+"""Quantised towers: their linear layers in 8 or 4 bits of bitsandbytes, frozen beneath an
 adapter.
 
-In: the run file's `quantization`. Out: what transformers is to be told when it loads a model, and
+In: the run file's `quantization`. Out: what transformers needs when it loads a model, and
 afterwards the proof that exactly the layers asked for are quantised. The output head and embeddings
 never are. What such a model computes is in `bnb_layers.py`; what is saved is the adapter, for the
 base in any precision.
@@ -53,7 +53,7 @@ def loading_arguments(
 
     Args:
         config: of the towers that are quantised.
-        dtype: what the other weights are held in.
+        dtype: of the other weights in memory.
         device: where the model will stay: transformers does not move a quantised one.
 
     Raises:
@@ -96,8 +96,7 @@ def loading_arguments(
 
 
 def check_quantized_layers(model: VisionLanguageModel, config: Quantization) -> None:
-    """Make the quantised layers of a loaded model compute as training needs it, and check that they
-    are those asked.
+    """Make quantised layers compute as training needs it, and check that they are those asked.
 
     Raises:
         ConfigError: some other layers are quantised than those asked for.
@@ -128,8 +127,7 @@ def check_quantized_layers(model: VisionLanguageModel, config: Quantization) -> 
 
 
 def quantized_layers(model: VisionLanguageModel, config: Quantization) -> QuantizedLayers | None:
-    """Return what is quantised in a model that was loaded with these settings; None where they ask
-    for nothing."""
+    """Return what is quantised in a loaded model; None where the settings ask for nothing."""
     if config.bits is None:
         return None
     from smolvlm.checkpoints.bnb_layers import held_bytes, is_quantized

@@ -62,7 +62,7 @@ class Wanted:
 
 
 def place_tokens(tokenizer_json: str, wanted: Sequence[Wanted]) -> Placement:
-    """Give each text an id of its own.
+    """Give each text an id.
 
     Args:
         tokenizer_json: the tokenizer as it is.
@@ -171,8 +171,7 @@ def _pieces(wanted: Wanted, reader: Tokenizer) -> tuple[int, ...]:
 
 
 def _read_back(tokenizer_json: str, wanted: Sequence[Wanted]) -> dict[str, int]:
-    """Return each text's id, once the finished tokenizer has shown that it reads and writes it as
-    one."""
+    """Return each text's id, after checking that the tokenizer reads and writes it as one."""
     if not wanted:
         return {}
     tokenizer = Tokenizer.from_str(tokenizer_json)

@@ -68,8 +68,7 @@ def run_cards(language: str, *, rounds: int, as_json: bool) -> None:
 
 
 def run_more_tokens(base: str, tokens: Sequence[str] | None, *, out: Path) -> None:
-    """Write a checkpoint with new tokens, or with the tags of cut pictures where none are named;
-    say what must train.
+    """Write a checkpoint with new tokens, or the tags of cut pictures; say what must train.
 
     Raises:
         ConfigError: the checkpoint cannot be used or has them, or there is something in the way.

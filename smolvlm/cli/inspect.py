@@ -69,8 +69,7 @@ def _bounds(rows: str) -> tuple[int, int | None]:
 
 
 def _verify(config: RunConfig, inspection: Inspection) -> None:
-    """Check packed = alone on the first samples that fit one pack; exit status 3 where it does not
-    hold."""
+    """Check packed = alone on the first samples that fit one pack; exit with 3 if it fails."""
     dataset, samples, processor = inspection.dataset, inspection.samples, inspection.processor
     members: list[Rows] = []
     tokens = tiles = 0
@@ -92,8 +91,7 @@ def _verify(config: RunConfig, inspection: Inspection) -> None:
 
 
 def _not_part_of_it(config: RunConfig) -> list[str]:
-    """Return a note on what of a run the comparison leaves out: it is of the base, all of whose
-    weights train."""
+    """Return a note on what the comparison leaves out: it trains all weights of the base."""
     left_out = {
         "adapters": any(entry.is_adapter for _, entry in config.adapters.entries()),
         "quantisation": config.quantization.bits is not None,

@@ -1,7 +1,7 @@
 """`smolvlm prepare`: measure a mixture once, on all cores, and say what it is made of.
 
 The sizes of all rows are kept in the cache folder, where `smolvlm train` finds them; a preparation
-that was stopped goes on where it was.
+that was stopped resumes where it was.
 """
 
 import json

@@ -126,8 +126,7 @@ def _argument_problems(config: RunConfig) -> Iterator[Problem]:
 
 
 def _value_of(name: str, arguments: Settings) -> Any:
-    """Return a setting of `TrainingArguments`: as given, or its default in the installed
-    release."""
+    """Return a setting of `TrainingArguments`: the written one, or the installed default."""
     return arguments[name] if name in arguments else argument_fields()[name].default
 
 

@@ -126,8 +126,7 @@ def config_from(
 def _plain(
     name: object, content: object, overridden: Collection[str], problems: list[Problem]
 ) -> object:
-    """Return a section as a run file has it with each setting under its one name; anything else as
-    it is."""
+    """Return a section with each setting under its one name; anything else as it is."""
     if not isinstance(name, str) or name not in SECTIONS or not isinstance(content, dict):
         return content
     names = {key.partition(".")[2] for key in overridden if key.startswith(f"{name}.")}
@@ -145,8 +144,7 @@ def dump_run_config(config: RunConfig) -> str:
 def _validated(
     name: str, fields: Settings, written: Settings, *, problems: list[Problem]
 ) -> Section | None:
-    """Return a section as its model, or None after adding to `problems` what is wrong with its
-    values.
+    """Return a section as its model, or None after adding its problems to `problems`.
 
     Args:
         name: of the section.
@@ -169,8 +167,7 @@ def _validated(
 
 
 def _place(section: type[Section], details: ErrorDetails, written: Settings) -> tuple[str, ...]:
-    """Return where in a section the value that is wrong stands: its setting, and a mapping's
-    own."""
+    """Return where in a section the wrong value stands: its setting, and the key within it."""
     name, *inner = section.written_place(tuple(map(str, details["loc"])))
     value = written.get(name)
     is_within = (

@@ -77,8 +77,7 @@ class DpoMethod(Section):
         return self.loss_type not in REFERENCE_FREE
 
     def problems(self, config: "RunConfig") -> Iterator[Problem]:
-        """Yield settings that the loss does not read, and a reference that could not be what it
-        says."""
+        """Yield settings that the loss ignores, and a reference that cannot be what it says."""
         for name, losses in _READERS.items():
             if self.loss_type not in losses:
                 yield from self._without_effect(name, f"train.loss_type = {self.loss_type}")
@@ -117,8 +116,7 @@ class DpoMethod(Section):
 
 
 def _adapter_off_problems(config: "RunConfig") -> Iterator[tuple[str, str]]:
-    """Yield why the model without its adapters would not be the model as it was at the start, and
-    what to do."""
+    """Yield why the model without its adapters would not be the model at the start."""
     adapters = {part: entry for part, entry in config.adapters.entries() if entry.is_adapter}
     if not adapters:
         what = "no tower has an adapter that could be switched off"
@@ -230,8 +228,9 @@ def with_method_section(train: Mapping[str, object], *, problems: list[Problem])
 
 
 def without_other_methods(settings: Settings) -> Settings:
-    """Return a run's flattened settings without those of methods that it does not use, which
-    checkpoints of earlier versions carry.
+    """Return a run's flattened settings without those of methods that it does not use.
+
+    Checkpoints of earlier versions carry them.
 
     Args:
         settings: dotted key -> value.

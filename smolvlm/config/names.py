@@ -47,8 +47,7 @@ def known_sections(
 
 
 def _unknown_section(section: str, content: object) -> Problem:
-    """Return the problem of an unknown name at the top, which may be a setting that lost its
-    section."""
+    """Return the problem of an unknown top-level name, perhaps a setting without its section."""
     homes = [home for home in SECTIONS if section in own_names(home)]
     if homes:
         fix: str | None = f"write it as {homes[0]}.{section}"
@@ -73,8 +72,7 @@ def is_switch(name: str) -> bool:
 
 
 def is_known(name: str) -> bool:
-    """Say whether a setting has or had this name, be it refused; `name` may have a section before
-    it."""
+    """Say whether a setting has or had this name, be it refused; a section may stand before it."""
     setting = name.rpartition(".")[2]
     return bool(homes_of(setting)) or setting in REFUSED or setting in FORMER
 
@@ -142,8 +140,7 @@ def _name_problem(section: str, name: str, value: object) -> Problem | None:
 
 
 def _meant(section: str, name: str) -> str:
-    """Return a hint at the setting meant: the nearest here, or the same name elsewhere, or the
-    nearest elsewhere."""
+    """Return a hint at the setting meant: the nearest here, or in another section."""
     by_section = {other: _names_of(other) for other in SECTIONS}
     elsewhere = {other: names for other, names in by_section.items() if other != section}
     match = nearest(name, by_section[section])

@@ -75,8 +75,7 @@ NewTokens = Annotated[
 
 
 def new_token_problems(config: "RunConfig") -> Iterator[Problem]:
-    """Yield settings of token rows without effect, and new tokens whose rows nothing would train or
-    save."""
+    """Yield token-row settings without effect, and new tokens that nothing would train or save."""
     train, names = config.train, "model.new_tokens"
     is_set = {
         "new_tokens_lr": train.new_tokens_lr is not None,

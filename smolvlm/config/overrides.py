@@ -12,8 +12,9 @@ from smolvlm.errors import ConfigError
 def apply_overrides(
     settings: Settings, overrides: Sequence[str], *, problems: list[Problem]
 ) -> tuple[Settings, frozenset[str]]:
-    """Return a copy of `settings` with the overrides in place, the later ones over the earlier, and
-    the keys they set.
+    """Return a copy of `settings` with the overrides in place, and the keys that they set.
+
+    Later overrides win.
 
     Each is `section.key=value`, the value read as YAML; a key may go deeper
     (`train.fsdp_config.version=2`).

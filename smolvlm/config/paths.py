@@ -28,8 +28,7 @@ _READ_ARGUMENTS = ("deepspeed", "fsdp_config")
 def resolve_paths(
     sections: Mapping[str, Mapping[str, object]], *, run_dir: Path, problems: list[Problem]
 ) -> dict[str, Settings]:
-    """Return the sections with absolute paths; a file that must be there and is not goes to
-    `problems`.
+    """Return the sections with absolute paths; missing files go to `problems`.
 
     Args:
         sections: section -> settings; what is not text is left for the types to judge.

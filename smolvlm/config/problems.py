@@ -25,8 +25,7 @@ class Problem:
 
 
 def shown_value(value: object) -> str:
-    """Return a setting's value as an error message shows it: near to how YAML writes it, and
-    short."""
+    """Return a setting's value for an error message: close to its YAML, and short."""
     text = (
         "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
     )

@@ -35,8 +35,7 @@ class QuantizationConfig(Section):
 
     @classmethod
     def variant(cls, fields: Mapping[str, object]) -> "type[Quantization]":
-        """Return the kind of section that `bits` names; without them, or with others, full
-        precision."""
+        """Return the class that `bits` names; without them, or with others, full precision."""
         bits = fields.get("bits")
         return _KINDS.get(bits, FullPrecision) if isinstance(bits, int) else FullPrecision
 

@@ -102,8 +102,7 @@ class RunConfig(Section):
         return (self.rate_of("language") or NEW_TOKENS_LR) if rate is None else rate
 
     def rate_of(self, part: PartName) -> float:
-        """Return the learning rate of what trains in a tower, its weights or its adapter; 0 where
-        nothing does."""
+        """Return the rate of what trains in a tower, its weights or its adapter; 0 for nothing."""
         train = self.train
         tower_rates = {
             "language": train.language_model_lr,
@@ -129,6 +128,5 @@ UNAVAILABLE_KEYS = {}
 
 
 def own_names(section: str) -> tuple[str, ...]:
-    """Return the names a section has of its own; `train` takes those of `TrainingArguments`
-    besides."""
+    """Return the names that a section has besides those of `TrainingArguments`."""
     return tuple(SECTIONS[section].settings())

@@ -29,8 +29,7 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
 
 
 def _is_part(one: str, other: str) -> bool:
-    """Say whether one of two names is the other's first words or its last: `alpha`,
-    `lora_alpha`."""
+    """Say whether a name is the other's first or last words: `alpha`, `lora_alpha`."""
     shorter, longer = sorted((one, other), key=len)
     return longer.startswith(f"{shorter}_") or longer.endswith(f"_{shorter}")
 

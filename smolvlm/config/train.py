@@ -89,8 +89,7 @@ class TrainConfig(Section):
     def plain(
         cls, content: Settings, *, overridden: Collection[str], problems: list[Problem]
     ) -> Settings:
-        """Return the section in the flat spelling, with the one length of training that is
-        meant."""
+        """Return the section in the flat spelling, with one length of training."""
         for name, other in (("max_steps", "num_train_epochs"), ("num_train_epochs", "max_steps")):
             if name in overridden and other not in overridden:
                 content = {key: value for key, value in content.items() if key != other}

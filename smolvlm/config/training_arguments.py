@@ -106,8 +106,9 @@ def argument_types() -> Mapping[str, object]:
 
 
 def argument_problem(name: str, value: object, *, base_dir: Path) -> Problem | None:
-    """Return what is wrong with one setting of `TrainingArguments`, or None. `name` is a legal
-    name.
+    """Return what is wrong with a setting of `TrainingArguments`, or None.
+
+    `name` is a legal name.
 
     Args:
         name: of `argument_types`.
@@ -137,8 +138,10 @@ def argument_problem(name: str, value: object, *, base_dir: Path) -> Problem | N
 
 
 def is_of_type(value: object, hint: Any) -> bool:
-    """Say whether a YAML value fits a field's type. `Enum | str` means a value of the enum; an int
-    is a float too."""
+    """Say whether a YAML value fits a field's type.
+
+    `Enum | str` means a value of the enum; an int is a float too.
+    """
     origin = typing.get_origin(hint)
     if origin in (types.UnionType, typing.Union):
         members = typing.get_args(hint)
@@ -203,8 +206,7 @@ def _is_enum(hint: object) -> bool:
 
 
 def _deepspeed_problem(value: object, *, base_dir: Path) -> Problem | None:
-    """Return why a DeepSpeed configuration is refused: its own optimizer and schedule would drop
-    the parts' rates."""
+    """Return why a DeepSpeed file is refused: its optimizer would drop the parts' rates."""
     if value is None:
         return None
     content = value

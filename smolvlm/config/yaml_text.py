@@ -130,8 +130,7 @@ def parse_yaml(text: str, *, where: str) -> Any:
 
 
 def _num_values(value: object, known: dict[int, int]) -> int:
-    """Return how many values there are once aliases are written out; one within itself counts as
-    too many."""
+    """Return how many values there are with aliases written out; a cycle counts as too many."""
     if not isinstance(value, dict | list | tuple):
         return 1
     if id(value) not in known:
@@ -179,6 +178,5 @@ def read_text(path: Path) -> str:
 
 
 def dump_yaml(value: object) -> str:
-    """Return `value` (mappings, lists, text, numbers, booleans, None) as YAML, keys in their given
-    order."""
+    """Return mappings, lists and plain values as YAML, keys in their order."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)

@@ -66,7 +66,7 @@ def mixture_settings(
         overrides: `section.key=value`.
         model: whose processor measures; None is the run file's, or the released 256M checkpoint's.
         allow_outside_root: as `data.allow_outside_root`.
-        say: told before anything that takes minutes.
+        say: receives a note before anything that takes minutes.
 
     Raises:
         ConfigError: what is wrong, where, and how to fix it.
@@ -100,14 +100,13 @@ def prepare_mixture(
     num_workers: int | None = None,
     report: Report | None = None,
 ) -> MeasuredSet:
-    """Measure every row of a mixture and keep the sizes where training finds them; bad rows are
-    counted, not raised.
+    """Measure every row of a mixture and keep the sizes for training; count bad rows.
 
     Args:
         settings: what it is read with.
         engine: what measures.
         num_workers: processes of the local engine; None is one a core.
-        report: told of progress.
+        report: receives progress.
     """
     data, prompt = settings.data, settings.prompt
     sources = open_mixture(data.mixture, data)
@@ -139,7 +138,7 @@ def check_mixture(
         settings: what it is read with.
         held_out: mixture to look for leaks into; a run's `eval_mixture` by default.
         num_workers: processes; None is one a core.
-        report: told of progress.
+        report: receives progress.
     """
     data = settings.data
     other = held_out.absolute() if held_out is not None else data.eval_mixture

@@ -42,7 +42,7 @@ def train_and_report(
     Args:
         config: the settings, complete.
         callbacks: of transformers, besides the run's own.
-        say: told the notes of the run's start.
+        say: receives the notes of the run's start.
         show: shown metrics.
         measuring_bar: gives what shows progress while rows are measured.
         shows_progress: whether a bar or lines on standard error tell how far training is.
@@ -80,8 +80,7 @@ class _RunEvaluation:
     def make(
         self, checkpoint: Checkpoint, prompt: PromptSettings, cache: VisionCache | None
     ) -> Evaluate:
-        """Build the evaluator once the model is there; evaluate the untrained model if asked and
-        not yet done."""
+        """Build the evaluator for the loaded model; evaluate the untrained model if asked."""
         state = PartialState()
         evaluator = build_evaluator(
             self._config,
@@ -109,8 +108,7 @@ class _RunEvaluation:
         return evaluate
 
     def after(self, run: TrainedRun) -> None:
-        """Evaluate the trained model, unless its last step just was, log it and keep its
-        answers."""
+        """Evaluate the trained model unless its last step was; log it and keep its answers."""
         assert self._evaluator is not None
         evaluation = self._last if _ends_evaluated(run.trainer) else None
         if evaluation is None:

@@ -32,8 +32,7 @@ def planned_length(train: TrainConfig) -> tuple[float, int | None]:
 
 
 def trains_in_bf16(train: TrainConfig) -> bool:
-    """Return whether training runs under bfloat16 autocast: as the run file says, else as the GPU
-    allows."""
+    """Return whether training runs under bfloat16 autocast: as written, else as the GPU allows."""
     return bool(train.arguments.get("bf16")) or is_bf16_default(train)
 
 
@@ -76,9 +75,8 @@ def training_arguments(train: TrainConfig, plan: Plan) -> TrainingArguments:
         by_device["bf16"] = True
     settings: dict[str, Any] = DEFAULTS | by_device | run_settings | fixed
     if settings["dataloader_pin_memory"] and not settings.get("use_cpu"):
-        settings["accelerator_config"] = {
-            "non_blocking": True
-        }  # from pinned memory a copy goes on beside the step
+        # From pinned memory a copy runs beside the step.
+        settings["accelerator_config"] = {"non_blocking": True}
     try:
         arguments = TrainingArguments(**settings)
     except ValueError as error:

@@ -70,8 +70,7 @@ def compute_cost(model: VisionLanguageModel) -> ComputeCost:
 
 
 def _passes(layers: Iterable[nn.Module], *, is_passed: bool) -> tuple[int, bool]:
-    """Return how often a stack of layers is gone through: forward, for its inputs' gradients, for
-    its weights'.
+    """Return how often a stack of layers is passed: forward, input and weight gradients.
 
     Args:
         layers: lowest first.
@@ -97,12 +96,10 @@ def _trains(module: nn.Module) -> bool:
 
 @cache
 def peak_flops_per_s(device: str, dtype: torch.dtype) -> float:
-    """Measure what this device reaches on a large square matrix product, FLOPs a second (best of at
-    most five)."""
+    """Measure this device's FLOPs a second on a large square product (best of five)."""
     size = 512 if device == "cpu" else 8192
-    generator = torch.Generator(device).manual_seed(
-        0
-    )  # the run's own randomness (dropout) goes on as if nobody had measured
+    # A separate generator leaves the run's randomness (dropout) as if nobody had measured.
+    generator = torch.Generator(device).manual_seed(0)
     left, right = (
         torch.randn(size, size, device=device, generator=generator).to(dtype) for _ in range(2)
     )

@@ -36,8 +36,7 @@ class GroupSummary:
 def tower_groups(
     model: nn.Module, rates: LearningRates, *, weight_decay: float, decay_names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Return optimizer groups of all trainable parameters, `name` being the tower's (`token_rows`
-    for these).
+    """Return optimizer groups of all trainable parameters, named by tower or `token_rows`.
 
     Args:
         model: parameters already frozen or not.
@@ -71,8 +70,7 @@ def tower_groups(
 
 
 def rates_by_tower(optimizer: Optimizer) -> dict[str, float]:
-    """Return the log line's `learning_rate_<tower>`: the live rates, 0 of a tower that does not
-    train."""
+    """Return a log line's `learning_rate_<tower>`: live rates, 0 for a frozen tower."""
     rates = dict.fromkeys(TOWERS, 0.0) | {
         group["name"]: float(group["lr"]) for group in optimizer.param_groups
     }

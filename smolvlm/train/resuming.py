@@ -1,4 +1,4 @@
-"""Checkpoints that are whole, and runs that go on only where they are the same run.
+"""Whole checkpoints, and runs that are resumed only where they are the same run.
 
 The trainer writes a checkpoint's files one after another; `smolvlm.json` is written last, so a
 folder without it was cut off and is passed over. It holds the settings that shape the training, and
@@ -100,8 +100,7 @@ def mark_whole(folder: Path, identity: RunIdentity, *, step: int) -> None:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write a JSON file so that a reader finds the former content or the new one, and never a part
-    of it."""
+    """Replace a JSON file atomically: a reader finds the old content or the new."""
     temporary = path.parent / f".{path.name}"
     with temporary.open("w", encoding="utf-8") as file:
         json.dump(content, file, indent=1)
@@ -124,7 +123,7 @@ def whole_checkpoints(output_dir: Path) -> list[Path]:
 def find_checkpoint(
     choice: Path | Literal["auto", False], *, output_dir: Path, identity: RunIdentity
 ) -> Path | None:
-    """Return the checkpoint to go on from, None for a fresh start.
+    """Return the checkpoint to resume from, None for a fresh start.
 
     Raises:
         ConfigError: the checkpoint chosen is not whole, or belongs to a run with other settings or
@@ -176,7 +175,7 @@ def _is_same(key: str, theirs: object, ours: object) -> bool:
     """Say whether a setting lets a run go on.
 
     Of our own settings a null is one that is not set, and earlier versions wrote those of other
-    `quantization.bits` too. Bfloat16 may be chosen by the device: a run goes on where it was left
+    `quantization.bits` too. Bfloat16 may be chosen by the device: a run resumes where it was left
     open both times, whatever the two devices chose, and where it is written now as it was chosen
     then.
     """

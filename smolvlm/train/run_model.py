@@ -53,8 +53,7 @@ class RunModel:
 
 
 def check_model(config: RunConfig) -> Base:
-    """Refuse what can be known before rows and weights are read, and return what was read of the
-    checkpoint.
+    """Check what is known before rows and weights are read; return the checkpoint's facts.
 
     Raises:
         ConfigError: training cannot begin at what `model.path` names, or what is to be frozen does
@@ -72,8 +71,7 @@ def check_model(config: RunConfig) -> Base:
 
 
 def _check_room(config: RunConfig, base: Base) -> None:
-    """Refuse new tokens that the base has no rows for, beside adapters: these are loaded onto the
-    base as it is."""
+    """Refuse new tokens without rows in the base beside adapters, which load onto it as it is."""
     names = config.model.new_tokens
     if not names or not (config.token_rows_lr or _adapter_kinds(config)):
         return

@@ -145,8 +145,7 @@ class SmolVLMTrainer(Trainer):
         return total.clamp_min(1e-12).float()
 
     def _sum_over_ranks(self, value: torch.Tensor) -> torch.Tensor:
-        """Return the sum of a tensor on the CPU over the ranks, on the CPU: for log lines, not for
-        steps."""
+        """Sum a CPU tensor over the ranks, on the CPU: for log lines, not for steps."""
         if self.args.world_size == 1:
             return value
         total: Any = self.accelerator.reduce(value.to(self.args.device), reduction="sum")
@@ -159,8 +158,7 @@ class SmolVLMTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Return this rank's share of the step's loss, times the ranks because gradients are
-        averaged over them."""
+        """Return this rank's share of the loss times the ranks, since gradients are averaged."""
         assert num_items_in_batch is not None
         info: PackInfo = inputs["info"]
         output = self._parts.step(

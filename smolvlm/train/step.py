@@ -39,8 +39,7 @@ class StepPolicy:
         bare_model: VisionLanguageModel,
         normalizer: Tensor | float,
     ) -> PackOutput:
-        """Return the pack's share of the step's loss, the sums of its metrics, and the computed
-        features.
+        """Return the pack's share of the loss, the sums of its metrics, and the computed features.
 
         Args:
             model: called for the forward that has gradients; may be wrapped for several ranks.

@@ -70,7 +70,7 @@ def plan_run(
     Args:
         config: the settings.
         base: what `model.path` names; None is read here.
-        report: told of progress.
+        report: receives progress.
 
     Raises:
         ConfigError, SampleError: what is wrong, where, and how to fix it.
@@ -100,7 +100,7 @@ class _Start:
     arguments: TrainingArguments
     identity: RunIdentity
     resume: Path | None
-    """The checkpoint that the run goes on from."""
+    """The checkpoint that the run resumes from."""
 
 
 def train(
@@ -112,14 +112,13 @@ def train(
     measuring_bar: MeasuringBar = nullcontext,
     shows_progress: bool = False,
 ) -> TrainedRun:
-    """Train as the settings say; resumes by itself where `output_dir` holds a whole checkpoint of
-    the same run.
+    """Train as the settings say; resume a run whose whole checkpoint is in `output_dir`.
 
     Args:
         config: the settings, complete.
         make_evaluate: makes what evaluates during training, once the model is there.
         callbacks: of transformers, besides the run's own.
-        say: told the notes of the run's start.
+        say: receives the notes of the run's start.
         measuring_bar: gives what shows progress while rows are measured.
         shows_progress: whether a bar or lines on standard error tell how far training is.
 

@@ -43,8 +43,9 @@ class WorkerNotes:
         self._lines[worker, 2] = _NOTHING
 
     def of(self, process: int) -> tuple[int, int | None] | None:
-        """Return (pack, sample) of a process, the sample None once all are read; None if it never
-        began."""
+        """Return a process's (pack, sample), or None before its first.
+
+        The sample is None once all are read."""
         for line in self._lines.tolist():
             if line[0] == process:
                 return line[1], None if line[2] == _NOTHING else line[2]
@@ -54,8 +55,7 @@ class WorkerNotes:
 def worker_death(
     error: BaseException, notes: WorkerNotes, packs: PackDataset
 ) -> SampleError | None:
-    """Return a worker's death as an error that names what it was reading, None if the error tells
-    of none.
+    """Return a worker's death as an error that names what it read; None for another error.
 
     Args:
         error: as torch's loader raised it.
@@ -86,11 +86,9 @@ def worker_death(
 
 
 def with_late_signal(error: Exception) -> Exception:
-    """Return the error that tells of a worker's death where `error` is the broken connection that
-    came before it.
+    """Return the error that reports a worker's death, where `error` came before it.
 
-    torch raises it in a signal handler, wherever the program may be by then; so here is waited for
-    it.
+    torch raises it in a signal handler, wherever the program may be by then; so wait for it here.
     """
     if not isinstance(error, RuntimeError):
         try:
@@ -108,8 +106,7 @@ def listed(rows: Sequence[str], *, at_most: int = _AT_MOST_ROWS) -> str | None:
 
 
 def _whole_text(error: BaseException | None) -> str:
-    """Return an error's text with those it came of: torch tells the signal in one and the processes
-    in another."""
+    """Return an error's text and its causes': torch names signal and processes apart."""
     texts = []
     while error is not None:
         texts.append(str(error))

@@ -64,8 +64,7 @@ def attach_reference(
     prompt: PromptSettings,
     arguments: TrainingArguments,
 ) -> OnlineReference | None:
-    """Give a run's packs their reference as the settings say: into the data set now, or one to be
-    asked in the step.
+    """Give packs their reference: into the data set now, or one to be asked in the step.
 
     Args:
         settings: where the reference comes from.
@@ -122,8 +121,7 @@ def _identity(config: RunConfig, name: str | None, media: MediaSettings) -> str:
 
 
 def weights_identity(path: str) -> str:
-    """Return what tells a checkpoint's weights from others; of a folder also when its files were
-    written."""
+    """Return what identifies a checkpoint's weights; for a folder, its files' times as well."""
     files = sorted(Path(path).glob("*.safetensors"))
     return repr(
         (path, [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
@@ -172,9 +170,8 @@ def _other_model(
         int(measured.lengths.num_tokens.max()),
         context_tokens(checkpoint.model.config),
     )
-    if (
-        longest > context
-    ):  # both answers of the pair are counted, so it may be a little less than the longest
+    # Both answers of the pair are counted, so the true longest may be a little less.
+    if longest > context:
         what = f"its context is {context} tokens, and a pair has {longest}"
         raise ConfigError(what, where=where, fix="name a checkpoint with a longer context")
     return checkpoint.model
@@ -183,8 +180,7 @@ def _other_model(
 def kept_logps(
     packs: PackDataset, *, folder: Path, identity: str
 ) -> Float32[np.ndarray, "row 2"] | None:
-    """Return what a run's folder holds of the same rows and model; None where it holds nothing of
-    them."""
+    """Return what a run's folder holds for the same rows and model, or None."""
     path = folder / FILE_NAME
     kept = load_file(path) if path.is_file() else {}
     return (
@@ -200,8 +196,7 @@ def reference_logps(
     identity: str,
     settings: ReferencePass | None = None,
 ) -> Float32[np.ndarray, "row 2"]:
-    """Return (chosen, rejected) log-probabilities of every measured row under the model as it is
-    now.
+    """Return (chosen, rejected) log-probabilities of every row under the model as it is now.
 
     Args:
         model: not yet trained.
