@@ -13,6 +13,7 @@ from transformers import SmolVLMForConditionalGeneration
 
 from smolvlm.build.checkpoint import write_checkpoint
 from smolvlm.build.configs import published_config, tile_side_px
+from smolvlm.build.processor import PictureSettings
 from smolvlm.build.tiny import tiny_model
 
 _TINY_TILE_PX = 32
@@ -27,7 +28,12 @@ def write_model(folder: Path, *, is_tiny: bool) -> None:
         config = published_config("256M", model_type="smolvlm")
         torch.manual_seed(0)
         model = SmolVLMForConditionalGeneration(config)
-        write_checkpoint(folder, model, model_type="smolvlm", longest_edge_px=tile_side_px(config))
+        write_checkpoint(
+            folder,
+            model,
+            model_type="smolvlm",
+            pictures=PictureSettings(longest_edge_px=tile_side_px(config)),
+        )
     settings_file = folder / "preprocessor_config.json"
     settings = json.loads(settings_file.read_text(encoding="utf-8"))
     settings_file.write_text(

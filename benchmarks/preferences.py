@@ -44,7 +44,7 @@ from smolvlm.datasets.dataset import PackDataset, PackOptions
 from smolvlm.model.towers import Tower, is_adapter
 from smolvlm.model.vision_cache import open_vision_cache
 from smolvlm.train.methods.method import Preference
-from smolvlm.train.methods.reference import reference_logps
+from smolvlm.train.methods.reference import ReferencePass, reference_logps
 
 PAIRS_A_STEP = 4
 BETA = 0.1
@@ -98,7 +98,7 @@ def our_step(model_dir: Path, work_dir: Path, rows: Sequence[Row], *, has_adapte
         )
         folder = work_dir / f"reference_{number_of[own[0]]}"  # kept for the next epoch
         packs.reference_logps = reference_logps(
-            reference, packs, folder=folder, identity="", cache=cache
+            reference, packs, folder=folder, identity="", settings=ReferencePass(cache=cache)
         )
         total = 0.0
         for number in range(len(packs)):

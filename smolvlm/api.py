@@ -78,8 +78,12 @@ def load_config(
         return load_run_config(Path(settings), overrides)
     from smolvlm.datasets.rows.memory import keep_rows
 
-    given = (("mixture", rows, "rows"), ("eval_mixture", eval_rows, "eval_rows"))
-    mixtures = {key: [keep_rows(own, name=name)] for key, own, name in given if own is not None}
+    row_sets = (("mixture", rows, "rows"), ("eval_mixture", eval_rows, "eval_rows"))
+    mixtures = {
+        key: [keep_rows(iterable, name=name)]
+        for key, iterable, name in row_sets
+        if iterable is not None
+    }
     if isinstance(settings, Mapping):
         where, base_dir, content = "settings", None, settings
     else:
@@ -92,8 +96,9 @@ def load_config(
 
 
 def train(config: RunConfig, *, callbacks: Sequence[TrainerCallback] = ()) -> TrainedRun:
-    """Train, evaluate as the `eval` section says, and write the report; resumes where the run was
-    stopped.
+    """Train, evaluate as the `eval` section says, and write the report.
+
+    A stopped run is resumed.
 
     Args:
         config: of `load_config`.
@@ -134,8 +139,9 @@ def evaluate(config: RunConfig | str | Path, *, rows: Rows | None = None) -> Eva
 
 
 def inspect(config: RunConfig, *, start: int = 0, end: int | None = 4) -> Inspection:
-    """Return what the model would see and learn of the samples [start, end) of the first epoch; no
-    weights are read.
+    """Return what the model would see and learn of the samples [start, end) of the first epoch.
+
+    No weights are read.
 
     The result prints itself as text, and as a page in a notebook; `write_html` keeps the page.
 
@@ -151,8 +157,7 @@ def inspect(config: RunConfig, *, start: int = 0, end: int | None = 4) -> Inspec
 def prepare(
     config: RunConfig, *, engine: Literal["local", "ray"] = "local", num_workers: int | None = None
 ) -> MeasuredSet:
-    """Measure every row of a run's mixture, keep the sizes where training finds them, and return
-    what it is made of.
+    """Measure every row of a run's mixture, keep the sizes for training, and return a summary.
 
     Args:
         config: of `load_config`.
@@ -203,8 +208,7 @@ def build(
 
 
 def export(checkpoint: str | Path, out: str | Path, *, merge: bool = False) -> list[Path]:
-    """Write a checkpoint as a folder of its own that plain transformers (or peft) loads; return the
-    files.
+    """Export a checkpoint to a folder that plain transformers (or peft) loads; return the files.
 
     Args:
         checkpoint: a run's output folder, or one of its checkpoints.

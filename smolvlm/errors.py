@@ -32,8 +32,10 @@ SampleKind = Literal[
 
 
 class SmolVLMError(Exception):
-    """An error whose text is meant for the user; the command line prints it without a traceback,
-    exit status 1."""
+    """An error whose text is meant for the user.
+
+    The command line prints it without a traceback, exit status 1.
+    """
 
     def __init__(self, what: str, *, where: str | None = None, fix: str | None = None) -> None:
         super().__init__(what)
@@ -54,8 +56,10 @@ class ConfigError(SmolVLMError):
 
 
 class SampleError(SmolVLMError):
-    """A row, picture or clip that cannot be trained on. `where` is `file:row`, rows counted from 1
-    in the file."""
+    """A row, picture or clip that cannot be trained on.
+
+    `where` is `file:row`, rows counted from 1 in the file.
+    """
 
     def __init__(
         self,

@@ -12,12 +12,18 @@ if TYPE_CHECKING:
     from typing import Self
 
     import torch
+    from tokenizers import AddedToken, Tokenizer
     from torch import Tensor, nn
-    from transformers import PreTrainedTokenizerFast
+    from transformers.models.llama.modeling_llama import LlamaModel
+    from transformers.models.smolvlm.modeling_smolvlm import SmolVLMVisionTransformer
 
     Module = nn.Module
 else:
     Module = object
+
+
+JsonObject = dict[str, Any]
+"""A JSON file's mapping as read, values unchecked."""
 
 
 class VisionConfig(Protocol):
@@ -82,12 +88,30 @@ class ImageProcessor(Protocol):
     def __call__(self, *inputs: object, **settings: object) -> Mapping[str, Any]: ...
 
 
+class ProcessorTokenizer(Protocol):
+    """`processor.tokenizer`, a fast one."""
+
+    backend_tokenizer: "Tokenizer"
+    _tokenizer: "Tokenizer"
+    """The same; the one that can be set."""
+    pad_token_id: int
+    pad_token: str | None
+    bos_token: str | None
+    eos_token: str | None
+    unk_token: str | None
+    chat_template: str | dict[str, str] | None
+    added_tokens_decoder: "Mapping[int, AddedToken]"
+
+    def convert_tokens_to_ids(self, token: str) -> int: ...
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str: ...
+
+
 class Processor(Protocol):
-    """A checkpoint's processor: `Idefics3Processor`, or `SmolVLMProcessor` with a
-    `video_processor` besides."""
+    """A checkpoint's processor; that of SmolVLM has a `video_processor` besides."""
 
     image_processor: ImageProcessor
-    tokenizer: "PreTrainedTokenizerFast"
+    tokenizer: ProcessorTokenizer
     image_seq_len: int
     """Tokens that stand for one tile."""
     chat_template: str | None
@@ -99,6 +123,15 @@ class Processor(Protocol):
     ) -> str: ...
 
 
+class InnerModel(Module):
+    """`model.model`: the towers."""
+
+    vision_model: "SmolVLMVisionTransformer"
+    """Or Idefics3's, which is the same."""
+    connector: "nn.Module"
+    text_model: "LlamaModel"
+
+
 class VisionLanguageModel(Module):
     """A model of the family, for type checkers: one of `MODEL_CLASSES`.
 
@@ -107,10 +140,11 @@ class VisionLanguageModel(Module):
     """
 
     config: VisionLanguageConfig
-    model: "nn.Module"
+    model: InnerModel
     lm_head: "nn.Linear"
     caches_connector: bool
     touches_vision: bool
+    _hf_peft_config_loaded: bool
 
     pixel_scaling: object
     """A `PixelScaling`."""

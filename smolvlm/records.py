@@ -53,8 +53,7 @@ class ImageRef:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoRef:
-    """A clip that a row names: a file, or its frames as pictures; nothing is opened until it is
-    needed."""
+    """A clip that a row names: a file, or its frames as pictures; opened when it is needed."""
 
     path: Path | None = None
     """The file, or a folder of numbered pictures; None when the row carries the bytes or lists the
@@ -117,15 +116,13 @@ class Conversation:
 
     @property
     def num_shared_turns(self) -> int:
-        """How many turns the better and the worse conversation of a preference row share at their
-        beginning."""
+        """How many turns the chosen and the rejected conversation share at their beginning."""
         pairs = zip(self.turns, self.rejected, strict=False)
         return next((number for number, (one, other) in enumerate(pairs) if one != other), 0)
 
     @property
     def branches(self) -> tuple[tuple[Turn, ...], ...]:
-        """The conversations that the row trains, each in full: one, or the better and the worse of
-        a preference row."""
+        """The conversations that the row trains, each in full: one, or chosen and rejected."""
         return (self.turns, self.rejected) if self.rejected else (self.turns,)
 
     @property
@@ -143,8 +140,7 @@ class Conversation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """Conversations that are trained as one unit: a single one, or the branches of a tree with one
-    shared beginning."""
+    """Conversations that are trained as one unit: one, or the branches of a tree."""
 
     conversations: tuple[Conversation, ...]
 
@@ -186,8 +182,7 @@ class Frames:
 
     @property
     def slots(self) -> tuple[range, ...]:
-        """The tiles of each image slot: every frame in exactly one, the last slot has those that
-        are left.
+        """The tiles of each image slot: each frame in one slot, the last slot has the remainder.
 
         Five frames, two a slot, give 0 and 1, 2 and 3, 4.
         """

@@ -174,7 +174,7 @@ def test_a_script_without_a_guard_is_told_and_does_not_hang(
         "api.check(config)\nprint('few rows need no process')\napi.check(config, num_workers=2)\n"
     )
     ran = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=600, check=False
     )
     assert ran.returncode == 1
     assert ran.stdout.count("few rows need no process") >= 1

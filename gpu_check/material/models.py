@@ -28,7 +28,6 @@ from smolvlm.checkpoints.load import load_processor, prepare_model
 from smolvlm.model.modeling_smolvlm import MODEL_CLASSES
 
 MODEL_TYPE = "smolvlm"
-PICTURES = PictureSettings(image_splitting=False)
 """A picture is one tile unless a run says otherwise, for every system that reads the folder."""
 SIZES: tuple[PublishedSize, ...] = ("256M", "500M", "2.2B")
 _TINY_WIDTHS: dict[PublishedSize, tuple[int, int, int]] = {
@@ -89,6 +88,13 @@ def packed_twin(stock: SmolVLMForConditionalGeneration, folder: Path) -> Any:
     return ours
 
 
+def _whole_pictures(config: Any, tiles_a_side: int) -> PictureSettings:
+    """Return the settings of pictures that are shown uncut."""
+    return PictureSettings(
+        longest_edge_px=tiles_a_side * tile_side_px(config), image_splitting=False
+    )
+
+
 def write_plan_folder(folder: Path, config: Any, *, tiles_a_side: int) -> Path:
     """Write what planning and encoding read of a checkpoint, without weights, and return the
     folder.
@@ -102,9 +108,8 @@ def write_plan_folder(folder: Path, config: Any, *, tiles_a_side: int) -> Path:
         folder,
         model_type=MODEL_TYPE,
         tile_side_px=tile_side_px(config),
-        longest_edge_px=tiles_a_side * tile_side_px(config),
         tokens_per_tile=tokens_per_tile(config),
-        pictures=PICTURES,
+        pictures=_whole_pictures(config, tiles_a_side),
         vocabulary=synthetic_vocabulary(),
     )
     return folder
@@ -119,8 +124,7 @@ def write_folder(
         folder,
         model,
         model_type=MODEL_TYPE,
-        longest_edge_px=tiles_a_side * tile_side_px(config),
-        pictures=PICTURES,
+        pictures=_whole_pictures(config, tiles_a_side),
         vocabulary=synthetic_vocabulary(),
     )
     return folder

@@ -23,7 +23,7 @@ from smolvlm.build.calibration import standardise_output
 from smolvlm.build.checkpoint import write_checkpoint
 from smolvlm.build.configs import LanguageDimensions, build_config
 from smolvlm.build.part import LanguageWeights
-from smolvlm.build.processor import ModelType
+from smolvlm.build.processor import ModelType, PictureSettings
 from smolvlm.build.sources import (
     SMOLLM2_WHEEL,
     VISION_WHEEL,
@@ -42,16 +42,14 @@ _RANDOM_EMBEDDING_STD = 1.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SmolLM2Layers:
-    """The language model is the first layers of SmolLM2-135M-Instruct (rounded to 4 bits), 576
-    wide."""
+    """The first layers of SmolLM2-135M-Instruct (rounded to 4 bits), 576 wide."""
 
     num_layers: int = language_model.NUM_LAYERS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RandomLanguage:
-    """The language model is a small randomly initialised Llama: with few data and minutes, it
-    learns fastest.
+    """A small randomly initialised Llama: with few data and minutes, it learns fastest.
 
     Weights start with a spread of 1/sqrt(width) and word embeddings with a spread of 1. At the
     customary smaller values the same model did not begin to compare a question's word with the
@@ -101,7 +99,7 @@ def assemble_base_model(out_dir: Path, *, recipe: BaseRecipe | None = None) -> P
         out_dir,
         build_base_model(recipe),
         model_type=recipe.model_type,
-        longest_edge_px=recipe.longest_edge_px,
+        pictures=PictureSettings(longest_edge_px=recipe.longest_edge_px),
         extra_files={RECIPE_FILE: fingerprint},
     )
     return out_dir

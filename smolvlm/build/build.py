@@ -48,8 +48,8 @@ def write_build(plan: BuildPlan, out_dir: Path, *, dtype: torch.dtype = torch.fl
         out_dir,
         model,
         model_type=plan.recipe.model_type,
-        longest_edge_px=plan.longest_edge_px,
         pictures=PictureSettings(
+            longest_edge_px=plan.longest_edge_px,
             image_splitting=plan.recipe.image_splitting,
             pixel_mean=plan.vision.pixel_mean,
             pixel_std=plan.vision.pixel_std,
@@ -94,8 +94,7 @@ def fill_language(
     *,
     generator: torch.Generator,
 ) -> Tensor:
-    """Give a model a language model's tensors, with rows for the new tokens; return the
-    embeddings."""
+    """Give a model a language model's tensors and the new tokens' rows; return the embeddings."""
 
     def extended(rows: Tensor) -> Tensor:
         ids = vocabulary.first_new_id, vocabulary.end_new_id
@@ -113,8 +112,7 @@ def fill_language(
 def init_connector(
     weight: Tensor, *, like: Tensor, feature_size: float, generator: torch.Generator
 ) -> None:
-    """Draw the connector so that features of that size come out with the spread of the word
-    embeddings.
+    """Draw the connector so that its output has the spread of the word embeddings.
 
     Args:
         weight: (hidden, features), filled in place.

@@ -100,21 +100,23 @@ def plan_build(recipe: BuildRecipe) -> BuildPlan:
 
 
 def _settle_dimensions(vision: VisionPart, recipe: BuildRecipe) -> VisionDimensions:
-    own = vision.dimensions
-    side = own.tile_side_px if recipe.tile_side_px is None else recipe.tile_side_px
-    layers = own.num_layers if recipe.vision_layers is None else recipe.vision_layers
-    if side < own.patch_size_px:
-        what = f"tile_side_px={side} is less than one patch of {own.patch_size_px} px"
-        raise ConfigError(what, where=vision.where, fix=f"give a multiple of {own.patch_size_px}")
-    if not 1 <= layers <= own.num_layers:
-        what = f"vision_layers={layers} is not 1 to {own.num_layers}"
+    source = vision.dimensions
+    side = source.tile_side_px if recipe.tile_side_px is None else recipe.tile_side_px
+    layers = source.num_layers if recipe.vision_layers is None else recipe.vision_layers
+    if side < source.patch_size_px:
+        what = f"tile_side_px={side} is less than one patch of {source.patch_size_px} px"
+        raise ConfigError(
+            what, where=vision.where, fix=f"give a multiple of {source.patch_size_px}"
+        )
+    if not 1 <= layers <= source.num_layers:
+        what = f"vision_layers={layers} is not 1 to {source.num_layers}"
         raise ConfigError(what, where=vision.where, fix="leave it out to keep all layers")
-    if own.hidden_size % own.num_heads:
-        what = f"{own.num_heads} heads do not divide a width of {own.hidden_size}"
+    if source.hidden_size % source.num_heads:
+        what = f"{source.num_heads} heads do not divide a width of {source.hidden_size}"
         raise ConfigError(
             what, where=vision.where, fix="use the config.json that belongs to the weights"
         )
-    return replace(own, tile_side_px=side, num_layers=layers)
+    return replace(source, tile_side_px=side, num_layers=layers)
 
 
 def _settle_scale_factor(patches: int, asked: int | None) -> int:
@@ -140,17 +142,17 @@ def _default_edge_px(side: int) -> int:
 
 
 def _tower_notes(vision: VisionPart, dimensions: VisionDimensions) -> list[str]:
-    own, patches = vision.dimensions, dimensions.patches_per_side
+    source, patches = vision.dimensions, dimensions.patches_per_side
     notes = []
-    if patches != own.patches_per_side:
-        told = f"{own.patches_per_side} x {own.patches_per_side} to {patches} x {patches}"
-        notes.append(f"position embeddings are resampled from {told} (bicubic)")
+    if patches != source.patches_per_side:
+        change = f"{source.patches_per_side} x {source.patches_per_side} to {patches} x {patches}"
+        notes.append(f"position embeddings are resampled from {change} (bicubic)")
     if over := dimensions.tile_side_px - patches * dimensions.patch_size_px:
         notes.append(f"{over} px at a tile's right and lower edge belong to no patch")
-    if dimensions.num_layers < own.num_layers:
+    if dimensions.num_layers < source.num_layers:
         notes.append(
-            f"the first {dimensions.num_layers} of {own.num_layers} layers; their last norm is set "
-            "from drawn pictures"
+            f"the first {dimensions.num_layers} of {source.num_layers} layers; their last norm is "
+            "set from drawn pictures"
         )
     if misplaced := misplaced_rows(patches):
         good = [

@@ -22,8 +22,7 @@ _SUPERSAMPLING = 4
 def drawn_pictures(
     *, side_px: int, seed: int = 0, num_pictures: int = NUM_PICTURES
 ) -> UInt8[Tensor, "picture 3 side side"]:
-    """Return pictures of a rectangle, disc or triangle of any colour on a plain ground, light or of
-    any colour."""
+    """Return pictures of a rectangle, disc or triangle of any colour on a plain ground."""
     random = np.random.default_rng(seed)
     fine = side_px * _SUPERSAMPLING
     y, x = np.mgrid[0:fine, 0:fine] / fine
@@ -59,8 +58,7 @@ def standardise_output(
     scaling: PixelScaling | None = None,
     num_pictures: int = NUM_PICTURES,
 ) -> None:
-    """Set a stock tower's `post_layernorm` so that drawn pictures' features have mean 0, spread 1 a
-    channel."""
+    """Set a tower's `post_layernorm` so that drawn pictures give mean 0, spread 1 a channel."""
     norm = tower.get_submodule("post_layernorm")
     assert isinstance(norm, nn.LayerNorm)
     norm.weight.fill_(1.0)

@@ -23,16 +23,14 @@ def write_checkpoint(
     model: StockModel,
     *,
     model_type: ModelType,
-    longest_edge_px: int,
-    pictures: PictureSettings | None = None,
+    pictures: PictureSettings,
     vocabulary: Vocabulary | None = None,
     extra_files: dict[str, str] | None = None,
 ) -> None:
     """Write the checkpoint into `out_dir`, in place of what is there.
 
     Args:
-        longest_edge_px: what a picture's longest edge is scaled to.
-        pictures: how tiles are made besides; as the released models do where not given.
+        pictures: how tiles are made.
         vocabulary: the tokenizer; SmolVLM's where not given.
         extra_files: name -> text of further files to put beside the checkpoint.
     """
@@ -49,7 +47,6 @@ def write_checkpoint(
             folder,
             model_type=model_type,
             tile_side_px=tile_side_px(model.config),
-            longest_edge_px=longest_edge_px,
             tokens_per_tile=tokens_per_tile(model.config),
             pictures=pictures,
             vocabulary=vocabulary,

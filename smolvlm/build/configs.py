@@ -127,8 +127,7 @@ def build_config(
     scale_factor: int,
     model_type: ModelType,
 ) -> Idefics3Config | SmolVLMConfig:
-    """Return a stock configuration: untied embeddings, RMSNorm eps 1e-5, SiLU, the tokenizer's
-    special ids.
+    """Return a stock configuration: untied embeddings, RMSNorm eps 1e-5, SiLU, the special ids.
 
     Args:
         scale_factor: pixel shuffle; a tile gives (patches per side / scale_factor)^2 tokens.

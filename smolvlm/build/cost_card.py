@@ -118,8 +118,7 @@ def _picture(plan: BuildPlan, rows: int) -> PictureCost:
 
 
 def _placeholders(num_tokens: int) -> PromptTokens:
-    """Return a prompt's ids of no tokenizer: only their number is wanted, and each tag is one id in
-    a built model."""
+    """Return stand-ins for a prompt's ids: only their number counts, and each tag is one id."""
     one, sides = (0,), range(1, MAX_TILES_PER_SIDE + 1)
     return PromptTokens(
         special={},

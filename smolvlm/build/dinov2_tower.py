@@ -6,6 +6,7 @@ they are and go into the processor. Towers with register tokens or a gated MLP (
 no place in the stock class and are refused.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,17 +76,16 @@ def read_dinov2(folder: Path) -> VisionPart:
     )
 
 
-def _one(value: Any) -> int:
+def _one(value: int | Sequence[int]) -> int:
     return int(value if isinstance(value, int) else value[0])
 
 
 def _names(weights: WeightsFolder, prefix: str, num_layers: int) -> dict[str, str]:
-    """Return the source's names as written, of all that is needed; biases of query, key and value
-    may be left out."""
+    """Return the names of all needed tensors; biases of query, key and value may be missing."""
     stems = [_PATCHES, "layernorm"]
     for index in range(num_layers):
         stems += layer_names(index).values()
-    names = [f"{stem}.{kind}" for stem in stems for kind in ("weight", "bias")]
+    names = [f"{stem}.{suffix}" for stem in stems for suffix in ("weight", "bias")]
     names = [name for name in names if prefix + name in weights.files or not _is_optional(name)]
     names += [
         f"encoder.layer.{index}.layer_scale{half}.lambda1"

@@ -43,79 +43,79 @@ _REFUSED = {
 }
 
 
-def find_vision(named: str) -> VisionPart:
+def find_vision(name: str) -> VisionPart:
     """Return the vision tower of a folder, of the ONNX file, or of a name.
 
     Raises:
         ConfigError: there is nothing of that name, or nothing that fits SmolVLM's vision class.
     """
-    if named == FETCHED_TOWER:
+    if name == FETCHED_TOWER:
         return vit_s14(vision_tower_onnx())
-    if named in PUBLISHED_TOWERS:
-        return VisionPart(where=named, kind="shape alone", dimensions=PUBLISHED_TOWERS[named])
-    path = _existing(named, [*PUBLISHED_TOWERS, FETCHED_TOWER])
+    if name in PUBLISHED_TOWERS:
+        return VisionPart(where=name, kind="shape alone", dimensions=PUBLISHED_TOWERS[name])
+    path = _existing(name, [*PUBLISHED_TOWERS, FETCHED_TOWER])
     if path.is_file():
         what, fix = (
             "a file, not a folder",
             f"give the checkpoint's folder, or one of {_names(PUBLISHED_TOWERS)}",
         )
-        raise ConfigError(what, where=named, fix=fix)
+        raise ConfigError(what, where=name, fix=fix)
     model_type = model_type_of(path)
     if model_type in _REFUSED:
         fix = (
             "take a SigLIP, a SigLIP 2 of fixed resolution (model_type siglip), or a DINOv2 "
             "without registers"
         )
-        raise ConfigError(f"{_REFUSED[model_type]}", where=named, fix=fix)
+        raise ConfigError(f"{_REFUSED[model_type]}", where=name, fix=fix)
     if model_type not in _TOWERS:
         what = (
             f"a checkpoint of type {model_type} has no vision tower that fits SmolVLM's vision "
             f"class"
         )
-        raise ConfigError(what, where=named, fix=f"give one of type {', '.join(_TOWERS)}")
+        raise ConfigError(what, where=name, fix=f"give one of type {', '.join(_TOWERS)}")
     return _TOWERS[model_type](path)
 
 
-def find_language(named: str) -> LanguagePart:
+def find_language(name: str) -> LanguagePart:
     """Return the language model of a folder, of a GGUF file, or of a name.
 
     Raises:
         ConfigError: there is nothing of that name, or no model of Llama's layout.
     """
-    if named == FETCHED_LANGUAGE_MODEL:
+    if name == FETCHED_LANGUAGE_MODEL:
         return read_llama_gguf(language_model_gguf())
-    if named in PUBLISHED_LANGUAGE_MODELS:
-        return published_llama(named, PUBLISHED_LANGUAGE_MODELS[named])
-    path = _existing(named, [*PUBLISHED_LANGUAGE_MODELS, FETCHED_LANGUAGE_MODEL])
+    if name in PUBLISHED_LANGUAGE_MODELS:
+        return published_llama(name, PUBLISHED_LANGUAGE_MODELS[name])
+    path = _existing(name, [*PUBLISHED_LANGUAGE_MODELS, FETCHED_LANGUAGE_MODEL])
     if path.is_file():
         return read_llama_gguf(path)
     gguf_files = sorted(path.glob("*.gguf"))
     if gguf_files and not (path / "config.json").is_file():
         if len(gguf_files) > 1:
             what = f"{len(gguf_files)} GGUF files: {', '.join(file.name for file in gguf_files)}"
-            raise ConfigError(what, where=named, fix="give the path of one of them")
+            raise ConfigError(what, where=name, fix="give the path of one of them")
         return read_llama_gguf(gguf_files[0])
     return read_llama_folder(path)
 
 
-def download_of(named: str) -> str:
+def download_of(name: str) -> str:
     """Return how to get the weights of a published name, as the fix of an error."""
-    fetched = FETCHED_TOWER if named in PUBLISHED_TOWERS else FETCHED_LANGUAGE_MODEL
+    fetched = FETCHED_TOWER if name in PUBLISHED_TOWERS else FETCHED_LANGUAGE_MODEL
     return (
-        f"download {DOWNLOADS[named]} (hf download {DOWNLOADS[named]} --local-dir FOLDER) and give "
+        f"download {DOWNLOADS[name]} (hf download {DOWNLOADS[name]} --local-dir FOLDER) and give "
         "FOLDER; "
         f"`{fetched}` comes from the package index; --dry-run needs no weights"
     )
 
 
-def _existing(named: str, names: Iterable[str]) -> Path:
-    path = Path(named).expanduser()
+def _existing(name: str, names: Iterable[str]) -> Path:
+    path = Path(name).expanduser()
     if path.exists():
         return path
-    hint = did_you_mean(named, names)
+    hint = did_you_mean(name, names)
     raise ConfigError(
         "no such folder or file, and no name known here",
-        where=named,
+        where=name,
         fix=(f"{hint} " if hint else "") + f"names: {_names(names)}",
     )
 

@@ -48,8 +48,7 @@ class Grown:
 
 
 def grow_checkpoint(base: str, out: Path, wanted: Sequence[Wanted]) -> Grown:
-    """Write a checkpoint that has some texts as single tokens, their rows begun from the means of
-    their pieces.
+    """Write a checkpoint with new tokens, their rows the means of their pieces' rows.
 
     Args:
         base: hub id or folder.
@@ -70,8 +69,8 @@ def grow_checkpoint(base: str, out: Path, wanted: Sequence[Wanted]) -> Grown:
         folder = Path(work_dir) / "model"
         folder.mkdir()
         for name in (*_KEPT, *PROCESSOR_FILES):
-            if (found := _file(base, name)) is not None:
-                shutil.copyfile(found, folder / name)
+            if (source := _file(base, name)) is not None:
+                shutil.copyfile(source, folder / name)
         for name in ("config.json", "tokenizer.json"):
             if not (folder / name).is_file():
                 raise ConfigError(
@@ -96,12 +95,12 @@ def grow_checkpoint(base: str, out: Path, wanted: Sequence[Wanted]) -> Grown:
 
 def _file(base: str, name: str) -> Path | None:
     try:
-        found = cached_file(base, name, _raise_exceptions_for_missing_entries=False)
+        path = cached_file(base, name, _raise_exceptions_for_missing_entries=False)
     except OSError as error:
         reason = str(error).splitlines()[0]
         fix = "check the hub id and the network, or give a local folder"
         raise ConfigError(f"cannot read the checkpoint: {reason}", where=base, fix=fix) from error
-    return None if found is None else Path(found)
+    return None if path is None else Path(path)
 
 
 def _name_tokenizer_class(path: Path) -> None:
@@ -112,8 +111,7 @@ def _name_tokenizer_class(path: Path) -> None:
 
 
 def _write_weights(base: str, folder: Path, placement: Placement) -> tuple[int, int, int]:
-    """Write all weights; return the matrices' rows before and after, and how many numbers are
-    new."""
+    """Write all weights; return the matrices' rows before and after, and the new parameters."""
     names, index = [WEIGHTS], _file(base, INDEX)
     listed: dict[str, Any] = {}
     if index is not None:
@@ -128,13 +126,13 @@ def _write_weights(base: str, folder: Path, placement: Placement) -> tuple[int, 
                 fix="weights are read from safetensors files: add them",
             )
         with safe_open(source, "pt") as shard:
-            own = [key for key in shard.keys() if key.endswith(_MATRICES)]  # noqa: SIM118 (no mapping)
-            if not own:
+            matrix_keys = [key for key in shard.keys() if key.endswith(_MATRICES)]  # noqa: SIM118 (no mapping)
+            if not matrix_keys:
                 shutil.copyfile(source, folder / name)
                 continue
             tensors = {key: shard.get_tensor(key) for key in shard.keys()}  # noqa: SIM118
             metadata = shard.metadata()
-        for key in own:
+        for key in matrix_keys:
             before = len(tensors[key])
             tensors[key] = _with_rows(tensors[key], placement)
             after = len(tensors[key])
@@ -159,7 +157,7 @@ def _with_rows(matrix: Tensor, placement: Placement) -> Tensor:
     """Return a matrix with the placed tokens' first rows in it, as many rows as they need."""
     missing = max(0, placement.num_tokens - len(matrix))
     grown = torch.cat([matrix, matrix.new_zeros(missing, matrix.shape[1])])
-    grown[[own.token_id for own in placement.placed]] = first_rows(matrix, placement.placed)
+    grown[[token.token_id for token in placement.placed]] = first_rows(matrix, placement.placed)
     return grown
 
 
@@ -177,11 +175,11 @@ def _check_loads(folder: Path, placement: Placement) -> None:
     loaded: Any = AutoModelForImageTextToText.from_pretrained(
         folder, dtype="auto", output_loading_info=True
     )
-    model, told = loaded
-    wrong = sorted(told["missing_keys"]) + sorted(map(str, told["mismatched_keys"]))
+    model, report = loaded
+    wrong = sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
     assert not wrong, f"plain transformers does not find {wrong[:3]}"
     assert model.get_input_embeddings().weight.shape[0] >= placement.num_tokens
     tokenizer: Any = AutoProcessor.from_pretrained(folder).tokenizer
     for token, token_id in placement.ids.items():
-        found = tokenizer(token, add_special_tokens=False)["input_ids"]
-        assert found == [token_id], f"{token} reads as {found}"
+        ids = tokenizer(token, add_special_tokens=False)["input_ids"]
+        assert ids == [token_id], f"{token} reads as {ids}"

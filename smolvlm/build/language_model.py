@@ -10,7 +10,7 @@ SmolLM2 of the package index is neither SmolLM2 nor SmolVLM.
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,9 @@ from torch import Tensor
 from smolvlm.build.configs import PUBLISHED_LANGUAGE_MODELS, LanguageDimensions
 from smolvlm.build.tokenizer import TEXT_VOCABULARY_SIZE, VOCABULARY_SIZE
 from smolvlm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gguf import GGUFReader
 
 SMOLLM2_135M = PUBLISHED_LANGUAGE_MODELS["smollm2-135m"]
 NUM_LAYERS = SMOLLM2_135M.num_layers
@@ -34,7 +37,7 @@ _LAYER_TENSORS = {
     "ffn_down": "mlp.down_proj",
 }
 HEAD = "lm_head.weight"
-"""What an output head of its own is called in a state dict, beside the text model's tensors."""
+"""The name of a separate output head in a state dict, beside the text model's tensors."""
 
 
 def language_dimensions(*, num_layers: int) -> LanguageDimensions:
@@ -101,8 +104,7 @@ def read_dimensions(gguf_file: Path) -> LanguageDimensions:
 def read_language_model(
     gguf_file: Path, *, num_layers: int, dimensions: LanguageDimensions = SMOLLM2_135M
 ) -> dict[str, Tensor]:
-    """Return the text model's state dict (`embed_tokens.weight`, `layers.0...`, `norm.weight`),
-    vocabulary as stored.
+    """Return the text model's state dict, with the vocabulary as stored.
 
     A file whose output head is not its embeddings gives that too, as `lm_head.weight`.
 
@@ -133,13 +135,13 @@ def extend_vocabulary(
         first_new_id: the rows before it are the model's own.
         end_new_id: one past the last new row.
     """
-    own = embeddings[:first_new_id]
-    mean, std = own.mean(dim=0), own.std(dim=0)
-    noise = torch.randn(end_new_id - first_new_id, own.shape[1], generator=generator)
-    return torch.cat([own, mean + std * noise, embeddings[end_new_id:]])
+    trained_rows = embeddings[:first_new_id]
+    mean, std = trained_rows.mean(dim=0), trained_rows.std(dim=0)
+    noise = torch.randn(end_new_id - first_new_id, trained_rows.shape[1], generator=generator)
+    return torch.cat([trained_rows, mean + std * noise, embeddings[end_new_id:]])
 
 
-def _open(gguf_file: Path) -> Any:
+def _open(gguf_file: Path) -> "GGUFReader":
     from gguf import GGUFReader
 
     try:
@@ -182,7 +184,9 @@ def _tensors(
 def _halves_from_pairs(
     weight: Float[Tensor, "out hidden"], *, num_heads: int
 ) -> Float[Tensor, "out hidden"]:
-    """Reorder each head's rows: the file rotates neighbouring pairs (0, 1), transformers rotates
-    halves (0, d/2)."""
+    """Reorder each head's rows from neighbouring pairs (0, 1) to halves (0, d/2).
+
+    The file rotates the former, transformers the latter.
+    """
     pairs = weight.reshape(num_heads, weight.shape[0] // num_heads // 2, 2, weight.shape[1])
     return pairs.transpose(1, 2).reshape(weight.shape)

@@ -113,7 +113,7 @@ def published_llama(name: str, dimensions: LanguageDimensions) -> LanguagePart:
 
 
 def _names(config: LlamaConfig) -> dict[str, str]:
-    """Return the text model's tensors -> their names in the files; a head of its own besides."""
+    """Return the text model's tensors -> their names in the files; a separate head besides."""
     stems = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]
     norms = ["input_layernorm", "post_attention_layernorm"]
     gates = ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]

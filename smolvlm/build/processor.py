@@ -29,8 +29,10 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PictureSettings:
-    """How a processor makes tiles of pictures, besides sizes; the released models' by default."""
+    """How a processor makes tiles of pictures; by default as the released models do."""
 
+    longest_edge_px: int
+    """What a picture's longest edge is scaled to: 1 to 6 times the tile's side."""
     image_splitting: bool = True
     pixel_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     pixel_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -41,9 +43,8 @@ def write_processor(
     *,
     model_type: ModelType,
     tile_side_px: int,
-    longest_edge_px: int,
     tokens_per_tile: int,
-    pictures: PictureSettings | None = None,
+    pictures: PictureSettings,
     vocabulary: Vocabulary | None = None,
 ) -> None:
     """Write tokenizer, chat template and picture settings into `out_dir`, which must exist.
@@ -55,6 +56,7 @@ def write_processor(
         ConfigError: the vocabulary could not be fetched.
         ValueError: the longest edge is not 1 to 6 times the tile's side.
     """
+    longest_edge_px = pictures.longest_edge_px
     if (
         longest_edge_px % tile_side_px
         or not 1 <= longest_edge_px // tile_side_px <= MAX_TILES_PER_SIDE
@@ -78,12 +80,7 @@ def write_processor(
             "image_seq_len": tokens_per_tile,
             "processor_class": processor_class,
         },
-        "preprocessor_config.json": _picture_file(
-            model_type,
-            pictures or PictureSettings(),
-            tile_side_px=tile_side_px,
-            longest_edge_px=longest_edge_px,
-        ),
+        "preprocessor_config.json": _picture_file(model_type, pictures, tile_side_px=tile_side_px),
     }
     for name, content in contents.items():
         (out_dir / name).write_text(
@@ -92,9 +89,9 @@ def write_processor(
 
 
 def _picture_file(
-    model_type: ModelType, pictures: PictureSettings, *, tile_side_px: int, longest_edge_px: int
-) -> dict:
-    settings = {
+    model_type: ModelType, pictures: PictureSettings, *, tile_side_px: int
+) -> dict[str, object]:
+    settings: dict[str, object] = {
         "do_convert_rgb": True,
         "do_image_splitting": pictures.image_splitting,
         "do_normalize": True,
@@ -108,7 +105,7 @@ def _picture_file(
         "processor_class": _CLASS_PREFIX[model_type] + "Processor",
         "resample": 1,
         "rescale_factor": 1 / 255,
-        "size": {"longest_edge": longest_edge_px},
+        "size": {"longest_edge": pictures.longest_edge_px},
     }
     if model_type == "smolvlm":
         settings["video_sampling"] = {

@@ -19,6 +19,7 @@ from smolvlm.build.configs import VisionDimensions
 from smolvlm.build.part import HALF, VisionPart
 from smolvlm.build.weights_folder import WeightsFolder, open_weights, read_config
 from smolvlm.errors import ConfigError, located
+from smolvlm.protocols import VisionConfig
 
 MODEL_TYPES = ("siglip", "siglip_vision_model", "paligemma", "idefics3", "smolvlm")
 _PATCHES = "embeddings.patch_embedding.weight"
@@ -36,8 +37,7 @@ _LAYER = (
 
 
 def read_siglip(folder: Path) -> VisionPart:
-    """Return the tower of a folder whose model type is one of `MODEL_TYPES`; only headers are read
-    yet.
+    """Return the tower of a folder whose model type is in `MODEL_TYPES`; read headers alone.
 
     Raises:
         ConfigError: there is no such tower in it, tensors are missing, or their shapes are not
@@ -73,19 +73,18 @@ def read_siglip(folder: Path) -> VisionPart:
 def read_pixel_statistics(
     folder: Path, *, default: tuple[tuple[float, float, float], tuple[float, float, float]]
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Return (mean, std) of a folder's preprocessor_config.json, or what is usual for the tower
-    where it has none."""
+    """Return (mean, std) of a folder's preprocessor_config.json, or the tower's usual ones."""
     path = folder / "preprocessor_config.json"
     content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    found = []
+    statistics = []
     for key, usual in zip(("image_mean", "image_std"), default, strict=True):
         values = content.get(key, usual)
         if len(values) != 3 or not all(isinstance(value, int | float) for value in values):
             fix = "write three numbers there, one a colour"
             raise ConfigError(f"{key}={values} is not three numbers", where=str(path), fix=fix)
         red, green, blue = values
-        found.append((float(red), float(green), float(blue)))
-    mean, std = found
+        statistics.append((float(red), float(green), float(blue)))
+    mean, std = statistics
     return mean, std
 
 
@@ -102,9 +101,8 @@ def side_of(positions: int) -> int:
     return side
 
 
-def _own_side(weights: WeightsFolder, prefix: str, vision: Any, folder: Path) -> int:
-    """The table of positions says how many patches a side there are; config.json (often left out)
-    the pixels over."""
+def _own_side(weights: WeightsFolder, prefix: str, vision: VisionConfig, folder: Path) -> int:
+    """Return the tile side: patches from the table of positions, odd pixels from config.json."""
     weights.check([prefix + _POSITIONS])
     with located(str(folder)):
         side = side_of(weights.shape(prefix + _POSITIONS)[0])
@@ -123,9 +121,9 @@ def _check_shapes(
         "encoder.layers.0.mlp.fc1.weight": (dimensions.intermediate_size, dimensions.hidden_size),
     }
     for name, shape in expected.items():
-        if (found := weights.shape(prefix + name)) != shape:
+        if (stored_shape := weights.shape(prefix + name)) != shape:
             raise ConfigError(
-                f"{prefix + name} is {' x '.join(map(str, found))}, config.json means "
+                f"{prefix + name} is {' x '.join(map(str, stored_shape))}, config.json means "
                 f"{' x '.join(map(str, shape))}",
                 where=str(folder),
                 fix="use the config.json that belongs to the weights",
@@ -135,8 +133,8 @@ def _check_shapes(
 def _names(prefix: str, num_layers: int) -> dict[str, str]:
     stems = [_PATCHES.removesuffix(".weight"), "post_layernorm"]
     stems += [f"encoder.layers.{index}.{stem}" for index in range(num_layers) for stem in _LAYER]
-    own = [f"{stem}.{kind}" for stem in stems for kind in ("weight", "bias")]
-    return {name: prefix + name for name in [*own, _POSITIONS]}
+    names = [f"{stem}.{suffix}" for stem in stems for suffix in ("weight", "bias")]
+    return {name: prefix + name for name in [*names, _POSITIONS]}
 
 
 def _read(weights: WeightsFolder, prefix: str, num_layers: int) -> dict[str, Tensor]:

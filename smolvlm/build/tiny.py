@@ -12,7 +12,7 @@ import torch
 
 from smolvlm.build.checkpoint import write_checkpoint
 from smolvlm.build.configs import LanguageDimensions, VisionDimensions, build_config
-from smolvlm.build.processor import ModelType
+from smolvlm.build.processor import ModelType, PictureSettings
 from smolvlm.model.stock_classes import STOCK_CLASSES
 
 
@@ -60,5 +60,10 @@ def tiny_model(
         torch.manual_seed(seed)
         model = STOCK_CLASSES[model_type](config)
     folder = Path(out_dir)
-    write_checkpoint(folder, model, model_type=model_type, longest_edge_px=longest_edge_px)
+    write_checkpoint(
+        folder,
+        model,
+        model_type=model_type,
+        pictures=PictureSettings(longest_edge_px=longest_edge_px),
+    )
     return folder

@@ -35,8 +35,7 @@ END_OF_UTTERANCE_ID = 49_279
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PromptIds:
-    """The vocabulary's size and the ids that a model's configuration names; SmolVLM's by
-    default."""
+    """The vocabulary's size and the ids that a configuration names; SmolVLM's by default."""
 
     vocabulary_size: int = VOCABULARY_SIZE
     image: int = IMAGE_TOKEN_ID
@@ -84,8 +83,7 @@ def tokenizer_json() -> str:
 
 
 def tokenizer_config(*, processor_class: str, chat_template: str, text: str | None = None) -> dict:
-    """Return the content of `tokenizer_config.json`, special tokens included, in the released
-    files' form.
+    """Return the content of `tokenizer_config.json`, special tokens included.
 
     Args:
         text: of `tokenizer.json`, where it is at hand.
@@ -123,7 +121,7 @@ def special_tokens_map() -> dict:
     configuration; the latter is what readers take and what the model emits, so this one says the
     same.
     """
-    named = {
+    token_of_role = {
         "bos_token": "<|im_start|>",
         "eos_token": "<end_of_utterance>",
         "pad_token": "<|im_end|>",
@@ -132,7 +130,7 @@ def special_tokens_map() -> dict:
         "additional_special_tokens": [
             {"content": token, **_AS_WRITTEN} for token in _NAMED_SPECIAL_TOKENS
         ],
-        **{role: {"content": token, **_AS_WRITTEN} for role, token in named.items()},
+        **{role: {"content": token, **_AS_WRITTEN} for role, token in token_of_role.items()},
         "unk_token": {"content": "<|endoftext|>", **_AS_WRITTEN},
     }
 
@@ -155,8 +153,10 @@ def read_gguf_vocabulary(gguf_file: Path) -> tuple[list[str], list[str]]:
 
 
 def render_tokenizer(tokens: list[str], merges: list[str]) -> str:
-    """Return the text of a `tokenizer.json`: these tokens, SmolVLM's 128 behind them, digits split
-    one by one."""
+    """Return the text of a `tokenizer.json`: these tokens, then SmolVLM's 128.
+
+    Digits are split one by one.
+    """
     special = [
         *enumerate(tokens[:NUM_TEXT_SPECIAL_TOKENS]),
         *enumerate(added_special_tokens(), len(tokens)),

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers.models.smolvlm.modeling_smolvlm import SmolVLMVisionTransformer
+from transformers.models.smolvlm.configuration_smolvlm import SmolVLMVisionConfig
+from transformers.models.smolvlm.modeling_smolvlm import SmolVLMEncoder, SmolVLMVisionTransformer
 
 from smolvlm.model.vision import run_tower
 
@@ -51,38 +52,40 @@ def measure_tiles(configs: Mapping[str, Any], *, rounds: int) -> dict[str, TileT
         torch.set_num_threads(num_threads)
     return {
         name: TileTime(
-            tile_ms=statistics.median(own),
+            tile_ms=statistics.median(tile_times),
             ratio=statistics.median(
-                ours / theirs for ours, theirs in zip(own, times[first], strict=True)
+                ours / theirs for ours, theirs in zip(tile_times, times[first], strict=True)
             ),
         )
-        for name, own in times.items()
+        for name, tile_times in times.items()
     }
 
 
 @torch.no_grad()
-def _random_towers(configs: Mapping[str, Any]) -> dict[str, Any]:
+def _random_towers(
+    configs: Mapping[str, Any],
+) -> dict[str, SmolVLMVisionTransformer]:
     generator = torch.Generator().manual_seed(0)
-    encoders: dict[tuple[object, ...], Any] = {}
-    towers: dict[str, Any] = {}
+    encoders: dict[tuple[object, ...], SmolVLMEncoder] = {}
+    towers: dict[str, SmolVLMVisionTransformer] = {}
     for name, config in configs.items():
         config._attn_implementation = "sdpa"
         with torch.device("meta"):
-            tower: Any = SmolVLMVisionTransformer(config).eval()
-        own = encoders.setdefault(_encoder_shape(config), tower.encoder)
+            tower = SmolVLMVisionTransformer(config).eval()
+        encoder = encoders.setdefault(_encoder_shape(config), tower.encoder)
         for module in (
             tower.embeddings,
             tower.post_layernorm,
-            *([own] if own is tower.encoder else []),
+            *([encoder] if encoder is tower.encoder else []),
         ):
             for parameter in module.to_empty(device="cpu").parameters():
                 parameter.normal_(std=0.02, generator=generator)
-        tower.encoder = own
+        tower.encoder = encoder
         towers[name] = tower
     return towers
 
 
-def _encoder_shape(config: Any) -> tuple[object, ...]:
+def _encoder_shape(config: SmolVLMVisionConfig) -> tuple[object, ...]:
     shape = (
         config.hidden_size,
         config.num_hidden_layers,
@@ -93,7 +96,7 @@ def _encoder_shape(config: Any) -> tuple[object, ...]:
 
 
 @torch.no_grad()
-def _tile_ms(tower: Any, side_px: int) -> float:
+def _tile_ms(tower: SmolVLMVisionTransformer, side_px: int) -> float:
     pixels = torch.zeros(1, 3, side_px, side_px)
     started = time.process_time()
     run_tower(tower, pixels)

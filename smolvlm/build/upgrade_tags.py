@@ -5,7 +5,7 @@ In: a checkpoint. Out: the same with `<global-img>` and `<row_1_col_1>` to `<row
 vocabulary, and a report. In the first release every tag falls apart into pieces of text: 9 for that
 of a tile, 5 for the global view's. A tag begins at the mean of its pieces' rows. `<row_1_col_2>`
 and `<row_2_col_1>` are made of the same pieces, so their means are equal; `new_tokens.first_rows`
-tells the later one apart by a little noise of its own. Nobody has trained these rows: the report
+tells the later one apart by a little noise. Nobody has trained these rows: the report
 says how.
 """
 
@@ -65,7 +65,7 @@ def upgrade_tags(base: str, out: Path) -> UpgradeReport:
     grown = grow_checkpoint(
         base, out, [Wanted(token=tag, words=tag, is_special=True) for tag in TAGS]
     )
-    numbers = [len(own.pieces) for own in grown.placement.placed]
+    numbers = [len(placed.pieces) for placed in grown.placement.placed]
     return UpgradeReport(
         folder=out,
         num_tags=len(numbers),
@@ -87,7 +87,7 @@ def add_tokens(base: str, out: Path, tokens: list[str]) -> str:
             fix = "give each once, without white space around it"
             raise ConfigError(f"{token!r} is no new token", where="tokens", fix=fix)
     grown = grow_checkpoint(base, out, [Wanted(token=token, words=token) for token in tokens])
-    ids = ", ".join(f"{own.token} {own.token_id}" for own in grown.placement.placed)
+    ids = ", ".join(f"{placed.token} {placed.token_id}" for placed in grown.placement.placed)
     return (
         f"{out}: {ids}; vocabulary {grown.rows_before:,} -> {grown.rows_after:,}\n"
         "list them as `model.new_tokens` of a run file that begins here, and their rows train"

@@ -56,8 +56,7 @@ _LAYER = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OnnxWeights:
-    """The ONNX file's tensors by name, linears under their layer's name (`...mlp.fc1.weight`) as
-    (out, in)."""
+    """The ONNX file's tensors by name; linears as (out, in) under their layer's name."""
 
     tensors: dict[str, Tensor]
     class_position: Float[Tensor, "1 hidden"]
@@ -94,8 +93,7 @@ def vit_s14(path: Path) -> VisionPart:
 
 
 def read_onnx(path: Path) -> OnnxWeights:
-    """Read the tower's tensors; linears are stored nameless in the file and found through the nodes
-    that use them."""
+    """Read the tower's tensors; find the nameless linears through the nodes that use them."""
     import onnx
     from onnx import numpy_helper
 
@@ -153,8 +151,7 @@ def convert_tower(weights: OnnxWeights, *, tile_side_px: int, num_layers: int) -
 def fold_pixel_statistics(
     weight: Float[Tensor, "hidden 3 side side"], bias: Float[Tensor, " hidden"]
 ) -> tuple[Float[Tensor, "hidden 3 side side"], Float[Tensor, " hidden"]]:
-    """Return the patch embedding that does for (x - 0.5) / 0.5 what this one does for ImageNet's (x
-    - mean) / std."""
+    """Fold ImageNet's mean and std into a patch embedding that then takes (x - 0.5) / 0.5."""
     mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
     scale, shift = SMOLVLM_STD / std, (SMOLVLM_MEAN - mean) / std
     return weight * scale[None, :, None, None], bias + (weight.sum(dim=(2, 3)) * shift).sum(dim=1)
@@ -163,8 +160,7 @@ def fold_pixel_statistics(
 def resize_positions(
     positions: Float[Tensor, "patch hidden"], *, patches_per_side: int
 ) -> Float[Tensor, "new hidden"]:
-    """Return the square of position embeddings resampled (bicubic, as the source networks do) to
-    another side.
+    """Resample a square of position embeddings to another side, bicubic as the sources do.
 
     At the side that it has, the very same numbers.
     """
@@ -185,13 +181,12 @@ def layer_names(index: int) -> dict[str, str]:
 
 
 def convert_layer(source: dict[str, Tensor], index: int) -> dict[str, Tensor]:
-    """Return one layer's tensors under the stock class's names, layer scale folded into the linear
-    before it."""
+    """Return a layer's tensors under the stock names, layer scale folded into the linear."""
     old, new = f"encoder.layer.{index}", f"encoder.layers.{index}"
     state = {
-        f"{target}.{kind}": source[f"{name}.{kind}"]
+        f"{target}.{suffix}": source[f"{name}.{suffix}"]
         for target, name in layer_names(index).items()
-        for kind in ("weight", "bias")
+        for suffix in ("weight", "bias")
     }
     for linear, scale in (("self_attn.out_proj", "layer_scale1"), ("mlp.fc2", "layer_scale2")):
         factor = source[f"{old}.{scale}.lambda1"]

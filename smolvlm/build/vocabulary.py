@@ -71,8 +71,7 @@ def smolvlm_vocabulary(
 
 
 def smollm2_tokenizer(tokens: list[str], merges: list[str]) -> str | None:
-    """Return the text of SmolVLM's `tokenizer.json` if these are SmolLM2's tokens and merges, else
-    None."""
+    """Return SmolVLM's `tokenizer.json` if these are SmolLM2's tokens and merges, else None."""
     if len(tokens) != TEXT_VOCABULARY_SIZE:
         return None
     text = render_tokenizer(tokens, merges)
@@ -127,8 +126,7 @@ def _read_document(path: Path) -> dict[str, Any]:
 
 
 def _vocabulary_of(document: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Return (tokens in the order of their ids, merges as "left right") of a BPE, and nothing of
-    any other kind."""
+    """Return a BPE's (tokens by id, merges as "left right"); nothing for any other kind."""
     model = document["model"]
     if model.get("type") != "BPE":
         return [], []
@@ -202,13 +200,12 @@ def _id_of(tokenizer: Tokenizer, token: str) -> int:
 
 
 def _pad_token(folder: Path, tokenizer: Tokenizer) -> str:
-    """Return what fills up batches: the model's own padding or end token; any does, since it is
-    masked."""
+    """Return the padding or end token to fill up batches; any would do, since it is masked."""
     path = folder / "tokenizer_config.json"
     content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     for role in ("pad_token", "eos_token"):
-        named = content.get(role)
-        token = named.get("content") if isinstance(named, dict) else named
+        entry = content.get(role)
+        token = entry.get("content") if isinstance(entry, dict) else entry
         if isinstance(token, str) and tokenizer.token_to_id(token) is not None:
             return token
     return _SPARE

@@ -7,7 +7,7 @@ quantised ones are refused.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,16 +38,20 @@ class WeightsFolder:
         Raises:
             ConfigError: no tensor, or several, end so.
         """
-        found = sorted(name for name in self.files if name == ending or name.endswith("." + ending))
-        if len(found) == 1:
-            return found[0].removesuffix(ending)
-        told = (
-            f"{len(found)} tensors end in {ending}: {', '.join(found)}"
-            if found
+        matches = sorted(
+            name for name in self.files if name == ending or name.endswith("." + ending)
+        )
+        if len(matches) == 1:
+            return matches[0].removesuffix(ending)
+        message = (
+            f"{len(matches)} tensors end in {ending}: {', '.join(matches)}"
+            if matches
             else f"no tensor ends in {ending}"
         )
         raise ConfigError(
-            told, where=str(self.folder), fix=f"give a folder that holds the weights of one {what}"
+            message,
+            where=str(self.folder),
+            fix=f"give a folder that holds the weights of one {what}",
         )
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -75,7 +79,7 @@ class WeightsFolder:
                     tensors[new] = self._plain(old, file.get_tensor(old))
         return {name: tensors[name] for name in names}
 
-    def check(self, names: Any) -> None:
+    def check(self, names: Iterable[str]) -> None:
         """Raise ConfigError where tensors of these names are missing."""
         missing = [name for name in names if name not in self.files]
         if missing:
@@ -115,9 +119,9 @@ def open_weights(folder: Path) -> WeightsFolder:
         return WeightsFolder(folder=folder, files=files)
     whole = folder / _WHOLE
     if not whole.is_file():
-        found = sorted(path.name for path in folder.glob("*.bin"))
+        pickles = sorted(path.name for path in folder.glob("*.bin"))
         raise ConfigError(
-            f"no {_WHOLE} here" + (f", only {', '.join(found)}" if found else ""),
+            f"no {_WHOLE} here" + (f", only {', '.join(pickles)}" if pickles else ""),
             where=str(folder),
             fix="download the safetensors weights, or save the model with save_pretrained(folder)",
         )

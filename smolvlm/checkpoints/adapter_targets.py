@@ -30,22 +30,24 @@ def target_layers(model: nn.Module, tower: Tower, patterns: Sequence[str] | None
     """
     modules = {name: module for name, module in model.named_modules() if hasattr(module, "weight")}
     linear = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
-    own = [name for name in linear if tower_of(f"{name}.weight") == tower]
+    candidates = [name for name in linear if tower_of(f"{name}.weight") == tower]
     if patterns is None:
-        return [name for name in own if name != "lm_head"]
+        return [name for name in candidates if name != "lm_head"]
     hit: set[str] = set()
     for pattern in patterns:
-        found = [name for name in modules if fnmatchcase(name, pattern)]
-        inside = [name for name in found if tower_of(f"{name}.weight") == tower]
+        matches = [name for name in modules if fnmatchcase(name, pattern)]
+        inside = [name for name in matches if tower_of(f"{name}.weight") == tower]
         if not inside:
-            raise _no_layer(pattern, tower, elsewhere=found, example=own[0])
+            raise _no_layer(pattern, tower, elsewhere=matches, example=candidates[0])
         hit |= set(inside)
     for name in sorted(hit):
         if not isinstance(modules[name], nn.Linear | nn.Embedding):
-            kind = type(modules[name]).__name__
-            fix = f"name linear layers, such as {own[0]}"
+            class_name = type(modules[name]).__name__
+            fix = f"name linear layers, such as {candidates[0]}"
             raise ConfigError(
-                f"{name} is a {kind}, which takes no adapter", where="adapters: targets", fix=fix
+                f"{name} is a {class_name}, which takes no adapter",
+                where="adapters: targets",
+                fix=fix,
             )
     return [name for name in modules if name in hit]
 

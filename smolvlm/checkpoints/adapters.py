@@ -14,22 +14,21 @@ is saved adds to the base as it was: the difference of two adapters of rank r, t
 the first one, is one of rank 2 r.
 """
 
-import copy
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from smolvlm.checkpoints.adapter_targets import check_pissa, target_layers
+from smolvlm.checkpoints.peft_config import first_of, peft_config, saved_config
 from smolvlm.checkpoints.peft_layers import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
-    NO_LAYERS,
     PREFIX,
     adapter_tensors,
     added_weight,
@@ -40,30 +39,22 @@ from smolvlm.checkpoints.peft_layers import (
 from smolvlm.config.adapters import AdapterConfig
 from smolvlm.errors import ConfigError, located
 from smolvlm.model.towers import TOWERS, Tower, is_token_rows, tower_of
+from smolvlm.protocols import VisionLanguageModel
 
-_ROOTS: dict[Tower, tuple[str, ...]] = {
-    "vision_tower": ("vision_model",),
-    "connector": ("connector",),
-    "language_model": ("text_model", "lm_head"),
-}
-"""The modules that a tower is, as peft finds them by the end of their names."""
-_NAMES: dict[Tower, str] = {
-    "vision_tower": r"model\.vision_model\..*",
-    "connector": r"model\.connector\..*",
-    "language_model": r"model\.text_model\..*|lm_head",
-}
-"""The names of a tower's layers, as a pattern of peft's."""
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from peft.tuners.lora import LoraLayer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Adapters:
     """The adapters in a model that is trained: how they are saved, and read back."""
 
-    peft_config: Any
+    peft_config: "LoraConfig"
     """peft's, with full names of layers; as it is saved."""
     num_layers: Mapping[Tower, int]
     """How many layers each adapted tower has an adapter in."""
-    kinds: Mapping[Tower, AdapterConfig]
+    configs: Mapping[Tower, AdapterConfig]
     whole: tuple[Tower, ...]
     """Towers that train all their weights; they are saved with the adapter."""
     token_rows: Mapping[str, Sequence[int]]
@@ -94,7 +85,7 @@ class Adapters:
         (folder / ADAPTER_CONFIG).write_text(text + "\n")
 
     def restore(self, model: nn.Module, folder: Path) -> None:
-        """Read back what `save` wrote; training goes on from it to the bit."""
+        """Read back what `save` wrote; training resumes from it to the bit."""
         tensors = load_file(folder / ADAPTER_WEIGHTS)
         for name, first in self.first.items():
             tensors[name] = tensors[name].split(
@@ -104,8 +95,10 @@ class Adapters:
             fill(adapter_tensors(model) | _whole_tensors(model, self.whole), tensors)
 
     def _on_the_base(self, name: str, value: Tensor) -> Tensor:
-        """Return a tensor as it adds to the untouched base: A over A0, and B beside -B0, where they
-        were taken out."""
+        """Return a tensor as it adds to the untouched base.
+
+        Where the first matrices were taken out of the base, A stands over A0 and B beside -B0.
+        """
         if name not in self.first:
             return value
         first = self.first[name].to(value)
@@ -113,8 +106,8 @@ class Adapters:
 
     def __str__(self) -> str:
         lines = [
-            f"{tower:<16}{kind.type} of rank {kind.r} in {self.num_layers[tower]} layers"
-            for tower, kind in self.kinds.items()
+            f"{tower:<16}{config.type} of rank {config.r} in {self.num_layers[tower]} layers"
+            for tower, config in self.configs.items()
         ]
         lines += [
             f"{'token rows':<16}{len(ids)} of {matrix}" for matrix, ids in self.token_rows.items()
@@ -122,14 +115,27 @@ class Adapters:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedBeside:
+    """What trains besides the adapters."""
+
+    whole: Collection[Tower] = ()
+    """Other towers, with all their weights."""
+    token_rows: Sequence[int] = ()
+    """Ids whose rows train in embeddings and output head, where an adapter does not train these
+    whole."""
+
+
+NOTHING_BESIDE = TrainedBeside()
+
+
 def attach_adapters(
-    model: nn.Module,
+    model: VisionLanguageModel,
     adapters: Mapping[Tower, AdapterConfig],
     *,
     base: str,
     seed: int,
-    whole: Collection[Tower] = (),
-    token_rows: Sequence[int] = (),
+    beside: TrainedBeside = NOTHING_BESIDE,
     resume: Path | None = None,
 ) -> Adapters:
     """Put adapters into a model, in place; which parameters train is not decided here.
@@ -139,63 +145,43 @@ def attach_adapters(
         adapters: by tower, all of one type; none where token rows train alone.
         base: hub id or folder of the model's weights, for the saved folder to name.
         seed: of the adapters' first values.
-        whole: other towers that train.
-        token_rows: ids whose rows train in embeddings and output head, where an adapter does not
-            train these whole.
-        resume: an adapter folder that training will go on from.
+        beside: what else trains.
+        resume: the adapter folder that training resumes from.
 
     Raises:
         ConfigError: a pattern names no layer of its tower, or one that cannot be adapted.
     """
-    from peft import LoraConfig
-
     layers: dict[Tower, list[str]] = {
-        tower: target_layers(model, tower, own.targets) for tower, own in adapters.items()
+        tower: target_layers(model, tower, adapter.targets) for tower, adapter in adapters.items()
     }
-    kind = next((own.type for own in adapters.values()), "lora")
-    if kind == "pissa":
+    is_pissa = first_of(adapters).type == "pissa"
+    if is_pissa:
         check_pissa(model, layers, adapters)
-    rank_pattern, alpha_pattern = _patterns(adapters)
-    some = next(iter(adapters.values()), AdapterConfig())
-    rows = _rows_by_matrix(
-        model, token_rows, adapted=[name for names in layers.values() for name in names]
-    )
-    config = LoraConfig(
-        base_model_name_or_path=base,
-        r=some.r,
-        lora_alpha=_whole_number(some.alpha),
-        lora_dropout=some.dropout,
-        target_modules=[name for names in layers.values() for name in names] or NO_LAYERS,
-        trainable_token_indices={matrix: list(ids) for matrix, ids in rows.items()} or None,
-        rank_pattern=rank_pattern,
-        alpha_pattern=alpha_pattern,
-        use_dora=kind == "dora",
-        use_rslora=kind == "rslora",
-        init_lora_weights=True if kind != "pissa" else "pissa" if resume is None else False,
-    )
-    saved = _saved_config(config, whole=whole, doubled=kind == "pissa")
+    names = [name for tower_layers in layers.values() for name in tower_layers]
+    rows = _rows_by_matrix(model, beside.token_rows, adapted=names)
+    config = peft_config(adapters, names, rows, base=base, is_resumed=resume is not None)
+    saved = saved_config(config, whole=beside.whole, doubled=is_pissa)
     inject(model, config, seed=seed)
-    for tower, own in adapters.items():
+    for tower, adapter in adapters.items():
         for name in layers[tower]:
-            set_dropout(model.get_submodule(name), own.dropout)
+            set_dropout(model.get_submodule(name), adapter.dropout)
     first = {}
-    if kind == "pissa":
+    if is_pissa:
         first = _first_matrices(model) if resume is None else _take_out(model, resume)
     return Adapters(
         peft_config=saved,
-        num_layers={tower: len(names) for tower, names in layers.items()},
-        kinds=dict(adapters),
-        whole=tuple(tower for tower in TOWERS if tower in whole),
+        num_layers={tower: len(tower_layers) for tower, tower_layers in layers.items()},
+        configs=dict(adapters),
+        whole=tuple(tower for tower in TOWERS if tower in beside.whole),
         token_rows=rows,
         first=first,
     )
 
 
 def _rows_by_matrix(
-    model: Any, ids: Sequence[int], *, adapted: Collection[str]
+    model: VisionLanguageModel, ids: Sequence[int], *, adapted: Collection[str]
 ) -> dict[str, Sequence[int]]:
-    """Return which rows of which matrices train by themselves; a matrix with an adapter trains
-    through that."""
+    """Return the rows that train, by matrix; a matrix with an adapter trains through that."""
     if not ids:
         return {}
     if model.get_input_embeddings().weight is model.get_output_embeddings().weight:
@@ -207,36 +193,6 @@ def _rows_by_matrix(
     return {
         name: ids for name in ("model.text_model.embed_tokens", "lm_head") if name not in adapted
     }
-
-
-def _patterns(adapters: Mapping[Tower, AdapterConfig]) -> tuple[dict[str, int], dict[str, Any]]:
-    """Return rank and alpha by a pattern of names as peft has them; empty where all towers have the
-    same."""
-    if len({(own.r, own.alpha) for own in adapters.values()}) == 1:
-        return {}, {}
-    ranks = {_NAMES[tower]: own.r for tower, own in adapters.items()}
-    return ranks, {_NAMES[tower]: _whole_number(own.alpha) for tower, own in adapters.items()}
-
-
-def _whole_number(alpha: float) -> Any:
-    """Return alpha as an int where it is one: what readers of adapter folders expect."""
-    return int(alpha) if alpha.is_integer() else alpha
-
-
-def _saved_config(config: Any, *, whole: Collection[Tower], doubled: bool) -> Any:
-    """Return the configuration that an adapter folder holds; peft shortens the names in the one it
-    is given."""
-    saved = copy.deepcopy(config)
-    saved.inference_mode = True
-    saved.init_lora_weights = True
-    saved.modules_to_save = [
-        root for tower in TOWERS if tower in whole for root in _ROOTS[tower]
-    ] or None
-    if doubled:
-        saved.r, saved.lora_alpha = 2 * saved.r, 2 * saved.lora_alpha
-        saved.rank_pattern = {names: 2 * rank for names, rank in saved.rank_pattern.items()}
-        saved.alpha_pattern = {names: 2 * alpha for names, alpha in saved.alpha_pattern.items()}
-    return saved
 
 
 def _whole_tensors(
@@ -274,12 +230,14 @@ def _take_out(model: nn.Module, folder: Path) -> dict[str, Tensor]:
         half = tensors[name].chunk(2, dim=_rank_axis(name))[1]
         first[name] = (-half if _rank_axis(name) else half).contiguous()
     for name in {name.rpartition(".lora_")[0] for name in first}:
-        layer: Any = model.get_submodule(name.removeprefix(PREFIX))
-        matrices = {
-            "matrix_a": first[f"{name}.lora_A.weight"],
-            "matrix_b": first[f"{name}.lora_B.weight"],
-        }
-        layer.get_base_layer().weight.data -= added_weight(layer, **matrices)
+        layer = cast("LoraLayer", model.get_submodule(name.removeprefix(PREFIX)))
+        weight = layer.get_base_layer().weight
+        assert isinstance(weight, Tensor)
+        weight.data -= added_weight(
+            layer,
+            matrix_a=first[f"{name}.lora_A.weight"],
+            matrix_b=first[f"{name}.lora_B.weight"],
+        )
     with located(str(folder / ADAPTER_WEIGHTS)):
         fill(_matrices(model), first)  # until the trained ones are read, the model is its base
     return first

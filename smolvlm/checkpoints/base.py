@@ -7,12 +7,17 @@ and from them whatever a run asks of the checkpoint: prompts, rows for new token
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from smolvlm.checkpoints.context import context_tokens
-from smolvlm.checkpoints.load import Checkpoint, load_processor, load_weights, read_model_config
+from smolvlm.checkpoints.load import (
+    Checkpoint,
+    WeightFormat,
+    load_processor,
+    load_weights,
+    read_model_config,
+)
 from smolvlm.checkpoints.new_tokens import placement_of, with_tokenizer
 from smolvlm.checkpoints.vocabulary import Placement
 from smolvlm.config.new_tokens import NewToken
@@ -22,6 +27,7 @@ from smolvlm.config.schema import DataConfig, ModelConfig
 from smolvlm.datasets.builder import read_prompt
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.errors import located
+from smolvlm.protocols import Processor, VisionLanguageConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,9 +36,9 @@ class Base:
 
     path: str
     """Hub id or folder, as the run file names it."""
-    config: Any
+    config: VisionLanguageConfig
     """The model's configuration, its context scaled as asked; not to be changed."""
-    processor: Any
+    processor: Processor
     """With the tokenizer that tokenizer.json describes, without new tokens; not to be changed."""
     new_tokens: tuple[NewToken, ...]
     """Texts that become single ids."""
@@ -43,7 +49,7 @@ class Base:
         with located(self.path):
             return placement_of(self.processor, self.new_tokens)
 
-    def run_processor(self) -> Any:
+    def run_processor(self) -> Processor:
         """Return the processor with the new tokens in its tokenizer."""
         return with_tokenizer(self.processor, self.placement) if self.new_tokens else self.processor
 
@@ -68,8 +74,8 @@ class Base:
         """Read the weights.
 
         Args:
-            dtype: what they are held in.
-            quantization: what of them is held in fewer bits.
+            dtype: of the weights in memory.
+            quantization: which of them are quantised, and how.
             device: of a quantised model, which is not moved later; None is the CPU.
 
         Raises:
@@ -79,10 +85,8 @@ class Base:
             self.path,
             config=copy.deepcopy(self.config),
             processor=self.processor,
-            dtype=dtype,
             new_tokens=self.new_tokens,
-            quantization=quantization,
-            device=device,
+            weights=WeightFormat(dtype=dtype, quantization=quantization, device=device),
         )
 
 

@@ -44,8 +44,7 @@ class ExactLinear4bit(Linear4bit):
 
 
 class _WithFullWeight(torch.autograd.Function):
-    """inputs @ weight.T + bias, the weight brought back twice rather than kept for the backward
-    pass."""
+    """inputs @ weight.T + bias; the weight is restored again for the backward pass, not kept."""
 
     @staticmethod
     def forward(
@@ -73,19 +72,21 @@ class _WithFullWeight(torch.autograd.Function):
 
 
 def _compute_dtype(inputs: Tensor) -> torch.dtype:
-    """Return what a linear layer would compute in: autocast's type where it is on, else the
-    inputs'."""
-    kind = inputs.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else inputs.dtype
+    """Return the type that a linear layer computes in: autocast's where on, else the inputs'."""
+    device_type = inputs.device.type
+    return (
+        torch.get_autocast_dtype(device_type)
+        if torch.is_autocast_enabled(device_type)
+        else inputs.dtype
+    )
 
 
 def use_exact_matmul(model: nn.Module) -> None:
     """Let all quantised layers of a model compute as this file says, in place."""
     for module in model.modules():
         if type(module) is Linear8bitLt:
-            module.__class__ = (
-                ExactLinear8bit  # the same fields, so peft and saving know it for what it was
-            )
+            # The same fields, so peft and saving know it for what it was.
+            module.__class__ = ExactLinear8bit
         elif type(module) is Linear4bit:
             module.__class__ = ExactLinear4bit
 
@@ -113,4 +114,4 @@ def held_bytes(layer: Any) -> int:
     scales = [state.absmax, state.code]
     if state.nested:
         scales += [state.offset, state.state2.absmax, state.state2.code]
-    return weight.nbytes + sum(own.nbytes for own in scales)
+    return weight.nbytes + sum(scale.nbytes for scale in scales)

@@ -14,10 +14,10 @@ else, and is written as that.
 
 import json
 from pathlib import Path
-from typing import Any
 
 from smolvlm.config.rope import RopeScaling
 from smolvlm.errors import ConfigError
+from smolvlm.protocols import TextConfig, VisionLanguageConfig
 
 RECORD = "rope_extension"
 """Where a scaled `text_config` says what it was scaled by; other programs pass it over."""
@@ -26,7 +26,7 @@ _CHANGING = ("dynamic", "longrope")
 trained for."""
 
 
-def context_tokens(model_config: Any) -> int:
+def context_tokens(model_config: VisionLanguageConfig) -> int:
     """Return how many tokens a conversation may have.
 
     Where frequencies would change with the length it is the length up to which they do not.
@@ -38,9 +38,8 @@ def context_tokens(model_config: Any) -> int:
     return int(text.max_position_embeddings)
 
 
-def scale_context(model_config: Any, scaling: RopeScaling) -> None:
-    """Scale a configuration's rotary embeddings, in place; one that is scaled so already stays as
-    it is.
+def scale_context(model_config: VisionLanguageConfig, scaling: RopeScaling) -> None:
+    """Scale a configuration's rotary embeddings, in place, unless they are scaled so already.
 
     Raises:
         ConfigError: it is scaled in another way, or the new context is no whole number.
@@ -75,7 +74,9 @@ def scale_context(model_config: Any, scaling: RopeScaling) -> None:
     setattr(text, RECORD, record)
 
 
-def _rope_parameters(text: Any, scaling: RopeScaling, *, old: int, new: int) -> dict[str, Any]:
+def _rope_parameters(
+    text: TextConfig, scaling: RopeScaling, *, old: int, new: int
+) -> dict[str, object]:
     """Return what transformers 5 calls so."""
     base = text.rope_parameters["rope_theta"]
     match scaling.type:
@@ -86,18 +87,17 @@ def _rope_parameters(text: Any, scaling: RopeScaling, *, old: int, new: int) -> 
             growth = scaling.factor * new / old - (scaling.factor - 1)
             return {"rope_type": "default", "rope_theta": base * growth ** (width / (width - 2))}
         case "yarn":
-            own = scaling.model_dump(exclude_none=True, exclude={"type"})
+            settings = scaling.model_dump(exclude_none=True, exclude={"type"})
             return {
                 "rope_type": "yarn",
                 "rope_theta": base,
                 "original_max_position_embeddings": old,
-                **own,
+                **settings,
             }
 
 
 def name_rope_for_older_readers(config_file: Path) -> None:
-    """Write the rotary base and scaling of a saved configuration also under their older names, if
-    it is there.
+    """Write a saved configuration's rotary base and scaling under their older names too.
 
     Readers that know these alone would silently take a base of 10,000 and no scaling.
     """

@@ -7,11 +7,11 @@ the norm behind it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from smolvlm.config.freeze import FreezeConfig
 from smolvlm.errors import ConfigError
 from smolvlm.model.towers import Tower
+from smolvlm.protocols import VisionLanguageConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +77,9 @@ class _Stack:
         )
 
 
-def frozen_parts(freeze: FreezeConfig, model_config: Any) -> tuple[FrozenPart, ...]:
+def frozen_parts(
+    freeze: FreezeConfig, model_config: VisionLanguageConfig
+) -> tuple[FrozenPart, ...]:
     """Return what is frozen inside towers.
 
     Args:

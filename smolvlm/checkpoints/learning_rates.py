@@ -50,8 +50,10 @@ class LearningRates:
         return 0.0 if is_frozen else self.full.get(tower, 0.0)
 
     def of_tower(self, tower: Tower) -> float:
-        """Return the rate of what trains in a tower: its adapter's, else its own weights', else its
-        tokens'; 0 where nothing does."""
+        """Return the rate of what trains in a tower, 0 where nothing does.
+
+        It is the adapter's, else the weights', else the token rows'.
+        """
         rows = self.token_rows if tower == "language_model" else 0.0
         return self.adapter.get(tower, 0.0) or self.full.get(tower, 0.0) or rows
 

@@ -6,10 +6,10 @@ In: a path, also of an adapter folder, which is loaded onto its base. Out: a `Ch
 saved loads wherever the original did.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 from tokenizers import Tokenizer
@@ -27,20 +27,42 @@ from smolvlm.config.rope import RopeScaling
 from smolvlm.errors import ConfigError, located
 from smolvlm.model.modeling_smolvlm import MODEL_CLASSES
 from smolvlm.model.vision import PixelScaling, check_tile_side, tokens_per_tile
+from smolvlm.protocols import Processor, VisionLanguageConfig, VisionLanguageModel
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checkpoint:
     """A model with the processor that belongs to it."""
 
-    model: Any
-    processor: Any
+    model: VisionLanguageModel
+    processor: Processor
     path: str
+    """Hub id or folder, as it was named."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WeightFormat:
+    """The types of a model's weights in memory."""
+
+    dtype: torch.dtype = torch.float32
+    quantization: Quantization | None = None
+    """Which of them are quantised, and how; those of an adapter's base, where an adapter is
+    loaded."""
+    device: torch.device | None = None
+    """Of a quantised model, which is not moved later; None is the CPU."""
+
+    def loading_arguments(self) -> dict[str, object]:
+        """Return what `from_pretrained` takes for them; raises as the function of this name."""
+        arguments: dict[str, object] = {"dtype": self.dtype}
+        if self.quantization is not None and self.quantization.bits is not None:
+            device = self.device or torch.device("cpu")
+            arguments |= loading_arguments(self.quantization, dtype=self.dtype, device=device)
+        return arguments
 
 
 def load_processor(
     path: str, *, new_tokens: Sequence[NewToken] = (), is_known: bool = False
-) -> Any:
+) -> Processor:
     """Load the processor of a checkpoint; the weights are not read.
 
     Its tokenizer is the one that tokenizer.json describes. transformers 5.23 rebuilds it from
@@ -86,8 +108,10 @@ def load_processor(
 
 
 def check_place(path: str) -> None:
-    """Raise ConfigError for a path that is no checkpoint's folder and cannot be a hub id, before
-    the hub is asked."""
+    """Raise ConfigError for a path that is neither a checkpoint's folder nor a possible hub id.
+
+    The hub is not asked.
+    """
     is_local = Path(path).exists() or not can_be_hub_id(path)
     if is_local and not (Path(path) / "config.json").is_file():
         raise ConfigError(
@@ -113,12 +137,12 @@ def load_checkpoint(
 
     Args:
         path: hub id or folder.
-        dtype: what the weights are held in.
+        dtype: of the weights in memory.
         new_tokens: texts that become single ids; those that the checkpoint lacks begin from the
             mean of their pieces.
         rope_scaling: makes its context longer.
-        quantization: what of them is held in fewer bits; an adapter's base, where the path is an
-            adapter's.
+        quantization: which of them are quantised; those of an adapter's base, where the path is
+            an adapter's.
         device: of a quantised model, which is not moved later; None is the CPU.
 
     Raises:
@@ -129,59 +153,48 @@ def load_checkpoint(
         path,
         config=read_model_config(path, rope_scaling),
         processor=load_processor(path, is_known=True),
-        dtype=dtype,
         new_tokens=new_tokens,
-        quantization=quantization,
-        device=device,
+        weights=WeightFormat(dtype=dtype, quantization=quantization, device=device),
     )
 
 
 def load_weights(
     path: str,
     *,
-    config: Any,
-    processor: Any,
-    dtype: torch.dtype,
+    config: VisionLanguageConfig,
+    processor: Processor,
     new_tokens: Sequence[NewToken] = (),
-    quantization: Quantization | None = None,
-    device: torch.device | None = None,
+    weights: WeightFormat,
 ) -> Checkpoint:
-    """Load a model whose configuration and processor are read already; `config` becomes its own.
+    """Load a model whose configuration and processor are read already; it keeps `config`.
 
     Raises:
         ConfigError: the weights cannot be read, or model and processor do not fit.
     """
-    weights = base_of(path) if is_adapter_folder(path) else path
-    few_bits = quantization if quantization is not None and quantization.bits is not None else None
-    told = (
-        loading_arguments(few_bits, dtype=dtype, device=device or torch.device("cpu"))
-        if few_bits
-        else {}
-    )
+    source = base_of(path) if is_adapter_folder(path) else path
+    arguments = weights.loading_arguments()
     try:
-        model = MODEL_CLASSES[config.model_type].from_pretrained(
-            weights, config=config, dtype=dtype, **told
-        )
+        model = MODEL_CLASSES[config.model_type].from_pretrained(source, config=config, **arguments)
     except OSError as error:
         raise ConfigError(
             f"cannot load the weights: {str(error).splitlines()[0]}",
-            where=weights,
+            where=source,
             fix="put model.safetensors (or its shards and their index) into the folder",
         ) from error
-    if few_bits is not None:
-        check_quantized_layers(model, few_bits)
+    if weights.quantization is not None and weights.quantization.bits is not None:
+        check_quantized_layers(model, weights.quantization)
     with located(path):
         if new_tokens:
             placement = placement_of(processor, new_tokens)
             add_rows(model, placement)
             processor = with_tokenizer(processor, placement)
-        if weights != path:
+        if source != path:
             load_adapter(model, Path(path))
         prepare_model(model, processor)
     return Checkpoint(model=model, processor=processor, path=path)
 
 
-def prepare_model(model: Any, processor: Any) -> None:
+def prepare_model(model: VisionLanguageModel, processor: Processor) -> None:
     """Give a model of `MODEL_CLASSES` what a pack's forward needs from its processor.
 
     Raises:
@@ -212,14 +225,13 @@ def prepare_model(model: Any, processor: Any) -> None:
     model.use_scope_attention()
 
 
-def _three(values: Any) -> tuple[float, float, float]:
+def _three(values: Iterable[float]) -> tuple[float, float, float]:
     red, green, blue = (float(value) for value in values)
     return red, green, blue
 
 
-def read_model_config(path: str, rope_scaling: RopeScaling | None = None) -> Any:
-    """Return the model's configuration of a checkpoint of the family, of an adapter's base; no
-    weights are read.
+def read_model_config(path: str, rope_scaling: RopeScaling | None = None) -> VisionLanguageConfig:
+    """Return a checkpoint's configuration, of an adapter that of its base; read no weights.
 
     Args:
         path: hub id or folder.
@@ -237,7 +249,7 @@ def read_model_config(path: str, rope_scaling: RopeScaling | None = None) -> Any
         return read_model_config(base, rope_scaling)
     check_place(path)
     try:
-        config = AutoConfig.from_pretrained(path)
+        config = cast("VisionLanguageConfig", AutoConfig.from_pretrained(path))
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"cannot load the checkpoint: {str(error).splitlines()[0]}",

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file
@@ -16,6 +16,11 @@ from torch import Tensor, nn
 
 from smolvlm.errors import ConfigError, located
 from smolvlm.model.towers import is_adapter
+from smolvlm.protocols import VisionLanguageModel
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from peft.tuners.lora import LoraLayer
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -50,7 +55,7 @@ def base_of(folder: str | Path) -> str:
     return str(content["base_model_name_or_path"])
 
 
-def inject(model: nn.Module, config: Any, *, seed: int = 0) -> None:
+def inject(model: nn.Module, config: "LoraConfig", *, seed: int = 0) -> None:
     """Put peft's layers around those that a `LoraConfig` names, in place.
 
     Their first values are drawn from a seed. They are float32 whatever the base is: bfloat16 loses
@@ -67,7 +72,7 @@ def inject(model: nn.Module, config: Any, *, seed: int = 0) -> None:
 
 
 def adapter_tensors(
-    model: Any, state_dict: Mapping[str, Tensor] | None = None
+    model: nn.Module, state_dict: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
     """Return an adapter's live tensors by their names in the file.
 
@@ -77,13 +82,15 @@ def adapter_tensors(
     """
     from peft import get_peft_model_state_dict
 
-    found = get_peft_model_state_dict(model, state_dict=state_dict, save_embedding_layers=False)
-    return {f"{PREFIX}{name}": value for name, value in found.items()}
+    state = get_peft_model_state_dict(model, state_dict=state_dict, save_embedding_layers=False)
+    return {f"{PREFIX}{name}": value for name, value in state.items()}
 
 
-def set_dropout(layer: Any, share: float) -> None:
+def set_dropout(layer: nn.Module, share: float) -> None:
     """Set the share of its inputs that an adapted layer's adapter does not see."""
-    layer.lora_dropout[NAME] = nn.Dropout(share) if share else nn.Identity()
+    dropouts = layer.lora_dropout
+    assert isinstance(dropouts, nn.ModuleDict)
+    dropouts[NAME] = nn.Dropout(share) if share else nn.Identity()
 
 
 @contextmanager
@@ -110,21 +117,20 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def added_weight(layer: Any, *, matrix_a: Tensor, matrix_b: Tensor) -> Tensor:
+def added_weight(layer: "LoraLayer", *, matrix_a: Tensor, matrix_b: Tensor) -> Tensor:
     """Return what two matrices would add to an adapted layer's weight."""
-    return (
-        layer.scaling[NAME] * matrix_b @ matrix_a
-    )  # in this order: the bits of peft's own initialisation
+    # In this order: the bits of peft's initialisation.
+    return layer.scaling[NAME] * matrix_b @ matrix_a
 
 
-def fill(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+def fill(live: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
     """Copy a file's tensors into live ones of the same names.
 
     Raises:
         ConfigError: names or shapes differ.
     """
-    differing = sorted(own.keys() ^ tensors.keys()) or [
-        name for name, value in own.items() if value.shape != tensors[name].shape
+    differing = sorted(live.keys() ^ tensors.keys()) or [
+        name for name, value in live.items() if value.shape != tensors[name].shape
     ]
     if differing:
         raise ConfigError(
@@ -133,13 +139,12 @@ def fill(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
             fix="use the base that the adapter was trained on",
         )
     with torch.no_grad():
-        for name, value in own.items():
+        for name, value in live.items():
             value.copy_(tensors[name])
 
 
-def load_adapter(model: nn.Module, folder: Path) -> None:
-    """Put a saved adapter into its base, in place, and the weights of whole towers that were saved
-    with it.
+def load_adapter(model: VisionLanguageModel, folder: Path) -> None:
+    """Put a saved adapter, and whole towers saved with it, into its base, in place.
 
     Raises:
         ConfigError: it is no LoRA adapter, or does not fit the model.
@@ -147,19 +152,21 @@ def load_adapter(model: nn.Module, folder: Path) -> None:
     from peft import LoraConfig
 
     where = str(folder / ADAPTER_CONFIG)
-    kind = json.loads((folder / ADAPTER_CONFIG).read_text()).get("peft_type")
-    if kind != "LORA":
+    peft_type = json.loads((folder / ADAPTER_CONFIG).read_text()).get("peft_type")
+    if peft_type != "LORA":
         raise ConfigError(
-            f"adapters of type {kind} are not known here",
+            f"adapters of type {peft_type} are not known here",
             where=where,
             fix="use LoRA or one of its kin",
         )
     if not (folder / ADAPTER_WEIGHTS).is_file():
         fix = "copy it beside adapter_config.json"
         raise ConfigError(f"no {ADAPTER_WEIGHTS} here", where=str(folder), fix=fix)
-    config: Any = LoraConfig.from_pretrained(str(folder))
+    config = LoraConfig.from_pretrained(str(folder))
+    assert isinstance(config, LoraConfig)
+    rows = config.trainable_token_indices or {}
     with located(where):
-        _check_rows(model, config.trainable_token_indices or {})
+        _check_rows(model, rows if isinstance(rows, dict) else {"embed_tokens": rows})
     config.modules_to_save = None  # whole modules are read into place below, not wrapped
     try:
         inject(model, config)
@@ -175,16 +182,16 @@ def load_adapter(model: nn.Module, folder: Path) -> None:
         fill(adapter_tensors(model) | plain, tensors)
 
 
-def _check_rows(model: Any, ids: Mapping[str, Sequence[int]]) -> None:
+def _check_rows(model: VisionLanguageModel, ids: Mapping[str, Sequence[int]]) -> None:
     num_rows = model.get_input_embeddings().weight.shape[0]
-    needed = max((max(own) + 1 for own in ids.values()), default=0)
+    needed = max((max(numbers) + 1 for numbers in ids.values()), default=0)
     if needed > num_rows:
         what = f"it has rows of {needed:,} ids, and its base {num_rows:,}"
         fix = "give the base the tokens: smolvlm build --base BASE --add-token TOKEN ... --out DIR"
         raise ConfigError(what, fix=fix)
 
 
-def merge_adapter(model: Any) -> None:
+def merge_adapter(model: VisionLanguageModel) -> None:
     """Add an adapter to the weights of its model, in place; the layers are the stock ones again."""
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import TrainableTokensWrapper

@@ -11,7 +11,6 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from transformers.utils.hub import cached_file
 
@@ -21,6 +20,7 @@ from smolvlm.config.new_tokens import NewToken
 from smolvlm.datasets.encoding.template import RELEASED_TEMPLATE
 from smolvlm.errors import located
 from smolvlm.media.settings import MediaSettings
+from smolvlm.protocols import JsonObject
 
 PROCESSOR_FILES = (
     "preprocessor_config.json",
@@ -50,9 +50,9 @@ def save_processor(
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in PROCESSOR_FILES:
-        found = cached_file(base, name, _raise_exceptions_for_missing_entries=False)
-        if found is not None and Path(found).resolve() != (folder / name).resolve():
-            shutil.copyfile(found, folder / name)
+        source = cached_file(base, name, _raise_exceptions_for_missing_entries=False)
+        if source is not None and Path(source).resolve() != (folder / name).resolve():
+            shutil.copyfile(source, folder / name)
     if new_tokens:
         with located(base):
             add_to_files(folder, wanted_tokens(new_tokens))
@@ -68,13 +68,13 @@ def save_processor(
     _write_template(folder)
 
 
-def _set_pictures(holder: dict[str, Any], media: MediaSettings) -> None:
+def _set_pictures(holder: JsonObject, media: MediaSettings) -> None:
     if "max_image_size" in holder:
         holder["do_image_splitting"] = media.pictures.image_splitting
         holder["size"] = {"longest_edge": media.pictures.longest_edge_px}
 
 
-def _set_clips(holder: dict[str, Any], media: MediaSettings) -> None:
+def _set_clips(holder: JsonObject, media: MediaSettings) -> None:
     edge = {"longest_edge": media.frame_tiles.longest_edge_px}
     frames = media.frames
     holder["size"] = edge
@@ -86,8 +86,10 @@ def _set_clips(holder: dict[str, Any], media: MediaSettings) -> None:
 
 
 def _write_video_file(folder: Path, media: MediaSettings) -> None:
-    """Give clips a file of their own where one file held both: read from it, their size would be
-    the pictures'."""
+    """Give clips a separate file where one file described both.
+
+    Read from the shared file, their size would be the pictures'.
+    """
     path, shared = folder / "video_preprocessor_config.json", folder / "preprocessor_config.json"
     source = path if path.is_file() else shared
     content = json.loads(source.read_text()) if source.is_file() else {}
@@ -108,7 +110,7 @@ def _write_template(folder: Path) -> None:
         (folder / "chat_template.jinja").write_text(RELEASED_TEMPLATE)
 
 
-def _update(path: Path, values: dict[str, Any]) -> None:
+def _update(path: Path, values: JsonObject) -> None:
     if path.is_file():
         path.write_text(
             json.dumps(json.loads(path.read_text()) | values, indent=2, ensure_ascii=False) + "\n"

@@ -1,7 +1,7 @@
-"""Quantised towers: their linear layers held in 8 or 4 bits by bitsandbytes, frozen beneath an
+"""Quantised towers: their linear layers in 8 or 4 bits of bitsandbytes, frozen beneath an
 adapter.
 
-In: the run file's `quantization`. Out: what transformers is to be told when it loads a model, and
+In: the run file's `quantization`. Out: what transformers needs when it loads a model, and
 afterwards the proof that exactly the layers asked for are quantised. The output head and embeddings
 never are. What such a model computes is in `bnb_layers.py`; what is saved is the adapter, for the
 base in any precision.
@@ -14,11 +14,12 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from smolvlm.config.quantization import EightBits, FourBits, Quantization
 from smolvlm.errors import ConfigError
 from smolvlm.model.towers import TOWER_OF, TOWERS, Tower, modules_of, tower_of
+from smolvlm.protocols import VisionLanguageModel
 
 HEAD = "lm_head"
 
@@ -39,18 +40,20 @@ class QuantizedLayers:
         lines = [
             f"{tower:<16}{number} layers {self.kind}" for tower, number in self.num_layers.items()
         ]
-        held, full = (size / 1e6 for size in (self.held_bytes, self.full_bytes))
-        return "\n".join([*lines, f"their weights take {held:,.1f} MB instead of {full:,.1f}"])
+        held_mb, full_mb = (size / 1e6 for size in (self.held_bytes, self.full_bytes))
+        return "\n".join(
+            [*lines, f"their weights take {held_mb:,.1f} MB instead of {full_mb:,.1f}"]
+        )
 
 
 def loading_arguments(
     config: EightBits | FourBits, *, dtype: torch.dtype, device: torch.device
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return what `from_pretrained` is to be given besides.
 
     Args:
         config: of the towers that are quantised.
-        dtype: what the other weights are held in.
+        dtype: of the other weights in memory.
         device: where the model will stay: transformers does not move a quantised one.
 
     Raises:
@@ -92,9 +95,8 @@ def loading_arguments(
     }
 
 
-def check_quantized_layers(model: Any, config: Quantization) -> None:
-    """Make the quantised layers of a loaded model compute as training needs it, and check that they
-    are those asked.
+def check_quantized_layers(model: VisionLanguageModel, config: Quantization) -> None:
+    """Make quantised layers compute as training needs it, and check that they are those asked.
 
     Raises:
         ConfigError: some other layers are quantised than those asked for.
@@ -107,13 +109,13 @@ def check_quantized_layers(model: Any, config: Quantization) -> None:
         name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)
     }
     wanted = {name for name in linear if name != HEAD and tower_of(f"{name}.weight") in towers}
-    found = {name for name, module in linear.items() if is_quantized(module)}
-    if wanted != found:
-        left_out, too_many = sorted(wanted - found), sorted(found - wanted)
+    quantized = {name for name, module in linear.items() if is_quantized(module)}
+    if wanted != quantized:
+        left_out, too_many = sorted(wanted - quantized), sorted(quantized - wanted)
         problems = [f"{len(left_out)} left out, the first {left_out[0]}"] if left_out else []
         problems += [f"{len(too_many)} too many, the first {too_many[0]}"] if too_many else []
         raise ConfigError(
-            f"bitsandbytes quantised {len(found)} layers, asked were {len(wanted)}: "
+            f"bitsandbytes quantised {len(quantized)} layers, asked were {len(wanted)}: "
             f"{'; '.join(problems)}",
             where="quantization",
             fix="install the bitsandbytes and transformers that constraints.txt names, or take the "
@@ -124,14 +126,17 @@ def check_quantized_layers(model: Any, config: Quantization) -> None:
     model._hf_peft_config_loaded = True
 
 
-def quantized_layers(model: Any, config: Quantization) -> QuantizedLayers | None:
-    """Return what is quantised in a model that was loaded with these settings; None where they ask
-    for nothing."""
+def quantized_layers(model: VisionLanguageModel, config: Quantization) -> QuantizedLayers | None:
+    """Return what is quantised in a loaded model; None where the settings ask for nothing."""
     if config.bits is None:
         return None
     from smolvlm.checkpoints.bnb_layers import held_bytes, is_quantized
 
-    layers = {name: module for name, module in model.named_modules() if is_quantized(module)}
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and is_quantized(module)
+    }
     held_in = [tower_of(f"{name}.weight") for name in layers]
     return QuantizedLayers(
         kind=_kind(config),
@@ -149,7 +154,7 @@ def _kind(config: EightBits | FourBits) -> str:
     return f"in 4 bits ({config.codebook}{doubled})"
 
 
-def num_values(weight: Any) -> int:
+def num_values(weight: Tensor) -> int:
     """Return how many numbers a parameter stands for; in 4 bits two of them share a byte."""
     state = getattr(weight, "quant_state", None)
     return weight.numel() if state is None else prod(state.shape)

@@ -8,9 +8,9 @@ or names, so that plain `AutoTokenizer` reads the vocabulary that `tokenizer.jso
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from smolvlm.checkpoints.vocabulary import PlacedToken, Placement, Wanted, place_tokens
+from smolvlm.protocols import JsonObject
 
 TOKENIZER = "tokenizer.json"
 _NAMES = ("additional_special_tokens", "extra_special_tokens")
@@ -29,7 +29,7 @@ def add_to_files(folder: Path, wanted: Sequence[Wanted]) -> Placement:
     if not placement.placed:
         return placement
     (folder / TOKENIZER).write_text(placement.tokenizer_json, encoding="utf-8")
-    edits: dict[str, Callable[[dict[str, Any], Placement], dict[str, Any]]] = {
+    edits: dict[str, Callable[[JsonObject, Placement], JsonObject]] = {
         "tokenizer_config.json": _settings,
         "special_tokens_map.json": _special_names,
         "added_tokens.json": _added_ids,
@@ -46,31 +46,31 @@ def add_to_files(folder: Path, wanted: Sequence[Wanted]) -> Placement:
     return placement
 
 
-def _settings(content: dict[str, Any], placement: Placement) -> dict[str, Any]:
+def _settings(content: JsonObject, placement: Placement) -> JsonObject:
     content = _special_names(content, placement)
     if "added_tokens_decoder" in content:
-        own = {str(token.token_id): _entry(token) for token in placement.placed}
-        content["added_tokens_decoder"] |= own
+        entries = {str(token.token_id): _entry(token) for token in placement.placed}
+        content["added_tokens_decoder"] |= entries
     if "vocab_size" in content:
         content["vocab_size"] = max(content["vocab_size"], placement.num_tokens)
     return content
 
 
-def _entry(token: PlacedToken) -> dict[str, Any]:
+def _entry(token: PlacedToken) -> JsonObject:
     flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
     return {"content": token.token, **flags, "special": token.is_special}
 
 
-def _special_names(content: dict[str, Any], placement: Placement) -> dict[str, Any]:
+def _special_names(content: JsonObject, placement: Placement) -> JsonObject:
     """Return a file's content without the reserved names that are gone."""
     gone = _replaced(placement.placed)
     for key in _NAMES:
         listed = content.get(key)
         if isinstance(listed, list):
             content[key] = [
-                own
-                for own in listed
-                if (own["content"] if isinstance(own, dict) else own) not in gone
+                entry
+                for entry in listed
+                if (entry["content"] if isinstance(entry, dict) else entry) not in gone
             ]
     return content
 
@@ -81,13 +81,13 @@ def _added_ids(content: dict[str, int], placement: Placement) -> dict[str, int]:
         for token, number in content.items()
         if token not in _replaced(placement.placed)
     }
-    return kept | {own.token: own.token_id for own in placement.placed}
+    return kept | {token.token: token.token_id for token in placement.placed}
 
 
 def _renamed_ids(content: dict[str, int], placement: Placement) -> dict[str, int]:
-    names: Mapping[str | None, str] = {own.replaces: own.token for own in placement.placed}
+    names: Mapping[str | None, str] = {token.replaces: token.token for token in placement.placed}
     return {names.get(token, token): number for token, number in content.items()}
 
 
 def _replaced(placed: Sequence[PlacedToken]) -> Collection[str | None]:
-    return {own.replaces for own in placed if own.replaces is not None}
+    return {token.replaces for token in placed if token.replaces is not None}

@@ -14,12 +14,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from tokenizers import Tokenizer
 
 from smolvlm.datasets.encoding.chat import SPEAKERS
 from smolvlm.errors import ConfigError
+from smolvlm.protocols import JsonObject
 
 RESERVED = re.compile(r"<\|reserved_special_token_(\d+)\|>")
 _FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
@@ -62,7 +62,7 @@ class Wanted:
 
 
 def place_tokens(tokenizer_json: str, wanted: Sequence[Wanted]) -> Placement:
-    """Give each text an id of its own.
+    """Give each text an id.
 
     Args:
         tokenizer_json: the tokenizer as it is.
@@ -80,25 +80,25 @@ def place_tokens(tokenizer_json: str, wanted: Sequence[Wanted]) -> Placement:
 )  # a run asks when it plans, when it loads, and with every checkpoint that it saves
 def _place_tokens(tokenizer_json: str, wanted: tuple[Wanted, ...]) -> Placement:
     content = json.loads(tokenizer_json)
-    added: list[dict[str, Any]] = content["added_tokens"]
+    added: list[JsonObject] = content["added_tokens"]
     known = {entry["content"]: entry for entry in added}
     reader = Tokenizer.from_str(tokenizer_json)
     reader.encode_special_tokens = True
     free = _reserved(added)
     num_tokens = max(*content["model"]["vocab"].values(), *(entry["id"] for entry in added)) + 1
     placed: list[PlacedToken] = []
-    for own in wanted:
-        if own.token in known and known[own.token]["special"] == own.is_special:
+    for new in wanted:
+        if new.token in known and known[new.token]["special"] == new.is_special:
             continue
-        _check_free(own, known, reader)
-        entry = free.pop(0) if free and not own.is_special else None
+        _check_free(new, known, reader)
+        entry = free.pop(0) if free and not new.is_special else None
         placed.append(
             PlacedToken(
-                token=own.token,
+                token=new.token,
                 token_id=num_tokens if entry is None else entry["id"],
                 replaces=None if entry is None else entry["content"],
-                pieces=_pieces(own, reader),
-                is_special=own.is_special,
+                pieces=_pieces(new, reader),
+                is_special=new.is_special,
             )
         )
         num_tokens += entry is None
@@ -110,15 +110,20 @@ def _place_tokens(tokenizer_json: str, wanted: tuple[Wanted, ...]) -> Placement:
 def with_placed(tokenizer_json: str, placed: Sequence[PlacedToken]) -> str:
     """Return the tokenizer's JSON text with new tokens in it; everything else as it was written."""
     content = json.loads(tokenizer_json)
-    added: list[dict[str, Any]] = content["added_tokens"]
+    added: list[JsonObject] = content["added_tokens"]
     vocabulary: dict[str, int] = content["model"]["vocab"]
-    for own in placed:
-        entry = {"id": own.token_id, "content": own.token, **_FLAGS, "special": own.is_special}
+    for token in placed:
+        entry = {
+            "id": token.token_id,
+            "content": token.token,
+            **_FLAGS,
+            "special": token.is_special,
+        }
         place = next(
-            (number for number, old in enumerate(added) if old["id"] == own.token_id), len(added)
+            (number for number, old in enumerate(added) if old["id"] == token.token_id), len(added)
         )
         added[place : place + 1] = [entry]
-    renamed = {own.replaces: own.token for own in placed if own.replaces in vocabulary}
+    renamed = {token.replaces: token.token for token in placed if token.replaces in vocabulary}
     if renamed:
         content["model"]["vocab"] = {
             renamed.get(token, token): number for token, number in vocabulary.items()
@@ -130,16 +135,16 @@ def with_placed(tokenizer_json: str, placed: Sequence[PlacedToken]) -> str:
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
 
-def _reserved(added: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _reserved(added: Sequence[JsonObject]) -> list[JsonObject]:
     """Return the entries of reserved tokens, by their number."""
-    found = {
+    reserved = {
         int(match[1]): entry for entry in added if (match := RESERVED.fullmatch(entry["content"]))
     }
-    return [found[number] for number in sorted(found)]
+    return [reserved[number] for number in sorted(reserved)]
 
 
-def _check_free(own: Wanted, known: dict[str, Any], reader: Tokenizer) -> None:
-    token = own.token
+def _check_free(wanted: Wanted, known: JsonObject, reader: Tokenizer) -> None:
+    token = wanted.token
     if token in known:
         kind = "a special token" if known[token]["special"] else "an ordinary token"
         fix = "take it out of the new tokens; `train.trainable_tokens` lets its row train"
@@ -151,33 +156,32 @@ def _check_free(own: Wanted, known: dict[str, Any], reader: Tokenizer) -> None:
         raise ConfigError(
             f"the new token {token} holds the special token {inside}", fix="rename it"
         )
-    if len(reader.encode(token, add_special_tokens=False).ids) == 1 and not own.is_special:
+    if len(reader.encode(token, add_special_tokens=False).ids) == 1 and not wanted.is_special:
         raise ConfigError(f"{token} is one token already", fix="take it out of the new tokens")
     if token.startswith(": ") or any(token in f"{speaker.capitalize()}: " for speaker in SPEAKERS):
         raise ConfigError(f"the prompt itself is written with {token}", fix="choose another text")
 
 
-def _pieces(own: Wanted, reader: Tokenizer) -> tuple[int, ...]:
-    pieces = tuple(reader.encode(own.words, add_special_tokens=False).ids)
+def _pieces(wanted: Wanted, reader: Tokenizer) -> tuple[int, ...]:
+    pieces = tuple(reader.encode(wanted.words, add_special_tokens=False).ids)
     if not pieces:
         fix = "give it a `description` that the vocabulary can write"
-        raise ConfigError(f"nothing in {own.words!r} has a token to begin from", fix=fix)
+        raise ConfigError(f"nothing in {wanted.words!r} has a token to begin from", fix=fix)
     return pieces
 
 
 def _read_back(tokenizer_json: str, wanted: Sequence[Wanted]) -> dict[str, int]:
-    """Return each text's id, once the finished tokenizer has shown that it reads and writes it as
-    one."""
+    """Return each text's id, after checking that the tokenizer reads and writes it as one."""
     if not wanted:
         return {}
     tokenizer = Tokenizer.from_str(tokenizer_json)
     ids: dict[str, int] = {}
-    for own in wanted:
-        found = tokenizer.encode(own.token, add_special_tokens=False).ids
-        written = tokenizer.decode(found, skip_special_tokens=False)
-        if len(found) != 1 or written != own.token:
+    for new in wanted:
+        pieces = tokenizer.encode(new.token, add_special_tokens=False).ids
+        written = tokenizer.decode(pieces, skip_special_tokens=False)
+        if len(pieces) != 1 or written != new.token:
             # a byte-level decoder takes a text of Latin letters with accents alone for bytes
-            what = f"the tokenizer would write {own.token!r} as {written!r}"
+            what = f"the tokenizer would write {new.token!r} as {written!r}"
             raise ConfigError(what, fix="put it in brackets: `<|name|>` in plain letters")
-        ids[own.token] = found[0]
+        ids[new.token] = pieces[0]
     return ids

@@ -47,10 +47,10 @@ def run_build(
         return
     write_build(plan, out, dtype=DTYPES[dtype])
     size_mb = sum(path.stat().st_size for path in out.iterdir()) / 1e6
-    told = (
+    summary = (
         "the connector starts at random, so train it first (train.connector_lr, everything else 0)"
     )
-    print(f"{out}: {len(list(out.iterdir()))} files, {size_mb:,.1f} MB; {told}", file=sys.stderr)
+    print(f"{out}: {len(list(out.iterdir()))} files, {size_mb:,.1f} MB; {summary}", file=sys.stderr)
 
 
 def run_cards(language: str, *, rounds: int, as_json: bool) -> None:
@@ -68,8 +68,7 @@ def run_cards(language: str, *, rounds: int, as_json: bool) -> None:
 
 
 def run_more_tokens(base: str, tokens: Sequence[str] | None, *, out: Path) -> None:
-    """Write a checkpoint with new tokens, or with the tags of cut pictures where none are named;
-    say what must train.
+    """Write a checkpoint with new tokens, or the tags of cut pictures; say what must train.
 
     Raises:
         ConfigError: the checkpoint cannot be used or has them, or there is something in the way.
@@ -92,8 +91,8 @@ def _context_notes(plan: BuildPlan, card: CostCard) -> list[str]:
     )
     if longest < context:
         return []
-    told = f"a split picture is {longest:,} tokens, the language model's context {context:,}"
-    return [f"{told}: give a smaller --longest-edge-px or a larger --scale-factor"]
+    problem = f"a split picture is {longest:,} tokens, the language model's context {context:,}"
+    return [f"{problem}: give a smaller --longest-edge-px or a larger --scale-factor"]
 
 
 def _measured(plans: Mapping[str, BuildPlan], rounds: int) -> dict[str, TileTime]:
@@ -130,8 +129,11 @@ def _print_cards(cards: list[CostCard], times: Mapping[str, TileTime], *, as_jso
             cells = [cost.name, f"{cost.tiles}", f"{cost.tokens:,}"]
             cells += [f"{cost.tower_flops / 1e9:,.0f}", f"{cost.language_flops / 1e9:,.0f}"]
             if times:
-                own = times[card.name]
-                cells += [f"{own.tile_ms * cost.tiles:,.0f}", f"{own.ratio * cost.tiles:.2f}"]
+                tile_time = times[card.name]
+                cells += [
+                    f"{tile_time.tile_ms * cost.tiles:,.0f}",
+                    f"{tile_time.ratio * cost.tiles:.2f}",
+                ]
             pictures.add_row(card.name, *cells)
         if as_json:
             timed = (

@@ -49,19 +49,21 @@ def run_check(
         target, overrides, model, allow_outside_root=allow_outside_root, say=to_stderr
     )
     with measuring_bar() as report:
-        found = check_mixture(settings, held_out=held_out, num_workers=num_workers, report=report)
-    objects = [_as_object(finding) for finding in found.findings]
+        examination = check_mixture(
+            settings, held_out=held_out, num_workers=num_workers, report=report
+        )
+    objects = [_as_object(finding) for finding in examination.findings]
     if as_json:
         for line in objects:
             print(json.dumps(line, ensure_ascii=False))
-    _show(found, Console(file=sys.stderr))
+    _show(examination, Console(file=sys.stderr))
     if html is not None:
-        write_check_page(found, path=html, title=target.name)
+        write_check_page(examination, path=html, title=target.name)
         html.with_suffix(".json").write_text(
             json.dumps(objects, ensure_ascii=False, indent=1) + "\n"
         )
         print(f"page: {html}", file=sys.stderr)
-    if found.num_errors:
+    if examination.num_errors:
         raise typer.Exit(FOUND_ERRORS)
 
 
@@ -74,21 +76,23 @@ def _as_object(finding: Finding) -> dict[str, str]:
     }
 
 
-def _show(found: Examination, console: Console) -> None:
-    warnings = len(found.findings) - found.num_errors
+def _show(examination: Examination, console: Console) -> None:
+    warnings = len(examination.findings) - examination.num_errors
     console.print(
-        f"{found.num_rows:,} rows, {found.num_pictures:,} pictures and {found.num_clips:,} clips "
-        "decoded: "
-        f"{found.num_errors:,} errors, "
+        f"{examination.num_rows:,} rows, {examination.num_pictures:,} pictures and "
+        f"{examination.num_clips:,} clips decoded: "
+        f"{examination.num_errors:,} errors, "
         f"{warnings:,} warnings"
     )
-    if not found.findings:
+    if not examination.findings:
         return
     table = Table("kind", "findings", "the first of them", box=None)
-    for kind, count in found.kinds().most_common():
-        own = [finding for finding in found.findings if finding.kind == kind][:SHOWN_OF_A_KIND]
-        told = [f"{finding.where}: {finding.message}" for finding in own]
-        if count > len(own):
-            told.append(f"and {count - len(own):,} more: --json or --html")
-        table.add_row(kind, f"{count:,}", "\n".join(told))
+    for kind, count in examination.kinds().most_common():
+        shown = [finding for finding in examination.findings if finding.kind == kind][
+            :SHOWN_OF_A_KIND
+        ]
+        lines = [f"{finding.where}: {finding.message}" for finding in shown]
+        if count > len(shown):
+            lines.append(f"and {count - len(shown):,} more: --json or --html")
+        table.add_row(kind, f"{count:,}", "\n".join(lines))
     console.print(table, markup=False)

@@ -41,19 +41,19 @@ def run_inspection(
     """Show the samples `rows` of the first epoch, in the order of the rows they begin with."""
     config = with_model(load_run_config(run_file, overrides), say=to_stderr)
     start, end = _bounds(rows)
-    found = inspect_run(config, start=start, end=end, title=run_file.name)
+    inspection = inspect_run(config, start=start, end=end, title=run_file.name)
     if as_json:
-        for sample in found.as_objects():
+        for sample in inspection.as_objects():
             print(json.dumps(sample))
     else:
-        found.print_to(Console(stderr=True))
+        inspection.print_to(Console(stderr=True))
     if html is not None:
-        print(f"page: {found.write_html(html)}", file=sys.stderr)
+        print(f"page: {inspection.write_html(html)}", file=sys.stderr)
     if pixels is not None:
-        save_file(found.pixel_values(), pixels)
+        save_file(inspection.pixel_values(), pixels)
         print(f"pixels: {pixels}", file=sys.stderr)
     if verify:
-        _verify(config, found)
+        _verify(config, inspection)
 
 
 def _bounds(rows: str) -> tuple[int, int | None]:
@@ -70,8 +70,7 @@ def _bounds(rows: str) -> tuple[int, int | None]:
 
 
 def _verify(config: RunConfig, inspection: Inspection) -> None:
-    """Check packed = alone on the first samples that fit one pack; exit status 3 where it does not
-    hold."""
+    """Check packed = alone on the first samples that fit one pack; exit with 3 if it fails."""
     dataset, samples, processor = inspection.dataset, inspection.samples, inspection.processor
     members: list[Rows] = []
     tokens = tiles = 0
@@ -86,24 +85,23 @@ def _verify(config: RunConfig, inspection: Inspection) -> None:
         tokens, tiles = tokens + own_tokens, tiles + own_tiles
     pack = dataset.build(PlannedPack(samples=tuple(members), num_tokens=tokens, num_tiles=tiles))
     numbers = [row for rows in members for row in rows]
-    found = verify_pack(dataset, pack, numbers, settings=config.model, processor=processor)
-    print("\n".join([verification_text(found), *_not_part_of_it(config)]), file=sys.stderr)
-    if not found.holds:
+    verification = verify_pack(dataset, pack, numbers, settings=config.model, processor=processor)
+    print("\n".join([verification_text(verification), *_not_part_of_it(config)]), file=sys.stderr)
+    if not verification.holds:
         raise typer.Exit(FAILED_CHECK)
 
 
 def _not_part_of_it(config: RunConfig) -> list[str]:
-    """Return a note on what of a run the comparison leaves out: it is of the base, all of whose
-    weights train."""
+    """Return a note on what the comparison leaves out: it trains all weights of the base."""
     left_out = {
         "adapters": any(entry.is_adapter for _, entry in config.adapters.entries()),
         "quantisation": config.quantization.bits is not None,
     }
-    named = [name for name, is_there in left_out.items() if is_there]
+    names = [name for name, is_there in left_out.items() if is_there]
     if config.train.method.UNVERIFIED is not None:
-        named.append(config.train.method.UNVERIFIED)
-    told = f"  compared with all weights of the base training; not part of it: {', '.join(named)}"
-    return [told] if named else []
+        names.append(config.train.method.UNVERIFIED)
+    note = f"  compared with all weights of the base training; not part of it: {', '.join(names)}"
+    return [note] if names else []
 
 
 def _comparable(dataset: PackDataset, samples: Sequence[Rows], processor: Processor) -> list[Rows]:
@@ -112,7 +110,7 @@ def _comparable(dataset: PackDataset, samples: Sequence[Rows], processor: Proces
     Raises:
         ConfigError: there are none.
     """
-    found: list[Rows] = []
+    comparable: list[Rows] = []
     for rows in samples:
         conversations = [dataset.measured.conversations[number] for number in rows]
         taken = {row.where: special_tokens_in(processor, row) for row in conversations}
@@ -124,33 +122,34 @@ def _comparable(dataset: PackDataset, samples: Sequence[Rows], processor: Proces
                 )
                 print(f"{where}: not compared: {what}; here it stays text", file=sys.stderr)
         if not any(taken.values()):
-            found.append(rows)
-    if not found:
+            comparable.append(rows)
+    if not comparable:
         raise ConfigError(
             "none of these samples can be compared",
             where="--verify",
             fix="choose others with --rows",
         )
-    return found
+    return comparable
 
 
-def verification_text(found: Verification) -> str:
+def verification_text(verification: Verification) -> str:
     """Return what `--verify` prints."""
+    differing = ", ".join(verification.ids_differ)
     lines = [
-        f"packed = alone, on {found.num_conversations} conversations "
-        f"({found.num_tokens_packed:,} tokens packed, {found.num_tokens_alone:,} alone), float64:",
-        "  ids        "
-        f"{'equal' if not found.ids_differ else 'DIFFER in ' + ', '.join(found.ids_differ)}",
-        f"  loss       {found.loss_packed:.8f} packed, {found.loss_alone:.8f} alone, "
-        f"error {found.loss_error:.1e} (allowed {LOSS_TOLERANCE:g})",
+        f"packed = alone, on {verification.num_conversations} conversations "
+        f"({verification.num_tokens_packed:,} tokens packed, "
+        f"{verification.num_tokens_alone:,} alone), float64:",
+        f"  ids        {f'DIFFER in {differing}' if differing else 'equal'}",
+        f"  loss       {verification.loss_packed:.8f} packed, {verification.loss_alone:.8f} alone, "
+        f"error {verification.loss_error:.1e} (allowed {LOSS_TOLERANCE:g})",
     ]
     lines += [
         f"  gradients  {tower:<16} error {error:.1e} (allowed {GRADIENT_TOLERANCE:g})"
-        for tower, error in found.gradient_error.items()
+        for tower, error in verification.gradient_error.items()
     ]
     verdict = (
         "  holds"
-        if found.holds
+        if verification.holds
         else "  DOES NOT HOLD: do not train on this; please report it with these rows and versions"
     )
     return "\n".join([*lines, verdict])

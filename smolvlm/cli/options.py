@@ -41,11 +41,11 @@ class RunFileCommand(Command):
             if param.param_type_name == "option"
             for name in (*param.opts, *param.secondary_opts)
         }
-        given = list(unknown_options(args, options))
-        if given:
+        unknown = list(unknown_options(args, options))
+        if unknown:
             from smolvlm.config.problems import problems_error
 
-            problems = [_answer(name, value, options) for name, value in given]
+            problems = [_answer(name, value, options) for name, value in unknown]
             print(
                 f"error: {problems_error(problems, where=f'smolvlm {self.name}')}", file=sys.stderr
             )
@@ -103,8 +103,8 @@ def _answer(option: str, value: str | None, options: Mapping[str, bool]) -> "Pro
         if is_setting
         else "no such option or setting"
     )
-    given = None if value is None else shown_setting(_setting(option), value)
-    return Problem(key=option, value=given, what=what, fix=fix)
+    shown = None if value is None else shown_setting(_setting(option), value)
+    return Problem(key=option, value=shown, what=what, fix=fix)
 
 
 def _setting(option: str) -> str:

@@ -1,7 +1,7 @@
 """`smolvlm prepare`: measure a mixture once, on all cores, and say what it is made of.
 
 The sizes of all rows are kept in the cache folder, where `smolvlm train` finds them; a preparation
-that was stopped goes on where it was.
+that was stopped resumes where it was.
 """
 
 import json
@@ -96,7 +96,7 @@ def _show(measured: MeasuredSet, plan: Plan, console: Console) -> None:
     total = max(sum(shares.values()), 1)
     console.print(
         "rows by modality: "
-        + ", ".join(f"{name} {own / total:.1%}" for name, own in shares.items())
+        + ", ".join(f"{name} {share / total:.1%}" for name, share in shares.items())
     )
     for count in measured.counts:
         for reason, number in list(count.skip_reasons.items())[:5]:

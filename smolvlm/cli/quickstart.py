@@ -45,7 +45,7 @@ def run_quickstart(out: Path, *, steps: int | None, check: bool) -> None:
     """Run the quickstart into a folder.
 
     Args:
-        out: the run's folder; a run that was stopped there goes on.
+        out: the run's folder; a run that was stopped there is resumed.
         steps: stop after so many optimizer steps.
         check: raise unless the loss fell and the checkpoint answers in plain transformers.
     """
@@ -64,27 +64,24 @@ def run_quickstart(out: Path, *, steps: int | None, check: bool) -> None:
 
 
 def shortened(run_file: str, steps: int) -> str:
-    """Return the run file's text with a cap on steps in place of its epochs, and few held-out
-    rows."""
+    """Return the run file's text with a cap on steps, and few held-out rows."""
     text, changed = re.subn(r"num_train_epochs: .*", f"max_steps: {steps}", run_file)
     assert changed == 1
     return re.sub(r"^eval:$", "eval:\n  max_rows: 100", text, flags=re.MULTILINE)
 
 
 def split_by_group(data: Path, groups: Sequence[str] = GROUPS) -> None:
-    """Write the held-out rows of each question type to a file of their own, so that each is a
-    source with a score."""
+    """Write each question type's held-out rows to a file, so that each source has a score."""
     rows = [json.loads(line) for line in (data / "eval.jsonl").read_text().splitlines()]
     for group in groups:
-        own = [json.dumps(row) for row in rows if row["question_type"] == group]
-        (data / f"eval-{group}.jsonl").write_text("".join(f"{line}\n" for line in own))
+        lines = [json.dumps(row) for row in rows if row["question_type"] == group]
+        (data / f"eval-{group}.jsonl").write_text("".join(f"{line}\n" for line in lines))
 
 
 def write_baselines(
     data: Path, path: Path, *, max_rows: int | None, groups: Sequence[str] = GROUPS
 ) -> None:
-    """Write the held-out accuracy of two baselines: each type's majority answer, and looking the
-    question up."""
+    """Write the accuracy of two baselines: each type's majority answer, and a lookup."""
     train = [json.loads(line) for line in (data / "train.jsonl").read_text().splitlines()]
     pairs = [(row["question"], row["answer"]) for row in train]
     held_out: list[tuple[str, str, str]] = []
@@ -146,7 +143,7 @@ def show_result(out: Path) -> None:
             scores[group][0],
         ]
         table.add_row(group, f"{scores[group][1]:,}", *(f"{100 * cell:.1f}" for cell in cells))
-    balanced = balanced_accuracy(own for own in after if own.source == "yes_no")
+    balanced = balanced_accuracy(answer for answer in after if answer.source == "yes_no")
     if balanced is not None:
         table.add_row("yes_no, balanced", "", "50.0", "", "", f"{100 * balanced:.1f}")
     console = Console(file=sys.stderr)

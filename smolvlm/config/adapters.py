@@ -6,9 +6,15 @@ rate, or the entry's `lr`, is the adapter's.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_serializer, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from smolvlm.config.problems import Problem, shown_value
@@ -48,7 +54,7 @@ class AdapterConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _words_stand_alone(cls, content: Any) -> Any:
+    def _words_stand_alone(cls, content: object) -> object:
         if (
             isinstance(content, dict)
             and content.get("type") in ("full", "frozen")
@@ -63,7 +69,7 @@ class AdapterConfig(Section):
         return content
 
     @model_serializer(mode="wrap")
-    def _as_written(self, as_mapping: Any) -> Any:
+    def _as_written(self, as_mapping: SerializerFunctionWrapHandler) -> object:
         return as_mapping(self) if self.is_adapter else self.type
 
     @property
@@ -71,7 +77,7 @@ class AdapterConfig(Section):
         return self.type not in ("full", "frozen")
 
 
-def _from_word(entry: Any) -> Any:
+def _from_word(entry: object) -> object:
     return {"type": entry} if isinstance(entry, str) else entry
 
 
@@ -133,10 +139,10 @@ class AdaptersConfig(Section):
                 )
         types = {entry.type: part for part, entry in self.entries() if entry.is_adapter}
         if len(types) > 1:
-            given = ", ".join(f"{part}: {kind}" for kind, part in types.items())
+            listing = ", ".join(f"{part}: {adapter_type}" for adapter_type, part in types.items())
             what = (
                 f"the towers' adapters are saved as one, which has one type, and these have "
-                f"several ({given})"
+                f"several ({listing})"
             )
             yield Problem(
                 key="adapters",

@@ -24,7 +24,7 @@ from typing import Any
 _MODULE = "transformers.training_args"
 _CLASS = "TrainingArguments"
 _BUILTINS: Mapping[str, Any] = {
-    kind.__name__: kind for kind in (bool, int, float, str, dict, list, tuple, set)
+    builtin.__name__: builtin for builtin in (bool, int, float, str, dict, list, tuple, set)
 }
 
 

@@ -12,6 +12,7 @@ from smolvlm.config.adapters import PARTS
 from smolvlm.config.argument_source import argument_fields
 from smolvlm.config.problems import Problem, shown_value
 from smolvlm.config.schema import SECTIONS, RunConfig
+from smolvlm.config.yaml_text import Settings
 
 _WORKER_SETTINGS = (
     "dataloader_prefetch_factor",
@@ -25,6 +26,11 @@ _HUB_SETTINGS = (
     "hub_revision",
     "hub_strategy",
 )
+_SWITCHES = (
+    ("dataloader_num_workers", _WORKER_SETTINGS, "train.dataloader_num_workers above 0"),
+    ("push_to_hub", _HUB_SETTINGS, "train.push_to_hub: true"),
+)
+"""(setting, others that have no effect without it, what to set)."""
 
 
 def combination_problems(config: RunConfig) -> list[Problem]:
@@ -54,33 +60,39 @@ def _eval_problems(config: RunConfig) -> Iterator[Problem]:
     strategy, save_strategy = (
         _value_of(name, arguments) for name in ("eval_strategy", "save_strategy")
     )
-    has_mixture = config.data.eval_mixture is not None
-    if not has_mixture:
-        if strategy != "no":
-            what = "there is no data.eval_mixture to evaluate on"
+    if config.data.eval_mixture is None:
+        asked = (
+            ("train.eval_strategy", strategy, strategy != "no"),
+            ("eval.at_start", True, config.eval.at_start),
+        )
+        for key, value in ((key, value) for key, value, is_asked in asked if is_asked):
             yield Problem(
-                key="train.eval_strategy",
-                value=shown_value(strategy),
-                what=what,
+                key=key,
+                value=shown_value(value),
+                what="there is no data.eval_mixture to evaluate on",
                 fix="name one, or take this out",
             )
-        if config.eval.at_start:
-            what = "there is no data.eval_mixture to evaluate on"
-            yield Problem(
-                key="eval.at_start", value="true", what=what, fix="name one, or take this out"
-            )
     if strategy == "no":
-        for name in ("load_best_model_at_end", "eval_steps", "eval_delay"):
-            if arguments.get(name):
-                yield _needs(name, arguments, "train.eval_strategy: steps or epoch")
-        if arguments.get("lr_scheduler_type") in ("reduce_lr_on_plateau", "greedy"):
-            yield _needs("lr_scheduler_type", arguments, "train.eval_strategy: steps or epoch")
-        if save_strategy == "best":
-            yield _needs("save_strategy", arguments, "train.eval_strategy: steps or epoch")
+        yield from _needing_evaluation(arguments, save_strategy)
     elif save_strategy == "best" and not arguments.get("metric_for_best_model"):
         yield _needs("save_strategy", arguments, "train.metric_for_best_model")
     elif arguments.get("load_best_model_at_end") and save_strategy not in (strategy, "best"):
         yield _needs("load_best_model_at_end", arguments, f"train.save_strategy: {strategy}")
+
+
+def _needing_evaluation(arguments: Settings, save_strategy: object) -> Iterator[Problem]:
+    """Yield what cannot take effect in a run that never evaluates."""
+    names = [
+        name
+        for name in ("load_best_model_at_end", "eval_steps", "eval_delay")
+        if arguments.get(name)
+    ]
+    if arguments.get("lr_scheduler_type") in ("reduce_lr_on_plateau", "greedy"):
+        names.append("lr_scheduler_type")
+    if save_strategy == "best":
+        names.append("save_strategy")
+    for name in names:
+        yield _needs(name, arguments, "train.eval_strategy: steps or epoch")
 
 
 def _argument_problems(config: RunConfig) -> Iterator[Problem]:
@@ -103,27 +115,22 @@ def _argument_problems(config: RunConfig) -> Iterator[Problem]:
         yield Problem(
             key="train.num_train_epochs", value=value, what=what, fix="take one of the two out"
         )
-    if not arguments.get("dataloader_num_workers"):
-        for name in _WORKER_SETTINGS:
-            if arguments.get(name):
-                yield _needs(name, arguments, "train.dataloader_num_workers above 0")
-    if not arguments.get("push_to_hub"):
-        for name in _HUB_SETTINGS:
-            if arguments.get(name):
-                yield _needs(name, arguments, "train.push_to_hub: true")
+    for switch, names, needed in _SWITCHES:
+        if not arguments.get(switch):
+            for name in filter(arguments.get, names):
+                yield _needs(name, arguments, needed)
     if arguments.get("deepspeed") and arguments.get("fsdp"):
         yield Problem(
             key="train.fsdp", what="train.deepspeed is set as well", fix="choose one of the two"
         )
 
 
-def _value_of(name: str, arguments: dict[str, Any]) -> Any:
-    """Return a setting of `TrainingArguments`: as given, or its default in the installed
-    release."""
+def _value_of(name: str, arguments: Settings) -> Any:
+    """Return a setting of `TrainingArguments`: the written one, or the installed default."""
     return arguments[name] if name in arguments else argument_fields()[name].default
 
 
-def _needs(name: str, arguments: dict[str, Any], needed: str) -> Problem:
+def _needs(name: str, arguments: Settings, needed: str) -> Problem:
     what = "cannot take effect as the other settings stand"
     return Problem(
         key=f"train.{name}", value=shown_value(arguments[name]), what=what, fix=f"set {needed}"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _MIXTURE_WORDS = "must be a file, or the list or mapping of sources"
 
 
-def _not_a_boolean(value: Any) -> Any:
+def _not_a_boolean(value: object) -> object:
     if isinstance(value, bool):  # true equals 1
         raise ValueError("a boolean is no number")
     return value

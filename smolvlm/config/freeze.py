@@ -59,8 +59,7 @@ class FreezeConfig(Section):
         ]
 
     def problems(self, config: "RunConfig") -> Iterator[Problem]:
-        """Yield parts frozen in a tower that is frozen anyway, and checkpointing that would lose
-        gradients."""
+        """Yield parts of towers that are frozen anyway, and checkpointing that loses gradients."""
         parts: tuple[PartName, ...] = ("language", "vision")
         for part in parts:
             for name in self.asked(part):
@@ -98,8 +97,7 @@ def _cause_without_effect(config: "RunConfig", part: PartName) -> tuple[str, str
 
 
 def _checkpointing_problems(config: "RunConfig") -> Iterator[Problem]:
-    """Yield the reentrant kind of checkpointing where it would leave the tower's layers without
-    gradient and word.
+    """Yield reentrant checkpointing where it would silently leave layers without gradient.
 
     It passes gradients on only where a layer's input needs one, which behind frozen embeddings it
     does not. (Those of the language model are made to by transformers;

@@ -10,7 +10,7 @@ opened.
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -25,7 +25,7 @@ from smolvlm.config.schema import SECTIONS, RunConfig
 from smolvlm.config.section import Section
 from smolvlm.config.settings_file import read_run_file
 from smolvlm.config.suggestions import did_you_mean
-from smolvlm.config.yaml_text import dump_yaml
+from smolvlm.config.yaml_text import Settings, dump_yaml
 from smolvlm.errors import ConfigError
 
 _TYPE_WORDS = {
@@ -75,7 +75,7 @@ def load_run_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def config_from(
-    content: Mapping[str, Any],
+    content: Mapping[str, object],
     overrides: Sequence[str] = (),
     *,
     where: str,
@@ -123,10 +123,11 @@ def config_from(
     raise problems_error(marked, where=where)
 
 
-def _plain(name: Any, content: Any, overridden: Collection[str], problems: list[Problem]) -> Any:
-    """Return a section as a run file has it with each setting under its one name; anything else as
-    it is."""
-    if name not in SECTIONS or not isinstance(content, dict):
+def _plain(
+    name: object, content: object, overridden: Collection[str], problems: list[Problem]
+) -> object:
+    """Return a section with each setting under its one name; anything else as it is."""
+    if not isinstance(name, str) or name not in SECTIONS or not isinstance(content, dict):
         return content
     names = {key.partition(".")[2] for key in overridden if key.startswith(f"{name}.")}
     return SECTIONS[name].plain(content, overridden=names, problems=problems)
@@ -134,17 +135,16 @@ def _plain(name: Any, content: Any, overridden: Collection[str], problems: list[
 
 def dump_run_config(config: RunConfig) -> str:
     """Return the settings as a run file, defaults written out; loading it gives an equal config."""
-    sections: dict[str, dict[str, Any]] = config.model_dump()
+    sections: dict[str, Settings] = config.model_dump()
     arguments = sections["train"].pop("arguments")
     sections["train"].update(arguments)
     return dump_yaml(_with_text_paths(sections))
 
 
 def _validated(
-    name: str, fields: Mapping[str, Any], written: Mapping[str, Any], *, problems: list[Problem]
+    name: str, fields: Settings, written: Settings, *, problems: list[Problem]
 ) -> Section | None:
-    """Return a section as its model, or None after adding to `problems` what is wrong with its
-    values.
+    """Return a section as its model, or None after adding its problems to `problems`.
 
     Args:
         name: of the section.
@@ -166,11 +166,8 @@ def _validated(
         return None
 
 
-def _place(
-    section: type[Section], details: ErrorDetails, written: Mapping[str, Any]
-) -> tuple[str, ...]:
-    """Return where in a section the value that is wrong stands: its setting, and a mapping's
-    own."""
+def _place(section: type[Section], details: ErrorDetails, written: Settings) -> tuple[str, ...]:
+    """Return where in a section the wrong value stands: its setting, and the key within it."""
     name, *inner = section.written_place(tuple(map(str, details["loc"])))
     value = written.get(name)
     is_within = (
@@ -182,7 +179,7 @@ def _place(
 
 
 def _type_problem(
-    section: str, place: Sequence[str], details: ErrorDetails, written: Mapping[str, Any]
+    section: str, place: Sequence[str], details: ErrorDetails, written: Settings
 ) -> Problem:
     """Return a validation error in the words of the run file."""
     name, key = place[0], ".".join((section, *place))
@@ -208,21 +205,21 @@ def _type_problem(
 
 def _words(field_words: str | None, mapping: type[Section] | None, details: ErrorDetails) -> str:
     """Return what is wrong with a value, or what it must be."""
-    kind = details["type"]
-    if kind not in _BUILT_IN_ERRORS:
+    error_type = details["type"]
+    if error_type not in _BUILT_IN_ERRORS:
         return details["msg"]
     if field_words is not None:
         return field_words
-    if mapping is not None and kind == "model_type":
+    if mapping is not None and error_type == "model_type":
         return mapping.MAPPING_WORDS
-    return _TYPE_WORDS.get(kind, details["msg"]).format_map(details.get("ctx", {}))
+    return _TYPE_WORDS.get(error_type, details["msg"]).format_map(details.get("ctx", {}))
 
 
-def _annotation(section: str, name: str) -> Any:
+def _annotation(section: str, name: str) -> object:
     return SECTIONS[section].settings()[name].annotation
 
 
-def _mappings_in(annotation: Any) -> Iterator[type[Section]]:
+def _mappings_in(annotation: object) -> Iterator[type[Section]]:
     """Yield what a setting is made of that is a mapping of settings itself, or a list of such."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         yield annotation
@@ -240,7 +237,7 @@ def _words_of(section: str, name: str) -> list[str]:
     return [*choices, *(word for words in types for word in words)]
 
 
-def _with_text_paths(value: Any) -> Any:
+def _with_text_paths(value: object) -> object:
     """Return nested mappings and lists with every path as text."""
     if isinstance(value, dict):
         return {key: _with_text_paths(member) for key, member in value.items()}

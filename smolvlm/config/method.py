@@ -11,7 +11,7 @@ To add a method: its section here, as a member of `MethodConfig`; what it does s
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -19,6 +19,7 @@ from smolvlm.config.adapters import PARTS
 from smolvlm.config.problems import Problem, shown_value
 from smolvlm.config.section import Section
 from smolvlm.config.suggestions import did_you_mean
+from smolvlm.config.yaml_text import Settings
 
 if TYPE_CHECKING:
     from smolvlm.config.schema import RunConfig
@@ -76,8 +77,7 @@ class DpoMethod(Section):
         return self.loss_type not in REFERENCE_FREE
 
     def problems(self, config: "RunConfig") -> Iterator[Problem]:
-        """Yield settings that the loss does not read, and a reference that could not be what it
-        says."""
+        """Yield settings that the loss ignores, and a reference that cannot be what it says."""
         for name, losses in _READERS.items():
             if self.loss_type not in losses:
                 yield from self._without_effect(name, f"train.loss_type = {self.loss_type}")
@@ -116,8 +116,7 @@ class DpoMethod(Section):
 
 
 def _adapter_off_problems(config: "RunConfig") -> Iterator[tuple[str, str]]:
-    """Yield why the model without its adapters would not be the model as it was at the start, and
-    what to do."""
+    """Yield why the model without its adapters would not be the model at the start."""
     adapters = {part: entry for part, entry in config.adapters.entries() if entry.is_adapter}
     if not adapters:
         what = "no tower has an adapter that could be switched off"
@@ -145,22 +144,22 @@ METHODS: Mapping[str, type[SftMethod] | type[DpoMethod]] = {
 }
 """Type of a method -> its section."""
 SETTINGS_OF_METHOD: Mapping[str, tuple[str, ...]] = {
-    kind: tuple(name for name in section.model_fields if name != "type")
-    for kind, section in METHODS.items()
+    method_type: tuple(name for name in section.model_fields if name != "type")
+    for method_type, section in METHODS.items()
 }
 """Type of a method -> its settings, which `train` has beside it in the flat spelling."""
-_OWNER = {name: kind for kind, names in SETTINGS_OF_METHOD.items() for name in names}
+_OWNER = {name: method_type for method_type, names in SETTINGS_OF_METHOD.items() for name in names}
 
 
-def without_effect(name: str, value: Any, cause: str) -> Problem:
+def without_effect(name: str, value: object, cause: str) -> Problem:
     """Return the problem of a setting of `train` that another setting leaves without effect."""
     what = f"has no effect with {cause}"
     return Problem(key=f"train.{name}", value=shown_value(value), what=what, fix="take it out")
 
 
 def with_flat_method(
-    train: dict[str, Any], *, overridden: Collection[str], problems: list[Problem]
-) -> dict[str, Any]:
+    train: Settings, *, overridden: Collection[str], problems: list[Problem]
+) -> Settings:
     """Return the section `train` with a method's mapping laid out flat beside `method`.
 
     Args:
@@ -171,16 +170,16 @@ def with_flat_method(
     method = train.get("method")
     if not isinstance(method, dict):
         return train
-    kind = method.get("type")
-    if not isinstance(kind, str) or kind not in METHODS:
-        what = "is required, and missing" if kind is None else "no such method"
-        meant = did_you_mean(kind, METHODS) if isinstance(kind, str) else None
-        value = None if kind is None else shown_value(kind)
+    method_type = method.get("type")
+    if not isinstance(method_type, str) or method_type not in METHODS:
+        what = "is required, and missing" if method_type is None else "no such method"
+        meant = did_you_mean(method_type, METHODS) if isinstance(method_type, str) else None
+        value = None if method_type is None else shown_value(method_type)
         fix = meant or f"write {' or '.join(METHODS)}"
         problems.append(Problem(key="train.method.type", value=value, what=what, fix=fix))
         return {name: value for name, value in train.items() if name != "method"}
-    flat = {**train, "method": kind}
-    names = SETTINGS_OF_METHOD[kind]
+    flat = {**train, "method": method_type}
+    names = SETTINGS_OF_METHOD[method_type]
     for name, value in method.items():
         key = f"train.method.{name}"
         if name == "type" or name in overridden:
@@ -189,10 +188,10 @@ def with_flat_method(
             known = (
                 f"its settings are {', '.join(names)}"
                 if names
-                else f"{kind} has no settings of its own"
+                else f"{method_type} has no settings of its own"
             )
             owner = f"it belongs to {_OWNER[name]}" if name in _OWNER else None
-            what = f"no setting of the method {kind}"
+            what = f"no setting of the method {method_type}"
             fix = owner or did_you_mean(str(name), names) or known
             problems.append(Problem(key=key, value=shown_value(value), what=what, fix=fix))
         elif name in train:
@@ -205,7 +204,7 @@ def with_flat_method(
     return flat
 
 
-def with_method_section(train: Mapping[str, Any], *, problems: list[Problem]) -> dict[str, Any]:
+def with_method_section(train: Mapping[str, object], *, problems: list[Problem]) -> Settings:
     """Return the fields of `train`: the flat settings of its method gathered under `method`.
 
     Defaults of another method may stand in the file: earlier versions wrote them into every
@@ -216,21 +215,22 @@ def with_method_section(train: Mapping[str, Any], *, problems: list[Problem]) ->
         problems: receives settings of another method.
     """
     fields = {name: value for name, value in train.items() if name not in _OWNER}
-    kind = train.get("method", SftMethod.model_fields["type"].default)
-    if not isinstance(kind, str) or kind not in METHODS:
+    method_type = train.get("method", SftMethod.model_fields["type"].default)
+    if not isinstance(method_type, str) or method_type not in METHODS:
         return fields
-    method: dict[str, Any] = {"type": kind}
+    method: Settings = {"type": method_type}
     for name, value in train.items():
-        if name in SETTINGS_OF_METHOD[kind]:
+        if name in SETTINGS_OF_METHOD[method_type]:
             method[name] = value
         elif name in _OWNER and value != METHODS[_OWNER[name]].model_fields[name].default:
-            problems.append(without_effect(name, value, f"train.method = {kind}"))
+            problems.append(without_effect(name, value, f"train.method = {method_type}"))
     return fields | {"method": method}
 
 
-def without_other_methods(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's flattened settings without those of methods that it does not use, which
-    checkpoints of earlier versions carry.
+def without_other_methods(settings: Settings) -> Settings:
+    """Return a run's flattened settings without those of methods that it does not use.
+
+    Checkpoints of earlier versions carry them.
 
     Args:
         settings: dotted key -> value.

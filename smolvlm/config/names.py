@@ -8,17 +8,18 @@ from smolvlm.config.problems import Problem, shown_value
 from smolvlm.config.schema import SECTIONS, UNAVAILABLE_KEYS, UNAVAILABLE_SECTIONS, own_names
 from smolvlm.config.suggestions import did_you_mean, nearest
 from smolvlm.config.training_arguments import FORMER, REFUSED, argument_types
+from smolvlm.config.yaml_text import Settings
 
 
 def known_sections(
-    settings: Mapping[Any, Any], *, problems: list[Problem]
-) -> dict[str, dict[str, Any]]:
+    settings: Mapping[Any, object], *, problems: list[Problem]
+) -> dict[str, Settings]:
     """Return each section's settings that have a known name; the rest goes to `problems`.
 
     A missing or empty section is an empty mapping. Names of `TrainingArguments` stay beside
     `train`'s own.
     """
-    sections: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    sections: dict[str, Settings] = {section: {} for section in SECTIONS}
     for section, content in settings.items():
         if section in UNAVAILABLE_SECTIONS:
             what = "not available in this version"
@@ -45,9 +46,8 @@ def known_sections(
     return sections
 
 
-def _unknown_section(section: str, content: Any) -> Problem:
-    """Return the problem of an unknown name at the top, which may be a setting that lost its
-    section."""
+def _unknown_section(section: str, content: object) -> Problem:
+    """Return the problem of an unknown top-level name, perhaps a setting without its section."""
     homes = [home for home in SECTIONS if section in own_names(home)]
     if homes:
         fix: str | None = f"write it as {homes[0]}.{section}"
@@ -66,14 +66,13 @@ def is_switch(name: str) -> bool:
     section, _, setting = name.rpartition(".")
     for home in [section] if _has(section, setting) else homes_of(setting):
         field = SECTIONS[home].settings().get(setting)
-        kind = field.annotation if field is not None else argument_types()[setting]
-        return kind in (bool, bool | None)
+        annotation = field.annotation if field is not None else argument_types()[setting]
+        return annotation in (bool, bool | None)
     return False
 
 
 def is_known(name: str) -> bool:
-    """Say whether a setting has or had this name, be it refused; `name` may have a section before
-    it."""
+    """Say whether a setting has or had this name, be it refused; a section may stand before it."""
     setting = name.rpartition(".")[2]
     return bool(homes_of(setting)) or setting in REFUSED or setting in FORMER
 
@@ -120,7 +119,7 @@ def _names_of(section: str) -> tuple[str, ...]:
     return own_names(section) + tuple(name for name in argument_types() if name not in REFUSED)
 
 
-def _name_problem(section: str, name: str, value: Any) -> Problem | None:
+def _name_problem(section: str, name: str, value: object) -> Problem | None:
     """Return why a setting's name cannot stand in its section, or None."""
     if name in own_names(section):
         return None
@@ -141,8 +140,7 @@ def _name_problem(section: str, name: str, value: Any) -> Problem | None:
 
 
 def _meant(section: str, name: str) -> str:
-    """Return a hint at the setting meant: the nearest here, or the same name elsewhere, or the
-    nearest elsewhere."""
+    """Return a hint at the setting meant: the nearest here, or in another section."""
     by_section = {other: _names_of(other) for other in SECTIONS}
     elsewhere = {other: names for other, names in by_section.items() if other != section}
     match = nearest(name, by_section[section])
@@ -160,7 +158,7 @@ def _meant(section: str, name: str) -> str:
     return f"the settings of `{section}` are {', '.join(own_names(section))}"
 
 
-def shown_setting(name: str, value: Any) -> str:
+def shown_setting(name: str, value: object) -> str:
     """Return a value for a message, unless it may be a secret."""
     return "(not shown)" if isinstance(value, str) and _may_be_secret(name) else shown_value(value)
 

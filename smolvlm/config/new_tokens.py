@@ -7,9 +7,15 @@ pieces by the tokenizer as it was, and the token begins at the mean of the piece
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_serializer
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 from pydantic_core import PydanticCustomError
 
 from smolvlm.config.problems import Problem, shown_value
@@ -33,7 +39,7 @@ class NewToken(Section):
     text."""
 
     @model_serializer(mode="wrap")
-    def _as_written(self, as_mapping: Any) -> Any:
+    def _as_written(self, as_mapping: SerializerFunctionWrapHandler) -> object:
         return as_mapping(self) if self.description is not None else self.token
 
     @property
@@ -42,22 +48,22 @@ class NewToken(Section):
         return self.token if self.description is None else self.description
 
 
-def _from_text(entry: Any) -> Any:
+def _from_text(entry: object) -> object:
     return {"token": entry} if isinstance(entry, str) else entry
 
 
 def _check(tokens: list[NewToken]) -> list[NewToken]:
-    for own in tokens:
-        if not own.token.strip():
+    for new in tokens:
+        if not new.token.strip():
             raise PydanticCustomError("empty_token", "holds an empty token")
-        if own.token != own.token.strip():
+        if new.token != new.token.strip():
             what = "{token} begins or ends with white space, and text would have to hold it too"
-            raise PydanticCustomError("white_space_around", what, {"token": repr(own.token)})
-        if own.description is not None and not own.description.strip():
+            raise PydanticCustomError("white_space_around", what, {"token": repr(new.token)})
+        if new.description is not None and not new.description.strip():
             raise PydanticCustomError(
-                "empty_description", "the description of {token} is empty", {"token": own.token}
+                "empty_description", "the description of {token} is empty", {"token": new.token}
             )
-    twice = [token for token, times in Counter(own.token for own in tokens).items() if times > 1]
+    twice = [token for token, times in Counter(new.token for new in tokens).items() if times > 1]
     if twice:
         raise PydanticCustomError("listed_twice", "{token} stands in it twice", {"token": twice[0]})
     return tokens
@@ -69,15 +75,14 @@ NewTokens = Annotated[
 
 
 def new_token_problems(config: "RunConfig") -> Iterator[Problem]:
-    """Yield settings of token rows without effect, and new tokens whose rows nothing would train or
-    save."""
+    """Yield token-row settings without effect, and new tokens that nothing would train or save."""
     train, names = config.train, "model.new_tokens"
-    given = {
+    is_set = {
         "new_tokens_lr": train.new_tokens_lr is not None,
         "trainable_tokens": bool(train.trainable_tokens),
     }
     if config.trains_language_whole:
-        for name in (name for name, is_given in given.items() if is_given):
+        for name in (name for name, is_given in is_set.items() if is_given):
             what = "has no effect: the language model trains in full, and every row with it"
             fix = "take it out, or write `adapters: {language: lora}` (or frozen)"
             yield Problem(
@@ -90,7 +95,7 @@ def new_token_problems(config: "RunConfig") -> Iterator[Problem]:
             yield Problem(key=names, what=what, fix=fix)
         return
     if not config.model.new_tokens and not train.trainable_tokens:
-        if given["new_tokens_lr"]:
+        if is_set["new_tokens_lr"]:
             value = shown_value(train.new_tokens_lr)
             yield Problem(
                 key="train.new_tokens_lr",

@@ -2,19 +2,19 @@
 over them out."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from smolvlm.config.names import override_for
 from smolvlm.config.problems import Problem
-from smolvlm.config.yaml_text import parse_yaml
+from smolvlm.config.yaml_text import Settings, parse_yaml
 from smolvlm.errors import ConfigError
 
 
 def apply_overrides(
-    settings: dict[str, Any], overrides: Sequence[str], *, problems: list[Problem]
-) -> tuple[dict[str, Any], frozenset[str]]:
-    """Return a copy of `settings` with the overrides in place, the later ones over the earlier, and
-    the keys they set.
+    settings: Settings, overrides: Sequence[str], *, problems: list[Problem]
+) -> tuple[Settings, frozenset[str]]:
+    """Return a copy of `settings` with the overrides in place, and the keys that they set.
+
+    Later overrides win.
 
     Each is `section.key=value`, the value read as YAML; a key may go deeper
     (`train.fsdp_config.version=2`).
@@ -48,7 +48,7 @@ def apply_overrides(
     return settings, frozenset(keys)
 
 
-def _with_value(settings: Any, parts: Sequence[str], value: Any) -> dict[str, Any]:
+def _with_value(settings: object, parts: Sequence[str], value: object) -> Settings:
     """Return a copy of nested mappings with the value at `parts` replaced."""
     if settings is None:
         settings = {}

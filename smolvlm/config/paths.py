@@ -10,10 +10,10 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from smolvlm.config.problems import Problem, shown_value
 from smolvlm.config.schema import EMBEDDED_MODEL
+from smolvlm.config.yaml_text import Settings
 
 _HUB_ID = re.compile(r"^[\w\-.]+/[\w\-.]+$", re.ASCII)
 _WRITTEN = (
@@ -21,37 +21,29 @@ _WRITTEN = (
     ("train", "resume_from_checkpoint"),
     ("data", "vision_cache_dir"),
 )
+_MODELS = (("model", "path"), ("train", "reference_model"))
 _READ_ARGUMENTS = ("deepspeed", "fsdp_config")
 
 
 def resolve_paths(
-    sections: Mapping[str, Mapping[str, Any]], *, run_dir: Path, problems: list[Problem]
-) -> dict[str, dict[str, Any]]:
-    """Return the sections with absolute paths; a file that must be there and is not goes to
-    `problems`.
+    sections: Mapping[str, Mapping[str, object]], *, run_dir: Path, problems: list[Problem]
+) -> dict[str, Settings]:
+    """Return the sections with absolute paths; missing files go to `problems`.
 
     Args:
         sections: section -> settings; what is not text is left for the types to judge.
         run_dir: folder of the run file, absolute.
         problems: receives missing files.
     """
-    resolved = {section: dict(content) for section, content in sections.items()}
-    data, train, model = resolved["data"], resolved["train"], resolved["model"]
-    given_base = data.get("base_dir")
-    base_dir = (
-        _under(run_dir, given_base) if isinstance(given_base, str) and given_base else run_dir
-    )
-    if given_base is None or isinstance(given_base, str):
-        data["base_dir"] = base_dir
-    for name in ("mixture", "eval_mixture"):
-        if isinstance(data.get(name), str) and data[name]:
-            data[name] = _existing_file(
-                data[name], key=f"data.{name}", base_dir=base_dir, problems=problems
-            )
+    resolved: dict[str, Settings] = {
+        section: dict(content) for section, content in sections.items()
+    }
+    _resolve_rows(resolved["data"], run_dir=run_dir, problems=problems)
     for section, name in _WRITTEN:
         value = resolved[section].get(name)
         if isinstance(value, str) and value and value != "auto":
             resolved[section][name] = _under(Path.cwd(), value)
+    train = resolved["train"]
     checkpoint = train.get("resume_from_checkpoint")
     if isinstance(checkpoint, Path) and not checkpoint.is_dir():
         fix = "name a checkpoint folder, `auto` or `false`"
@@ -66,16 +58,26 @@ def resolve_paths(
     for name in _READ_ARGUMENTS:
         if isinstance(train.get(name), str):
             train[name] = str(_under(run_dir, train[name]))
-    if isinstance(model.get("path"), str) and model["path"]:
-        model["path"] = _model_path(
-            model["path"], key="model.path", run_dir=run_dir, problems=problems
-        )
-    if isinstance(train.get("reference_model"), str) and train["reference_model"]:
-        other = train["reference_model"]
-        train["reference_model"] = _model_path(
-            other, key="train.reference_model", run_dir=run_dir, problems=problems
-        )
+    for section, name in _MODELS:
+        value = resolved[section].get(name)
+        if isinstance(value, str) and value:
+            resolved[section][name] = _model_path(
+                value, key=f"{section}.{name}", run_dir=run_dir, problems=problems
+            )
     return resolved
+
+
+def _resolve_rows(data: Settings, *, run_dir: Path, problems: list[Problem]) -> None:
+    """Make mixtures' paths absolute, in place; they start from `base_dir`, where it is set."""
+    written = data.get("base_dir")
+    base_dir = _under(run_dir, written) if isinstance(written, str) and written else run_dir
+    if written is None or isinstance(written, str):
+        data["base_dir"] = base_dir
+    for name in ("mixture", "eval_mixture"):
+        if isinstance(data.get(name), str) and data[name]:
+            data[name] = _existing_file(
+                data[name], key=f"data.{name}", base_dir=base_dir, problems=problems
+            )
 
 
 def _under(folder: Path, path: str) -> Path:

@@ -3,7 +3,6 @@ fixed at once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from smolvlm.errors import ConfigError
 
@@ -25,9 +24,8 @@ class Problem:
     """The value was given on the command line and not in the file."""
 
 
-def shown_value(value: Any) -> str:
-    """Return a setting's value as an error message shows it: near to how YAML writes it, and
-    short."""
+def shown_value(value: object) -> str:
+    """Return a setting's value for an error message: close to its YAML, and short."""
     text = (
         "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
     )
@@ -43,8 +41,8 @@ def problems_error(problems: Sequence[Problem], *, where: str) -> ConfigError:
     """
     lines = ["1 problem:" if len(problems) == 1 else f"{len(problems)} problems:"]
     for problem in problems:
-        given = f" = {problem.value}" if problem.value is not None else ""
+        value = f" = {problem.value}" if problem.value is not None else ""
         origin = " (on the command line)" if problem.is_override else ""
         cure = f"; {problem.fix}" if problem.fix else ""
-        lines.append(f"  - {problem.key}{given}{origin}: {problem.what}{cure}")
+        lines.append(f"  - {problem.key}{value}{origin}: {problem.what}{cure}")
     return ConfigError("\n".join(lines), where=where)

@@ -7,7 +7,7 @@ with them.
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.fields import FieldInfo
@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from smolvlm.config.adapters import PARTS, PartName
 from smolvlm.config.problems import Problem, shown_value
 from smolvlm.config.section import Section
+from smolvlm.config.yaml_text import Settings
 
 if TYPE_CHECKING:
     from smolvlm.config.schema import RunConfig
@@ -33,9 +34,8 @@ class QuantizationConfig(Section):
         return ()
 
     @classmethod
-    def variant(cls, fields: Mapping[str, Any]) -> "type[Quantization]":
-        """Return the kind of section that `bits` names; without them, or with others, full
-        precision."""
+    def variant(cls, fields: Mapping[str, object]) -> "type[Quantization]":
+        """Return the class that `bits` names; without them, or with others, full precision."""
         bits = fields.get("bits")
         return _KINDS.get(bits, FullPrecision) if isinstance(bits, int) else FullPrecision
 
@@ -46,8 +46,8 @@ class QuantizationConfig(Section):
 
     @classmethod
     def plain(
-        cls, content: dict[str, Any], *, overridden: Collection[str], problems: list[Problem]
-    ) -> dict[str, Any]:
+        cls, content: Settings, *, overridden: Collection[str], problems: list[Problem]
+    ) -> Settings:
         """Return the section without what other `bits` on the command line leave without effect."""
         del problems
         if "bits" not in overridden:
@@ -58,14 +58,14 @@ class QuantizationConfig(Section):
         }
 
     @classmethod
-    def as_fields(
-        cls, content: dict[str, Any], *, run_dir: Path, problems: list[Problem]
-    ) -> dict[str, Any]:
+    def as_fields(cls, content: Settings, *, run_dir: Path, problems: list[Problem]) -> Settings:
         """Return the fields of the kind that `bits` names; a null is no setting."""
         del run_dir
-        kind, bits = cls.variant(content), content.get("bits")
-        others = {name: value for name, value in content.items() if name not in kind.model_fields}
-        are_bits_legal = bits is None or kind is not FullPrecision
+        variant, bits = cls.variant(content), content.get("bits")
+        others = {
+            name: value for name, value in content.items() if name not in variant.model_fields
+        }
+        are_bits_legal = bits is None or variant is not FullPrecision
         for name, value in others.items():
             if value is not None and are_bits_legal:
                 what = (
@@ -171,10 +171,10 @@ class FourBits(_FewerBits):
 
 
 Quantization = FullPrecision | EightBits | FourBits
-_KINDS: Mapping[Any, type[Quantization]] = {8: EightBits, 4: FourBits}
+_KINDS: Mapping[object, type[Quantization]] = {8: EightBits, 4: FourBits}
 """`bits` -> the kind of section."""
 
 
-def quantization_of(settings: Mapping[str, Any]) -> Quantization:
+def quantization_of(settings: Mapping[str, object]) -> Quantization:
     """Return the section with these settings, all of which belong to its `bits`."""
     return QuantizationConfig.variant(settings).model_validate(settings)

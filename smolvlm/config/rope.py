@@ -4,7 +4,7 @@ What each type does to the checkpoint's rotary embeddings is in `smolvlm.checkpo
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -35,10 +35,10 @@ class RopeScaling(Section):
     1."""
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Any:
-        given = [name for name in _OF_YARN if getattr(self, name) is not None]
-        if given and self.type != "yarn":
-            names = ", ".join(f"`{name}`" for name in given)
+    def _fits_together(self) -> "RopeScaling":
+        yarn_settings = [name for name in _OF_YARN if getattr(self, name) is not None]
+        if yarn_settings and self.type != "yarn":
+            names = ", ".join(f"`{name}`" for name in yarn_settings)
             raise PydanticCustomError(
                 "of_yarn", "{kind} takes no {names}", {"kind": self.type, "names": names}
             )

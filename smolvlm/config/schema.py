@@ -98,20 +98,19 @@ class RunConfig(Section):
         """The learning rate of single tokens' rows; 0 where none trains by itself."""
         if self.trains_language_whole or not (self.model.new_tokens or self.train.trainable_tokens):
             return 0.0
-        given = self.train.new_tokens_lr
-        return (self.rate_of("language") or NEW_TOKENS_LR) if given is None else given
+        rate = self.train.new_tokens_lr
+        return (self.rate_of("language") or NEW_TOKENS_LR) if rate is None else rate
 
     def rate_of(self, part: PartName) -> float:
-        """Return the learning rate of what trains in a tower, its weights or its adapter; 0 where
-        nothing does."""
+        """Return the rate of what trains in a tower, its weights or its adapter; 0 for nothing."""
         train = self.train
-        own = {
+        tower_rates = {
             "language": train.language_model_lr,
             "connector": train.connector_lr,
             "vision": train.vision_tower_lr,
         }
         entry: AdapterConfig | None = dict(self.adapters.entries()).get(part)
-        return entry.lr if entry is not None and entry.lr is not None else own[part]
+        return entry.lr if entry is not None and entry.lr is not None else tower_rates[part]
 
 
 SECTIONS: dict[str, type[Section]] = {
@@ -129,6 +128,5 @@ UNAVAILABLE_KEYS = {}
 
 
 def own_names(section: str) -> tuple[str, ...]:
-    """Return the names a section has of its own; `train` takes those of `TrainingArguments`
-    besides."""
+    """Return the names that a section has besides those of `TrainingArguments`."""
     return tuple(SECTIONS[section].settings())

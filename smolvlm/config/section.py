@@ -8,12 +8,13 @@ section alike.
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
 from smolvlm.config.problems import Problem
+from smolvlm.config.yaml_text import Settings
 
 if TYPE_CHECKING:
     from smolvlm.config.schema import RunConfig
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 PATH_WORDS = "must be a path"
 
 
-def _as_path(value: Any) -> Any:
+def _as_path(value: object) -> object:
     return Path(value) if isinstance(value, str) and value else value
 
 
@@ -49,8 +50,8 @@ class Section(BaseModel):
 
     @classmethod
     def plain(
-        cls, content: dict[str, Any], *, overridden: Collection[str], problems: list[Problem]
-    ) -> dict[str, Any]:
+        cls, content: Settings, *, overridden: Collection[str], problems: list[Problem]
+    ) -> Settings:
         """Return the section as a run file writes it with each setting under its one name.
 
         Args:
@@ -62,9 +63,7 @@ class Section(BaseModel):
         return content
 
     @classmethod
-    def as_fields(
-        cls, content: dict[str, Any], *, run_dir: Path, problems: list[Problem]
-    ) -> dict[str, Any]:
+    def as_fields(cls, content: Settings, *, run_dir: Path, problems: list[Problem]) -> Settings:
         """Return the section's fields.
 
         Args:
@@ -76,7 +75,7 @@ class Section(BaseModel):
         return content
 
     @classmethod
-    def variant(cls, fields: Mapping[str, Any]) -> "type[Section]":
+    def variant(cls, fields: Mapping[str, object]) -> "type[Section]":
         """Return the class that has these fields, where a section is one of several."""
         del fields
         return cls

@@ -57,8 +57,8 @@ def read_run_file(path: Path) -> Any:
 
 def refuse_rows(path: Path, *, wanted: str) -> None:
     """Raise ConfigError if a file holds rows; `wanted` is what is needed in its place."""
-    kind = rows_format(path)
-    if kind is None:
+    row_format = rows_format(path)
+    if row_format is None:
         return
     source = [{"json_path": path.name}]
     fix = (
@@ -66,7 +66,9 @@ def refuse_rows(path: Path, *, wanted: str) -> None:
         if wanted == "a mixture"
         else _run_file_with(source)
     )
-    raise ConfigError(f"this is a file of rows ({kind}), not {wanted}", where=str(path), fix=fix)
+    raise ConfigError(
+        f"this is a file of rows ({row_format}), not {wanted}", where=str(path), fix=fix
+    )
 
 
 def rows_format(path: Path) -> str | None:
@@ -78,16 +80,16 @@ def rows_format(path: Path) -> str | None:
         return None
     if path.suffix in _ENDINGS:
         return _ENDINGS[path.suffix]
-    for position, magic, kind in _MAGIC:
+    for position, magic, row_format in _MAGIC:
         if head[position:].startswith(magic):
-            return kind
+            return row_format
     text = head.decode("utf-8-sig", errors="ignore").lstrip()
     if text.startswith("{") and _is_json_lines(text):
         return _LINES
     return "a JSON list" if _is_json_list_of_rows(text, is_cut=len(head) == _HEAD_BYTES) else None
 
 
-def is_mixture(content: Any) -> bool:
+def is_mixture(content: object) -> bool:
     """Say whether a YAML value has the shape of a mixture: sources, or groups of sources."""
     if isinstance(content, Mapping):
         groups = [members for members in content.values() if isinstance(members, list | dict)]
@@ -97,7 +99,7 @@ def is_mixture(content: Any) -> bool:
     return isinstance(content, list) and bool(content) and all(map(_is_source, content))
 
 
-def _is_source(entry: Any) -> bool:
+def _is_source(entry: object) -> bool:
     if not isinstance(entry, Mapping):
         return False
     return bool(_SOURCE_KEYS & entry.keys()) and not _ROW_KEYS & entry.keys()
@@ -123,7 +125,7 @@ def _is_json_list_of_rows(text: str, *, is_cut: bool) -> bool:
     return not _is_source(first)
 
 
-def _run_file_with(mixture: Any) -> str:
+def _run_file_with(mixture: object) -> str:
     """Return a hint that shows the smallest run file with this mixture."""
     run_file = {
         "model": {"path": _EXAMPLE_MODEL},

@@ -15,18 +15,21 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
     has more, is close.
     """
     plain = {candidate.lower().replace("-", "_"): candidate for candidate in candidates}
-    own = name.lower().replace("-", "_")
-    matches = get_close_matches(own, plain, n=1, cutoff=0.7 if len(own) > SHORT else 0.6)
+    plain_name = name.lower().replace("-", "_")
+    matches = get_close_matches(
+        plain_name, plain, n=1, cutoff=0.7 if len(plain_name) > SHORT else 0.6
+    )
     if not matches:
         matches = [
-            other for other in plain if min(len(own), len(other)) > SHORT and _is_part(own, other)
+            other
+            for other in plain
+            if min(len(plain_name), len(other)) > SHORT and _is_part(plain_name, other)
         ]
     return plain[matches[0]] if matches else None
 
 
 def _is_part(one: str, other: str) -> bool:
-    """Say whether one of two names is the other's first words or its last: `alpha`,
-    `lora_alpha`."""
+    """Say whether a name is the other's first or last words: `alpha`, `lora_alpha`."""
     shorter, longer = sorted((one, other), key=len)
     return longer.startswith(f"{shorter}_") or longer.endswith(f"_{shorter}")
 

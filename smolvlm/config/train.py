@@ -6,9 +6,9 @@ beside the others; here they are gathered under `arguments` and `method`.
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_serializer
+from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer
 from pydantic.fields import FieldInfo
 
 from smolvlm.config.method import (
@@ -21,12 +21,13 @@ from smolvlm.config.method import (
 from smolvlm.config.problems import Problem
 from smolvlm.config.section import PATH_WORDS, Count, FilePath, LearningRate, Section
 from smolvlm.config.training_arguments import argument_problem
+from smolvlm.config.yaml_text import Settings
 
 if TYPE_CHECKING:
     from smolvlm.config.schema import RunConfig
 
 
-def _not_a_number(value: Any) -> Any:
+def _not_a_number(value: object) -> object:
     if (
         isinstance(value, int) and value is not False
     ):  # 0 equals False, and true names no checkpoint
@@ -64,14 +65,14 @@ class TrainConfig(Section):
         Literal["auto", False] | FilePath, BeforeValidator(_not_a_number)
     ] = "auto"
     """`auto` resumes from the newest whole checkpoint in the output folder, if there is one."""
-    arguments: dict[str, Any] = Field(default_factory=dict)
+    arguments: Settings = Field(default_factory=dict)
     """Settings of `transformers.TrainingArguments`, as given; in the run file they stand beside the
     others."""
 
     @model_serializer(mode="wrap")
-    def _as_written(self, as_mapping: Any) -> dict[str, Any]:
+    def _as_written(self, as_mapping: SerializerFunctionWrapHandler) -> Settings:
         """Return the section with its method in the flat spelling."""
-        flat: dict[str, Any] = {}
+        flat: Settings = {}
         for name, value in as_mapping(self).items():
             flat |= {"method": value.pop("type"), **value} if name == "method" else {name: value}
         return flat
@@ -86,19 +87,16 @@ class TrainConfig(Section):
 
     @classmethod
     def plain(
-        cls, content: dict[str, Any], *, overridden: Collection[str], problems: list[Problem]
-    ) -> dict[str, Any]:
-        """Return the section in the flat spelling, with the one length of training that is
-        meant."""
+        cls, content: Settings, *, overridden: Collection[str], problems: list[Problem]
+    ) -> Settings:
+        """Return the section in the flat spelling, with one length of training."""
         for name, other in (("max_steps", "num_train_epochs"), ("num_train_epochs", "max_steps")):
             if name in overridden and other not in overridden:
                 content = {key: value for key, value in content.items() if key != other}
         return with_flat_method(content, overridden=overridden, problems=problems)
 
     @classmethod
-    def as_fields(
-        cls, content: dict[str, Any], *, run_dir: Path, problems: list[Problem]
-    ) -> dict[str, Any]:
+    def as_fields(cls, content: Settings, *, run_dir: Path, problems: list[Problem]) -> Settings:
         """Return the section's fields; the types of `arguments` are checked here."""
         names = cls.settings()
         arguments = {name: value for name, value in content.items() if name not in names}

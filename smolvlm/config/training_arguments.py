@@ -100,14 +100,15 @@ _RATE_DROPPING_OPTIMIZERS = ("galore", "apollo", "lomo", "adalomo")
 
 
 @cache
-def argument_types() -> Mapping[str, Any]:
+def argument_types() -> Mapping[str, object]:
     """Return name -> type of every setting of the installed `TrainingArguments`."""
     return {name: field.type for name, field in argument_fields().items()}
 
 
-def argument_problem(name: str, value: Any, *, base_dir: Path) -> Problem | None:
-    """Return what is wrong with one setting of `TrainingArguments`, or None. `name` is a legal
-    name.
+def argument_problem(name: str, value: object, *, base_dir: Path) -> Problem | None:
+    """Return what is wrong with a setting of `TrainingArguments`, or None.
+
+    `name` is a legal name.
 
     Args:
         name: of `argument_types`.
@@ -136,9 +137,11 @@ def argument_problem(name: str, value: Any, *, base_dir: Path) -> Problem | None
     return None
 
 
-def is_of_type(value: Any, hint: Any) -> bool:
-    """Say whether a YAML value fits a field's type. `Enum | str` means a value of the enum; an int
-    is a float too."""
+def is_of_type(value: object, hint: Any) -> bool:
+    """Say whether a YAML value fits a field's type.
+
+    `Enum | str` means a value of the enum; an int is a float too.
+    """
     origin = typing.get_origin(hint)
     if origin in (types.UnionType, typing.Union):
         members = typing.get_args(hint)
@@ -164,7 +167,7 @@ def is_of_type(value: Any, hint: Any) -> bool:
     return hint is Any or isinstance(value, hint)
 
 
-def type_in_words(hint: Any) -> str:
+def type_in_words(hint: object) -> str:
     """Describe a field's type for an error message."""
     origin, members = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
@@ -198,13 +201,12 @@ def _choices(hint: Any) -> list[str]:
     return [choice for member in typing.get_args(hint) for choice in _choices(member)]
 
 
-def _is_enum(hint: Any) -> bool:
+def _is_enum(hint: object) -> bool:
     return isinstance(hint, type) and issubclass(hint, Enum)
 
 
-def _deepspeed_problem(value: Any, *, base_dir: Path) -> Problem | None:
-    """Return why a DeepSpeed configuration is refused: its own optimizer and schedule would drop
-    the parts' rates."""
+def _deepspeed_problem(value: object, *, base_dir: Path) -> Problem | None:
+    """Return why a DeepSpeed file is refused: its optimizer would drop the parts' rates."""
     if value is None:
         return None
     content = value

@@ -16,6 +16,9 @@ import yaml
 
 from smolvlm.errors import ConfigError
 
+Settings = dict[str, Any]
+"""A mapping as a run file writes it; its values are judged by their types later."""
+
 _MAX_VALUES = 1_000_000
 _IMPOSSIBLE_VALUE = (ValueError, KeyError, IndexError, AttributeError, OverflowError)
 """What PyYAML raises on `!!int x`, `!!bool x`, `!!int ''`, `!!timestamp x`, and on a number of very
@@ -63,7 +66,7 @@ class _Loader(yaml.SafeLoader):
 class _Dumper(yaml.SafeDumper):
     """PyYAML's safe dumper, quoting also what only the rules above would read as a number."""
 
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - repeated values are written out, for people to read
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - repeated values are written out, for people to read
         return True
 
 
@@ -126,9 +129,8 @@ def parse_yaml(text: str, *, where: str) -> Any:
     return value
 
 
-def _num_values(value: Any, known: dict[int, int]) -> int:
-    """Return how many values there are once aliases are written out; one within itself counts as
-    too many."""
+def _num_values(value: object, known: dict[int, int]) -> int:
+    """Return how many values there are with aliases written out; a cycle counts as too many."""
     if not isinstance(value, dict | list | tuple):
         return 1
     if id(value) not in known:
@@ -175,7 +177,6 @@ def read_text(path: Path) -> str:
         ) from None
 
 
-def dump_yaml(value: Any) -> str:
-    """Return `value` (mappings, lists, text, numbers, booleans, None) as YAML, keys in their given
-    order."""
+def dump_yaml(value: object) -> str:
+    """Return mappings, lists and plain values as YAML, keys in their order."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)

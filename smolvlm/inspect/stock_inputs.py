@@ -52,7 +52,7 @@ def stock_inputs(
 
 
 def _stock_text(processor: Processor, row: Conversation) -> str:
-    """Return the prompt that the stock processor writes, with the family's template if it has none."""
+    """Return the stock processor's prompt, by the family's template where it has none."""
     template = read_template(processor)
     shown = _messages(row)
     if not template.takes_blocks:

@@ -81,19 +81,19 @@ def load_model(path: str | Path, *, device: torch.device | str | None = None) ->
     return LoadedModel(checkpoint=checkpoint, prompt=prompt)
 
 
-def _media(given: Shown) -> Media:
+def _media(medium: Shown) -> Media:
     """Return what a row would name."""
-    if isinstance(given, np.ndarray):
-        given = Image.fromarray(given)
-    if isinstance(given, Image.Image):
+    if isinstance(medium, np.ndarray):
+        medium = Image.fromarray(medium)
+    if isinstance(medium, Image.Image):
         buffer = io.BytesIO()
-        given.save(buffer, "PNG")
+        medium.save(buffer, "PNG")
         return ImageRef(data=buffer.getvalue())
-    if isinstance(given, bytes):
-        return ImageRef(data=given) if begins_like_picture(given) else VideoRef(data=given)
-    if isinstance(given, str | Path):
-        path = Path(given).absolute()
+    if isinstance(medium, bytes):
+        return ImageRef(data=medium) if begins_like_picture(medium) else VideoRef(data=medium)
+    if isinstance(medium, str | Path):
+        path = Path(medium).absolute()
         return ImageRef(path=path) if is_picture_ending(ending_of(path)) else VideoRef(path=path)
-    what = f"{type(given).__name__} is neither a picture nor a clip"
+    what = f"{type(medium).__name__} is neither a picture nor a clip"
     fix = "give a Pillow image, a uint8 array, a path or encoded bytes"
     raise ConfigError(what, where="ask", fix=fix)

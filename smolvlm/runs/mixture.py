@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from smolvlm.build.configs import published_config
-from smolvlm.build.processor import write_processor
+from smolvlm.build.processor import PictureSettings, write_processor
 from smolvlm.check.examine import Examination, examine
 from smolvlm.check.unused_tokens import unused_tokens
 from smolvlm.checkpoints.load import load_processor
@@ -66,7 +66,7 @@ def mixture_settings(
         overrides: `section.key=value`.
         model: whose processor measures; None is the run file's, or the released 256M checkpoint's.
         allow_outside_root: as `data.allow_outside_root`.
-        say: told before anything that takes minutes.
+        say: receives a note before anything that takes minutes.
 
     Raises:
         ConfigError: what is wrong, where, and how to fix it.
@@ -74,8 +74,8 @@ def mixture_settings(
     changes = [*overrides, *(["data.allow_outside_root=true"] if allow_outside_root else [])]
     content = read_yaml(target)
     if isinstance(content, dict) and {"model", "data"} <= content.keys():
-        named = [f"model.path={model}"] if model else []
-        return settings_of_run(load_run_config(target, [*changes, *named]), say=say)
+        model_override = [f"model.path={model}"] if model else []
+        return settings_of_run(load_run_config(target, [*changes, *model_override]), say=say)
     config = bare_config(model or RELEASED, [f"data.mixture={target.absolute()}", *changes])
     if model is not None:
         return MixtureSettings(data=config.data, prompt=prompt_of_model(config.model, config.data))
@@ -85,8 +85,8 @@ def mixture_settings(
             Path(folder),
             model_type="idefics3",
             tile_side_px=512,
-            longest_edge_px=2048,
             tokens_per_tile=64,
+            pictures=PictureSettings(longest_edge_px=2048),
         )
         with located(RELEASED):
             prompt = read_prompt(load_processor(folder), config.data)
@@ -100,14 +100,13 @@ def prepare_mixture(
     num_workers: int | None = None,
     report: Report | None = None,
 ) -> MeasuredSet:
-    """Measure every row of a mixture and keep the sizes where training finds them; bad rows are
-    counted, not raised.
+    """Measure every row of a mixture and keep the sizes for training; count bad rows.
 
     Args:
         settings: what it is read with.
         engine: what measures.
         num_workers: processes of the local engine; None is one a core.
-        report: told of progress.
+        report: receives progress.
     """
     data, prompt = settings.data, settings.prompt
     sources = open_mixture(data.mixture, data)
@@ -139,13 +138,13 @@ def check_mixture(
         settings: what it is read with.
         held_out: mixture to look for leaks into; a run's `eval_mixture` by default.
         num_workers: processes; None is one a core.
-        report: told of progress.
+        report: receives progress.
     """
     data = settings.data
     other = held_out.absolute() if held_out is not None else data.eval_mixture
     sources = open_mixture(data.mixture, data)
     evaluated = open_mixture(other, data) if other is not None else ()
-    found = examine(
+    examination = examine(
         sources,
         evaluated,
         settings.prompt,
@@ -153,4 +152,6 @@ def check_mixture(
         num_workers=num_workers,
         report=report,
     )
-    return replace(found, findings=(*found.findings, *unused_tokens(settings.new_tokens, sources)))
+    return replace(
+        examination, findings=(*examination.findings, *unused_tokens(settings.new_tokens, sources))
+    )

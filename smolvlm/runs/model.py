@@ -20,7 +20,7 @@ def with_model(config: RunConfig, *, say: Say = nothing) -> RunConfig:
 
     Args:
         config: the settings.
-        say: told before the first assembling, which takes minutes.
+        say: receives a note before the first assembling, which takes minutes.
     """
     if config.model.path != EMBEDDED_MODEL:
         return config

@@ -7,7 +7,6 @@ other. Nothing is printed: what there is to say goes to `say`, and metrics to `s
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 from accelerate import PartialState
 from transformers import TrainerCallback
@@ -17,6 +16,7 @@ from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.eval.evaluate import Evaluation, Evaluator, Metric, write_predictions
 from smolvlm.model.vision_cache import VisionCache
+from smolvlm.protocols import VisionLanguageModel
 from smolvlm.report.report import write_run_report
 from smolvlm.runs.evaluation import build_evaluator
 from smolvlm.runs.model import Say, nothing, with_model
@@ -42,7 +42,7 @@ def train_and_report(
     Args:
         config: the settings, complete.
         callbacks: of transformers, besides the run's own.
-        say: told the notes of the run's start.
+        say: receives the notes of the run's start.
         show: shown metrics.
         measuring_bar: gives what shows progress while rows are measured.
         shows_progress: whether a bar or lines on standard error tell how far training is.
@@ -80,8 +80,7 @@ class _RunEvaluation:
     def make(
         self, checkpoint: Checkpoint, prompt: PromptSettings, cache: VisionCache | None
     ) -> Evaluate:
-        """Build the evaluator once the model is there; evaluate the untrained model if asked and
-        not yet done."""
+        """Build the evaluator for the loaded model; evaluate the untrained model if asked."""
         state = PartialState()
         evaluator = build_evaluator(
             self._config,
@@ -102,15 +101,14 @@ class _RunEvaluation:
                 checkpoint.model.to(state.device)
             self._write(evaluator(checkpoint.model), before)
 
-        def evaluate(model: Any) -> Mapping[str, float]:
+        def evaluate(model: VisionLanguageModel) -> Mapping[str, float]:
             self._last = evaluator(model)
             return self._last.as_log()
 
         return evaluate
 
     def after(self, run: TrainedRun) -> None:
-        """Evaluate the trained model, unless its last step just was, log it and keep its
-        answers."""
+        """Evaluate the trained model unless its last step was; log it and keep its answers."""
         assert self._evaluator is not None
         evaluation = self._last if _ends_evaluated(run.trainer) else None
         if evaluation is None:

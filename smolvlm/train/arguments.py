@@ -32,8 +32,7 @@ def planned_length(train: TrainConfig) -> tuple[float, int | None]:
 
 
 def trains_in_bf16(train: TrainConfig) -> bool:
-    """Return whether training runs under bfloat16 autocast: as the run file says, else as the GPU
-    allows."""
+    """Return whether training runs under bfloat16 autocast: as written, else as the GPU allows."""
     return bool(train.arguments.get("bf16")) or is_bf16_default(train)
 
 
@@ -44,8 +43,8 @@ def is_bf16_default(train: TrainConfig) -> bool:
     bfloat16 (before Ampere) does not count: it is slower than float32. A DeepSpeed file says the
     precision itself.
     """
-    given = train.arguments
-    if "bf16" in given or any(given.get(name) for name in ("fp16", "use_cpu", "deepspeed")):
+    arguments = train.arguments
+    if "bf16" in arguments or any(arguments.get(name) for name in ("fp16", "use_cpu", "deepspeed")):
         return False
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
@@ -57,7 +56,7 @@ def training_arguments(train: TrainConfig, plan: Plan) -> TrainingArguments:
         ConfigError: transformers refuses a setting, the packs of a step cannot be dealt evenly to
             the ranks, or one process sees several GPUs.
     """
-    given = {
+    run_settings = {
         name: value
         for name, value in train.arguments.items()
         if name not in ("num_train_epochs", "max_steps")
@@ -68,20 +67,16 @@ def training_arguments(train: TrainConfig, plan: Plan) -> TrainingArguments:
         "per_device_train_batch_size": 1,
         "remove_unused_columns": False,
     }
-    if given.get(
-        "activation_checkpointing_kwargs"
-    ):  # with other keys alone torch would take the reentrant kind
-        given["activation_checkpointing_kwargs"] = {"use_reentrant": False} | given[
-            "activation_checkpointing_kwargs"
-        ]
+    if checkpointing := run_settings.get("activation_checkpointing_kwargs"):
+        # With other keys alone torch would take the reentrant kind.
+        run_settings["activation_checkpointing_kwargs"] = {"use_reentrant": False} | checkpointing
     by_device = {"dataloader_pin_memory": torch.cuda.is_available()}
     if is_bf16_default(train):
         by_device["bf16"] = True
-    settings: dict[str, Any] = DEFAULTS | by_device | given | fixed
+    settings: dict[str, Any] = DEFAULTS | by_device | run_settings | fixed
     if settings["dataloader_pin_memory"] and not settings.get("use_cpu"):
-        settings["accelerator_config"] = {
-            "non_blocking": True
-        }  # from pinned memory a copy goes on beside the step
+        # From pinned memory a copy runs beside the step.
+        settings["accelerator_config"] = {"non_blocking": True}
     try:
         arguments = TrainingArguments(**settings)
     except ValueError as error:

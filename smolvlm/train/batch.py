@@ -32,7 +32,7 @@ class PackInfo:
 
 
 class PackBatch(dict[str, Any]):
-    """`{"pack": what the model reads, "info": PackInfo}`, with a way of its own to a device.
+    """`{"pack": what the model reads, "info": PackInfo}`, moved to a device by `to`.
 
     The copies never wait, whatever is asked: accelerate (1.15) forgets `non_blocking` where a
     resumed run skips the packs that it has trained on.
@@ -62,8 +62,7 @@ def as_batch(packs: Sequence[Pack]) -> PackBatch:
 
 
 def without_worker_traceback(error: SmolVLMError) -> SmolVLMError:
-    """Return an error as it was raised; out of a loader worker it comes behind that worker's
-    traceback, as text."""
-    kind, text = type(error), str(error)
-    name = f"{kind.__module__}.{kind.__qualname__}: "
-    return kind(text.rpartition(name)[2].strip()) if text.startswith("Caught ") else error
+    """Return an error without the loader worker's traceback, which torch puts before its text."""
+    error_class, text = type(error), str(error)
+    name = f"{error_class.__module__}.{error_class.__qualname__}: "
+    return error_class(text.rpartition(name)[2].strip()) if text.startswith("Caught ") else error

@@ -33,7 +33,11 @@ class PlanFlowCallback(DefaultFlowCallback):
         self._ends = set(plan.epoch_ends)
 
     def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
     ) -> TrainerControl:
         super().on_step_end(args, state, control, **kwargs)
         state.epoch = self._plan.epoch_at(state.global_step)
@@ -48,7 +52,11 @@ class PlanFlowCallback(DefaultFlowCallback):
         return control
 
     def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
     ) -> TrainerControl:
         return control
 
@@ -63,7 +71,11 @@ class WholeGradientCallback(TrainerCallback):
     """
 
     def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
     ) -> None:
         for parameter in kwargs["model"].parameters():
             if parameter.requires_grad and parameter.grad is None:
@@ -79,7 +91,11 @@ class ProgressBarCallback(TrainerCallback):
         self._task: Any = None
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
     ) -> None:
         if not state.is_world_process_zero or args.disable_tqdm or not self._console.is_terminal:
             return
@@ -99,7 +115,11 @@ class ProgressBarCallback(TrainerCallback):
         self._bar.start()
 
     def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
     ) -> None:
         if self._bar is not None:
             self._bar.update(self._task, completed=state.global_step)
@@ -110,7 +130,7 @@ class ProgressBarCallback(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         logs: dict[str, Any] | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         if not logs or "loss" not in logs or not state.is_world_process_zero:
             return
@@ -121,7 +141,11 @@ class ProgressBarCallback(TrainerCallback):
             print(f"step {state.global_step}/{state.max_steps}  {status}", file=sys.stderr)
 
     def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
     ) -> None:
         if self._bar is not None:
             self._bar.stop()

@@ -17,6 +17,7 @@ from torch import nn
 from smolvlm.checkpoints.learning_rates import Kind, kind_of
 from smolvlm.model.flops import decoder_layer_flops, patch_embedding_flops, vision_layer_flops
 from smolvlm.model.vision import tower_modules
+from smolvlm.protocols import VisionLanguageModel
 
 MEASURING_S = 0.5
 """A CPU without bfloat16 units takes a hundred times as long over such a product."""
@@ -39,7 +40,7 @@ class ComputeCost:
         )
 
 
-def compute_cost(model: Any) -> ComputeCost:
+def compute_cost(model: VisionLanguageModel) -> ComputeCost:
     """Estimate the cost of a model of the family, trained and frozen as it is now.
 
     Attention scores are left out (below 5 % at a few hundred tokens), and an adapter's own products
@@ -69,8 +70,7 @@ def compute_cost(model: Any) -> ComputeCost:
 
 
 def _passes(layers: Iterable[nn.Module], *, is_passed: bool) -> tuple[int, bool]:
-    """Return how often a stack of layers is gone through: forward, for its inputs' gradients, for
-    its weights'.
+    """Return how often a stack of layers is passed: forward, input and weight gradients.
 
     Args:
         layers: lowest first.
@@ -96,14 +96,12 @@ def _trains(module: nn.Module) -> bool:
 
 @cache
 def peak_flops_per_s(device: str, dtype: torch.dtype) -> float:
-    """Measure what this device reaches on a large square matrix product, FLOPs a second (best of at
-    most five)."""
+    """Measure this device's FLOPs a second on a large square product (best of five)."""
     size = 512 if device == "cpu" else 8192
-    own = torch.Generator(device).manual_seed(
-        0
-    )  # the run's own randomness (dropout) goes on as if nobody had measured
+    # A separate generator leaves the run's randomness (dropout) as if nobody had measured.
+    generator = torch.Generator(device).manual_seed(0)
     left, right = (
-        torch.randn(size, size, device=device, generator=own).to(dtype) for _ in range(2)
+        torch.randn(size, size, device=device, generator=generator).to(dtype) for _ in range(2)
     )
     best = float("inf")
     begun = time.perf_counter()

@@ -16,7 +16,6 @@ from dataclasses import dataclass, fields
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate.utils import gather_object
@@ -29,8 +28,7 @@ SumOverRanks = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(slots=True)
 class StepCounts:
-    """Sums over the packs since the last log line, on one rank; `as_vector` is what ranks add
-    up."""
+    """One rank's sums over the packs since the last log line; ranks add up `as_vector`."""
 
     num_tokens: float = 0
     budget_tokens: float = 0
@@ -91,8 +89,7 @@ def pack_flops(info: PackInfo, cost: ComputeCost) -> float:
 
 
 class MethodSums:
-    """What a method logs, summed on the device since the last line, and read when a line is
-    written."""
+    """What a method logs, summed on the device and read when a line is written."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = tuple(names)
@@ -127,8 +124,7 @@ class MethodSums:
 
 
 def peak_memory_bytes() -> int:
-    """Return the most memory used so far: of the GPU where there is one, else of this process
-    (resident)."""
+    """Return the peak memory: of the GPU, else of this process (resident)."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -155,7 +151,7 @@ class LineFile:
                 kept.append(line)
         self.path.write_text("".join(f"{line}\n" for line in kept))
 
-    def append(self, row: dict[str, Any]) -> None:
+    def append(self, row: Mapping[str, object]) -> None:
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
@@ -223,7 +219,7 @@ class RunLog:
         self._counts = StepCounts()
         return {**self.rates, **counts, **self._method_sums.means(sum_over_ranks)}
 
-    def write(self, line: dict[str, Any]) -> None:
+    def write(self, line: Mapping[str, object]) -> None:
         """Append a line to `metrics.jsonl`."""
         self._metrics_file.append(line)
 
@@ -233,8 +229,7 @@ class RunLog:
             self._learned += [(step, where) for info in infos for where in info.where]
 
     def write_rows(self, *, is_writer: bool) -> None:
-        """Write the rows noted since the last time; all ranks have to call it, and one is the
-        writer."""
+        """Write the rows noted since the last call; every rank calls it, and one writes."""
         if not self._logs_rows:
             return
         learned = sorted(gather_object(self._learned))

@@ -36,8 +36,7 @@ class GroupSummary:
 def tower_groups(
     model: nn.Module, rates: LearningRates, *, weight_decay: float, decay_names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Return optimizer groups of all trainable parameters, `name` being the tower's (`token_rows`
-    for these).
+    """Return optimizer groups of all trainable parameters, named by tower or `token_rows`.
 
     Args:
         model: parameters already frozen or not.
@@ -71,8 +70,7 @@ def tower_groups(
 
 
 def rates_by_tower(optimizer: Optimizer) -> dict[str, float]:
-    """Return the log line's `learning_rate_<tower>`: the live rates, 0 of a tower that does not
-    train."""
+    """Return a log line's `learning_rate_<tower>`: live rates, 0 for a frozen tower."""
     rates = dict.fromkeys(TOWERS, 0.0) | {
         group["name"]: float(group["lr"]) for group in optimizer.param_groups
     }
@@ -119,14 +117,16 @@ def check_groups(
 
 
 def _summary(model: nn.Module, tower: Tower, rates: LearningRates) -> GroupSummary:
-    own = [value for name, value in model.named_parameters() if tower_of(name) == tower]
-    trained = [value for value in own if value.requires_grad]
+    parameters = [value for name, value in model.named_parameters() if tower_of(name) == tower]
+    trained = [value for value in parameters if value.requires_grad]
     return GroupSummary(
         tower=tower,
         learning_rate=rates.of_tower(tower),
         num_tensors=len(trained),
         num_parameters=sum(num_values(value) for value in trained),
-        num_frozen_parameters=sum(num_values(value) for value in own if not value.requires_grad),
+        num_frozen_parameters=sum(
+            num_values(value) for value in parameters if not value.requires_grad
+        ),
         frozen_parts=tuple(part.words for part in rates.frozen if part.tower == tower),
     )
 

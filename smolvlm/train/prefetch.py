@@ -46,8 +46,7 @@ _POLL_S = 0.005
 
 
 def planned_bytes(packs: PlannedPacks, *, bytes_per_tile: int) -> Int64[np.ndarray, " pack"]:
-    """Return what each pack takes in memory at most: a picture that stands in it twice is counted
-    twice.
+    """Return each pack's memory at most; a picture that it shows twice counts twice.
 
     Args:
         packs: as planned.
@@ -85,9 +84,8 @@ class PrefetchedPacks(Dataset[Pack]):
         self._packs = packs
         self._num_ranks = num_ranks
         weights = planned_bytes(packs.planned_packs, bytes_per_tile=bytes_per_tile)[rank::num_ranks]
-        self._begins = np.concatenate(
-            [np.zeros(1, np.int64), np.cumsum(weights)]
-        )  # by this rank's own count of packs
+        # Indexed by this rank's count of packs.
+        self._begins = np.concatenate([np.zeros(1, np.int64), np.cumsum(weights)])
         self._max_bytes = max_bytes
         self._num_taken = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._notes = WorkerNotes(num_workers)
@@ -128,9 +126,9 @@ class PrefetchedPacks(Dataset[Pack]):
 
     @contextmanager
     def in_users_words(self) -> Iterator[None]:
-        """Tell what goes wrong in a worker as errors for users; in the end nothing more is made.
+        """Turn failures of workers into errors for users; at the end, stop making packs.
 
-        The loader is let go with the frames that used it: left to the garbage collector, torch's
+        Free the loader with the frames that used it: left to the garbage collector, torch's loader
         finds its queues gone before it could use them to send its workers home, and waits five
         seconds for each.
 

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole, and runs that go on only where they are the same run.
+"""Whole checkpoints, and runs that are resumed only where they are the same run.
 
 The trainer writes a checkpoint's files one after another; `smolvlm.json` is written last, so a
 folder without it was cut off and is passed over. It holds the settings that shape the training, and
@@ -54,14 +54,14 @@ _OPEN = ((None, NOT_SET), (NOT_SET, None))
 class RunIdentity:
     """What makes two runs the same run."""
 
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
     """Dotted key -> value, JSON types only."""
     plan: str
     """Digest of which rows meet in which step."""
 
 
 def run_identity(
-    settings: Mapping[str, Any], plan: Plan, *, is_bf16_default: bool = False
+    settings: Mapping[str, object], plan: Plan, *, is_bf16_default: bool = False
 ) -> RunIdentity:
     """Describe a run by its nested settings and its plan.
 
@@ -82,7 +82,7 @@ def run_identity(
     return RunIdentity(settings=json.loads(json.dumps(kept, default=str)), plan=plan.packs.digest())
 
 
-def _flatten(value: Any, prefix: str) -> list[tuple[str, Any]]:
+def _flatten(value: object, prefix: str) -> list[tuple[str, object]]:
     if isinstance(value, Mapping) and value:
         pairs = [
             _flatten(inner, f"{prefix}.{name}" if prefix else str(name))
@@ -99,9 +99,8 @@ def mark_whole(folder: Path, identity: RunIdentity, *, step: int) -> None:
     )
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file so that a reader finds the former content or the new one, and never a part
-    of it."""
+def write_json(path: Path, content: object) -> None:
+    """Replace a JSON file atomically: a reader finds the old content or the new."""
     temporary = path.parent / f".{path.name}"
     with temporary.open("w", encoding="utf-8") as file:
         json.dump(content, file, indent=1)
@@ -117,14 +116,14 @@ def unmark(folder: Path) -> None:
 
 def whole_checkpoints(output_dir: Path) -> list[Path]:
     """Return the complete checkpoints of a run, oldest step first."""
-    found = [path.parent for path in output_dir.glob(f"checkpoint-*/{MARKER}")]
-    return sorted(found, key=lambda folder: int(folder.name.rsplit("-", 1)[1]))
+    folders = [path.parent for path in output_dir.glob(f"checkpoint-*/{MARKER}")]
+    return sorted(folders, key=lambda folder: int(folder.name.rsplit("-", 1)[1]))
 
 
 def find_checkpoint(
     choice: Path | Literal["auto", False], *, output_dir: Path, identity: RunIdentity
 ) -> Path | None:
-    """Return the checkpoint to go on from, None for a fresh start.
+    """Return the checkpoint to resume from, None for a fresh start.
 
     Raises:
         ConfigError: the checkpoint chosen is not whole, or belongs to a run with other settings or
@@ -154,7 +153,7 @@ def _written(key: str) -> str:
     return key.replace("train.arguments.", "train.")
 
 
-def _check_same_run(saved: dict[str, Any], identity: RunIdentity, *, folder: Path) -> None:
+def _check_same_run(saved: Mapping[str, Any], identity: RunIdentity, *, folder: Path) -> None:
     ours, theirs = identity.settings, without_other_methods(saved["settings"])
     differing = [
         f"- {_written(key)}: {theirs.get(key, NOT_SET)} there, {ours.get(key, NOT_SET)} here"
@@ -172,11 +171,11 @@ def _check_same_run(saved: dict[str, Any], identity: RunIdentity, *, folder: Pat
         )
 
 
-def _is_same(key: str, theirs: Any, ours: Any) -> bool:
+def _is_same(key: str, theirs: object, ours: object) -> bool:
     """Say whether a setting lets a run go on.
 
     Of our own settings a null is one that is not set, and earlier versions wrote those of other
-    `quantization.bits` too. Bfloat16 may be chosen by the device: a run goes on where it was left
+    `quantization.bits` too. Bfloat16 may be chosen by the device: a run resumes where it was left
     open both times, whatever the two devices chose, and where it is written now as it was chosen
     then.
     """

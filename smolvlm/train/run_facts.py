@@ -19,6 +19,7 @@ from transformers.training_args import OptimizerNames
 from smolvlm.config.quantization import Quantization
 from smolvlm.config.schema import RunConfig
 from smolvlm.model.attention.rule import SCOPE_ATTENTION, attention_kind
+from smolvlm.protocols import TextConfig, VisionConfig, VisionLanguageModel
 from smolvlm.train.versions import Commit, source_commit, versions
 
 SHOWN_VERSIONS = ("torch", "transformers", "cuda", "smolvlm")
@@ -90,7 +91,7 @@ class RunFacts:
         modified = " (modified)" if self.commit.is_modified else ""
         return f"{words} at {self.commit.name[:12]}{modified}"
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Return the facts as `run.json` holds them: `device`, `kernels`, `versions`, `commit`."""
         return {
             "device": {
@@ -117,7 +118,9 @@ class RunFacts:
         }
 
 
-def run_facts(config: RunConfig, arguments: TrainingArguments, model: Any) -> RunFacts:
+def run_facts(
+    config: RunConfig, arguments: TrainingArguments, model: VisionLanguageModel
+) -> RunFacts:
     """Gather the facts of this start.
 
     Args:
@@ -186,14 +189,14 @@ def _float32_products(device_type: str) -> str:
     return "float32" if precision in ("none", "ieee") else precision
 
 
-def _language_attention(text_config: Any, device_type: str) -> str:
+def _language_attention(text_config: TextConfig, device_type: str) -> str:
     """Return how packs are attended."""
     if text_config._attn_implementation != SCOPE_ATTENTION:
         return _stock_attention(text_config)
     return attention_kind(device_type)
 
 
-def _stock_attention(config: Any) -> str:
+def _stock_attention(config: VisionConfig | TextConfig) -> str:
     name = str(config._attn_implementation)
     return _NAMES.get(name, name)
 

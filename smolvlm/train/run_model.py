@@ -8,11 +8,10 @@ is done here, in one order: load, adapters, freeze, cache.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from smolvlm.checkpoints.adapters import Adapters, attach_adapters
+from smolvlm.checkpoints.adapters import Adapters, TrainedBeside, attach_adapters
 from smolvlm.checkpoints.base import Base, base_of_run
 from smolvlm.checkpoints.frozen_parts import frozen_parts
 from smolvlm.checkpoints.learning_rates import LearningRates, freeze
@@ -26,6 +25,7 @@ from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.errors import ConfigError
 from smolvlm.model.towers import TOWER_OF, Tower
 from smolvlm.model.vision_cache import VisionCache, open_vision_cache
+from smolvlm.protocols import VisionLanguageConfig, VisionLanguageModel
 from smolvlm.train.arguments import seed_of
 from smolvlm.train.flops import ComputeCost, compute_cost
 
@@ -47,14 +47,13 @@ class RunModel:
         """Return what is to be said about it at the start, in lines."""
         ids = ", ".join(f"{token} {number}" for token, number in self.new_tokens.items())
         notes = [f"{'new tokens':<16}{ids}"] if ids else []
-        notes += [str(own) for own in (self.quantized, self.adapters) if own is not None]
+        notes += [str(part) for part in (self.quantized, self.adapters) if part is not None]
         rate = self.learning_rates.token_rows
         return [*notes, f"{'token rows':<16}learn at {rate:g}"] if rate else notes
 
 
 def check_model(config: RunConfig) -> Base:
-    """Refuse what can be known before rows and weights are read, and return what was read of the
-    checkpoint.
+    """Check what is known before rows and weights are read; return the checkpoint's facts.
 
     Raises:
         ConfigError: training cannot begin at what `model.path` names, or what is to be frozen does
@@ -72,8 +71,7 @@ def check_model(config: RunConfig) -> Base:
 
 
 def _check_room(config: RunConfig, base: Base) -> None:
-    """Refuse new tokens that the base has no rows for, beside adapters: these are loaded onto the
-    base as it is."""
+    """Refuse new tokens without rows in the base beside adapters, which load onto it as it is."""
     names = config.model.new_tokens
     if not names or not (config.token_rows_lr or _adapter_kinds(config)):
         return
@@ -83,7 +81,7 @@ def _check_room(config: RunConfig, base: Base) -> None:
             f"they need {needed:,} rows, {config.model.path} has {num_rows:,}, and an adapter "
             f"cannot add any"
         )
-        tokens = " ".join(f"--add-token '{own.token}'" for own in names)
+        tokens = " ".join(f"--add-token '{new.token}'" for new in names)
         fix = (
             f"give the base the tokens: smolvlm build --base {config.model.path} {tokens} --out "
             f"DIR; train on DIR"
@@ -144,8 +142,8 @@ def load_run_model(
         checkpoint=checkpoint,
         learning_rates=rates,
         new_tokens={
-            own.token: checkpoint.processor.tokenizer.convert_tokens_to_ids(own.token)
-            for own in config.model.new_tokens
+            new.token: checkpoint.processor.tokenizer.convert_tokens_to_ids(new.token)
+            for new in config.model.new_tokens
         },
         adapters=adapters,
         quantized=quantized,
@@ -167,7 +165,7 @@ def load_run_checkpoint(
     return base.load(dtype=dtype, quantization=config.quantization, device=device)
 
 
-def learning_rates(config: RunConfig, model_config: Any) -> LearningRates:
+def learning_rates(config: RunConfig, model_config: VisionLanguageConfig) -> LearningRates:
     """Return which parameters train, and at which rate.
 
     Args:
@@ -207,14 +205,15 @@ def _attach_adapters(
         kinds,
         base=config.model.path,
         seed=seed_of(config.train),
-        whole=[tower for tower, rate in rates.full.items() if rate > 0],
-        token_rows=rows,
+        beside=TrainedBeside(
+            whole=[tower for tower, rate in rates.full.items() if rate > 0], token_rows=rows
+        ),
         resume=resume,
     )
 
 
 def _vision_cache(
-    config: RunConfig, model: Any, rates: LearningRates, *, uses_bf16: bool
+    config: RunConfig, model: VisionLanguageModel, rates: LearningRates, *, uses_bf16: bool
 ) -> VisionCache | None:
     """Open the cache where nothing in the tower trains, no adapter either."""
     if not config.data.vision_cache or rates.of_tower("vision_tower"):

@@ -30,6 +30,7 @@ from smolvlm.checkpoints.learning_rates import LearningRates
 from smolvlm.datasets.dataset import PackDataset
 from smolvlm.errors import ConfigError
 from smolvlm.model.vision_cache import VisionCache
+from smolvlm.protocols import VisionLanguageModel
 from smolvlm.train.batch import PackInfo, as_batch
 from smolvlm.train.callbacks import PlanFlowCallback, WholeGradientCallback
 from smolvlm.train.checkpoint import CheckpointFiles
@@ -40,7 +41,7 @@ from smolvlm.train.prefetch import prefetched_packs
 from smolvlm.train.skipped_rows import SkippedRows
 from smolvlm.train.step import StepPolicy
 
-Evaluate = Callable[[Any], Mapping[str, float]]
+Evaluate = Callable[[VisionLanguageModel], Mapping[str, float]]
 """Model in, metrics out; keys without the `eval_` prefix."""
 
 
@@ -61,11 +62,12 @@ class TrainerParts:
 class SmolVLMTrainer(Trainer):
     """See the module's first lines."""
 
+    model: VisionLanguageModel
     train_dataset: PackDataset
 
     def __init__(
         self,
-        model: Any,
+        model: VisionLanguageModel,
         args: TrainingArguments,
         *,
         train_dataset: PackDataset,
@@ -143,8 +145,7 @@ class SmolVLMTrainer(Trainer):
         return total.clamp_min(1e-12).float()
 
     def _sum_over_ranks(self, value: torch.Tensor) -> torch.Tensor:
-        """Return the sum of a tensor on the CPU over the ranks, on the CPU: for log lines, not for
-        steps."""
+        """Sum a CPU tensor over the ranks, on the CPU: for log lines, not for steps."""
         if self.args.world_size == 1:
             return value
         total: Any = self.accelerator.reduce(value.to(self.args.device), reduction="sum")
@@ -152,13 +153,12 @@ class SmolVLMTrainer(Trainer):
 
     def compute_loss(
         self,
-        model: Any,
+        model: torch.nn.Module,
         inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Return this rank's share of the step's loss, times the ranks because gradients are
-        averaged over them."""
+        """Return this rank's share of the loss times the ranks, since gradients are averaged."""
         assert num_items_in_batch is not None
         info: PackInfo = inputs["info"]
         output = self._parts.step(
@@ -192,7 +192,7 @@ class SmolVLMTrainer(Trainer):
                 decay_names=self.get_decay_parameter_names(trained),
             )
             try:
-                kind, settings = self.get_optimizer_cls_and_kwargs(self.args, trained)
+                optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, trained)
             except ImportError as error:
                 fix = 'install what it names; for bitsandbytes: pip install "smolvlm[quantization]"'
                 raise ConfigError(
@@ -200,7 +200,7 @@ class SmolVLMTrainer(Trainer):
                     where=f"train.optim={OptimizerNames(self.args.optim).value}",
                     fix=fix,
                 ) from error
-            self.optimizer = kind(
+            self.optimizer = optimizer_class(
                 groups, **{name: value for name, value in settings.items() if name != "lr"}
             )
         return self.optimizer
@@ -271,7 +271,7 @@ class SmolVLMTrainer(Trainer):
         self._log.rates = rates_by_tower(self.optimizer)
         return super()._get_learning_rate()
 
-    def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
+    def evaluate(self, *_args: object, **_kwargs: object) -> dict[str, float]:
         """Evaluate by generation with the callable given at construction."""
         assert self._parts.evaluate is not None
         with self._log.watch.paused():

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from smolvlm.model.modeling_smolvlm import PackOutput
+from smolvlm.protocols import VisionLanguageModel
 from smolvlm.train.batch import PackInfo
 from smolvlm.train.methods.method import Method
 from smolvlm.train.methods.online_reference import OnlineReference
@@ -31,10 +32,14 @@ class StepPolicy:
         return self.method.share(info)
 
     def __call__(
-        self, model: Any, pack: Mapping[str, Any], *, bare_model: Any, normalizer: Tensor | float
+        self,
+        model: nn.Module,
+        pack: Mapping[str, Any],
+        *,
+        bare_model: VisionLanguageModel,
+        normalizer: Tensor | float,
     ) -> PackOutput:
-        """Return the pack's share of the step's loss, the sums of its metrics, and the computed
-        features.
+        """Return the pack's share of the loss, the sums of its metrics, and the computed features.
 
         Args:
             model: called for the forward that has gradients; may be wrapped for several ranks.

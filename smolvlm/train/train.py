@@ -70,7 +70,7 @@ def plan_run(
     Args:
         config: the settings.
         base: what `model.path` names; None is read here.
-        report: told of progress.
+        report: receives progress.
 
     Raises:
         ConfigError, SampleError: what is wrong, where, and how to fix it.
@@ -105,7 +105,7 @@ class _Start:
     arguments: TrainingArguments
     identity: RunIdentity
     resume: Path | None
-    """The checkpoint that the run goes on from."""
+    """The checkpoint that the run resumes from."""
 
 
 def train(
@@ -117,14 +117,13 @@ def train(
     measuring_bar: MeasuringBar = nullcontext,
     shows_progress: bool = False,
 ) -> TrainedRun:
-    """Train as the settings say; resumes by itself where `output_dir` holds a whole checkpoint of
-    the same run.
+    """Train as the settings say; resume a run whose whole checkpoint is in `output_dir`.
 
     Args:
         config: the settings, complete.
         make_evaluate: makes what evaluates during training, once the model is there.
         callbacks: of transformers, besides the run's own.
-        say: told the notes of the run's start.
+        say: receives the notes of the run's start.
         measuring_bar: gives what shows progress while rows are measured.
         shows_progress: whether a bar or lines on standard error tell how far training is.
 
@@ -242,10 +241,10 @@ def _begin(
 
 def _notes(prompt: PromptSettings, planned: PlannedData) -> list[str]:
     """Return what the rows and the prompts give reason to say."""
-    count = prompt.media.frames.average_frames
-    has_clips = any(own.modalities.get("video") for own in planned.measured.counts)
+    averaged = prompt.media.frames.average_frames
+    has_clips = any(counts.modalities.get("video") for counts in planned.measured.counts)
     notes = [MISSING_TAGS] if prompt.missing_tags else []
-    return [*notes, AVERAGED_FRAMES.format(count=count)] if has_clips and count > 1 else notes
+    return [*notes, AVERAGED_FRAMES.format(count=averaged)] if has_clips and averaged > 1 else notes
 
 
 def _resumed(start: _Start) -> list[str]:

@@ -38,12 +38,12 @@ def versions(*, device_type: str) -> dict[str, str]:
     Args:
         device_type: `cpu`, `mps` or `cuda`; CUDA (or HIP), driver and Triton are named on `cuda`.
     """
-    found = {
+    versions = {
         "python": platform.python_version(),
         "smolvlm": smolvlm.__version__,
         "torch": str(torch.__version__),
     }
-    found |= {name: number for name in PACKAGES if (number := _installed(name))}
+    versions |= {name: number for name in PACKAGES if (number := _installed(name))}
     if device_type == "cuda":
         gpu = {
             "cuda": torch.version.cuda,
@@ -51,8 +51,8 @@ def versions(*, device_type: str) -> dict[str, str]:
             "nvidia_driver": _nvidia_driver(),
             "triton": _installed("triton"),
         }
-        found |= {name: number for name, number in gpu.items() if number}
-    return found
+        versions |= {name: number for name, number in gpu.items() if number}
+    return versions
 
 
 def _installed(package: str) -> str | None:
@@ -65,10 +65,10 @@ def _installed(package: str) -> str | None:
 def _nvidia_driver() -> str | None:
     """Return the driver's version as its kernel module gives it; None where there is none."""
     try:
-        found = re.search(r"\s(\d+(?:\.\d+)+)\s", _DRIVER_FILE.read_text())
+        match = re.search(r"\s(\d+(?:\.\d+)+)\s", _DRIVER_FILE.read_text())
     except OSError:
         return None
-    return found[1] if found else None
+    return match[1] if match else None
 
 
 def source_commit(folder: Path = Path(smolvlm.__file__).parent) -> Commit | None:

@@ -22,7 +22,8 @@ _SIGNAL = re.compile(r"is killed by signal: ([^.]+)\.")
 _EXIT_CODE = re.compile(r"exit code (\d+)")
 _NOTHING = -1
 _AT_MOST_ROWS = 8
-_SIGNAL_S = 0.5
+_SIGNAL_S = 5.0
+"""A busy machine may deliver a worker's signal this much later than its broken connection."""
 
 
 class WorkerNotes:
@@ -43,8 +44,9 @@ class WorkerNotes:
         self._lines[worker, 2] = _NOTHING
 
     def of(self, process: int) -> tuple[int, int | None] | None:
-        """Return (pack, sample) of a process, the sample None once all are read; None if it never
-        began."""
+        """Return a process's (pack, sample), or None before its first.
+
+        The sample is None once all are read."""
         for line in self._lines.tolist():
             if line[0] == process:
                 return line[1], None if line[2] == _NOTHING else line[2]
@@ -54,18 +56,17 @@ class WorkerNotes:
 def worker_death(
     error: BaseException, notes: WorkerNotes, packs: PackDataset
 ) -> SampleError | None:
-    """Return a worker's death as an error that names what it was reading, None if the error tells
-    of none.
+    """Return a worker's death as an error that names what it read; None for another error.
 
     Args:
         error: as torch's loader raised it.
         notes: of the loader's workers.
         packs: whose numbers are in the notes.
     """
-    found = _DEATH.search(str(error))
-    if found is None:
+    match = _DEATH.search(str(error))
+    if match is None:
         return None
-    processes = [int(number) for number in found[1].split(",")]
+    processes = [int(number) for number in match[1].split(",")]
     how, fix = _told(_whole_text(error))
     places = [place for process in processes if (place := notes.of(process)) is not None]
     reading = [packs.planned(pack).samples[sample] for pack, sample in places if sample is not None]
@@ -86,13 +87,13 @@ def worker_death(
 
 
 def with_late_signal(error: Exception) -> Exception:
-    """Return the error that tells of a worker's death where `error` is the broken connection that
-    came before it.
+    """Return the error that says how a worker died, where `error` came before it.
 
-    torch raises it in a signal handler, wherever the program may be by then; so here is waited for
-    it.
+    torch raises it in a signal handler, wherever the program may be by then; so wait for it here.
     """
-    if not isinstance(error, RuntimeError):
+    text = _whole_text(error)
+    is_untold = not isinstance(error, RuntimeError) or bool(_DEATH.search(text))
+    if is_untold and not (_SIGNAL.search(text) or _EXIT_CODE.search(text)):
         try:
             time.sleep(_SIGNAL_S)
         except RuntimeError as late:
@@ -108,8 +109,7 @@ def listed(rows: Sequence[str], *, at_most: int = _AT_MOST_ROWS) -> str | None:
 
 
 def _whole_text(error: BaseException | None) -> str:
-    """Return an error's text with those it came of: torch tells the signal in one and the processes
-    in another."""
+    """Return an error's text and its causes': torch names signal and processes apart."""
     texts = []
     while error is not None:
         texts.append(str(error))

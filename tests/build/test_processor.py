@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from transformers import AutoProcessor
 
-from smolvlm.build.processor import ModelType, write_processor
+from smolvlm.build.processor import ModelType, PictureSettings, write_processor
 
 ONE_TURN = [
     {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}
@@ -16,7 +16,11 @@ ONE_TURN = [
 @pytest.mark.parametrize("model_type", ["idefics3", "smolvlm"])
 def test_the_stock_processor_renders_a_split_picture(tmp_path: Path, model_type: ModelType) -> None:
     write_processor(
-        tmp_path, model_type=model_type, tile_side_px=32, longest_edge_px=64, tokens_per_tile=2
+        tmp_path,
+        model_type=model_type,
+        tile_side_px=32,
+        tokens_per_tile=2,
+        pictures=PictureSettings(longest_edge_px=64),
     )
     processor = AutoProcessor.from_pretrained(tmp_path)
     assert (
@@ -52,6 +56,6 @@ def test_a_longest_edge_that_is_not_one_to_six_tiles_is_refused(
             tmp_path,
             model_type="smolvlm",
             tile_side_px=32,
-            longest_edge_px=longest_edge_px,
             tokens_per_tile=2,
+            pictures=PictureSettings(longest_edge_px=longest_edge_px),
         )

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoModelForImageTextToText
 
 from smolvlm.checkpoints.adapter_targets import target_layers
-from smolvlm.checkpoints.adapters import Adapters, attach_adapters
+from smolvlm.checkpoints.adapters import Adapters, TrainedBeside, attach_adapters
 from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.checkpoints.load import Checkpoint, load_checkpoint
 from smolvlm.checkpoints.peft_layers import ADAPTER_CONFIG, ADAPTER_WEIGHTS, merge_adapter
@@ -47,7 +47,12 @@ def attach(
     towers: tuple[Tower, ...] = ("connector",)
     whole = [tower for tower in towers if tower not in adapters]
     attached = attach_adapters(
-        checkpoint.model, adapters, base=checkpoint.path, seed=3, whole=whole, **settings
+        checkpoint.model,
+        adapters,
+        base=checkpoint.path,
+        seed=3,
+        beside=TrainedBeside(whole=whole),
+        **settings,
     )
     freeze(
         checkpoint.model,
@@ -238,7 +243,11 @@ def test_a_whole_tower_beside_an_adapter_is_saved_with_it(
     other: Tower = "language_model" if whole == "vision_tower" else "vision_tower"
     inputs = inputs_of(checkpoint.processor, photos)
     attached = attach_adapters(
-        checkpoint.model, {other: of_type("lora")}, base=str(folder), seed=0, whole=[whole]
+        checkpoint.model,
+        {other: of_type("lora")},
+        base=str(folder),
+        seed=0,
+        beside=TrainedBeside(whole=[whole]),
     )
     freeze(checkpoint.model, LearningRates(full={whole: RATE}, adapter={other: RATE}))
     learn(checkpoint.model, inputs)

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from smolvlm.build.processor import ModelType
-from smolvlm.checkpoints.adapters import Adapters, attach_adapters
+from smolvlm.checkpoints.adapters import Adapters, TrainedBeside, attach_adapters
 from smolvlm.checkpoints.load import Checkpoint, load_checkpoint, load_processor
 from smolvlm.checkpoints.new_tokens import first_rows, matrices
 from smolvlm.checkpoints.peft_layers import ADAPTER_CONFIG, ADAPTER_WEIGHTS, merge_adapter
@@ -54,7 +54,12 @@ def attach(
     checkpoint: Checkpoint, adapters: dict[Tower, AdapterConfig], **settings: Any
 ) -> Adapters:
     attached = attach_adapters(
-        checkpoint.model, adapters, base=checkpoint.path, seed=3, token_rows=IDS, **settings
+        checkpoint.model,
+        adapters,
+        base=checkpoint.path,
+        seed=3,
+        beside=TrainedBeside(token_rows=IDS),
+        **settings,
     )
     for name, value in checkpoint.model.named_parameters():
         value.requires_grad_(is_adapter(name))

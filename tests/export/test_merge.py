@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from smolvlm.build.processor import ModelType
-from smolvlm.checkpoints.adapters import attach_adapters
+from smolvlm.checkpoints.adapters import TrainedBeside, attach_adapters
 from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.checkpoints.load import load_checkpoint
 from smolvlm.checkpoints.peft_layers import ADAPTER_WEIGHTS
@@ -48,7 +48,9 @@ def trained_adapter(
     kinds: dict[Tower, AdapterConfig] = {
         tower: AdapterConfig(type=kind, r=4) for tower in ("vision_tower", "language_model")
     }
-    attached = attach_adapters(model, kinds, base=str(base), seed=0, whole=["connector"])
+    attached = attach_adapters(
+        model, kinds, base=str(base), seed=0, beside=TrainedBeside(whole=["connector"])
+    )
     freeze(model, LearningRates(full={"connector": 1.0}, adapter=dict.fromkeys(kinds, 1.0)))
     inputs = prompt_of(base)
     optimizer = torch.optim.SGD(

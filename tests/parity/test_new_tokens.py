@@ -17,7 +17,7 @@ from peft import PeftModel
 from transformers import AutoProcessor
 
 from smolvlm.build.processor import ModelType
-from smolvlm.checkpoints.adapters import attach_adapters
+from smolvlm.checkpoints.adapters import TrainedBeside, attach_adapters
 from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.checkpoints.load import load_processor
 from smolvlm.checkpoints.new_tokens import add_rows, placement_of
@@ -68,7 +68,7 @@ def test_packed_equals_pefts_own_trainable_tokens_alone(
     add_rows(ours, placement)
     kinds: Any = {"language_model": AdapterConfig(r=2)} if has_adapter else {}
     ids = list(placement.ids.values())
-    attached = attach_adapters(ours, kinds, base="", seed=0, token_rows=ids)
+    attached = attach_adapters(ours, kinds, base="", seed=0, beside=TrainedBeside(token_rows=ids))
     freeze(ours, LearningRates(adapter=dict.fromkeys(kinds, 1.0), token_rows=1.0))
     attached.save(ours, tmp_path)
     theirs = PeftModel.from_pretrained(stock, str(tmp_path), is_trainable=True)

@@ -25,7 +25,7 @@ import transformers
 from PIL import Image
 
 from smolvlm.build.configs import published_config, tokens_per_tile
-from smolvlm.build.processor import write_processor
+from smolvlm.build.processor import PictureSettings, write_processor
 from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.inspect.verify import gradient_errors
 from smolvlm.model import loss
@@ -299,8 +299,8 @@ def test_published_dimensions(
         tmp_path,
         model_type="smolvlm",
         tile_side_px=side_px,
-        longest_edge_px=side_px,
         tokens_per_tile=tokens_per_tile(config),
+        pictures=PictureSettings(longest_edge_px=side_px),
     )
     torch.manual_seed(0)
     stock = transformers.SmolVLMForConditionalGeneration(config)

@@ -32,7 +32,7 @@ from smolvlm.datasets.encoding.video_words import (
     video_intro,
     with_legacy_words,
 )
-from smolvlm.records import Block, Frames, Grid, ImageRef, Layout, Turn
+from smolvlm.records import Block, Frames, Grid, ImageRef, Layout, Role, Turn
 
 
 class TokenRole(IntEnum):
@@ -92,7 +92,10 @@ WHOLE = Grid(rows=0, columns=0)
 
 def shape_of(turns: Sequence[Turn]) -> Shape:
     """Return what a template is asked for: of each turn the role and the kinds of its blocks."""
-    return tuple((turn.role, tuple(map(_kind_of, turn.blocks))) for turn in turns)
+    shape: list[tuple[Role, tuple[BlockKind, ...]]] = [
+        (turn.role, tuple(_kind_of(block) for block in turn.blocks)) for turn in turns
+    ]
+    return tuple(shape)
 
 
 def _kind_of(block: Block) -> BlockKind:

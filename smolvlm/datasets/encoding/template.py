@@ -209,7 +209,9 @@ def _places(template: ChatTemplate, text: str, shape: Shape) -> list[Place]:
     Raises:
         ConfigError: a block is missing, stands twice, or out of order.
     """
-    wanted = [(turn, kind) for turn, (_, kinds) in enumerate(shape) for kind in kinds]
+    wanted: list[tuple[int, BlockKind]] = [
+        (turn, kind) for turn, (_, kinds) in enumerate(shape) for kind in kinds
+    ]
     found: list[Place] = []
     for match in re.finditer(f"{_MARK.pattern}|{re.escape(template.image_token)}", text):
         block = len(found)

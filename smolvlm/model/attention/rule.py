@@ -51,7 +51,7 @@ def make_scope(scope_end: Int[Tensor, " seq"], plan: AttentionPlan | None = None
     return plan.over(scope_end)
 
 
-def scope_attention(
+def scope_attention(  # noqa: PLR0913 - the signature that transformers calls
     module: nn.Module,
     query: Tensor,
     key: Tensor,

@@ -29,8 +29,7 @@ class Method(Protocol):
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """What `loss` reports; the log line has each one's sum over the step by the number of its
-        pairs or rows."""
+        """What `loss` reports; a log line has the mean over the step's pairs or rows."""
         ...
 
     def share(self, info: PackInfo) -> float:
@@ -52,8 +51,7 @@ class Method(Protocol):
         prompt: PromptSettings,
         arguments: TrainingArguments,
     ) -> OnlineReference | None:
-        """Compute what the loss needs before the first step; return what is to be asked in each
-        step, or None."""
+        """Compute what the loss needs before the first step; return the reference asked in each."""
         ...
 
 

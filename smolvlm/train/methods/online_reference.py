@@ -18,6 +18,7 @@ from torch import Tensor
 
 from smolvlm.checkpoints.peft_layers import adapters_off
 from smolvlm.model.evaluating import evaluating
+from smolvlm.protocols import VisionLanguageModel
 from smolvlm.train.methods.preference import answer_logps
 
 
@@ -37,7 +38,7 @@ class JudgedPack:
 class OnlineReference:
     """What the trainer asks, once a pack, before the model's own forward."""
 
-    copied: Any | None
+    copied: VisionLanguageModel | None
     """`frozen_copy` of the model at the start; None is the model itself with its adapters switched
     off."""
     has_frozen_tower: bool
@@ -45,7 +46,7 @@ class OnlineReference:
     both."""
     compute_dtype: torch.dtype
 
-    def judge(self, model: Any, pack: Mapping[str, Any]) -> JudgedPack:
+    def judge(self, model: VisionLanguageModel, pack: Mapping[str, Any]) -> JudgedPack:
         """Return the pack with the reference's log-probabilities.
 
         Args:
@@ -57,7 +58,7 @@ class OnlineReference:
         with adapters_off(model):
             return self._judged(model, pack)
 
-    def _judged(self, model: Any, pack: Mapping[str, Any]) -> JudgedPack:
+    def _judged(self, model: VisionLanguageModel, pack: Mapping[str, Any]) -> JudgedPack:
         with evaluating(model, self.compute_dtype):
             output = model(pack=pack)
         logps = answer_logps(
@@ -78,7 +79,7 @@ class OnlineReference:
         return JudgedPack(tensors=tensors, computed_features=computed)
 
 
-def frozen_copy(model: Any) -> Any:
+def frozen_copy(model: VisionLanguageModel) -> VisionLanguageModel:
     """Return a copy of a model as it is, for judging alone.
 
     What does not train is not copied: both hold the same tensors. The copy of a model with adapters

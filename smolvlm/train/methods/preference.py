@@ -27,8 +27,7 @@ from smolvlm.config.method import DpoMethod, PreferenceLoss
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pairs:
-    """Log-probabilities of pairs of answers, nats, summed over each answer's learned tokens (axis
-    `pair`)."""
+    """Log-probabilities of pairs of answers, nats, summed over learned tokens (axis `pair`)."""
 
     chosen: Float[Tensor, " pair"]
     rejected: Float[Tensor, " pair"]
@@ -80,8 +79,7 @@ def pairs_of(
 def answer_logps(
     losses: Float[Tensor, " target"], target_groups: Int[Tensor, " target"], num_groups: int
 ) -> Float[Tensor, " group"]:
-    """Return the log-probability of each answer of a pack, nats, of its targets' negative
-    log-likelihoods."""
+    """Return each answer's log-probability, nats, from its targets' losses."""
     return losses.new_zeros(num_groups).index_add(0, target_groups, -losses)
 
 
@@ -97,8 +95,8 @@ def rewards(
     pairs: Pairs, settings: DpoMethod
 ) -> tuple[Float[Tensor, " pair"], Float[Tensor, " pair"]]:
     """Return the rewards of the better and the worse answers: beta times what the loss compares."""
-    own = pairs.gains if settings.needs_reference else pairs.means
-    return settings.beta * own[0].detach(), settings.beta * own[1].detach()
+    compared = pairs.gains if settings.needs_reference else pairs.means
+    return settings.beta * compared[0].detach(), settings.beta * compared[1].detach()
 
 
 def _difference(pairs: Pairs) -> Float[Tensor, " pair"]:

@@ -2,16 +2,15 @@
 or asked a step.
 
 At the start of training the model is its own reference, whatever is trained later (all of it, a
-tower, adapters), so no second model is held: one pass over the packs without gradient gives each
-answer's summed log-probability. With a frozen tower the pass fills the vision cache, so training
-then never runs the tower. Another model can be the reference; it is let go after its pass.
-`online_reference.py` holds those that are asked in the step instead.
+tower, adapters), so there is no second model in memory: one pass over the packs without gradient
+gives each answer's summed log-probability. With a frozen tower the pass fills the vision cache, so
+training then never runs the tower. Another model can be the reference; its memory is freed after
+its pass. `online_reference.py` holds those that are asked in the step instead.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,13 +30,29 @@ from smolvlm.datasets.packing.measured import MeasuredSet
 from smolvlm.datasets.packing.pack import on_device
 from smolvlm.datasets.packing.plan import plan_training
 from smolvlm.errors import ConfigError
+from smolvlm.media.settings import MediaSettings
 from smolvlm.model.evaluating import evaluating
 from smolvlm.model.vision_cache import VisionCache
+from smolvlm.protocols import VisionLanguageModel
 from smolvlm.train.methods.online_reference import OnlineReference, frozen_copy
 from smolvlm.train.methods.preference import answer_logps
 from smolvlm.train.run_model import RunModel
 
 FILE_NAME = "reference.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReferencePass:
+    """How the one pass over the packs runs."""
+
+    rank: int = 0
+    """This process."""
+    num_ranks: int = 1
+    """Processes that share the work."""
+    compute_dtype: torch.dtype = torch.float32
+    """bfloat16 runs under autocast, as in training."""
+    cache: VisionCache | None = None
+    """Filled on the way."""
 
 
 def attach_reference(
@@ -49,8 +64,7 @@ def attach_reference(
     prompt: PromptSettings,
     arguments: TrainingArguments,
 ) -> OnlineReference | None:
-    """Give a run's packs their reference as the settings say: into the data set now, or one to be
-    asked in the step.
+    """Give packs their reference: into the data set now, or one to be asked in the step.
 
     Args:
         settings: where the reference comes from.
@@ -74,42 +88,40 @@ def attach_reference(
             compute_dtype=compute_dtype,
         )
     name = settings.reference_model
-    cache = (
-        run_model.vision_cache if name is None else None
-    )  # another tower's features are not this one's
-    once = _each_row_once(dataset, config, cache)
+    ranks = ReferencePass(
+        rank=arguments.process_index,
+        num_ranks=arguments.world_size,
+        compute_dtype=compute_dtype,
+        # Another tower's features are not this one's.
+        cache=run_model.vision_cache if name is None else None,
+    )
+    packs = _each_row_once(dataset, config, ranks.cache)
     folder = Path(config.train.output_dir)
-    quantization = config.quantization if name is None else None
-    held = (
-        config.model.dtype,
-        repr(quantization),
-        repr(config.model.new_tokens),
-        repr(config.model.rope_scaling),
-    )
-    identity = "\0".join(
-        (weights_identity(name or config.model.path), *held, repr(dataset.settings))
-    )
-    logps = kept_logps(once, folder=folder, identity=identity)
+    identity = _identity(config, name, dataset.settings)
+    logps = kept_logps(packs, folder=folder, identity=identity)
     if logps is None:
-        logps = reference_logps(
-            model
-            if name is None
-            else _other_model(name, config, prompt, once.measured).to(arguments.device),
-            once,
-            folder=folder,
-            identity=identity,
-            rank=arguments.process_index,
-            num_ranks=arguments.world_size,
-            compute_dtype=compute_dtype,
-            cache=cache,
-        )
+        if name is not None:
+            model = _other_model(name, config, prompt, packs.measured).to(arguments.device)
+        logps = reference_logps(model, packs, folder=folder, identity=identity, settings=ranks)
     dataset.reference_logps = logps
     return None
 
 
+def _identity(config: RunConfig, name: str | None, media: MediaSettings) -> str:
+    """Return what tells the reference and its prompts from others; `name` is another model's."""
+    parts = (
+        weights_identity(name or config.model.path),
+        config.model.dtype,
+        repr(config.quantization if name is None else None),
+        repr(config.model.new_tokens),
+        repr(config.model.rope_scaling),
+        repr(media),
+    )
+    return "\0".join(parts)
+
+
 def weights_identity(path: str) -> str:
-    """Return what tells a checkpoint's weights from others; of a folder also when its files were
-    written."""
+    """Return what identifies a checkpoint's weights; for a folder, its files' times as well."""
     files = sorted(Path(path).glob("*.safetensors"))
     return repr(
         (path, [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
@@ -140,7 +152,7 @@ def _each_row_once(
 
 def _other_model(
     path: str, config: RunConfig, prompt: PromptSettings, measured: MeasuredSet
-) -> Any:
+) -> VisionLanguageModel:
     """Load another checkpoint as the reference.
 
     Raises:
@@ -160,9 +172,8 @@ def _other_model(
         int(measured.lengths.num_tokens.max()),
         context_tokens(checkpoint.model.config),
     )
-    if (
-        longest > context
-    ):  # both answers of the pair are counted, so it may be a little less than the longest
+    # Both answers of the pair are counted, so the true longest may be a little less.
+    if longest > context:
         what = f"its context is {context} tokens, and a pair has {longest}"
         raise ConfigError(what, where=where, fix="name a checkpoint with a longer context")
     return checkpoint.model
@@ -171,8 +182,7 @@ def _other_model(
 def kept_logps(
     packs: PackDataset, *, folder: Path, identity: str
 ) -> Float32[np.ndarray, "row 2"] | None:
-    """Return what a run's folder holds of the same rows and model; None where it holds nothing of
-    them."""
+    """Return what a run's folder holds for the same rows and model, or None."""
     path = folder / FILE_NAME
     kept = load_file(path) if path.is_file() else {}
     return (
@@ -181,18 +191,14 @@ def kept_logps(
 
 
 def reference_logps(
-    model: Any,
+    model: VisionLanguageModel,
     packs: PackDataset,
     *,
     folder: Path,
     identity: str,
-    rank: int = 0,
-    num_ranks: int = 1,
-    compute_dtype: torch.dtype = torch.float32,
-    cache: VisionCache | None = None,
+    settings: ReferencePass | None = None,
 ) -> Float32[np.ndarray, "row 2"]:
-    """Return (chosen, rejected) log-probabilities of every measured row under the model as it is
-    now.
+    """Return (chosen, rejected) log-probabilities of every row under the model as it is now.
 
     Args:
         model: not yet trained.
@@ -200,30 +206,28 @@ def reference_logps(
             `on_bad_sample: skip`.
         folder: the run's; what is found there for the same rows and model is read.
         identity: of model and prompts.
-        rank: this process.
-        num_ranks: processes that share the work.
-        compute_dtype: bfloat16 runs under autocast, as in training.
-        cache: filled on the way.
+        settings: how the pass runs; alone and in float32 by default.
     """
     kept = kept_logps(packs, folder=folder, identity=identity)
     if kept is not None:
         return kept
+    settings = settings or ReferencePass()
     rows, key, path = packs.measured.conversations, _key(packs, identity), folder / FILE_NAME
     logps = np.full((len(rows), 2), np.nan, np.float32)
-    found: list[tuple[int, float, float]] = []
-    with evaluating(model, compute_dtype):
-        for number in range(rank, len(packs), num_ranks):
-            found += _of_pack(model, packs, number, cache)
-    for row, chosen, rejected in gather_object(found) if num_ranks > 1 else found:
+    judged: list[tuple[int, float, float]] = []
+    with evaluating(model, settings.compute_dtype):
+        for number in range(settings.rank, len(packs), settings.num_ranks):
+            judged += _of_pack(model, packs, number, settings.cache)
+    for row, chosen, rejected in gather_object(judged) if settings.num_ranks > 1 else judged:
         logps[row] = chosen, rejected
-    if rank == 0:
+    if settings.rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
         save_file({"logps": logps, "key": np.frombuffer(key, np.uint8)}, path)
     return logps
 
 
 def _of_pack(
-    model: Any, packs: PackDataset, number: int, cache: VisionCache | None
+    model: VisionLanguageModel, packs: PackDataset, number: int, cache: VisionCache | None
 ) -> list[tuple[int, float, float]]:
     pack = packs[number]
     output = model(pack=on_device(pack.model_tensors(), model.device))

@@ -27,5 +27,5 @@ class Supervised:
     ) -> tuple[Float[Tensor, ""], Mapping[str, Tensor]]:
         return weighted_mean(losses, pack["target_weights"], normalizer=normalizer), {}
 
-    def prepare(self, *_args: Any, **_kwargs: Any) -> None:
+    def prepare(self, *_args: object, **_kwargs: object) -> None:
         """Need nothing but the packs."""

@@ -150,7 +150,7 @@ def test_a_part_with_other_columns_is_measured_anew(
     assert pyarrow.parquet.read_table(part).equals(wanted)
 
 
-def test_the_columns_are_those_that_index_3_keeps() -> None:
+def test_the_columns_are_those_that_index_4_keeps() -> None:
     """Others would be measured anew, and of millions of rows that takes hours."""
     assert [f"{field.name} {field.type}" for field in SIZES] == [
         *(
@@ -167,7 +167,7 @@ def test_the_columns_are_those_that_index_3_keeps() -> None:
             "modality int8",
             "is_preference bool",
         ),
-        *("where string", "error string", "fix string"),
+        *("where string", "kind string", "error string", "fix string"),
     ]
 
 

@@ -16,7 +16,13 @@ from smolvlm.datasets.packing.lengths import Budget
 from smolvlm.datasets.packing.plan import PlanSettings, plan_training
 from smolvlm.records import Conversation, ImageRef, Turn
 from smolvlm.train.methods import reference
-from smolvlm.train.methods.reference import FILE_NAME, kept_logps, reference_logps, weights_identity
+from smolvlm.train.methods.reference import (
+    FILE_NAME,
+    ReferencePass,
+    kept_logps,
+    reference_logps,
+    weights_identity,
+)
 from tests.memory_rows import measured_rows
 
 
@@ -106,7 +112,11 @@ def test_ranks_share_the_work_and_each_has_the_whole(
     monkeypatch.setattr(reference, "gather_object", lambda found: shares.append(found) or found)
     for rank in (0, 1):
         reference_logps(
-            model, packs, folder=tmp_path / f"alone-{rank}", identity="", rank=rank, num_ranks=2
+            model,
+            packs,
+            folder=tmp_path / f"alone-{rank}",
+            identity="",
+            settings=ReferencePass(rank=rank, num_ranks=2),
         )
     assert all(shares)
     assert sorted(row for share in shares for row, _, _ in share) == list(range(len(texts)))
@@ -115,7 +125,9 @@ def test_ranks_share_the_work_and_each_has_the_whole(
             reference, "gather_object", lambda found, rank=rank: [*found, *shares[1 - rank]]
         )
         folder = tmp_path / f"rank-{rank}"
-        found = reference_logps(model, packs, folder=folder, identity="", rank=rank, num_ranks=2)
+        found = reference_logps(
+            model, packs, folder=folder, identity="", settings=ReferencePass(rank=rank, num_ranks=2)
+        )
         np.testing.assert_array_equal(found, whole)
         assert (folder / FILE_NAME).exists() == (rank == 0), "one of them writes it"
 
