@@ -21,7 +21,7 @@ from benchmarks.clips import CLIP_FOLDER, CLIPS_WHEEL
 from smolvlm.errors import ConfigError, SampleError
 from smolvlm.media.settings import VideoBackend
 from smolvlm.media.tiles import scale_image
-from smolvlm.media.video.check import examine_clip
+from smolvlm.media.video.check import check_clip
 from smolvlm.media.video.files import open_clip
 from smolvlm.media.video.frames import ClipIndex, FrameSettings, choose_frames
 from smolvlm.media.video.index import read_index
@@ -151,7 +151,7 @@ def _damaged(clip: bytes, count: int) -> list[bytes]:
 
 def _is_found(clip: bytes) -> bool:
     try:
-        examine_clip(VideoRef(data=clip))
+        check_clip(VideoRef(data=clip))
     except SampleError:
         return True
     return False

@@ -27,8 +27,9 @@ from smolvlm.model.vision_cache import open_vision_cache
 from smolvlm.train.arguments import training_arguments
 from smolvlm.train.checkpoint import CheckpointFiles
 from smolvlm.train.resuming import run_identity
-from smolvlm.train.smolvlm_trainer import SmolVLMTrainer, TrainerParts
+from smolvlm.train.smolvlm_trainer import SmolVLMTrainer
 from smolvlm.train.train import plan_run
+from smolvlm.train.trainer_parts import TrainerParts
 
 
 def build_ours(job: Job) -> SmolVLMTrainer:

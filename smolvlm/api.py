@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
     from smolvlm.build.build_plan import BuildPlan, BuildRecipe
-    from smolvlm.check.examine import Examination
+    from smolvlm.check.check_rows import CheckResult
     from smolvlm.config.schema import RunConfig
     from smolvlm.datasets.packing.measured import MeasuredSet
     from smolvlm.eval.evaluate import Evaluation
@@ -169,7 +169,7 @@ def prepare(
     return prepare_mixture(settings_of_run(config), engine=engine, num_workers=num_workers)
 
 
-def check(config: RunConfig, *, num_workers: int | None = None) -> Examination:
+def check(config: RunConfig, *, num_workers: int | None = None) -> CheckResult:
     """Read every row of a run's mixtures, decode every picture and clip, and return what is wrong.
 
     Args:

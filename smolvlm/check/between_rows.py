@@ -12,7 +12,7 @@ from smolvlm.records import Conversation, Layout, VideoRef
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExaminedMedium:
+class CheckedMedium:
     """A picture or clip that could be decoded to its end."""
 
     key: bytes
@@ -25,7 +25,7 @@ class ExaminedMedium:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExaminedRow:
+class CheckedRow:
     """What one row says about itself."""
 
     where: str
@@ -37,7 +37,7 @@ class ExaminedRow:
     """Digest of all text and of which pictures stand where."""
     words_key: bytes
     """Digest of the user's and the assistant's words alone."""
-    media: tuple[ExaminedMedium, ...]
+    media: tuple[CheckedMedium, ...]
 
 
 def spoken(row: Conversation, media: Iterable[bytes]) -> Iterator[bytes]:
@@ -61,7 +61,7 @@ def digest_of(parts: Iterable[bytes]) -> bytes:
     return digest.digest()
 
 
-def duplicates(rows: Sequence[ExaminedRow]) -> Iterator[Finding]:
+def duplicates(rows: Sequence[CheckedRow]) -> Iterator[Finding]:
     """Yield rows that say the same about the same pictures as an earlier row of the same set."""
     first: dict[tuple[bool, bytes], str] = {}
     for row in rows:
@@ -76,7 +76,7 @@ def duplicates(rows: Sequence[ExaminedRow]) -> Iterator[Finding]:
             )
 
 
-def leaks(rows: Sequence[ExaminedRow]) -> Iterator[Finding]:
+def leaks(rows: Sequence[CheckedRow]) -> Iterator[Finding]:
     """Yield held-out rows whose whole content, or one of whose pictures, is trained on too."""
     training = [
         row for row in reversed(rows) if not row.is_held_out

@@ -1,4 +1,4 @@
-"""The data doctor's findings as one HTML file: counts, histograms, rows with pictures."""
+"""What `smolvlm check` found, as one HTML file: counts, histograms, rows with pictures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from markupsafe import Markup
 
-from smolvlm.check.examine import Examination
+from smolvlm.check.check_rows import CheckResult
 from smolvlm.check.findings import Finding
 from smolvlm.errors import SampleError
 from smolvlm.pages.figure_svg import COLOURS, draw_chart
@@ -63,28 +63,28 @@ class KindView:
     shown: tuple[FindingView, ...]
 
 
-def write_check_page(examination: Examination, *, path: Path, title: str) -> Path:
+def write_check_page(result: CheckResult, *, path: Path, title: str) -> Path:
     """Write the page and return its path."""
     kinds = [
-        _kind(kind, [finding for finding in examination.findings if finding.kind == kind])
-        for kind, _ in examination.kinds().most_common()
+        _kind(kind, [finding for finding in result.findings if finding.kind == kind])
+        for kind, _ in result.kinds().most_common()
     ]
     kinds.sort(key=lambda view: view.severity != "error")
-    widths = np.array([max(size) for size in examination.sizes])
+    widths = np.array([max(size) for size in result.sizes])
     charts = [
-        ("Tokens of a row", _histogram(np.array(examination.tokens), name="tokens", unit="tokens")),
+        ("Tokens of a row", _histogram(np.array(result.tokens), name="tokens", unit="tokens")),
         ("Longest side of a picture or clip", _histogram(widths, name="sides", unit="pixels")),
         (
             "Length of a clip",
-            _histogram(np.array(examination.durations_s), name="durations", unit="seconds"),
+            _histogram(np.array(result.durations_s), name="durations", unit="seconds"),
         ),
     ]
     return write_page(
         path,
         template="check.html",
         title=title,
-        examination=examination,
-        num_warnings=len(examination.findings) - examination.num_errors,
+        result=result,
+        num_warnings=len(result.findings) - result.num_errors,
         kinds=kinds,
         charts=[(name, chart) for name, chart in charts if chart],
     )

@@ -39,6 +39,6 @@ def _texts(sources: Sequence[OpenSource]) -> Iterator[str]:
             try:
                 conversation = conversations[int(row)]
             except SampleError:
-                continue  # named by the examination of rows
+                continue  # named by the result of rows
             for turn in conversation.every_turn:
                 yield from (block for block in turn.blocks if isinstance(block, str))

@@ -1,4 +1,4 @@
-"""`smolvlm check`: the data doctor. Reads every row, decodes every picture and clip, says what is
+"""`smolvlm check`: the check. Reads every row, decodes every picture and clip, says what is
 wrong; no model."""
 
 import json
@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from smolvlm.check.examine import Examination
+from smolvlm.check.check_rows import CheckResult
 from smolvlm.check.findings import Finding
 from smolvlm.check.page import write_check_page
 from smolvlm.cli.progress import measuring_bar
@@ -33,7 +33,7 @@ def run_check(
     allow_outside_root: bool,
     as_json: bool,
 ) -> None:
-    """Examine a mixture, or the mixtures of a run file; exit status 1 where there are errors.
+    """Check a mixture, or the mixtures of a run file; exit status 1 where there are errors.
 
     Args:
         target: a mixture's YAML, or a run file's.
@@ -49,21 +49,19 @@ def run_check(
         target, overrides, model, allow_outside_root=allow_outside_root, say=to_stderr
     )
     with measuring_bar() as report:
-        examination = check_mixture(
-            settings, held_out=held_out, num_workers=num_workers, report=report
-        )
-    objects = [_as_object(finding) for finding in examination.findings]
+        result = check_mixture(settings, held_out=held_out, num_workers=num_workers, report=report)
+    objects = [_as_object(finding) for finding in result.findings]
     if as_json:
         for line in objects:
             print(json.dumps(line, ensure_ascii=False))
-    _show(examination, Console(file=sys.stderr))
+    _show(result, Console(file=sys.stderr))
     if html is not None:
-        write_check_page(examination, path=html, title=target.name)
+        write_check_page(result, path=html, title=target.name)
         html.with_suffix(".json").write_text(
             json.dumps(objects, ensure_ascii=False, indent=1) + "\n"
         )
         print(f"page: {html}", file=sys.stderr)
-    if examination.num_errors:
+    if result.num_errors:
         raise typer.Exit(FOUND_ERRORS)
 
 
@@ -76,21 +74,19 @@ def _as_object(finding: Finding) -> dict[str, str]:
     }
 
 
-def _show(examination: Examination, console: Console) -> None:
-    warnings = len(examination.findings) - examination.num_errors
+def _show(result: CheckResult, console: Console) -> None:
+    warnings = len(result.findings) - result.num_errors
     console.print(
-        f"{examination.num_rows:,} rows, {examination.num_pictures:,} pictures and "
-        f"{examination.num_clips:,} clips decoded: "
-        f"{examination.num_errors:,} errors, "
+        f"{result.num_rows:,} rows, {result.num_pictures:,} pictures and "
+        f"{result.num_clips:,} clips decoded: "
+        f"{result.num_errors:,} errors, "
         f"{warnings:,} warnings"
     )
-    if not examination.findings:
+    if not result.findings:
         return
     table = Table("kind", "findings", "the first of them", box=None)
-    for kind, count in examination.kinds().most_common():
-        shown = [finding for finding in examination.findings if finding.kind == kind][
-            :SHOWN_OF_A_KIND
-        ]
+    for kind, count in result.kinds().most_common():
+        shown = [finding for finding in result.findings if finding.kind == kind][:SHOWN_OF_A_KIND]
         lines = [f"{finding.where}: {finding.message}" for finding in shown]
         if count > len(shown):
             lines.append(f"and {count - len(shown):,} more: --json or --html")

@@ -7,14 +7,17 @@ Trainers elsewhere take every setting as an option (`--output_dir x`). Here sett
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 
 if TYPE_CHECKING:
     from smolvlm.config.problems import Problem
 
 WRONG_USAGE = 2
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")]
 
 
 class Command(TyperCommand):

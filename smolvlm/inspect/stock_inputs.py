@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from smolvlm.datasets.encoding.prompts import prompt_tokens, read_template
+from smolvlm.datasets.encoding.read_template import prompt_tokens, read_template
 from smolvlm.media.images import open_rgb
 from smolvlm.media.settings import MediaSettings
 from smolvlm.media.video.reader import read_frames

@@ -1,4 +1,4 @@
-"""A mixture by itself, or a run file's: how it is read, measured and examined. No model's weights
+"""A mixture by itself, or a run file's: how it is read, measured and checked. No model's weights
 are needed."""
 
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from smolvlm.build.configs import published_config
 from smolvlm.build.processor import PictureSettings, write_processor
-from smolvlm.check.examine import Examination, examine
+from smolvlm.check.check_rows import CheckResult, check_rows
 from smolvlm.check.unused_tokens import unused_tokens
 from smolvlm.checkpoints.load import load_processor
 from smolvlm.config.load import load_run_config
@@ -131,7 +131,7 @@ def check_mixture(
     held_out: Path | None = None,
     num_workers: int | None = None,
     report: Report | None = None,
-) -> Examination:
+) -> CheckResult:
     """Read every row of a mixture, decode every picture and clip, and return what is wrong.
 
     Args:
@@ -144,7 +144,7 @@ def check_mixture(
     other = held_out.absolute() if held_out is not None else data.eval_mixture
     sources = open_mixture(data.mixture, data)
     evaluated = open_mixture(other, data) if other is not None else ()
-    examination = examine(
+    result = check_rows(
         sources,
         evaluated,
         settings.prompt,
@@ -153,5 +153,5 @@ def check_mixture(
         report=report,
     )
     return replace(
-        examination, findings=(*examination.findings, *unused_tokens(settings.new_tokens, sources))
+        result, findings=(*result.findings, *unused_tokens(settings.new_tokens, sources))
     )

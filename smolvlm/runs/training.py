@@ -21,8 +21,9 @@ from smolvlm.report.report import write_run_report
 from smolvlm.runs.evaluation import build_evaluator
 from smolvlm.runs.model import Say, nothing, with_model
 from smolvlm.train.arguments import trains_in_bf16
-from smolvlm.train.smolvlm_trainer import Evaluate, SmolVLMTrainer
+from smolvlm.train.smolvlm_trainer import SmolVLMTrainer
 from smolvlm.train.train import MeasuringBar, TrainedRun, train
+from smolvlm.train.trainer_parts import Evaluate
 
 Show = Callable[[Sequence[Metric]], None]
 """Shown the metrics of an evaluation before or after training, on one rank."""

@@ -14,8 +14,7 @@ The class holds overrides alone; what they decide stands with others:
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,37 +25,17 @@ from transformers.trainer_callback import DefaultFlowCallback, PrinterCallback, 
 from transformers.trainer_utils import rotate_checkpoints
 from transformers.training_args import OptimizerNames
 
-from smolvlm.checkpoints.learning_rates import LearningRates
 from smolvlm.datasets.dataset import PackDataset
 from smolvlm.errors import ConfigError
-from smolvlm.model.vision_cache import VisionCache
 from smolvlm.protocols import VisionLanguageModel
 from smolvlm.train.batch import PackInfo, as_batch
 from smolvlm.train.callbacks import PlanFlowCallback, WholeGradientCallback
-from smolvlm.train.checkpoint import CheckpointFiles
 from smolvlm.train.flops import compute_cost, peak_flops_per_s
 from smolvlm.train.log import RunLog, pack_flops
 from smolvlm.train.optim import check_groups, groups_table, rates_by_tower, tower_groups
 from smolvlm.train.prefetch import prefetched_packs
 from smolvlm.train.skipped_rows import SkippedRows
-from smolvlm.train.step import StepPolicy
-
-Evaluate = Callable[[VisionLanguageModel], Mapping[str, float]]
-"""Model in, metrics out; keys without the `eval_` prefix."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainerParts:
-    """What the trainer needs besides the model, the arguments and the packs."""
-
-    learning_rates: LearningRates
-    files: CheckpointFiles
-    step: StepPolicy = field(default_factory=StepPolicy)
-    vision_cache: VisionCache | None = None
-    evaluate: Evaluate | None = None
-    log_sample_ids: bool = False
-    max_bad_fraction: float = 0.01
-    max_prefetch_bytes: int = 512 * 10**6
+from smolvlm.train.trainer_parts import TrainerParts
 
 
 class SmolVLMTrainer(Trainer):

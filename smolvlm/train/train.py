@@ -31,8 +31,9 @@ from smolvlm.train.resuming import RunIdentity, find_checkpoint, run_identity
 from smolvlm.train.run_facts import run_facts
 from smolvlm.train.run_model import RunModel, check_model, check_rows, load_run_model
 from smolvlm.train.run_start import begin_run
-from smolvlm.train.smolvlm_trainer import Evaluate, SmolVLMTrainer, TrainerParts
+from smolvlm.train.smolvlm_trainer import SmolVLMTrainer
 from smolvlm.train.step import StepPolicy
+from smolvlm.train.trainer_parts import Evaluate, TrainerParts
 
 MISSING_TAGS = (
     "note: this checkpoint's vocabulary has no <row_r_col_c> tags, so the tags of cut pictures "

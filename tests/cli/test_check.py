@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from smolvlm.check import examine as doctor
+from smolvlm.check import check_rows
 
 GOOD = ("coffee", "rocket", "chelsea")
 
@@ -77,7 +77,7 @@ def test_every_kind_of_bad_row_is_found(
     workers: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(doctor, "PART_ROWS", 4)
+    monkeypatch.setattr(check_rows, "PART_ROWS", 4)
     model = settings["model"]["path"]
     arguments = [
         "--model",

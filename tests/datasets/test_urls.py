@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from smolvlm.check.examine import examine
+from smolvlm.check.check_rows import check_rows
 from smolvlm.config.schema import DataConfig
 from smolvlm.datasets.builder import measure_mixture, open_mixture
 from smolvlm.datasets.encoding.prompts import PromptSettings
@@ -162,13 +162,13 @@ def replace_policy(data: DataConfig) -> DataConfig:
     return data.model_copy(update={"on_bad_sample": "error"})
 
 
-def test_the_doctor_names_addresses(
+def test_check_names_addresses(
     server: WebServer, prompt: PromptSettings, tmp_path: Path
 ) -> None:
     rows = [{"image": f"{server.address}/gone.png"}, {"video": f"{server.address}/cut.mp4"}]
     rows.append({"image": f"{server.address}/coffee.png"})
     data = data_of(tmp_path, *rows, allow_urls=True)
-    found = examine(
+    found = check_rows(
         open_mixture(data.mixture, data),
         (),
         prompt,

@@ -18,7 +18,7 @@ from PIL import Image
 from smolvlm.errors import SampleError
 from smolvlm.media.images import header_size, open_rgb
 from smolvlm.media.kinds import FORMATS
-from smolvlm.media.video.check import examine_clip
+from smolvlm.media.video.check import check_clip
 from smolvlm.media.video.frames import FrameSettings, choose_frames
 from smolvlm.media.video.index import read_index
 from smolvlm.media.video.reader import read_frames
@@ -180,7 +180,7 @@ def use_clip(ref: VideoRef) -> None:
     found = soon(shown)
     if isinstance(found, list):
         assert all(pixels.ndim == 3 and max(pixels.shape[:2]) <= 32 for pixels in found)
-    soon(lambda: examine_clip(ref))
+    soon(lambda: check_clip(ref))
 
 
 @settings(max_examples=100, **FUZZ)

@@ -17,13 +17,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from smolvlm.datasets.encoding.template import (
-    BlockKind,
-    ChatTemplate,
-    Shape,
-    SpecialToken,
-    Words,
-)
+from smolvlm.datasets.encoding.template import ChatTemplate
+from smolvlm.datasets.encoding.template_items import BlockKind, Shape, SpecialToken, Words
 from smolvlm.datasets.encoding.video_words import (
     RELEASED_OUTRO,
     PromptWording,

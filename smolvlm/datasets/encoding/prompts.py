@@ -4,14 +4,14 @@ In: a transformers processor (Idefics3Processor, SmolVLMProcessor). Out: `Prompt
 that a processor carries is hard-coded, and the processor itself is never changed.
 """
 
-import re
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import cast
 
 from smolvlm.datasets.encoding.encode import Encoder
 from smolvlm.datasets.encoding.encoded import LossWeighting
-from smolvlm.datasets.encoding.template import RELEASED_TEMPLATE, ChatTemplate, check_template
+from smolvlm.datasets.encoding.read_template import prompt_tokens, read_template
+from smolvlm.datasets.encoding.template import ChatTemplate
 from smolvlm.datasets.encoding.tokens import PromptTokens, TextEncoder, read_prompt_tokens
 from smolvlm.datasets.encoding.video_words import PromptWording
 from smolvlm.errors import ConfigError
@@ -20,7 +20,6 @@ from smolvlm.media.settings import MediaSettings, VideoBackend
 from smolvlm.media.video.frames import FrameSettings
 from smolvlm.protocols import Processor
 
-TILE_TAG = re.compile(r"<row_\d+_col_\d+>")
 LANCZOS = 1
 """Pillow's number of the filter, which processor files carry as `resample`."""
 PUBLISHED_FRAMES = FrameSettings(fps=1.0, max_frames=64, sampling="fps")
@@ -134,40 +133,6 @@ def read_prompt_settings(
         media=media,
         wording=wording,
     )
-
-
-def read_template(processor: Processor) -> ChatTemplate:
-    """Return a processor's chat template, or the released SmolVLM's where it has none.
-
-    Raises:
-        ConfigError: it cannot be taken apart into what the template says and what others say.
-    """
-    tokenizer = processor.tokenizer
-    source = getattr(processor, "chat_template", None) or tokenizer.chat_template
-    if isinstance(source, dict):
-        source = source.get("default")
-    added = tokenizer.backend_tokenizer.get_added_tokens_decoder().values()
-    names = ("bos_token", "eos_token", "pad_token", "unk_token")
-    variables = {name: getattr(tokenizer, name, None) for name in names}
-    template = ChatTemplate(
-        source=source or RELEASED_TEMPLATE,
-        special_tokens=tuple(token.content for token in added if token.special),
-        variables=tuple((name, token) for name, token in variables.items() if token),
-    )
-    check_template(template)
-    return template
-
-
-def prompt_tokens(processor: Processor, template: ChatTemplate) -> set[str]:
-    """Return the special tokens that prompts are built of; in a row's own words they stay text."""
-    tokenizer = processor.tokenizer
-    names = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.unk_token)
-    return {
-        *(token for token in names if token),
-        *template.written_tokens,
-        *(template.image_token, "<fake_token_around_image>", "<global-img>"),
-        *(token for token in template.special_tokens if TILE_TAG.fullmatch(token)),
-    }
 
 
 def _frame_tiles(processor: Processor, pictures: TileSettings) -> TileSettings:

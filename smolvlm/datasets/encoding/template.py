@@ -21,11 +21,19 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 from smolvlm.datasets.encoding.jinja_template import FIX, render
+from smolvlm.datasets.encoding.template_items import (
+    BlockKind,
+    BlockPlace,
+    Place,
+    Shape,
+    SpecialToken,
+    TemplateItem,
+    Words,
+)
 from smolvlm.errors import ConfigError
-from smolvlm.records import Role
 
 RELEASED_TEMPLATE = (
     "<|im_start|>{% for message in messages %}{{message['role'] | capitalize}}"
@@ -37,56 +45,10 @@ RELEASED_TEMPLATE = (
 )
 """Of the released SmolVLM checkpoints; what a checkpoint without a template is given."""
 
-BlockKind = Literal["text", "image"]
-"""A clip counts as text: its frames are pictures within words of ours."""
-Shape = tuple[tuple[Role, tuple[BlockKind, ...]], ...]
-"""Of each turn the role and the kinds of its blocks."""
 _BEGIN, _END = "\ue000", "\ue001"
 _SPACE = "\u2003"
 """White space that no template writes itself, so that one that trims texts shows it."""
 _MARK = re.compile(f"({_SPACE}?){_BEGIN}([0-9]+){_END}({_SPACE}?)")
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """Words of the template."""
-
-    text: str
-    learned_in: int | None = None
-    """Number of the assistant's turn that they are learned with; None is never."""
-
-
-@dataclass(frozen=True, slots=True)
-class SpecialToken:
-    """A token of the template, by name."""
-
-    token: str
-    learned_in: int | None = None
-    ends: int | None = None
-    """Number of the turn that it ends; None is no turn's end."""
-
-
-@dataclass(frozen=True, slots=True)
-class BlockPlace:
-    """Where a block of the conversation goes."""
-
-    turn: int
-    block: int
-    """Counted over all turns."""
-    is_learned: bool = False
-    strips_left: bool = False
-    """Whether the template takes white space off the block's beginning."""
-    strips_right: bool = False
-
-    def trimmed(self, text: str) -> str:
-        """Return a text as the template writes it here."""
-        text = text.lstrip() if self.strips_left else text
-        return text.rstrip() if self.strips_right else text
-
-
-TemplateItem = Words | SpecialToken | BlockPlace
-Place = tuple[int, int, BlockPlace]
-"""(begin, end) in what the template wrote, and what goes there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -321,52 +283,3 @@ PROBES: tuple[Shape, ...] = (
         ("assistant", ("text", "text")),
     ),
 )
-_PROBE_TEXTS = ("What is 2 + 2?", "  {{ x }} 'quoted' ", "Two\nlines.\n", "<b>é</b>", "a\tb")
-
-
-def check_template(template: ChatTemplate) -> None:
-    """Hold a template's pieces equal to what it writes itself, on conversations of several shapes.
-
-    Raises:
-        ConfigError: they differ, or the template cannot be taken apart.
-    """
-    for shape in PROBES:
-        for turns, add_generation_prompt in ((shape, False), (shape[:-1], True)):
-            texts = [_PROBE_TEXTS[number % len(_PROBE_TEXTS)] for number in range(9)]
-            expected = template.rendered(
-                _messages(turns, texts), add_generation_prompt=add_generation_prompt
-            )
-            items = template.items(turns, add_generation_prompt=add_generation_prompt)
-            if _joined(template, items, turns, texts) != expected:
-                raise ConfigError("its chat template changes the words of a message", fix=FIX)
-
-
-def _messages(shape: Shape, texts: Sequence[str]) -> list[dict[str, Any]]:
-    numbers = iter(range(len(texts)))
-    return [
-        {
-            "role": role,
-            "content": [
-                {"type": "text", "text": texts[number]} if kind == "text" else {"type": "image"}
-                for kind, number in zip(kinds, numbers, strict=False)
-            ],
-        }
-        for role, kinds in shape
-    ]
-
-
-def _joined(
-    template: ChatTemplate, items: Sequence[TemplateItem], shape: Shape, texts: Sequence[str]
-) -> str:
-    kinds = [kind for _, kinds in shape for kind in kinds]
-    parts: list[str] = []
-    for item in items:
-        if isinstance(item, Words):
-            parts.append(item.text)
-        elif isinstance(item, SpecialToken):
-            parts.append(item.token)
-        elif kinds[item.block] == "text":
-            parts.append(item.trimmed(texts[item.block]))
-        else:
-            parts.append(template.image_token)
-    return "".join(parts)

@@ -12,7 +12,7 @@ changed bytes may by chance be as long as the picture, and then no decoder notic
 bytes in four real H.264 clips 77 % were found, of 4,000 bytes all. VP8, VP9 and MJPEG pixel data
 has next to nothing to check.
 
-The log's settings belong to the whole process, so one clip is examined at a time. FFmpeg logs in
+The log's settings belong to the whole process, so one clip is checked at a time. FFmpeg logs in
 the thread that decodes, and here that is the calling one, so other threads' clips are not mixed in.
 """
 
@@ -51,7 +51,7 @@ class ClipFacts:
     duration_s: float
 
 
-def examine_clip(ref: VideoRef) -> ClipFacts:
+def check_clip(ref: VideoRef) -> ClipFacts:
     """Decode every frame of a clip and return its sizes.
 
     Raises:

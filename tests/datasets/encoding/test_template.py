@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smolvlm.datasets.encoding.template import (
+from smolvlm.datasets.encoding.read_template import check_template
+from smolvlm.datasets.encoding.template import ChatTemplate
+from smolvlm.datasets.encoding.template_items import (
     BlockPlace,
-    ChatTemplate,
     Shape,
     SpecialToken,
     TemplateItem,
     Words,
-    check_template,
 )
 from smolvlm.errors import ConfigError
 from tests.chat_templates import ALL, DEFAULT_SYSTEM, RELEASED, ROLE_TAGS

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from smolvlm.errors import SampleError
-from smolvlm.media.video.check import ClipFacts, examine_clip
+from smolvlm.media.video.check import ClipFacts, check_clip
 from smolvlm.media.video.index import read_index
 from smolvlm.records import ImageRef, VideoRef
 
@@ -19,7 +19,7 @@ TELLING = ("h264", "h264_header_first", "h264_open_groups", "h264_bare", "h265",
 
 def finding(ref: VideoRef) -> str:
     with pytest.raises(SampleError) as raised:
-        examine_clip(ref)
+        check_clip(ref)
     text = str(raised.value)
     assert text.startswith(f"clip {ref.name} is damaged or cut short (")
     assert "\n  fix: replace the file" in text
@@ -48,12 +48,12 @@ def test_real_clips_are_whole(real_clips):
         "carphone_distorted": ClipFacts(width=176, height=144, num_frames=120, duration_s=4.004),
     }
     for name, path in real_clips.items():
-        assert examine_clip(VideoRef(path=path)) == expected[name]
+        assert check_clip(VideoRef(path=path)) == expected[name]
 
 
 def test_made_clips_of_every_kind_are_whole(made_clips):
     for name, path in made_clips.items():
-        facts = examine_clip(VideoRef(path=path))
+        facts = check_clip(VideoRef(path=path))
         index = read_index(VideoRef(path=path))
         is_on_its_side = name in ("h264_turned_1", "h264_turned_3")
         assert (facts.width, facts.height) == ((48, 64) if is_on_its_side else (64, 48)), name
@@ -66,7 +66,7 @@ def test_a_clip_that_begins_in_the_middle_of_a_group_is_whole(made_clips):
     tables = [packet for packet in packets if (packet[1] & 0x1F) << 8 | packet[2] in (0, 0x1000)][
         :2
     ]
-    assert 0 < examine_clip(VideoRef(data=b"".join(tables + packets[30:]))).num_frames < 60
+    assert 0 < check_clip(VideoRef(data=b"".join(tables + packets[30:]))).num_frames < 60
 
 
 def test_changed_bytes_within_the_pixels_are_found(made_clips, real_clips):
@@ -104,38 +104,38 @@ def test_pictures_are_opened_to_the_last(photos, tmp_path):
     for number, name in enumerate(("coffee", "camera")):
         shutil.copy(photos[name], tmp_path / f"{number}.png")
     ref = VideoRef(path=tmp_path, source_fps=4.0)
-    assert examine_clip(ref) == ClipFacts(width=75, height=50, num_frames=2, duration_s=0.5)
+    assert check_clip(ref) == ClipFacts(width=75, height=50, num_frames=2, duration_s=0.5)
     (tmp_path / "1.png").write_bytes(photos["camera"].read_bytes()[:-100])
     with pytest.raises(SampleError, match=r"1\.png is damaged or cut short"):
-        examine_clip(ref)
+        check_clip(ref)
     with pytest.raises(SampleError, match=r"picture none\.png does not exist"):
-        examine_clip(VideoRef(frames=(ImageRef(path=type(tmp_path)("none.png")),)))
+        check_clip(VideoRef(frames=(ImageRef(path=type(tmp_path)("none.png")),)))
 
 
 def test_ffmpegs_log_is_left_as_it_was(made_clips, real_clips, capfd):
     from av import logging as av_logging
 
     before = av_logging.get_level(), av_logging.get_skip_repeated()
-    examine_clip(VideoRef(path=made_clips["h264"]))
+    check_clip(VideoRef(path=made_clips["h264"]))
     damaged = VideoRef(data=flipped(real_clips["bikes"].read_bytes(), at=0.5))
     assert finding(damaged) == finding(damaged)
     assert (av_logging.get_level(), av_logging.get_skip_repeated()) == before
     assert capfd.readouterr() == ("", "")
 
 
-def test_clips_examined_in_several_threads_are_told_apart(made_clips, real_clips):
+def test_clips_checked_in_several_threads_are_told_apart(made_clips, real_clips):
     damaged = flipped(made_clips["h264"].read_bytes(), at=0.5)
     found: dict[int, str] = {}
 
-    def examine(number: int) -> None:
+    def check_rows(number: int) -> None:
         data = damaged if number % 2 else made_clips["h264"].read_bytes()
         try:
-            examine_clip(VideoRef(data=data))
+            check_clip(VideoRef(data=data))
             found[number] = "whole"
         except SampleError:
             found[number] = "damaged"
 
-    threads = [threading.Thread(target=examine, args=(number,)) for number in range(8)]
+    threads = [threading.Thread(target=check_rows, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -1,7 +1,7 @@
-"""The data doctor: reads every row, decodes every picture and clip, and says what is wrong.
+"""The check before training: every row read, every picture and clip decoded, what is wrong said.
 
-In: open sources, for training and held out. Out: an `Examination`: findings with their rows, and
-numbers for histograms. No model is needed. Rows are examined in parts over all cores; what only
+In: open sources, for training and held out. Out: a `CheckResult`: findings with their rows, and
+numbers for histograms. No model is needed. Rows are checked in parts over all cores; what only
 shows between rows (duplicates, leaks) is found afterwards from digests.
 """
 
@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from smolvlm.check.between_rows import (
-    ExaminedMedium,
-    ExaminedRow,
+    CheckedMedium,
+    CheckedRow,
     digest_of,
     duplicates,
     leaks,
@@ -27,18 +27,18 @@ from smolvlm.datasets.rows.conversations import OpenSource
 from smolvlm.errors import SampleError
 from smolvlm.media.images import content_key, open_rgb, read_bytes
 from smolvlm.media.layout import layout_of
-from smolvlm.media.video.check import examine_clip
+from smolvlm.media.video.check import check_clip
 from smolvlm.media.video.reader import clip_key
 from smolvlm.records import Conversation, Media, VideoRef
 
 SMALL_ROWS = 64
-"""Up to so many are examined here: starting other processes takes longer."""
+"""Up to so many are checked here: starting other processes takes longer."""
 PART_ROWS = 512
 MEDIA_KEPT = 4096
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Examination:
+class CheckResult:
     """All that was found."""
 
     findings: tuple[Finding, ...]
@@ -63,14 +63,14 @@ class Examination:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExaminedPart:
+class CheckedPart:
     """What came of some rows."""
 
-    rows: list[ExaminedRow] = field(default_factory=list)
+    rows: list[CheckedRow] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
 
-def examine(
+def check_rows(
     sources: Sequence[OpenSource],
     held_out: Sequence[OpenSource],
     prompt: PromptSettings,
@@ -78,8 +78,8 @@ def examine(
     budget: Budget,
     num_workers: int | None = None,
     report: Callable[[int, int], None] | None = None,
-) -> Examination:
-    """Examine a mixture.
+) -> CheckResult:
+    """Check a mixture.
 
     Args:
         sources: to train on.
@@ -97,23 +97,23 @@ def examine(
     ]
     total = sum(len(rows) for _, rows in parts)
     done = 0
-    examined: dict[int, ExaminedPart] = {}
+    checked: dict[int, CheckedPart] = {}
     arguments = (every, len(sources), prompt, budget)
     if num_workers is None and total <= SMALL_ROWS:
         num_workers = 1
-    for number, part in over_cores(RowDoctor, arguments, parts, num_workers=num_workers):
-        examined[number] = part
+    for number, part in over_cores(RowChecker, arguments, parts, num_workers=num_workers):
+        checked[number] = part
         done += len(parts[number][1])
         if report is not None:
             report(done, total)
-    ordered = [examined[number] for number in range(len(parts))]
+    ordered = [checked[number] for number in range(len(parts))]
     rows = [row for part in ordered for row in part.rows]
     findings = [finding for part in ordered for finding in part.findings]
     media = {medium.key: medium for row in rows for medium in row.media}
     durations = tuple(
         medium.duration_s for medium in media.values() if medium.duration_s is not None
     )
-    return Examination(
+    return CheckResult(
         findings=(*findings, *duplicates(rows), *leaks(rows)),
         num_rows=total,
         num_pictures=len(media) - len(durations),
@@ -124,8 +124,8 @@ def examine(
     )
 
 
-class RowDoctor:
-    """Examines rows one by one; media that neighbours share are decoded once."""
+class RowChecker:
+    """Checks rows one by one; media that neighbours share are decoded once."""
 
     def __init__(
         self,
@@ -140,32 +140,32 @@ class RowDoctor:
         self._settings = prompt.media
         self._budget = budget
         self._context_tokens = prompt.context_tokens
-        self._media: dict[bytes, ExaminedMedium | SampleError] = {}
+        self._media: dict[bytes, CheckedMedium | SampleError] = {}
 
-    def __call__(self, part: tuple[int, list[int]]) -> ExaminedPart:
+    def __call__(self, part: tuple[int, list[int]]) -> CheckedPart:
         number, rows = part
         source = self._sources[number]
-        conversations, examined = source.all_rows(), ExaminedPart()
+        conversations, checked = source.all_rows(), CheckedPart()
         for row in rows:
             try:
                 conversation = conversations[row]
             except SampleError as error:
-                examined.findings.append(finding_of(error, where=source.table.where(row)))
+                checked.findings.append(finding_of(error, where=source.table.where(row)))
                 continue
-            examined.findings.extend(mark_findings(conversation, source.spec.media_markers))
-            self._examine(conversation, examined, is_held_out=number >= self._num_training)
-        return examined
+            checked.findings.extend(mark_findings(conversation, source.spec.media_markers))
+            self._check(conversation, checked, is_held_out=number >= self._num_training)
+        return checked
 
-    def _examine(self, row: Conversation, examined: ExaminedPart, *, is_held_out: bool) -> None:
-        media: list[ExaminedMedium] = []
-        num_findings = len(examined.findings)
+    def _check(self, row: Conversation, checked: CheckedPart, *, is_held_out: bool) -> None:
+        media: list[CheckedMedium] = []
+        num_findings = len(checked.findings)
         for medium in row.media:
             decoded = self._medium(medium)
             if isinstance(decoded, SampleError):
-                examined.findings.append(finding_of(decoded, where=row.where, medium=medium))
+                checked.findings.append(finding_of(decoded, where=row.where, medium=medium))
             else:
                 media.append(decoded)
-        if len(examined.findings) > num_findings:
+        if len(checked.findings) > num_findings:
             return
         lengths = self._encoder.lengths(row, layouts=[medium.layout for medium in media])
         sizes = {
@@ -177,9 +177,9 @@ class RowDoctor:
         error = over_context(sizes, self._context_tokens)
         error = error or over_budget(sizes, self._budget)
         if error is not None:
-            examined.findings.append(finding_of(error, where=row.where))
-        examined.rows.append(
-            ExaminedRow(
+            checked.findings.append(finding_of(error, where=row.where))
+        checked.rows.append(
+            CheckedRow(
                 where=row.where,
                 source=row.source,
                 is_held_out=is_held_out,
@@ -191,7 +191,7 @@ class RowDoctor:
             )
         )
 
-    def _medium(self, medium: Media) -> ExaminedMedium | SampleError:
+    def _medium(self, medium: Media) -> CheckedMedium | SampleError:
         identity = media_identity(medium)
         if identity not in self._media:
             if len(self._media) >= MEDIA_KEPT:
@@ -202,13 +202,13 @@ class RowDoctor:
                 self._media[identity] = error
         return self._media[identity]
 
-    def _decoded(self, medium: Media) -> ExaminedMedium:
+    def _decoded(self, medium: Media) -> CheckedMedium:
         if isinstance(medium, VideoRef):
-            facts = examine_clip(medium)
+            facts = check_clip(medium)
             key, size, duration_s = clip_key(medium), (facts.width, facts.height), facts.duration_s
         else:
             data = read_bytes(medium)
             size = open_rgb(replace(medium, data=data)).size
             key, duration_s = content_key(data), None
         layout = layout_of(medium, self._settings)
-        return ExaminedMedium(key=key, size=size, duration_s=duration_s, layout=layout)
+        return CheckedMedium(key=key, size=size, duration_s=duration_s, layout=layout)
