@@ -34,7 +34,7 @@ LIMIT_S = 120.0
 """For the tests of one mutant; one that hangs has been noticed."""
 BASELINE_LIMIT_S = 1800.0
 NOT_COPIED = shutil.ignore_patterns(
-    ".git", ".venv", "runs", "work", "wheels", "__pycache__", ".*_cache", ".hypothesis"
+    ".git", ".venv", "work", "wheels", "__pycache__", ".*_cache", ".hypothesis"
 )
 SLOW_IMPORTS = (
     *(
@@ -139,7 +139,13 @@ def copy_of(root: Path) -> Iterator[Path]:
     """Give a copy of a tree for a while."""
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copy = Path(folder) / "tree"
-        shutil.copytree(root, copy, ignore=NOT_COPIED, symlinks=True)
+        trained = root / "runs"  # what somebody trained here; `smolvlm/runs` is code
+
+        def ignored(folder: str, names: list[str]) -> set[str]:
+            out = {"runs"} if Path(folder) == trained.parent else set()
+            return out | NOT_COPIED(folder, names)
+
+        shutil.copytree(root, copy, ignore=ignored, symlinks=True)
         yield copy
 
 

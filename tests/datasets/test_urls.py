@@ -162,9 +162,7 @@ def replace_policy(data: DataConfig) -> DataConfig:
     return data.model_copy(update={"on_bad_sample": "error"})
 
 
-def test_check_names_addresses(
-    server: WebServer, prompt: PromptSettings, tmp_path: Path
-) -> None:
+def test_check_names_addresses(server: WebServer, prompt: PromptSettings, tmp_path: Path) -> None:
     rows = [{"image": f"{server.address}/gone.png"}, {"video": f"{server.address}/cut.mp4"}]
     rows.append({"image": f"{server.address}/coffee.png"})
     data = data_of(tmp_path, *rows, allow_urls=True)

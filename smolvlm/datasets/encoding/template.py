@@ -169,7 +169,7 @@ def _places(template: ChatTemplate, text: str, shape: Shape) -> list[Place]:
     """Return where the blocks of a shape stand in what the template wrote.
 
     Raises:
-        ConfigError: a block is missing, stands twice, or out of order.
+        ConfigError: a block is missing, or stands twice.
     """
     wanted: list[tuple[int, BlockKind]] = [
         (turn, kind) for turn, (_, kinds) in enumerate(shape) for kind in kinds
@@ -182,7 +182,7 @@ def _places(template: ChatTemplate, text: str, shape: Shape) -> list[Place]:
         turn, kind = wanted[block]
         is_text = match[0] != template.image_token
         if is_text and int(match[2]) < block:
-            raise ConfigError("its chat template changes the order of blocks", fix=FIX)
+            raise ConfigError("its chat template writes a block twice", fix=FIX)
         if is_text != (kind == "text") or (is_text and int(match[2]) > block):
             raise _left_out(shape, turn, kind)
         place = BlockPlace(

@@ -103,3 +103,11 @@ def test_what_is_learned_is_the_assistants_text_and_its_end(texts: list[str]) ->
         elif isinstance(segment, TokenSegment) and segment.is_learned:
             learned += "<end>"
     assert learned == "".join(f" {text}<end>" for text in texts[1::2])
+
+
+def test_learning_begins_with_the_same_turn_where_a_system_turn_is_put_in_front() -> None:
+    turns = [user("a"), assistant("b"), user("c"), assistant("d")]
+    for wording in ("released", "legacy"):
+        segments = render(turns, [], template=RELEASED, wording=wording, learned_from=2)
+        pieces = [piece for own in segments if isinstance(own, TextSegment) for piece in own.pieces]
+        assert [piece.text for piece in pieces if piece.is_learned] == [" ", "d"]

@@ -160,6 +160,8 @@ REFUSED = {
     "{% if m['role'] != 'system' %}{% for c in m['content'] %}"
     "{{ c['text'] if c['type'] == 'text' else '<image>' }}{% endfor %}"
     "</s>{% endif %}{% endfor %}",
+    "writes a block twice": "{% for m in messages %}{% for c in m['content'] %}"
+    "{{ c['text'] ~ c['text'] if c['type'] == 'text' else '<image>' }}{% endfor %}</s>{% endfor %}",
     "without a special token": "{% for m in messages %}{% for c in m['content'] %}"
     "{{ c['text'] if c['type'] == 'text' else '<image>' }}{% endfor %}\n{% endfor %}",
     "behind another prompt": "{% for m in messages %}{{ m['role'] }}{% for c in m['content'] %}"
