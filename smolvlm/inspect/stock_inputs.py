@@ -57,6 +57,8 @@ def _stock_text(processor: Processor, row: Conversation) -> str:
     shown = _messages(row)
     if not template.takes_blocks:
         return template.rendered(shown, add_generation_prompt=False)
+    if processor.chat_template:  # that of SmolVLM takes another by itself where there is a clip
+        return processor.apply_chat_template(shown)
     return processor.apply_chat_template(shown, chat_template=template.source)
 
 

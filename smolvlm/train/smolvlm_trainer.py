@@ -34,6 +34,7 @@ from smolvlm.train.flops import compute_cost, peak_flops_per_s
 from smolvlm.train.log import RunLog, pack_flops
 from smolvlm.train.optim import check_groups, groups_table, rates_by_tower, tower_groups
 from smolvlm.train.prefetch import prefetched_packs
+from smolvlm.train.schedule import schedule_by_group
 from smolvlm.train.skipped_rows import SkippedRows
 from smolvlm.train.trainer_parts import TrainerParts
 
@@ -179,10 +180,24 @@ class SmolVLMTrainer(Trainer):
                     where=f"train.optim={OptimizerNames(self.args.optim).value}",
                     fix=fix,
                 ) from error
-            self.optimizer = optimizer_class(
-                groups, **{name: value for name, value in settings.items() if name != "lr"}
-            )
+            rate = max(group["lr"] for group in groups)  # of no group: some ask for a default
+            self.optimizer = optimizer_class(groups, **{**settings, "lr": rate})
         return self.optimizer
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Build the schedule, each group's from its own rate."""
+        target = self.optimizer if optimizer is None else optimizer
+        assert target is not None
+
+        def build() -> torch.optim.lr_scheduler.LRScheduler:
+            self.lr_scheduler = None
+            return super(SmolVLMTrainer, self).create_scheduler(num_training_steps, target)
+
+        if self.lr_scheduler is None:
+            self.lr_scheduler = schedule_by_group(target, build)
+        return self.lr_scheduler
 
     def check_optimizer(self) -> str:
         """Return the table of the live optimizer's groups.
