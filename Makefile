@@ -13,11 +13,12 @@ WHEELS := gpu_check/wheels
 WHEEL_PYTHON ?= 3.12
 WHEEL_PLATFORMS := $(foreach tag,manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014 manylinux1,--platform $(tag)_x86_64)
 
-.PHONY: help env quickstart test mutants lint check bench format clean gpu-check gpu-wheels
+.PHONY: help env quickstart test quick mutants lint check bench format clean gpu-check gpu-wheels
 
 help:
 	@echo "make quickstart  train a small model on easy-VQA and report (STEPS=20 for a short check)"
 	@echo "make test        make the environment and run every test (JOBS=2 at a time)"
+	@echo "make quick       the tests that are done in two minutes: all but the files of tests/long_tests.txt"
 	@echo "make env         make the environment alone: source .venv/bin/activate puts smolvlm on your path"
 	@echo "make check       ruff, pyright, import-linter, tests"
 	@echo "make mutants     change single lines and see whether the tests nearest to them notice (ARGS='--only model')"
@@ -40,7 +41,10 @@ quickstart: env
 	$(BIN)/smolvlm quickstart $(if $(STEPS),--steps $(STEPS) --check,) $(if $(OUT),--out $(OUT),)
 
 test: env
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+quick: env
+	$(BIN)/python -m pytest -n $(JOBS) --quick $(ARGS)
 
 mutants: env
 	$(BIN)/python tests/run_mutants.py $(ARGS)

@@ -23,6 +23,9 @@ from smolvlm.build.processor import ModelType
 from smolvlm.datasets.encoding.prompts import PromptSettings, read_prompt_settings
 from smolvlm.records import ImageRef, Role, Turn
 
+LONG_TESTS = frozenset(Path(__file__).with_name("long_tests.txt").read_text().split())
+"""What `--quick` leaves out; `scripts/long_tests.py` says how the list is made."""
+
 MODEL_TYPES: tuple[ModelType, ...] = ("smolvlm", "idefics3")
 
 MakeTurns = Callable[..., st.SearchStrategy[tuple[Turn, ...]]]
@@ -40,6 +43,17 @@ CHARACTERS = st.characters(
 )
 """Those that the vocabulary can write: it lacks tokens for these six, and for planes that nothing
 is assigned to."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="leave out the files of long_tests.txt")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave long files out before they are imported."""
+    if not config.getoption("--quick"):
+        return None
+    return collection_path.relative_to(config.rootpath).as_posix() in LONG_TESTS or None
 
 
 @pytest.fixture(scope="session")
