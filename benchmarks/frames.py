@@ -31,7 +31,7 @@ from transformers.models.smolvlm.video_processing_smolvlm import SmolVLMVideoPro
 from transformers.video_utils import load_video
 
 from benchmarks.clips import CLIP_FOLDER, CLIPS_WHEEL
-from smolvlm.media.geometry import TileSettings
+from smolvlm.media.tile_grid import TileSettings
 from smolvlm.media.tiles import pixel_values
 from smolvlm.media.video.frames import FrameSettings, choose_frames
 from smolvlm.media.video.index import read_index

@@ -32,8 +32,8 @@ from transformers.models.idefics3.image_processing_idefics3 import Idefics3Image
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
 from benchmarks import frames
-from smolvlm.media.geometry import TileSettings
 from smolvlm.media.images import open_rgb, read_bytes
+from smolvlm.media.tile_grid import TileSettings
 from smolvlm.media.tiles import DEFAULT_BACKEND, ResizeBackend, make_tiles, pixel_values
 from smolvlm.records import ImageRef
 

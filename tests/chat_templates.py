@@ -3,7 +3,7 @@
 The layouts are those of public checkpoints; the texts are written anew.
 """
 
-from smolvlm.datasets.encoding.template import RELEASED_TEMPLATE, ChatTemplate
+from smolvlm.datasets.encoding.split_template import RELEASED_TEMPLATE, ChatTemplate
 
 RELEASED = ChatTemplate(
     source=RELEASED_TEMPLATE, special_tokens=("<|im_start|>", "<end_of_utterance>", "<image>")

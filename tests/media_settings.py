@@ -1,7 +1,7 @@
 """Media settings for tests, from what a test cares about."""
 
-from smolvlm.media.geometry import TileSettings
 from smolvlm.media.settings import MediaSettings, VideoBackend
+from smolvlm.media.tile_grid import TileSettings
 from smolvlm.media.video.frames import FrameSettings
 
 

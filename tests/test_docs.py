@@ -47,6 +47,7 @@ WRITTEN_BY_RUNS = frozenset(
             "tokenizer.json",
             "tokenizer_config.json",
             "preprocessor_config.json",
+            "chat_template.json",
             "processor_config.json",
         ),
         *("adapter_config.json", "special_tokens_map.json", "video_preprocessor_config.json"),

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from smolvlm.build import language_model, vision_tower
+from smolvlm.build import language_model, vit_s14_tower
 from smolvlm.build.build import fill_language, init_connector
 from smolvlm.build.calibration import standardise_output
 from smolvlm.build.checkpoint import write_checkpoint
@@ -121,7 +121,7 @@ def recipe_fingerprint(recipe: BaseRecipe) -> str:
 
 def build_base_model(recipe: BaseRecipe) -> StockModel:
     """Return the recipe's model in memory, float32."""
-    vision = vision_tower.vision_dimensions(
+    vision = vit_s14_tower.vision_dimensions(
         tile_side_px=recipe.tile_side_px, num_layers=recipe.vision_layers
     )
     config = build_config(
@@ -134,8 +134,8 @@ def build_base_model(recipe: BaseRecipe) -> StockModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = STOCK_CLASSES[recipe.model_type](config)
-    tower_state = vision_tower.convert_tower(
-        vision_tower.read_onnx(vision_tower_onnx()),
+    tower_state = vit_s14_tower.convert_tower(
+        vit_s14_tower.read_onnx(vision_tower_onnx()),
         tile_side_px=recipe.tile_side_px,
         num_layers=recipe.vision_layers,
     )

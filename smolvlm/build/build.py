@@ -16,11 +16,11 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from smolvlm.build.build_plan import BuildPlan
 from smolvlm.build.calibration import NUM_PICTURES, feature_size, standardise_output
 from smolvlm.build.checkpoint import write_checkpoint
-from smolvlm.build.find_part import download_of
+from smolvlm.build.known_parts import download_of
 from smolvlm.build.language_model import extend_vocabulary
 from smolvlm.build.part import LanguageWeights
 from smolvlm.build.processor import PictureSettings
-from smolvlm.build.vision_tower import resize_positions
+from smolvlm.build.tower_tensors import resize_positions
 from smolvlm.build.vocabulary import Vocabulary
 from smolvlm.checkpoints.new_folder import check_new_folder
 from smolvlm.errors import ConfigError

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from transformers import Idefics3Config, SmolVLMConfig
 
 from smolvlm.build.configs import VisionDimensions, join_configs
-from smolvlm.build.find_part import find_language, find_vision
+from smolvlm.build.known_parts import find_language, find_vision
 from smolvlm.build.part import LanguagePart, VisionPart
 from smolvlm.build.processor import ModelType
 from smolvlm.errors import ConfigError
-from smolvlm.media.geometry import MAX_TILES_PER_SIDE, TileSettings, check_tile_settings
+from smolvlm.media.tile_grid import MAX_TILES_PER_SIDE, TileSettings, check_tile_settings
 from smolvlm.model.vision import misplaced_rows
 
 SCALE_FACTORS = (2, 3, 4, 8)

@@ -15,7 +15,7 @@ from smolvlm.build.build_plan import BuildPlan, BuildRecipe, plan_build
 from smolvlm.build.configs import tokens_per_tile
 from smolvlm.datasets.encoding.encode import image_block
 from smolvlm.datasets.encoding.tokens import PromptTokens
-from smolvlm.media.geometry import MAX_TILES_PER_SIDE, grid_for
+from smolvlm.media.tile_grid import MAX_TILES_PER_SIDE, grid_for
 from smolvlm.model.flops import causal_score_flops, tile_flops, token_flops
 from smolvlm.model.stock_classes import STOCK_CLASSES
 from smolvlm.model.towers import Tower, parameters_of

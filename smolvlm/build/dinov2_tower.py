@@ -17,7 +17,7 @@ from torch import Tensor
 from smolvlm.build.configs import VisionDimensions
 from smolvlm.build.part import VisionPart
 from smolvlm.build.siglip_tower import read_pixel_statistics, side_of
-from smolvlm.build.vision_tower import (
+from smolvlm.build.tower_tensors import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     NO_CLASS_TOKEN,

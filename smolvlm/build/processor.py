@@ -13,7 +13,7 @@ from typing import Literal
 
 from smolvlm.build.tokenizer import tokenizer_json
 from smolvlm.build.vocabulary import Vocabulary, smolvlm_vocabulary
-from smolvlm.media.geometry import MAX_TILES_PER_SIDE
+from smolvlm.media.tile_grid import MAX_TILES_PER_SIDE
 
 ModelType = Literal["idefics3", "smolvlm"]
 _CLASS_PREFIX = {"idefics3": "Idefics3", "smolvlm": "SmolVLM"}

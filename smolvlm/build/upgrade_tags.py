@@ -15,7 +15,7 @@ from pathlib import Path
 from smolvlm.build.grow_vocabulary import grow_checkpoint
 from smolvlm.checkpoints.vocabulary import Wanted
 from smolvlm.errors import ConfigError
-from smolvlm.media.geometry import MAX_TILES_PER_SIDE
+from smolvlm.media.tile_grid import MAX_TILES_PER_SIDE
 
 _SIDES = range(1, MAX_TILES_PER_SIDE + 1)
 TAGS = ("<global-img>", *(f"<row_{row}_col_{column}>" for row in _SIDES for column in _SIDES))

@@ -3,8 +3,8 @@ adapter.
 
 In: the run file's `quantization`. Out: what transformers needs when it loads a model, and
 afterwards the proof that exactly the layers asked for are quantised. The output head and embeddings
-never are. What such a model computes is in `bnb_layers.py`; what is saved is the adapter, for the
-base in any precision.
+never are. What such a model computes is in `quantized_layers.py`; what is saved is the adapter, for
+the base in any precision.
 """
 
 import importlib.util
@@ -101,7 +101,7 @@ def check_quantized_layers(model: VisionLanguageModel, config: Quantization) -> 
     Raises:
         ConfigError: some other layers are quantised than those asked for.
     """
-    from smolvlm.checkpoints.bnb_layers import is_quantized, use_exact_matmul
+    from smolvlm.checkpoints.quantized_layers import is_quantized, use_exact_matmul
 
     use_exact_matmul(model)
     towers = {TOWER_OF[part] for part in config.parts}
@@ -130,7 +130,7 @@ def quantized_layers(model: VisionLanguageModel, config: Quantization) -> Quanti
     """Return what is quantised in a loaded model; None where the settings ask for nothing."""
     if config.bits is None:
         return None
-    from smolvlm.checkpoints.bnb_layers import held_bytes, is_quantized
+    from smolvlm.checkpoints.quantized_layers import held_bytes, is_quantized
 
     layers = {
         name: module

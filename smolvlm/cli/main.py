@@ -2,8 +2,8 @@
 
 0 done, 1 a bad row, file or setting (the message says what, where, fix), 2 wrong usage, 3 a failed
 self-check. A command's module is imported once its settings and mixtures are known to be right
-(`early.py`). Human output goes to standard error wherever `--json` writes objects to standard
-output.
+(`early_checks.py`). Human output goes to standard error wherever `--json` writes objects to
+standard output.
 """
 
 import os
@@ -15,7 +15,7 @@ import typer
 
 from smolvlm import __version__
 from smolvlm.cli.build_command import build
-from smolvlm.cli.early import check_evaluated, check_mixture_or_run, check_run_file
+from smolvlm.cli.early_checks import check_evaluated, check_mixture_or_run, check_run_file
 from smolvlm.cli.options import Command, Group, Json, RunFileCommand
 from smolvlm.errors import SmolVLMError
 from smolvlm.quiet import drop_import_warnings, hide_progress_bars

@@ -4,9 +4,9 @@ Nothing that resizes or decodes is imported here: processes that only measure ro
 start fast.
 """
 
-from smolvlm.media.geometry import grid_for
 from smolvlm.media.images import header_size
 from smolvlm.media.settings import MediaSettings
+from smolvlm.media.tile_grid import grid_for
 from smolvlm.media.video.frames import choose_frames
 from smolvlm.media.video.index import read_index
 from smolvlm.records import ImageRef, Layout, Media

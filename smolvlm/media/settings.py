@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from smolvlm.media.geometry import TileSettings
+from smolvlm.media.tile_grid import TileSettings
 from smolvlm.media.video.frames import FrameSettings
 
 VideoBackend = Literal["pyav", "torchcodec", "decord"]

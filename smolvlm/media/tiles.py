@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from smolvlm.media.geometry import Size, TileSettings, plan_resize
+from smolvlm.media.tile_grid import Size, TileSettings, plan_resize
 
 ResizeBackend = Literal["torch", "pillow"]
 

@@ -8,7 +8,7 @@ import pytest
 from transformers import Dinov2Config, Dinov2Model
 
 from smolvlm.build.dinov2_tower import read_dinov2
-from smolvlm.build.vision_tower import IMAGENET_MEAN, IMAGENET_STD
+from smolvlm.build.tower_tensors import IMAGENET_MEAN, IMAGENET_STD
 from smolvlm.errors import ConfigError
 
 SMALL: dict[str, Any] = {

@@ -15,7 +15,7 @@ from smolvlm.build.language_model import (
 )
 from smolvlm.build.sources import language_model_gguf
 from smolvlm.build.tokenizer import tokenizer_json
-from smolvlm.build.vision_tower import vision_dimensions
+from smolvlm.build.vit_s14_tower import vision_dimensions
 
 
 def test_rotary_rows_move_from_pairs_to_halves() -> None:

@@ -17,16 +17,16 @@ from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
 import smolvlm.checkpoints.load
 from smolvlm.checkpoints.adapters import attach_adapters
-from smolvlm.checkpoints.bnb_layers import (
+from smolvlm.checkpoints.learning_rates import LearningRates, freeze
+from smolvlm.checkpoints.load import Checkpoint, load_checkpoint
+from smolvlm.checkpoints.peft_layers import merge_adapter
+from smolvlm.checkpoints.quantization import check_quantized_layers, num_values, quantized_layers
+from smolvlm.checkpoints.quantized_layers import (
     ExactLinear4bit,
     ExactLinear8bit,
     held_bytes,
     is_quantized,
 )
-from smolvlm.checkpoints.learning_rates import LearningRates, freeze
-from smolvlm.checkpoints.load import Checkpoint, load_checkpoint
-from smolvlm.checkpoints.peft_layers import merge_adapter
-from smolvlm.checkpoints.quantization import check_quantized_layers, num_values, quantized_layers
 from smolvlm.config.adapters import AdapterConfig
 from smolvlm.config.quantization import Quantization, quantization_of
 from smolvlm.errors import ConfigError

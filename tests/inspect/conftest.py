@@ -10,8 +10,8 @@ import pytest
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.inspect.data import Decode, inspect_example, token_texts
 from smolvlm.inspect.records import InspectedSample
-from smolvlm.media.geometry import grid_for
 from smolvlm.media.images import header_size, open_rgb
+from smolvlm.media.tile_grid import grid_for
 from smolvlm.media.tiles import make_tiles
 from smolvlm.records import Conversation, Example, ImageRef, Sample, Turn
 

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from smolvlm.media.geometry import TileSettings
 from smolvlm.media.settings import MediaSettings
+from smolvlm.media.tile_grid import TileSettings
 from smolvlm.media.video.frames import FrameSettings
 
 TILES = TileSettings(tile_side_px=32, longest_edge_px=64, image_splitting=True)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from smolvlm.media.geometry import TileSettings, plan_resize
+from smolvlm.media.tile_grid import TileSettings, plan_resize
 from smolvlm.media.tiles import DEFAULT_BACKEND, make_tiles, pixel_values
 
 SMALL = TileSettings(tile_side_px=32, longest_edge_px=128, image_splitting=True)

@@ -13,7 +13,7 @@ from smolvlm.datasets.encoding.prompts import PromptSettings, read_prompt_settin
 from smolvlm.datasets.packing.columns import PlannedPack
 from smolvlm.datasets.packing.plan import sample_size
 from smolvlm.inspect.verify import verify_pack
-from smolvlm.media.geometry import grid_for
+from smolvlm.media.tile_grid import grid_for
 from smolvlm.records import ImageRef, Turn
 from tests.checkpoint_shapes import DOCUMENT_TAGS, SHAPES, CheckpointShape, make_checkpoint
 

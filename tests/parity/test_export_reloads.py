@@ -20,7 +20,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from smolvlm.checkpoints.load import load_checkpoint
 from smolvlm.checkpoints.processor_files import save_processor
 from smolvlm.datasets.encoding.prompts import PromptSettings, read_prompt_settings
-from smolvlm.media.geometry import grid_for
+from smolvlm.media.tile_grid import grid_for
 from smolvlm.media.tiles import make_tiles
 from smolvlm.model.vision import normalize_pixels
 from smolvlm.records import ImageRef, Turn

@@ -21,8 +21,8 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3I
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 from transformers.models.smolvlm.image_processing_smolvlm import SmolVLMImageProcessor
 
-from smolvlm.media.geometry import TileSettings, grid_for
 from smolvlm.media.images import header_size, open_rgb
+from smolvlm.media.tile_grid import TileSettings, grid_for
 from smolvlm.media.tiles import DEFAULT_BACKEND, make_tiles, pixel_values
 from smolvlm.records import Grid, ImageRef
 

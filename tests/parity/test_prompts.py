@@ -19,7 +19,7 @@ from PIL import Image
 
 from smolvlm.build.processor import ModelType
 from smolvlm.datasets.encoding.prompts import PromptSettings
-from smolvlm.media.geometry import grid_for
+from smolvlm.media.tile_grid import grid_for
 from smolvlm.records import ImageRef, Turn
 
 MakeTurns = Callable[..., st.SearchStrategy[tuple[Turn, ...]]]

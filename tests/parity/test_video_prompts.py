@@ -18,7 +18,7 @@ from PIL import Image
 from transformers.video_utils import VideoMetadata
 
 from smolvlm.datasets.encoding.prompts import PromptSettings
-from smolvlm.media.geometry import grid_for
+from smolvlm.media.tile_grid import grid_for
 from smolvlm.records import Frames, Layout, Turn, VideoRef
 from tests.parity.test_prompts import MakeTurns, assistant, message, picture, size_of, user
 

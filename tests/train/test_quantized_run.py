@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
-from smolvlm.checkpoints.bnb_layers import is_quantized
 from smolvlm.checkpoints.load import load_checkpoint
 from smolvlm.checkpoints.peft_layers import ADAPTER_WEIGHTS
+from smolvlm.checkpoints.quantized_layers import is_quantized
 from smolvlm.cli.evaluate import run_evaluation
 from smolvlm.config.quantization import quantization_of
 from smolvlm.errors import ConfigError

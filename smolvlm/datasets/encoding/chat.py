@@ -1,10 +1,10 @@
 """A conversation as the model reads it: text, special tokens, places for pictures and frames.
 
-In: turns, what of their media is shown, and the checkpoint's chat template (`template.py`). Out:
-segments, in order. The wording is the template's, byte for byte. A clip is a sentence about it,
-then each frame under its time. Frames that are averaged stand under the time of the first of them,
-and the sentence counts the places, not the frames: word for word what is said about a clip of only
-those first frames, which every checkpoint knows.
+In: turns, what of their media is shown, and the checkpoint's chat template (`split_template.py`).
+Out: segments, in order. The wording is the template's, byte for byte. A clip is a sentence about
+it, then each frame under its time. Frames that are averaged stand under the time of the first of
+them, and the sentence counts the places, not the frames: word for word what is said about a clip of
+only those first frames, which every checkpoint knows.
 
 The template says which characters the assistant says, so labels need no searching: exactly the
 assistant's text and the token that ends it are learned, and nothing of what is said about a clip.
@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from smolvlm.datasets.encoding.template import ChatTemplate
+from smolvlm.datasets.encoding.split_template import ChatTemplate
 from smolvlm.datasets.encoding.template_items import BlockKind, Shape, SpecialToken, Words
 from smolvlm.datasets.encoding.video_words import (
     RELEASED_OUTRO,

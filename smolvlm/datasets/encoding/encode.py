@@ -31,7 +31,7 @@ from smolvlm.datasets.encoding.encoded import (
     media_identity,
     prefix_media,
 )
-from smolvlm.datasets.encoding.template import ChatTemplate
+from smolvlm.datasets.encoding.split_template import ChatTemplate
 from smolvlm.datasets.encoding.tokens import PromptTokens, TextEncoder
 from smolvlm.datasets.encoding.video_words import PromptWording
 from smolvlm.errors import SampleError

@@ -11,12 +11,12 @@ from typing import cast
 from smolvlm.datasets.encoding.encode import Encoder
 from smolvlm.datasets.encoding.encoded import LossWeighting
 from smolvlm.datasets.encoding.read_template import prompt_tokens, read_template
-from smolvlm.datasets.encoding.template import ChatTemplate
+from smolvlm.datasets.encoding.split_template import ChatTemplate
 from smolvlm.datasets.encoding.tokens import PromptTokens, TextEncoder, read_prompt_tokens
 from smolvlm.datasets.encoding.video_words import PromptWording
 from smolvlm.errors import ConfigError
-from smolvlm.media.geometry import TileSettings, check_tile_settings
 from smolvlm.media.settings import MediaSettings, VideoBackend
+from smolvlm.media.tile_grid import TileSettings, check_tile_settings
 from smolvlm.media.video.frames import FrameSettings
 from smolvlm.protocols import Processor
 

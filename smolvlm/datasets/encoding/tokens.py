@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from tokenizers import Tokenizer
 
-from smolvlm.datasets.encoding.template import ChatTemplate
+from smolvlm.datasets.encoding.split_template import ChatTemplate
 from smolvlm.errors import ConfigError
 
 MAX_TILES_A_SIDE = 6

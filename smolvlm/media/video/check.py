@@ -22,8 +22,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from smolvlm.media.geometry import Size
 from smolvlm.media.images import open_rgb
+from smolvlm.media.tile_grid import Size
 from smolvlm.media.video.files import cause, damaged, list_pictures, load_ffmpeg_error, open_clip
 from smolvlm.media.video.index import ClipScan, read_index, scan_clip
 from smolvlm.media.video.pyav import display_turn

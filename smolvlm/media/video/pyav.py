@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from smolvlm.media.geometry import Size, size_within
+from smolvlm.media.tile_grid import Size, size_within
 from smolvlm.media.video.files import damaged, load_ffmpeg_error, open_clip
 from smolvlm.media.video.index import ClipScan
 from smolvlm.records import VideoRef

@@ -21,9 +21,9 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from smolvlm.errors import SampleError
-from smolvlm.media.geometry import TileSettings, size_within
 from smolvlm.media.images import open_rgb, read_bytes
 from smolvlm.media.settings import VideoBackend
+from smolvlm.media.tile_grid import TileSettings, size_within
 from smolvlm.media.tiles import make_tiles, scale_image
 from smolvlm.media.video.by_number import read_with_decord, read_with_torchcodec
 from smolvlm.media.video.files import list_pictures, open_stream, unreadable

@@ -1,6 +1,7 @@
 """Preference training: two answers of a row, the two branches of a tree, compared with a reference.
 
-The losses' arithmetic is in `preference.py`; where the reference comes from, in `reference.py`.
+The losses' arithmetic is in `preference_losses.py`; where the reference comes from, in
+`reference.py`.
 """
 
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.train.batch import PackInfo
 from smolvlm.train.methods.online_reference import OnlineReference
-from smolvlm.train.methods.preference import pair_losses, pairs_of, rewards
+from smolvlm.train.methods.preference_losses import pair_losses, pairs_of, rewards
 from smolvlm.train.methods.reference import attach_reference
 from smolvlm.train.run_model import RunModel
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from smolvlm.checkpoints.peft_layers import adapters_off
 from smolvlm.model.evaluating import evaluating
 from smolvlm.protocols import VisionLanguageModel
-from smolvlm.train.methods.preference import answer_logps
+from smolvlm.train.methods.preference_losses import answer_logps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

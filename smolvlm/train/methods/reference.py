@@ -35,7 +35,7 @@ from smolvlm.model.evaluating import evaluating
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.protocols import VisionLanguageModel
 from smolvlm.train.methods.online_reference import OnlineReference, frozen_copy
-from smolvlm.train.methods.preference import answer_logps
+from smolvlm.train.methods.preference_losses import answer_logps
 from smolvlm.train.run_model import RunModel
 
 FILE_NAME = "reference.safetensors"

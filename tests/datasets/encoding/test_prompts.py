@@ -9,7 +9,7 @@ import pytest
 from smolvlm.build.processor import ModelType
 from smolvlm.datasets.encoding.prompts import read_prompt_settings
 from smolvlm.errors import ConfigError
-from smolvlm.media.geometry import TileSettings
+from smolvlm.media.tile_grid import TileSettings
 
 
 @pytest.mark.parametrize("model_type", ["smolvlm", "idefics3"])

@@ -13,8 +13,8 @@ from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.tiles import TileLoader
 from smolvlm.errors import SampleError
 from smolvlm.media import medium as medium_module
-from smolvlm.media.geometry import TileSettings, grid_for
 from smolvlm.media.images import header_size, open_rgb
+from smolvlm.media.tile_grid import TileSettings, grid_for
 from smolvlm.media.tiles import make_tiles
 from smolvlm.records import Frames, Grid, ImageRef, VideoRef
 from tests.media_settings import media_settings

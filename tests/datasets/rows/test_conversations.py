@@ -20,7 +20,7 @@ from smolvlm.datasets.packing.measured import (
 from smolvlm.datasets.rows.conversations import open_sources
 from smolvlm.datasets.rows.mixture import load_mixture
 from smolvlm.errors import SampleError
-from smolvlm.media.geometry import TileSettings
+from smolvlm.media.tile_grid import TileSettings
 from smolvlm.records import Conversation, ImageRef, Lengths, SkippedRow, Turn
 
 GOOD = [{"question": f"q{number}", "answer": "x"} for number in range(8)]

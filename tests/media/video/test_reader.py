@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from smolvlm.errors import ConfigError, SampleError
-from smolvlm.media.geometry import TileSettings
 from smolvlm.media.images import content_key
+from smolvlm.media.tile_grid import TileSettings
 from smolvlm.media.video import by_number as clip_by_number
 from smolvlm.media.video.frames import FrameSettings, choose_frames
 from smolvlm.media.video.index import read_index

@@ -12,7 +12,7 @@ from smolvlm.config.method import DpoMethod
 from smolvlm.errors import ConfigError
 from smolvlm.train.batch import PackInfo
 from smolvlm.train.methods.method import Method, Preference, Supervised, method_of
-from smolvlm.train.methods.preference import pair_losses, pairs_of
+from smolvlm.train.methods.preference_losses import pair_losses, pairs_of
 
 LOSSES = torch.tensor([1.0, 0.5, 2.0, 0.25, 1.5], dtype=torch.float64)
 PACK = {

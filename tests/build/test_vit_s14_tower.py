@@ -10,15 +10,8 @@ from transformers import SmolVLMVisionConfig
 from transformers.models.smolvlm.modeling_smolvlm import SmolVLMVisionTransformer
 
 from smolvlm.build.sources import vision_tower_onnx
-from smolvlm.build.vision_tower import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    OnnxWeights,
-    convert_tower,
-    read_onnx,
-    resize_positions,
-    vision_dimensions,
-)
+from smolvlm.build.tower_tensors import IMAGENET_MEAN, IMAGENET_STD, resize_positions
+from smolvlm.build.vit_s14_tower import OnnxWeights, convert_tower, read_onnx, vision_dimensions
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smolvlm.datasets.encoding.read_template import check_template
-from smolvlm.datasets.encoding.template import ChatTemplate
+from smolvlm.datasets.encoding.split_template import ChatTemplate
 from smolvlm.datasets.encoding.template_items import (
     BlockPlace,
     Shape,

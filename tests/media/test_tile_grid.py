@@ -1,11 +1,11 @@
-"""The sizes and grids of `smolvlm.media.geometry`: examples, laws, and the text of refusals."""
+"""The sizes and grids of `smolvlm.media.tile_grid`: examples, laws, and the text of refusals."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from smolvlm.errors import ConfigError
-from smolvlm.media.geometry import (
+from smolvlm.media.tile_grid import (
     MAX_TILES_PER_SIDE,
     TileSettings,
     check_tile_settings,

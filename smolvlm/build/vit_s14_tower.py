@@ -1,15 +1,12 @@
-"""A pretrained vision tower in the stock SmolVLM vision class, out of an ONNX file of another
-layout.
+"""The ViT-S/14 of an ONNX file, in the stock SmolVLM vision class.
 
-In: the ONNX weights of a ViT-S/14 (DINOv2's layout: class token, layer scale, ImageNet pixel
-statistics). Out: a state dict for the stock tower, which has none of these. Layer scale folds into
-the linear before it, the pixel statistics into the patch embedding, positions are interpolated to
-the tile: all exact. The class token has no place in the stock class and is dropped, which is not
-exact: deep features change by much, those of the first layers by little. The layers of any other
-tower of this layout (dinov2_tower.py) are converted here too.
+In: the ONNX weights (DINOv2's layout: class token, layer scale, ImageNet pixel statistics). Out: a
+state dict for the stock tower, which has none of these. Layer scale folds into the linear before
+it, the pixel statistics into the patch embedding, positions are interpolated to the tile: all
+exact. The class token has no place in the stock class and is dropped, which is not exact: deep
+features change by much, those of the first layers by little.
 """
 
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,19 +14,19 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
 from smolvlm.build.configs import VisionDimensions
 from smolvlm.build.part import VisionPart
+from smolvlm.build.tower_tensors import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    NO_CLASS_TOKEN,
+    convert_layer,
+    resize_positions,
+)
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 SMOLVLM_MEAN = 0.5
 SMOLVLM_STD = 0.5
-NO_CLASS_TOKEN = (
-    "the class token is dropped, so features differ from the source's; train the tower, or test "
-    "whether it serves"
-)
 VIT_S14 = VisionDimensions(
     tile_side_px=518,
     patch_size_px=14,
@@ -42,16 +39,6 @@ VIT_S14 = VisionDimensions(
 """The ONNX file's tower, at the side that it was trained with."""
 NUM_LAYERS = VIT_S14.num_layers
 _PATCH_SIZE_PX = VIT_S14.patch_size_px
-_LAYER = {
-    "attention.attention.query": "self_attn.q_proj",
-    "attention.attention.key": "self_attn.k_proj",
-    "attention.attention.value": "self_attn.v_proj",
-    "attention.output.dense": "self_attn.out_proj",
-    "norm1": "layer_norm1",
-    "norm2": "layer_norm2",
-    "mlp.fc1": "mlp.fc1",
-    "mlp.fc2": "mlp.fc2",
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,41 +142,3 @@ def fold_pixel_statistics(
     mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
     scale, shift = SMOLVLM_STD / std, (SMOLVLM_MEAN - mean) / std
     return weight * scale[None, :, None, None], bias + (weight.sum(dim=(2, 3)) * shift).sum(dim=1)
-
-
-def resize_positions(
-    positions: Float[Tensor, "patch hidden"], *, patches_per_side: int
-) -> Float[Tensor, "new hidden"]:
-    """Resample a square of position embeddings to another side, bicubic as the sources do.
-
-    At the side that it has, the very same numbers.
-    """
-    side = math.isqrt(len(positions))
-    if side == patches_per_side:
-        return positions
-    square = positions.reshape(1, side, side, -1).permute(0, 3, 1, 2)
-    resized = functional.interpolate(
-        square, size=(patches_per_side, patches_per_side), mode="bicubic", align_corners=False
-    )
-    return resized[0].flatten(1).T.contiguous()
-
-
-def layer_names(index: int) -> dict[str, str]:
-    """Return the stock class's modules of one layer -> what DINOv2's layout calls them."""
-    old, new = f"encoder.layer.{index}", f"encoder.layers.{index}"
-    return {f"{new}.{target}": f"{old}.{name}" for name, target in _LAYER.items()}
-
-
-def convert_layer(source: dict[str, Tensor], index: int) -> dict[str, Tensor]:
-    """Return a layer's tensors under the stock names, layer scale folded into the linear."""
-    old, new = f"encoder.layer.{index}", f"encoder.layers.{index}"
-    state = {
-        f"{target}.{suffix}": source[f"{name}.{suffix}"]
-        for target, name in layer_names(index).items()
-        for suffix in ("weight", "bias")
-    }
-    for linear, scale in (("self_attn.out_proj", "layer_scale1"), ("mlp.fc2", "layer_scale2")):
-        factor = source[f"{old}.{scale}.lambda1"]
-        state[f"{new}.{linear}.weight"] = factor[:, None] * state[f"{new}.{linear}.weight"]
-        state[f"{new}.{linear}.bias"] = factor * state[f"{new}.{linear}.bias"]
-    return state

@@ -13,7 +13,7 @@ from smolvlm.build.configs import PUBLISHED_LANGUAGE_MODELS, PUBLISHED_TOWERS
 from smolvlm.build.llama import published_llama, read_llama_folder, read_llama_gguf
 from smolvlm.build.part import LanguagePart, VisionPart
 from smolvlm.build.sources import language_model_gguf, vision_tower_onnx
-from smolvlm.build.vision_tower import vit_s14
+from smolvlm.build.vit_s14_tower import vit_s14
 from smolvlm.build.weights_folder import model_type_of
 from smolvlm.config.suggestions import did_you_mean
 from smolvlm.errors import ConfigError

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import logsigmoid
 
 from smolvlm.config.method import DpoMethod, PreferenceLoss
-from smolvlm.train.methods.preference import Pairs, pair_losses, pairs_of, rewards
+from smolvlm.train.methods.preference_losses import Pairs, pair_losses, pairs_of, rewards
 
 LOGPS = st.floats(-60, -0.05)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from smolvlm.build.configs import PUBLISHED_LANGUAGE_MODELS, PUBLISHED_TOWERS
-from smolvlm.build.find_part import DOWNLOADS, download_of, find_language, find_vision
+from smolvlm.build.known_parts import DOWNLOADS, download_of, find_language, find_vision
 from smolvlm.errors import ConfigError
 
 
