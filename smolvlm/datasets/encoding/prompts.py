@@ -102,23 +102,15 @@ def read_prompt_settings(
             f"({LANCZOS})",
             fix="set resample to 1 in preprocessor_config.json",
         )
-    tiles = TileSettings(
-        tile_side_px=int(images.max_image_size["longest_edge"]),
-        longest_edge_px=int(longest_edge_px or images.size["longest_edge"]),
-        image_splitting=bool(images.do_image_splitting)
-        if image_splitting is None
-        else image_splitting,
-    )
-    check_tile_settings(tiles)
     media = MediaSettings(
-        pictures=tiles,
-        frame_tiles=_frame_tiles(processor, tiles),
+        pictures=_picture_tiles(
+            processor, image_splitting=image_splitting, longest_edge_px=longest_edge_px
+        ),
+        frame_tiles=_frame_tiles(processor),
         frames=frames,
         video_backend=video_backend,
     )
-    backend = (
-        tokenizer.backend_tokenizer
-    )  # as load_processor restored it, with the digits splitting of tokenizer.json
+    backend = tokenizer.backend_tokenizer  # as load_processor restored it: it splits digits
     template = read_template(processor)
     tokens = read_prompt_tokens(
         backend,
@@ -135,7 +127,21 @@ def read_prompt_settings(
     )
 
 
-def _frame_tiles(processor: Processor, pictures: TileSettings) -> TileSettings:
+def _picture_tiles(
+    processor: Processor, *, image_splitting: bool | None, longest_edge_px: int | None
+) -> TileSettings:
+    images = processor.image_processor
+    splits = bool(images.do_image_splitting) if image_splitting is None else image_splitting
+    tiles = TileSettings(
+        tile_side_px=int(images.max_image_size["longest_edge"]),
+        longest_edge_px=int(longest_edge_px or images.size["longest_edge"]),
+        image_splitting=splits,
+    )
+    check_tile_settings(tiles)
+    return tiles
+
+
+def _frame_tiles(processor: Processor) -> TileSettings:
     """Return how frames become tiles: as the video processor says, or to an edge of one tile.
 
     Where one file holds the settings of both, transformers (5.23) takes the pictures' longest edge
@@ -145,12 +151,10 @@ def _frame_tiles(processor: Processor, pictures: TileSettings) -> TileSettings:
     videos = getattr(
         processor, "video_processor", None
     )  # processors of the first models have no such thing
-    edge = pictures.tile_side_px
+    side = edge = int(processor.image_processor.max_image_size["longest_edge"])
     if (
         videos is not None
         and videos.size["longest_edge"] != processor.image_processor.size["longest_edge"]
     ):
         edge = int(videos.size["longest_edge"])
-    return TileSettings(
-        tile_side_px=pictures.tile_side_px, longest_edge_px=edge, image_splitting=False
-    )
+    return TileSettings(tile_side_px=side, longest_edge_px=edge, image_splitting=False)
