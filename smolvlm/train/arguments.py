@@ -1,6 +1,7 @@
 """The run file's `train` section as `transformers.TrainingArguments`, plus what a planned run
 fixes."""
 
+import os
 from typing import Any
 
 import torch
@@ -93,6 +94,13 @@ def training_arguments(train: TrainConfig, plan: Plan) -> TrainingArguments:
             "smolvlm train ...; "
             "or show it one: CUDA_VISIBLE_DEVICES=0",
         )
+    if (asked := _processes_started()) > 1 and arguments.world_size == 1:
+        raise ConfigError(
+            f"WORLD_SIZE is {asked}, and this process knows of no other: each would train the "
+            "whole run",
+            where="torchrun",
+            fix="on a machine without a GPU set train.use_cpu: true; or start one process",
+        )
     if train.packs_per_step % arguments.world_size:
         raise ConfigError(
             f"train.packs_per_step={train.packs_per_step} cannot be dealt to "
@@ -102,3 +110,8 @@ def training_arguments(train: TrainConfig, plan: Plan) -> TrainingArguments:
         )
     arguments.gradient_accumulation_steps = train.packs_per_step // arguments.world_size
     return arguments
+
+
+def _processes_started() -> int:
+    """Return how many processes torchrun says that it started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

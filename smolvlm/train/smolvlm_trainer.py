@@ -30,6 +30,7 @@ from smolvlm.errors import ConfigError
 from smolvlm.protocols import VisionLanguageModel
 from smolvlm.train.batch import PackInfo, as_batch
 from smolvlm.train.callbacks import PlanFlowCallback, WholeGradientCallback
+from smolvlm.train.finite import FiniteWatch
 from smolvlm.train.flops import compute_cost, peak_flops_per_s
 from smolvlm.train.log import RunLog, pack_flops
 from smolvlm.train.optim import check_groups, groups_table, rates_by_tower, tower_groups
@@ -66,6 +67,7 @@ class SmolVLMTrainer(Trainer):
             max_bad_fraction=parts.max_bad_fraction,
         )
         self._infos: list[PackInfo] = []
+        self._finite = FiniteWatch()
         eval_rows: Any = [] if parts.evaluate is not None else None
         super().__init__(
             model=model,
@@ -237,8 +239,11 @@ class SmolVLMTrainer(Trainer):
             self._log.add_rows(self.state.global_step + 1, self._infos)
             if self.args.world_size == 1:
                 self._write_rows()
-        self._infos = []
-        return super().training_step(*args, **kwargs)
+        infos, self._infos = self._infos, []
+        loss = super().training_step(*args, **kwargs)
+        rows = [where for info in infos for where in info.where]
+        self._finite.add(loss, step=self.state.global_step + 1, rows=rows)
+        return loss
 
     def _write_rows(self) -> None:
         self._log.write_rows(is_writer=self.is_world_process_zero())
@@ -246,6 +251,9 @@ class SmolVLMTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Complete a log line, hand it on, and write it to `metrics.jsonl`."""
         if "loss" in logs:
+            self._finite.check(
+                self._sum_over_ranks, step=self.state.global_step, grad_norm=logs.get("grad_norm")
+            )
             logs.pop("learning_rate", None)
             device = "cuda" if torch.cuda.is_available() and not self.args.use_cpu else "cpu"
             peak = peak_flops_per_s(device, torch.bfloat16 if self.args.bf16 else torch.float32)
@@ -309,6 +317,7 @@ class SmolVLMTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Save a checkpoint and mark it whole; older ones are deleted only then."""
+        self._finite.check(self._sum_over_ranks, step=self.state.global_step, model=self.model)
         run_dir = Path(self.args.output_dir or ".")
         folder = run_dir / f"checkpoint-{self.state.global_step}"
         if self.args.should_save:

@@ -29,6 +29,7 @@ from smolvlm.train.checkpoint import CheckpointFiles
 from smolvlm.train.methods.method import method_of
 from smolvlm.train.resuming import RunIdentity, find_checkpoint, run_identity
 from smolvlm.train.run_facts import run_facts
+from smolvlm.train.run_folder import check_run_folder
 from smolvlm.train.run_model import RunModel, check_model, check_rows, load_run_model
 from smolvlm.train.run_start import begin_run
 from smolvlm.train.smolvlm_trainer import SmolVLMTrainer
@@ -154,6 +155,7 @@ def train(
 
 def _check_and_plan(config: RunConfig, measuring_bar: MeasuringBar) -> _Start:
     """Refuse what can be refused before the model loads, and find the checkpoint to resume from."""
+    check_run_folder(config)
     base = check_model(config)
     with measuring_bar() as report:
         prompt, planned = plan_run(config, base, report=report)

@@ -201,3 +201,12 @@ def test_length_and_seed_as_asked(section: Section) -> None:
     assert planned_length(section(max_steps=7)) == (1.0, 7)
     assert seed_of(section()) == TrainingArguments.seed == 42
     assert seed_of(section(seed=7)) == 7
+
+
+def test_a_process_that_knows_of_no_other_is_refused_where_there_should_be_several(
+    section: Section, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would train the whole run: torchrun on a machine without a GPU, without `use_cpu`."""
+    monkeypatch.setattr(arguments, "_processes_started", lambda: 2)
+    with pytest.raises(ConfigError, match="WORLD_SIZE is 2"):
+        training_arguments(section(), PLAN)
