@@ -18,7 +18,13 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from smolvlm.datasets.encoding.split_template import ChatTemplate
-from smolvlm.datasets.encoding.template_items import BlockKind, Shape, SpecialToken, Words
+from smolvlm.datasets.encoding.template_items import (
+    BlockKind,
+    BlockPlace,
+    Shape,
+    TemplateItem,
+    Words,
+)
 from smolvlm.datasets.encoding.video_words import (
     RELEASED_OUTRO,
     PromptWording,
@@ -122,22 +128,19 @@ def render(
         learned_from += len(turns) - num_turns if learned_from else 0
     text: list[Piece] = []
     for item in _items(
-        turns, layouts, template=template, wording=wording, generates=add_generation_prompt
+        turns,
+        layouts,
+        items=template.items(shape_of(turns), add_generation_prompt=add_generation_prompt),
+        wording=wording,
+        learned_from=learned_from,
     ):
-        if isinstance(item, tuple):
-            piece, turn = item
-            is_learned = turn is not None and turn >= learned_from
-            text.append(Piece(piece.text, piece.role, is_learned))
+        if isinstance(item, Piece):
+            text.append(item)
             continue
         if text:
             yield TextSegment(tuple(text))
             text.clear()
-        if isinstance(item, SpecialToken):
-            is_learned = item.learned_in is not None and item.learned_in >= learned_from
-            role = TokenRole.TEMPLATE if item.ends is None else SPEAKERS[turns[item.ends].role]
-            yield TokenSegment(item.token, role, is_learned)
-        else:
-            yield item
+        yield item
     if text:
         yield TextSegment(tuple(text))
 
@@ -146,42 +149,42 @@ def _items(
     turns: Sequence[Turn],
     layouts: Sequence[Layout],
     *,
-    template: ChatTemplate,
+    items: Sequence[TemplateItem],
     wording: PromptWording,
-    generates: bool,
-) -> Iterator[tuple[Piece, int | None] | SpecialToken | ImageSegment]:
-    """Yield what the template writes and what goes into it; text with the turn that learns it."""
+    learned_from: int,
+) -> Iterator[Piece | TokenSegment | ImageSegment]:
+    """Yield what the template writes, and what goes into it, in order."""
     blocks = [(place, block) for turn in turns for place, block in enumerate(turn.blocks)]
     media = enumerate(layouts)
     first_user_turn = next((number for number, turn in enumerate(turns) if turn.role == "user"), -1)
-    for item in template.items(shape_of(turns), add_generation_prompt=generates):
-        if isinstance(item, SpecialToken):
-            yield item
-        elif isinstance(item, Words):
-            role = TokenRole.TEMPLATE if item.learned_in is None else TokenRole.ASSISTANT
-            yield Piece(item.text, role), item.learned_in
-        else:
+    for item in items:
+        if isinstance(item, BlockPlace):
             place, block = blocks[item.block]
             if isinstance(block, str):
-                piece = Piece(item.trimmed(block), SPEAKERS[turns[item.turn].role])
-                yield piece, item.turn if item.is_learned else None
+                is_learned = item.is_learned and item.turn >= learned_from
+                yield Piece(item.trimmed(block), SPEAKERS[turns[item.turn].role], is_learned)
                 continue
             number, layout = next(media)
             is_prefix = item.turn <= first_user_turn
             if isinstance(layout, Grid):
                 yield ImageSegment(layout, number, is_prefix)
                 continue
-            introduces = has_intro(
-                turns[item.turn],
-                place,
-                is_first_user_turn=item.turn == first_user_turn,
-                wording=wording,
-            )
+            turn = turns[item.turn]
+            is_first = item.turn == first_user_turn
+            introduces = has_intro(turn, place, is_first_user_turn=is_first, wording=wording)
             for shown in _clip_items(layout, wording=wording, introduces=introduces):
                 if isinstance(shown, str):
-                    yield Piece(shown, TokenRole.TEMPLATE), None
+                    yield Piece(shown, TokenRole.TEMPLATE)
                 else:
                     yield ImageSegment(shown, number, is_prefix)
+            continue
+        is_learned = item.learned_in is not None and item.learned_in >= learned_from
+        if isinstance(item, Words):
+            role = TokenRole.TEMPLATE if item.learned_in is None else TokenRole.ASSISTANT
+            yield Piece(item.text, role, is_learned)
+        else:
+            role = TokenRole.TEMPLATE if item.ends is None else SPEAKERS[turns[item.ends].role]
+            yield TokenSegment(item.token, role, is_learned)
 
 
 def _clip_items(

@@ -51,9 +51,9 @@ _SPACE = "\u2003"
 _MARK = re.compile(f"({_SPACE}?){_BEGIN}([0-9]+){_END}({_SPACE}?)")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ChatTemplate:
-    """A template, ready to be taken apart."""
+    """A template, ready to be taken apart; what came of it is remembered by the object."""
 
     source: str
     special_tokens: tuple[str, ...]
