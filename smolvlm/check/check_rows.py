@@ -17,7 +17,13 @@ from smolvlm.check.between_rows import (
     leaks,
     spoken,
 )
-from smolvlm.check.findings import Finding, finding_of, mark_findings
+from smolvlm.check.findings import (
+    SAID_ONCE,
+    Finding,
+    finding_of,
+    mark_findings,
+    special_token_findings,
+)
 from smolvlm.datasets.encoding.encode import Encoder
 from smolvlm.datasets.encoding.encoded import media_identity
 from smolvlm.datasets.encoding.prompts import PromptSettings
@@ -108,7 +114,13 @@ def check_rows(
             report(done, total)
     ordered = [checked[number] for number in range(len(parts))]
     rows = [row for part in ordered for row in part.rows]
-    findings = [finding for part in ordered for finding in part.findings]
+    findings: list[Finding] = []
+    said: set[tuple[int, str]] = set()
+    for (number, _), part in zip(parts, ordered, strict=True):
+        for finding in part.findings:
+            if finding.kind not in SAID_ONCE or (number, finding.message) not in said:
+                findings.append(finding)
+            said.add((number, finding.message))
     media = {medium.key: medium for row in rows for medium in row.media}
     durations = tuple(
         medium.duration_s for medium in media.values() if medium.duration_s is not None
@@ -139,6 +151,7 @@ class RowChecker:
         self._encoder: Encoder = prompt.encoder()
         self._settings = prompt.media
         self._budget = budget
+        self._text = prompt.text
         self._context_tokens = prompt.context_tokens
         self._media: dict[bytes, CheckedMedium | SampleError] = {}
 
@@ -153,6 +166,7 @@ class RowChecker:
                 checked.findings.append(finding_of(error, where=source.table.where(row)))
                 continue
             checked.findings.extend(mark_findings(conversation, source.spec.media_markers))
+            checked.findings.extend(special_token_findings(conversation, self._text))
             self._check(conversation, checked, is_held_out=number >= self._num_training)
         return checked
 

@@ -3,11 +3,16 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from smolvlm.datasets.encoding.tokens import TextEncoder
 from smolvlm.datasets.rows.placeholders import PLACEHOLDERS, has_marks
 from smolvlm.datasets.rows.sources import MediaMarkers
 from smolvlm.errors import SampleError
 from smolvlm.records import Conversation, Media
 
+MARKS = frozenset({"<image>"})
+"""Of which `mark_findings` speaks."""
+SAID_ONCE = frozenset({"special_token_in_text"})
+"""Kinds that a source is told of once, however many of its rows it is true of."""
 Severity = Literal["error", "warning"]
 
 
@@ -58,3 +63,28 @@ def mark_findings(row: Conversation, markers: MediaMarkers) -> list[Finding]:
         )
         return warning("mark_learned_as_text", what)
     return []
+
+
+def special_token_findings(row: Conversation, text: TextEncoder) -> list[Finding]:
+    """Return what becomes of special tokens that a row's own words name.
+
+    Tokens of the prompt stay text; the checkpoint's others become ids, which is said of one row.
+    """
+    texts = [block for turn in row.every_turn for block in turn.blocks if isinstance(block, str)]
+    found = [token for token in text.special_tokens if any(token in words for words in texts)]
+    stay = sorted(token for token in found if token in text.prompt_tokens - MARKS)
+    ids = sorted(token for token in found if token not in text.prompt_tokens)
+    messages = {
+        "prompt_token_in_text": (stay, "stays text here: prompts are built of it"),
+        "special_token_in_text": (ids, "becomes its own id, here and in every row"),
+    }
+    return [
+        Finding(
+            where=row.where,
+            severity="warning",
+            kind=kind,
+            message=f"{', '.join(f'`{token}`' for token in tokens)} {message}",
+        )
+        for kind, (tokens, message) in messages.items()
+        if tokens
+    ]

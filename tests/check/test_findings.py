@@ -6,7 +6,11 @@ from typing import Any
 
 import pytest
 
+from smolvlm.check.check_rows import check_rows
 from smolvlm.check.findings import finding_of
+from smolvlm.checkpoints.load import load_processor
+from smolvlm.datasets.encoding.prompts import read_prompt_settings
+from smolvlm.datasets.packing.lengths import Budget
 from smolvlm.datasets.rows.conversations import open_sources
 from smolvlm.datasets.rows.mixture import load_mixture
 from smolvlm.errors import SampleError
@@ -69,3 +73,34 @@ def test_the_kind_comes_from_what_went_wrong_and_not_from_words(
         with pytest.raises(SampleError) as caught:
             read(number)
         assert finding_of(caught.value, where="rows.jsonl:1").kind == kind
+
+
+def test_special_tokens_in_rows_are_named_with_what_becomes_of_them(tmp_path: Path) -> None:
+    from tests.checkpoint_shapes import make_checkpoint
+
+    prompt = read_prompt_settings(
+        load_processor(str(make_checkpoint(tmp_path / "model", "document_tags")))
+    )
+    rows = [
+        {"question": "q?", "answer": "<doctag><loc_3></doctag>"},
+        {"question": "What ends <end_of_utterance>?", "answer": "<doctag><loc_3></doctag>"},
+        {"question": "q2?", "answer": "<text>plain</text>"},
+        {"question": "nothing", "answer": "special"},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sources = open_sources(load_mixture([{"json_path": "rows.jsonl"}], base_dir=tmp_path))
+    found = check_rows(sources, (), prompt, budget=Budget(max_tokens=4096, max_tiles=64))
+    own_id, text = "becomes its own id", "stays text here"
+    assert [(finding.where, finding.kind) for finding in found.findings] == [
+        ("rows.jsonl:1", "special_token_in_text"),
+        ("rows.jsonl:2", "prompt_token_in_text"),
+        ("rows.jsonl:3", "special_token_in_text"),
+    ]
+    assert [finding.severity for finding in found.findings] == ["warning"] * 3
+    for finding, (token, what) in zip(
+        found.findings,
+        [("`<doctag>`", own_id), ("`<end_of_utterance>`", text), ("`<text>`", own_id)],
+        strict=True,
+    ):
+        assert token in finding.message
+        assert what in finding.message

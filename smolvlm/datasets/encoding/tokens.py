@@ -61,6 +61,8 @@ class TextEncoder:
             prompt_tokens: special tokens that stay text where a conversation's own words name them.
         """
         self.prompt_tokens = frozenset(prompt_tokens)
+        self.special_tokens = _special_tokens(tokenizer) | self.prompt_tokens
+        """All of the checkpoint's, those of the prompt among them."""
         self._tokenizer = Tokenizer.from_str(_with_special(tokenizer.to_str(), self.prompt_tokens))
         self._tokenizer.encode_special_tokens = True
         self._tokenizer.no_truncation()
@@ -91,7 +93,21 @@ class TextEncoder:
         return self._tokenizer.to_str()
 
     def __reduce__(self):
-        return TextEncoder, (self._tokenizer, self.prompt_tokens)
+        return _restored, (self._tokenizer.to_str(), self.prompt_tokens, self.special_tokens)
+
+
+def _restored(
+    tokenizer_json: str, prompt_tokens: frozenset[str], special_tokens: frozenset[str]
+) -> TextEncoder:
+    """Return an encoder of another process; its tokenizer no longer says what was special."""
+    encoder = TextEncoder(Tokenizer.from_str(tokenizer_json), prompt_tokens)
+    encoder.special_tokens = special_tokens
+    return encoder
+
+
+def _special_tokens(tokenizer: Tokenizer) -> frozenset[str]:
+    added = tokenizer.get_added_tokens_decoder().values()
+    return frozenset(token.content for token in added if token.special)
 
 
 def _with_special(tokenizer_json: str, special: Collection[str]) -> str:
