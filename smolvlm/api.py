@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from smolvlm.quiet import drop_import_warnings
 
@@ -46,6 +46,8 @@ __all__ = [
 
 drop_import_warnings()
 
+Settings: TypeAlias = "RunConfig | str | Path | Mapping[str, Any]"
+"""A run's settings: of `load_config`, or a run file, or the sections as a mapping."""
 Rows = Iterable[Mapping[str, Any]]
 """Rows as they would stand in a file, a `datasets.Dataset` among them; pictures may be Pillow
 images."""
@@ -53,7 +55,7 @@ images."""
 
 def load_config(
     settings: str | Path | Mapping[str, Any],
-    overrides: Sequence[str] = (),
+    overrides: str | Sequence[str] = (),
     *,
     rows: Rows | None = None,
     eval_rows: Rows | None = None,
@@ -63,7 +65,7 @@ def load_config(
     Args:
         settings: a run file, or the sections as a mapping; relative paths in a mapping start from
             the current folder.
-        overrides: `section.key=value`, as on the command line.
+        overrides: `section.key=value`, as on the command line; one, or several.
         rows: in place of `data.mixture`; they are kept and known by a digest, so a run resumes
             where they come again.
         eval_rows: in place of `data.eval_mixture`.
@@ -74,6 +76,7 @@ def load_config(
     from smolvlm.config.load import config_from, load_run_config
     from smolvlm.config.yaml_text import read_yaml
 
+    overrides = [overrides] if isinstance(overrides, str) else overrides
     if rows is None and eval_rows is None and not isinstance(settings, Mapping):
         return load_run_config(Path(settings), overrides)
     from smolvlm.datasets.rows.memory import keep_rows
@@ -95,13 +98,19 @@ def load_config(
     return config_from(content, overrides, where=where, base_dir=base_dir)
 
 
-def train(config: RunConfig, *, callbacks: Sequence[TrainerCallback] = ()) -> TrainedRun:
+def _config(settings: Settings) -> RunConfig:
+    from smolvlm.config.schema import RunConfig
+
+    return settings if isinstance(settings, RunConfig) else load_config(settings)
+
+
+def train(config: Settings, *, callbacks: Sequence[TrainerCallback] = ()) -> TrainedRun:
     """Train, evaluate as the `eval` section says, and write the report.
 
     A stopped run is resumed.
 
     Args:
-        config: of `load_config`.
+        config: of `load_config`, or what it takes.
         callbacks: of transformers; how a program follows the run.
 
     Raises:
@@ -109,7 +118,7 @@ def train(config: RunConfig, *, callbacks: Sequence[TrainerCallback] = ()) -> Tr
     """
     from smolvlm.runs.training import train_and_report
 
-    return train_and_report(config, callbacks=callbacks)
+    return train_and_report(_config(config), callbacks=callbacks)
 
 
 def evaluate(config: RunConfig | str | Path, *, rows: Rows | None = None) -> Evaluation:
@@ -138,7 +147,7 @@ def evaluate(config: RunConfig | str | Path, *, rows: Rows | None = None) -> Eva
     return evaluate_checkpoint(with_model(config))
 
 
-def inspect(config: RunConfig, *, start: int = 0, end: int | None = 4) -> Inspection:
+def inspect(config: Settings, *, start: int = 0, end: int | None = 4) -> Inspection:
     """Return what the model would see and learn of the samples [start, end) of the first epoch.
 
     No weights are read.
@@ -151,34 +160,34 @@ def inspect(config: RunConfig, *, start: int = 0, end: int | None = 4) -> Inspec
     from smolvlm.inspect.inspection import inspect_run
     from smolvlm.runs.model import with_model
 
-    return inspect_run(with_model(config), start=start, end=end)
+    return inspect_run(with_model(_config(config)), start=start, end=end)
 
 
 def prepare(
-    config: RunConfig, *, engine: Literal["local", "ray"] = "local", num_workers: int | None = None
+    config: Settings, *, engine: Literal["local", "ray"] = "local", num_workers: int | None = None
 ) -> MeasuredSet:
     """Measure every row of a run's mixture, keep the sizes for training, and return a summary.
 
     Args:
-        config: of `load_config`.
+        config: of `load_config`, or what it takes.
         engine: what measures.
         num_workers: processes of the local engine; None is one a core.
     """
     from smolvlm.runs.mixture import prepare_mixture, settings_of_run
 
-    return prepare_mixture(settings_of_run(config), engine=engine, num_workers=num_workers)
+    return prepare_mixture(settings_of_run(_config(config)), engine=engine, num_workers=num_workers)
 
 
-def check(config: RunConfig, *, num_workers: int | None = None) -> CheckResult:
+def check(config: Settings, *, num_workers: int | None = None) -> CheckResult:
     """Read every row of a run's mixtures, decode every picture and clip, and return what is wrong.
 
     Args:
-        config: of `load_config`.
+        config: of `load_config`, or what it takes.
         num_workers: processes; None is one a core.
     """
     from smolvlm.runs.mixture import check_mixture, settings_of_run
 
-    return check_mixture(settings_of_run(config), num_workers=num_workers)
+    return check_mixture(settings_of_run(_config(config)), num_workers=num_workers)
 
 
 def build(

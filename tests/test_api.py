@@ -246,3 +246,30 @@ def test_the_page_on_python_runs_as_it_stands(
     assert "What is on the plate?" in printed
     assert "exact_match" in printed
     assert (tmp_path / "runs" / "first" / "model.safetensors").is_file()
+
+
+def test_settings_may_be_given_as_they_are(settings: dict[str, Any], tmp_path: Path) -> None:
+    """A mapping or a run file in place of what `load_config` returns; one override as a text."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps({"question": "q?", "answer": "a"}) + "\n")
+    data = {**settings["data"], "mixture": [{"json_path": str(rows)}]}
+    content = {**settings, "data": data}
+    assert api.load_config(content, "train.connector_lr=0.5").train.connector_lr == 0.5
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
+    for given in (content, tmp_path / "run.yaml", str(tmp_path / "run.yaml")):
+        assert len(api.inspect(given, end=1).examples) == 1
+    assert api.check(content).num_errors == 0
+
+
+def test_a_run_says_what_it_is_in_a_line(
+    trained: tuple[Path, Steps], settings: dict[str, Any]
+) -> None:
+    run = api.train(
+        api.load_config(
+            settings,
+            rows=[{"question": "q?", "answer": "a"}] * 2,
+            overrides=[f"train.output_dir={trained[0].parent / 'other'}", "train.max_steps=1"],
+        )
+    )
+    assert repr(run).startswith("<run in ")
+    assert "1 of 1 steps" in repr(run)

@@ -27,7 +27,8 @@ from smolvlm.check.findings import (
 from smolvlm.datasets.encoding.encode import Encoder
 from smolvlm.datasets.encoding.encoded import media_identity
 from smolvlm.datasets.encoding.prompts import PromptSettings
-from smolvlm.datasets.packing.lengths import Budget, modality_of, over_budget, over_context
+from smolvlm.datasets.packing.lengths import modality_of
+from smolvlm.datasets.packing.measured import RowRequirements
 from smolvlm.datasets.packing.workers import over_cores
 from smolvlm.datasets.rows.conversations import OpenSource
 from smolvlm.errors import SampleError
@@ -81,7 +82,7 @@ def check_rows(
     held_out: Sequence[OpenSource],
     prompt: PromptSettings,
     *,
-    budget: Budget,
+    requirements: RowRequirements,
     num_workers: int | None = None,
     report: Callable[[int, int], None] | None = None,
 ) -> CheckResult:
@@ -91,7 +92,7 @@ def check_rows(
         sources: to train on.
         held_out: to evaluate on; what they share with `sources` is a leak.
         prompt: of the checkpoint, for sizes.
-        budget: of a pack.
+        requirements: what a row must be, to be trained on.
         num_workers: processes; None is one a core.
         report: called with the rows done so far, and all.
     """
@@ -104,7 +105,7 @@ def check_rows(
     total = sum(len(rows) for _, rows in parts)
     done = 0
     checked: dict[int, CheckedPart] = {}
-    arguments = (every, len(sources), prompt, budget)
+    arguments = (every, len(sources), prompt, requirements)
     if num_workers is None and total <= SMALL_ROWS:
         num_workers = 1
     for number, part in over_cores(RowChecker, arguments, parts, num_workers=num_workers):
@@ -144,15 +145,14 @@ class RowChecker:
         sources: Sequence[OpenSource],
         num_training: int,
         prompt: PromptSettings,
-        budget: Budget,
+        requirements: RowRequirements,
     ) -> None:
         self._sources = sources
         self._num_training = num_training
         self._encoder: Encoder = prompt.encoder()
         self._settings = prompt.media
-        self._budget = budget
+        self._requirements = requirements
         self._text = prompt.text
-        self._context_tokens = prompt.context_tokens
         self._media: dict[bytes, CheckedMedium | SampleError] = {}
 
     def __call__(self, part: tuple[int, list[int]]) -> CheckedPart:
@@ -187,9 +187,10 @@ class RowChecker:
             "num_positions": lengths.num_positions,
             "num_tiles": lengths.num_tiles,
             "modality": modality_of(row.media),
+            "is_preference": bool(row.rejected),
         }
-        error = over_context(sizes, self._context_tokens)
-        error = error or over_budget(sizes, self._budget)
+        required = replace(self._requirements, kind=None) if is_held_out else self._requirements
+        error = required.problem(sizes)
         if error is not None:
             checked.findings.append(finding_of(error, where=row.where))
         checked.rows.append(

@@ -34,11 +34,14 @@ KIND_TITLES = {
     "over_context": "Rows longer than the model's context",
     "unused_token": "New tokens that no row holds",
     "empty_row": "Rows that teach nothing",
-    "role": "Turns in the wrong order",
+    "role": "Roles, and the order of turns",
     "duplicate_row": "Duplicates",
     "leaked_row": "Held-out rows that are trained on",
     "leaked_picture": "Held-out pictures that are trained on",
     "leaked_clip": "Held-out clips that are trained on",
+    "wrong_method": "Rows that the training method does not read",
+    "prompt_token_in_text": "Tokens of the prompt that stay text",
+    "special_token_in_text": "Special tokens that become ids",
     "bad_row": "Rows that cannot be read",
 }
 

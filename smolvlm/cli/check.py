@@ -15,6 +15,7 @@ from smolvlm.check.findings import Finding
 from smolvlm.check.page import write_check_page
 from smolvlm.cli.progress import measuring_bar
 from smolvlm.cli.train import to_stderr
+from smolvlm.pages.token_text import plural
 from smolvlm.runs.mixture import check_mixture, mixture_settings
 
 FOUND_ERRORS = 1
@@ -77,10 +78,9 @@ def _as_object(finding: Finding) -> dict[str, str]:
 def _show(result: CheckResult, console: Console) -> None:
     warnings = len(result.findings) - result.num_errors
     console.print(
-        f"{result.num_rows:,} rows, {result.num_pictures:,} pictures and "
-        f"{result.num_clips:,} clips decoded: "
-        f"{result.num_errors:,} errors, "
-        f"{warnings:,} warnings"
+        f"{plural(result.num_rows, 'row')}, {plural(result.num_pictures, 'picture')} and "
+        f"{plural(result.num_clips, 'clip')} decoded: "
+        f"{plural(result.num_errors, 'error')}, {plural(warnings, 'warning')}"
     )
     if not result.findings:
         return

@@ -145,7 +145,7 @@ def inspect_run(
     chosen = samples[start:end]
     if not chosen:
         what = f"no sample in {start}:{'' if end is None else end}"
-        raise ConfigError(what, where="--rows", fix=f"there are {len(samples):,} samples")
+        raise ConfigError(what, where="samples", fix=f"there are {len(samples):,} samples")
     examples = [dataset.example(members) for members in chosen]
     for example in examples:
         check_learned(example, image_token_id=prompt.tokens.image)

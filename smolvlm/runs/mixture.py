@@ -116,12 +116,18 @@ def prepare_mixture(
     return settle_rows(
         sources,
         sizes,
-        requirements=RowRequirements(
-            budget=budget_of(data), kind=settings.kind, context_tokens=prompt.context_tokens
-        ),
+        requirements=_requirements(settings),
         on_bad_sample="skip",
         max_bad_fraction=1.0,
         overrules=True,
+    )
+
+
+def _requirements(settings: MixtureSettings) -> RowRequirements:
+    return RowRequirements(
+        budget=budget_of(settings.data),
+        kind=settings.kind,
+        context_tokens=settings.prompt.context_tokens,
     )
 
 
@@ -148,7 +154,7 @@ def check_mixture(
         sources,
         evaluated,
         settings.prompt,
-        budget=budget_of(data),
+        requirements=_requirements(settings),
         num_workers=num_workers,
         report=report,
     )

@@ -53,7 +53,7 @@ know."""
 MeasuringBar = Callable[[], AbstractContextManager[Report | None]]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class TrainedRun:
     """What `train` leaves in memory."""
 
@@ -62,6 +62,11 @@ class TrainedRun:
     planned: PlannedData
     trainer: SmolVLMTrainer
     vision_cache: VisionCache | None
+
+    def __repr__(self) -> str:
+        """Say where the run is, and how far; its parts print themselves at great length."""
+        folder, state = self.trainer.args.output_dir, self.trainer.state
+        return f"<run in {folder}: {state.global_step} of {self.planned.plan.num_steps} steps>"
 
 
 def plan_run(

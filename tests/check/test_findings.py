@@ -11,6 +11,7 @@ from smolvlm.check.findings import finding_of
 from smolvlm.checkpoints.load import load_processor
 from smolvlm.datasets.encoding.prompts import read_prompt_settings
 from smolvlm.datasets.packing.lengths import Budget
+from smolvlm.datasets.packing.measured import RowRequirements
 from smolvlm.datasets.rows.conversations import open_sources
 from smolvlm.datasets.rows.mixture import load_mixture
 from smolvlm.errors import SampleError
@@ -89,7 +90,12 @@ def test_special_tokens_in_rows_are_named_with_what_becomes_of_them(tmp_path: Pa
     ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     sources = open_sources(load_mixture([{"json_path": "rows.jsonl"}], base_dir=tmp_path))
-    found = check_rows(sources, (), prompt, budget=Budget(max_tokens=4096, max_tiles=64))
+    found = check_rows(
+        sources,
+        (),
+        prompt,
+        requirements=RowRequirements(budget=Budget(max_tokens=4096, max_tiles=64)),
+    )
     own_id, text = "becomes its own id", "stays text here"
     assert [(finding.where, finding.kind) for finding in found.findings] == [
         ("rows.jsonl:1", "special_token_in_text"),
@@ -104,3 +110,24 @@ def test_special_tokens_in_rows_are_named_with_what_becomes_of_them(tmp_path: Pa
     ):
         assert token in finding.message
         assert what in finding.message
+
+
+def test_rows_of_another_kind_than_the_method_reads_are_errors(
+    tmp_path: Path, checkpoint_folders: dict[str, Path]
+) -> None:
+    prompt = read_prompt_settings(load_processor(str(checkpoint_folders["smolvlm"])))
+    rows = [QA, {"prompt": "q?", "chosen": "a", "rejected": "b"}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "held.jsonl").write_text(json.dumps({**QA, "question": "other?"}) + "\n")
+    sources, held_out = (
+        open_sources(load_mixture([{"json_path": name}], base_dir=tmp_path))
+        for name in ("rows.jsonl", "held.jsonl")
+    )
+    budget = Budget(max_tokens=4096, max_tiles=64)
+    for kind, wrong in (("preference", "rows.jsonl:1"), ("conversation", "rows.jsonl:2")):
+        requirements = RowRequirements(budget=budget, kind=kind)  # type: ignore[arg-type]
+        found = check_rows(sources, held_out, prompt, requirements=requirements)
+        assert [(finding.where, finding.kind) for finding in found.findings] == [
+            (wrong, "wrong_method")
+        ]
+        assert found.num_errors == 1

@@ -15,6 +15,7 @@ from smolvlm.config.schema import DataConfig
 from smolvlm.datasets.builder import measure_mixture, open_mixture
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.lengths import Budget
+from smolvlm.datasets.packing.measured import RowRequirements
 from smolvlm.datasets.rows.formats import to_conversation
 from smolvlm.datasets.rows.sources import SourceSpec
 from smolvlm.errors import SampleError
@@ -170,7 +171,7 @@ def test_check_names_addresses(server: WebServer, prompt: PromptSettings, tmp_pa
         open_mixture(data.mixture, data),
         (),
         prompt,
-        budget=Budget(max_tokens=4096, max_tiles=64),
+        requirements=RowRequirements(budget=Budget(max_tokens=4096, max_tiles=64)),
         num_workers=1,
     )
     assert [(own.where, own.kind) for own in found.findings] == [
