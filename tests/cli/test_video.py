@@ -212,7 +212,7 @@ def test_check_decodes_every_clip(
         "error",
     )
     assert "cut.mp4" in found["message"]
-    assert "1 pictures and 3 clips decoded: 1 errors" in outcome.messages
+    assert "1 picture and 3 clips decoded: 1 error" in outcome.messages
     assert "Length of a clip" in page.read_text()
 
 

@@ -214,7 +214,7 @@ def test_a_language_model_that_trains_in_full_grows_where_it_must(
     with pytest.raises(
         ConfigError, match=r"they need 49,157 rows, .* has 49,155(.|\n)*smolvlm build --base"
     ):
-        train_run(tmp_path, changes | LORA)
+        train_run(tmp_path / "adapter", changes | LORA)
 
 
 def test_the_tags_of_an_upgraded_release_train_by_themselves(
