@@ -12,7 +12,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -69,7 +71,7 @@ def _report_times(path: Path, rounds: int) -> None:
     for backend in backends:
         try:
             name = f"{shown.num_tiles} frames at 1 a second to {TILE_PX} px, {backend}"
-            report(name, lambda: _read(clip, shown, TILE_PX, backend))  # noqa: B023 - called at once
+            report(name, partial(_read, clip, shown, TILE_PX, backend))
         except ConfigError as error:
             print(f"{backend}: {error.what.splitlines()[0]}")
     count = every.num_tiles
@@ -82,7 +84,7 @@ def _report_times(path: Path, rounds: int) -> None:
     )
     for resizer in ("torch", "pillow"):
         name = f"a frame to RGB, then LANCZOS by {resizer}"
-        report(name, lambda: [_scaled(own, resizer) for own in _frames(clip, every)], share=count)  # noqa: B023
+        report(name, partial(_scaled_frames, clip, every, resizer), share=count)
     pairs = zip(_frames(clip, shown, TILE_PX), _frames(clip, shown), strict=True)
     apart = [np.abs(own.astype(int) - np.asarray(_scaled(whole, "torch"))) for own, whole in pairs]
     means = [float(own.mean()) for own in apart]
@@ -110,8 +112,12 @@ def _decode(clip: VideoRef) -> None:
             pass
 
 
-def _scaled(pixels: np.ndarray, backend: str) -> Image.Image:
-    return scale_image(Image.fromarray(pixels), (512, 288), backend=backend)  # pyright: ignore[reportArgumentType]
+def _scaled(pixels: np.ndarray, backend: Any) -> Image.Image:
+    return scale_image(Image.fromarray(pixels), (512, 288), backend=backend)
+
+
+def _scaled_frames(clip: VideoRef, frames: Frames, backend: Any) -> list[Image.Image]:
+    return [_scaled(pixels, backend) for pixels in _frames(clip, frames)]
 
 
 def _median_ms(work: Callable[[], object], rounds: int) -> float:

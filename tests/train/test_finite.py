@@ -23,7 +23,7 @@ class SpoilWeights(TrainerCallback):
     def __init__(self, value: float, *, before_step: int) -> None:
         self._value, self._before_step = value, before_step
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+    def on_step_begin(self, _args: Any, state: Any, _control: Any, **kwargs: Any) -> None:
         if state.global_step + 1 == self._before_step:
             with torch.no_grad():
                 kwargs["model"].lm_head.weight[0] = self._value

@@ -105,7 +105,8 @@ def test_a_failure_that_no_death_follows_stays_what_it_is() -> None:
 
 
 def test_other_errors_are_left_alone() -> None:
-    assert worker_death(RuntimeError("CUDA out of memory"), WorkerNotes(1), FewPacks()) is None  # pyright: ignore[reportArgumentType]
+    packs: Any = FewPacks()
+    assert worker_death(RuntimeError("CUDA out of memory"), WorkerNotes(1), packs) is None
 
 
 def test_rows_are_listed_once_each() -> None:

@@ -16,9 +16,7 @@ from tokenizers import Tokenizer
 
 from smolvlm.datasets.encoding.split_template import ChatTemplate
 from smolvlm.errors import ConfigError
-
-MAX_TILES_A_SIDE = 6
-"""The vocabulary has tags up to `<row_6_col_6>`."""
+from smolvlm.media.tile_grid import MAX_TILES_PER_SIDE
 
 TokenIds = tuple[int, ...]
 
@@ -145,7 +143,7 @@ def read_prompt_tokens(
     def pieces(text: str) -> TokenIds:
         return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
 
-    sides = range(1, MAX_TILES_A_SIDE + 1)
+    sides = range(1, MAX_TILES_PER_SIDE + 1)
     return PromptTokens(
         special={token: one(token) for token in template.written_tokens},
         end_of_turn=one(template.end_of_turn),
