@@ -23,6 +23,8 @@ SampleKind = Literal[
     "over_context",
     "wrong_method",
     "changed_row",
+    "unread_key",
+    "unread_media",
     "bad_row",
     "bad_file",
     "bad_rows",

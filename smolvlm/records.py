@@ -96,6 +96,8 @@ class Turn:
 
     role: Role
     blocks: tuple[Block, ...]
+    weight: float = 1.0
+    """What the loss of its learned tokens is multiplied by; 0 is not learned."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,6 +115,12 @@ class Conversation:
     rejected: tuple[Turn, ...] = ()
     """Of a preference row: the whole conversation again as it goes in the worse case, `turns` being
     the better one; the two begin alike and part in an assistant's turn. Empty for any other row."""
+    unread_keys: tuple[str, ...] = ()
+    """Keys of the row, its turns and blocks that nothing was made of, sorted: `id`,
+    `messages[].name`."""
+    has_unplaced_media: bool = False
+    """Whether nothing in the text says where its media go: they stand in front of the first user
+    turn."""
 
     @property
     def num_shared_turns(self) -> int:

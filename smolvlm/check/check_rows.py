@@ -20,9 +20,11 @@ from smolvlm.check.between_rows import (
 from smolvlm.check.findings import (
     SAID_ONCE,
     Finding,
+    Severity,
     finding_of,
     mark_findings,
     special_token_findings,
+    unread_finding,
 )
 from smolvlm.datasets.encoding.encode import Encoder
 from smolvlm.datasets.encoding.encoded import media_identity
@@ -62,11 +64,23 @@ class CheckResult:
 
     @property
     def num_errors(self) -> int:
-        return sum(finding.severity == "error" for finding in self.findings)
+        return self._count("error")
+
+    @property
+    def num_warnings(self) -> int:
+        return self._count("warning")
+
+    def _count(self, severity: Severity) -> int:
+        return sum(finding.severity == severity for finding in self.findings)
 
     def kinds(self) -> Counter[str]:
-        """Return how many findings there are of each kind."""
-        return Counter(finding.kind for finding in self.findings)
+        """Return how many errors and warnings there are of each kind."""
+        return Counter(finding.kind for finding in self.findings if finding.severity != "info")
+
+    @property
+    def remarks(self) -> tuple[Finding, ...]:
+        """What is said and is nothing wrong: keys that are not read."""
+        return tuple(finding for finding in self.findings if finding.severity == "info")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +89,7 @@ class CheckedPart:
 
     rows: list[CheckedRow] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    unread_keys: set[str] = field(default_factory=set)
 
 
 def check_rows(
@@ -122,6 +137,14 @@ def check_rows(
             if finding.kind not in SAID_ONCE or (number, finding.message) not in said:
                 findings.append(finding)
             said.add((number, finding.message))
+    unread: dict[int, set[str]] = {}
+    for (number, _), part in zip(parts, ordered, strict=True):
+        unread.setdefault(number, set()).update(part.unread_keys)
+    findings += [
+        unread_finding(keys, where=every[number].spec.label)
+        for number, keys in unread.items()
+        if keys
+    ]
     media = {medium.key: medium for row in rows for medium in row.media}
     durations = tuple(
         medium.duration_s for medium in media.values() if medium.duration_s is not None
@@ -165,6 +188,7 @@ class RowChecker:
             except SampleError as error:
                 checked.findings.append(finding_of(error, where=source.table.where(row)))
                 continue
+            checked.unread_keys.update(conversation.unread_keys)
             checked.findings.extend(mark_findings(conversation, source.spec.media_markers))
             checked.findings.extend(special_token_findings(conversation, self._text))
             self._check(conversation, checked, is_held_out=number >= self._num_training)

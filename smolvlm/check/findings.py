@@ -1,10 +1,11 @@
 """What is said about a row: an error that stopped it, or a remark about marks that stay text."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from smolvlm.datasets.encoding.tokens import TextEncoder
-from smolvlm.datasets.rows.placeholders import PLACEHOLDERS, has_marks
+from smolvlm.datasets.rows.marks import PLACEHOLDERS, has_marks, other_marks
 from smolvlm.datasets.rows.sources import MediaMarkers
 from smolvlm.errors import SampleError
 from smolvlm.records import Conversation, Media
@@ -13,7 +14,7 @@ MARKS = frozenset({"<image>"})
 """Of which `mark_findings` speaks."""
 SAID_ONCE = frozenset({"special_token_in_text"})
 """Kinds that a source is told of once, however many of its rows it is true of."""
-Severity = Literal["error", "warning"]
+Severity = Literal["error", "warning", "info"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +50,9 @@ def mark_findings(row: Conversation, markers: MediaMarkers) -> list[Finding]:
     def warning(kind: str, message: str) -> list[Finding]:
         return [Finding(where=row.where, severity="warning", kind=kind, message=message)]
 
-    if not row.media and any(has_marks(text, markers) for text in asked):
+    if not row.media and any(
+        has_marks(text, markers) or (markers == "plain" and other_marks(text)) for text in asked
+    ):
         marks = " or ".join(f"`{mark}`" for mark in PLACEHOLDERS[markers].values())
         what = (
             f"{marks} in the text and no media in the row: it is learned as text; is a key missing?"
@@ -62,7 +65,30 @@ def mark_findings(row: Conversation, markers: MediaMarkers) -> list[Finding]:
             f"a place"
         )
         return warning("mark_learned_as_text", what)
+    strange = [mark for text in asked for mark in other_marks(text)] if markers == "plain" else []
+    if strange:
+        return warning("mark_learned_as_text", f"`{strange[0]}` is read as text: no mark of ours")
+    speakers = sorted(
+        {
+            turn.role
+            for turn in row.every_turn
+            if turn.role != "user"
+            and any(isinstance(block, str) and has_marks(block, markers) for block in turn.blocks)
+        }
+    )
+    if row.has_unplaced_media and speakers:
+        what = (
+            f"a mark in a turn of the {' and the '.join(speakers)} is text, and nothing in the "
+            "user's turns says where the row's media go"
+        )
+        return warning("mark_outside_user", what)
     return []
+
+
+def unread_finding(keys: Iterable[str], *, where: str) -> Finding:
+    """Return what is said of a source's keys that nothing was made of."""
+    message = f"not read: {', '.join(sorted(keys))}"
+    return Finding(where=where, severity="info", kind="unread_key", message=message)
 
 
 def special_token_findings(row: Conversation, text: TextEncoder) -> list[Finding]:

@@ -42,6 +42,9 @@ KIND_TITLES = {
     "wrong_method": "Rows that the training method does not read",
     "prompt_token_in_text": "Tokens of the prompt that stay text",
     "special_token_in_text": "Special tokens that become ids",
+    "mark_outside_user": "Marks in answers or system turns while media have no place",
+    "unread_key": "Keys that change a row and are not read",
+    "unread_media": "Pictures or clips under keys that are not read",
     "bad_row": "Rows that cannot be read",
 }
 
@@ -69,7 +72,14 @@ class KindView:
 def write_check_page(result: CheckResult, *, path: Path, title: str) -> Path:
     """Write the page and return its path."""
     kinds = [
-        _kind(kind, [finding for finding in result.findings if finding.kind == kind])
+        _kind(
+            kind,
+            [
+                finding
+                for finding in result.findings
+                if finding.kind == kind and finding.severity != "info"
+            ],
+        )
         for kind, _ in result.kinds().most_common()
     ]
     kinds.sort(key=lambda view: view.severity != "error")
@@ -87,7 +97,7 @@ def write_check_page(result: CheckResult, *, path: Path, title: str) -> Path:
         template="check.html",
         title=title,
         result=result,
-        num_warnings=len(result.findings) - result.num_errors,
+        num_warnings=result.num_warnings,
         kinds=kinds,
         charts=[(name, chart) for name, chart in charts if chart],
     )

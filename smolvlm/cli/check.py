@@ -76,17 +76,22 @@ def _as_object(finding: Finding) -> dict[str, str]:
 
 
 def _show(result: CheckResult, console: Console) -> None:
-    warnings = len(result.findings) - result.num_errors
     console.print(
         f"{plural(result.num_rows, 'row')}, {plural(result.num_pictures, 'picture')} and "
         f"{plural(result.num_clips, 'clip')} decoded: "
-        f"{plural(result.num_errors, 'error')}, {plural(warnings, 'warning')}"
+        f"{plural(result.num_errors, 'error')}, {plural(result.num_warnings, 'warning')}"
     )
-    if not result.findings:
+    for remark in result.remarks:
+        console.print(f"{remark.where}: {remark.message}", markup=False)
+    if not result.kinds():
         return
     table = Table("kind", "findings", "the first of them", box=None)
     for kind, count in result.kinds().most_common():
-        shown = [finding for finding in result.findings if finding.kind == kind][:SHOWN_OF_A_KIND]
+        shown = [
+            finding
+            for finding in result.findings
+            if finding.kind == kind and finding.severity != "info"
+        ][:SHOWN_OF_A_KIND]
         lines = [f"{finding.where}: {finding.message}" for finding in shown]
         if count > len(shown):
             lines.append(f"and {count - len(shown):,} more: --json or --html")

@@ -74,6 +74,11 @@ class DataConfig(Section):
     prompt_wording: Literal["released", "legacy"] = "released"
     """What is said around media: as the released processor says it, or as the released models' own
     training did."""
+    mark_newlines: Literal["drop", "keep"] = "drop"
+    """Whether the newline beside a mark that is alone on its line is said to the model; the
+    released models were trained without it."""
+    supervise: Literal["assistant", "text"] = "assistant"
+    """Whose words are learned: the assistant's, or the user's and their ends too."""
     loss_weighting: Literal["token", "sample", "sqrt"] = "token"
     """Weight of each of a conversation's n supervised tokens: 1, 1/n or 1/sqrt(n)."""
     on_bad_sample: Literal["error", "skip"] = "error"
@@ -104,6 +109,15 @@ class DataConfig(Section):
                 what=what,
                 fix="take one of the two out",
             )
+        if self.prompt_wording == "legacy":
+            yield from self._without_effect_in_legacy()
+        if self.supervise == "text" and config.train.method.ROWS != "conversation":
+            yield Problem(
+                key="data.supervise",
+                value=shown_value(self.supervise),
+                what=f"has no effect with train.method = {config.train.method.type}",
+                fix="take it out: preferences are learned from answers",
+            )
         if self.average_frames > 1 and self.max_frames == 1:
             what = "has no effect with data.max_frames = 1: there is nothing to average"
             yield Problem(
@@ -132,3 +146,12 @@ class DataConfig(Section):
             fix = "set train.dataloader_num_workers above 0, or take it out"
             what = "has no effect without loader workers"
             yield Problem(key="data.prefetch_mb", value=str(self.prefetch_mb), what=what, fix=fix)
+
+    def _without_effect_in_legacy(self) -> Iterator[Problem]:
+        if self.mark_newlines == "keep":
+            what = "has no effect with data.prompt_wording = legacy, which strips every text"
+            yield Problem(key="data.mark_newlines", value="keep", what=what, fix="take it out")
+        if self.supervise == "text":
+            what = "with data.prompt_wording = legacy, words of ours would be learned as the user's"
+            fix = "set data.prompt_wording: released"
+            yield Problem(key="data.supervise", value="text", what=what, fix=fix)

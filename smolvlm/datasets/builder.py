@@ -72,6 +72,7 @@ def read_prompt(
         ),
         video_backend=data.video_backend,
         wording=data.prompt_wording,
+        supervise=data.supervise,
     )
     return replace(prompt, context_tokens=context_tokens)
 
@@ -90,6 +91,7 @@ def open_mixture(
         base_dir=data.base_dir,
         allow_outside_root=data.allow_outside_root,
         allow_urls=data.allow_urls,
+        keeps_mark_newlines=data.mark_newlines == "keep",
         name="data.mixture",
     )
     return open_sources(specs)

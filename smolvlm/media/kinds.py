@@ -1,6 +1,7 @@
 """What a file seems to be, picture or clip, by its name or first bytes. None is opened."""
 
 from pathlib import PurePath
+from typing import Literal
 
 from PIL import Image
 
@@ -59,3 +60,31 @@ def begins_like_mp4(data: bytes) -> bool:
 def begins_like_clip(data: bytes) -> bool:
     """Say whether bytes begin as an MP4, MOV, Matroska or WebM file does."""
     return begins_like_mp4(data) or data[:4] == b"\x1aE\xdf\xa3"
+
+
+_PICTURE_STARTS = (
+    *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*"),
+    *(b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),
+)
+"""JPEG, PNG, GIF, TIFF, JPEG 2000."""
+_PICTURE_BRANDS = frozenset({b"avif", b"avis", b"heic", b"heix", b"hevc", b"mif1", b"msf1"})
+_CLIP_STARTS = (
+    *(b"\x1aE\xdf\xa3", b"FLV\x01", b"OggS", b"\0\0\x01\xba", b"\0\0\x01\xb3"),
+    b"0&\xb2u\x8ef\xcf\x11",
+)
+"""Matroska, Flash, Ogg, MPEG program and elementary streams, Windows Media."""
+
+
+def kind_of_bytes(data: bytes) -> Literal["image", "video"] | None:
+    """Say what encoded bytes begin like: a picture, a clip, or neither.
+
+    Args:
+        data: the first 32 bytes, or more.
+    """
+    if data[:4] == b"RIFF":
+        return {b"WEBP": "image", b"AVI ": "video"}.get(data[8:12])  # pyright: ignore[reportReturnType]
+    if data[4:8] == b"ftyp":
+        return "image" if data[8:12] in _PICTURE_BRANDS else "video"
+    if data.startswith(_PICTURE_STARTS) or (data[:2] == b"BM" and data[6:10] == bytes(4)):
+        return "image"
+    return "video" if data.startswith(_CLIP_STARTS) else None

@@ -21,7 +21,7 @@ ROOT = Path("/media")
 A, CLIP = ImageRef(path=ROOT / "a.png"), VideoRef(path=ROOT / "c.mp4")
 
 
-def convert(row: Any, markers: MediaMarkers) -> Conversation:
+def convert(row: Any, markers: MediaMarkers, *, keeps_mark_newlines: bool = False) -> Conversation:
     spec = SourceSpec(
         name="s",
         path=Path("/rows.jsonl"),
@@ -29,6 +29,7 @@ def convert(row: Any, markers: MediaMarkers) -> Conversation:
         format="jsonl",
         media_root=ROOT,
         media_markers=markers,
+        keeps_mark_newlines=keeps_mark_newlines,
     )
     with located("rows.jsonl:7"):
         return to_conversation(row, spec=spec, where="rows.jsonl:7")
@@ -54,7 +55,7 @@ def rows_of(text: str, **media: Any) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("markers", "text", "media", "blocks"),
     [
-        ("distinct", "<|image_token|>\nWhat?", {"image": "a.png"}, (A, "\nWhat?")),
+        ("distinct", "<|image_token|>\nWhat?", {"image": "a.png"}, (A, "What?")),
         (
             "distinct",
             "Is <image> a tag?<|image_token|>",
@@ -125,7 +126,8 @@ def test_every_other_character_is_kept(pieces: list[str]) -> None:
     if text.count("<|image_token|>") != len(pieces) - 1 or "<|video_token|>" in text:
         return
     names = [f"{number}.png" for number in range(len(pieces) - 1)]
-    blocks = convert({"question": text, "answer": "x", "images": names}, "distinct").turns[0].blocks
+    row = {"question": text, "answer": "x", "images": names}
+    blocks = convert(row, "distinct", keeps_mark_newlines=True).turns[0].blocks
     assert [
         block.path.name for block in blocks if isinstance(block, ImageRef) and block.path
     ] == names

@@ -208,6 +208,8 @@ def test_other_protocols_stay_refused(value: str) -> None:
     spec = SourceSpec(
         name="s", path=Path("/r"), label="r", format="json", media_root=Path("/p"), allow_urls=True
     )
-    with pytest.raises(SampleError, match=r"is an address|is embedded") as caught:
+    with pytest.raises(
+        SampleError, match=r"is an address|is a data URI that is not base64"
+    ) as caught:
         to_conversation({**QA, "image": value}, spec=spec, where="r:1")
     assert "allow_urls" not in str(caught.value)

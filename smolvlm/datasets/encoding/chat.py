@@ -8,6 +8,8 @@ only those first frames, which every checkpoint knows.
 
 The template says which characters the assistant says, so labels need no searching: exactly the
 assistant's text and the token that ends it are learned, and nothing of what is said about a clip.
+Under `supervise="text"` the user's own words and the token that ends them are learned too, and
+nothing else: no role label, no newline of the template, no image token or tag.
 What the template writes between its generation prompt and the text counts as the assistant's, such
 as the space between `Assistant:` and the text: generation goes on from the colon, so the model must
 say it. (Before a word it is part of the word's first token, before a digit a token of its own.)
@@ -16,6 +18,7 @@ say it. (Before a word it is part of the word's first token, before a digit a to
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Literal
 
 from smolvlm.datasets.encoding.split_template import ChatTemplate
 from smolvlm.datasets.encoding.template_items import (
@@ -34,6 +37,10 @@ from smolvlm.datasets.encoding.video_words import (
     with_legacy_words,
 )
 from smolvlm.records import Block, Frames, Grid, ImageRef, Layout, Role, Turn
+
+
+Supervise = Literal["assistant", "text"]
+"""Whose words are learned: the assistant's, or the user's too."""
 
 
 class TokenRole(IntEnum):
@@ -56,6 +63,8 @@ class Piece:
     text: str
     role: TokenRole
     is_learned: bool = False
+    weight: float = 1.0
+    """Of what is learned: the turn's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +81,7 @@ class TokenSegment:
     token: str
     role: TokenRole = TokenRole.TEMPLATE
     is_learned: bool = False
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +120,7 @@ def render(
     template: ChatTemplate,
     wording: PromptWording = "released",
     learned_from: int = 0,
+    supervise: Supervise = "assistant",
     add_generation_prompt: bool = False,
 ) -> Iterator[Segment]:
     """Yield the segments of a conversation.
@@ -120,6 +131,7 @@ def render(
         template: the checkpoint's.
         wording: what is said around media.
         learned_from: number of the turn before which nothing is learned.
+        supervise: whose words are learned.
         add_generation_prompt: end with what the model goes on from.
     """
     if wording == "legacy":
@@ -132,7 +144,7 @@ def render(
         layouts,
         items=template.items(shape_of(turns), add_generation_prompt=add_generation_prompt),
         wording=wording,
-        learned_from=learned_from,
+        learns=_Learning(turns, learned_from, supervise),
     ):
         if isinstance(item, Piece):
             text.append(item)
@@ -151,7 +163,7 @@ def _items(
     *,
     items: Sequence[TemplateItem],
     wording: PromptWording,
-    learned_from: int,
+    learns: "_Learning",
 ) -> Iterator[Piece | TokenSegment | ImageSegment]:
     """Yield what the template writes, and what goes into it, in order."""
     blocks = [(place, block) for turn in turns for place, block in enumerate(turn.blocks)]
@@ -161,8 +173,8 @@ def _items(
         if isinstance(item, BlockPlace):
             place, block = blocks[item.block]
             if isinstance(block, str):
-                is_learned = item.is_learned and item.turn >= learned_from
-                yield Piece(item.trimmed(block), SPEAKERS[turns[item.turn].role], is_learned)
+                turn = item.turn if item.is_learned or learns.user_turn(item.turn) else None
+                yield Piece(item.trimmed(block), SPEAKERS[turns[item.turn].role], *learns(turn))
                 continue
             number, layout = next(media)
             is_prefix = item.turn <= first_user_turn
@@ -178,13 +190,35 @@ def _items(
                 else:
                     yield ImageSegment(shown, number, is_prefix)
             continue
-        is_learned = item.learned_in is not None and item.learned_in >= learned_from
+        learned_in = item.learned_in
         if isinstance(item, Words):
-            role = TokenRole.TEMPLATE if item.learned_in is None else TokenRole.ASSISTANT
-            yield Piece(item.text, role, is_learned)
+            role = TokenRole.TEMPLATE if learned_in is None else TokenRole.ASSISTANT
+            yield Piece(item.text, role, *learns(learned_in))
         else:
             role = TokenRole.TEMPLATE if item.ends is None else SPEAKERS[turns[item.ends].role]
-            yield TokenSegment(item.token, role, is_learned)
+            if item.ends is not None and learns.user_turn(item.ends):
+                learned_in = item.ends
+            yield TokenSegment(item.token, role, *learns(learned_in))
+
+
+@dataclass(frozen=True, slots=True)
+class _Learning:
+    """What is learned of a conversation's turns."""
+
+    turns: Sequence[Turn]
+    learned_from: int
+    supervise: Supervise
+
+    def __call__(self, turn: int | None) -> tuple[bool, float]:
+        """Return whether words of a turn are learned, and their weight; None is of no turn."""
+        if turn is None or turn < self.learned_from:
+            return False, 1.0
+        weight = self.turns[turn].weight
+        return weight > 0, weight
+
+    def user_turn(self, turn: int) -> bool:
+        """Say whether a turn is a user's whose words are learned."""
+        return self.supervise == "text" and self.turns[turn].role == "user"
 
 
 def _clip_items(

@@ -18,6 +18,7 @@ import numpy as np
 from smolvlm.datasets.encoding.chat import (
     ImageSegment,
     Segment,
+    Supervise,
     TextSegment,
     TokenRole,
     TokenSegment,
@@ -51,12 +52,14 @@ class Encoder:
         text: TextEncoder,
         template: ChatTemplate,
         wording: PromptWording = "released",
+        supervise: Supervise = "assistant",
         loss_weighting: LossWeighting = "token",
     ) -> None:
         self.tokens = tokens
         self._text = text
         self._template = template
         self._wording: PromptWording = wording
+        self._supervise: Supervise = supervise
         self.loss_weighting: LossWeighting = loss_weighting
 
     def encode_turns(
@@ -77,7 +80,7 @@ class Encoder:
         """
         ids: list[int] = []
         roles: list[int] = []
-        learned: list[bool] = []
+        weights: list[float] = []
         prefix_tokens = prefix_media = 0
         for segment in render(
             turns,
@@ -85,18 +88,19 @@ class Encoder:
             template=self._template,
             wording=self._wording,
             learned_from=learned_from,
+            supervise=self._supervise,
             add_generation_prompt=add_generation_prompt,
         ):
-            new_ids, new_roles, new_learned = self._segment(segment)
+            new_ids, new_roles, new_weights = self._segment(segment)
             ids += new_ids
             roles += new_roles
-            learned += new_learned
+            weights += new_weights
             if isinstance(segment, ImageSegment) and segment.is_prefix:
                 prefix_tokens, prefix_media = len(ids), segment.medium + 1
         return EncodedConversation(
             input_ids=np.array(ids, np.int32),
             roles=np.array(roles, np.uint8),
-            learned=np.array(learned, bool),
+            weights=np.array(weights, np.float32),
             media=tuple(
                 block for turn in turns for block in turn.blocks if not isinstance(block, str)
             ),
@@ -115,13 +119,14 @@ class Encoder:
             for turns in conversation.branches
         )
 
-    def _segment(self, segment: Segment) -> tuple[list[int], list[int], list[bool]]:
+    def _segment(self, segment: Segment) -> tuple[list[int], list[int], list[float]]:
+        """Return a segment's ids, and of each its role and its weight; 0 is not learned."""
         match segment:
-            case TokenSegment(token, role, is_learned):
-                return [self.tokens.special[token]], [role], [is_learned]
+            case TokenSegment(token, role, is_learned, weight):
+                return [self.tokens.special[token]], [role], [weight if is_learned else 0.0]
             case ImageSegment(grid):
                 ids = image_block(self.tokens, grid)
-                return ids, [TokenRole.IMAGE] * len(ids), [False] * len(ids)
+                return ids, [TokenRole.IMAGE] * len(ids), [0.0] * len(ids)
             case TextSegment(pieces):
                 ids, offsets = self._text("".join(piece.text for piece in pieces))
                 owner: list[int] = []
@@ -133,7 +138,7 @@ class Encoder:
                 return (
                     list(ids),
                     [piece.role for piece in owners],
-                    [piece.is_learned for piece in owners],
+                    [piece.weight if piece.is_learned else 0.0 for piece in owners],
                 )
 
     def lengths(self, conversation: Conversation, *, layouts: Sequence[Layout]) -> Lengths:

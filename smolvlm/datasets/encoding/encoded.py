@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Int32, UInt8
+from jaxtyping import Bool, Float32, Int32, UInt8
 
 from smolvlm.datasets.encoding.tree import scope_ends
 from smolvlm.records import Conversation, Example, ImageRef, Layout, Media, TileRef
@@ -26,13 +26,19 @@ class EncodedConversation:
 
     input_ids: Int32[np.ndarray, " seq"]
     roles: UInt8[np.ndarray, " seq"]
-    learned: Bool[np.ndarray, " seq"]
+    weights: Float32[np.ndarray, " seq"]
+    """Of each token: what its turn's loss is multiplied by; 0 where it is not learned."""
     media: tuple[Media, ...]
     """Pictures and clips in prompt order (one may occur twice)."""
     layouts: tuple[Layout, ...]
     prefix_tokens: int
     """End of the first user turn's last picture or frame; 0 where that turn has none."""
     prefix_media: int
+
+    @property
+    def learned(self) -> Bool[np.ndarray, " seq"]:
+        """Which tokens are learned."""
+        return self.weights > 0
 
 
 def common_beginning(parts: Sequence[EncodedConversation]) -> int:
@@ -105,9 +111,8 @@ def assemble(
         before = positions - 1
         predict_from.append(np.where(before < trunk, before, before - trunk + start))
         target_ids.append(part.input_ids[positions])
-        weights.append(
-            np.full(len(positions), target_weight(len(positions), loss_weighting), np.float32)
-        )
+        weight = np.float32(target_weight(len(positions), loss_weighting))
+        weights.append(part.weights[positions] * weight)
         owner.append(np.full(len(positions), number))
     position_ids = [
         np.arange(trunk),

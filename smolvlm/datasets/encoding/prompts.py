@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import cast
 
+from smolvlm.datasets.encoding.chat import Supervise
 from smolvlm.datasets.encoding.encode import Encoder
 from smolvlm.datasets.encoding.encoded import LossWeighting
 from smolvlm.datasets.encoding.read_template import prompt_tokens, read_template
@@ -36,6 +37,7 @@ class PromptSettings:
     template: ChatTemplate
     media: MediaSettings
     wording: PromptWording = "released"
+    supervise: Supervise = "assistant"
     context_tokens: int | None = None
     """What the model holds of one conversation; None where no model was asked."""
 
@@ -55,9 +57,10 @@ class PromptSettings:
 
     @property
     def identity(self) -> str:
-        """A digest, equal where every prompt is: tokens, tokenizer, tiles, frames, wording."""
+        """A digest, equal where every prompt is: tokens, tokenizer, tiles, frames, wording, and
+        whose words are learned."""
         parts = (
-            repr((self.tokens, self.template, self.media, self.wording)).encode()
+            repr((self.tokens, self.template, self.media, self.wording, self.supervise)).encode()
             + self.text.definition().encode()
         )
         return blake2b(parts, digest_size=12).hexdigest()
@@ -68,6 +71,7 @@ class PromptSettings:
             text=self.text,
             template=self.template,
             wording=self.wording,
+            supervise=self.supervise,
             loss_weighting=loss_weighting,
         )
 
@@ -80,6 +84,7 @@ def read_prompt_settings(
     frames: FrameSettings = PUBLISHED_FRAMES,
     video_backend: VideoBackend = "pyav",
     wording: PromptWording = "released",
+    supervise: Supervise = "assistant",
 ) -> PromptSettings:
     """Read a processor.
 
@@ -91,6 +96,7 @@ def read_prompt_settings(
         frames: which frames of a clip are shown.
         video_backend: what decodes clips.
         wording: what is said around media.
+        supervise: whose words are learned.
 
     Raises:
         ConfigError: a needed token is missing, or the sizes do not fit each other.
@@ -124,6 +130,7 @@ def read_prompt_settings(
         template=template,
         media=media,
         wording=wording,
+        supervise=supervise,
     )
 
 

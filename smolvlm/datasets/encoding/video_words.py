@@ -3,15 +3,18 @@
 `released` is what the released processor writes (transformers, `processing_smolvlm.py`). `legacy`
 is what the released models were trained with before it (the training code of SmolVLM2): it has an
 introduction before pictures too, no newline before `Frame from`, fractions of seconds, another
-closing sentence, and a system turn where a row has none.
+closing sentence, and a system turn where a row has none. It strips the white space around every
+piece of text, between and around the media, and says "image tag" for a mark in another turn than
+the user's.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import lru_cache
 from typing import Literal
 
-from smolvlm.records import ImageRef, Role, Turn, VideoRef
+from smolvlm.records import Block, ImageRef, Role, Turn, VideoRef
 
 PromptWording = Literal["released", "legacy"]
 
@@ -59,7 +62,7 @@ def with_legacy_words(turns: Sequence[Turn]) -> tuple[Turn, ...]:
     sentence.
     """
     system: Role = "system"
-    worded = list(turns)
+    worded = [_stripped(turn) for turn in turns]
     if worded[0].role != "system":
         worded.insert(0, Turn(role=system, blocks=(LEGACY_SYSTEM,)))
     places = [
@@ -71,14 +74,25 @@ def with_legacy_words(turns: Sequence[Turn]) -> tuple[Turn, ...]:
     if not places:
         return tuple(worded)
     number, place = places[-1]
-    role, blocks = worded[number].role, worded[number].blocks
-    worded[number] = Turn(
-        role=role, blocks=(*blocks[: place + 1], LEGACY_OUTRO, *blocks[place + 1 :])
+    blocks = worded[number].blocks
+    worded[number] = replace(
+        worded[number], blocks=(*blocks[: place + 1], LEGACY_OUTRO, *blocks[place + 1 :])
     )
     first = next(number for number, turn in enumerate(worded) if turn.role == "user")
     if isinstance(worded[first].blocks[0], ImageRef):
-        worded[first] = Turn(role="user", blocks=(IMAGE_INTRO, *worded[first].blocks))
+        worded[first] = replace(worded[first], blocks=(IMAGE_INTRO, *worded[first].blocks))
     return tuple(worded)
+
+
+def _stripped(turn: Turn) -> Turn:
+    """Return a turn with its pieces of text stripped and empty ones left out, if any is left."""
+    blocks: list[Block] = []
+    for block in turn.blocks:
+        if isinstance(block, str) and turn.role != "user":
+            block = block.replace("<video>", "video tag").replace("<image>", "image tag")
+        if not isinstance(block, str) or (block := block.strip()):
+            blocks.append(block)
+    return replace(turn, blocks=tuple(blocks) or turn.blocks)
 
 
 def has_intro(turn: Turn, block: int, *, is_first_user_turn: bool, wording: PromptWording) -> bool:

@@ -29,7 +29,7 @@ PART_ROWS = 8192
 SMALL_ROWS = 4 * PART_ROWS
 """Sources with fewer rows are measured by this process, each time: as fast as starting others, and
 never stale."""
-INDEX = 4
+INDEX = 5
 """Raise it when sizes of an earlier version must not be read; parts with other columns never
 are."""
 
@@ -117,6 +117,8 @@ def index_folder(source: OpenSource, prompt: PromptSettings) -> Path:
             spec.format,
             str(spec.media_root),
             sorted(spec.columns.items()),
+            sorted(spec.not_read),
+            spec.keeps_mark_newlines,
             spec.source_fps,
             *([spec.media_markers] if spec.media_markers != "plain" else []),
             prompt.identity,

@@ -27,6 +27,7 @@ def load_mixture(
     base_dir: Path,
     allow_outside_root: bool = False,
     allow_urls: bool = False,
+    keeps_mark_newlines: bool = False,
     name: str = "inline mixture",
 ) -> tuple[SourceSpec, ...]:
     """Return the sources of a mixture, in its order.
@@ -37,6 +38,7 @@ def load_mixture(
         allow_outside_root: whether rows may name pictures outside their source's folder of
             pictures.
         allow_urls: whether rows may name pictures and clips by http and https addresses.
+        keeps_mark_newlines: whether the newline beside a mark alone on its line is said.
         name: what messages call a mixture that is no file.
 
     Raises:
@@ -56,7 +58,8 @@ def load_mixture(
         if source is not None:
             # A program may name what its user may read.
             is_free = allow_outside_root or (isinstance(entry, Mapping) and "memory" in entry)
-            sources.append(replace(source, allow_outside_root=is_free, allow_urls=allow_urls))
+            allowed = replace(source, allow_outside_root=is_free, allow_urls=allow_urls)
+            sources.append(replace(allowed, keeps_mark_newlines=keeps_mark_newlines))
     if problems:
         raise problems_error(problems, where=where)
     _check_weights(sources, where=where)

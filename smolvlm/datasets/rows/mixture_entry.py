@@ -17,6 +17,7 @@ from braceexpand import braceexpand
 
 from smolvlm.config.problems import Problem, shown_value
 from smolvlm.config.suggestions import did_you_mean
+from smolvlm.datasets.rows.keys import COLUMN_NAMES, LIST_COLUMNS, TEXT_COLUMNS
 from smolvlm.datasets.rows.sources import (
     BadSamplePolicy,
     MediaMarkers,
@@ -42,10 +43,6 @@ READABLE = (
     "folder written by `save_to_disk`, and data sets of the hub (`hub: owner/name`)"
 )
 SAVED_MARKS = ("dataset_dict.json", "state.json", "dataset_info.json")
-COLUMN_NAMES = (
-    *("conversations", "messages", "question", "answer", "answers", "texts"),
-    *("image", "images", "video", "videos", "prompt", "chosen", "rejected"),
-)
 _KEYS = (
     *("json_path", "path", "name", "modality", "sampling_strategy"),
     *(
@@ -55,6 +52,7 @@ _KEYS = (
         "weight",
         "repeat",
         "columns",
+        "not_read",
         "seed",
         "on_bad_sample",
         "source_fps",
@@ -109,6 +107,7 @@ def read_source(
         weight=reader.number("weight"),
         source_fps=reader.number("source_fps") or 1.0,
         columns=reader.columns(),
+        not_read=reader.not_read(),
         media_markers=reader.choice("media_markers", get_args(MediaMarkers)) or "plain",
         seed=reader.whole_number("seed", default=0, minimum=0),
         on_bad_sample=reader.choice("on_bad_sample", get_args(BadSamplePolicy)),
@@ -247,27 +246,47 @@ class _EntryReader:
             self.problem("sampling_strategy", "must be text such as `all` or `random:10%`")
         return Sampling()
 
-    def columns(self) -> Mapping[str, str]:
+    def columns(self) -> Mapping[str, str | tuple[str, ...]]:
         value = self.entry.get("columns")
         if value is None:
             return {}
-        if not isinstance(value, Mapping) or not all(
-            isinstance(column, str) for column in value.values()
-        ):
+        if not isinstance(value, Mapping):
             self.problem(
                 "columns",
                 "must map our column names to the file's",
                 fix="write `columns: {question: query}`",
             )
             return {}
-        for ours in value:
+        columns: dict[str, str | tuple[str, ...]] = {}
+        for ours, names in value.items():
             if ours not in COLUMN_NAMES:
                 fix = (
                     did_you_mean(str(ours), COLUMN_NAMES)
                     or f"the names are {', '.join(COLUMN_NAMES)}"
                 )
                 self.problem("columns", f"`{ours}` is no column that rows are read from", fix=fix)
-        return dict(value)
+            elif isinstance(names, str):
+                columns[ours] = names
+            elif isinstance(names, list) and names and all(isinstance(name, str) for name in names):
+                columns[ours] = self._several_columns(ours, names)
+            else:
+                fix = "write `columns: {question: query}`, or `{images: [left, right]}`"
+                self.problem("columns", f"`{ours}` must name a column of the file's", fix=fix)
+        return columns
+
+    def _several_columns(self, ours: str, names: Sequence[str]) -> tuple[str, ...]:
+        if ours not in LIST_COLUMNS | TEXT_COLUMNS:
+            listed = ", ".join(sorted(LIST_COLUMNS | TEXT_COLUMNS))
+            what = f"`{ours}` is read from one column"
+            self.problem("columns", what, fix=f"several may be listed for {listed}")
+        return tuple(names)
+
+    def not_read(self) -> frozenset[str]:
+        value = self.entry.get("not_read", [])
+        if isinstance(value, list) and all(isinstance(name, str) for name in value):
+            return frozenset(value)
+        self.problem("not_read", "must be a list of keys", fix="write `not_read: [hint, choices]`")
+        return frozenset()
 
 
 def _format_of(file: Path) -> RowFormat | None:

@@ -1,41 +1,26 @@
-"""Where in a row's text its listed pictures and clips go.
+"""The listed pictures and clips of a row, put where its text says.
 
-In a user's plain text `<image>` and `<video>` mark the places of pictures and clips where the row
-lists some; without any mark, all of them go in front of the first user turn. In a row that lists
-clips alone `<image>` marks their places too, as published sets of video questions write it. The
-characters around a mark are kept exactly as written.
-
-A source whose texts speak of `<image>` themselves (questions about HTML, say) marks places
-distinctly: with `media_markers: distinct` they are `<|image_token|>` and `<|video_token|>`, and
-everything else is text.
+In a user's text marks are the places of pictures and clips where the row lists some (`marks.py`);
+without any mark, all of them go in front of the first user turn. In a row that lists clips alone
+`<image>` marks their places too, as published sets of video questions write it. Numbered marks are
+places where they name each listed picture once. A mark of any other spelling is an error while the
+media have no place: it would be learned as text.
 """
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
+from smolvlm.datasets.rows.marks import (
+    PLACEHOLDERS,
+    Place,
+    mark_numbers,
+    other_marks,
+    split_at_numbers,
+)
 from smolvlm.datasets.rows.media import Kind, ListedMedia
-from smolvlm.datasets.rows.sources import MediaMarkers, SourceSpec
+from smolvlm.datasets.rows.sources import SourceSpec
 from smolvlm.errors import SampleError
-from smolvlm.records import Block, Role, Turn
-
-PLACEHOLDERS: Mapping[MediaMarkers, Mapping[Kind, str]] = {
-    "plain": {"image": "<image>", "video": "<video>"},
-    "distinct": {"image": "<|image_token|>", "video": "<|video_token|>"},
-}
-"""What marks the place of a picture or a clip, by the source's `media_markers`."""
-_MARK = {
-    "plain": re.compile("<(image|video)>"),
-    "distinct": re.compile(r"<\|(image|video)_token\|>"),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Marks, in a draft turn, where the next listed picture or clip goes."""
-
-    kind: Kind
+from smolvlm.records import Block, Media, Role, Turn
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,25 +29,16 @@ class DraftTurn:
 
     role: Role
     blocks: tuple[Block | Place, ...]
+    weight: float = 1.0
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return tuple(block for block in self.blocks if isinstance(block, str))
 
 
-def has_marks(text: str, markers: MediaMarkers = "plain") -> bool:
-    """Say whether a text marks the place of a picture or a clip."""
-    return _MARK[markers].search(text) is not None
-
-
-def split_at_marks(text: str, markers: MediaMarkers = "plain") -> tuple[str | Place, ...]:
-    """Return the text's pieces with a `Place` for each mark; every other character is kept.
-
-    "<image>\\nWhat?" gives (Place("image"), "\\nWhat?").
-    """
-    pieces: list[str | Place] = []
-    for number, piece in enumerate(_MARK[markers].split(text)):
-        if number % 2:
-            pieces.append(Place(cast("Kind", piece)))
-        elif piece:
-            pieces.append(piece)
-    return tuple(pieces)
+def has_places(drafts: Iterable[DraftTurn]) -> bool:
+    """Say whether the turns hold media, or say where they go."""
+    return any(not isinstance(block, str) for draft in drafts for block in draft.blocks)
 
 
 def fill_places(
@@ -77,43 +53,111 @@ def fill_places(
         spec: of the source.
 
     Raises:
-        SampleError: not as many places of a kind as listed media of it.
+        SampleError: not as many places of a kind as listed media of it, or marks of another
+            spelling.
     """
-    blocks = [block for draft in drafts for block in draft.blocks if not isinstance(block, str)]
-    if not blocks:
-        in_front = (*listed.images, *listed.videos)
-        turns = tuple(
-            Turn(role=draft.role, blocks=cast("tuple[Block, ...]", draft.blocks))
-            for draft in drafts
-        )
-        if not in_front:
-            return turns
-        first = next(number for number, turn in enumerate(turns) if turn.role == "user")
-        return tuple(
-            Turn(
-                role=turn.role, blocks=(*in_front, *turn.blocks) if number == first else turn.blocks
-            )
-            for number, turn in enumerate(turns)
-        )
-    means: dict[Kind, Kind] = {"image": "image", "video": "video"}
-    is_plain = spec.media_markers == "plain"
-    if is_plain and listed.videos and not listed.images and Place("video") not in blocks:
-        means["image"] = "video"
-    places = [means[block.kind] for block in blocks if isinstance(block, Place)]
+    if not has_places(drafts):
+        if not len(listed):
+            return _turns(drafts)
+        if spec.media_markers == "plain":
+            drafts = _with_numbered_places(drafts, listed, spec)
+        if not has_places(drafts):
+            return _turns(_with_media_in_front(drafts, (*listed.images, *listed.videos)))
+    places = [block for draft in drafts for block in draft.blocks if isinstance(block, Place)]
+    if _images_mean_clips(places, listed, spec):
+        places = [Place("video") for _ in places]
     kinds: tuple[Kind, ...] = ("image", "video")
     for kind in kinds:
-        _check_number(places.count(kind), len(listed.of(kind)), kind, spec=spec)
-    remaining = {kind: iter(listed.of(kind)) for kind in kinds}
-    return tuple(
-        Turn(
-            role=draft.role,
+        num_places = sum(place.kind == kind for place in places)
+        _check_number(num_places, len(listed.of(kind)), kind, spec=spec)
+    media = iter(_media_of(places, listed))
+    filled = [
+        replace(
+            draft,
             blocks=tuple(
-                next(remaining[means[block.kind]]) if isinstance(block, Place) else block
-                for block in draft.blocks
+                next(media) if isinstance(block, Place) else block for block in draft.blocks
             ),
         )
         for draft in drafts
+    ]
+    return _turns(filled)
+
+
+def _images_mean_clips(places: Sequence[Place], listed: ListedMedia, spec: SourceSpec) -> bool:
+    return (
+        spec.media_markers == "plain"
+        and bool(listed.videos)
+        and not listed.images
+        and all(place.kind == "image" for place in places)
     )
+
+
+def _media_of(places: Sequence[Place], listed: ListedMedia) -> list[Media]:
+    """Return the medium of each place: the next of its kind, or the one of its number."""
+    remaining = {"image": iter(listed.images), "video": iter(listed.videos)}
+    return [
+        next(remaining[place.kind])
+        if place.number is None
+        else listed.of(place.kind)[place.number - 1]
+        for place in places
+    ]
+
+
+def _turns(drafts: Iterable[DraftTurn]) -> tuple[Turn, ...]:
+    turns: list[Turn] = []
+    for draft in drafts:
+        blocks = tuple(block for block in draft.blocks if not isinstance(block, Place))
+        assert len(blocks) == len(draft.blocks), "every place is filled"
+        turns.append(Turn(role=draft.role, blocks=blocks, weight=draft.weight))
+    return tuple(turns)
+
+
+def _with_media_in_front(drafts: Sequence[DraftTurn], media: tuple[Media, ...]) -> list[DraftTurn]:
+    first = next(number for number, draft in enumerate(drafts) if draft.role == "user")
+    return [
+        replace(draft, blocks=(*media, *draft.blocks)) if number == first else draft
+        for number, draft in enumerate(drafts)
+    ]
+
+
+def _with_numbered_places(
+    drafts: Sequence[DraftTurn], listed: ListedMedia, spec: SourceSpec
+) -> Sequence[DraftTurn]:
+    """Return the turns with places for numbered marks that name each listed picture once.
+
+    Raises:
+        SampleError: the user's text holds other marks, or numbers that do not fit the pictures.
+    """
+    asked = [text for draft in drafts if draft.role == "user" for text in draft.texts]
+    strange = [mark for text in asked for mark in other_marks(text)]
+    if not strange:
+        return drafts
+    numbers = sorted(number for text in asked for number in mark_numbers(text))
+    fits = numbers == list(range(1, len(listed.images) + 1)) and not listed.videos
+    if not fits or len(numbers) != len(strange):
+        marks = ", ".join(f"`{mark}`" for mark in dict.fromkeys(strange[:3]))
+        what = (
+            f"{marks} in the user's text, while nothing says where the row's media go: it would "
+            "be read as text"
+        )
+        fix = (
+            "write `<image>` or `<video>` in the places of the media; or, if it is no mark, set "
+            "`media_markers: distinct` on the source"
+        )
+        raise SampleError(what, kind="placeholder_mismatch", fix=fix)
+    keeps = spec.keeps_mark_newlines
+
+    def split(block: Block | Place) -> tuple[Block | Place, ...]:
+        if isinstance(block, str):
+            return split_at_numbers(block, keeps_newlines=keeps)
+        return (block,)
+
+    return [
+        replace(draft, blocks=tuple(piece for block in draft.blocks for piece in split(block)))
+        if draft.role == "user"
+        else draft
+        for draft in drafts
+    ]
 
 
 def _check_number(num_places: int, num_listed: int, kind: Kind, *, spec: SourceSpec) -> None:

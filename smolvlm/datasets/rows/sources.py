@@ -126,8 +126,13 @@ class SourceSpec:
     one."""
     source_fps: float = 1.0
     """Frames a second of clips that are given as frames: folders and lists of pictures."""
-    columns: Mapping[str, str] = field(default_factory=dict)
-    """Our name of a column (`question`, `image`, ...) -> its name in the file."""
+    columns: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
+    """Our name of a column (`question`, `images`, ...) -> its name in the file, or several names:
+    texts are joined by newlines, media are listed."""
+    not_read: frozenset[str] = frozenset()
+    """Keys of rows, turns and blocks that are left alone on purpose."""
+    keeps_mark_newlines: bool = False
+    """Whether the newline beside a mark that is alone on its line is said to the model."""
     media_markers: MediaMarkers = "plain"
     """What marks the places of media in a user's text: `<image>` or `<|image_token|>`, likewise for
     clips."""

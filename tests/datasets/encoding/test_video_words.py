@@ -114,6 +114,6 @@ def test_the_older_wording_of_pictures_and_texts() -> None:
         "User: Here are some images: <image>Now answer the following question: What?"
     )
     assert user_turn(talk("So: ", PICTURE, PICTURE), [ONE_TILE] * 2) == (
-        "User: So: <image><image>Now answer the following question: "
+        "User: So:<image><image>Now answer the following question: "
     )
     assert user_turn(talk("Hi"), []) == "User: Hi"

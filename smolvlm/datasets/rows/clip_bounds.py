@@ -1,0 +1,66 @@
+"""Which part of a clip a row means: begin and end in seconds, in the spellings that exist."""
+
+import re
+from dataclasses import dataclass
+
+from smolvlm.datasets.rows.fields import Fields
+from smolvlm.datasets.rows.keys import END_KEYS, START_KEYS
+from smolvlm.errors import SampleError
+
+_TIMECODE = re.compile(r"^(?:([0-9]{1,4}):)?([0-9]{1,4}):([0-9]{1,2}(?:\.[0-9]{1,9})?)$")
+_NUMBER = re.compile(r"^[0-9]{1,12}(?:\.[0-9]{1,12})?$")
+MILLISECONDS = "_ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Begin and end in seconds; None is the clip's own."""
+
+    start_s: float | None = None
+    end_s: float | None = None
+
+    def __bool__(self) -> bool:
+        return self.start_s is not None or self.end_s is not None
+
+
+def take_bounds(fields: Fields) -> Bounds:
+    """Return the part of a clip that a row, a block or a clip's own object names.
+
+    Raises:
+        SampleError: a bound in two spellings, one that is no time, or an end before its begin.
+    """
+    start_s = _time(*fields.take_one(START_KEYS, what="where the clip begins"))
+    end_s = _time(*fields.take_one(END_KEYS, what="where the clip ends"))
+    if start_s is not None and end_s is not None and start_s >= end_s:
+        raise SampleError(f"start_s={start_s:g} is not before end_s={end_s:g}", fix="fix the times")
+    return Bounds(start_s, end_s)
+
+
+def has_bounds(fields: Fields) -> bool:
+    return bool(fields.given((*START_KEYS, *END_KEYS)))
+
+
+def joined_bounds(one: Bounds, other: Bounds) -> Bounds:
+    """Return the bounds of two places, of which one may say something."""
+    if one and other:
+        raise SampleError("`start_s` or `end_s` stands twice", fix="keep it in one place")
+    return one or other
+
+
+def _time(key: str, value: object) -> float | None:
+    """Return a number of seconds, or of milliseconds, or a time such as 1:02:03.5, in seconds."""
+    if value is None:
+        return None
+    seconds: float | None = None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value) if 0 <= value < float("inf") else None
+    elif isinstance(value, str) and _NUMBER.match(value.strip()):
+        seconds = float(value)
+    elif isinstance(value, str) and (match := _TIMECODE.match(value.strip())):
+        seconds = 3600 * float(match[1] or 0) + 60 * float(match[2]) + float(match[3])
+    if seconds is None:
+        raise SampleError(
+            f"`{key}` is {value!r:.60}, no time in seconds",
+            fix="write a number, 0 or more, or a time such as 1:02:03.5, or leave it out",
+        )
+    return seconds / 1000 if key.endswith(MILLISECONDS) else seconds

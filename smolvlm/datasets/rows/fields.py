@@ -1,0 +1,93 @@
+"""The values of a row, of a turn and of a block, and which of them were read.
+
+A reader takes the keys that it knows; what remains when the row is finished is judged at one place
+(`unread.py`). So a key can be read, refused or named as not read, and none is lost.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from smolvlm.datasets.rows.sources import SourceSpec
+from smolvlm.errors import SampleError
+
+
+class Fields:
+    """Values by key; null, an empty list and an empty object count as absent."""
+
+    __slots__ = ("_read", "_values", "place")
+
+    def __init__(
+        self, values: Mapping[str, object], *, place: str, not_read: Collection[str] = ()
+    ) -> None:
+        """
+        Args:
+            values: as the file gives them.
+            place: what stands before a key in messages: empty for the row, `messages[].`.
+            not_read: keys that the source says to leave alone.
+        """
+        self.place = place
+        self._values = values
+        self._read = set(not_read)
+
+    def take(self, key: str) -> object:
+        """Return a key's value and count it as read; None where it is absent."""
+        self._read.add(key)
+        value = self._values.get(key)
+        return None if is_absent(value) else value
+
+    def peek(self, key: str) -> object:
+        """Return a key's value without counting it as read."""
+        return self._values.get(key)
+
+    def has(self, key: str) -> bool:
+        """Say whether a key has a value; it is not read by that."""
+        return not is_absent(self._values.get(key))
+
+    def given(self, keys: Iterable[str]) -> tuple[str, ...]:
+        """Return those keys that have a value, in their order."""
+        return tuple(key for key in keys if self.has(key))
+
+    def take_one(self, keys: Iterable[str], *, what: str) -> tuple[str, object]:
+        """Return (key, value) of the one key among several spellings; ("", None) without any.
+
+        Raises:
+            SampleError: several of them have a value.
+        """
+        found = self.given(keys)
+        if len(found) > 1:
+            names = " and ".join(f"`{self.place}{key}`" for key in found)
+            raise SampleError(f"{names} both give {what}", fix="keep one of them")
+        return (found[0], self.take(found[0])) if found else ("", None)
+
+    def unread(self) -> Iterator[tuple[str, object]]:
+        """Yield (key, value) of each value that nobody read."""
+        for key, value in self._values.items():
+            if key not in self._read and not is_absent(value):
+                yield str(key), value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(map(str, self._values))
+
+
+def is_absent(value: object) -> bool:
+    """Say whether a value says nothing: null, `[]`, `{}`."""
+    return value is None or (isinstance(value, list | dict | tuple) and not value)
+
+
+@dataclass(slots=True)
+class Reading:
+    """One row while it is read: its source, and what was opened of it."""
+
+    spec: SourceSpec
+    opened: list[Fields] = field(default_factory=list)
+    file_names: set[str] = field(default_factory=set)
+    """Last parts of the names of media that were read: the same picture under another key is not
+    lost."""
+    lists_options: bool = False
+    """Whether lettered options were joined to the question."""
+
+    def fields(self, values: Mapping[str, object], place: str = "") -> Fields:
+        """Return an object's values; whatever is not taken from them will be judged."""
+        fields = Fields(values, place=place, not_read=self.spec.not_read)
+        self.opened.append(fields)
+        return fields

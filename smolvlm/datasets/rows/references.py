@@ -1,0 +1,250 @@
+"""One picture or clip as a row writes it: a path, an address, bytes, base64, an object with one of
+them. Nothing is opened here."""
+
+import base64
+import binascii
+import os
+import re
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from smolvlm.datasets.rows.clip_bounds import Bounds, joined_bounds, take_bounds
+from smolvlm.datasets.rows.fields import Fields, Reading
+from smolvlm.datasets.rows.keys import RATE_KEYS
+from smolvlm.errors import SampleError
+from smolvlm.media.downloads import kept_file
+from smolvlm.media.kinds import begins_like_picture, ending_of, is_picture_ending, kind_of_bytes
+from smolvlm.records import ImageRef, VideoRef
+
+ADDRESS = re.compile(r"^(https?|s3|gs|ftp|hf)://", re.IGNORECASE)
+_BEHIND_THE_PATH = re.compile(r"[?#].*", re.DOTALL)
+_DATA_URI = re.compile(r"^data:([^,;]*)((?:;[^,;]*)*),", re.IGNORECASE)
+_BASE64_START = re.compile(r"^[A-Za-z0-9+/]{24,}")
+_BASE64_PROBE = 96
+"""Characters, a multiple of four, whose bytes tell whether a text is a picture or a clip."""
+_TEXT_DATA_KEYS = ("base64", "b64", "b64_json", "data")
+_NAME_KEYS = ("path", "url", "image_url", "video_url", "file", "file_name", "filename")
+_SAID_BY_THE_BYTES = ("type", "media_type", "mime_type", "format")
+"""Keys of an object beside its bytes that the bytes say again."""
+
+
+def image_ref(value: object, reading: Reading) -> ImageRef:
+    """Return the picture that a value names.
+
+    Args:
+        value: a path, an address, bytes, base64, or an object with one of them.
+        reading: the row that it stands in.
+
+    Raises:
+        SampleError: an address that is not allowed, damaged base64, an empty path, a path outside
+            the folder of media, or another kind of value.
+    """
+    if isinstance(value, ImageRef):
+        _note_name(value.path, reading)
+        return value
+    return _reference(value, "a picture", reading)
+
+
+def video_ref(value: object, reading: Reading, bounds: Bounds = Bounds()) -> VideoRef:  # noqa: B008 - frozen
+    """Return the clip that a value names: as `image_ref`, or by a list of frames.
+
+    Args:
+        value: as the row gives it; an object may carry the clip's bounds too, and its `frames`.
+        reading: the row that it stands in.
+        bounds: those that stand elsewhere in the row.
+
+    Raises:
+        SampleError: as `image_ref`; or bounds that are no times in order.
+    """
+    if isinstance(value, VideoRef):
+        _note_name(value.path, reading)
+        return replace(value, start_s=bounds.start_s, end_s=bounds.end_s)
+    rate = reading.spec.source_fps
+    if isinstance(value, dict):
+        fields = reading.fields(value, "video.")
+        bounds = joined_bounds(bounds, take_bounds(fields))
+        frames = fields.take("frames") if value.get("frames") != [] else []
+        if isinstance(frames, list):
+            rate = _frame_rate(fields) or rate
+        file = None if isinstance(frames, list) else _of_object(fields, "a clip", reading)
+    else:
+        frames = value
+        file = None if isinstance(value, list) else _reference(value, "a clip", reading)
+    if file is not None:
+        clip = VideoRef(path=file.path, data=file.data, url=file.url)
+    else:
+        assert isinstance(frames, list)
+        if not frames:
+            raise SampleError(
+                "a clip is an empty list of frames", fix="list its frames, or take the row out"
+            )
+        clip = VideoRef(frames=tuple(image_ref(frame, reading) for frame in frames))
+    return replace(clip, start_s=bounds.start_s, end_s=bounds.end_s, source_fps=rate)
+
+
+def _frame_rate(fields: Fields) -> float | None:
+    key, value = fields.take_one(RATE_KEYS, what="the frames' rate")
+    if value is None:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e6:
+        return float(value)
+    raise SampleError(f"`{key}` is {value!r:.60}, no rate", fix="write frames a second, above 0")
+
+
+def is_picture_name(value: object) -> bool:
+    """Say whether a member of a `video` list is one frame: a picture's bytes or name."""
+    if isinstance(value, dict):
+        value = value.get("path") if value.get("path") is not None else value.get("bytes")
+    if isinstance(value, bytes):
+        return begins_like_picture(value)
+    if isinstance(value, str):
+        return is_picture_ending(ending_of(file_name_of(value)))
+    return isinstance(value, ImageRef)
+
+
+def file_name_of(text: str) -> str:
+    """Return the last part of a path or an address."""
+    if ADDRESS.match(text):
+        text = _BEHIND_THE_PATH.sub("", text)
+    return text.replace("\\", "/").rstrip("/").rpartition("/")[2]
+
+
+def encoded_bytes(text: str) -> bytes | None:
+    """Return the first bytes of a text that is a picture or a clip in base64; None of any other."""
+    match = _DATA_URI.match(text)
+    begin = text[match.end() :][:_BASE64_PROBE] if match else text[:_BASE64_PROBE]
+    if not _BASE64_START.match(begin):
+        return None
+    try:
+        data = base64.b64decode(begin[: len(begin) // 4 * 4])
+    except binascii.Error:
+        return None
+    return data if kind_of_bytes(data) is not None else None
+
+
+def _note_name(path: Path | str | None, reading: Reading) -> None:
+    if path is not None:
+        reading.file_names.add(file_name_of(str(path)))
+
+
+def _reference(value: object, kind: str, reading: Reading) -> ImageRef:
+    """Return what a value names: bytes, a file below the media root, or a fetched file."""
+    if isinstance(value, dict):
+        return _of_object(reading.fields(value, _place(kind)), kind, reading)
+    if isinstance(value, bytes) and value:
+        is_text = kind_of_bytes(value) is None and value[:_BASE64_PROBE].isascii()
+        if is_text and encoded_bytes(value[:_BASE64_PROBE].decode("ascii")) is not None:
+            return ImageRef(data=_decoded(value.decode("ascii", "replace"), kind))
+        return ImageRef(data=value)
+    if not isinstance(value, str) or not value.strip():
+        shown = (
+            "an empty text"
+            if isinstance(value, str)
+            else "null"
+            if value is None
+            else f"of type {type(value).__name__}"
+        )
+        fix = "give a path, or encoded bytes; leave the key out of a text row"
+        raise SampleError(f"{kind} is {shown}", fix=fix)
+    if value.startswith("data:"):
+        return ImageRef(data=_of_data_uri(value, kind))
+    if encoded_bytes(value) is not None:
+        return ImageRef(data=_decoded(value, kind))
+    _note_name(value, reading)
+    return _of_name(value, kind, reading)
+
+
+def _place(kind: str) -> str:
+    return "image." if kind == "a picture" else "video."
+
+
+def _of_object(fields: Fields, kind: str, reading: Reading) -> ImageRef:
+    """Return what an object names: its bytes, else base64 text, else a path or an address."""
+    name_key, name = fields.take_one(_NAME_KEYS, what="the file")
+    data = fields.take("bytes")
+    if isinstance(data, bytes | str) and data:
+        _note_name(name if isinstance(name, str) else None, reading)
+        if isinstance(data, str):
+            data = _decoded(data, kind)
+        return ImageRef(data=data)
+    for key in _SAID_BY_THE_BYTES:
+        fields.take(key)
+    _, text = fields.take_one(_TEXT_DATA_KEYS, what="the bytes")
+    if text is not None and name is None:
+        if isinstance(text, bytes):
+            return ImageRef(data=text)
+        if not isinstance(text, str):
+            raise SampleError(f"{kind} is of type {type(text).__name__}", fix="give base64 text")
+        is_uri = text.startswith("data:")
+        return ImageRef(data=_of_data_uri(text, kind) if is_uri else _decoded(text, kind))
+    if text is not None:
+        what = f"{kind} has both `{name_key}` and bytes as text"
+        raise SampleError(what, fix="keep one of the two")
+    if isinstance(name, dict):  # {image_url: {url: ...}}
+        return _of_object(reading.fields(name, _place(kind)), kind, reading)
+    return _reference(name, kind, reading)
+
+
+def _of_data_uri(text: str, kind: str) -> bytes:
+    match = _DATA_URI.match(text)
+    if match is None or not match[2].lower().endswith(";base64"):
+        fix = "write `data:image/png;base64,...`, or save it as a file"
+        raise SampleError(f"{kind} is a data URI that is not base64", fix=fix)
+    return _decoded(text[match.end() :], kind)
+
+
+def _decoded(text: str, kind: str) -> bytes:
+    try:
+        data = base64.b64decode("".join(text.split()), validate=True)
+    except binascii.Error as error:
+        what = f"{kind} is embedded as base64 text that is damaged: {error}"
+        raise SampleError(what, kind="corrupt_media", fix="encode it anew") from None
+    if not data:
+        raise SampleError(f"{kind} is empty base64 text", kind="empty_media", fix="encode it anew")
+    return data
+
+
+def _of_name(value: str, kind: str, reading: Reading) -> ImageRef:
+    """Return a file by its path or address."""
+    spec = reading.spec
+    if value.lower().startswith("file:"):
+        value = unquote(urlsplit(value).path)
+    if address := ADDRESS.match(value):
+        can_be_fetched = address[1].lower() in ("http", "https")
+        if can_be_fetched and spec.allow_urls:
+            return ImageRef(path=kept_file(value), url=value)
+        or_allow = (
+            ", or set `data.allow_urls: true` if you trust the rows" if can_be_fetched else ""
+        )
+        fix = f"download it and give the file's path{or_allow}"
+        raise SampleError(f"{kind} is an address, {value[:60]!r}", fix=fix)
+    path, is_inside = _file(spec.media_root, value)
+    if not is_inside and not spec.allow_outside_root:
+        raise SampleError(
+            f"{kind} lies outside the folder of media: {value[:200]!r}",
+            kind="outside_root",
+            fix="set the source's `path` to a folder above it, or `data.allow_outside_root: true` "
+            "if you trust them",
+        )
+    return ImageRef(path=path)
+
+
+@lru_cache(maxsize=65536)
+def _file(media_root: Path, value: str) -> tuple[Path, bool]:
+    """Return a path below the media root, and whether it does lie there, links followed.
+
+    Remembered, because the rows about one picture are many and mostly neighbours.
+    """
+    path = media_root / value
+    try:
+        is_inside = Path(os.path.realpath(path)).is_relative_to(_real_root(media_root))
+    except ValueError:  # a null byte: opening it says so
+        is_inside = True
+    return path, is_inside
+
+
+@lru_cache(maxsize=256)
+def _real_root(media_root: Path) -> Path:
+    return Path(os.path.realpath(media_root))
