@@ -72,9 +72,8 @@ def read_prompt(
         ),
         video_backend=data.video_backend,
         wording=data.prompt_wording,
-        supervise=data.supervise,
     )
-    return replace(prompt, context_tokens=context_tokens)
+    return replace(prompt, context_tokens=context_tokens, supervise=data.supervise)
 
 
 def open_mixture(

@@ -8,7 +8,7 @@ only those first frames, which every checkpoint knows.
 
 The template says which characters the assistant says, so labels need no searching: exactly the
 assistant's text and the token that ends it are learned, and nothing of what is said about a clip.
-Under `supervise="text"` the user's own words and the token that ends them are learned too, and
+Under `data.supervise: text` the user's own words and the token that ends them are learned too, and
 nothing else: no role label, no newline of the template, no image token or tag.
 What the template writes between its generation prompt and the text counts as the assistant's, such
 as the space between `Assistant:` and the text: generation goes on from the colon, so the model must
@@ -37,7 +37,6 @@ from smolvlm.datasets.encoding.video_words import (
     with_legacy_words,
 )
 from smolvlm.records import Block, Frames, Grid, ImageRef, Layout, Role, Turn
-
 
 Supervise = Literal["assistant", "text"]
 """Whose words are learned: the assistant's, or the user's too."""
@@ -95,6 +94,15 @@ class ImageSegment:
     """Whether it stands in the first user turn, so that a tree may share what is up to here."""
 
 
+@dataclass(frozen=True, slots=True)
+class Supervision:
+    """What is learned of a conversation."""
+
+    words: Supervise = "assistant"
+    first_turn: int = 0
+    """Nothing is learned of the turns before it."""
+
+
 Segment = TextSegment | TokenSegment | ImageSegment
 
 WHOLE = Grid(rows=0, columns=0)
@@ -119,8 +127,7 @@ def render(
     *,
     template: ChatTemplate,
     wording: PromptWording = "released",
-    learned_from: int = 0,
-    supervise: Supervise = "assistant",
+    supervision: Supervision = Supervision(),
     add_generation_prompt: bool = False,
 ) -> Iterator[Segment]:
     """Yield the segments of a conversation.
@@ -130,21 +137,21 @@ def render(
         layouts: what is shown of each picture and clip, in prompt order.
         template: the checkpoint's.
         wording: what is said around media.
-        learned_from: number of the turn before which nothing is learned.
-        supervise: whose words are learned.
+        supervision: what is learned.
         add_generation_prompt: end with what the model goes on from.
     """
+    first_turn = supervision.first_turn
     if wording == "legacy":
         num_turns = len(turns)
         turns = with_legacy_words(turns)
-        learned_from += len(turns) - num_turns if learned_from else 0
+        first_turn += len(turns) - num_turns if first_turn else 0
     text: list[Piece] = []
     for item in _items(
         turns,
         layouts,
         items=template.items(shape_of(turns), add_generation_prompt=add_generation_prompt),
         wording=wording,
-        learns=_Learning(turns, learned_from, supervise),
+        learns=_Learning(turns, first_turn, supervision.words),
     ):
         if isinstance(item, Piece):
             text.append(item)
@@ -206,19 +213,19 @@ class _Learning:
     """What is learned of a conversation's turns."""
 
     turns: Sequence[Turn]
-    learned_from: int
-    supervise: Supervise
+    first_turn: int
+    words: Supervise
 
     def __call__(self, turn: int | None) -> tuple[bool, float]:
         """Return whether words of a turn are learned, and their weight; None is of no turn."""
-        if turn is None or turn < self.learned_from:
+        if turn is None or turn < self.first_turn:
             return False, 1.0
         weight = self.turns[turn].weight
         return weight > 0, weight
 
     def user_turn(self, turn: int) -> bool:
         """Say whether a turn is a user's whose words are learned."""
-        return self.supervise == "text" and self.turns[turn].role == "user"
+        return self.words == "text" and self.turns[turn].role == "user"
 
 
 def _clip_items(

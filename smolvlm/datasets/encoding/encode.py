@@ -19,6 +19,7 @@ from smolvlm.datasets.encoding.chat import (
     ImageSegment,
     Segment,
     Supervise,
+    Supervision,
     TextSegment,
     TokenRole,
     TokenSegment,
@@ -87,8 +88,7 @@ class Encoder:
             layouts,
             template=self._template,
             wording=self._wording,
-            learned_from=learned_from,
-            supervise=self._supervise,
+            supervision=Supervision(self._supervise, learned_from),
             add_generation_prompt=add_generation_prompt,
         ):
             new_ids, new_roles, new_weights = self._segment(segment)

@@ -38,6 +38,7 @@ class PromptSettings:
     media: MediaSettings
     wording: PromptWording = "released"
     supervise: Supervise = "assistant"
+    """Whose words are learned."""
     context_tokens: int | None = None
     """What the model holds of one conversation; None where no model was asked."""
 
@@ -84,7 +85,6 @@ def read_prompt_settings(
     frames: FrameSettings = PUBLISHED_FRAMES,
     video_backend: VideoBackend = "pyav",
     wording: PromptWording = "released",
-    supervise: Supervise = "assistant",
 ) -> PromptSettings:
     """Read a processor.
 
@@ -96,7 +96,6 @@ def read_prompt_settings(
         frames: which frames of a clip are shown.
         video_backend: what decodes clips.
         wording: what is said around media.
-        supervise: whose words are learned.
 
     Raises:
         ConfigError: a needed token is missing, or the sizes do not fit each other.
@@ -130,7 +129,6 @@ def read_prompt_settings(
         template=template,
         media=media,
         wording=wording,
-        supervise=supervise,
     )
 
 

@@ -26,8 +26,12 @@ class Fields:
             not_read: keys that the source says to leave alone.
         """
         self.place = place
-        self._values = values
-        self._read = set(not_read)
+        self._values = (
+            {key: value for key, value in values.items() if key not in not_read}
+            if not_read
+            else values
+        )
+        self._read: set[str] = set()
 
     def take(self, key: str) -> object:
         """Return a key's value and count it as read; None where it is absent."""

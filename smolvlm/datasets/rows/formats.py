@@ -15,7 +15,12 @@ from smolvlm.config.suggestions import did_you_mean
 from smolvlm.datasets.rows.fields import Fields, Reading, is_absent
 from smolvlm.datasets.rows.keys import FORMAT_KEYS, LIST_COLUMNS
 from smolvlm.datasets.rows.media import ListedMedia, row_media
-from smolvlm.datasets.rows.placeholders import DraftTurn, fill_places, has_places
+from smolvlm.datasets.rows.placeholders import (
+    DraftTurn,
+    fill_places,
+    has_places,
+    with_numbered_places,
+)
 from smolvlm.datasets.rows.preferences import check_preference, read_preference
 from smolvlm.datasets.rows.sources import SourceSpec
 from smolvlm.datasets.rows.turns import (
@@ -68,14 +73,13 @@ def to_conversation(row: object, *, spec: SourceSpec, where: str) -> Conversatio
             with_system(drafts, fields, spec=spec)
             for drafts in read_preference(fields, len(listed) > 0, reading)
         ]
-        turns, rejected = (_checked(drafts, listed, spec) for drafts in both)
+        (turns, is_placed), (rejected, _) = (_checked(drafts, listed, spec) for drafts in both)
         check_preference(turns, rejected)
-        is_placed = has_places(both[0])
     else:
         draft = _READERS[name](fields, len(listed) > 0, reading)
         drafts = with_system(draft.turns, fields, spec=spec)
-        turns, references = _checked(drafts, listed, spec), draft.references
-        is_placed = has_places(drafts)
+        turns, is_placed = _checked(drafts, listed, spec)
+        references = draft.references
     unread = judge_unread(reading, asks_by_columns=name in ("question", "instruction"))
     return Conversation(
         turns=turns,
@@ -90,9 +94,13 @@ def to_conversation(row: object, *, spec: SourceSpec, where: str) -> Conversatio
 
 def _checked(
     drafts: Sequence[DraftTurn], listed: ListedMedia, spec: SourceSpec
-) -> tuple[Turn, ...]:
-    """Return the turns of a conversation that can be trained on, its media in their places."""
+) -> tuple[tuple[Turn, ...], bool]:
+    """Return the turns of a conversation that can be trained on, its media in their places.
+
+    And whether the row says where its media go.
+    """
     check_order(drafts)
+    drafts = with_numbered_places(drafts, listed, spec)
     turns = fill_places(drafts, listed, spec=spec)
     for turn in turns:
         if not turn.blocks or (
@@ -103,7 +111,7 @@ def _checked(
     if not any(turn.weight for turn in turns if turn.role == "assistant"):
         what = "no assistant turn is learned: the weight of each is 0"
         raise SampleError(what, kind="empty_row", fix="weigh one of them, or take the row out")
-    return turns
+    return turns, has_places(drafts)
 
 
 def _unpacked(row: Mapping[str, object]) -> Mapping[str, object]:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 
 FORMAT_KEYS = ("conversations", "messages", "question", "texts", "instruction")
-"""One of them says which format a row is in; a preference row says so by `chosen` and `rejected`."""
+"""One of them says which format a row is in, or `chosen` and `rejected` do."""
 TEXT_COLUMNS = frozenset({"question", "instruction", "input", "system", "prompt"})
 """Columns that may be joined of several, a line each."""
 LIST_COLUMNS = frozenset({"image", "images", "video", "videos", "answers"})
@@ -37,47 +37,50 @@ NUMBERED_CLIP = re.compile(r"^video_?([0-9]{1,3})$")
 FILE_KEYS = ("file_name",)
 """Name a picture or a clip by a file's name, as image folders with a metadata file do."""
 
-_TOOLS = dict.fromkeys(
-    ("tool_calls", "tool_call", "tool_call_id", "function_call", "tools", "functions"),
-    "calls of tools",
-)
-_REASONING = dict.fromkeys(
-    (
-        *("reasoning", "reasoning_content", "reasoning_details", "thinking", "thoughts"),
-        *("chain_of_thought", "cot", "rationale", "rationales"),
-    ),
-    "reasoning",
-)
-_REJECTED = dict.fromkeys(
-    (
-        *("rejected_answer", "rejected_answers", "rejected_response", "rejected_output"),
-        *("negative_answer", "dispreferred", "rejected_messages"),
-    ),
-    "a rejected answer",
-)
-_ASKED = (
-    dict.fromkeys(
-        ("options", "choices", "candidates", "multiple_choices"), "the options of the question"
-    )
-    | dict.fromkeys(("hint", "hints", "context", "passage", "lecture"), "a part of the question")
-    | dict.fromkeys(("instruction", "instructions", "prompt"), "an instruction")
-)
-_WEIGHTS = dict.fromkeys((*WEIGHT_KEYS, "sample_weight"), "what is learned")
-_FRAMES = dict.fromkeys(
-    (
-        *RATE_KEYS,
-        *("nframes", "num_frames", "max_frames", "min_frames", "start_frame", "end_frame"),
-    ),
-    "which frames are shown",
-)
 
-REFUSED_IN_ROWS: Mapping[str, str] = _TOOLS | _REASONING | _REJECTED | _WEIGHTS
-"""Key -> what it says, of any row."""
-REFUSED_IN_QUESTIONS: Mapping[str, str] = REFUSED_IN_ROWS | _ASKED
-"""Of rows whose question is a column: a conversation's text holds its options and hints itself."""
-REFUSED_IN_TURNS: Mapping[str, str] = _TOOLS | _REASONING | _REJECTED | _WEIGHTS
-REFUSED_IN_BLOCKS: Mapping[str, str] = (
-    REFUSED_IN_TURNS
-    | _FRAMES
-    | dict.fromkeys((*START_KEYS, *END_KEYS), "which part of a clip is shown")
+def _all_mean(meaning: str, *keys: str) -> dict[str, str]:
+    return dict.fromkeys(keys, meaning)
+
+
+_TOOLS = _all_mean(
+    "calls of tools",
+    *("tool_calls", "tool_call", "tool_call_id", "function_call", "tools", "functions"),
 )
+_REASONING = _all_mean(
+    "reasoning",
+    *("reasoning", "reasoning_content", "reasoning_details", "thinking", "thoughts"),
+    *("chain_of_thought", "cot", "rationale", "rationales"),
+)
+_REJECTED = _all_mean(
+    "a rejected answer",
+    *("rejected_answer", "rejected_answers", "rejected_response", "rejected_output"),
+    *("negative_answer", "dispreferred", "rejected_messages"),
+)
+_ASKED = {
+    **_all_mean("the question's options", "options", "choices", "candidates", "multiple_choices"),
+    **_all_mean("a part of the question", "hint", "hints", "context", "passage", "lecture"),
+    **_all_mean("an instruction", "instruction", "instructions", "prompt"),
+}
+_WEIGHTS = _all_mean("what is learned", *WEIGHT_KEYS, "sample_weight")
+FRAME_CHOICE_KEYS = (
+    *RATE_KEYS,
+    *("nframes", "num_frames", "max_frames", "min_frames", "start_frame", "end_frame"),
+)
+_FRAMES = _all_mean("which frames are shown", *FRAME_CHOICE_KEYS)
+
+REFUSED_IN_ROWS: Mapping[str, str] = {
+    **_TOOLS,
+    **_REASONING,
+    **_REJECTED,
+    **_WEIGHTS,
+    **_all_mean("earlier turns", "history"),
+}
+"""Key -> what it says, of any row."""
+REFUSED_IN_QUESTIONS: Mapping[str, str] = {**REFUSED_IN_ROWS, **_ASKED}
+"""Of rows whose question is a column: a conversation's text holds its options and hints itself."""
+REFUSED_IN_TURNS: Mapping[str, str] = {**_TOOLS, **_REASONING, **_REJECTED, **_WEIGHTS}
+REFUSED_IN_BLOCKS: Mapping[str, str] = {
+    **REFUSED_IN_TURNS,
+    **_FRAMES,
+    **_all_mean("which part of a clip is shown", *START_KEYS, *END_KEYS),
+}

@@ -51,7 +51,7 @@ def has_marks(text: str, markers: MediaMarkers = "plain") -> bool:
 
 
 def other_marks(text: str) -> tuple[str, ...]:
-    """Return what looks like a mark and is none of ours: `<IMAGE>`, `<image_1>`, `<|image_pad|>`."""
+    """Return what looks like a mark and is none of ours: `<IMAGE>`, `<|image_pad|>`."""
     if "<" not in text and "[" not in text:
         return ()
     found = (match[0] for match in _OTHER_SPELLING.finditer(text))

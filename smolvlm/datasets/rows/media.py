@@ -1,8 +1,8 @@
 """The pictures and clips that a row lists, and under which keys. None is opened here.
 
 `image`, `images`, `video` and `videos` go before all. Without them, a row may number its pictures
-(`image_1`, `image_2`), name a file (`file_name`), or name them by a file's ending (`jpg`, `mp4`), as
-shards do.
+(`image_1`, `image_2`), name a file (`file_name`), or name them by a file's ending (`jpg`, `mp4`),
+as shards do.
 """
 
 import re
@@ -12,7 +12,13 @@ from typing import Literal
 
 from smolvlm.datasets.rows.clip_bounds import Bounds, has_bounds, take_bounds
 from smolvlm.datasets.rows.fields import Fields, Reading
-from smolvlm.datasets.rows.keys import FILE_KEYS, NUMBERED_CLIP, NUMBERED_PICTURE
+from smolvlm.datasets.rows.keys import (
+    FILE_KEYS,
+    FRAME_CHOICE_KEYS,
+    NUMBERED_CLIP,
+    NUMBERED_PICTURE,
+    RATE_KEYS,
+)
 from smolvlm.datasets.rows.references import file_name_of, image_ref, is_picture_name, video_ref
 from smolvlm.errors import SampleError
 from smolvlm.media.kinds import ending_of, is_clip_ending, is_picture_ending
@@ -61,6 +67,7 @@ def row_media(fields: Fields, reading: Reading) -> ListedMedia:
             what, fix="write them with the clip: `{path: FILE, start_s: 2, end_s: 5}`"
         )
     bounds = take_bounds(fields) if clips else Bounds()
+    clips = _with_frame_choice(clips, fields) if clips else clips
     return ListedMedia(
         images=tuple(image_ref(picture, reading) for picture in images),
         videos=tuple(video_ref(clip, reading, bounds) for clip in clips),
@@ -82,6 +89,25 @@ def _clips(value: object) -> list[object]:
     if isinstance(value, list) and not all(map(is_picture_name, value)):
         return value
     return [] if value is None else [value]
+
+
+def _with_frame_choice(clips: list[object], fields: Fields) -> list[object]:
+    """Return a row's clips, a list of frames with the rate that the row gives for it.
+
+    Raises:
+        SampleError: the row says which frames of a file are shown.
+    """
+    choice = fields.given(FRAME_CHOICE_KEYS)
+    if not choice:
+        return clips
+    if len(clips) == 1 and isinstance(clips[0], list) and set(choice) <= set(RATE_KEYS):
+        return [{"frames": clips[0], **{key: fields.take(key) for key in choice}}]
+    raise SampleError(
+        f"`{choice[0]}` gives which frames are shown and is not read here",
+        kind="unread_key",
+        fix="set `data.fps` and `data.max_frames` for the run, `source_fps` for a source of "
+        f"frames; or leave it unread on purpose with `not_read: [{choice[0]}]` on the source",
+    )
 
 
 def _other_media(fields: Fields) -> tuple[list[object], list[object]]:

@@ -53,16 +53,11 @@ def fill_places(
         spec: of the source.
 
     Raises:
-        SampleError: not as many places of a kind as listed media of it, or marks of another
-            spelling.
+        SampleError: not as many places of a kind as listed media of it.
     """
     if not has_places(drafts):
-        if not len(listed):
-            return _turns(drafts)
-        if spec.media_markers == "plain":
-            drafts = _with_numbered_places(drafts, listed, spec)
-        if not has_places(drafts):
-            return _turns(_with_media_in_front(drafts, (*listed.images, *listed.videos)))
+        in_front = (*listed.images, *listed.videos)
+        return _turns(_with_media_in_front(drafts, in_front) if in_front else drafts)
     places = [block for draft in drafts for block in draft.blocks if isinstance(block, Place)]
     if _images_mean_clips(places, listed, spec):
         places = [Place("video") for _ in places]
@@ -120,14 +115,18 @@ def _with_media_in_front(drafts: Sequence[DraftTurn], media: tuple[Media, ...]) 
     ]
 
 
-def _with_numbered_places(
+def with_numbered_places(
     drafts: Sequence[DraftTurn], listed: ListedMedia, spec: SourceSpec
 ) -> Sequence[DraftTurn]:
     """Return the turns with places for numbered marks that name each listed picture once.
 
+    Turns that say where media go, and sources that mark places distinctly, are left as they are.
+
     Raises:
         SampleError: the user's text holds other marks, or numbers that do not fit the pictures.
     """
+    if has_places(drafts) or not len(listed) or spec.media_markers != "plain":
+        return drafts
     asked = [text for draft in drafts if draft.role == "user" for text in draft.texts]
     strange = [mark for text in asked for mark in other_marks(text)]
     if not strange:

@@ -114,7 +114,8 @@ def file_name_of(text: str) -> str:
 def encoded_bytes(text: str) -> bytes | None:
     """Return the first bytes of a text that is a picture or a clip in base64; None of any other."""
     match = _DATA_URI.match(text)
-    begin = text[match.end() :][:_BASE64_PROBE] if match else text[:_BASE64_PROBE]
+    begin = text[match.end() if match else 0 :][: 2 * _BASE64_PROBE]
+    begin = begin.replace("\n", "").replace("\r", "")[:_BASE64_PROBE]
     if not _BASE64_START.match(begin):
         return None
     try:

@@ -66,7 +66,7 @@ def read_turns(
     marks_in_blocks = has_media and not any(map(_has_typed_place, objects))
     for message in objects:
         fields = reading.fields(message, f"{name}[].")
-        is_llava = fields.has("from") and not fields.has("role") or "value" in message
+        is_llava = (fields.has("from") and not fields.has("role")) or "value" in message
         keys = ("from", "value") if is_llava else ("role", "content")
         role = role_of(fields.take(keys[0]), LLAVA_ROLES if is_llava else MESSAGE_ROLES, keys[0])
         weight = turn_weight(fields, role)

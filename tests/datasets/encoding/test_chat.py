@@ -10,6 +10,7 @@ from smolvlm.datasets.encoding.chat import (
     ImageSegment,
     Piece,
     Segment,
+    Supervision,
     TextSegment,
     TokenRole,
     TokenSegment,
@@ -108,6 +109,8 @@ def test_what_is_learned_is_the_assistants_text_and_its_end(texts: list[str]) ->
 def test_learning_begins_with_the_same_turn_where_a_system_turn_is_put_in_front() -> None:
     turns = [user("a"), assistant("b"), user("c"), assistant("d")]
     for wording in ("released", "legacy"):
-        segments = render(turns, [], template=RELEASED, wording=wording, learned_from=2)
+        segments = render(
+            turns, [], template=RELEASED, wording=wording, supervision=Supervision(first_turn=2)
+        )
         pieces = [piece for own in segments if isinstance(own, TextSegment) for piece in own.pieces]
         assert [piece.text for piece in pieces if piece.is_learned] == [" ", "d"]
