@@ -67,6 +67,7 @@ def _as_object(count: SourceCount) -> dict[str, object]:
         "modalities": dict(count.modalities),
         "repeat": count.repeat,
         "skipped": dict(count.skip_reasons),
+        "not_read": list(count.unread_keys),
     }
 
 
@@ -103,6 +104,9 @@ def _show(measured: MeasuredSet, plan: Plan, console: Console) -> None:
             console.print(
                 f"skipped in {count.name}: {number:,} x {reason}", style="yellow", markup=False
             )
+        if count.unread_keys:
+            keys = ", ".join(count.unread_keys)
+            console.print(f"not read in {count.name}: {keys}", markup=False)
     packs = plural(plan.num_used_packs, "pack")
     console.print(
         f"an epoch: {plan.packs.num_rows:,} rows in {packs} of {plan.budget.max_tokens:,} tokens "

@@ -19,6 +19,7 @@ from smolvlm.datasets.builder import budget_of, open_mixture, read_prompt
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.length_cache import Engine, Report, measure_sources
 from smolvlm.datasets.packing.measured import MeasuredSet, RowRequirements, settle_rows
+from smolvlm.datasets.rows.conversations import unread_keys
 from smolvlm.errors import located
 from smolvlm.runs.evaluation_settings import bare_config
 from smolvlm.runs.model import Say, nothing, with_model
@@ -27,6 +28,9 @@ from smolvlm.train.run_model import prompt_of_model
 RELEASED = "HuggingFaceTB/SmolVLM-256M-Instruct"
 """Whose processor measures where none is named; its tokenizer and picture settings are built here,
 without the hub."""
+
+ROWS_ASKED_FOR_KEYS = 1000
+"""Rows of a source that a preparation looks at for keys that are not read; a check looks at all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +117,7 @@ def prepare_mixture(
     sizes = measure_sources(
         sources, prompt, engine=engine, num_workers=num_workers, keeps_all=True, report=report
     )
-    return settle_rows(
+    measured = settle_rows(
         sources,
         sizes,
         requirements=_requirements(settings),
@@ -121,6 +125,11 @@ def prepare_mixture(
         max_bad_fraction=1.0,
         overrules=True,
     )
+    counts = tuple(
+        replace(count, unread_keys=unread_keys(source, max_rows=ROWS_ASKED_FOR_KEYS))
+        for count, source in zip(measured.counts, sources, strict=True)
+    )
+    return replace(measured, counts=counts)
 
 
 def _requirements(settings: MixtureSettings) -> RowRequirements:

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from smolvlm.check.check_rows import check_rows
+from smolvlm.check.check_rows import CheckResult, check_rows
 from smolvlm.check.findings import finding_of
+from smolvlm.check.page import write_check_page
 from smolvlm.checkpoints.load import load_processor
-from smolvlm.datasets.encoding.prompts import read_prompt_settings
+from smolvlm.datasets.encoding.prompts import PromptSettings, read_prompt_settings
 from smolvlm.datasets.packing.lengths import Budget
 from smolvlm.datasets.packing.measured import RowRequirements
 from smolvlm.datasets.rows.conversations import open_sources
@@ -110,6 +112,57 @@ def test_special_tokens_in_rows_are_named_with_what_becomes_of_them(tmp_path: Pa
     ):
         assert token in finding.message
         assert what in finding.message
+
+
+def checked(rows: list[dict[str, Any]], folder: Path, prompt: PromptSettings) -> CheckResult:
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Image.new("RGB", (64, 48)).save(folder / "a.png")
+    sources = open_sources(load_mixture([{"json_path": "rows.jsonl"}], base_dir=folder))
+    budget = Budget(max_tokens=4096, max_tiles=64)
+    return check_rows(sources, (), prompt, requirements=RowRequirements(budget=budget))
+
+
+def test_what_is_not_read_is_named_once_a_source(tmp_path: Path, prompt: PromptSettings) -> None:
+    rows: list[dict[str, Any]] = [{**QA, "id": number} for number in range(3)]
+    rows[2] = {**rows[2], "question": "other", "score": 0.5}
+    rows[1]["question"] = "another"
+    result = checked(rows, tmp_path, prompt)
+    assert [
+        (found.where, found.severity, found.kind, found.message) for found in result.remarks
+    ] == [("rows.jsonl", "info", "unread_key", "not read: id, score")]
+    assert (result.num_errors, result.num_warnings, len(result.kinds())) == (0, 0, 0)
+    page = write_check_page(result, path=tmp_path / "check.html", title="t").read_text()
+    assert "not read: id, score" in page
+    assert "nothing looks odd" in page
+
+
+def test_keys_and_media_that_would_be_lost_are_errors(
+    tmp_path: Path, prompt: PromptSettings
+) -> None:
+    rows = [{**QA, "choices": ["a", "b"]}, {**QA, "imgae": "a.png"}, QA]
+    result = checked(rows, tmp_path, prompt)
+    assert [(found.where, found.severity, found.kind) for found in result.findings] == [
+        ("rows.jsonl:1", "error", "unread_key"),
+        ("rows.jsonl:2", "error", "unread_media"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "image", "kinds"),
+    [
+        ("q", "see <image>", "a.png", ["mark_outside_user"]),
+        ("<image>q", "see <image>", "a.png", []),
+        ("q", "see <image>", None, []),
+        ("q <IMAGE>", "a", None, ["mark_without_media"]),
+        ("<image> q <|image_pad|>", "a", "a.png", ["mark_learned_as_text"]),
+    ],
+)
+def test_marks_that_stay_text_are_warned_of(
+    question: str, answer: str, image: str | None, kinds: list[str], tmp_path: Path, prompt: Any
+) -> None:
+    row = {"question": question, "answer": answer, "image": image}
+    result = checked([row], tmp_path, prompt)
+    assert [found.kind for found in result.findings if found.kind.startswith("mark")] == kinds
 
 
 def test_rows_of_another_kind_than_the_method_reads_are_errors(

@@ -18,7 +18,8 @@ ROWS = [{"question": f"What is {number}?", "answer": "a number"} for number in r
 def mixture(tmp_path: Path, rows_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Five sources, one of a format each."""
     monkeypatch.setenv("SMOLVLM_HOME", str(tmp_path / "home"))
-    (tmp_path / "list.json").write_text(json.dumps([*ROWS, {"question": "q", "answer": ""}]))
+    named = [{**row, "id": number, "source": None} for number, row in enumerate(ROWS)]
+    (tmp_path / "list.json").write_text(json.dumps([*named, {"question": "q", "answer": ""}]))
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "table.parquet")
     saved = datasets.DatasetDict(
         {"train": datasets.Dataset.from_list(ROWS), "test": datasets.Dataset.from_list(ROWS[:3])}
@@ -50,6 +51,13 @@ def test_each_source_is_an_object(
         "saved": (3, 3, 2.0),
         "photos": (8, 8, 1.0),
     }
+    assert {name: own["not_read"] for name, own in found.items()} == {
+        "list": ["id"],
+        "table": [],
+        "saved": [],
+        "photos": [],
+    }
+    assert "not read in list: id" in outcome.messages
     assert found["list"]["skipped"] == {"the answer is empty": 1}
     assert {name: own["modality"] for name, own in found.items()}["photos"] == "image"
     assert found["photos"]["tiles"] > 8

@@ -28,6 +28,19 @@ NO_RATES = ("train.language_model_lr=0", "train.connector_lr=0", "train.vision_t
             "1: there is nothing",
         ),
         (
+            ["data.prompt_wording=legacy", "data.mark_newlines=keep"],
+            "data.mark_newlines = keep (on the command line): has no effect with "
+            "data.prompt_wording = legacy",
+        ),
+        (
+            ["data.prompt_wording=legacy", "data.supervise=text"],
+            "data.supervise = text (on the command line): with data.prompt_wording = legacy",
+        ),
+        (
+            ["train.method=dpo", "data.supervise=text"],
+            "data.supervise = 'text' (on the command line): has no effect with train.method = dpo",
+        ),
+        (
             ["data.share_media=false", "data.max_branches=4"],
             "data.max_branches = 4 (on the command line): has no effect with",
         ),

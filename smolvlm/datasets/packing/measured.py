@@ -49,6 +49,8 @@ class SourceCount:
     """Modality -> rows of the rest."""
     skip_reasons: Mapping[str, int]
     """Reason -> count, the most frequent first."""
+    unread_keys: tuple[str, ...] = ()
+    """Keys of its rows that nothing is made of; empty where nobody asked."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

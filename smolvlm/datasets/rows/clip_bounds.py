@@ -29,6 +29,8 @@ def take_bounds(fields: Fields) -> Bounds:
     Raises:
         SampleError: a bound in two spellings, one that is no time, or an end before its begin.
     """
+    if not has_bounds(fields):
+        return Bounds()
     start_s = _time(*fields.take_one(START_KEYS, what="where the clip begins"))
     end_s = _time(*fields.take_one(END_KEYS, what="where the clip ends"))
     if start_s is not None and end_s is not None and start_s >= end_s:

@@ -1,7 +1,7 @@
 """Sources in, rows out: each used row as a conversation, read anew whenever it is needed.
 
 The rows stay in their tables (`tables.py`); a conversation is made from its row at each access,
-some ten microseconds. So millions of rows cost a process a number each.
+which takes less than its text takes to encode. So millions of rows cost a process a number each.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +15,7 @@ from smolvlm.datasets.rows.formats import to_conversation
 from smolvlm.datasets.rows.row_table import RowTable
 from smolvlm.datasets.rows.sources import SourceSpec
 from smolvlm.datasets.rows.tables import open_table
-from smolvlm.errors import located
+from smolvlm.errors import SampleError, located
 from smolvlm.records import Conversation
 
 
@@ -91,6 +91,23 @@ class Conversations(Sequence[Conversation]):
         number = range(len(self))[index]
         spec, table = self._tables[self._table_of[number]]
         return spec, table, number if self._row_of is None else int(self._row_of[number])
+
+
+def unread_keys(source: OpenSource, *, max_rows: int) -> tuple[str, ...]:
+    """Return the keys of a source's first rows that nothing is made of, sorted.
+
+    Args:
+        source: whose rows that cannot be used are passed over here.
+        max_rows: how many of its used rows are looked at.
+    """
+    conversations = source.all_rows()
+    found: set[str] = set()
+    for row in source.rows[:max_rows].tolist():
+        try:
+            found.update(conversations[row].unread_keys)
+        except SampleError:
+            continue  # counted where rows are measured
+    return tuple(sorted(found))
 
 
 def open_sources(specs: Iterable[SourceSpec]) -> tuple[OpenSource, ...]:

@@ -14,7 +14,7 @@ from smolvlm.errors import SampleError
 class Fields:
     """Values by key; null, an empty list and an empty object count as absent."""
 
-    __slots__ = ("_read", "_values", "place")
+    __slots__ = ("_given", "_read", "_values", "place")
 
     def __init__(
         self, values: Mapping[str, object], *, place: str, not_read: Collection[str] = ()
@@ -26,30 +26,32 @@ class Fields:
             not_read: keys that the source says to leave alone.
         """
         self.place = place
-        self._values = (
-            {key: value for key, value in values.items() if key not in not_read}
-            if not_read
-            else values
-        )
+        self._values = values
+        self._given = {
+            key: value
+            for key, value in values.items()
+            if not is_absent(value) and key not in not_read
+        }
         self._read: set[str] = set()
 
     def take(self, key: str) -> object:
         """Return a key's value and count it as read; None where it is absent."""
         self._read.add(key)
-        value = self._values.get(key)
-        return None if is_absent(value) else value
+        return self._given.get(key)
 
     def peek(self, key: str) -> object:
-        """Return a key's value without counting it as read."""
+        """Return a key's value as the file gives it, without counting it as read."""
         return self._values.get(key)
 
     def has(self, key: str) -> bool:
         """Say whether a key has a value; it is not read by that."""
-        return not is_absent(self._values.get(key))
+        return key in self._given
 
     def given(self, keys: Iterable[str]) -> tuple[str, ...]:
         """Return those keys that have a value, in their order."""
-        return tuple(key for key in keys if self.has(key))
+        if self._given.keys().isdisjoint(keys):
+            return ()
+        return tuple(key for key in keys if key in self._given)
 
     def take_one(self, keys: Iterable[str], *, what: str) -> tuple[str, object]:
         """Return (key, value) of the one key among several spellings; ("", None) without any.
@@ -65,8 +67,8 @@ class Fields:
 
     def unread(self) -> Iterator[tuple[str, object]]:
         """Yield (key, value) of each value that nobody read."""
-        for key, value in self._values.items():
-            if key not in self._read and not is_absent(value):
+        for key, value in self._given.items():
+            if key not in self._read:
                 yield str(key), value
 
     def __iter__(self) -> Iterator[str]:

@@ -22,6 +22,8 @@ ADDRESS = re.compile(r"^(https?|s3|gs|ftp|hf)://", re.IGNORECASE)
 _BEHIND_THE_PATH = re.compile(r"[?#].*", re.DOTALL)
 _DATA_URI = re.compile(r"^data:([^,;]*)((?:;[^,;]*)*),", re.IGNORECASE)
 _BASE64_START = re.compile(r"^[A-Za-z0-9+/]{24,}")
+_SHORTEST_BASE64 = 40
+"""Characters of the smallest picture."""
 _BASE64_PROBE = 96
 """Characters, a multiple of four, whose bytes tell whether a text is a picture or a clip."""
 _TEXT_DATA_KEYS = ("base64", "b64", "b64_json", "data")
@@ -113,6 +115,8 @@ def file_name_of(text: str) -> str:
 
 def encoded_bytes(text: str) -> bytes | None:
     """Return the first bytes of a text that is a picture or a clip in base64; None of any other."""
+    if len(text) < _SHORTEST_BASE64:
+        return None
     match = _DATA_URI.match(text)
     begin = text[match.end() if match else 0 :][: 2 * _BASE64_PROBE]
     begin = begin.replace("\n", "").replace("\r", "")[:_BASE64_PROBE]

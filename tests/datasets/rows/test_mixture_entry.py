@@ -1,5 +1,6 @@
 """One source of a mixture: what every key means, and what a source cannot be."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ def test_every_key_takes_effect(folder: Path) -> None:
         "modality": "image",
         "sampling_strategy": "random:5",
         "repeat": 3,
-        "columns": {"question": "query"},
+        "columns": {"question": ["hint", "query"], "images": ["left", "right"], "answer": "label"},
+        "not_read": ["id", "choices"],
         "seed": 7,
         "on_bad_sample": "skip",
     }
@@ -33,10 +35,30 @@ def test_every_key_takes_effect(folder: Path) -> None:
         3,
     )
     assert (dict(source.columns), source.seed, source.on_bad_sample) == (
-        {"question": "query"},
+        {"question": ("hint", "query"), "images": ("left", "right"), "answer": "label"},
         7,
         "skip",
     )
+    assert source.not_read == {"id", "choices"}
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"columns": {"answer": ["a", "b"]}}, "`answer` is read from one column; several may be"),
+        ({"columns": {"images": []}}, "`images` must name a column of the file's"),
+        ({"columns": {"images": ["a", 3]}}, "`images` must name a column of the file's"),
+        ({"columns": {"images": 3}}, "`images` must name a column of the file's"),
+        ({"columns": ["images"]}, "must map our column names to the file's"),
+        ({"not_read": "id"}, "must be a list of keys; write `not_read: [hint, choices]`"),
+        ({"not_read": {"id": 1}}, "must be a list of keys"),
+    ],
+)
+def test_columns_and_keys_left_alone_are_checked(
+    folder: Path, entry: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_mixture([{"json_path": "b.jsonl", **entry}], base_dir=folder)
 
 
 def test_path_names_the_rows_where_json_path_is_missing(folder: Path) -> None:

@@ -110,8 +110,8 @@ def test_weights_that_cannot_be_meant(key: str) -> None:
         weights({key: True}, {})
     with pytest.raises(SampleError, match="no assistant turn is learned"):
         weights({}, {key: 0})
+    chosen = [{"role": "assistant", "content": "x", key: 0.5}]
     with pytest.raises(SampleError, match="no preference loss knows"):
-        chosen = [{"role": "assistant", "content": "x", key: 0.5}]
         convert({"prompt": "q", "chosen": chosen, "rejected": "y"})
     pair = {"user": "q", "assistant": "x"}
     texts = [{**pair, key: 0.5}, pair]
