@@ -205,7 +205,7 @@ class PackDataset(Dataset[Pack]):
             cached_features=loader.cached_features(),
             slot_tiles=loader.slot_tiles(),
             slot_sizes=loader.slot_sizes(),
-            where=tuple(where for example in examples for where in dict.fromkeys(example.where)),
+            where=tuple(map(self.where, rows)),
             budget_tokens=self.plan.budget.max_tokens,
             skipped=tuple(bad.skipped),
         )

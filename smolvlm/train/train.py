@@ -272,7 +272,7 @@ def plan_summary(planned: PlannedData) -> str:
         f"{len(lengths):,} rows, {int(lengths.num_supervised_tokens.sum()):,} supervised of "
         f"{int(lengths.num_tokens.sum()):,} tokens; {len(planned.skipped):,} rows skipped\n"
         f"{plan.num_steps:,} steps, {plan.num_used_packs:,} packs, "
-        f"{int(plan.packs.num_samples.sum()):,} samples of "
-        f"{plan.packs.num_rows:,} rows; fill "
+        f"{plan.packs.num_rows:,} samples, "
+        f"{int(plan.packs.num_samples.sum()):,} once those of the same pictures are joined; fill "
         f"{plan.token_fill:.1%} of tokens, {plan.tile_fill:.1%} of tiles"
     )

@@ -292,3 +292,13 @@ def test_a_picture_that_changed_since_it_was_measured_is_named(
         match=r"rows\.jsonl:1: \d+ tokens and 5 tiles, \d+ and 13 were planned\n.*lengths",
     ):
         dataset[0]
+
+
+def test_a_row_that_stands_twice_in_a_tree_counts_twice(
+    asks: Asks, dataset_of: DatasetOf, photos: dict[str, Path]
+) -> None:
+    rows = [asks(number, photos["coffee"], f"{number}?") for number in (1, 2)]
+    pack = dataset_of(rows, [(0, 1, 0)])[0]
+    assert pack.where == ("rows.jsonl:1", "rows.jsonl:2", "rows.jsonl:1")
+    learned = [dataset_of(rows, [(number,)])[0] for number in (0, 1)]
+    assert len(pack.target_ids) == sum(len(learned[row].target_ids) for row in (0, 1, 0))

@@ -243,7 +243,11 @@ def length_table(parts: Sequence[pa.Table], repeats: Sequence[float]) -> LengthT
 
 
 def _groups(keys: Int64[np.ndarray, " row"]) -> Int32[np.ndarray, " row"]:
-    """Return each key's place among the different keys, ascending; -1 for key 0."""
+    """Number the different keys in the order in which rows first have them; -1 for key 0.
+
+    A key is a digest over where a picture lies, and says only which are equal: the numbers, and
+    with them the plan, are the same wherever the folder of pictures is.
+    """
     group = np.full(len(keys), -1, np.int32)
     if not keys.any():
         return group
@@ -255,6 +259,24 @@ def _groups(keys: Int64[np.ndarray, " row"]) -> Int32[np.ndarray, " row"]:
         numbers = last + np.cumsum(is_new)
         group[order[window]] = np.where(window_keys == 0, -1, numbers)
         last, previous = numbers[-1], window_keys[-1]
+    del order
+    return _by_first_row(group, num_groups=int(last) + 1)
+
+
+def _by_first_row(
+    group: Int32[np.ndarray, " row"], *, num_groups: int
+) -> Int32[np.ndarray, " row"]:
+    """Return the groups numbered by the first row of each; rows of no group stay so."""
+    first = np.full(num_groups, len(group), np.int32)
+    for window in windows(len(group)):
+        rows = np.arange(window.start, window.stop, dtype=np.int32)
+        is_grouped = group[window] >= 0
+        np.minimum.at(first, group[window][is_grouped], rows[is_grouped])
+    renumbered = np.empty(num_groups, np.int32)
+    renumbered[np.argsort(first, kind="stable")] = np.arange(num_groups, dtype=np.int32)
+    for window in windows(len(group)):
+        part = group[window]
+        group[window] = np.where(part >= 0, renumbered[part], -1)
     return group
 
 

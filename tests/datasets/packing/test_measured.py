@@ -115,6 +115,8 @@ def test_equal_keys_are_one_group_across_any_window(keys: list[int], window: int
     assert places.pop(0, {-1}) == {-1}
     assert all(len(own) == 1 for own in places.values()), "rows of one beginning are of one group"
     assert len(set().union(*places.values())) == len(numbers), "and no others are"
+    grouped = [number for number in group.tolist() if number >= 0]
+    assert list(dict.fromkeys(grouped)) == list(range(len(numbers))), "by their first rows"
 
 
 def test_rows_that_do_not_fit_or_are_of_the_other_kind_are_left_out_with_their_reasons(
