@@ -71,6 +71,7 @@ def read_prompt(
             average_frames=data.average_frames,
         ),
         video_backend=data.video_backend,
+        max_image_pixels=data.max_image_pixels,
         wording=data.prompt_wording,
     )
     return replace(prompt, context_tokens=context_tokens)

@@ -8,6 +8,8 @@ frames and shards of rows sort by the same rule.
 import re
 
 _DIGITS = re.compile(r"([0-9]+)")
+_ENDING = re.compile(r"\.[A-Za-z][A-Za-z0-9]*\Z")
+"""`.png`, and not the last number of `22.05`."""
 _LEFT_BY_PROGRAMS = frozenset(
     {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir"}
 )
@@ -20,11 +22,11 @@ NaturalKey = tuple[tuple[tuple[_Part, ...], ...], str]
 def natural_key(name: str) -> NaturalKey:
     """Return the key that sorts names as people count: `img (2).png` before `img (10).png`.
 
-    Digits anywhere in a name are numbers, so `a1b10` stands before `a10b1`; `/` parts folders, and
-    an ending counts behind everything before it. Names that differ in nothing else (`1`, `01`) are
-    sorted as text, so no two names have equal keys.
+    Digits anywhere in a name are numbers, so `a1b10` stands before `a10b1`; `/` parts folders. Names
+    that differ in nothing but zeros in front or their ending (`1.png`, `01.jpg`) are sorted as text,
+    so no two names have equal keys.
     """
-    return tuple(_parts(piece) for piece in name.split("/")), name
+    return tuple(_parts(piece) for piece in _ENDING.sub("", name).split("/")), name
 
 
 def is_litter(name: str) -> bool:
@@ -37,13 +39,11 @@ def is_litter(name: str) -> bool:
 
 
 def _parts(piece: str) -> tuple[_Part, ...]:
-    """Return text and numbers in turn, text first and last, and then the ending.
+    """Return text and numbers in turn, text first and last.
 
     A number is (number of digits, digits), which sorts like its value at any length.
     """
-    stem, dot, ending = piece.rpartition(".")
-    pieces = _DIGITS.split(stem if dot else piece)
-    numbers = [digits.lstrip("0") for digits in pieces[1::2]]
-    parts: list[_Part] = list(pieces)
+    parts: list[_Part] = list(_DIGITS.split(piece))
+    numbers = [digits.lstrip("0") for digits in _DIGITS.findall(piece)]
     parts[1::2] = [(len(digits), digits) for digits in numbers]
-    return (*parts, *([(0, ""), ending] if dot else []))
+    return tuple(parts)

@@ -278,8 +278,8 @@ def test_what_is_no_picture_is_shown_by_its_first_bytes(action, tmp_path):
 
 @pytest.mark.parametrize("action", [header_size, open_rgb])
 def test_formats_outside_the_list_are_named(action):
-    text = failure(action, ImageRef(data=encoded(picture(), "EPS")))
-    assert "is of format EPS, which is not supported" in text
+    text = failure(action, ImageRef(data=encoded(picture(), "PCX")))
+    assert "is of format PCX, which is not supported" in text
     assert "convert it to one of AVIF, BMP, DIB, GIF, JPEG" in text
 
 

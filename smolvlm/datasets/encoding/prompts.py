@@ -15,6 +15,7 @@ from smolvlm.datasets.encoding.split_template import ChatTemplate
 from smolvlm.datasets.encoding.tokens import PromptTokens, TextEncoder, read_prompt_tokens
 from smolvlm.datasets.encoding.video_words import PromptWording
 from smolvlm.errors import ConfigError
+from smolvlm.media.images import MAX_PIXELS
 from smolvlm.media.settings import MediaSettings, VideoBackend
 from smolvlm.media.tile_grid import TileSettings, check_tile_settings
 from smolvlm.media.video.frames import FrameSettings
@@ -79,6 +80,7 @@ def read_prompt_settings(
     longest_edge_px: int | None = None,
     frames: FrameSettings = PUBLISHED_FRAMES,
     video_backend: VideoBackend = "pyav",
+    max_image_pixels: int = MAX_PIXELS,
     wording: PromptWording = "released",
 ) -> PromptSettings:
     """Read a processor.
@@ -90,6 +92,7 @@ def read_prompt_settings(
         longest_edge_px: scale the longest edge to this; None is the processor's own.
         frames: which frames of a clip are shown.
         video_backend: what decodes clips.
+        max_image_pixels: the largest picture that is opened.
         wording: what is said around media.
 
     Raises:
@@ -109,6 +112,7 @@ def read_prompt_settings(
         frame_tiles=_frame_tiles(processor),
         frames=frames,
         video_backend=video_backend,
+        max_image_pixels=max_image_pixels,
     )
     backend = tokenizer.backend_tokenizer  # as load_processor restored it: it splits digits
     template = read_template(processor)

@@ -23,12 +23,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from smolvlm.media.decoders import DecoderError, decoder_errors, each
-from smolvlm.media.images import open_rgb
+from smolvlm.media.images import MAX_PIXELS, open_rgb
 from smolvlm.media.tile_grid import Size
 from smolvlm.media.video.files import damaged, list_pictures, open_clip
 from smolvlm.media.video.index import ClipScan, read_index, scan_clip
 from smolvlm.media.video.pyav import display_turn
-from smolvlm.records import ImageRef, VideoRef
+from smolvlm.records import VideoRef
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame
@@ -52,8 +52,12 @@ class ClipFacts:
     duration_s: float
 
 
-def check_clip(ref: VideoRef) -> ClipFacts:
+def check_clip(ref: VideoRef, *, max_image_pixels: int = MAX_PIXELS) -> ClipFacts:
     """Decode every frame of a clip and return its sizes.
+
+    Args:
+        ref: the clip.
+        max_image_pixels: the most that a frame given as a picture may have.
 
     Raises:
         SampleError: as `read_index`; damaged data, frames that never come, a file that is cut
@@ -63,7 +67,8 @@ def check_clip(ref: VideoRef) -> ClipFacts:
     pictures = list_pictures(ref)
     if pictures is not None:
         index = read_index(ref)
-        width, height = _check_pictures(pictures)
+        sizes = [open_rgb(picture, max_pixels=max_image_pixels).size for picture in pictures]
+        width, height = sizes[0]
     else:
         with _ffmpeg_log() as log:
             scan = scan_clip(ref)
@@ -72,11 +77,6 @@ def check_clip(ref: VideoRef) -> ClipFacts:
     return ClipFacts(
         width=width, height=height, num_frames=len(index.pts), duration_s=index.duration_s
     )
-
-
-def _check_pictures(pictures: tuple[ImageRef, ...]) -> Size:
-    sizes = [open_rgb(picture).size for picture in pictures]
-    return sizes[0]
 
 
 def _check_frames(ref: VideoRef, scan: ClipScan, log: LogLines) -> Size:
