@@ -71,10 +71,10 @@ def read_prompt(
             average_frames=data.average_frames,
         ),
         video_backend=data.video_backend,
-        max_image_pixels=data.max_image_pixels,
         wording=data.prompt_wording,
     )
-    return replace(prompt, context_tokens=context_tokens)
+    media = replace(prompt.media, max_image_pixels=data.max_image_pixels)
+    return replace(prompt, media=media, context_tokens=context_tokens)
 
 
 def open_mixture(

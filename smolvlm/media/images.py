@@ -44,8 +44,8 @@ from smolvlm.media.png_chunks import without_large_text
 from smolvlm.records import ImageRef
 
 MAX_PIXELS = 89_478_485
-"""Largest picture that is opened unless a run says otherwise (a third of a gigabyte in memory); from
-there on Pillow warns too."""
+"""Largest picture that is opened unless a run says otherwise (a third of a gigabyte in memory);
+above it Pillow warns too."""
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 _REPLACE = "replace the file, or set `on_bad_sample: skip` on this source"
 _DNG_VERSION, _SUBFILE_TYPE = 50706, 254
@@ -81,8 +81,8 @@ def header_size(ref: ImageRef, *, max_pixels: int = MAX_PIXELS) -> tuple[int, in
     """Return (width, height) in pixels of the upright picture, from its header alone.
 
     Raises:
-        SampleError: as `read_bytes`; not a picture, a format that is not supported, no pixels or
-            more than `max_pixels`, or pixels of 32 bits, whose white is unknown.
+        SampleError: as `read_bytes`; not a picture, a format that is not supported, more than
+            `max_pixels` pixels, or pixels of 32 bits, whose white is unknown.
     """
     with (
         _open_stream(ref) as stream,
@@ -204,7 +204,8 @@ def _open_picture(
         raise SampleError(what, kind="corrupt_media", fix=_REPLACE) from error
     if picture is None:
         raise SampleError(
-            f"{ref.name} is not a picture, or its header is damaged (it begins with {begin[:12]!r})",
+            f"{ref.name} is not a picture, or its header is damaged (it begins with "
+            f"{begin[:12]!r})",
             kind="corrupt_media",
             fix="it looks like a clip: name it as `video`" if begins_like_clip(begin) else _REPLACE,
         )
@@ -235,10 +236,9 @@ def _check_header(picture: Image.Image, ref: ImageRef, max_pixels: int) -> None:
 
     Raises:
         SampleError: a format that is not read, a thumbnail in place of the picture, pixels that are
-            none, too many or too wide.
+            too many or too wide.
     """
     width, height = picture.size
-    detail = f"its header says {width} x {height}"
     if picture.format not in (*FORMATS, "HEIF"):
         raise SampleError(
             f"picture {ref.name} is of format {picture.format}, which is not supported",
@@ -251,11 +251,8 @@ def _check_header(picture: Image.Image, ref: ImageRef, max_pixels: int) -> None:
             kind="corrupt_media",
             fix="develop it to JPEG or 16-bit TIFF with a RAW converter",
         )
-    if width < 1 or height < 1:
-        what = f"picture {ref.name} has no pixels ({detail})"
-        raise SampleError(what, kind="corrupt_media", fix=_REPLACE)
     if width * height > max_pixels:
-        raise _too_large(ref, max_pixels, detail)
+        raise _too_large(ref, max_pixels, f"its header says {width} x {height}")
     if picture.mode in ("I", "F") and not _is_16_bit(picture):
         raise SampleError(
             f"picture {ref.name} has 32-bit pixels (Pillow mode {picture.mode}), of which nobody "

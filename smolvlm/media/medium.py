@@ -55,9 +55,7 @@ def open_medium(medium: Media, layout: Layout, settings: MediaSettings) -> OpenM
     ref = replace(medium, data=data)
 
     def tiles() -> UInt8[np.ndarray, "tile 3 side side"]:
-        made = make_tiles(
-            open_rgb(ref, max_pixels=settings.max_image_pixels), settings.pictures
-        )
+        made = make_tiles(open_rgb(ref, max_pixels=settings.max_image_pixels), settings.pictures)
         if len(made) != layout.num_tiles:
             what = f"{medium.name} is cut into {len(made)} tiles, {layout.num_tiles} were planned"
             raise SampleError(what, kind="changed_row", fix=CHANGED_FIX)

@@ -22,9 +22,9 @@ NaturalKey = tuple[tuple[tuple[_Part, ...], ...], str]
 def natural_key(name: str) -> NaturalKey:
     """Return the key that sorts names as people count: `img (2).png` before `img (10).png`.
 
-    Digits anywhere in a name are numbers, so `a1b10` stands before `a10b1`; `/` parts folders. Names
-    that differ in nothing but zeros in front or their ending (`1.png`, `01.jpg`) are sorted as text,
-    so no two names have equal keys.
+    Digits anywhere in a name are numbers, so `a1b10` stands before `a10b1`; `/` parts folders.
+    Names that differ in nothing but zeros in front or their ending (`1.png`, `01.jpg`) are sorted
+    as text, so no two names have equal keys.
     """
     return tuple(_parts(piece) for piece in _ENDING.sub("", name).split("/")), name
 

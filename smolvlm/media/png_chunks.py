@@ -2,11 +2,11 @@
 
 Comes in: an open PNG file. Goes out: the file itself where its text and its colour profile are
 small, as nearly always; else a copy in memory without them. Pillow (13) refuses a file with a
-compressed text or profile above 1 MiB, or with 64 MiB of text, as a guard against text that inflates
-without end. The guard is a module's variable, so raising it would raise it for the whole process;
-here nothing is raised, and nothing above the limit is ever inflated. What may say which way is up
-(XMP, EXIF written as text) stays if it is below the limit. Checksums are compared before something
-is left out, so damage in it is still found.
+compressed text or profile above 1 MiB, or with 64 MiB of text, as a guard against text that
+inflates without end. The guard is a module's variable, so raising it would raise it for the whole
+process; here nothing is raised, and nothing above the limit is ever inflated. What may say which
+way is up (XMP, EXIF written as text) stays if it is below the limit. Checksums are compared before
+something is left out, so damage in it is still found.
 """
 
 import zlib

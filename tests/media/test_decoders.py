@@ -48,10 +48,8 @@ def test_only_the_decoders_own_steps_are_inside() -> None:
 
     seen: list[int] = []
     with pytest.raises(DecoderError, match="damaged"):
-        for frame in each(frames()):
-            seen.append(frame)
+        seen.extend(each(frames()))
     assert seen == [1, 2]
     with pytest.raises(ZeroDivisionError):
-        for frame in each(frames()):
-            _ = frame / 0
+        seen.extend(frame // 0 for frame in each(frames()))
     assert list(each([])) == []

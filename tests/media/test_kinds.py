@@ -20,7 +20,7 @@ def ftyp(brand: bytes, *others: bytes) -> bytes:
 
 def tiff(*tags: tuple[int, int]) -> bytes:
     """A gray TIFF of 2 x 2 with further tags, each one LONG."""
-    wanted = dict([(256, 2), (257, 2), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, 2)])
+    wanted = {256: 2, 257: 2, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 2}
     wanted |= {279: 4} | dict(tags)
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, wanted[tag]) for tag in sorted(wanted))
     header = b"II*\0" + struct.pack("<I", 12) + bytes([0, 80, 160, 240])
@@ -42,7 +42,11 @@ FOREIGN = {
     "raf": (b"FUJIFILMCCD-RAW 0201" + bytes(30), "a camera RAW file", "develop it"),
     "dng": (tiff((50706, 0x401)), "a camera RAW file", "develop it"),
     "nef": (tiff((254, 1)), "a camera RAW file", "develop it"),
-    "lfs": (b"version https://git-lfs.github.com/spec/v1\noid", "a Git LFS pointer", "git lfs pull"),
+    "lfs": (
+        b"version https://git-lfs.github.com/spec/v1\noid",
+        "a Git LFS pointer",
+        "git lfs pull",
+    ),
 }
 
 
@@ -74,7 +78,7 @@ def test_avif_is_read_under_any_of_its_brands():
 
 
 def test_avif_that_pillow_cannot_read_is_said_so(monkeypatch):
-    monkeypatch.setattr(features, "check", lambda name: False)
+    monkeypatch.setattr(features, "check", lambda _name: False)
     with pytest.raises(SampleError, match="AVIF picture, which this build of Pillow cannot read"):
         header_size(ImageRef(data=ftyp(b"avif", b"mif1")))
 

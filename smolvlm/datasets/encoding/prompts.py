@@ -80,10 +80,9 @@ def read_prompt_settings(
     longest_edge_px: int | None = None,
     frames: FrameSettings = PUBLISHED_FRAMES,
     video_backend: VideoBackend = "pyav",
-    max_image_pixels: int = MAX_PIXELS,
     wording: PromptWording = "released",
 ) -> PromptSettings:
-    """Read a processor.
+    """Read a processor; pictures may be as large as they are unless a run says otherwise.
 
     Args:
         processor: the checkpoint's; untouched.
@@ -92,7 +91,6 @@ def read_prompt_settings(
         longest_edge_px: scale the longest edge to this; None is the processor's own.
         frames: which frames of a clip are shown.
         video_backend: what decodes clips.
-        max_image_pixels: the largest picture that is opened.
         wording: what is said around media.
 
     Raises:
@@ -112,7 +110,7 @@ def read_prompt_settings(
         frame_tiles=_frame_tiles(processor),
         frames=frames,
         video_backend=video_backend,
-        max_image_pixels=max_image_pixels,
+        max_image_pixels=MAX_PIXELS,
     )
     backend = tokenizer.backend_tokenizer  # as load_processor restored it: it splits digits
     template = read_template(processor)

@@ -125,9 +125,7 @@ def choose_frames(
 
 
 def _check_part(index: ClipIndex, start_s: float | None, end_s: float | None) -> None:
-    fix = (
-        "correct the row's start and end: seconds from the clip's begin, the start before the end"
-    )
+    fix = "correct the row's start and end: seconds from the clip's begin, the start before the end"
     for name, value in (("start_s", start_s), ("end_s", end_s)):
         if value is not None and (value < 0 or not math.isfinite(value)):
             raise SampleError(f"{name}={value:g} is not a time in a clip", fix=fix)

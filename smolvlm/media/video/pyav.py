@@ -61,9 +61,11 @@ def to_rgb(frame: "VideoFrame", reformatter: "VideoReformatter", *, max_side_px:
     """
     turn = display_turn(frame)
     size = _stored_size(frame, turn, max_side_px)
-    scaled = {} if size == (frame.width, frame.height) else {"interpolation": "LANCZOS"}
     with decoder_errors():
-        converted = reformatter.reformat(frame, *size, format="rgb24", **scaled)
+        if size == (frame.width, frame.height):
+            converted = reformatter.reformat(frame, format="rgb24")
+        else:
+            converted = reformatter.reformat(frame, *size, format="rgb24", interpolation="LANCZOS")
         pixels = converted.to_ndarray()
     return turn_upright(pixels, turn)
 
@@ -110,7 +112,7 @@ def _name_any_side_data() -> None:
         member._name_, member._value_ = f"NUMBER_{number}", number
         return member
 
-    Type._missing_ = classmethod(nameless)
+    Type._missing_ = classmethod(nameless)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def turn_upright(pixels: RGB, turn: Turn) -> RGB:

@@ -211,9 +211,7 @@ def test_times_count_from_the_clips_begin():
 @given(data=st.data(), index=indices(), late=st.integers(-(10**6), 10**9))
 def test_when_the_files_clock_begins_changes_nothing(data, index, late):
     start_s, end_s = data.draw(parts(index))
-    moved = ClipIndex(
-        pts=index.pts + late, time_base=index.time_base, end_pts=index.end_pts + late
-    )
+    moved = ClipIndex(pts=index.pts + late, time_base=index.time_base, end_pts=index.end_pts + late)
     part = {"start_s": start_s, "end_s": end_s}
     assert chosen(moved, **part) == chosen(index, **part)
 

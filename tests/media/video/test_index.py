@@ -16,9 +16,11 @@ from PIL import Image
 
 from smolvlm.errors import SampleError
 from smolvlm.media.video import files as clip_files
+from smolvlm.media.video.frames import FrameSettings, choose_frames
 from smolvlm.media.video.index import read_index, scan_clip
 from smolvlm.media.video.reader import clip_key
 from smolvlm.records import ImageRef, VideoRef
+from tests.media.conftest import CLOCK_BEGINS_S
 
 
 def failure(ref: VideoRef) -> str:
@@ -78,6 +80,18 @@ def test_uneven_times_are_kept_and_a_late_clock_is_not(made_clips):
     late = read_index(VideoRef(path=made_clips["h264_late"]))
     assert int(late.pts[0]) * late.time_base == 10
     assert (late.times_s[0], late.times_s[-1], late.duration_s) == (0.0, 2.36, 2.4)
+
+
+@pytest.mark.parametrize("name", CLOCK_BEGINS_S)
+def test_times_count_from_the_first_frame_wherever_the_files_clock_begins(name, made_clips):
+    index = read_index(VideoRef(path=made_clips[name]))
+    assert float(int(index.pts[0]) * index.time_base) >= CLOCK_BEGINS_S[name]
+    assert index.times_s == pytest.approx(np.arange(60) / 25, abs=0.001)
+    assert index.duration_s == pytest.approx(2.4, abs=0.001)
+    wanted = FrameSettings(fps=5, max_frames=64, sampling="fps")
+    part = choose_frames(index, wanted, start_s=1.0, end_s=1.5)
+    assert part.times_s == pytest.approx((1.0, 1.48), abs=0.3)
+    assert part.numbers[0] == 25
 
 
 def test_frames_stored_behind_the_keyframe_they_are_shown_before_are_noticed(made_clips):
@@ -342,3 +356,17 @@ def test_importing_the_room_imports_no_video_package():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("error", [ValueError("a kind"), KeyError("x"), OverflowError()])
+def test_whatever_ffmpeg_or_pyav_raises_is_about_the_clip(error, made_clips, monkeypatch):
+    import av.container
+
+    def fails(*_arguments, **_options):
+        raise error
+
+    monkeypatch.setattr(av.container, "open", fails)
+    text = failure(VideoRef(data=made_clips["h264"].read_bytes()))
+    assert "is an MP4 whose index is missing" in text
+    text = failure(VideoRef(data=made_clips["vp9"].read_bytes()))
+    assert "its header is damaged or cut off" in text
