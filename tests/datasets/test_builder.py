@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from smolvlm.config.schema import DataConfig
-from smolvlm.datasets.builder import PlannedData, measure_mixture, plan_data
+from smolvlm.datasets.builder import PlannedData, measure_mixture, plan_data, read_prompt
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.measured import MeasuredSet
 from smolvlm.errors import SampleError
@@ -192,7 +192,7 @@ def test_what_a_header_tells_is_settled_before_training(
 
 
 def test_the_largest_picture_is_a_setting_of_the_run(
-    folder: Path, prompt: PromptSettings, photos: dict[str, Path]
+    folder: Path, processors: dict[str, Any], photos: dict[str, Path]
 ) -> None:
     with Image.open(photos["coffee"]) as opened:
         num_pixels = opened.width * opened.height
@@ -203,8 +203,8 @@ def test_the_largest_picture_is_a_setting_of_the_run(
             allow_outside_root=True,
             max_image_pixels=limit,
         )
-        media = replace(prompt.media, max_image_pixels=data.max_image_pixels)
-        action = partial(measure_mixture, data.mixture, data, prompt=replace(prompt, media=media))
+        prompt = read_prompt(processors["smolvlm"], data)
+        action = partial(measure_mixture, data.mixture, data, prompt=prompt)
         if is_refused:
             with pytest.raises(SampleError, match=f"limit of {limit} pixels"):
                 action()
