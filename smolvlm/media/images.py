@@ -11,7 +11,7 @@ What becomes of a picture, the same for both:
   path or URL (the processor itself does not turn a picture that is handed over already opened).
   Metadata that cannot be read, or that a PNG file carries behind its pixels, is passed over.
 - Transparency is laid over white, as the released processor does.
-- 16-bit gray keeps its upper eight bits. (Pillow alone would clip at 255 and make nearly all of it
+- 16-bit gray keeps its upper eight bits, and so does 12-bit gray. (Pillow alone would clip at 255 and make nearly all of it
   white.) Pixels of 32 bits are refused by the header: nobody says what their white is.
 - Of an animation or a file of several pages, the first.
 - HEIC is read through pillow-heif where that is installed; it turns pictures by itself.
@@ -48,8 +48,9 @@ MAX_PIXELS = 89_478_485
 above it Pillow warns too."""
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 _REPLACE = "replace the file, or set `on_bad_sample: skip` on this source"
-_DNG_VERSION, _SUBFILE_TYPE = 50706, 254
-"""TIFF tags: one that only DNG has, and one whose lowest bit says that this is a thumbnail."""
+_DNG_VERSION, _SUBFILE_TYPE, _BITS = 50706, 254, 258
+"""TIFF tags: one that only DNG has, one whose lowest bit says that this is a thumbnail, and the
+bits of a value."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -109,7 +110,7 @@ def open_rgb(data_or_ref: bytes | ImageRef, *, max_pixels: int = MAX_PIXELS) -> 
                         png.verify()
                 picture.load()
                 upright = picture.transpose(_UPRIGHT[orientation]) if orientation != 1 else picture
-                rgb = _to_rgb(upright)
+                rgb = _to_rgb(upright, gray_bits=_gray_bits(picture))
         except DecoderError as error:
             raise _damaged(ref, f"{picture.format}: {error}") from error
         if picture.size != told_size:  # HEIF
@@ -292,10 +293,18 @@ def _orientation(picture: Image.Image) -> int:
     return value if value in _UPRIGHT else 1
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    """Convert a picture of any mode to RGB over white; mode I holds 16 bits here."""
+def _gray_bits(picture: Image.Image) -> int:
+    """Return how many bits a gray value of more than eight has: 16, but in some TIFF files 12."""
+    is_12_bit = isinstance(picture, TiffImageFile) and picture.tag_v2.get(_BITS) == (12,)
+    return 12 if is_12_bit else 16
+
+
+def _to_rgb(picture: Image.Image, *, gray_bits: int) -> Image.Image:
+    """Convert a picture of any mode to RGB over white; in mode I it has `gray_bits` bits."""
     if picture.mode.startswith("I"):
-        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
+        return Image.fromarray((np.asarray(picture) >> (gray_bits - 8)).astype(np.uint8)).convert(
+            "RGB"
+        )
     if "A" in picture.getbands() or picture.info.get("transparency") is not None:
         layers = picture.convert("RGBA")
         white = Image.new("RGBA", layers.size, (255, 255, 255, 255))

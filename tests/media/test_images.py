@@ -253,6 +253,15 @@ def test_16_bit_pgm_is_read_as_other_16_bit_grays(data):
     assert np.asarray(opened)[0].tolist() == [[level] * 3 for level in (0, 0, 1, 0x7F, 0xFF)]
 
 
+def test_tiff_of_twelve_bits_reaches_from_black_to_white():
+    tags = {256: 4, 257: 1, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 6}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, tags[tag]) for tag in tags)
+    pixels = bytes.fromhex("0007ff800fff")  # 0x000, 0x7ff, 0x800, 0xfff
+    data = b"II*\0" + struct.pack("<I", 14) + pixels + struct.pack("<H", len(tags)) + entries
+    opened = open_rgb(data + bytes(4))
+    assert np.asarray(opened)[0, :, 0].tolist() == [0, 0x7F, 0x80, 0xFF]
+
+
 def test_pgm_of_ten_bits_reaches_from_black_to_white():
     opened = open_rgb(b"P5\n3 1\n1023\n" + struct.pack(">3H", 0, 512, 1023))
     assert np.asarray(opened)[0, :, 0].tolist() == [0, 128, 255]
