@@ -11,8 +11,9 @@ What becomes of a picture, the same for both:
   path or URL (the processor itself does not turn a picture that is handed over already opened).
   Metadata that cannot be read, or that a PNG file carries behind its pixels, is passed over.
 - Transparency is laid over white, as the released processor does.
-- 16-bit gray keeps its upper eight bits, and so does 12-bit gray. (Pillow alone would clip at 255 and make nearly all of it
-  white.) Pixels of 32 bits are refused by the header: nobody says what their white is.
+- 16-bit gray keeps its upper eight bits, and so does 12-bit gray. (Pillow alone would clip at 255
+  and make nearly all of it white.) Pixels of 32 bits are refused by the header: nobody says what
+  their white is.
 - Of an animation or a file of several pages, the first.
 - HEIC is read through pillow-heif where that is installed; it turns pictures by itself.
 
