@@ -71,10 +71,10 @@ class VideoRef:
     source_fps: float = 1.0
     """Frames a second of a folder or a list; a file carries its own times."""
     start_s: float | None = None
-    """Begin of the part that is shown, in the clip's own presentation times; None is the clip's
-    begin."""
+    """Begin of the part that is shown, in seconds from the clip's first frame, wherever the file's
+    clock begins; None is the clip's begin."""
     end_s: float | None = None
-    """Its end; None is the clip's."""
+    """Its end, counted likewise; None is the clip's."""
 
     @property
     def name(self) -> str:
@@ -178,7 +178,7 @@ class Frames:
     numbers: tuple[int, ...]
     """Ascending and distinct, counted from 0 in the order of presentation."""
     times_s: tuple[float, ...]
-    """The presentation time of each, as the clip says it."""
+    """When each is shown, in seconds from the clip's first frame."""
     duration_s: float
     """Of the whole clip: from its first frame's begin to its last frame's end."""
     frames_per_slot: int = 1

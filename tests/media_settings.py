@@ -1,5 +1,6 @@
 """Media settings for tests, from what a test cares about."""
 
+from smolvlm.media.images import MAX_PIXELS
 from smolvlm.media.settings import MediaSettings, VideoBackend
 from smolvlm.media.tile_grid import TileSettings
 from smolvlm.media.video.frames import FrameSettings
@@ -13,6 +14,7 @@ def media_settings(
     fps: float = 1.0,
     max_frames: int = 64,
     video_backend: VideoBackend = "pyav",
+    max_image_pixels: int = MAX_PIXELS,
 ) -> MediaSettings:
     """Return settings of pictures and of clips whose frames are one tile each."""
     return MediaSettings(
@@ -26,4 +28,5 @@ def media_settings(
         ),
         frames=FrameSettings(fps=fps, max_frames=max_frames, sampling="fps"),
         video_backend=video_backend,
+        max_image_pixels=max_image_pixels,
     )

@@ -243,11 +243,13 @@ class RowChecker:
 
     def _decoded(self, medium: Media) -> CheckedMedium:
         if isinstance(medium, VideoRef):
-            facts = check_clip(medium)
+            max_pixels = self._settings.max_image_pixels
+            facts = check_clip(medium, max_image_pixels=max_pixels)
             key, size, duration_s = clip_key(medium), (facts.width, facts.height), facts.duration_s
         else:
             data = read_bytes(medium)
-            size = open_rgb(replace(medium, data=data)).size
+            max_pixels = self._settings.max_image_pixels
+            size = open_rgb(replace(medium, data=data), max_pixels=max_pixels).size
             key, duration_s = content_key(data), None
         layout = layout_of(medium, self._settings)
         return CheckedMedium(key=key, size=size, duration_s=duration_s, layout=layout)

@@ -60,6 +60,9 @@ class DataConfig(Section):
     """Whether pictures are cut into tiles; None is the processor's own setting."""
     longest_edge_px: Count | None = None
     """What a picture's longest edge is scaled to; None is the processor's own setting."""
+    max_image_pixels: Count = 89_478_485
+    """Largest picture that is opened, in pixels (width x height), which is Pillow's own limit; each
+    million takes 3 to 4 MB while it is decoded. Frames given as pictures are held to it too."""
     fps: Annotated[float, Field(gt=0)] = 1.0
     """Frames shown of a second of video; fewer where that would be more than `max_frames`."""
     max_frames: Count = 64

@@ -73,7 +73,12 @@ def read_prompt(
         video_backend=data.video_backend,
         wording=data.prompt_wording,
     )
-    return replace(prompt, context_tokens=context_tokens, supervise=data.supervise)
+    return replace(
+        prompt,
+        media=replace(prompt.media, max_image_pixels=data.max_image_pixels),
+        context_tokens=context_tokens,
+        supervise=data.supervise,
+    )
 
 
 def open_mixture(

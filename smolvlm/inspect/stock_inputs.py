@@ -42,7 +42,12 @@ def stock_inputs(
     """
     if any(isinstance(medium, VideoRef) for medium in row.media):
         return _with_clips(_for_video(processor, settings), row, layouts=layouts, settings=settings)
-    pictures = [open_rgb(medium) for medium in row.media if isinstance(medium, ImageRef)]
+    max_pixels = settings.max_image_pixels
+    pictures = [
+        open_rgb(medium, max_pixels=max_pixels)
+        for medium in row.media
+        if isinstance(medium, ImageRef)
+    ]
     more = _picture_settings(settings) if pictures else {}
     text = _stock_text(processor, row)
     inputs = processor(
@@ -107,7 +112,9 @@ def _with_clips(
     padded with black frames.
     """
     media = [
-        open_rgb(medium) if isinstance(medium, ImageRef) else _stock_clip(medium, layout, settings)
+        open_rgb(medium, max_pixels=settings.max_image_pixels)
+        if isinstance(medium, ImageRef)
+        else _stock_clip(medium, layout, settings)
         for medium, layout in zip(row.media, layouts, strict=True)
     ]
     said = [
@@ -174,7 +181,13 @@ def _stock_clip(
     edge = settings.frame_tiles.longest_edge_px
     pixels = [
         torch.from_numpy(frame.copy()).permute(2, 0, 1)
-        for frame in read_frames(clip, frames, max_side_px=edge, backend=settings.video_backend)
+        for frame in read_frames(
+            clip,
+            frames,
+            max_side_px=edge,
+            backend=settings.video_backend,
+            max_image_pixels=settings.max_image_pixels,
+        )
     ]
     return torch.stack(pixels), _facts(frames)
 

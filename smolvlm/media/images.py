@@ -11,9 +11,11 @@ What becomes of a picture, the same for both:
   path or URL (the processor itself does not turn a picture that is handed over already opened).
   Metadata that cannot be read, or that a PNG file carries behind its pixels, is passed over.
 - Transparency is laid over white, as the released processor does.
-- 16-bit gray keeps its upper eight bits. (Pillow alone would clip at 255 and make nearly all of it
-  white.)
+- 16-bit gray keeps its upper eight bits, and so does 12-bit gray. (Pillow alone would clip at 255
+  and make nearly all of it white.) Pixels of 32 bits are refused by the header: nobody says what
+  their white is.
 - Of an animation or a file of several pages, the first.
+- HEIC is read through pillow-heif where that is installed; it turns pictures by itself.
 
 A JPEG carries no checksum: bytes changed in the middle of its pixel data decode to wrong pixels in
 any reader, and are not noticed. A JPEG that ends early is; in a PNG the checksums are compared.
@@ -21,36 +23,35 @@ any reader, and are not noticed. A JPEG that ends early is; in a PNG the checksu
 
 import hashlib
 import os
-import struct
 from io import BytesIO
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.ExifTags import Base as ExifTag
+from PIL.TiffImagePlugin import TiffImageFile
 
 from smolvlm.errors import SampleError
+from smolvlm.media.decoders import DecoderError, decoder_errors
 from smolvlm.media.downloads import PICTURE_LIMITS, fetch_missing
-from smolvlm.media.kinds import FORMATS, begins_like_clip
+from smolvlm.media.kinds import (
+    FORMATS,
+    SIGNATURE_BYTES,
+    begins_like_clip,
+    begins_like_heif,
+    foreign_kind,
+)
+from smolvlm.media.png_chunks import without_large_text
 from smolvlm.records import ImageRef
 
 MAX_PIXELS = 89_478_485
-"""Largest picture that is opened (a third of a gigabyte in memory); above it Pillow warns too."""
-
-_PILLOW_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    KeyError,
-    TypeError,
-    OverflowError,
-    struct.error,
-    RuntimeError,  # AVIF
-)
-"""What Pillow's readers raise on damaged data, by reading them and by flipping bytes of every
-format above."""
+"""Largest picture that is opened unless a run says otherwise (a third of a gigabyte in memory);
+above it Pillow warns too."""
+_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+_REPLACE = "replace the file, or set `on_bad_sample: skip` on this source"
+_DNG_VERSION, _SUBFILE_TYPE, _BITS = 50706, 254, 258
+"""TIFF tags: one that only DNG has, one whose lowest bit says that this is a thumbnail, and the
+bits of a value."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -82,10 +83,13 @@ def header_size(ref: ImageRef, *, max_pixels: int = MAX_PIXELS) -> tuple[int, in
     """Return (width, height) in pixels of the upright picture, from its header alone.
 
     Raises:
-        SampleError: as `read_bytes`; not a picture, a format that is not supported, or more than
-            `max_pixels` pixels.
+        SampleError: as `read_bytes`; not a picture, a format that is not supported, more than
+            `max_pixels` pixels, or pixels of 32 bits, whose white is unknown.
     """
-    with _open_stream(ref) as stream, _open_picture(stream, ref, max_pixels) as picture:
+    with (
+        _open_stream(ref) as stream,
+        _open_picture(stream, ref, max_pixels, up_to_pixels=True) as picture,
+    ):
         width, height = picture.size
         return (height, width) if _orientation(picture) >= 5 else (width, height)
 
@@ -94,33 +98,24 @@ def open_rgb(data_or_ref: bytes | ImageRef, *, max_pixels: int = MAX_PIXELS) -> 
     """Return the upright picture in mode RGB, decoded to its last pixel.
 
     Raises:
-        SampleError: as `header_size`; data that is cut short or damaged, or pixels of 32 bits,
-            whose white is unknown.
+        SampleError: as `header_size`; data that is cut short or damaged.
     """
     ref = data_or_ref if isinstance(data_or_ref, ImageRef) else ImageRef(data=data_or_ref)
     data = read_bytes(ref)
     with _open_picture(_stream_of(data), ref, max_pixels) as picture:
-        orientation = _orientation(picture)
+        orientation, told_size = _orientation(picture), picture.size
         try:
-            if picture.format == "PNG":
-                with Image.open(BytesIO(data)) as checked:
-                    checked.verify()
-            picture.load()
-            upright = picture.transpose(_UPRIGHT[orientation]) if orientation != 1 else picture
-            rgb = _to_rgb(upright)
-        except _PILLOW_ERRORS as error:
-            raise SampleError(
-                f"picture {ref.name} is damaged or cut short ({picture.format}: {error})",
-                kind="corrupt_media",
-                fix="replace the file, or set `on_bad_sample: skip` on this source",
-            ) from error
-    if rgb is None:
-        raise SampleError(
-            f"picture {ref.name} has 32-bit pixels (Pillow mode {picture.mode}), of which nobody "
-            "says what white is",
-            kind="corrupt_media",
-            fix="convert it to 8 or 16 bits a channel",
-        )
+            with decoder_errors():
+                if picture.format == "PNG":
+                    with Image.open(without_large_text(BytesIO(data), up_to_pixels=False)) as png:
+                        png.verify()
+                picture.load()
+                upright = picture.transpose(_UPRIGHT[orientation]) if orientation != 1 else picture
+                rgb = _to_rgb(upright, gray_bits=_gray_bits(picture))
+        except DecoderError as error:
+            raise _damaged(ref, f"{picture.format}: {error}") from error
+        if picture.size != told_size:  # HEIF
+            raise _damaged(ref, "its pixels are not as many as its header says")
     return rgb
 
 
@@ -175,41 +170,114 @@ def _stream_of(data: bytes) -> BinaryIO:
     return BytesIO(data)
 
 
-def _open_picture(stream: BinaryIO, ref: ImageRef, max_pixels: int) -> Image.Image:
-    """Read the header; no pixel is decoded."""
+def _open_picture(
+    stream: BinaryIO, ref: ImageRef, max_pixels: int, *, up_to_pixels: bool = False
+) -> Image.Image:
+    """Read the header; no pixel is decoded.
+
+    Args:
+        stream: the encoded picture.
+        ref: what it is called.
+        max_pixels: the most that it may have.
+        up_to_pixels: the pixels will not be asked for.
+    """
+    try:
+        begin = stream.read(SIGNATURE_BYTES)
+        stream = without_large_text(stream, up_to_pixels=up_to_pixels)
+    except OSError as error:
+        raise _unreadable(ref, error) from error
+    can_be_read = begins_like_heif(begin) and _register_heif()
+    kind = None if can_be_read else foreign_kind(begin)
+    if kind is not None:
+        what = f"picture {ref.name} is {kind.name}"
+        raise SampleError(what, kind="corrupt_media", fix=kind.fix)
     # Other packages set this switch for the whole process; with it Pillow fills what is missing
     # with gray.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
+    # Pillow's limit is the process's; ours is this picture's, and is compared below.
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels
     try:
-        picture = Image.open(stream)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_large(ref, max_pixels, str(error)) from error
-    except UnidentifiedImageError as error:
-        stream.seek(0)
-        begin = stream.read(12)
+        picture = _identified(stream)
+    except DecoderError as error:
+        if isinstance(error.__cause__, _BOMBS):
+            raise _too_large(ref, max_pixels, str(error)) from error
+        what = f"the header of picture {ref.name} is damaged ({error})"
+        raise SampleError(what, kind="corrupt_media", fix=_REPLACE) from error
+    if picture is None:
         raise SampleError(
-            f"{ref.name} is not a picture, or its header is damaged (it begins with {begin!r})",
+            f"{ref.name} is not a picture, or its header is damaged (it begins with "
+            f"{begin[:12]!r})",
             kind="corrupt_media",
-            fix="it looks like a clip: name it as `video`"
-            if begins_like_clip(begin)
-            else "replace the file, or set `on_bad_sample: skip` on this source",
-        ) from error
-    except _PILLOW_ERRORS as error:
-        raise SampleError(
-            f"the header of picture {ref.name} is damaged ({error})",
-            kind="corrupt_media",
-            fix="replace the file, or set `on_bad_sample: skip` on this source",
-        ) from error
+            fix="it looks like a clip: name it as `video`" if begins_like_clip(begin) else _REPLACE,
+        )
+    _check_header(picture, ref, max_pixels)
+    return picture
+
+
+def _register_heif() -> bool:
+    """Let Pillow read HEIF through pillow-heif; False where that is not installed."""
+    try:
+        from pillow_heif import register_heif_opener  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
+
+
+def _identified(stream: BinaryIO) -> Image.Image | None:
+    with decoder_errors():
+        try:
+            return Image.open(stream)
+        except UnidentifiedImageError:
+            return None
+
+
+def _check_header(picture: Image.Image, ref: ImageRef, max_pixels: int) -> None:
+    """Refuse what a header tells: lengths and training count on pictures that pass.
+
+    Raises:
+        SampleError: a format that is not read, a thumbnail in place of the picture, pixels that are
+            too many or too wide.
+    """
     width, height = picture.size
-    if picture.format not in FORMATS:
+    if picture.format not in (*FORMATS, "HEIF"):
         raise SampleError(
             f"picture {ref.name} is of format {picture.format}, which is not supported",
             kind="corrupt_media",
             fix=f"convert it to one of {', '.join(sorted(FORMATS))}",
         )
+    if _is_raw(picture):
+        raise SampleError(
+            f"picture {ref.name} is a camera RAW file (its first page is a thumbnail)",
+            kind="corrupt_media",
+            fix="develop it to JPEG or 16-bit TIFF with a RAW converter",
+        )
     if width * height > max_pixels:
         raise _too_large(ref, max_pixels, f"its header says {width} x {height}")
-    return picture
+    if picture.mode in ("I", "F") and not _is_16_bit(picture):
+        raise SampleError(
+            f"picture {ref.name} has 32-bit pixels (Pillow mode {picture.mode}), of which nobody "
+            "says what white is",
+            kind="corrupt_media",
+            fix="convert it to 8 or 16 bits a channel",
+        )
+
+
+def _is_raw(picture: Image.Image) -> bool:
+    """Say whether a TIFF is a camera's RAW file (NEF, ARW, DNG, ...), which begins with a small
+    preview."""
+    if not isinstance(picture, TiffImageFile):
+        return False
+    tags = picture.tag_v2
+    subfile_type = tags.get(_SUBFILE_TYPE, 0)
+    is_thumbnail = isinstance(subfile_type, int) and bool(subfile_type & 1)
+    return is_thumbnail or _DNG_VERSION in tags
+
+
+def _is_16_bit(picture: Image.Image) -> bool:
+    """Say whether gray values go from 0 to 65,535; those of PGM files are read so in mode I."""
+    return picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM")
 
 
 def _orientation(picture: Image.Image) -> int:
@@ -217,20 +285,27 @@ def _orientation(picture: Image.Image) -> int:
     if picture.format == "TIFF":
         return 1  # Pillow turns TIFF while decoding, and gives its size as turned from the start
     try:
-        # The class's own method, for PngImageFile's override decodes the pixels to look behind
-        # them.
-        value = Image.Image.getexif(picture).get(ExifTag.Orientation, 1)
-    except _PILLOW_ERRORS:
+        with decoder_errors():
+            # The class's own method, for PngImageFile's override decodes the pixels to look behind
+            # them.
+            value = Image.Image.getexif(picture).get(ExifTag.Orientation, 1)
+    except DecoderError:
         return 1  # damaged metadata says nothing about the pixels
     return value if value in _UPRIGHT else 1
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image | None:
-    """Convert a picture of any mode to RGB over white; None if its range is unknown."""
-    if picture.mode in ("I", "F"):
-        return None
-    if picture.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
+def _gray_bits(picture: Image.Image) -> int:
+    """Return how many bits a gray value of more than eight has: 16, but in some TIFF files 12."""
+    is_12_bit = isinstance(picture, TiffImageFile) and picture.tag_v2.get(_BITS) == (12,)
+    return 12 if is_12_bit else 16
+
+
+def _to_rgb(picture: Image.Image, *, gray_bits: int) -> Image.Image:
+    """Convert a picture of any mode to RGB over white; in mode I it has `gray_bits` bits."""
+    if picture.mode.startswith("I"):
+        return Image.fromarray((np.asarray(picture) >> (gray_bits - 8)).astype(np.uint8)).convert(
+            "RGB"
+        )
     if "A" in picture.getbands() or picture.info.get("transparency") is not None:
         layers = picture.convert("RGBA")
         white = Image.new("RGBA", layers.size, (255, 255, 255, 255))
@@ -255,7 +330,15 @@ def _empty(ref: ImageRef) -> SampleError:
     return SampleError(
         f"picture {ref.name} is empty (zero bytes)",
         kind="empty_media",
-        fix="replace the file, or set `on_bad_sample: skip` on this source",
+        fix=_REPLACE,
+    )
+
+
+def _damaged(ref: ImageRef, detail: str) -> SampleError:
+    return SampleError(
+        f"picture {ref.name} is damaged or cut short ({detail})",
+        kind="corrupt_media",
+        fix=_REPLACE,
     )
 
 
@@ -263,5 +346,6 @@ def _too_large(ref: ImageRef, max_pixels: int, detail: str) -> SampleError:
     return SampleError(
         f"picture {ref.name} is larger than the limit of {max_pixels} pixels ({detail})",
         kind="too_large_media",
-        fix="shrink it; a small file that claims such a size is a decompression bomb",
+        fix="shrink it, or raise `data.max_image_pixels` if you have the memory; a small file that "
+        "claims such a size is a decompression bomb",
     )

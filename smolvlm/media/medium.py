@@ -55,7 +55,7 @@ def open_medium(medium: Media, layout: Layout, settings: MediaSettings) -> OpenM
     ref = replace(medium, data=data)
 
     def tiles() -> UInt8[np.ndarray, "tile 3 side side"]:
-        made = make_tiles(open_rgb(ref), settings.pictures)
+        made = make_tiles(open_rgb(ref, max_pixels=settings.max_image_pixels), settings.pictures)
         if len(made) != layout.num_tiles:
             what = f"{medium.name} is cut into {len(made)} tiles, {layout.num_tiles} were planned"
             raise SampleError(what, kind="changed_row", fix=CHANGED_FIX)
@@ -70,7 +70,11 @@ def _open_clip(clip: VideoRef, frames: Frames, settings: MediaSettings) -> OpenM
     return OpenMedium(
         tile_keys=tuple(_tile_key(key, number, settings.frame_key) for number in frames.numbers),
         tiles=lambda: frame_tiles(
-            clip, frames, settings.frame_tiles, backend=settings.video_backend
+            clip,
+            frames,
+            settings.frame_tiles,
+            backend=settings.video_backend,
+            max_image_pixels=settings.max_image_pixels,
         ),
     )
 

@@ -20,6 +20,8 @@ class MediaSettings:
     """Which frames of a clip are shown."""
     video_backend: VideoBackend
     """Which library decodes clips."""
+    max_image_pixels: int
+    """Largest picture that is opened, a frame given as a picture included."""
 
     @property
     def picture_key(self) -> bytes:

@@ -153,6 +153,20 @@ def test_a_row_longer_than_the_models_context_is_found(
     assert smolvlm_command("check", run, "model.rope_scaling={type: linear, factor: 2}").status == 0
 
 
+@pytest.mark.parametrize("command", ["check", "prepare", "inspect", "train"])
+def test_the_largest_picture_is_a_setting_of_every_command(
+    folder: Path, settings: dict[str, Any], smolvlm_command: Any, write_yaml: Any, command: str
+) -> None:
+    run = {"data": {"mixture": "good.yaml"}, "train": {"output_dir": str(folder / "run")}}
+    run_file = write_yaml(folder / "large.yaml", {"model": settings["model"], **run})
+    outcome = smolvlm_command(command, run_file, "data.max_image_pixels=1000")
+    said = " ".join((outcome.output + outcome.messages).split())
+    assert "is larger than the limit of 1000 pixels" in said
+    if command != "prepare":  # which counts what cannot be used, and says why
+        assert outcome.status == 1
+        assert "raise `data.max_image_pixels`" in said
+
+
 def test_a_run_file_brings_its_held_out_set_and_its_budget(
     folder: Path, settings: dict[str, Any], smolvlm_command: Any, write_yaml: Any
 ) -> None:

@@ -188,6 +188,8 @@ def test_everything_wrong_is_said_at_once(run_dir: Path) -> None:
         ("train.resume_from_checkpoint=true", "must be `auto`, `false` or a checkpoint folder"),
         ("train.resume_from_checkpoint=0", "must be `auto`, `false` or a checkpoint folder"),
         ("data.fps=0", "data.fps = 0 (on the command line): must be above 0"),
+        ("data.max_image_pixels=0", "data.max_image_pixels = 0 (on the command line): must be a"),
+        ("data.max_image_pixels=1.5", "data.max_image_pixels = 1.5 (on the command line): must"),
         ("data.max_frames=0", "data.max_frames = 0 (on the command line): must be a"),
         (
             "data.average_frames=3",

@@ -2,13 +2,16 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from smolvlm.config.schema import DataConfig
-from smolvlm.datasets.builder import PlannedData, measure_mixture, plan_data
+from smolvlm.datasets.builder import PlannedData, measure_mixture, plan_data, read_prompt
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.measured import MeasuredSet
 from smolvlm.errors import SampleError
@@ -171,3 +174,39 @@ def test_nothing_is_left_to_train_on(folder: Path, prompt: PromptSettings) -> No
             max_bad_fraction=1.0,
             max_tokens_per_pack=5,
         )
+
+
+def test_what_a_header_tells_is_settled_before_training(
+    folder: Path, prompt: PromptSettings
+) -> None:
+    deep = Image.fromarray(np.ones((4, 4), dtype=np.float32))
+    deep.save(folder / "deep.tif")
+    rows = [{"question": "q", "answer": "a", "image": "deep.tif"}, {"question": "q", "answer": "a"}]
+    (folder / "deep.json").write_text(json.dumps(rows))
+    with pytest.raises(SampleError, match=r"deep\.json:1: picture \S*deep\.tif has 32-bit pixels"):
+        planned(folder, prompt, "deep.json")
+    data = planned(
+        folder, prompt, "good.json", "deep.json", on_bad_sample="skip", max_bad_fraction=1.0
+    )
+    assert [row.where.rpartition("/")[2] for row in data.skipped] == ["deep.json:1"]
+
+
+def test_the_largest_picture_is_a_setting_of_the_run(
+    folder: Path, processors: dict[str, Any], photos: dict[str, Path]
+) -> None:
+    with Image.open(photos["coffee"]) as opened:
+        num_pixels = opened.width * opened.height
+    for limit, is_refused in ((num_pixels, False), (num_pixels - 1, True)):
+        data = DataConfig(
+            mixture=[{"json_path": "good.json"}],
+            base_dir=folder,
+            allow_outside_root=True,
+            max_image_pixels=limit,
+        )
+        prompt = read_prompt(processors["smolvlm"], data)
+        action = partial(measure_mixture, data.mixture, data, prompt=prompt)
+        if is_refused:
+            with pytest.raises(SampleError, match=f"limit of {limit} pixels"):
+                action()
+        else:
+            assert len(action().lengths) == 6

@@ -4,6 +4,7 @@ clip."""
 import json
 import pickle
 import tarfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import ImageFile
 from torch.utils.data import DataLoader
 
 from smolvlm.config.schema import DataConfig
@@ -29,6 +31,7 @@ from smolvlm.media.video.frames import FrameSettings
 from smolvlm.media.video.reader import frame_tiles
 from smolvlm.records import Conversation, Frames, ImageRef, Sample, Turn, VideoRef
 from tests.datasets.conftest import DatasetOf
+from tests.media.conftest import Recipe, write_camera_clip, write_clip
 from tests.memory_rows import measured_rows
 
 
@@ -221,6 +224,55 @@ def test_a_damaged_clip_is_left_out_where_rows_may_be_skipped(
     pack = dataset[0]
     assert pack.where == ("rows.jsonl:2",)
     assert [row.where for row in pack.skipped] == ["rows.jsonl:1"]
+
+
+def test_captions_and_parts_count_from_the_clips_begin(
+    prompt: PromptSettings, tmp_path: Path
+) -> None:
+    """Whatever the file's clock says: a recording that begins at 10 o'clock begins at 00:00."""
+    late = Recipe(suffix="mkv", codec="libx264", times=range(900_000, 900_200))
+    path = write_clip(tmp_path / "late.mkv", late)
+    rows = [
+        ask(VideoRef(path=path), number=1),
+        ask(VideoRef(path=path, start_s=5.0, end_s=7.0), number=2),
+    ]
+    for row, first in zip(rows, ("Frame from 00:00:", "Frame from 00:05:"), strict=True):
+        layouts = HeaderReader(prompt.media).layouts(row.media)
+        example = prompt.encoder().encode(Sample(conversations=(row,)), layouts=[layouts])
+        text = prompt.text.decode(example.input_ids.tolist())
+        assert text.index(first) == text.index("Frame from")
+        assert "from a 0:00:08 [H:MM:SS] video" in text
+
+
+def test_a_clip_of_camera_jpegs_is_trained_on(dataset_of: DatasetOf, tmp_path: Path) -> None:
+    path = write_camera_clip(tmp_path / "camera.avi", orientation=6)
+    pack = dataset_of([ask(VideoRef(path=path))], [(0,)])[0]
+    assert (len(pack.tiles), pack.skipped) == (1, ())
+
+
+@pytest.mark.parametrize("error", [KeyError("a marker"), zlib.error("-3")])
+def test_no_failure_of_a_decoder_ends_a_run_that_may_skip(
+    error: Exception,
+    photos: dict[str, Path],
+    clips: dict[str, Path],
+    dataset_of: DatasetOf,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [
+        ask(ImageRef(path=photos["coffee"]), number=1),
+        ask(VideoRef(path=clips["frames"]), number=2),
+        ask(VideoRef(path=clips["steady"]), number=3),
+    ]
+    dataset = dataset_of(rows, [(0,), (1,), (2,)], on_bad_sample="skip")
+
+    def fails(*_arguments: object, **_named: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", fails)
+    pack = dataset[0]
+    assert pack.where == ("rows.jsonl:3",)
+    assert [row.where for row in pack.skipped] == ["rows.jsonl:1", "rows.jsonl:2"]
+    assert all("is damaged or cut short" in row.reason for row in pack.skipped)
 
 
 def test_a_clip_in_a_shard_is_the_clip(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from smolvlm.datasets.dataset import PackDataset
@@ -249,6 +250,27 @@ def test_the_error_of_a_worker_is_the_same(
     with pytest.raises(SampleError, match=CORRUPT):
         next(packs)
     packs._shutdown_workers()  # else its collection as garbage waits five seconds for the worker
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_the_largest_picture_is_the_runs_in_workers_too(
+    asks: Asks,
+    dataset_of: DatasetOf,
+    photos: dict[str, Path],
+    num_workers: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever limit Pillow has in that process."""
+    dataset = dataset_of([asks(1, photos["coffee"], "a?")], [(0,)])
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    packs: Any = iter(DataLoader(dataset, batch_size=None, num_workers=num_workers))
+    assert len(next(packs).tiles) > 0
+    dataset.settings = dataclasses.replace(dataset.settings, max_image_pixels=1000)
+    packs = iter(DataLoader(dataset, batch_size=None, num_workers=num_workers))
+    with pytest.raises(SampleError, match=r"limit of 1000 pixels(.|\n)*data\.max_image_pixels"):
+        next(packs)
+    if num_workers:
+        packs._shutdown_workers()
 
 
 def test_cached_features_take_the_place_of_tiles(

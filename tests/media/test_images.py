@@ -240,10 +240,49 @@ def test_16_bit_gray_keeps_its_upper_bits(kind):
     assert np.asarray(opened)[0, :, 0].tolist() == [0, 0, 1, 0x7F, 0xFF]
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"P5\n5 1\n65535\n" + struct.pack(">5H", 0, 255, 256, 0x7FFF, 0xFFFF),
+        b"P2\n5 1\n65535\n0 255 256 32767 65535\n",
+    ],
+)
+def test_16_bit_pgm_is_read_as_other_16_bit_grays(data):
+    opened = open_rgb(data)
+    assert header_size(ImageRef(data=data)) == opened.size == (5, 1)
+    assert np.asarray(opened)[0].tolist() == [[level] * 3 for level in (0, 0, 1, 0x7F, 0xFF)]
+
+
+def test_tiff_of_twelve_bits_reaches_from_black_to_white():
+    tags = {256: 4, 257: 1, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 6}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, tags[tag]) for tag in tags)
+    pixels = bytes.fromhex("0007ff800fff")  # 0x000, 0x7ff, 0x800, 0xfff
+    data = b"II*\0" + struct.pack("<I", 14) + pixels + struct.pack("<H", len(tags)) + entries
+    opened = open_rgb(data + bytes(4))
+    assert np.asarray(opened)[0, :, 0].tolist() == [0, 0x7F, 0x80, 0xFF]
+
+
+def test_pgm_of_ten_bits_reaches_from_black_to_white():
+    opened = open_rgb(b"P5\n3 1\n1023\n" + struct.pack(">3H", 0, 512, 1023))
+    assert np.asarray(opened)[0, :, 0].tolist() == [0, 128, 255]
+
+
+@pytest.mark.parametrize("action", [header_size, open_rgb])
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
-def test_32_bit_pixels_are_refused(dtype):
+def test_32_bit_pixels_are_refused_by_their_header(dtype, action):
     data = encoded(Image.fromarray(np.ones((2, 2), dtype=dtype)), "TIFF")
-    assert "32-bit pixels" in failure(open_rgb, data)
+    assert "32-bit pixels" in failure(action, ImageRef(data=data))
+
+
+@pytest.mark.parametrize("action", [header_size, open_rgb])
+def test_float_pixels_of_pfm_are_refused_by_their_header(action):
+    data = b"Pf\n2 1\n-1.0\n" + struct.pack("<2f", 0.5, 1.0)
+    assert "Pillow mode F" in failure(action, ImageRef(data=data))
+
+
+@pytest.mark.parametrize("action", [header_size, open_rgb])
+def test_a_picture_without_pixels_is_refused_by_its_header(action):
+    failure(action, ImageRef(data=b"P5\n0 3\n255\n"))
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
@@ -278,8 +317,8 @@ def test_what_is_no_picture_is_shown_by_its_first_bytes(action, tmp_path):
 
 @pytest.mark.parametrize("action", [header_size, open_rgb])
 def test_formats_outside_the_list_are_named(action):
-    text = failure(action, ImageRef(data=encoded(picture(), "EPS")))
-    assert "is of format EPS, which is not supported" in text
+    text = failure(action, ImageRef(data=encoded(picture(), "PCX")))
+    assert "is of format PCX, which is not supported" in text
     assert "convert it to one of AVIF, BMP, DIB, GIF, JPEG" in text
 
 
@@ -312,6 +351,42 @@ def test_the_limit_can_be_set():
     text = failure(header_size, ImageRef(data=data), max_pixels=24 * 16 - 1)
     assert "larger than the limit of 383 pixels (its header says 24 x 16)" in text
     assert "larger than the limit of 383 pixels" in failure(open_rgb, data, max_pixels=383)
+
+
+def test_a_raised_limit_opens_what_pillows_own_would_not(monkeypatch):
+    header = struct.pack(">IIBBBBB", 20_000, 10_000, 1, 0, 0, 0, 0)
+    large = BOMB[:8] + chunk(b"IHDR", header) + BOMB[33:]
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    text = failure(header_size, ImageRef(data=large))
+    assert "raise `data.max_image_pixels`" in text
+    assert header_size(ImageRef(data=large), max_pixels=200_000_000) == (20_000, 10_000)
+    failure(header_size, ImageRef(data=large))  # another limit in the same process still holds
+    data = encoded(picture())
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # of 384
+    assert open_rgb(data, max_pixels=384).size == (24, 16)
+
+
+@pytest.mark.parametrize("error", [zlib.error("-3"), KeyError("IHDR"), AttributeError("x")])
+def test_whatever_pillow_raises_is_about_the_picture(error, monkeypatch):
+    def fails(*_arguments, **_options):
+        raise error
+
+    data = encoded(picture(), "JPEG")
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageFile.ImageFile, "load", fails)
+        assert "is damaged or cut short (JPEG: " in failure(open_rgb, data)
+    monkeypatch.setattr(Image, "open", fails)
+    for action in (open_rgb, header_size):
+        assert "the header of picture <" in failure(action, ImageRef(data=data))
+
+
+def test_memory_that_ran_out_is_no_fault_of_the_picture(monkeypatch):
+    def fails(*_arguments):
+        raise MemoryError
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", fails)
+    with pytest.raises(MemoryError):
+        open_rgb(encoded(picture()))
 
 
 @pytest.mark.parametrize("switch", [False, True])

@@ -16,6 +16,7 @@ from smolvlm.datasets.encoding.split_template import ChatTemplate
 from smolvlm.datasets.encoding.tokens import PromptTokens, TextEncoder, read_prompt_tokens
 from smolvlm.datasets.encoding.video_words import PromptWording
 from smolvlm.errors import ConfigError
+from smolvlm.media.images import MAX_PIXELS
 from smolvlm.media.settings import MediaSettings, VideoBackend
 from smolvlm.media.tile_grid import TileSettings, check_tile_settings
 from smolvlm.media.video.frames import FrameSettings
@@ -86,7 +87,7 @@ def read_prompt_settings(
     video_backend: VideoBackend = "pyav",
     wording: PromptWording = "released",
 ) -> PromptSettings:
-    """Read a processor.
+    """Read a processor; pictures may be as large as they are unless a run says otherwise.
 
     Args:
         processor: the checkpoint's; untouched.
@@ -114,6 +115,7 @@ def read_prompt_settings(
         frame_tiles=_frame_tiles(processor),
         frames=frames,
         video_backend=video_backend,
+        max_image_pixels=MAX_PIXELS,
     )
     backend = tokenizer.backend_tokenizer  # as load_processor restored it: it splits digits
     template = read_template(processor)

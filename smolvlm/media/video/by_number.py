@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from smolvlm.errors import ConfigError, SampleError
+from smolvlm.media.decoders import DecoderError, decoder_errors
 from smolvlm.media.video.files import open_stream
 from smolvlm.media.video.frames import ClipIndex
 from smolvlm.media.video.index import ClipScan
@@ -45,22 +46,24 @@ def read_with_torchcodec(ref: VideoRef, scan: ClipScan, numbers: Sequence[int]) 
         raise _no_ffmpeg(error) from error
     with open_stream(ref) as file:
         try:
-            decoder = VideoDecoder(
-                file,  # pyright: ignore[reportArgumentType] - it takes whatever reads and seeks
-                dimension_order="NHWC",
-                num_ffmpeg_threads=1,
-                seek_mode="exact",
-            )
+            with decoder_errors():
+                decoder = VideoDecoder(
+                    file,  # pyright: ignore[reportArgumentType] - it takes whatever reads and seeks
+                    dimension_order="NHWC",
+                    num_ffmpeg_threads=1,
+                    seek_mode="exact",
+                )
             for number in numbers:
-                frame = decoder.get_frame_at(number)
+                with decoder_errors():
+                    frame = decoder.get_frame_at(number)
+                    pixels = frame.data.numpy()
                 _check_time(
                     ref, scan.index, number, claimed_s=frame.pts_seconds, backend="torchcodec"
                 )
-                yield frame.data.numpy()
-        except (RuntimeError, ValueError, IndexError) as error:
-            if "libtorchcodec" in str(
-                error
-            ):  # versions that load them with the first decoder (0.17)
+                yield pixels
+        except DecoderError as error:
+            # versions that load FFmpeg with the first decoder (0.17)
+            if "libtorchcodec" in str(error.__cause__):
                 raise _no_ffmpeg(error) from error
             raise _cannot("torchcodec", ref, error) from error
 
@@ -75,22 +78,24 @@ def read_with_decord(ref: VideoRef, scan: ClipScan, numbers: Sequence[int]) -> I
     """
     try:
         import decord
-        from decord._ffi.base import DECORDError  # its own error has no public name
     except ImportError as error:
         raise ConfigError("decord is not installed", fix='pip install "smolvlm[decord]"') from error
     with open_stream(ref) as file:
         try:
-            reader = decord.VideoReader(file, num_threads=1)
+            with decoder_errors():
+                reader = decord.VideoReader(file, num_threads=1)
             position = 0
             for number in numbers:
-                claimed_s = float(reader.get_frame_timestamp(number)[0])
+                with decoder_errors():
+                    claimed_s = float(reader.get_frame_timestamp(number)[0])
                 _check_time(ref, scan.index, number, claimed_s=claimed_s, backend="decord")
-                if scan.has_leading_frames:
-                    for _ in range(number - position):
-                        reader.next()
-                    pixels, position = reader.next().asnumpy(), number + 1
-                else:
-                    pixels = reader[number].asnumpy()
+                with decoder_errors():
+                    if scan.has_leading_frames:
+                        for _ in range(number - position):
+                            reader.next()
+                        pixels, position = reader.next().asnumpy(), number + 1
+                    else:
+                        pixels = reader[number].asnumpy()
                 if pixels.shape[2] != 3:
                     raise SampleError(
                         f"clip {ref.name} was filmed on its side, which decord cannot turn",
@@ -98,7 +103,7 @@ def read_with_decord(ref: VideoRef, scan: ClipScan, numbers: Sequence[int]) -> I
                         fix="choose the video backend pyav or torchcodec",
                     )
                 yield pixels
-        except (DECORDError, RuntimeError, IndexError, StopIteration) as error:
+        except DecoderError as error:
             raise _cannot("decord", ref, error) from error
 
 
@@ -125,11 +130,11 @@ def _check_time(
     before = begin - int(index.pts[number - 1]) if number else None
     after = (int(index.pts[number + 1]) if number + 1 < len(index.pts) else index.end_pts) - begin
     half_frame_s = float(min(before or after, after) * index.time_base) / 2
-    if abs(claimed_s - float(begin * index.time_base)) > half_frame_s:
+    stamped_s = float(begin * index.time_base)  # by the file's own clock, as the packages time it
+    if abs(claimed_s - stamped_s) > half_frame_s:
         raise SampleError(
             f"{backend} says that frame {number} of clip {ref.name} is shown at {claimed_s:.3f} s; "
-            "its time stamps say "
-            f"{float(begin * index.time_base):.3f} s",
+            f"its time stamps say {stamped_s:.3f} s",
             kind="corrupt_media",
             fix="choose the video backend pyav",
         )

@@ -22,15 +22,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from smolvlm.media.images import open_rgb
+from smolvlm.media.decoders import DecoderError, decoder_errors, each
+from smolvlm.media.images import MAX_PIXELS, open_rgb
 from smolvlm.media.tile_grid import Size
-from smolvlm.media.video.files import cause, damaged, list_pictures, load_ffmpeg_error, open_clip
+from smolvlm.media.video.files import damaged, list_pictures, open_clip
 from smolvlm.media.video.index import ClipScan, read_index, scan_clip
 from smolvlm.media.video.pyav import display_turn
-from smolvlm.records import ImageRef, VideoRef
+from smolvlm.records import VideoRef
 
 if TYPE_CHECKING:
-    from av import VideoFrame
+    from av import Packet, VideoFrame
 
 LogLines = list[tuple[int, str, str]]
 """(level, who, text) of each line that FFmpeg logged."""
@@ -51,8 +52,12 @@ class ClipFacts:
     duration_s: float
 
 
-def check_clip(ref: VideoRef) -> ClipFacts:
+def check_clip(ref: VideoRef, *, max_image_pixels: int = MAX_PIXELS) -> ClipFacts:
     """Decode every frame of a clip and return its sizes.
+
+    Args:
+        ref: the clip.
+        max_image_pixels: the most that a frame given as a picture may have.
 
     Raises:
         SampleError: as `read_index`; damaged data, frames that never come, a file that is cut
@@ -62,7 +67,8 @@ def check_clip(ref: VideoRef) -> ClipFacts:
     pictures = list_pictures(ref)
     if pictures is not None:
         index = read_index(ref)
-        width, height = _check_pictures(pictures)
+        sizes = [open_rgb(picture, max_pixels=max_image_pixels).size for picture in pictures]
+        width, height = sizes[0]
     else:
         with _ffmpeg_log() as log:
             scan = scan_clip(ref)
@@ -73,48 +79,46 @@ def check_clip(ref: VideoRef) -> ClipFacts:
     )
 
 
-def _check_pictures(pictures: tuple[ImageRef, ...]) -> Size:
-    sizes = [open_rgb(picture).size for picture in pictures]
-    return sizes[0]
-
-
 def _check_frames(ref: VideoRef, scan: ClipScan, log: LogLines) -> Size:
     """Decode everything; raise at the first finding."""
     index, size = scan.index, None
     begin = int(index.pts[0])
     awaited = set(index.pts.tolist())
-    num_frames, time_s = 0, float(begin * index.time_base)
+    num_frames, time_s = 0, 0.0
     with open_clip(ref, err_detect="crccheck+bitstream+buffer") as (container, stream):
         log.clear()  # opening may complain of what comes before the first frame on display
         try:
-            for packet in container.demux(stream):
+            for packet in each(container.demux(stream)):
                 if packet.pts is not None and scan.times_are_usable:
-                    time_s = float(packet.pts * index.time_base)
+                    time_s = index.time_s(packet.pts)
                     if packet.pts < begin and not packet.is_keyframe and size is None:
                         continue  # shown before the first keyframe, which is part of no clip
-                for frame in packet.decode():
+                for frame in _decoded(packet):
                     num_frames += 1
                     size = size or _upright_size(frame)
                     awaited.discard(frame.pts)
                     if frame.is_corrupt:
-                        shown_s = (
-                            time_s if frame.pts is None else float(frame.pts * index.time_base)
-                        )
+                        shown_s = time_s if frame.pts is None else index.time_s(frame.pts)
                         raise damaged(
                             ref, f"the frame at {shown_s:.3f} s is marked as damaged{_quoted(log)}"
                         )
                 if packet.is_corrupt or _errors(log):
                     raise damaged(ref, f"near {time_s:.3f} s{_quoted(log)}")
-        except load_ffmpeg_error() as error:
-            raise damaged(ref, f"near {time_s:.3f} s: {cause(error)}{_quoted(log)}") from error
+        except DecoderError as error:
+            raise damaged(ref, f"near {time_s:.3f} s: {error}{_quoted(log)}") from error
     num_missing = len(awaited) if scan.times_are_usable else len(index.pts) - num_frames
     if size is None or num_missing:
-        first_s = float(min(awaited, default=begin) * index.time_base)
+        first_s = index.time_s(min(awaited, default=begin))
         raise damaged(
             ref,
             f"{num_missing} of {len(index.pts)} frames never come, the first at {first_s:.3f} s",
         )
     return size
+
+
+def _decoded(packet: "Packet") -> "list[VideoFrame]":
+    with decoder_errors():
+        return packet.decode()
 
 
 def _upright_size(frame: "VideoFrame") -> Size:

@@ -11,14 +11,23 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from smolvlm.errors import ConfigError, SampleError
+from smolvlm.media.decoders import DecoderError, decoder_errors
 from smolvlm.media.downloads import CLIP_LIMITS, fetch_missing
 from smolvlm.media.images import MAX_PIXELS
-from smolvlm.media.kinds import begins_like_mp4, begins_like_picture, ending_of, is_picture_ending
+from smolvlm.media.kinds import (
+    SIGNATURE_BYTES,
+    begins_like_mp4,
+    begins_like_picture,
+    begins_like_still,
+    ending_of,
+    foreign_kind,
+    is_picture_ending,
+)
+from smolvlm.media.names import is_litter, natural_key
 from smolvlm.records import ImageRef, VideoRef
 
 if TYPE_CHECKING:
@@ -130,33 +139,64 @@ def open_clip(
             that are too large.
         ConfigError: PyAV is not installed.
     """
-    ffmpeg_error = load_ffmpeg_error()
+    check_pyav()
     from av.container import InputContainer
     from av.container import open as open_container
 
     with open_stream(ref) as file:
+        begin = _begin_of(file, ref)
+        if begins_like_still(begin):  # FFmpeg would show it as a clip of one frame
+            raise _unknown(ref, begin)
         options = {"format_whitelist": _CONTAINERS}
-        if packets_only and _says_enough(file):
+        if packets_only and _says_enough(begin):
             options["probesize"] = "32"
         try:
-            container = open_container(file, metadata_errors="ignore", options=options)
-        except ffmpeg_error as error:
-            file.seek(0)
-            raise _unknown(ref, file.read(12)) from error
-        except OSError as error:
-            raise unreadable(ref, error) from error
+            with decoder_errors():
+                container = open_container(file, metadata_errors="ignore", options=options)
+        except DecoderError as error:
+            raise _not_opened(ref, begin, error) from error
         assert isinstance(container, InputContainer)
         with container:
-            stream = _video_stream(container, ref)
+            try:
+                with decoder_errors():
+                    stream = _first_video(container)
+                    facts = _facts_of(stream)
+            except DecoderError as error:
+                raise damaged(ref, f"opening stops with: {error}") from error
+            stream = _checked(ref, stream, facts)
             # One thread: others hang in a process forked after its parent has decoded.
             stream.codec_context.thread_type = "NONE"
             stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS), **codec_options}
             yield container, stream
 
 
+def _begin_of(file: BinaryIO, ref: VideoRef) -> bytes:
+    try:
+        begin = file.read(SIGNATURE_BYTES)
+        file.seek(0)
+    except OSError as error:
+        raise unreadable(ref, error) from error
+    return begin
+
+
+def _not_opened(ref: VideoRef, begin: bytes, error: DecoderError) -> SampleError:
+    """Return why FFmpeg did not open a file: its content, or that it could not be read."""
+    from av.error import FFmpegError
+
+    raised = error.__cause__
+    if isinstance(raised, OSError) and not isinstance(raised, FFmpegError):
+        return unreadable(ref, raised)
+    return _unknown(ref, begin)
+
+
 def _unknown(ref: VideoRef, begin: bytes) -> SampleError:
-    """Return what is wrong with a file that FFmpeg cannot open, by its first bytes."""
-    if begins_like_mp4(begin):
+    """Return what is wrong with a file that is no clip, by its first bytes."""
+    is_picture = begins_like_picture(begin)
+    kind = foreign_kind(begin)
+    if kind is not None and not is_picture:
+        what = f"clip {ref.name} is {kind.name}"
+        return SampleError(what, kind="corrupt_media", fix=kind.fix)
+    if begins_like_mp4(begin) and not is_picture:
         what = (
             f"clip {ref.name} is an MP4 whose index is missing: it was cut off, or is still being "
             f"written"
@@ -165,35 +205,33 @@ def _unknown(ref: VideoRef, begin: bytes) -> SampleError:
     return SampleError(
         f"clip {ref.name} is not a video of a known format, or its header is damaged or cut off "
         "(it begins "
-        f"with {begin!r})",
+        f"with {begin[:12]!r})",
         kind="corrupt_media",
         fix="it is a picture: name it as `image`, or give a clip's frames as a list or a folder"
-        if begins_like_picture(begin)
+        if is_picture
         else REPLACE,
     )
 
 
-@cache
-def load_ffmpeg_error() -> type[Exception]:
-    """Return the class of FFmpeg's errors; PyAV, which it belongs to, is imported now.
+def check_pyav() -> None:
+    """Import PyAV.
 
     Raises:
         ConfigError: it is not installed.
     """
     try:
-        from av.error import FFmpegError
+        import av  # noqa: F401
     except ImportError as error:
         raise ConfigError(
             "clips are read with PyAV, which is missing", fix='pip install "av>=18"'
         ) from error
-    return FFmpegError
 
 
 def list_pictures(ref: VideoRef) -> tuple[ImageRef, ...] | None:
     """Return a clip's pictures in order, or None where it is a video file.
 
-    A folder is sorted by (base name, trailing number): `frame_2` before `frame_10`, all of `a_...`
-    before `b_...`.
+    A folder is sorted as people count, by `natural_key`: `frame_2` before `frame_10`, `img (2)`
+    before `img (10)`. Hidden files and other programs' leavings are no frames.
 
     Raises:
         SampleError: a folder without pictures, or one that cannot be read.
@@ -208,13 +246,12 @@ def list_pictures(ref: VideoRef) -> tuple[ImageRef, ...] | None:
         names = [entry.name for entry in os.scandir(ref.path) if entry.is_file()]
     except (OSError, ValueError) as error:
         raise unreadable(ref, error) from error
-    pictures = sorted(
-        (name for name in names if is_picture_ending(ending_of(name)) and not name.startswith(".")),
-        key=_by_trailing_number,
-    )
+    names = sorted((name for name in names if not is_litter(name)), key=natural_key)
+    pictures = [name for name in names if is_picture_ending(ending_of(name))]
     if not pictures:
+        held = f" (it holds {names[0]!r})" if names else ""
         raise SampleError(
-            f"clip {ref.name} is a folder without pictures",
+            f"clip {ref.name} is a folder without pictures{held}",
             kind="corrupt_media",
             fix="name the video file, or a folder of numbered pictures such as frame_0001.jpg",
         )
@@ -238,47 +275,55 @@ def damaged(ref: VideoRef, detail: str) -> SampleError:
 
 
 def cause(error: Exception) -> str:
-    """Return what the system or FFmpeg says of an error, without its number and file name."""
+    """Return what the system says of an error, without its number and file name."""
     return getattr(error, "strerror", None) or str(error)
 
 
-def _says_enough(file: BinaryIO) -> bool:
-    magic = file.read(8)
-    file.seek(0)
-    return magic[4:] == b"ftyp" or magic.startswith(b"\x1a\x45\xdf\xa3")
+def _says_enough(begin: bytes) -> bool:
+    return begins_like_mp4(begin) or begin.startswith(b"\x1a\x45\xdf\xa3")
 
 
-def _video_stream(container: "InputContainer", ref: VideoRef) -> "VideoStream":
-    pictures_aside = [
-        stream for stream in container.streams.video if not stream.disposition & 0x400
-    ]  # attached_pic
-    if not pictures_aside:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _StreamFacts:
+    """What the header says of a video stream."""
+
+    codec: str
+    width: int
+    height: int
+
+
+def _first_video(container: "InputContainer") -> "VideoStream | None":
+    """Return the first video stream that is no picture beside the sound (attached_pic)."""
+    return next(
+        (stream for stream in container.streams.video if not stream.disposition & 0x400), None
+    )
+
+
+def _facts_of(stream: "VideoStream | None") -> _StreamFacts:
+    codec = stream.codec_context if stream is not None else None
+    if codec is None:
+        return _StreamFacts(codec="unknown", width=0, height=0)
+    return _StreamFacts(codec=codec.name, width=codec.width, height=codec.height)
+
+
+def _checked(ref: VideoRef, stream: "VideoStream | None", facts: _StreamFacts) -> "VideoStream":
+    if stream is None:
         raise SampleError(f"clip {ref.name} has no video stream", kind="corrupt_media", fix=REPLACE)
-    stream = pictures_aside[0]
-    codec = stream.codec_context
-    if codec is None or not (codec.width and codec.height):
+    if not (facts.width and facts.height):
         raise SampleError(
-            f"clip {ref.name} has a video stream that cannot be decoded (codec "
-            f"{codec.name if codec else 'unknown'})",
+            f"clip {ref.name} has a video stream that cannot be decoded (codec {facts.codec})",
             kind="corrupt_media",
             fix="convert it, to H.264 in MP4 for one",
         )
-    if codec.width * codec.height > MAX_FRAME_PIXELS:
+    if facts.width * facts.height > MAX_FRAME_PIXELS:
         raise SampleError(
             f"clip {ref.name} has frames larger than the limit of {MAX_FRAME_PIXELS} pixels (its "
             "header says "
-            f"{codec.width} x {codec.height})",
+            f"{facts.width} x {facts.height})",
             kind="too_large_media",
             fix="shrink it; a small file that claims such a size is a decompression bomb",
         )
     return stream
-
-
-def _by_trailing_number(name: str) -> tuple[str, int, str]:
-    stem = Path(name).stem
-    base = stem.rstrip("0123456789")
-    digits = stem[len(base) :]
-    return base, int(digits or -1), name
 
 
 def _empty(ref: VideoRef) -> SampleError:

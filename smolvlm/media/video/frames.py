@@ -43,24 +43,33 @@ class FrameSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipIndex:
-    """When each frame of a clip is shown, in the clip's own ticks."""
+    """When each frame of a clip is shown: ticks by the file's clock, seconds from the clip's begin.
+
+    A file's clock may begin anywhere: at 1.4 s in most transport streams, at the hour of the day in
+    a recording. Ticks find frames in the file; whatever people or models read counts from the first
+    frame's begin, which is 0 s.
+    """
 
     pts: Int64[np.ndarray, " frame"]
-    """Presentation times: ascending, distinct, at least one."""
+    """Presentation times by the file's clock: ascending, distinct, at least one."""
     time_base: Fraction
     """Seconds a tick."""
     end_pts: int
-    """When the last frame ends."""
+    """When the last frame ends, by the file's clock."""
 
     @property
     def duration_s(self) -> float:
         """From the first frame's begin to the last frame's end."""
-        return float((self.end_pts - int(self.pts[0])) * self.time_base)
+        return self.time_s(self.end_pts)
 
     @property
     def times_s(self) -> np.ndarray:
-        """Each frame's presentation time in seconds, as the nearest float64."""
-        return self.pts * self.time_base.numerator / self.time_base.denominator
+        """Each frame's time in seconds from the clip's begin, as the nearest float64."""
+        return (self.pts - self.pts[0]) * self.time_base.numerator / self.time_base.denominator
+
+    def time_s(self, pts: int) -> float:
+        """Return a time of the file's clock in seconds from the clip's begin."""
+        return float((pts - int(self.pts[0])) * self.time_base)
 
 
 def choose_frames(
@@ -82,7 +91,7 @@ def choose_frames(
     Args:
         index: of the clip.
         settings: any with fps > 0, max_frames >= 1 and average_frames >= 1.
-        start_s: begin of the part, in the clip's own presentation times; None is the clip's.
+        start_s: begin of the part, in seconds from the clip's begin; None is the clip's.
         end_s: end of the part, both ends included.
 
     Raises:
@@ -116,19 +125,15 @@ def choose_frames(
 
 
 def _check_part(index: ClipIndex, start_s: float | None, end_s: float | None) -> None:
-    fix = (
-        "correct the row's start and end: seconds on the clip's own clock, the start before the end"
-    )
+    fix = "correct the row's start and end: seconds from the clip's begin, the start before the end"
     for name, value in (("start_s", start_s), ("end_s", end_s)):
         if value is not None and (value < 0 or not math.isfinite(value)):
             raise SampleError(f"{name}={value:g} is not a time in a clip", fix=fix)
     if start_s is not None and end_s is not None and start_s >= end_s:
         raise SampleError(f"start_s={start_s:g} is not before end_s={end_s:g}", fix=fix)
-    begin, end = float(index.pts[0] * index.time_base), float(index.end_pts * index.time_base)
+    end = index.duration_s
     if start_s is not None and start_s >= end:
         raise SampleError(f"start_s={start_s:g} is beyond the clip's end at {end:.3f} s", fix=fix)
-    if end_s is not None and end_s < begin:
-        raise SampleError(f"end_s={end_s:g} is before the clip's begin at {begin:.3f} s", fix=fix)
 
 
 def _candidates(times_s: np.ndarray, start_s: float | None, end_s: float | None) -> tuple[int, int]:
@@ -146,9 +151,9 @@ def _candidates(times_s: np.ndarray, start_s: float | None, end_s: float | None)
 
 def _shown_s(index: ClipIndex, start_s: float | None, end_s: float | None) -> float:
     """Return the seconds that part and clip share, decimals as written: 1.1 - 1.0 is 0.1."""
-    begin, end = int(index.pts[0]) * index.time_base, index.end_pts * index.time_base
+    begin, end = Fraction(0), (index.end_pts - int(index.pts[0])) * index.time_base
     if start_s is not None:
-        begin = max(begin, Fraction(repr(float(start_s))))
+        begin = Fraction(repr(float(start_s)))
     if end_s is not None:
         end = min(end, Fraction(repr(float(end_s))))
     return float(end - begin)

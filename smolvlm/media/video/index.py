@@ -22,12 +22,11 @@ import numpy as np
 from jaxtyping import Int64
 
 from smolvlm.errors import SampleError
+from smolvlm.media.decoders import DecoderError, decoder_errors, each
 from smolvlm.media.video.files import (
-    cause,
     damaged,
     fetch_clip,
     list_pictures,
-    load_ffmpeg_error,
     open_clip,
     unreadable,
 )
@@ -134,13 +133,12 @@ def _remembered_scan(version: FileVersion) -> ClipScan:
 
 
 def _scan(ref: VideoRef) -> ClipScan:
-    ffmpeg_error = load_ffmpeg_error()
     with open_clip(ref, packets_only=True) as (container, stream):
         try:
             scan = _scan_packets(container, stream)
             is_whole = scan is None or _is_whole(container, stream, num_frames=len(scan.index.pts))
-        except ffmpeg_error as error:
-            raise damaged(ref, f"reading stops with: {cause(error)}") from error
+        except DecoderError as error:
+            raise damaged(ref, f"reading stops with: {error}") from error
     if not is_whole:
         raise damaged(ref, "its header lists frames behind the end of the file")
     if scan is not None:
@@ -148,8 +146,8 @@ def _scan(ref: VideoRef) -> ClipScan:
     with open_clip(ref) as (container, stream):
         try:
             scan = _scan_frames(container, stream)
-        except ffmpeg_error as error:
-            raise damaged(ref, f"decoding stops with: {cause(error)}") from error
+        except DecoderError as error:
+            raise damaged(ref, f"decoding stops with: {error}") from error
     if scan is None:
         raise SampleError(
             f"clip {ref.name} has no frames",
@@ -166,7 +164,7 @@ def _scan_packets(container: "InputContainer", stream: "VideoStream") -> ClipSca
     durations: dict[int, int] = {}
     keyframes: list[int] = []
     has_leading_frames = False
-    for packet in container.demux(stream):
+    for packet in each(container.demux(stream)):
         if not packet.size:
             continue
         if packet.pts is None:
@@ -198,7 +196,8 @@ def _is_whole(container: "InputContainer", stream: "VideoStream", *, num_frames:
     """Say whether the file holds all that its header lists, if it lists anything."""
     if num_frames >= stream.frames:
         return True
-    return all(entry.pos + entry.size <= container.size for entry in stream.index_entries)
+    with decoder_errors():
+        return all(entry.pos + entry.size <= container.size for entry in stream.index_entries)
 
 
 def _are_guesses(container: "InputContainer", stream: "VideoStream", shown: list[int]) -> bool:
@@ -213,7 +212,7 @@ def _are_guesses(container: "InputContainer", stream: "VideoStream", shown: list
 def _scan_frames(container: "InputContainer", stream: "VideoStream") -> ClipScan | None:
     """Decode the clip; take its frames' times as they come, or the stream's rate."""
     carried: list[int | None] = []
-    for frame in container.decode(stream):
+    for frame in each(container.decode(stream)):
         carried.append(frame.pts)
     if not carried:
         return None

@@ -11,13 +11,15 @@ and right.
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 
+from smolvlm.media.decoders import DecoderError, decoder_errors, each
 from smolvlm.media.tile_grid import Size, size_within
-from smolvlm.media.video.files import damaged, load_ffmpeg_error, open_clip
+from smolvlm.media.video.files import damaged, open_clip
 from smolvlm.media.video.index import ClipScan
 from smolvlm.records import VideoRef
 
@@ -41,22 +43,31 @@ def read_with_pyav(
     from av.video.reformatter import VideoReformatter
 
     reformatter = VideoReformatter()
-    for frame in _chosen_frames(ref, scan, numbers):
-        yield to_rgb(frame, reformatter, max_side_px=max_side_px)
+    for number, frame in zip(numbers, _chosen_frames(ref, scan, numbers), strict=True):
+        try:
+            yield to_rgb(frame, reformatter, max_side_px=max_side_px)
+        except DecoderError as error:
+            what = f"its frame at {scan.index.times_s[number]:.3f} s cannot be shown: {error}"
+            raise damaged(ref, what) from error
 
 
 def to_rgb(frame: "VideoFrame", reformatter: "VideoReformatter", *, max_side_px: int) -> RGB:
     """Convert a frame to upright RGB, scaled down in the same pass to `max_side_px`.
 
     A frame that is not scaled has the very pixels of `frame.to_ndarray(format="rgb24")`.
+
+    Raises:
+        DecoderError: FFmpeg cannot convert it.
     """
     turn = display_turn(frame)
     size = _stored_size(frame, turn, max_side_px)
-    if size == (frame.width, frame.height):
-        converted = reformatter.reformat(frame, format="rgb24")
-    else:
-        converted = reformatter.reformat(frame, *size, format="rgb24", interpolation="LANCZOS")
-    return turn_upright(converted.to_ndarray(), turn)
+    with decoder_errors():
+        if size == (frame.width, frame.height):
+            converted = reformatter.reformat(frame, format="rgb24")
+        else:
+            converted = reformatter.reformat(frame, *size, format="rgb24", interpolation="LANCZOS")
+        pixels = converted.to_ndarray()
+    return turn_upright(pixels, turn)
 
 
 _CODECS_THAT_SKIP = ("h264", "hevc")
@@ -70,14 +81,38 @@ _AS_STORED: Turn = (1, 0, 0, 1)
 
 
 def display_turn(frame: "VideoFrame") -> Turn:
-    """Return how the display matrix turns or mirrors a frame, by quarters alone."""
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return _AS_STORED
-    values = np.frombuffer(bytes(matrix), dtype=np.int32)  # 3 x 3, in 16.16 fixed point
+    """Return how the display matrix turns or mirrors a frame, by quarters alone.
+
+    Raises:
+        DecoderError: the frame's side data cannot be read.
+    """
+    _name_any_side_data()
+    with decoder_errors():
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+        if matrix is None:
+            return _AS_STORED
+        values = np.frombuffer(bytes(matrix), dtype=np.int32)  # 3 x 3, in 16.16 fixed point
     a, b, c, d = (round(int(value) / 65536) for value in values[[0, 1, 3, 4]])
     is_quarter = sorted((abs(a), abs(b))) == [0, 1] and (abs(a), abs(b)) == (abs(d), abs(c))
     return (a, b, c, d) if is_quarter else _AS_STORED
+
+
+@cache
+def _name_any_side_data() -> None:
+    """Let PyAV list a frame's side data though it has no name for some of it.
+
+    PyAV 18.1 looks every kind up in an enum when any is asked for, and FFmpeg has kinds that it
+    does not know, such as the EXIF of a camera's JPEG (31): `ValueError: 31 is not a valid Type`.
+    Here such a number is given a member of its own. A PyAV that knows the number never asks.
+    """
+    from av.sidedata.sidedata import Type
+
+    def nameless(cls: type[Type], number: object) -> Type:
+        member = object.__new__(cls)
+        member._name_, member._value_ = f"NUMBER_{number}", number
+        return member
+
+    Type._missing_ = classmethod(nameless)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def turn_upright(pixels: RGB, turn: Turn) -> RGB:
@@ -125,13 +160,13 @@ def _by_counting(ref: VideoRef, scan: ClipScan, numbers: Sequence[int]) -> Itera
     left = list(reversed(numbers))
     with open_clip(ref) as (container, stream):
         try:
-            for number, frame in enumerate(container.decode(stream)):
+            for number, frame in enumerate(each(container.decode(stream))):
                 if number == left[-1]:
                     yield frame
                     left.pop()
                     if not left:
                         return
-        except load_ffmpeg_error():
+        except DecoderError:
             pass
     raise damaged(ref, f"its frame at {scan.index.times_s[left[-1]]:.3f} s cannot be decoded")
 
@@ -183,15 +218,16 @@ class _Walk:
                 self._reached = frame.pts
                 if frame.pts is not None and frame.pts >= pts:
                     return frame if frame.pts == pts and not frame.is_corrupt else None
-        except load_ffmpeg_error():
+        except DecoderError:
             return None
         return None
 
     def _jump(self, keyframe: int) -> bool:
         """Go to this keyframe or to one before it; say whether the container can."""
         try:
-            self._container.seek(keyframe, stream=self._stream)
-        except load_ffmpeg_error():
+            with decoder_errors():
+                self._container.seek(keyframe, stream=self._stream)
+        except DecoderError:
             return False
         self._frames = self._decode(not_after=keyframe)
         self._reached = None
@@ -200,7 +236,7 @@ class _Walk:
     def _decode(self, *, not_after: int | None) -> Iterator["VideoFrame"]:
         """Decode from the next keyframe on; nothing if that one is shown behind `not_after`."""
         has_begun = False
-        for packet in self._container.demux(self._stream):
+        for packet in each(self._container.demux(self._stream)):
             if not has_begun and packet.size:
                 if packet.pts is None or not (
                     packet.is_keyframe or packet.pts == self._keyframes[0]
@@ -212,4 +248,6 @@ class _Walk:
             if self._only is not None:
                 is_needed = packet.pts in self._only or not packet.size
                 self._stream.codec_context.skip_frame = "DEFAULT" if is_needed else "NONREF"
-            yield from packet.decode()
+            with decoder_errors():
+                frames = packet.decode()
+            yield from frames

@@ -21,7 +21,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from smolvlm.errors import SampleError
-from smolvlm.media.images import open_rgb, read_bytes
+from smolvlm.media.images import MAX_PIXELS, open_rgb, read_bytes
 from smolvlm.media.settings import VideoBackend
 from smolvlm.media.tile_grid import TileSettings, size_within
 from smolvlm.media.tiles import make_tiles, scale_image
@@ -37,7 +37,12 @@ _REMEMBERED_KEYS = 4096
 
 
 def read_frames(
-    ref: VideoRef, frames: Frames, *, max_side_px: int, backend: VideoBackend
+    ref: VideoRef,
+    frames: Frames,
+    *,
+    max_side_px: int,
+    backend: VideoBackend,
+    max_image_pixels: int = MAX_PIXELS,
 ) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
     """Yield the chosen frames in order, upright, in RGB.
 
@@ -48,6 +53,7 @@ def read_frames(
             smaller ones keep their size.
         backend: which package decodes a video file; pictures of a folder or a list are opened like
             any other.
+        max_image_pixels: the most that one of those pictures may have.
 
     Raises:
         SampleError: the clip cannot be opened or has changed, or a frame cannot be decoded.
@@ -57,7 +63,8 @@ def read_frames(
     if pictures is not None:
         _check_unchanged(ref, read_index(ref), frames)
         for number in frames.numbers:
-            yield np.asarray(_scaled(open_rgb(pictures[number]), max_side_px))
+            picture = open_rgb(pictures[number], max_pixels=max_image_pixels)
+            yield np.asarray(_scaled(picture, max_side_px))
         return
     scan = scan_clip(ref)
     _check_unchanged(ref, scan.index, frames)
@@ -70,7 +77,12 @@ def read_frames(
 
 
 def frame_tiles(
-    ref: VideoRef, frames: Frames, settings: TileSettings, *, backend: VideoBackend
+    ref: VideoRef,
+    frames: Frames,
+    settings: TileSettings,
+    *,
+    backend: VideoBackend,
+    max_image_pixels: int = MAX_PIXELS,
 ) -> UInt8[np.ndarray, "tile 3 side side"]:
     """Return one tile for each chosen frame.
 
@@ -82,6 +94,7 @@ def frame_tiles(
         frames: as `choose_frames` gave them for this clip.
         settings: the video processor's sizes; without splitting.
         backend: as for `read_frames`.
+        max_image_pixels: as for `read_frames`.
 
     Raises:
         SampleError, ConfigError: as `read_frames`.
@@ -91,7 +104,13 @@ def frame_tiles(
         raise ValueError("a frame is never cut: image_splitting must be False")
     side = settings.tile_side_px
     tiles = np.empty((frames.num_tiles, 3, side, side), dtype=np.uint8)
-    shown = read_frames(ref, frames, max_side_px=settings.longest_edge_px, backend=backend)
+    shown = read_frames(
+        ref,
+        frames,
+        max_side_px=settings.longest_edge_px,
+        backend=backend,
+        max_image_pixels=max_image_pixels,
+    )
     for tile, pixels in zip(tiles, shown, strict=True):
         tile[...] = make_tiles(Image.fromarray(pixels), settings)[0]
     return tiles

@@ -80,9 +80,9 @@ def test_the_same_picture_under_other_names_is_decoded_once(
     copy.write_bytes(photos["rocket"].read_bytes())
     opened: list[str] = []
 
-    def counting(image: ImageRef):
+    def counting(image: ImageRef, **options: int):
         opened.append(image.name)
-        return open_rgb(image)
+        return open_rgb(image, **options)
 
     monkeypatch.setattr(medium_module, "open_rgb", counting)
     loader = TileLoader(prompt.media, None)

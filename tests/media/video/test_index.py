@@ -16,9 +16,11 @@ from PIL import Image
 
 from smolvlm.errors import SampleError
 from smolvlm.media.video import files as clip_files
+from smolvlm.media.video.frames import FrameSettings, choose_frames
 from smolvlm.media.video.index import read_index, scan_clip
 from smolvlm.media.video.reader import clip_key
 from smolvlm.records import ImageRef, VideoRef
+from tests.media.conftest import CLOCK_BEGINS_S
 
 
 def failure(ref: VideoRef) -> str:
@@ -72,11 +74,24 @@ def test_made_clips_have_the_times_that_decoding_them_gives(made_clips):
         assert scan.keyframe_pts[0] <= scan.index.pts[0], name
 
 
-def test_uneven_times_and_a_late_begin_are_kept(made_clips):
+def test_uneven_times_are_kept_and_a_late_clock_is_not(made_clips):
     uneven = read_index(VideoRef(path=made_clips["h264_uneven"]))
     assert uneven.times_s[[0, 1, 3, -1]].tolist() == [0.0, 0.01, 0.5, 3.01]
     late = read_index(VideoRef(path=made_clips["h264_late"]))
-    assert (late.times_s[0], late.duration_s) == (10.0, 2.4)
+    assert int(late.pts[0]) * late.time_base == 10
+    assert (late.times_s[0], late.times_s[-1], late.duration_s) == (0.0, 2.36, 2.4)
+
+
+@pytest.mark.parametrize("name", CLOCK_BEGINS_S)
+def test_times_count_from_the_first_frame_wherever_the_files_clock_begins(name, made_clips):
+    index = read_index(VideoRef(path=made_clips[name]))
+    assert float(int(index.pts[0]) * index.time_base) >= CLOCK_BEGINS_S[name]
+    assert index.times_s == pytest.approx(np.arange(60) / 25, abs=0.001)
+    assert index.duration_s == pytest.approx(2.4, abs=0.001)
+    wanted = FrameSettings(fps=5, max_frames=64, sampling="fps")
+    part = choose_frames(index, wanted, start_s=1.0, end_s=1.5)
+    assert part.times_s == pytest.approx((1.0, 1.48), abs=0.3)
+    assert part.numbers[0] == 25
 
 
 def test_frames_stored_behind_the_keyframe_they_are_shown_before_are_noticed(made_clips):
@@ -204,7 +219,7 @@ def test_pictures_come_at_their_own_rate(source_fps, tmp_path):
         assert index.duration_s == float(3 / Fraction(str(source_fps)))
 
 
-def test_a_folder_is_sorted_by_base_name_and_trailing_number(tmp_path):
+def test_a_folder_is_sorted_as_people_count_and_litter_is_left_out(tmp_path):
     names = [
         "b_1.jpg",
         "a_10.jpg",
@@ -214,12 +229,17 @@ def test_a_folder_is_sorted_by_base_name_and_trailing_number(tmp_path):
         "12.jpg",
         "3.jpg",
         "a_2_1.jpg",
+        "img (10).png",
+        "img (1).png",
+        "img (2).png",
     ]
-    for name in names:
+    litter = ["._3.jpg", ".DS_Store", "Thumbs.db", ".hidden.png", "notes.txt"]
+    for name in [*names, *litter]:
         (tmp_path / name).touch()
     pictures = clip_files.list_pictures(VideoRef(path=tmp_path)) or ()
     assert [picture.path.name for picture in pictures if picture.path] == [
-        *("3.jpg", "12.jpg", "a.png", "a_9.JPG", "a_010.webp", "a_10.jpg", "a_2_1.jpg", "b_1.jpg")
+        *("3.jpg", "12.jpg", "a.png", "a_2_1.jpg", "a_9.JPG", "a_010.webp", "a_10.jpg", "b_1.jpg"),
+        *("img (1).png", "img (2).png", "img (10).png"),
     ]
 
 
@@ -232,7 +252,7 @@ def test_files_that_cannot_be_read_are_named_with_cause_and_mend(tmp_path):
     (tmp_path / "folder" / "notes.txt").touch()
     expected = {
         tmp_path / "none.mp4": "none.mp4 does not exist",
-        tmp_path / "folder": "folder is a folder without pictures",
+        tmp_path / "folder": "folder is a folder without pictures (it holds 'notes.txt')",
         tmp_path / "empty.mp4": "empty.mp4 is empty (zero bytes)",
         tmp_path / "empty.mp4" / "x.mp4": "cannot be read (Not a directory)",
         tmp_path / ("n" * 300): "cannot be read (File name too long)",
@@ -336,3 +356,17 @@ def test_importing_the_room_imports_no_video_package():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("error", [ValueError("a kind"), KeyError("x"), OverflowError()])
+def test_whatever_ffmpeg_or_pyav_raises_is_about_the_clip(error, made_clips, monkeypatch):
+    import av.container
+
+    def fails(*_arguments, **_options):
+        raise error
+
+    monkeypatch.setattr(av.container, "open", fails)
+    text = failure(VideoRef(data=made_clips["h264"].read_bytes()))
+    assert "is an MP4 whose index is missing" in text
+    text = failure(VideoRef(data=made_clips["vp9"].read_bytes()))
+    assert "its header is damaged or cut off" in text

@@ -16,25 +16,33 @@ import pytest
 from PIL import Image
 
 from smolvlm.errors import ConfigError, SampleError
-from smolvlm.media.images import content_key
+from smolvlm.media.decoders import DecoderError
+from smolvlm.media.images import content_key, open_rgb
 from smolvlm.media.tile_grid import TileSettings
 from smolvlm.media.video import by_number as clip_by_number
+from smolvlm.media.video import pyav as clip_pyav
+from smolvlm.media.video.check import check_clip
 from smolvlm.media.video.frames import FrameSettings, choose_frames
 from smolvlm.media.video.index import read_index
 from smolvlm.media.video.reader import clip_key, frame_tiles, read_frames
 from smolvlm.records import Frames, ImageRef, VideoRef
+from tests.media.conftest import camera_jpeg
 
 AS_STORED = 100_000
 """A longest side that nothing exceeds."""
 TORCHCODEC_CANNOT = {
     "h264_transport",
+    "h264_transport_late",
     "h264_avi",
     "h264_bare",
     "h264_intra_refresh",
     "mpeg2",
     "mpeg4_reordered",
 }
-DECORD_CANNOT = {"h264_transport", "h264_avi", "h264_bare", "h264_late", "mpeg2", "mpeg4_reordered"}
+DECORD_CANNOT = {
+    *("h264_transport", "h264_transport_late", "h264_avi", "h264_bare", "h264_late"),
+    *("h264_hours_late", "mpeg2", "mpeg4_reordered"),
+}
 """They count or time these frames otherwise, and are refused."""
 ON_ITS_SIDE = {"h264_turned_1", "h264_turned_3"}
 
@@ -126,6 +134,33 @@ def test_a_mirrored_clip_comes_unmirrored(made_clips):
     data[matrix : matrix + 4] = b"\xff\xff\0\0"
     [pixels] = read(VideoRef(data=bytes(data)), [0])
     assert np.array_equal(pixels, stored[:, ::-1])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_clip_of_camera_jpegs_is_read_upright(orientation, make_camera_clip, tmp_path):
+    """FFmpeg hands over their EXIF as a kind of side data that PyAV 18.1 has no name for."""
+    ref = VideoRef(path=make_camera_clip(tmp_path / "a.avi", orientation=orientation))
+    expected = open_rgb(camera_jpeg(3, orientation=orientation))
+    [pixels] = read(ref, [3])
+    assert pixels.shape == np.asarray(expected).shape
+    assert distance(pixels, np.asarray(expected)) < 4
+    assert (check_clip(ref).width, check_clip(ref).num_frames) == (expected.width, 5)
+
+
+def test_a_frame_that_cannot_be_converted_is_named(made_clips, monkeypatch):
+    ref = VideoRef(path=made_clips["h264"])
+    for inside in (DecoderError("no such format"), KeyError("ours")):
+        monkeypatch.setattr(clip_pyav, "to_rgb", lambda *_a, error=inside, **_b: _raise(error))
+        if isinstance(inside, DecoderError):
+            text = failure(read, ref, [5])
+            assert "(its frame at 0.200 s cannot be shown: no such format)" in text
+        else:
+            with pytest.raises(KeyError, match="ours"):
+                read(ref, [5])
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 def test_a_file_its_bytes_and_a_part_of_a_tar_give_one_picture(made_clips, tmp_path):
