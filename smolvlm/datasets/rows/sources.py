@@ -14,10 +14,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
+from smolvlm.config.row_files import RowFormat
+from smolvlm.datasets.rows.row_filter import RowFilter
 from smolvlm.errors import ConfigError
 
 Modality = Literal["text", "image", "multiimage", "video"]
-RowFormat = Literal["json", "jsonl", "parquet", "tar", "saved", "hub"]
 MediaMarkers = Literal["plain", "distinct"]
 BadSamplePolicy = Literal["error", "skip"]
 SamplingKind = Literal["all", "first", "end", "random"]
@@ -118,6 +119,8 @@ class SourceSpec:
     """Whether rows may name media by http and https addresses."""
     modality: Modality | None = None
     """A hint only; what a row holds decides."""
+    row_filter: RowFilter = field(default_factory=RowFilter)
+    """Which rows there are for the sampling to choose from."""
     sampling: Sampling = field(default_factory=Sampling)
     repeat: float = 1
     """How many times an epoch goes through the rows used; of a fraction, other rows each epoch."""
