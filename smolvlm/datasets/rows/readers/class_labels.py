@@ -45,8 +45,7 @@ def _namer(feature: object, column: str) -> Named | None:
     if kind in ("Sequence", "List", "LargeList"):
         inner = feature.get("feature")
         # `datasets` before version 4 keeps a sequence of structs as a struct of lists.
-        is_turned = kind == "Sequence" and isinstance(inner, dict) and "_type" not in inner
-        if is_turned:
+        if kind == "Sequence" and isinstance(inner, dict) and "_type" not in inner:
             return _members({key: _each(_namer(own, column)) for key, own in inner.items()})
         return _each(_namer(inner, column))
     if kind is None or not isinstance(kind, str):

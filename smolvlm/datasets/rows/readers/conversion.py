@@ -1,8 +1,8 @@
 """Files of rows turned into Arrow files, once.
 
-In: a JSON list, JSON lines, CSV, a Parquet file or a shard. Out: `ArrowRows`. The Arrow file lies in the
-cache folder (`cache_dir`, folder `rows`), named by the source's path, size and time of change, and
-may be deleted at any time. Small files are converted in memory.
+In: a JSON list, JSON lines, CSV, a Parquet file or a shard. Out: `ArrowRows`. The Arrow file lies
+in the cache folder (`cache_dir`, folder `rows`), named by the source's path, size and time of
+change, and may be deleted at any time. Small files are converted in memory.
 """
 
 import os

@@ -125,13 +125,14 @@ def with_media(
     Raises:
         SampleError: a name without a member, or a member without a name.
     """
-    keys = {columns.get(ours, ours): kind for ours, kind in _LISTS.items()}
+    keys: dict[str, Kind] = {columns.get(ours, ours): kind for ours, kind in _LISTS.items()}
     matching = _Matching(members=members, media_root=media_root)
     row: dict[str, Any] = {}
     for key, value in fields.items():
         kind = keys.get(key)
         row[key] = _in_blocks(value, matching) if kind is None else matching.replaced(value, kind)
-    for kind in ("image", "video"):
+    kinds: tuple[Kind, ...] = ("image", "video")
+    for kind in kinds:
         left = [own for own in members if own.kind == kind and own.name not in matching.named]
         if left and kind in matching.kinds:
             what = f"the row's JSON lists media, but not `{shown_path(left[0].name)}`"
