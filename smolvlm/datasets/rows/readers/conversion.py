@@ -118,8 +118,10 @@ def _convert_parquet(path: Path, sink: pa.NativeFile, *, label: str) -> None:
             rows_per_batch = max(
                 1, file.metadata.num_rows * BATCH_BYTES // max(path.stat().st_size, 1)
             )
-            for batch in file.iter_batches(batch_size=min(rows_per_batch, 65536)):
-                writer.write_batch(plain_batch(batch, schema))
+            # One row group at a time: dictionaries within lists cannot be read across several.
+            for group in range(file.num_row_groups):
+                for batch in file.iter_batches(min(rows_per_batch, 65536), [group]):
+                    writer.write_batch(plain_batch(batch, schema))
     except (pa.ArrowException, ValueError) as error:
         what = f"not a Parquet file: {shown_text(str(error))}"
         raise SampleError(what, kind="bad_file", where=label, fix="write the file anew") from None

@@ -46,9 +46,9 @@ def _plain_array(column: pa.Array, target: pa.DataType) -> pa.Array:
     if isinstance(column, pa.DictionaryArray):
         return _plain_array(column.dictionary.take(column.indices), target)
     if isinstance(column, pa.RunEndEncodedArray):
-        import pyarrow.compute
+        from pyarrow.compute import call_function
 
-        return _plain_array(pyarrow.compute.run_end_decode(column), target)
+        return _plain_array(call_function("run_end_decode", [column]), target)
     return column if column.type.equals(target) else column.cast(target)
 
 

@@ -91,8 +91,10 @@ def test_a_name_may_be_a_file_of_the_media_root(tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "logo.png").write_bytes(b"logo")
     names = ["logo.png", "left.png", "right.png"]
-    row = row_of(tmp_path, [("d/a.json", asks("?", images=names)), *PAIR])
-    assert row["images"][0] == "logo.png" if (tmp_path / "logo.png").exists() else True
+    members = [("d/a.json", asks("?", images=names)), *PAIR]
+    row = row_of(tmp_path, members, json_path="s.tar", path="m")
+    assert row["images"][0] == "logo.png"
+    assert contents(row["images"][1:]) == [LEFT, RIGHT]
 
 
 @pytest.mark.parametrize(
