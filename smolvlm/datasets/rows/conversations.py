@@ -11,6 +11,7 @@ from typing import overload
 import numpy as np
 from jaxtyping import Int8, Int16, Int32
 
+from smolvlm.datasets.rows.filtered import filtered_rows
 from smolvlm.datasets.rows.formats import to_conversation
 from smolvlm.datasets.rows.row_table import RowTable
 from smolvlm.datasets.rows.sources import SourceSpec
@@ -105,7 +106,7 @@ def open_sources(specs: Iterable[SourceSpec]) -> tuple[OpenSource, ...]:
     opened: list[OpenSource] = []
     for spec in specs:
         table = open_table(spec)
-        kept = spec.row_filter.rows(table)
+        kept = filtered_rows(spec.row_filter, table)
         chosen = np.fromiter(spec.sampling.rows(len(kept), seed=spec.seed), np.int32)
         num_filtered = len(table) - len(kept)
         opened.append(

@@ -1,6 +1,6 @@
 """Which rows of a source there are at all: `filter: {relevance_min: {">=": 3}}`.
 
-In: what a mixture's entry says, and a table of rows. Out: the numbers of the rows kept. Every
+In: what a mixture's entry says. Out: conditions on values; `filtered.py` puts rows to them. Every
 condition holds on every row kept; numbers compare with numbers and text with text, and anything
 else is an error and no answer. A null satisfies nothing but `==` null. Sampling chooses from what
 is left.
@@ -13,12 +13,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
 
-import numpy as np
-from jaxtyping import Bool, Int32
-
 from smolvlm.config.problems import shown_value
 from smolvlm.config.suggestions import did_you_mean
-from smolvlm.datasets.rows.row_table import RowTable
 from smolvlm.errors import ConfigError, SampleError
 
 Kind = Literal["a number", "text", "a boolean", "null", "a list or mapping"]
@@ -84,36 +80,6 @@ class RowFilter:
     """All conditions of a source."""
 
     conditions: tuple[Condition, ...] = ()
-
-    def rows(self, table: RowTable) -> Int32[np.ndarray, " kept"]:
-        """Return the numbers of the rows that satisfy every condition, ascending.
-
-        A row that cannot be read is kept, so that it is counted as bad like any other.
-
-        Raises:
-            SampleError: a row lacks a column, or its value is of another kind; or none is left.
-        """
-        keeps: Bool[np.ndarray, " row"] = np.ones(len(table), np.bool_)
-        for condition in self.conditions:
-            keeps &= np.fromiter(_held(condition, table), np.bool_, count=len(table))
-        if not keeps.any():
-            what = f"`filter` keeps none of its {len(table):,} rows"
-            fix = "loosen the filter, or take the source out of the mixture"
-            raise SampleError(what, kind="bad_rows", where=table.label, fix=fix)
-        return np.flatnonzero(keeps).astype(np.int32)
-
-
-def _held(condition: Condition, table: RowTable) -> Iterator[bool]:
-    has_types = table.has_types
-    for index, value in enumerate(table.values(condition.column)):
-        if isinstance(value, SampleError):
-            yield True
-            continue
-        try:
-            yield condition.holds(value, has_types=has_types)
-        except SampleError as error:
-            error.where = table.where(index)
-            raise
 
 
 def parse_filter(written: object) -> RowFilter:
