@@ -47,6 +47,16 @@ MEDIA_KEPT = 4096
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SourceFacts:
+    """What the reader of a source passed over."""
+
+    name: str
+    num_rows: int
+    num_filtered: int
+    empty_files: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CheckResult:
     """All that was found."""
 
@@ -61,6 +71,8 @@ class CheckResult:
     """(width, height) in pixels of each distinct picture and clip."""
     durations_s: tuple[float, ...]
     """Of each distinct clip."""
+    sources: tuple[SourceFacts, ...] = ()
+    """What the reader passed over, source by source, the held-out ones last."""
 
     @property
     def num_errors(self) -> int:
@@ -157,6 +169,16 @@ def check_rows(
         tokens=tuple(row.num_tokens for row in rows),
         sizes=tuple(medium.size for medium in media.values()),
         durations_s=durations,
+        sources=tuple(_facts_of(source) for source in every),
+    )
+
+
+def _facts_of(source: OpenSource) -> SourceFacts:
+    return SourceFacts(
+        name=source.spec.name,
+        num_rows=len(source.table),
+        num_filtered=source.num_filtered,
+        empty_files=source.table.empty_files,
     )
 
 

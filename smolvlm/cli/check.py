@@ -14,6 +14,7 @@ from smolvlm.check.check_rows import CheckResult
 from smolvlm.check.findings import Finding
 from smolvlm.check.page import write_check_page
 from smolvlm.cli.progress import measuring_bar
+from smolvlm.cli.source_notes import source_notes
 from smolvlm.cli.train import to_stderr
 from smolvlm.pages.token_text import plural
 from smolvlm.runs.mixture import check_mixture, mixture_settings
@@ -83,6 +84,9 @@ def _show(result: CheckResult, console: Console) -> None:
     )
     for remark in result.remarks:
         console.print(f"{remark.where}: {remark.message}", markup=False)
+    for own in result.sources:
+        for line in source_notes(own.name, own.num_rows, own.num_filtered, own.empty_files):
+            console.print(line, style="yellow", markup=False)
     if not result.kinds():
         return
     table = Table("kind", "findings", "the first of them", box=None)

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from smolvlm.cli.progress import measuring_bar
+from smolvlm.cli.source_notes import source_notes
 from smolvlm.cli.train import to_stderr
 from smolvlm.datasets.builder import one_pass
 from smolvlm.datasets.packing.length_cache import Engine
@@ -60,6 +61,7 @@ def _as_object(count: SourceCount) -> dict[str, object]:
     return {
         "name": count.name,
         "rows": count.num_rows,
+        "filtered": count.num_filtered,
         "used": count.num_sampled,
         "tokens": count.num_tokens,
         "tiles": count.num_tiles,
@@ -100,6 +102,8 @@ def _show(measured: MeasuredSet, plan: Plan, console: Console) -> None:
         + ", ".join(f"{name} {share / total:.1%}" for name, share in shares.items())
     )
     for count in measured.counts:
+        for line in source_notes(count.name, count.num_rows, count.num_filtered, count.empty_files):
+            console.print(line, style="yellow", markup=False)
         for reason, number in list(count.skip_reasons.items())[:5]:
             console.print(
                 f"skipped in {count.name}: {number:,} x {reason}", style="yellow", markup=False

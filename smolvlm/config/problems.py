@@ -3,10 +3,12 @@ fixed at once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from smolvlm.errors import ConfigError
 
 _MAX_VALUE_CHARACTERS = 80
+_MAX_TEXT_CHARACTERS = 300
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +32,27 @@ def shown_value(value: object) -> str:
         "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
     )
     return text if len(text) <= _MAX_VALUE_CHARACTERS else text[: _MAX_VALUE_CHARACTERS - 3] + "..."
+
+
+def shown_text(text: str) -> str:
+    """Return a text for an error message, on one line and cut at its end where it is long."""
+    line = " ".join(text.split())
+    if len(line) <= _MAX_TEXT_CHARACTERS:
+        return line
+    return line[: _MAX_TEXT_CHARACTERS - 3] + "..."
+
+
+def shown_path(path: str | PurePath) -> str:
+    """Return a path for an error message, cut at its front: `…/folder/file.jpg`.
+
+    Its end says which file it is.
+    """
+    text = str(path)
+    if len(text) <= _MAX_VALUE_CHARACTERS:
+        return text
+    kept = text[1 - _MAX_VALUE_CHARACTERS :]
+    _, slash, folders = kept.partition("/")
+    return f"…/{folders}" if slash and folders else f"…{kept}"
 
 
 def problems_error(problems: Sequence[Problem], *, where: str) -> ConfigError:

@@ -10,19 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from smolvlm.config.row_files import FORMAT_WORDS, row_file
 from smolvlm.config.yaml_text import dump_yaml, read_yaml
 from smolvlm.errors import ConfigError
 
 _HEAD_BYTES = 1 << 16
-_LINES = "JSON lines"
-_TAR = "a WebDataset shard"
-_ENDINGS: Mapping[str, str] = {
-    ".jsonl": _LINES,
-    ".ndjson": _LINES,
-    ".parquet": "Parquet",
-    ".tar": _TAR,
-}
-_MAGIC = ((0, b"PAR1", "Parquet"), (257, b"ustar", _TAR))
+_LINES = FORMAT_WORDS["jsonl"]
+_MAGIC = ((0, b"PAR1", FORMAT_WORDS["parquet"]), (257, b"ustar", FORMAT_WORDS["tar"]))
 """Position, the bytes there, and the kind of file that begins so."""
 _SOURCE_KEYS = frozenset({"json_path", "path", "hub"})
 _ROW_KEYS = frozenset(
@@ -78,8 +72,10 @@ def rows_format(path: Path) -> str | None:
             head = file.read(_HEAD_BYTES)
     except (OSError, ValueError):  # ValueError: a null byte in the name
         return None
-    if path.suffix in _ENDINGS:
-        return _ENDINGS[path.suffix]
+    named = row_file(path)
+    # A plain `.json` file may be a settings file: its beginning decides.
+    if named is not None and (named.format != "json" or named.compression is not None):
+        return FORMAT_WORDS[named.format]
     for position, magic, row_format in _MAGIC:
         if head[position:].startswith(magic):
             return row_format

@@ -102,3 +102,24 @@ def test_settings_besides_take_effect_on_a_bare_mixture(
     outcome = smolvlm_command("prepare", mixture, "data.max_tokens_per_pack=512", *arguments)
     assert "of 512 tokens" in " ".join(outcome.messages.split())
     assert smolvlm_command("prepare", mixture, "data.max_token=512", *arguments).status == 1
+
+
+def test_what_a_filter_and_empty_files_leave_out_is_said(
+    mixture: Path, settings: dict[str, Any], smolvlm_command: Any
+) -> None:
+    rows = [{**row, "score": number} for number, row in enumerate(ROWS)]
+    folder = mixture.parent
+    (folder / "p-0.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "p-1.jsonl").write_text("")
+    entry = {"path": "p-*.jsonl", "name": "parts", "filter": {"score": {">=": 7}}}
+    mixture.write_text(yaml.safe_dump([entry]))
+    model = settings["model"]["path"]
+    outcome = smolvlm_command("prepare", mixture, "--model", model, "--json")
+    assert outcome.status == 0, outcome.messages
+    (found,) = outcome.objects
+    assert (found["rows"], found["filtered"], found["used"]) == (10, 7, 3)
+    notes = ["filter of parts: 7 of 10 rows left out", "no rows in parts: p-1.jsonl"]
+    for command in ("prepare", "check"):
+        outcome = smolvlm_command(command, mixture, "--model", model)
+        assert outcome.status == 0, outcome.messages
+        assert [outcome.messages.count(note) for note in notes] == [1, 1]

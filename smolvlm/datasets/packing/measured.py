@@ -36,6 +36,10 @@ class SourceCount:
     name: str
     num_rows: int
     """Rows in the file."""
+    num_filtered: int = 0
+    """Of these, left out by the source's filter."""
+    empty_files: tuple[str, ...] = ()
+    """Files of the source that have no rows."""
     num_sampled: int
     """Rows that its sampling strategy chose."""
     num_skipped: int
@@ -204,6 +208,8 @@ def _count(source: OpenSource, good: pa.Table, bad: BadSamples) -> SourceCount:
     return SourceCount(
         name=source.spec.name,
         num_rows=len(source.table),
+        num_filtered=source.num_filtered,
+        empty_files=source.table.empty_files,
         num_sampled=len(source.rows),
         num_skipped=len(bad.skipped),
         repeat=1.0,

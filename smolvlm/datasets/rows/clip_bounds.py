@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from smolvlm.config.problems import shown_value
 from smolvlm.datasets.rows.fields import Fields
 from smolvlm.datasets.rows.keys import END_KEYS, START_KEYS
 from smolvlm.errors import SampleError
@@ -62,7 +63,7 @@ def _time(key: str, value: object) -> float | None:
         seconds = 3600 * float(match[1] or 0) + 60 * float(match[2]) + float(match[3])
     if seconds is None:
         raise SampleError(
-            f"`{key}` is {value!r:.60}, no time in seconds",
+            f"`{key}` is {shown_value(value)}, no time in seconds",
             fix="write a number, 0 or more, or a time such as 1:02:03.5, or leave it out",
         )
     return seconds / 1000 if key.endswith(MILLISECONDS) else seconds

@@ -11,6 +11,7 @@ from typing import overload
 import numpy as np
 from jaxtyping import Int8, Int16, Int32
 
+from smolvlm.datasets.rows.filtered import filtered_rows
 from smolvlm.datasets.rows.formats import to_conversation
 from smolvlm.datasets.rows.row_table import RowTable
 from smolvlm.datasets.rows.sources import SourceSpec
@@ -27,6 +28,8 @@ class OpenSource:
     table: RowTable
     rows: Int32[np.ndarray, " used"]
     """Numbers of the rows that the sampling strategy chose, ascending."""
+    num_filtered: int = 0
+    """Rows of the file that the source's filter leaves out, before sampling."""
 
     def all_rows(self) -> "Conversations":
         """Return every row of the file as a conversation, by its number in the file."""
@@ -111,14 +114,19 @@ def unread_keys(source: OpenSource, *, max_rows: int) -> tuple[str, ...]:
 
 
 def open_sources(specs: Iterable[SourceSpec]) -> tuple[OpenSource, ...]:
-    """Open the files of a mixture's sources and choose their rows; no row is looked into.
+    """Open the files of a mixture's sources and choose their rows; only a filter looks into them.
 
     Raises:
-        SampleError: a file cannot be read, is not of its format, or has no rows.
+        SampleError: a file cannot be read, is not of its format, or has no rows; or a filter
+            cannot judge a row, or keeps none.
     """
     opened: list[OpenSource] = []
     for spec in specs:
         table = open_table(spec)
-        rows = np.fromiter(spec.sampling.rows(len(table), seed=spec.seed), np.int32)
-        opened.append(OpenSource(spec=spec, table=table, rows=rows))
+        kept = filtered_rows(spec.row_filter, table)
+        chosen = np.fromiter(spec.sampling.rows(len(kept), seed=spec.seed), np.int32)
+        num_filtered = len(table) - len(kept)
+        opened.append(
+            OpenSource(spec=spec, table=table, rows=kept[chosen], num_filtered=num_filtered)
+        )
     return tuple(opened)

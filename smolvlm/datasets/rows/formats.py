@@ -22,7 +22,7 @@ from smolvlm.datasets.rows.placeholders import (
     with_numbered_places,
 )
 from smolvlm.datasets.rows.preferences import check_preference, read_preference
-from smolvlm.datasets.rows.sources import SourceSpec
+from smolvlm.datasets.rows.sources import SourceSpec, file_columns
 from smolvlm.datasets.rows.turns import (
     answer_text,
     as_objects,
@@ -127,10 +127,10 @@ def _with_our_names(row: Mapping[str, object], reading: Reading) -> Mapping[str,
     columns = reading.spec.columns
     if not columns:
         return row
-    theirs = {name for names in columns.values() for name in _names(names)}
+    theirs = {name for ours in columns for name in file_columns(columns, ours)}
     renamed = {key: value for key, value in row.items() if key not in theirs}
     for ours, names in columns.items():
-        for name in _names(names):
+        for name in file_columns(columns, ours):
             if name not in row:
                 fix = did_you_mean(name, row) or "write it as null where a row has none"
                 raise SampleError(f"no column `{name}`, which `columns` names as `{ours}`", fix=fix)
@@ -140,10 +140,6 @@ def _with_our_names(row: Mapping[str, object], reading: Reading) -> Mapping[str,
             values = [row[name] for name in names if not is_absent(row[name])]
             renamed[ours] = _joined(ours, values, reading)
     return renamed
-
-
-def _names(names: str | tuple[str, ...]) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else names
 
 
 def _joined(ours: str, values: Sequence[object], reading: Reading) -> object:

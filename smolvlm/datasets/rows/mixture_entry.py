@@ -15,14 +15,15 @@ from typing import Any, get_args
 
 from braceexpand import braceexpand
 
-from smolvlm.config.problems import Problem, shown_value
+from smolvlm.config.problems import Problem, shown_path, shown_text, shown_value
+from smolvlm.config.row_files import READABLE, RowFormat, row_file
 from smolvlm.config.suggestions import did_you_mean
 from smolvlm.datasets.rows.keys import COLUMN_NAMES, LIST_COLUMNS, TEXT_COLUMNS
+from smolvlm.datasets.rows.row_filter import RowFilter, parse_filter
 from smolvlm.datasets.rows.sources import (
     BadSamplePolicy,
     MediaMarkers,
     Modality,
-    RowFormat,
     Sampling,
     SourceSpec,
     parse_sampling,
@@ -30,18 +31,6 @@ from smolvlm.datasets.rows.sources import (
 from smolvlm.errors import ConfigError
 from smolvlm.home import memory_dir, memory_rows_file
 
-FORMAT_OF_ENDING: Mapping[str, RowFormat] = {
-    ".json": "json",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".tar": "tar",
-}
-READABLE = (
-    "rows are read from a JSON list (.json), JSON lines (.jsonl), Parquet (.parquet), WebDataset "
-    "shards (.tar), a "
-    "folder written by `save_to_disk`, and data sets of the hub (`hub: owner/name`)"
-)
 SAVED_MARKS = ("dataset_dict.json", "state.json", "dataset_info.json")
 _KEYS = (
     *("json_path", "path", "name", "modality", "sampling_strategy"),
@@ -53,6 +42,7 @@ _KEYS = (
         "repeat",
         "columns",
         "not_read",
+        "filter",
         "seed",
         "on_bad_sample",
         "source_fps",
@@ -94,7 +84,7 @@ def read_source(
     )
     source = SourceSpec(
         name=reader.text("name")
-        or (files[0].stem if rows_key != "hub" else str(written).rpartition("/")[2]),
+        or (_stem_of(files[0]) if rows_key != "hub" else str(written).rpartition("/")[2]),
         path=files[0],
         more_files=files[1:],
         label=f"memory:{str(written)[:12]}" if rows_key == "memory" else written or "",
@@ -102,6 +92,7 @@ def read_source(
         split=reader.split(row_format),
         media_root=(base_dir / os.path.expanduser(media)).absolute() if media else files[0].parent,
         modality=reader.choice("modality", get_args(Modality)),
+        row_filter=reader.row_filter(),
         sampling=reader.sampling(),
         repeat=reader.number("repeat") or 1.0,
         weight=reader.number("weight"),
@@ -164,19 +155,21 @@ class _EntryReader:
         except ValueError as error:
             self.problem(
                 name,
-                f"no pattern of files: {error}",
+                f"no pattern of files: {shown_text(str(error))}",
                 fix="write {000..127} or {a,b}, braces in pairs",
             )
             return (path,), "json"
         formats: list[RowFormat | None] = [_format_of(file) for file in files or (path,)]
         if set(formats) == {None}:
-            self.problem(
-                name, f"the ending {path.suffix!r} is no known format of rows", fix=READABLE
-            )
+            ending = shown_value("".join(path.suffixes[-2:]))
+            is_packed = row_file(path) is not None
+            what = f"the ending {ending} is no known format of rows"
+            fix = "decompress it: its rows are read in any order" if is_packed else READABLE
+            self.problem(name, what, fix=fix)
         elif not files:
             self.problem(
                 name,
-                f"no such file: {path}",
+                f"no such file: {shown_path(path)}",
                 fix="check the path; relative ones start from the mixture's folder",
             )
         elif len(set(formats)) > 1:
@@ -246,6 +239,13 @@ class _EntryReader:
             self.problem("sampling_strategy", "must be text such as `all` or `random:10%`")
         return Sampling()
 
+    def row_filter(self) -> RowFilter:
+        try:
+            return parse_filter(self.entry.get("filter"))
+        except ConfigError as error:
+            self.problem("filter", error.what, fix=error.fix)
+            return RowFilter()
+
     def columns(self) -> Mapping[str, str | tuple[str, ...]]:
         value = self.entry.get("columns")
         if value is None:
@@ -290,7 +290,13 @@ class _EntryReader:
 
 
 def _format_of(file: Path) -> RowFormat | None:
-    return FORMAT_OF_ENDING.get(file.suffix.lower())
+    named = row_file(file)
+    return named.format if named is not None and named.can_be_read else None
+
+
+def _stem_of(file: Path) -> str:
+    named = row_file(file)
+    return file.stem if named is None else named.stem
 
 
 def _matching(pattern: str) -> list[Path]:

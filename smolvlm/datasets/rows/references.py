@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from smolvlm.config.problems import shown_path, shown_value
 from smolvlm.datasets.rows.clip_bounds import Bounds, joined_bounds, take_bounds
 from smolvlm.datasets.rows.fields import Fields, Reading
 from smolvlm.datasets.rows.keys import RATE_KEYS
@@ -70,12 +71,12 @@ def video_ref(value: object, reading: Reading, bounds: Bounds = Bounds()) -> Vid
         frames = fields.take("frames") if value.get("frames") != [] else []
         if isinstance(frames, list):
             rate = _frame_rate(fields) or rate
-        file = None if isinstance(frames, list) else _of_object(fields, "a clip", reading)
+        file = None if isinstance(frames, list) else _clip_of_object(fields, reading)
     else:
         frames = value
         file = None if isinstance(value, list) else _reference(value, "a clip", reading)
     if file is not None:
-        clip = VideoRef(path=file.path, data=file.data, url=file.url)
+        clip = VideoRef(path=file.path, data=file.data, url=file.url, span=file.span)
     else:
         assert isinstance(frames, list)
         if not frames:
@@ -86,13 +87,26 @@ def video_ref(value: object, reading: Reading, bounds: Bounds = Bounds()) -> Vid
     return replace(clip, start_s=bounds.start_s, end_s=bounds.end_s, source_fps=rate)
 
 
+def _clip_of_object(fields: Fields, reading: Reading) -> ImageRef | VideoRef:
+    """Return what an object names; in a shard's row that is a member already."""
+    key = next(iter(fields.given((*_NAME_KEYS, "video"))), "")
+    if isinstance(fields.peek(key), VideoRef):
+        clip = fields.take(key)
+        assert isinstance(clip, VideoRef)
+        _note_name(clip.path, reading)
+        return clip
+    return _of_object(fields, "a clip", reading)
+
+
 def _frame_rate(fields: Fields) -> float | None:
     key, value = fields.take_one(RATE_KEYS, what="the frames' rate")
     if value is None:
         return None
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e6:
         return float(value)
-    raise SampleError(f"`{key}` is {value!r:.60}, no rate", fix="write frames a second, above 0")
+    raise SampleError(
+        f"`{key}` is {shown_value(value)}, no rate", fix="write frames a second, above 0"
+    )
 
 
 def is_picture_name(value: object) -> bool:
@@ -187,6 +201,9 @@ def _of_object(fields: Fields, kind: str, reading: Reading) -> ImageRef:
     if text is not None:
         what = f"{kind} has both `{name_key}` and bytes as text"
         raise SampleError(what, fix="keep one of the two")
+    if isinstance(name, ImageRef):
+        _note_name(name.path, reading)
+        return name
     if isinstance(name, dict):  # {image_url: {url: ...}}
         return _of_object(reading.fields(name, _place(kind)), kind, reading)
     return _reference(name, kind, reading)
@@ -224,11 +241,11 @@ def _of_name(value: str, kind: str, reading: Reading) -> ImageRef:
             ", or set `data.allow_urls: true` if you trust the rows" if can_be_fetched else ""
         )
         fix = f"download it and give the file's path{or_allow}"
-        raise SampleError(f"{kind} is an address, {value[:60]!r}", fix=fix)
+        raise SampleError(f"{kind} is an address, {shown_value(value)}", fix=fix)
     path, is_inside = _file(spec.media_root, value)
     if not is_inside and not spec.allow_outside_root:
         raise SampleError(
-            f"{kind} lies outside the folder of media: {value[:200]!r}",
+            f"{kind} lies outside the folder of media: {shown_path(value)!r}",
             kind="outside_root",
             fix="set the source's `path` to a folder above it, or `data.allow_outside_root: true` "
             "if you trust them",

@@ -14,12 +14,15 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
+from smolvlm.config.row_files import RowFormat
+from smolvlm.datasets.rows.row_filter import RowFilter
 from smolvlm.errors import ConfigError
 
 Modality = Literal["text", "image", "multiimage", "video"]
-RowFormat = Literal["json", "jsonl", "parquet", "tar", "saved", "hub"]
 MediaMarkers = Literal["plain", "distinct"]
 BadSamplePolicy = Literal["error", "skip"]
+Columns = Mapping[str, str | tuple[str, ...]]
+"""Our name of a column -> its name in the file, or several."""
 SamplingKind = Literal["all", "first", "end", "random"]
 
 _STRATEGY = re.compile(r"^(first|end|last|random):([0-9]{1,18}(?:\.[0-9]{1,18})?)(%?)$")
@@ -63,6 +66,12 @@ class Sampling:
         if self.kind == "random":
             return sorted(random.Random(seed).sample(range(num_rows), count))
         return range(count)
+
+
+def file_columns(columns: Columns, ours: str) -> tuple[str, ...]:
+    """Return what the file calls one of our columns: our own name where the source says nothing."""
+    names = columns.get(ours, ours)
+    return (names,) if isinstance(names, str) else names
 
 
 def parse_sampling(strategy: str) -> Sampling:
@@ -118,6 +127,8 @@ class SourceSpec:
     """Whether rows may name media by http and https addresses."""
     modality: Modality | None = None
     """A hint only; what a row holds decides."""
+    row_filter: RowFilter = field(default_factory=RowFilter)
+    """Which rows there are for the sampling to choose from."""
     sampling: Sampling = field(default_factory=Sampling)
     repeat: float = 1
     """How many times an epoch goes through the rows used; of a fraction, other rows each epoch."""
@@ -126,7 +137,7 @@ class SourceSpec:
     one."""
     source_fps: float = 1.0
     """Frames a second of clips that are given as frames: folders and lists of pictures."""
-    columns: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
+    columns: Columns = field(default_factory=dict)
     """Our name of a column (`question`, `images`, ...) -> its name in the file, or several names:
     texts are joined by newlines, media are listed."""
     not_read: frozenset[str] = frozenset()

@@ -2,24 +2,44 @@
 
 from pathlib import Path
 
-from smolvlm.datasets.rows.readers.arrow import ColumnTable, JsonTable, TarTable
+from smolvlm.config.problems import shown_text
+from smolvlm.datasets.rows.readers.arrow import ColumnTable, CsvTable, JsonTable, TarTable
 from smolvlm.datasets.rows.readers.conversion import arrow_rows
 from smolvlm.datasets.rows.readers.saved import open_saved
 from smolvlm.datasets.rows.row_table import ChainTable, RowTable
-from smolvlm.datasets.rows.sources import RowFormat, SourceSpec
+from smolvlm.datasets.rows.sources import Columns, RowFormat, SourceSpec
 from smolvlm.errors import SampleError
 
 
 def open_table(spec: SourceSpec) -> RowTable:
     """Return the rows of a source, all of them: sampling is applied later.
 
+    A file without rows among others that have some is passed over, and named in `empty_files`.
+
     Raises:
-        SampleError: a file cannot be read, is not of its format, or has no rows.
+        SampleError: a file cannot be read, is not of its format, or no file has rows.
     """
     if spec.format in ("saved", "hub"):
         return open_saved(spec)
-    tables = [read_rows(path, spec.format, label=_label(spec, path)) for path in spec.files]
-    return tables[0] if len(tables) == 1 else ChainTable(tables, label=spec.label)
+    tables = [
+        _table_of(
+            path,
+            spec.format,
+            label=_label(spec, path),
+            media_root=spec.media_root,
+            columns=spec.columns,
+        )
+        for path in spec.files
+    ]
+    if len(tables) == 1:
+        return _with_rows(tables[0])
+    full = [table for table in tables if len(table)]
+    if not full:
+        what = f"none of its {len(tables):,} files has a row"
+        fix = "check what wrote them, or take the source out of the mixture"
+        raise SampleError(what, kind="bad_file", where=spec.label, fix=fix)
+    empty = [table.label for table in tables if not len(table)]
+    return ChainTable(full, label=spec.label, empty_files=empty)
 
 
 def _label(spec: SourceSpec, path: Path) -> str:
@@ -37,17 +57,36 @@ def read_rows(path: Path, row_format: RowFormat, *, label: str) -> RowTable:
     Raises:
         SampleError: the file cannot be read, is not of its format, or has no rows.
     """
+    table = _table_of(path, row_format, label=label, media_root=path.parent, columns={})
+    return _with_rows(table)
+
+
+def _with_rows(table: RowTable) -> RowTable:
+    if len(table) == 0:
+        fix = "take the source out of the mixture"
+        raise SampleError("the file has no rows", kind="bad_file", where=table.label, fix=fix)
+    return table
+
+
+def _table_of(
+    path: Path,
+    row_format: RowFormat,
+    *,
+    label: str,
+    media_root: Path,
+    columns: Columns,
+) -> RowTable:
     try:
         rows = arrow_rows(path, row_format, label=label)
     except OSError as error:
-        what = f"cannot be read: {error.strerror or error}"
+        what = f"cannot be read: {shown_text(error.strerror or str(error))}"
         raise SampleError(what, kind="bad_file", where=label, fix="check the path") from None
-    table: RowTable
-    if row_format == "tar":
-        table = TarTable(rows, path, label=label)
-    else:
-        table = (ColumnTable if row_format == "parquet" else JsonTable)(rows, label=label)
-    if len(table) == 0:
-        fix = "take the source out of the mixture"
-        raise SampleError("the file has no rows", kind="bad_file", where=label, fix=fix)
-    return table
+    match row_format:
+        case "tar":
+            return TarTable(rows, path, label=label, media_root=media_root, columns=columns)
+        case "csv" | "tsv":
+            return CsvTable(rows, label=label, columns=columns)
+        case "parquet":
+            return ColumnTable(rows, label=label)
+        case _:
+            return JsonTable(rows, label=label)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Literal
 
+from smolvlm.config.problems import shown_value
 from smolvlm.config.suggestions import did_you_mean
 from smolvlm.datasets.rows.clip_bounds import has_bounds, take_bounds
 from smolvlm.datasets.rows.fields import Fields, Reading
@@ -114,7 +115,7 @@ def turn_weight(fields: Fields, role: Role) -> float:
         return 1.0
     if not isinstance(value, int | float) or not 0 <= value < float("inf"):
         fix = "write true, false, or a number, 0 or more"
-        raise SampleError(f"`{fields.place}{key}` is {value!r:.60}", fix=fix)
+        raise SampleError(f"`{fields.place}{key}` is {shown_value(value)}", fix=fix)
     if role != "assistant" and value:
         what = f"`{fields.place}{key}` is {value!r} in a turn of the {role}'s, which is not learned"
         fix = "take it out; `data.supervise: text` learns what users say"
@@ -138,7 +139,7 @@ def _typed_block(
             did_you_mean(str(written), ("text", "image", "video"))
             or "a block's type is text, image or video"
         )
-        raise SampleError(f"unknown type of content block: {written!r:.60}", fix=fix)
+        raise SampleError(f"unknown type of content block: {shown_value(written)}", fix=fix)
     if kind == "text":
         text = fields.take("text")
         is_answer = role == "assistant"
@@ -268,7 +269,7 @@ def role_of(value: object, roles: Mapping[str, Role], key: str) -> Role:
     if isinstance(value, str) and value in roles:
         return roles[value]
     fix = did_you_mean(str(value), roles) or f"`{key}` is one of {', '.join(roles)}"
-    raise SampleError(f"unknown role {value!r:.60}", kind="role", fix=fix)
+    raise SampleError(f"unknown role {shown_value(value)}", kind="role", fix=fix)
 
 
 def as_text(value: object, name: str) -> str:

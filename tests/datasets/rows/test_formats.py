@@ -281,7 +281,7 @@ REFUSED: list[tuple[Any, str]] = [
         "unknown role 'tool'\n  fix: `from` is one of human, user, gpt, assistant, system",
     ),
     (messages(("User", "q")), "unknown role 'User'\n  fix: did you mean `user`?"),
-    (messages((None, "q")), "unknown role None"),
+    (messages((None, "q")), "unknown role null"),
     (
         {"conversations": "q"},
         "`conversations` is not a list of objects\n  fix: write `conversations` as [{...}, ...]",

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import pickle
+import tarfile
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -19,7 +20,7 @@ from smolvlm.datasets.rows.readers import conversion
 from smolvlm.datasets.rows.readers import json as json_rows
 from smolvlm.datasets.rows.readers.json import json_lines, json_list
 from smolvlm.datasets.rows.row_table import RowTable
-from smolvlm.datasets.rows.tables import read_rows
+from smolvlm.datasets.rows.tables import open_table, read_rows
 from smolvlm.errors import SampleError
 
 ROWS = [
@@ -234,3 +235,36 @@ def test_a_file_that_vanished_is_named(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(SampleError, match=r"a\.json: cannot be read: No such file"):
         read_rows(spec.path, spec.format, label=spec.label)
+
+
+def write_part(path: Path, rows: list) -> None:
+    if path.suffix == ".parquet":
+        schema = pyarrow.schema([("n", pyarrow.int64())])
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema), path)
+    elif path.suffix == ".tar":
+        with tarfile.open(path, "w") as shard:
+            for number, row in enumerate(rows):
+                data = json.dumps(row).encode()
+                info = tarfile.TarInfo(f"{number}.json")
+                info.size = len(data)
+                shard.addfile(info, io.BytesIO(data))
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows))
+    else:
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+@pytest.mark.parametrize("ending", ["json", "jsonl", "parquet", "tar"])
+def test_an_empty_part_is_passed_over_and_named(tmp_path: Path, ending: str) -> None:
+    parts = ([], [{"n": 1}], [], [{"n": 2}])
+    for number, rows in enumerate(parts):
+        write_part(tmp_path / f"p-{number}.{ending}", rows)
+    (spec,) = load_mixture([{"path": f"p-*.{ending}"}], base_dir=tmp_path)
+    table = open_table(spec)
+    assert [table[index] for index in range(len(table))] == [{"n": 1}, {"n": 2}]
+    assert table.where(1) == f"p-3.{ending}:1"
+    assert table.empty_files == (f"p-0.{ending}", f"p-2.{ending}")
+    for number in (1, 3):
+        write_part(tmp_path / f"p-{number}.{ending}", [])
+    with pytest.raises(SampleError, match=r"none of its 4 files has a row\n  fix: check"):
+        open_table(spec)

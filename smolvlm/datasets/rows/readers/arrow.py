@@ -7,15 +7,21 @@ members.
 import json
 import mmap
 from bisect import bisect_right
+from collections.abc import Iterator, Mapping
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from smolvlm.config.problems import shown_value
+from smolvlm.datasets.rows.readers.class_labels import features_in, namers
+from smolvlm.datasets.rows.readers.csv import JSON_COLUMNS
 from smolvlm.datasets.rows.readers.json import not_json, too_deep, too_long_a_number
 from smolvlm.datasets.rows.readers.tar import read_tar_row
-from smolvlm.datasets.rows.row_table import RowTable
+from smolvlm.datasets.rows.readers.tar_media import with_media
+from smolvlm.datasets.rows.row_table import RowTable, no_column, value_or_error
+from smolvlm.datasets.rows.sources import Columns, file_columns
 from smolvlm.errors import SampleError
 
 READS_UNTIL_RELEASE = 128
@@ -37,6 +43,7 @@ class ArrowRows:
             pa.BufferReader(self._source if self._mapped is None else pa.py_buffer(self._mapped))
         )
         self.names = reader.schema.names
+        self.metadata: Mapping[bytes, bytes] | None = reader.schema.metadata
         self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
         self._ends = list(accumulate(batch.num_rows for batch in self._batches))
 
@@ -62,6 +69,11 @@ class ArrowRows:
         batch = bisect_right(self._ends, index)
         begin = self._ends[batch - 1] if batch else 0
         return self._batches[batch].column(column)[index - begin].as_py()
+
+    def values(self, column: int) -> Iterator[Any]:
+        """Yield one column's values; of the others nothing is read."""
+        for batch in self._batches:
+            yield from batch.column(column).to_pylist()
 
 
 class JsonTable(RowTable):
@@ -94,11 +106,20 @@ class JsonTable(RowTable):
 
 
 class ColumnTable(RowTable):
-    """Rows of Arrow columns."""
+    """Rows of Arrow columns; class labels of Hugging Face are their names."""
 
     def __init__(self, rows: ArrowRows, *, label: str) -> None:
         super().__init__(label=label)
         self._rows = rows
+        self._features = features_in(rows.metadata)
+        self._namers = namers(self._features)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_namers": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._namers = namers(self._features)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -107,23 +128,82 @@ class ColumnTable(RowTable):
         if not 0 <= index < len(self):
             raise IndexError(index)
         return {
-            name: self._rows.value(column, index) for column, name in enumerate(self._rows.names)
+            name: self._named(name, self._rows.value(column, index))
+            for column, name in enumerate(self._rows.names)
         }
+
+    def values(self, column: str) -> Iterator[Any]:
+        if column not in self._rows.names:
+            raise no_column(column, self._rows.names, where=self.label)
+        for value in self._rows.values(self._rows.names.index(column)):
+            yield value_or_error(lambda value=value: self._named(column, value))
+
+    def _named(self, column: str, value: Any) -> Any:
+        namer = self._namers.get(column)
+        return value if namer is None else namer(value)
+
+
+class CsvTable(ColumnTable):
+    """Rows of a CSV file: cells of text, and JSON in the columns that hold lists."""
+
+    has_types = False
+
+    def __init__(self, rows: ArrowRows, *, label: str, columns: Columns) -> None:
+        """
+        Args:
+            rows: the cells.
+            label: what messages call the file.
+            columns: our name of a column -> its name in the file.
+        """
+        super().__init__(rows, label=label)
+        self._json_columns = frozenset(
+            name for ours in JSON_COLUMNS for name in file_columns(columns, ours)
+        )
+
+    def _named(self, column: str, value: Any) -> Any:
+        if column not in self._json_columns or value is None or value[:1] not in ("[", "{"):
+            return value
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError) as error:
+            what = f"the cell of `{column}` is not JSON: {error}, {shown_value(value)}"
+            raise SampleError(
+                what, fix="write a JSON list, or text that begins otherwise"
+            ) from None
 
 
 class TarTable(RowTable):
     """Rows of a WebDataset shard."""
 
-    def __init__(self, rows: ArrowRows, path: Path, *, label: str) -> None:
+    def __init__(
+        self,
+        rows: ArrowRows,
+        path: Path,
+        *,
+        label: str,
+        media_root: Path | None,
+        columns: Columns,
+    ) -> None:
+        """
+        Args:
+            rows: the shard's index.
+            path: the shard.
+            label: what messages call it.
+            media_root: where a name lies that is no member's; None is the shard's folder.
+            columns: our name of a column -> its name in the file.
+        """
         super().__init__(label=label)
         self._index = JsonTable(rows, label=label)
         self._path = path
+        self._media_root = media_root or path.parent
+        self._columns = columns
 
     def __len__(self) -> int:
         return len(self._index)
 
     def __getitem__(self, index: int) -> object:
-        return read_tar_row(self._path, self._index[index])
+        fields, members = read_tar_row(self._path, self._index[index])
+        return with_media(fields, members, media_root=self._media_root, columns=self._columns)
 
 
 def _map(path: Path) -> mmap.mmap:

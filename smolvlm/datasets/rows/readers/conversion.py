@@ -1,29 +1,36 @@
 """Files of rows turned into Arrow files, once.
 
-In: a JSON list, JSON lines, a Parquet file or a shard. Out: `ArrowRows`. The Arrow file lies in the
-cache folder (`cache_dir`, folder `rows`), named by the source's path, size and time of change, and
-may be deleted at any time. Small files are converted in memory.
+In: a JSON list, JSON lines, CSV, a Parquet file or a shard. Out: `ArrowRows`. The Arrow file lies
+in the cache folder (`cache_dir`, folder `rows`), named by the source's path, size and time of
+change, and may be deleted at any time. Small files are converted in memory.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 
+from smolvlm.config.problems import shown_text
 from smolvlm.datasets.rows.readers.arrow import ArrowRows
+from smolvlm.datasets.rows.readers.csv import CsvFile
 from smolvlm.datasets.rows.readers.json import json_lines, json_list
+from smolvlm.datasets.rows.readers.plain_types import plain_batch, plain_schema
+from smolvlm.datasets.rows.readers.streams import is_longer_than, open_rows
 from smolvlm.datasets.rows.readers.tar import tar_index
 from smolvlm.datasets.rows.sources import RowFormat
-from smolvlm.errors import SampleError
+from smolvlm.errors import SampleError, located
 from smolvlm.home import cache_dir
 
 IN_MEMORY_BYTES = 8 << 20
-"""Files up to this size are not cached."""
+"""Files up to this size, decompressed, are not cached."""
 BATCH_BYTES = 8 << 20
-CONVERSION = 1
+MAX_BATCH_ROWS = 1 << 17
+CONVERSION = 2
 """Raise it when the Arrow files of an earlier version must not be read."""
+Row = TypeVar("Row")
 _JSON_SCHEMA = pa.schema([("json", pa.large_binary()), ("number", pa.int64())])
 
 
@@ -34,9 +41,8 @@ def arrow_rows(path: Path, row_format: RowFormat, *, label: str) -> ArrowRows:
         OSError: the file cannot be read.
         SampleError: it is not of its format.
     """
-    if (
-        path.stat().st_size <= IN_MEMORY_BYTES
-    ):  # a shard's index is small, but reading its headers takes long
+    # A shard's index is small, but reading its headers takes long.
+    if not is_longer_than(path, IN_MEMORY_BYTES, label=label):
         sink = pa.BufferOutputStream()
         _convert(path, row_format, sink, label=label)
         return ArrowRows(sink.getvalue())
@@ -62,23 +68,43 @@ def file_identity(path: Path) -> str:
 
 def _convert(path: Path, row_format: RowFormat, sink: pa.NativeFile, *, label: str) -> None:
     """Write a file's rows to an Arrow file, a few megabytes at a time."""
-    if row_format == "parquet":
-        _convert_parquet(path, sink, label=label)
-        return
-    with path.open("rb") as stream, pa.ipc.new_file(sink, _JSON_SCHEMA) as writer:
+    with located(label):
         match row_format:
-            case "jsonl":
-                rows = json_lines(stream)
+            case "parquet":
+                _convert_parquet(path, sink, label=label)
             case "tar":
-                rows = tar_index(path, label=label)
+                _write_json(tar_index(path, label=label), sink)
+            case "csv" | "tsv":
+                _convert_csv(path, sink, is_tsv=row_format == "tsv", label=label)
             case _:
-                rows = json_list(stream, label=label)
-        for texts, numbers in _batched(rows):
-            writer.write_batch(
-                pa.record_batch(
-                    [pa.array(texts, pa.large_binary()), pa.array(numbers)], _JSON_SCHEMA
-                )
-            )
+                with open_rows(path, label=label) as stream:
+                    is_lines = row_format == "jsonl"
+                    _write_json(
+                        json_lines(stream) if is_lines else json_list(stream, label=label), sink
+                    )
+
+
+def _write_json(rows: Iterator[tuple[int, bytes]], sink: pa.NativeFile) -> None:
+    with pa.ipc.new_file(sink, _JSON_SCHEMA) as writer:
+        for batch in _batched(rows, size_of=lambda row: len(row[1])):
+            numbers, texts = zip(*batch, strict=True)
+            arrays = [pa.array(texts, pa.large_binary()), pa.array(numbers, pa.int64())]
+            writer.write_batch(pa.record_batch(arrays, _JSON_SCHEMA))
+
+
+def _convert_csv(path: Path, sink: pa.NativeFile, *, is_tsv: bool, label: str) -> None:
+    with open_rows(path, label=label) as stream:
+        file = CsvFile(stream, is_tsv=is_tsv, label=label)
+        schema = pa.schema([(name, pa.large_string()) for name in file.columns])
+        with pa.ipc.new_file(sink, schema) as writer:
+            for batch in _batched(file.rows(), size_of=_cell_bytes):
+                columns = zip(*batch, strict=True)
+                arrays = [pa.array(cells, pa.large_string()) for cells in columns]
+                writer.write_batch(pa.record_batch(arrays, schema))
+
+
+def _cell_bytes(cells: Sequence[str | None]) -> int:
+    return sum(len(cell or "") for cell in cells)
 
 
 def _convert_parquet(path: Path, sink: pa.NativeFile, *, label: str) -> None:
@@ -87,28 +113,28 @@ def _convert_parquet(path: Path, sink: pa.NativeFile, *, label: str) -> None:
     try:
         with (
             pyarrow.parquet.ParquetFile(path) as file,
-            pa.ipc.new_file(sink, file.schema_arrow) as writer,
+            pa.ipc.new_file(sink, schema := plain_schema(file.schema_arrow)) as writer,
         ):
             rows_per_batch = max(
                 1, file.metadata.num_rows * BATCH_BYTES // max(path.stat().st_size, 1)
             )
-            for batch in file.iter_batches(batch_size=min(rows_per_batch, 65536)):
-                writer.write_batch(batch)
+            # One row group at a time: dictionaries within lists cannot be read across several.
+            for group in range(file.num_row_groups):
+                for batch in file.iter_batches(min(rows_per_batch, 65536), [group]):
+                    writer.write_batch(plain_batch(batch, schema))
     except (pa.ArrowException, ValueError) as error:
-        what = f"not a Parquet file: {error}"
+        what = f"not a Parquet file: {shown_text(str(error))}"
         raise SampleError(what, kind="bad_file", where=label, fix="write the file anew") from None
 
 
-def _batched(rows: Iterator[tuple[int, bytes]]) -> Iterator[tuple[Sequence[bytes], Sequence[int]]]:
-    texts: list[bytes] = []
-    numbers: list[int] = []
+def _batched(rows: Iterator[Row], *, size_of: Callable[[Row], int]) -> Iterator[list[Row]]:
+    batch: list[Row] = []
     size = 0
-    for number, text in rows:
-        texts.append(text)
-        numbers.append(number)
-        size += len(text)
-        if size >= BATCH_BYTES:
-            yield texts, numbers
-            texts, numbers, size = [], [], 0
-    if texts:
-        yield texts, numbers
+    for row in rows:
+        batch.append(row)
+        size += size_of(row)
+        if size >= BATCH_BYTES or len(batch) >= MAX_BATCH_ROWS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

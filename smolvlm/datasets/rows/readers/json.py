@@ -10,11 +10,10 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from smolvlm.datasets.rows.readers.streams import MAX_ROW_BYTES, lines_of
 from smolvlm.errors import SampleError, located
 
 CHUNK_BYTES = 4 << 20
-MAX_ROW_BYTES = 256 << 20
-"""A row of a list that does not end within so much text is an error and not read on."""
 _DECODER = json.JSONDecoder(parse_int=str)
 """Only finds where values end; numbers stay text, since Python refuses those of very many
 digits."""
@@ -27,7 +26,7 @@ def json_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
 
     A message's row number is the line's, so that an editor finds it.
     """
-    for number, line in enumerate(stream, start=1):
+    for number, line in enumerate(lines_of(stream), start=1):
         text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
         if text.strip():
             yield number, text.rstrip(b"\r\n")

@@ -1,10 +1,22 @@
-"""Data sets of Hugging Face, saved or from the hub: memory-mapped Arrow files."""
+"""Data sets of Hugging Face, saved or from the hub: memory-mapped Arrow files.
 
+In: a source. Out: its rows, class labels by their names.
+"""
+
+from collections.abc import Iterator
 from typing import Any
 
-from smolvlm.datasets.rows.row_table import RowTable
+import pyarrow as pa
+
+from smolvlm.config.problems import shown_text, shown_value
+from smolvlm.datasets.rows.readers.class_labels import namers
+from smolvlm.datasets.rows.readers.plain_types import plain_batch, plain_schema
+from smolvlm.datasets.rows.row_table import RowTable, no_column, value_or_error
 from smolvlm.datasets.rows.sources import SourceSpec
 from smolvlm.errors import SampleError
+
+READ_ROWS = 4096
+"""Values of one column that are read at a time."""
 
 
 class SavedTable(RowTable):
@@ -14,6 +26,15 @@ class SavedTable(RowTable):
         super().__init__(label=label)
         self.identity_of_rows = str(dataset._fingerprint)
         self._dataset = dataset.with_format("arrow")
+        self._features = dataset.features.to_dict()
+        self._namers = namers(self._features)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_namers": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._namers = namers(self._features)
 
     @property
     def identity(self) -> str:
@@ -25,7 +46,28 @@ class SavedTable(RowTable):
     def __getitem__(self, index: int) -> object:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return self._dataset[index].to_pylist()[0]
+        row = _plain(self._dataset[index]).to_pylist()[0]
+        return {name: self._named(name, value) for name, value in row.items()}
+
+    def values(self, column: str) -> Iterator[Any]:
+        if column not in self._dataset.column_names:
+            raise no_column(column, self._dataset.column_names, where=self.label)
+        only = self._dataset.select_columns([column])
+        for start in range(0, len(self), READ_ROWS):
+            table = _plain(only[start : start + READ_ROWS])
+            for value in table.column(0).to_pylist():
+                yield value_or_error(lambda value=value: self._named(column, value))
+
+    def _named(self, column: str, value: Any) -> Any:
+        namer = self._namers.get(column)
+        return value if namer is None else namer(value)
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    schema = plain_schema(table.schema)
+    if schema.equals(table.schema):
+        return table
+    return pa.Table.from_batches([plain_batch(own, schema) for own in table.to_batches()], schema)
 
 
 def open_saved(spec: SourceSpec) -> RowTable:
@@ -45,13 +87,16 @@ def open_saved(spec: SourceSpec) -> RowTable:
             else "save the data set anew"
         )
         raise SampleError(
-            f"cannot be opened: {error}", kind="bad_file", where=spec.label, fix=fix
+            f"cannot be opened: {shown_text(str(error))}",
+            kind="bad_file",
+            where=spec.label,
+            fix=fix,
         ) from None
     if isinstance(dataset, datasets.DatasetDict):
         split = spec.split or ("train" if "train" in dataset else next(iter(dataset), ""))
         if split not in dataset:
             raise SampleError(
-                f"no split {split!r}",
+                f"no split {shown_value(split)}",
                 kind="bad_file",
                 where=spec.label,
                 fix=f"set `split` to one of {', '.join(map(str, dataset))}",
