@@ -22,7 +22,6 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import DefaultFlowCallback, PrinterCallback, ProgressCallback
-from transformers.trainer_utils import rotate_checkpoints
 from transformers.training_args import OptimizerNames
 
 from smolvlm.datasets.dataset import PackDataset
@@ -30,6 +29,7 @@ from smolvlm.errors import ConfigError
 from smolvlm.protocols import VisionLanguageModel
 from smolvlm.train.batch import PackInfo, as_batch
 from smolvlm.train.callbacks import PlanFlowCallback, WholeGradientCallback
+from smolvlm.train.checkpoint_folder import delete_oldest
 from smolvlm.train.finite import FiniteWatch
 from smolvlm.train.flops import compute_cost, peak_flops_per_s
 from smolvlm.train.log import RunLog, pack_flops
@@ -329,6 +329,4 @@ class SmolVLMTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             self._parts.files.finish(folder, step=self.state.global_step)
-            rotate_checkpoints(
-                str(run_dir), limit, self.state.best_model_checkpoint, use_mtime=True
-            )
+            delete_oldest(run_dir, limit=limit, best=self.state.best_model_checkpoint)
