@@ -144,12 +144,11 @@ def test_an_optimizer_of_one_set_and_none_at_all_are_left_alone() -> None:
     rest_optimizer(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1))
 
 
-@pytest.mark.parametrize(
-    "name", ["schedule_free_adamw", "schedule_free_sgd", "schedule_free_radam"]
-)
+@pytest.mark.parametrize("name", ["schedule_free_adamw", "schedule_free_sgd"])
 def test_the_schedule_free_ones(
     train_run: TrainRun, saved: dict[str, Any], tmp_path: Path, name: str
 ) -> None:
+    """The third, `schedule_free_radam`, does not move in its first five steps."""
     pytest.importorskip("schedulefree", reason="the package schedulefree is not installed")
     changes = saved | {"train.optim": name, "train.lr_scheduler_type": "constant"}
     whole = train_run(tmp_path / "whole", changes)
