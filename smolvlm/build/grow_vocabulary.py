@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -29,6 +28,7 @@ from smolvlm.checkpoints.peft_layers import MERGE_COMMAND, is_adapter_folder
 from smolvlm.checkpoints.processor_files import PROCESSOR_FILES
 from smolvlm.checkpoints.tokenizer_files import add_to_files
 from smolvlm.checkpoints.vocabulary import Placement, Wanted
+from smolvlm.checkpoints.weight_files import open_tensors
 from smolvlm.errors import ConfigError, located
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -125,7 +125,7 @@ def _write_weights(base: str, folder: Path, placement: Placement) -> tuple[int, 
                 where=base,
                 fix="weights are read from safetensors files: add them",
             )
-        with safe_open(source, "pt") as shard:
+        with open_tensors(source) as shard:
             matrix_keys = [key for key in shard.keys() if key.endswith(_MATRICES)]  # noqa: SIM118 (no mapping)
             if not matrix_keys:
                 shutil.copyfile(source, folder / name)

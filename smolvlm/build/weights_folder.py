@@ -10,14 +10,13 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig
 
+from smolvlm.checkpoints.weight_files import open_tensors
 from smolvlm.errors import ConfigError
 
 _INDEX = "model.safetensors.index.json"
@@ -56,7 +55,7 @@ class WeightsFolder:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return a tensor's shape from its file's header."""
-        with _open(self._file(name)) as file:
+        with open_tensors(self._file(name)) as file:
             return tuple(file.get_slice(name).get_shape())
 
     def read(self, names: Mapping[str, str]) -> dict[str, Tensor]:
@@ -74,7 +73,7 @@ class WeightsFolder:
             by_file.setdefault(self.files[old], []).append((new, old))
         tensors: dict[str, Tensor] = {}
         for path, pairs in by_file.items():
-            with _open(path) as file:
+            with open_tensors(path) as file:
                 for new, old in pairs:
                     tensors[new] = self._plain(old, file.get_tensor(old))
         return {name: tensors[name] for name in names}
@@ -125,7 +124,7 @@ def open_weights(folder: Path) -> WeightsFolder:
             where=str(folder),
             fix="download the safetensors weights, or save the model with save_pretrained(folder)",
         )
-    with _open(whole) as file:
+    with open_tensors(whole) as file:
         return WeightsFolder(folder=folder, files=dict.fromkeys(file.keys(), whole))
 
 
@@ -169,16 +168,6 @@ def read_config(folder: Path) -> PreTrainedConfig:
         what = f"cannot read config.json: {str(error).splitlines()[0]}"
         raise ConfigError(
             what, where=str(folder), fix="use the config.json that belongs to the weights"
-        ) from error
-
-
-def _open(path: Path) -> Any:
-    try:
-        return safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
-        fix = "download the file again; it may be cut short"
-        raise ConfigError(
-            f"not a readable safetensors file: {error}", where=str(path), fix=fix
         ) from error
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from smolvlm.checkpoints.adapter_targets import check_pissa, target_layers
@@ -36,6 +36,7 @@ from smolvlm.checkpoints.peft_layers import (
     inject,
     set_dropout,
 )
+from smolvlm.checkpoints.weight_files import read_tensors
 from smolvlm.config.adapters import AdapterConfig
 from smolvlm.errors import ConfigError, located
 from smolvlm.model.towers import TOWERS, Tower, is_token_rows, tower_of
@@ -86,7 +87,7 @@ class Adapters:
 
     def restore(self, model: nn.Module, folder: Path) -> None:
         """Read back what `save` wrote; training resumes from it to the bit."""
-        tensors = load_file(folder / ADAPTER_WEIGHTS)
+        tensors = read_tensors(folder / ADAPTER_WEIGHTS)
         for name, first in self.first.items():
             tensors[name] = tensors[name].split(
                 first.shape[_rank_axis(name)], dim=_rank_axis(name)
@@ -224,7 +225,7 @@ def _take_out(model: nn.Module, folder: Path) -> dict[str, Tensor]:
 
     Nothing is decomposed again, which need not give the same bits: the folder holds the matrices.
     """
-    tensors = load_file(folder / ADAPTER_WEIGHTS)
+    tensors = read_tensors(folder / ADAPTER_WEIGHTS)
     first: dict[str, Tensor] = {}
     for name in _matrices(model):
         half = tensors[name].chunk(2, dim=_rank_axis(name))[1]

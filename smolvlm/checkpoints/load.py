@@ -18,8 +18,15 @@ from transformers.utils.hub import cached_file
 
 from smolvlm.checkpoints.context import scale_context
 from smolvlm.checkpoints.new_tokens import add_rows, placement_of, with_tokenizer
-from smolvlm.checkpoints.peft_layers import MERGE_COMMAND, base_of, is_adapter_folder, load_adapter
+from smolvlm.checkpoints.peft_layers import (
+    MERGE_COMMAND,
+    base_of,
+    check_adapter_file,
+    is_adapter_folder,
+    load_adapter,
+)
 from smolvlm.checkpoints.quantization import check_quantized_layers, loading_arguments
+from smolvlm.checkpoints.whole_weights import check_weights, load_whole
 from smolvlm.config.new_tokens import NewToken
 from smolvlm.config.paths import can_be_hub_id
 from smolvlm.config.quantization import Quantization
@@ -52,12 +59,12 @@ class WeightFormat:
     """Of a quantised model, which is not moved later; None is the CPU."""
 
     def loading_arguments(self) -> dict[str, object]:
-        """Return what `from_pretrained` takes for them; raises as the function of this name."""
-        arguments: dict[str, object] = {"dtype": self.dtype}
-        if self.quantization is not None and self.quantization.bits is not None:
-            device = self.device or torch.device("cpu")
-            arguments |= loading_arguments(self.quantization, dtype=self.dtype, device=device)
-        return arguments
+        """Return what `from_pretrained` takes for them besides `dtype`; raises as the function of
+        this name."""
+        if self.quantization is None or self.quantization.bits is None:
+            return {}
+        device = self.device or torch.device("cpu")
+        return loading_arguments(self.quantization, dtype=self.dtype, device=device)
 
 
 def load_processor(
@@ -169,18 +176,13 @@ def load_weights(
     """Load a model whose configuration and processor are read already; it keeps `config`.
 
     Raises:
-        ConfigError: the weights cannot be read, or model and processor do not fit.
+        ConfigError: the weights cannot be read, are not the configuration's model's or not all of
+            them, or model and processor do not fit.
     """
     source = base_of(path) if is_adapter_folder(path) else path
     arguments = weights.loading_arguments()
-    try:
-        model = MODEL_CLASSES[config.model_type].from_pretrained(source, config=config, **arguments)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot load the weights: {str(error).splitlines()[0]}",
-            where=source,
-            fix="put model.safetensors (or its shards and their index) into the folder",
-        ) from error
+    model_class = MODEL_CLASSES[config.model_type]
+    model = load_whole(model_class, source, config=config, dtype=weights.dtype, **arguments)
     if weights.quantization is not None and weights.quantization.bits is not None:
         check_quantized_layers(model, weights.quantization)
     with located(path):
@@ -192,6 +194,23 @@ def load_weights(
             load_adapter(model, Path(path))
         prepare_model(model, processor)
     return Checkpoint(model=model, processor=processor, path=path)
+
+
+def check_checkpoint_weights(path: str, config: VisionLanguageConfig) -> None:
+    """Check the weights of a model, or those of an adapter's base and the adapter's file, by their
+    headers.
+
+    Args:
+        path: hub id or folder.
+        config: of the model; not changed.
+
+    Raises:
+        ConfigError: a file is missing or damaged, or tensors are missing, unknown or misshaped.
+    """
+    if is_adapter_folder(path):
+        check_adapter_file(Path(path))
+        path = base_of(path)
+    check_weights(path, config)
 
 
 def prepare_model(model: VisionLanguageModel, processor: Processor) -> None:

@@ -8,12 +8,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from smolvlm.checkpoints.weight_files import DOWNLOAD_AGAIN, check_weight_file, read_tensors
 from smolvlm.errors import ConfigError, located
 from smolvlm.model.towers import is_adapter
 from smolvlm.protocols import VisionLanguageModel
@@ -46,13 +46,33 @@ def base_of(folder: str | Path) -> str:
     Raises:
         ConfigError: the folder does not say it.
     """
-    content = json.loads((Path(folder) / ADAPTER_CONFIG).read_text())
+    content = _adapter_settings(Path(folder))
     if not content.get("base_model_name_or_path"):
         fix = "write the base's hub id or folder there as base_model_name_or_path"
         raise ConfigError(
             "it names no base model", where=str(Path(folder) / ADAPTER_CONFIG), fix=fix
         )
     return str(content["base_model_name_or_path"])
+
+
+def _adapter_settings(folder: Path) -> dict[str, Any]:
+    """Return what `adapter_config.json` holds."""
+    path = folder / ADAPTER_CONFIG
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"not JSON: {error}", where=str(path), fix=DOWNLOAD_AGAIN) from error
+    if not isinstance(content, dict):
+        raise ConfigError("not a mapping of settings", where=str(path), fix=DOWNLOAD_AGAIN)
+    return content
+
+
+def check_adapter_file(folder: Path) -> None:
+    """Raise ConfigError unless an adapter's weights are there and, by their header, whole."""
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        fix = "copy it beside adapter_config.json"
+        raise ConfigError(f"no {ADAPTER_WEIGHTS} here", where=str(folder), fix=fix)
+    check_weight_file(folder / ADAPTER_WEIGHTS)
 
 
 def inject(model: nn.Module, config: "LoraConfig", *, seed: int = 0) -> None:
@@ -152,21 +172,20 @@ def load_adapter(model: VisionLanguageModel, folder: Path) -> None:
     from peft import LoraConfig
 
     where = str(folder / ADAPTER_CONFIG)
-    peft_type = json.loads((folder / ADAPTER_CONFIG).read_text()).get("peft_type")
+    peft_type = _adapter_settings(folder).get("peft_type")
     if peft_type != "LORA":
         raise ConfigError(
             f"adapters of type {peft_type} are not known here",
             where=where,
             fix="use LoRA or one of its kin",
         )
-    if not (folder / ADAPTER_WEIGHTS).is_file():
-        fix = "copy it beside adapter_config.json"
-        raise ConfigError(f"no {ADAPTER_WEIGHTS} here", where=str(folder), fix=fix)
+    check_adapter_file(folder)
     config = LoraConfig.from_pretrained(str(folder))
     assert isinstance(config, LoraConfig)
     rows = config.trainable_token_indices or {}
     with located(where):
         _check_rows(model, rows if isinstance(rows, dict) else {"embed_tokens": rows})
+    whole = tuple(config.modules_to_save or ())
     config.modules_to_save = None  # whole modules are read into place below, not wrapped
     try:
         inject(model, config)
@@ -174,12 +193,25 @@ def load_adapter(model: VisionLanguageModel, folder: Path) -> None:
         raise ConfigError(
             f"peft cannot place it: {error}", where=where, fix="use the base it was trained on"
         ) from error
-    tensors, state = load_file(folder / ADAPTER_WEIGHTS), model.state_dict()
+    tensors = read_tensors(folder / ADAPTER_WEIGHTS)
     plain = {
-        f"{PREFIX}{name}": value for name, value in state.items() if f"{PREFIX}{name}" in tensors
+        f"{PREFIX}{name}": value
+        for name, value in model.state_dict().items()
+        if f"{PREFIX}{name}" in tensors or is_saved_whole(name, whole)
     }
     with located(str(folder / ADAPTER_WEIGHTS)):
         fill(adapter_tensors(model) | plain, tensors)
+
+
+def is_saved_whole(name: str, modules: Sequence[str]) -> bool:
+    """Say whether a tensor is of a module that an adapter saves whole, as peft finds it: by the end
+    of its name."""
+    owners = name.split(".")[:-1]
+    return any(
+        module.split(".") == owners[start : start + module.count(".") + 1]
+        for module in modules
+        for start in range(len(owners))
+    ) and not is_adapter(name)
 
 
 def _check_rows(model: VisionLanguageModel, ids: Mapping[str, Sequence[int]]) -> None:

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from smolvlm.config.argument_ranges import range_problem
 from smolvlm.config.argument_source import argument_fields
 from smolvlm.config.problems import Problem, shown_value
 from smolvlm.config.suggestions import did_you_mean
@@ -122,6 +123,8 @@ def argument_problem(name: str, value: object, *, base_dir: Path) -> Problem | N
         return Problem(
             key=key, value=shown_value(value), what=f"must be {type_in_words(hint)}", fix=fix
         )
+    if (out_of_range := range_problem(name, value)) is not None:
+        return Problem(key=key, value=shown_value(value), what=out_of_range)
     if name == "optim" and any(
         str(value).startswith(prefix) for prefix in _RATE_DROPPING_OPTIMIZERS
     ):

@@ -13,7 +13,11 @@ from pathlib import Path
 import torch
 
 from smolvlm.checkpoints.context import name_rope_for_older_readers
-from smolvlm.checkpoints.load import load_checkpoint
+from smolvlm.checkpoints.load import (
+    check_checkpoint_weights,
+    load_checkpoint,
+    read_model_config,
+)
 from smolvlm.checkpoints.new_folder import check_new_folder
 from smolvlm.checkpoints.peft_layers import (
     ADAPTER_CONFIG,
@@ -84,3 +88,4 @@ def _check(checkpoint: Path, out: Path, *, is_adapter: bool, merge: bool) -> Non
             what, where=str(checkpoint), fix="copy the processor's files from the base model"
         )
     check_new_folder(out)
+    check_checkpoint_weights(str(checkpoint), read_model_config(str(checkpoint)))

@@ -18,6 +18,7 @@ from transformers import AutoModelForImageTextToText
 
 from smolvlm.checkpoints.load import load_checkpoint, load_processor, read_model_config
 from smolvlm.checkpoints.new_tokens import add_rows, placement_of
+from smolvlm.checkpoints.whole_weights import load_whole
 from smolvlm.config.schema import ModelConfig
 from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.encoding.encoded import EncodedConversation, LossWeighting, target_weight
@@ -129,8 +130,8 @@ def _packed(
 def _stock_model(settings: ModelConfig) -> Any:
     """Load a checkpoint as its stock class, new tokens and scaled context with it."""
     path, rope_scaling = settings.path, settings.rope_scaling
-    scaled = {"config": read_model_config(path, rope_scaling)} if rope_scaling else {}
-    stock = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32, **scaled)
+    config = read_model_config(path, rope_scaling)
+    stock = load_whole(AutoModelForImageTextToText, path, config=config, dtype=torch.float32)
     if settings.new_tokens:
         with located(path):
             add_rows(stock, placement_of(load_processor(path), settings.new_tokens))

@@ -7,7 +7,8 @@ from pathlib import Path
 from smolvlm.checkpoints.adapters import Adapters
 from smolvlm.checkpoints.context import name_rope_for_older_readers
 from smolvlm.checkpoints.peft_layers import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from smolvlm.train.resuming import RunIdentity, mark_whole, unmark
+from smolvlm.train.checkpoint_folder import mark_whole, unmark
+from smolvlm.train.resuming import RunIdentity
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,4 +36,4 @@ class CheckpointFiles:
 
     def finish(self, folder: Path, *, step: int) -> None:
         """Mark a folder as whole, once everything else is in it."""
-        mark_whole(folder, self.identity, step=step)
+        mark_whole(folder, self.identity.as_marker(step=step))

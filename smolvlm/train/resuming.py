@@ -1,14 +1,13 @@
-"""Whole checkpoints, and runs that are resumed only where they are the same run.
+"""Runs that are resumed only where they are the same run, and from all that it needs.
 
-The trainer writes a checkpoint's files one after another; `smolvlm.json` is written last, so a
-folder without it was cut off and is passed over. It holds the settings that shape the training, and
-a digest of the plan: a run resumes only where both are the same, and says which setting differs
-otherwise.
+A whole checkpoint's `smolvlm.json` (`checkpoint_folder.py`) holds the settings that shape the
+training, and a digest of the plan: a run resumes only where both are the same, and says which
+setting differs otherwise. It never resumes from weights alone: an optimizer begun anew would take
+other steps.
 """
 
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,8 +15,14 @@ from typing import Any, Literal
 from smolvlm.config.method import without_other_methods
 from smolvlm.datasets.packing.plan import Plan
 from smolvlm.errors import ConfigError
+from smolvlm.train.checkpoint_folder import (
+    damage_of,
+    missing_state,
+    passed_over,
+    read_marker,
+    whole_checkpoints,
+)
 
-MARKER = "smolvlm.json"
 WITHOUT_EFFECT = (
     "train.output_dir",
     "train.log_sample_ids",
@@ -59,6 +64,10 @@ class RunIdentity:
     plan: str
     """Digest of which rows meet in which step."""
 
+    def as_marker(self, *, step: int) -> dict[str, object]:
+        """Return what the marker of a checkpoint of this run holds."""
+        return {"step": step, "settings": dict(self.settings), "plan": self.plan}
+
 
 def run_identity(
     settings: Mapping[str, object], plan: Plan, *, is_bf16_default: bool = False
@@ -92,60 +101,63 @@ def _flatten(value: object, prefix: str) -> list[tuple[str, object]]:
     return [(prefix, value)]
 
 
-def mark_whole(folder: Path, identity: RunIdentity, *, step: int) -> None:
-    """Write the marker that says a checkpoint is complete; the last thing written into it."""
-    write_json(
-        folder / MARKER, {"step": step, "settings": dict(identity.settings), "plan": identity.plan}
-    )
-
-
-def write_json(path: Path, content: object) -> None:
-    """Replace a JSON file atomically: a reader finds the old content or the new."""
-    temporary = path.parent / f".{path.name}"
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-
-
-def unmark(folder: Path) -> None:
-    """Take the marker away, before a checkpoint is written over an earlier one of the same step."""
-    (folder / MARKER).unlink(missing_ok=True)
-
-
-def whole_checkpoints(output_dir: Path) -> list[Path]:
-    """Return the complete checkpoints of a run, oldest step first."""
-    folders = [path.parent for path in output_dir.glob(f"checkpoint-*/{MARKER}")]
-    return sorted(folders, key=lambda folder: int(folder.name.rsplit("-", 1)[1]))
-
-
 def find_checkpoint(
     choice: Path | Literal["auto", False], *, output_dir: Path, identity: RunIdentity
 ) -> Path | None:
     """Return the checkpoint to resume from, None for a fresh start.
 
     Raises:
-        ConfigError: the checkpoint chosen is not whole, or belongs to a run with other settings or
-            data.
+        ConfigError: the checkpoint chosen is damaged, holds weights alone, or belongs to a run with
+            other settings or data.
     """
     if choice is False:
         return None
     if choice == "auto":
-        candidates = whole_checkpoints(output_dir)
+        whole = whole_checkpoints(output_dir)
+        candidates = [folder for folder in whole if not missing_state(folder)] or whole
         if not candidates:
             return None
         folder = candidates[-1]
     else:
         folder = choice
-    if not (folder / MARKER).is_file():
+    if (damage := damage_of(folder)) is not None:
         raise ConfigError(
-            "not a whole checkpoint of this program" if folder.is_dir() else "no such folder",
+            damage,
             where=f"train.resume_from_checkpoint={folder}",
-            fix="choose a checkpoint-<step> folder that has a smolvlm.json, `auto`, or `false`",
+            fix="choose a whole checkpoint-<step> folder, `auto` (the newest whole one), or "
+            "`false` (begin anew)",
         )
-    _check_same_run(json.loads((folder / MARKER).read_text()), identity, folder=folder)
+    marker = read_marker(folder)
+    assert marker is not None, "a whole checkpoint has a marker"
+    _check_same_run(marker, identity, folder=folder)
+    if lacks := missing_state(folder):
+        raise _weights_alone(folder, lacks)
     return folder
+
+
+def resume_notes(
+    choice: Path | Literal["auto", False], *, output_dir: Path, resume: Path | None
+) -> list[str]:
+    """Return what is to be said of the folders that a run does not resume from, in lines.
+
+    Args:
+        choice: of the settings.
+        output_dir: the run's, as it was found.
+        resume: what the run resumes from.
+    """
+    lines = passed_over(output_dir) if choice == "auto" else []
+    return [*lines, *(["note: the run begins at its first step"] if lines and not resume else [])]
+
+
+def _weights_alone(folder: Path, lacks: Sequence[str]) -> ConfigError:
+    is_setting = len(lacks) > 1
+    cause = " (train.save_only_model: true saves none of them)" if is_setting else ""
+    return ConfigError(
+        f"nothing can be resumed from it: it lacks {', '.join(lacks)}{cause}",
+        where=str(folder),
+        fix=f"to train on with an optimizer begun anew, set model.path: {folder} and another "
+        "train.output_dir; to begin this run anew, set train.resume_from_checkpoint: false",
+    )
 
 
 def _written(key: str) -> str:

@@ -15,7 +15,7 @@ from smolvlm.checkpoints.adapters import Adapters, TrainedBeside, attach_adapter
 from smolvlm.checkpoints.base import Base, base_of_run
 from smolvlm.checkpoints.frozen_parts import frozen_parts
 from smolvlm.checkpoints.learning_rates import LearningRates, freeze
-from smolvlm.checkpoints.load import Checkpoint
+from smolvlm.checkpoints.load import Checkpoint, check_checkpoint_weights
 from smolvlm.checkpoints.new_tokens import token_ids
 from smolvlm.checkpoints.peft_layers import MERGE_COMMAND, is_adapter_folder
 from smolvlm.checkpoints.quantization import QuantizedLayers, quantized_layers
@@ -67,6 +67,7 @@ def check_model(config: RunConfig) -> Base:
     base = base_of_run(config.model)
     learning_rates(config, base.config)
     _check_room(config, base)
+    check_checkpoint_weights(config.model.path, base.config)
     return base
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from smolvlm.train.bf16_units import faster_in_bf16
-from smolvlm.train.resuming import write_json
+from smolvlm.train.checkpoint_folder import write_json
 from smolvlm.train.run_facts import RunFacts
 
 FILE_NAME = "run.json"

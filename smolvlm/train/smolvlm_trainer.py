@@ -22,7 +22,6 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import DefaultFlowCallback, PrinterCallback, ProgressCallback
-from transformers.trainer_utils import rotate_checkpoints
 from transformers.training_args import OptimizerNames
 
 from smolvlm.datasets.dataset import PackDataset
@@ -30,11 +29,18 @@ from smolvlm.errors import ConfigError
 from smolvlm.protocols import VisionLanguageModel
 from smolvlm.train.batch import PackInfo, as_batch
 from smolvlm.train.callbacks import PlanFlowCallback, WholeGradientCallback
+from smolvlm.train.checkpoint_folder import delete_oldest
 from smolvlm.train.finite import FiniteWatch
 from smolvlm.train.flops import compute_cost, peak_flops_per_s
 from smolvlm.train.log import RunLog, pack_flops
-from smolvlm.train.optim import check_groups, groups_table, rates_by_tower, tower_groups
+from smolvlm.train.optim import (
+    check_groups,
+    groups_table,
+    rates_by_tower,
+    tower_groups,
+)
 from smolvlm.train.prefetch import prefetched_packs
+from smolvlm.train.resting import rest_optimizer
 from smolvlm.train.schedule import schedule_by_group
 from smolvlm.train.skipped_rows import SkippedRows
 from smolvlm.train.trainer_parts import TrainerParts
@@ -229,6 +235,7 @@ class SmolVLMTrainer(Trainer):
             self._log.keep_until(step)
         with self._ahead.in_users_words():
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        rest_optimizer(self.optimizer)
         self._write_rows()
         if self._parts.vision_cache is not None:
             self._parts.vision_cache.flush()
@@ -276,6 +283,7 @@ class SmolVLMTrainer(Trainer):
     def evaluate(self, *_args: object, **_kwargs: object) -> dict[str, float]:
         """Evaluate by generation with the callable given at construction."""
         assert self._parts.evaluate is not None
+        rest_optimizer(self.optimizer)
         with self._log.watch.paused():
             metrics = {
                 f"eval_{name}": value for name, value in self._parts.evaluate(self.model).items()
@@ -310,6 +318,7 @@ class SmolVLMTrainer(Trainer):
             self._parts.files.adapters.restore(self.model, Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
+        rest_optimizer(self.optimizer)  # else its next move would be from weights that are gone
         if self._parts.files.adapters is None:
             super()._load_best_model()
         else:
@@ -317,6 +326,7 @@ class SmolVLMTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Save a checkpoint and mark it whole; older ones are deleted only then."""
+        rest_optimizer(self.optimizer)
         self._finite.check(self._sum_over_ranks, step=self.state.global_step, model=self.model)
         run_dir = Path(self.args.output_dir or ".")
         folder = run_dir / f"checkpoint-{self.state.global_step}"
@@ -329,6 +339,4 @@ class SmolVLMTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             self._parts.files.finish(folder, step=self.state.global_step)
-            rotate_checkpoints(
-                str(run_dir), limit, self.state.best_model_checkpoint, use_mtime=True
-            )
+            delete_oldest(run_dir, limit=limit, best=self.state.best_model_checkpoint)

@@ -27,7 +27,12 @@ from smolvlm.train.arguments import is_bf16_default, planned_length, seed_of, tr
 from smolvlm.train.callbacks import ProgressBarCallback
 from smolvlm.train.checkpoint import CheckpointFiles
 from smolvlm.train.methods.method import method_of
-from smolvlm.train.resuming import RunIdentity, find_checkpoint, run_identity
+from smolvlm.train.resuming import (
+    RunIdentity,
+    find_checkpoint,
+    resume_notes,
+    run_identity,
+)
 from smolvlm.train.run_facts import run_facts
 from smolvlm.train.run_folder import check_run_folder
 from smolvlm.train.run_model import RunModel, check_model, check_rows, load_run_model
@@ -113,6 +118,8 @@ class _Start:
     identity: RunIdentity
     resume: Path | None
     """The checkpoint that the run resumes from."""
+    resume_notes: Sequence[str]
+    """What is to be said of those that it does not."""
 
 
 def train(
@@ -173,6 +180,9 @@ def _check_and_plan(config: RunConfig, measuring_bar: MeasuringBar) -> _Start:
     resume = find_checkpoint(
         config.train.resume_from_checkpoint, output_dir=config.train.output_dir, identity=identity
     )
+    about_others = resume_notes(
+        config.train.resume_from_checkpoint, output_dir=config.train.output_dir, resume=resume
+    )
     return _Start(
         base=base,
         prompt=prompt,
@@ -180,6 +190,7 @@ def _check_and_plan(config: RunConfig, measuring_bar: MeasuringBar) -> _Start:
         arguments=arguments,
         identity=identity,
         resume=resume,
+        resume_notes=about_others,
     )
 
 
@@ -258,11 +269,11 @@ def _notes(prompt: PromptSettings, planned: PlannedData) -> list[str]:
 def _resumed(start: _Start) -> list[str]:
     """Return where a run resumes from, and whether anything is left to do."""
     if start.resume is None:
-        return []
+        return [*start.resume_notes]
     steps = start.planned.plan.num_steps
     is_done = start.resume.name == f"checkpoint-{steps}"
     done = [f"all {steps} steps are done: another train.output_dir begins anew"] if is_done else []
-    return [f"resuming from {start.resume}", *done]
+    return [*start.resume_notes, f"resuming from {start.resume}", *done]
 
 
 def plan_summary(planned: PlannedData) -> str:

@@ -17,7 +17,7 @@ from smolvlm.checkpoints.peft_layers import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from smolvlm.cli.evaluate import run_evaluation
 from smolvlm.errors import ConfigError
 from smolvlm.model.towers import is_adapter, tower_of
-from smolvlm.train.resuming import whole_checkpoints
+from smolvlm.train.checkpoint_folder import whole_checkpoints
 from tests.train.runs_apart import runs_apart
 
 # peft 0.21 asks the stock model by an old name, which transformers 5.23 warns of.

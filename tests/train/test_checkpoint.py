@@ -5,7 +5,8 @@ from pathlib import Path
 
 from smolvlm.checkpoints.peft_layers import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from smolvlm.train.checkpoint import CheckpointFiles
-from smolvlm.train.resuming import MARKER, RunIdentity
+from smolvlm.train.checkpoint_folder import MARKER
+from smolvlm.train.resuming import RunIdentity
 
 IDENTITY = RunIdentity(settings={"model.path": "some/model"}, plan="digest")
 
@@ -31,6 +32,7 @@ def test_a_folder_is_whole_from_its_end_until_it_is_written_over(tmp_path: Path)
         "step": 7,
         "settings": {"model.path": "some/model"},
         "plan": "digest",
+        "files": {},
     }
     files().begin(tmp_path)
     assert not (tmp_path / MARKER).exists()

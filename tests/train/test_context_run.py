@@ -13,7 +13,7 @@ from transformers import AutoModelForImageTextToText
 from smolvlm.checkpoints import base
 from smolvlm.cli.evaluate import run_evaluation
 from smolvlm.errors import ConfigError, SampleError
-from smolvlm.train.resuming import whole_checkpoints
+from smolvlm.train.checkpoint_folder import whole_checkpoints
 
 SCALED = {"model.rope_scaling": {"type": "yarn", "factor": 2.0}, "train.num_train_epochs": 1}
 

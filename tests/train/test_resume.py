@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from smolvlm.config.load import load_run_config
 from smolvlm.errors import ConfigError
-from smolvlm.train.resuming import MARKER, whole_checkpoints
+from smolvlm.train.checkpoint_folder import MARKER, whole_checkpoints
 from smolvlm.train.train import train
 
 KILLED_IN_STEP, CHECKPOINT = 9, 6

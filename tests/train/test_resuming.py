@@ -11,15 +11,8 @@ from smolvlm.config.load import config_from
 from smolvlm.datasets.packing.lengths import Budget, LengthTable
 from smolvlm.datasets.packing.plan import Plan, PlanSettings, plan_training
 from smolvlm.errors import ConfigError
-from smolvlm.train.resuming import (
-    MARKER,
-    RunIdentity,
-    find_checkpoint,
-    mark_whole,
-    run_identity,
-    whole_checkpoints,
-    write_json,
-)
+from smolvlm.train.checkpoint_folder import mark_whole
+from smolvlm.train.resuming import RunIdentity, find_checkpoint, resume_notes, run_identity
 
 SETTINGS: dict[str, Any] = {
     "model": {"path": "some/model"},
@@ -35,6 +28,9 @@ SETTINGS: dict[str, Any] = {
     },
     "eval": {"batch_size": 8},
 }
+
+
+STATE = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json")
 
 
 def planned(num_rows: int = 12, *, seed: int = 1) -> Plan:
@@ -71,7 +67,9 @@ def checkpoint(output_dir: Path, step: int, run: RunIdentity | None = None) -> P
     folder = output_dir / f"checkpoint-{step}"
     folder.mkdir(parents=True)
     if run is not None:
-        mark_whole(folder, run, step=step)
+        for name in STATE:
+            (folder / name).write_text("state")
+        mark_whole(folder, run.as_marker(step=step))
     return folder
 
 
@@ -81,7 +79,6 @@ def test_the_newest_whole_checkpoint_is_found_and_one_cut_off_is_passed_over(
     folders = [checkpoint(tmp_path, step, identity()) for step in (5, 10, 100)]
     cut_off = checkpoint(tmp_path, 200)
     (cut_off / ".smolvlm.json").write_text("{")
-    assert whole_checkpoints(tmp_path) == folders
     assert find_checkpoint("auto", output_dir=tmp_path, identity=identity()) == folders[-1]
 
 
@@ -243,23 +240,68 @@ def test_the_marker_says_what_the_checkpoint_is(tmp_path: Path) -> None:
     assert content["step"] == 5
     assert content["settings"]["model.path"] == "some/model"
     assert "train.output_dir" not in content["settings"]
-    assert [path.name for path in folder.iterdir()] == ["smolvlm.json"]
+    assert content["files"] == dict.fromkeys(sorted(STATE), len("state"))
+    assert {path.name for path in folder.iterdir()} == {"smolvlm.json", *STATE}
 
 
-class Unwritable:
-    """Stands in the middle of what is to be written, and cannot be."""
+def test_a_newer_one_that_is_damaged_is_passed_over_and_said(tmp_path: Path) -> None:
+    older = checkpoint(tmp_path, 5, identity())
+    newest = checkpoint(tmp_path, 10, identity())
+    (newest / "optimizer.pt").write_text("")
+    assert find_checkpoint("auto", output_dir=tmp_path, identity=identity()) == older
+    assert resume_notes("auto", output_dir=tmp_path, resume=older) == [
+        f"note: {newest} is passed over: optimizer.pt changed in size since it was written"
+    ]
+    assert resume_notes(older, output_dir=tmp_path, resume=older) == []
 
 
-def test_a_marker_that_is_cut_off_is_no_marker_and_spoils_no_former_one(tmp_path: Path) -> None:
-    """As where the process ends while it writes: a part is on disk, under a name that nobody
-    reads."""
-    half_written = [*range(5000), Unwritable()]
-    (tmp_path / "checkpoint-5").mkdir()
-    with pytest.raises(TypeError):
-        write_json(tmp_path / "checkpoint-5" / MARKER, half_written)
-    assert whole_checkpoints(tmp_path) == []
-    mark_whole(tmp_path / "checkpoint-5", identity(), step=5)
-    before = (tmp_path / "checkpoint-5" / MARKER).read_text()
-    with pytest.raises(TypeError):
-        write_json(tmp_path / "checkpoint-5" / MARKER, half_written)
-    assert (tmp_path / "checkpoint-5" / MARKER).read_text() == before
+def test_a_run_that_begins_anew_beside_a_damaged_checkpoint_says_so(tmp_path: Path) -> None:
+    checkpoint(tmp_path, 5)
+    assert find_checkpoint("auto", output_dir=tmp_path, identity=identity()) is None
+    notes = resume_notes("auto", output_dir=tmp_path, resume=None)
+    assert notes[0].startswith(f"note: {tmp_path}/checkpoint-5 is passed over: not a whole")
+    assert notes[1:] == ["note: the run begins at its first step"]
+    assert resume_notes("auto", output_dir=tmp_path / "none", resume=None) == []
+
+
+@pytest.mark.parametrize("is_named", [False, True])
+def test_nothing_is_resumed_from_weights_alone(tmp_path: Path, is_named: bool) -> None:
+    folder = tmp_path / "checkpoint-5"
+    folder.mkdir()
+    for name in ("model.safetensors", "trainer_state.json"):
+        (folder / name).touch()
+    mark_whole(folder, identity().as_marker(step=5))
+    choice = folder if is_named else "auto"
+    with pytest.raises(ConfigError) as caught:
+        find_checkpoint(choice, output_dir=tmp_path, identity=identity())
+    assert str(caught.value) == (
+        f"{folder}: nothing can be resumed from it: it lacks the optimizer's state, the schedule's "
+        "state, the state of the random numbers (train.save_only_model: true saves none of them)\n"
+        f"  fix: to train on with an optimizer begun anew, set model.path: {folder} and another "
+        "train.output_dir; to begin this run anew, set train.resume_from_checkpoint: false"
+    )
+    older = checkpoint(tmp_path, 3, identity())
+    if not is_named:
+        assert find_checkpoint("auto", output_dir=tmp_path, identity=identity()) == older
+
+
+@pytest.mark.parametrize("lost", STATE)
+def test_one_lost_file_of_the_state_is_named(tmp_path: Path, lost: str) -> None:
+    folder = checkpoint(tmp_path, 5, identity())
+    (folder / lost).unlink()
+    with pytest.raises(ConfigError, match=rf"checkpoint-5: {lost} is missing\n  fix: choose"):
+        find_checkpoint(folder, output_dir=tmp_path, identity=identity())
+
+
+@pytest.mark.parametrize("lost", STATE)
+def test_a_lost_file_is_found_where_an_earlier_version_listed_none(
+    tmp_path: Path, lost: str
+) -> None:
+    folder = checkpoint(tmp_path, 5, identity())
+    marker = json.loads((folder / "smolvlm.json").read_text())
+    del marker["files"]
+    (folder / "smolvlm.json").write_text(json.dumps(marker))
+    assert find_checkpoint("auto", output_dir=tmp_path, identity=identity()) == folder
+    (folder / lost).unlink()
+    with pytest.raises(ConfigError, match="nothing can be resumed from it: it lacks the"):
+        find_checkpoint("auto", output_dir=tmp_path, identity=identity())

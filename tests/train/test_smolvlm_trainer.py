@@ -15,7 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from smolvlm.errors import SampleError
 from smolvlm.model import modeling_smolvlm
 from smolvlm.model.vision import run_tower
-from smolvlm.train.resuming import MARKER, whole_checkpoints
+from smolvlm.train.checkpoint_folder import MARKER, whole_checkpoints
 from smolvlm.train.smolvlm_trainer import SmolVLMTrainer
 
 TrainRun = Callable[..., Any]

@@ -1,0 +1,145 @@
+"""Checkpoints as folders: which are whole, what is wrong with the others, which are deleted.
+
+The trainer writes a checkpoint's files one after another; `smolvlm.json`, the marker, is written
+last and lists the others with their sizes. So a folder without it was cut off, and a file that is
+lost or short since is found. Folders of other names are somebody else's: they are not resumed from
+and not deleted.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+MARKER = "smolvlm.json"
+_NAME = re.compile(r"checkpoint-(\d+)")
+_TRAINING_STATE: Mapping[str, tuple[str, ...]] = {
+    "the optimizer's state": ("optimizer*", "global_step*"),
+    "the schedule's state": ("scheduler.pt",),
+    "the state of the random numbers": ("rng_state*.pth",),
+}
+"""What `save_only_model` leaves out -> patterns of its files: the trainer's own, DeepSpeed's and
+FSDP's."""
+_STATE = "trainer_state.json"
+
+
+def step_of(folder: Path) -> int | None:
+    """Return the step in a checkpoint folder's name; None for any other name."""
+    match = _NAME.fullmatch(folder.name)
+    return None if match is None else int(match[1])
+
+
+def mark_whole(folder: Path, content: Mapping[str, object]) -> None:
+    """Write the marker that says a checkpoint is complete; the last thing written into it."""
+    write_json(folder / MARKER, {**content, "files": _sizes(folder)})
+
+
+def unmark(folder: Path) -> None:
+    """Take the marker away, before a checkpoint is written over an earlier one of the same step."""
+    (folder / MARKER).unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Replace a JSON file atomically: a reader finds the old content or the new."""
+    temporary = path.parent / f".{path.name}"
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+
+
+def read_marker(folder: Path) -> dict[str, Any] | None:
+    """Return what a checkpoint's marker holds; None where it is damaged or missing."""
+    try:
+        content = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    is_marker = isinstance(content, dict) and isinstance(content.get("settings"), dict)
+    return content if is_marker and "plan" in content else None
+
+
+def damage_of(folder: Path) -> str | None:
+    """Return why a folder is no whole checkpoint, in words that follow its name, or None."""
+    if not folder.is_dir():
+        return "it is a file, not a folder" if folder.exists() else "no such folder"
+    if not (folder / MARKER).is_file():
+        return f"not a whole checkpoint of this program: it has no {MARKER}"
+    if (marker := read_marker(folder)) is None:
+        return f"its {MARKER} is empty or damaged"
+    listed = marker.get("files")
+    if isinstance(listed, dict):
+        there = _sizes(folder)
+        if lost := sorted(listed.keys() - there.keys()):
+            return f"{', '.join(lost)} {'is' if len(lost) == 1 else 'are'} missing"
+        if changed := sorted(name for name, size in listed.items() if there[name] != size):
+            return f"{', '.join(changed)} changed in size since it was written"
+    return None
+
+
+def missing_state(folder: Path) -> list[str]:
+    """Return what a whole checkpoint lacks to be resumed from, in words."""
+    lacks = [
+        words
+        for words, patterns in _TRAINING_STATE.items()
+        if not any(any(folder.glob(pattern)) for pattern in patterns)
+    ]
+    return lacks if (folder / _STATE).is_file() else [*lacks, f"the trainer's state ({_STATE})"]
+
+
+def whole_checkpoints(output_dir: Path) -> list[Path]:
+    """Return the complete checkpoints of a run, oldest step first."""
+    return [folder for folder in own_checkpoints(output_dir) if damage_of(folder) is None]
+
+
+def own_checkpoints(output_dir: Path) -> list[Path]:
+    """Return the folders that are named as a run names its checkpoints, lowest step first."""
+    steps = {path: step_of(path) for path in output_dir.glob("checkpoint-*") if path.is_dir()}
+    numbered = {path: step for path, step in steps.items() if step is not None}
+    return sorted(numbered, key=numbered.__getitem__)
+
+
+def passed_over(output_dir: Path) -> list[str]:
+    """Return a line about each thing that looks like a checkpoint and that no run resumes from."""
+    lines: list[str] = []
+    for path in sorted(output_dir.glob("checkpoint-*")):
+        if path.is_dir() and step_of(path) is None:
+            why: str | None = "its name is not checkpoint-<step>"
+        else:
+            why = damage_of(path)
+        if why is None and (lacks := missing_state(path)):
+            why = f"it lacks {', '.join(lacks)}"
+        if why is not None:
+            lines.append(f"note: {path} is passed over: {why}")
+    return lines
+
+
+def delete_oldest(output_dir: Path, *, limit: int | None, best: str | None) -> None:
+    """Delete a run's oldest checkpoints, the last written and the best one never.
+
+    Args:
+        output_dir: the run's. Folders whose names are not checkpoint-<step> stay.
+        limit: how many are kept; None and 0 keep all.
+        best: the folder of the best one, if there is one.
+    """
+    if limit is None or limit <= 0:
+        return
+    folders = own_checkpoints(output_dir)
+    by_age = sorted(folders, key=lambda folder: folder.stat().st_mtime)  # stable: else by step
+    kept = {by_age[-1], *([Path(best)] if best is not None else [])}
+    deletable = [folder for folder in by_age if folder not in kept]
+    for folder in deletable[: max(0, len(by_age) - max(limit, len(kept)))]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Return the size of every file below a folder but the marker, by its relative name."""
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+    return {
+        name: path.stat().st_size
+        for name, path in sorted(files.items())
+        if path.is_file() and name not in (MARKER, f".{MARKER}")
+    }
