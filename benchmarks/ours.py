@@ -66,7 +66,7 @@ def build_ours(job: Job) -> SmolVLMTrainer:
         ),
         vision_cache=cache,
     )
-    arguments = training_arguments(train, plan)
+    arguments = training_arguments(train, num_steps=plan.num_steps)
     trainer = SmolVLMTrainer(checkpoint.model, arguments, train_dataset=dataset, parts=parts)
     trainer.check_optimizer()
     return trainer

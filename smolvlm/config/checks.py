@@ -10,6 +10,7 @@ from typing import Any
 
 from smolvlm.config.adapters import PARTS
 from smolvlm.config.argument_source import argument_fields
+from smolvlm.config.eval_metrics import metric_problem
 from smolvlm.config.problems import Problem, shown_value
 from smolvlm.config.schema import SECTIONS, RunConfig
 from smolvlm.config.yaml_text import Settings
@@ -72,6 +73,10 @@ def _eval_problems(config: RunConfig) -> Iterator[Problem]:
                 what="there is no data.eval_mixture to evaluate on",
                 fix="name one, or take this out",
             )
+    metric = arguments.get("metric_for_best_model")
+    if isinstance(metric, str) and (unknown := metric_problem(metric)) is not None:
+        key = "train.metric_for_best_model"
+        yield Problem(key=key, value=shown_value(metric), what=unknown)
     if strategy == "no":
         yield from _needing_evaluation(arguments, save_strategy)
     elif save_strategy == "best" and not arguments.get("metric_for_best_model"):

@@ -12,8 +12,11 @@ from accelerate import PartialState
 from transformers import TrainerCallback
 
 from smolvlm.checkpoints.load import Checkpoint
+from smolvlm.config.eval_metrics import metric_problem
 from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.encoding.prompts import PromptSettings
+from smolvlm.datasets.rows.mixture import load_mixture
+from smolvlm.errors import ConfigError
 from smolvlm.eval.evaluate import Evaluation, Evaluator, Metric, write_predictions
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.protocols import VisionLanguageModel
@@ -52,6 +55,7 @@ def train_and_report(
     Raises:
         ConfigError, SampleError: what is wrong, where, and how to fix it.
     """
+    check_best_metric(config)
     config = with_model(config, say=say)
     evaluation = _RunEvaluation(config, show)
     try:
@@ -73,6 +77,18 @@ def train_and_report(
     if run.trainer.is_world_process_zero():
         write_run_report(Path(config.train.output_dir))
     return run
+
+
+def check_best_metric(config: RunConfig) -> None:
+    """Raise ConfigError where no evaluation of the held-out mixture writes the metric of the best
+    model; rows are not read."""
+    metric, mixture = config.train.arguments.get("metric_for_best_model"), config.data.eval_mixture
+    if metric is None or mixture is None:
+        return
+    sources = [spec.name for spec in load_mixture(mixture, base_dir=config.data.base_dir)]
+    if (what := metric_problem(metric, sources)) is not None:
+        where = f"train.metric_for_best_model={metric}"
+        raise ConfigError(what, where=where, fix="name one of these")
 
 
 class _RunEvaluation:

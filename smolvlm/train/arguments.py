@@ -2,13 +2,14 @@
 fixes."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from transformers import TrainingArguments
 
+from smolvlm.config.eval_metrics import is_greater_better
 from smolvlm.config.schema import TrainConfig
-from smolvlm.datasets.packing.plan import Plan
 from smolvlm.errors import ConfigError
 
 DEFAULTS: dict[str, Any] = {
@@ -50,8 +51,12 @@ def is_bf16_default(train: TrainConfig) -> bool:
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def training_arguments(train: TrainConfig, plan: Plan) -> TrainingArguments:
-    """Build the trainer's arguments; length, batch and accumulation come from the plan.
+def training_arguments(train: TrainConfig, *, num_steps: int) -> TrainingArguments:
+    """Build the trainer's arguments; length, batch and accumulation are the plan's.
+
+    Args:
+        train: the settings.
+        num_steps: of the plan.
 
     Raises:
         ConfigError: transformers refuses a setting, the packs of a step cannot be dealt evenly to
@@ -64,7 +69,7 @@ def training_arguments(train: TrainConfig, plan: Plan) -> TrainingArguments:
     }
     fixed = {
         "output_dir": str(train.output_dir),
-        "max_steps": plan.num_steps,
+        "max_steps": num_steps,
         "per_device_train_batch_size": 1,
         "remove_unused_columns": False,
     }
@@ -74,17 +79,22 @@ def training_arguments(train: TrainConfig, plan: Plan) -> TrainingArguments:
     by_device = {"dataloader_pin_memory": torch.cuda.is_available()}
     if is_bf16_default(train):
         by_device["bf16"] = True
+    best = run_settings.get("metric_for_best_model")
+    if best is not None and run_settings.get("greater_is_better") is None:
+        # transformers takes more of `loss_SOURCE` for better.
+        run_settings["greater_is_better"] = is_greater_better(best)
     settings: dict[str, Any] = DEFAULTS | by_device | run_settings | fixed
     if settings["dataloader_pin_memory"] and not settings.get("use_cpu"):
         # From pinned memory a copy runs beside the step.
         settings["accelerator_config"] = {"non_blocking": True}
     try:
         arguments = TrainingArguments(**settings)
-    except ValueError as error:
+    except Exception as error:  # it asks other packages and devices, which raise what they like
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(
-            f"transformers refuses the settings: {error}",
-            where="train",
-            fix="fix the setting it names",
+            f"transformers refuses the settings: {reason}",
+            where=_blamed(reason, run_settings),
+            fix="mend the setting it names, or install what it needs",
         ) from error
     if arguments.n_gpu > 1:
         raise ConfigError(
@@ -110,6 +120,17 @@ def training_arguments(train: TrainConfig, plan: Plan) -> TrainingArguments:
         )
     arguments.gradient_accumulation_steps = train.packs_per_step // arguments.world_size
     return arguments
+
+
+def _blamed(reason: str, settings: Mapping[str, object]) -> str:
+    """Return the setting that a refusal speaks of, by its name or its value; else the section."""
+    names = [name for name in settings if name in reason]
+    names += [
+        name
+        for name, value in settings.items()
+        if isinstance(value, str) and len(value) > 2 and value in reason
+    ]
+    return f"train.{names[0]}={settings[names[0]]}" if names else "train"
 
 
 def _processes_started() -> int:

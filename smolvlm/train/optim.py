@@ -13,6 +13,8 @@ from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
+from transformers import Trainer, TrainingArguments
+from transformers.training_args import OptimizerNames
 
 from smolvlm.checkpoints.learning_rates import KINDS, LearningRates, kind_of
 from smolvlm.checkpoints.quantization import num_values
@@ -67,6 +69,31 @@ def tower_groups(
             members.items(), key=lambda item: item[0]
         )
     ]
+
+
+def build_optimizer(
+    arguments: TrainingArguments, model: nn.Module, groups: list[dict[str, Any]]
+) -> Optimizer:
+    """Build the optimizer that the arguments name.
+
+    Args:
+        arguments: of transformers.
+        model: some optimizers look at it.
+        groups: at least one, each with its `lr`.
+
+    Raises:
+        ConfigError: its package is not installed.
+    """
+    try:
+        optimizer_class, settings = Trainer.get_optimizer_cls_and_kwargs(
+            arguments, cast(Any, model)
+        )
+    except ImportError as error:
+        name = OptimizerNames(arguments.optim).value
+        fix = 'install what it names; for bitsandbytes: pip install "smolvlm[quantization]"'
+        raise ConfigError(str(error), where=f"train.optim={name}", fix=fix) from error
+    rate = max(group["lr"] for group in groups)  # of no group: some ask for a default
+    return optimizer_class(groups, **{**settings, "lr": rate})
 
 
 def rates_by_tower(optimizer: Optimizer) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """One folder, one run: what may not lie in a run's output folder before it begins."""
 
+import os
 from pathlib import Path
 
 from smolvlm.config.schema import RunConfig
@@ -14,9 +15,10 @@ def check_run_folder(config: RunConfig) -> None:
     Raises:
         ConfigError: it is the folder of the model that the run begins from, or a run of whole
             weights ended in it and this one saves adapters: they would lie side by side, and
-            readers take the whole weights.
+            readers take the whole weights; or nothing can be written there.
     """
     folder, model = Path(config.train.output_dir), Path(config.model.path)
+    _check_can_be_written(folder)
     if model.is_dir() and folder.resolve() == model.resolve():
         what = "this is the folder of the model itself, which would be written over"
         raise ConfigError(what, where=f"train.output_dir={folder}", fix=_ANOTHER)
@@ -26,3 +28,13 @@ def check_run_folder(config: RunConfig) -> None:
     if saves_adapters and whole:
         what = f"a run of whole weights ended here ({whole[0].name}), and this one saves an adapter"
         raise ConfigError(what, where=f"train.output_dir={folder}", fix=_ANOTHER)
+
+
+def _check_can_be_written(folder: Path) -> None:
+    """Refuse a folder that is a file, lies in a file, or may not be written to; make none."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    where = f"train.output_dir={folder}"
+    if not there.is_dir():
+        raise ConfigError(f"{there} is a file, not a folder", where=where, fix=_ANOTHER)
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"nothing may be written in {there}", where=where, fix=_ANOTHER)

@@ -22,10 +22,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import DefaultFlowCallback, PrinterCallback, ProgressCallback
-from transformers.training_args import OptimizerNames
 
 from smolvlm.datasets.dataset import PackDataset
-from smolvlm.errors import ConfigError
 from smolvlm.protocols import VisionLanguageModel
 from smolvlm.train.batch import PackInfo, as_batch
 from smolvlm.train.callbacks import PlanFlowCallback, WholeGradientCallback
@@ -34,6 +32,7 @@ from smolvlm.train.finite import FiniteWatch
 from smolvlm.train.flops import compute_cost, peak_flops_per_s
 from smolvlm.train.log import RunLog, pack_flops
 from smolvlm.train.optim import (
+    build_optimizer,
     check_groups,
     groups_table,
     rates_by_tower,
@@ -179,17 +178,7 @@ class SmolVLMTrainer(Trainer):
                 weight_decay=self.args.weight_decay,
                 decay_names=self.get_decay_parameter_names(trained),
             )
-            try:
-                optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, trained)
-            except ImportError as error:
-                fix = 'install what it names; for bitsandbytes: pip install "smolvlm[quantization]"'
-                raise ConfigError(
-                    str(error),
-                    where=f"train.optim={OptimizerNames(self.args.optim).value}",
-                    fix=fix,
-                ) from error
-            rate = max(group["lr"] for group in groups)  # of no group: some ask for a default
-            self.optimizer = optimizer_class(groups, **{**settings, "lr": rate})
+            self.optimizer = build_optimizer(self.args, trained, groups)
         return self.optimizer
 
     def create_scheduler(

@@ -40,6 +40,7 @@ from smolvlm.train.run_start import begin_run
 from smolvlm.train.smolvlm_trainer import SmolVLMTrainer
 from smolvlm.train.step import StepPolicy
 from smolvlm.train.trainer_parts import Evaluate, TrainerParts
+from smolvlm.train.trial import try_settings
 
 MISSING_TAGS = (
     "note: this checkpoint's vocabulary has no <row_r_col_c> tags, so the tags of cut pictures "
@@ -168,11 +169,12 @@ def train(
 def _check_and_plan(config: RunConfig, measuring_bar: MeasuringBar) -> _Start:
     """Refuse what can be refused before the model loads, and find the checkpoint to resume from."""
     check_run_folder(config)
+    try_settings(config)
     base = check_model(config)
     with measuring_bar() as report:
         prompt, planned = plan_run(config, base, report=report)
     check_rows(config, num_tiles=int(planned.measured.lengths.num_tiles.sum()))
-    arguments = training_arguments(config.train, planned.plan)
+    arguments = training_arguments(config.train, num_steps=planned.plan.num_steps)
     by_default = is_bf16_default(config.train)
     identity = run_identity(
         config.model_dump(mode="json"), planned.plan, is_bf16_default=by_default

@@ -33,7 +33,7 @@ def train_as_rank(run_file: Path, *, rank: int, port: int) -> None:
     run = train_aloud(load_run_config(run_file))
     odd = load_run_config(run_file, ["train.packs_per_step=3"])
     try:
-        training_arguments(odd.train, run.planned.plan)
+        training_arguments(odd.train, num_steps=run.planned.plan.num_steps)
     except ConfigError as error:
         (run_file.parent / f"refused-{rank}.txt").write_text(str(error))
 

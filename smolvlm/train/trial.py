@@ -1,0 +1,123 @@
+"""transformers' settings, tried out before a row is measured or a weight is read.
+
+In: the `train` section. Out: nothing, or a `ConfigError` that names the setting. transformers reads
+most of its settings late: a tracker that is not installed, a keyword that a schedule does not know,
+or an optimizer that refuses its betas raise once the model is loaded, each with a traceback of its
+own. Here they are built as the run will build them, over one number.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import TrainingArguments, get_scheduler
+from transformers.integrations.integration_utils import get_reporting_integration_callbacks
+
+from smolvlm.config.adapters import PARTS
+from smolvlm.config.schema import RunConfig, TrainConfig
+from smolvlm.errors import ConfigError, SmolVLMError
+from smolvlm.train.arguments import training_arguments
+from smolvlm.train.optim import build_optimizer
+from smolvlm.train.schedule import schedule_by_group
+
+_STEPS = 100
+"""Of the schedule that is tried where `max_steps` names no number."""
+
+
+def try_settings(config: RunConfig) -> None:
+    """Build what transformers makes of the settings: arguments, trackers, optimizer, schedule.
+
+    Raises:
+        ConfigError: one of them cannot be built, or cannot take effect here.
+    """
+    train = config.train
+    _check_hub(train)
+    steps = max(int(train.arguments.get("max_steps", -1)), 0) or _STEPS
+    arguments = training_arguments(train, num_steps=steps)
+    if arguments.fsdp and arguments.world_size == 1:
+        raise ConfigError(
+            "one process has nothing to shard over",
+            where="train.fsdp",
+            fix="start several: torchrun --nproc-per-node N --no-python smolvlm train ...; or take "
+            "the setting out",
+        )
+    with refusals_named("report_to", train):
+        for callback in get_reporting_integration_callbacks(arguments.report_to):
+            callback()
+    if not train.arguments.get("deepspeed"):
+        optimizer = _try_optimizer(config, arguments)
+        _try_schedule(train, arguments, optimizer, steps=steps)
+
+
+@contextmanager
+def refusals_named(setting: str, train: TrainConfig) -> Iterator[None]:
+    """Turn whatever another library raises in the block into a ConfigError of a setting.
+
+    Args:
+        setting: that the block tries, where the error names no other.
+        train: whose values are shown.
+    """
+    try:
+        yield
+    except SmolVLMError:
+        raise
+    except Exception as error:  # of any library that a setting can name, and of any kind
+        value = train.arguments.get(setting)
+        shown = f"={value}" if value is not None else ""
+        reason = str(error).strip() or type(error).__name__
+        what = " ".join(reason.split())
+        is_missing = isinstance(error, ImportError) or "install" in reason
+        fix = (
+            "install what it names, or choose another" if is_missing else "mend it, or take it out"
+        )
+        raise ConfigError(what, where=f"train.{setting}{shown}", fix=fix) from error
+
+
+def _check_hub(train: TrainConfig) -> None:
+    """Refuse to push where nothing can be pushed; the hub itself is not asked."""
+    if not train.arguments.get("push_to_hub"):
+        return
+    from huggingface_hub import constants, get_token
+
+    if constants.HF_HUB_OFFLINE:
+        what, fix = "HF_HUB_OFFLINE is set", "unset it, or take the setting out"
+    elif not get_token():
+        what = "there is no token to push with"
+        fix = "log in with `hf auth login`, or set the environment variable HF_TOKEN"
+    else:
+        return
+    raise ConfigError(what, where="train.push_to_hub", fix=fix)
+
+
+def _try_optimizer(config: RunConfig, arguments: TrainingArguments) -> Optimizer:
+    """Build the optimizer over one number at each rate of the run."""
+    rates = {config.rate_of(part) for part in PARTS} | {config.token_rows_lr}
+    groups = [
+        {"params": [nn.Parameter(torch.zeros(1))], "lr": rate, "weight_decay": 0.0, "name": "it"}
+        for rate in sorted(rates - {0.0})
+    ]
+    with refusals_named("optim", config.train):
+        return build_optimizer(arguments, nn.Module(), groups)
+
+
+def _try_schedule(
+    train: TrainConfig, arguments: TrainingArguments, optimizer: Optimizer, *, steps: int
+) -> None:
+    keywords: Any = arguments.lr_scheduler_kwargs
+
+    def build() -> LRScheduler:
+        return get_scheduler(
+            arguments.lr_scheduler_type,
+            optimizer=optimizer,
+            num_warmup_steps=arguments.get_warmup_steps(steps),
+            num_training_steps=steps,
+            scheduler_specific_kwargs=keywords,
+        )
+
+    setting = "lr_scheduler_kwargs" if arguments.lr_scheduler_kwargs else "lr_scheduler_type"
+    with refusals_named(setting, train):
+        schedule_by_group(optimizer, build)
