@@ -202,7 +202,7 @@ def test_what_transformers_refuses_is_said_in_our_words(section: Section) -> Non
     }
     with pytest.raises(ConfigError, match="transformers refuses the settings: ") as caught:
         training_arguments(section(**unmatched), num_steps=PLAN.num_steps)
-    assert caught.value.where == "train"
+    assert caught.value.where == "train.load_best_model_at_end=True"
 
 
 def test_length_and_seed_as_asked(section: Section) -> None:
