@@ -8,14 +8,16 @@ own. Here they are built as the run will build them, over one number.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from copy import copy
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from transformers import TrainingArguments, get_scheduler
+from transformers import Trainer, TrainingArguments, get_scheduler
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
+from transformers.training_args import OptimizerNames
 
 from smolvlm.config.adapters import PARTS
 from smolvlm.config.schema import RunConfig, TrainConfig
@@ -95,13 +97,29 @@ def _check_hub(train: TrainConfig) -> None:
 
 def _try_optimizer(config: RunConfig, arguments: TrainingArguments) -> Optimizer:
     """Build the optimizer over one number at each rate of the run."""
-    rates = {config.rate_of(part) for part in PARTS} | {config.token_rows_lr}
+    rates = {config.rate_of(part): part for part in PARTS}
+    rates.setdefault(config.token_rows_lr, "new tokens")
     groups = [
-        {"params": [nn.Parameter(torch.zeros(1))], "lr": rate, "weight_decay": 0.0, "name": "it"}
-        for rate in sorted(rates - {0.0})
+        {"params": [nn.Parameter(torch.zeros(1))], "lr": rate, "weight_decay": 0.0, "name": name}
+        for rate, name in sorted(rates.items())
+        if rate > 0
     ]
     with refusals_named("optim", config.train):
-        return build_optimizer(arguments, nn.Module(), groups)
+        optimizer = build_optimizer(arguments, nn.Module(), groups)
+        without = copy(arguments)
+        without.optim_args = None
+        if arguments.optim_args and _settings_of(arguments) == _settings_of(without):
+            name = OptimizerNames(arguments.optim).value
+            raise ConfigError(
+                f"has no effect with train.optim={name}, which reads none of them",
+                where=f"train.optim_args={arguments.optim_args}",
+                fix="set adam_beta1, adam_beta2 and adam_epsilon, or take it out",
+            )
+    return optimizer
+
+
+def _settings_of(arguments: TrainingArguments) -> object:
+    return Trainer.get_optimizer_cls_and_kwargs(arguments, cast(Any, nn.Module()))
 
 
 def _try_schedule(

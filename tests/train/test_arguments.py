@@ -84,7 +84,8 @@ def test_checkpointing_is_reentrant_only_where_that_is_said(
 ) -> None:
     """torch would take the reentrant kind where other settings alone are given."""
     made = training_arguments(
-        section(activation_checkpointing="true", activation_checkpointing_kwargs=given), PLAN
+        section(activation_checkpointing="true", activation_checkpointing_kwargs=given),
+        num_steps=PLAN.num_steps,
     )
     assert made.activation_checkpointing_kwargs == expected
 
