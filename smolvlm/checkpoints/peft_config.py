@@ -6,7 +6,7 @@ them, with full names of layers, and ranks and alphas by tower where these diffe
 
 import copy
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from smolvlm.checkpoints.peft_layers import NO_LAYERS
 from smolvlm.config.adapters import AdapterConfig
@@ -58,8 +58,15 @@ def peft_config(
         alpha_pattern=alphas,
         use_dora=some.type == "dora",
         use_rslora=some.type == "rslora",
-        init_lora_weights=True if some.type != "pissa" else False if is_resumed else "pissa",
+        init_lora_weights=_first_weights(some, is_resumed=is_resumed),
     )
+
+
+def _first_weights(adapter: AdapterConfig, *, is_resumed: bool) -> Any:
+    """Return what peft calls the way in which the matrices begin."""
+    if adapter.type == "pissa":
+        return False if is_resumed else "pissa"
+    return True if adapter.init == "kaiming" else adapter.init
 
 
 def _patterns(adapters: Mapping[Tower, AdapterConfig]) -> tuple[dict[str, int], dict[str, float]]:

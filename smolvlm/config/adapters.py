@@ -46,6 +46,9 @@ class AdapterConfig(Section):
     """What they add is scaled by alpha / r; by alpha / sqrt(r) with rslora."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of an adapted layer's inputs that the adapter does not see, while training."""
+    init: Literal["kaiming", "gaussian"] = "kaiming"
+    """How the first of the two matrices begins: uniform, as peft does by default, or normal with a
+    deviation of 1 / r; the second begins at 0. PiSSA takes both from the weights."""
     targets: Annotated[list[str], Field(min_length=1)] | None = None
     """Full names of layers, `*` standing for anything; None is every linear layer of the tower but
     the output head."""
@@ -137,6 +140,19 @@ class AdaptersConfig(Section):
                     what=f"it would learn nothing: {cause}",
                     fix=fix,
                 )
+            if entry.type == "pissa" and entry.init != "kaiming":
+                what = "has no effect with type = pissa, which begins from the weights"
+                yield Problem(key=f"{key}.init", value=entry.init, what=what, fix="take it out")
+        yield from self._unlike()
+
+    def _unlike(self) -> Iterator[Problem]:
+        """Yield what adapters that are saved as one may not have of their own."""
+        inits = {entry.init for _, entry in self.entries() if entry.is_adapter}
+        if len(inits) > 1:
+            what = (
+                "the towers' adapters are saved as one, which begins in one way: give all one init"
+            )
+            yield Problem(key="adapters", what=what, fix="write the same `init` for each")
         types = {entry.type: part for part, entry in self.entries() if entry.is_adapter}
         if len(types) > 1:
             listing = ", ".join(f"{part}: {adapter_type}" for adapter_type, part in types.items())

@@ -7,11 +7,14 @@ other steps.
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from smolvlm.config.adapters import PARTS, AdapterConfig
+from smolvlm.config.data import DataConfig
 from smolvlm.config.method import without_other_methods
 from smolvlm.datasets.packing.plan import Plan
 from smolvlm.errors import ConfigError
@@ -52,6 +55,11 @@ BF16_BY_DEFAULT = "true, by default"
 """Value of that setting where the run file leaves it open and the device chose it; not set where
 the device did not."""
 NOT_SET = "(not set)"
+_LATER: Mapping[str, object] = {
+    **{f"data.{name}": field.default for name, field in DataConfig.model_fields.items()},
+    **{f"adapters.{part}.init": AdapterConfig.model_fields["init"].default for part in PARTS},
+}
+"""Settings that checkpoints of earlier versions may lack -> what those runs did."""
 _OPEN = ((None, NOT_SET), (NOT_SET, None))
 
 
@@ -63,10 +71,14 @@ class RunIdentity:
     """Dotted key -> value, JSON types only."""
     plan: str
     """Digest of which rows meet in which step."""
+    relative: Mapping[str, object] = field(default_factory=dict)
+    """Dotted key -> value with its absolute paths written from the output folder, for settings that
+    have any: a run that is moved with its data and its model is the same run."""
 
     def as_marker(self, *, step: int) -> dict[str, object]:
         """Return what the marker of a checkpoint of this run holds."""
-        return {"step": step, "settings": dict(self.settings), "plan": self.plan}
+        settings, relative = dict(self.settings), dict(self.relative)
+        return {"step": step, "settings": settings, "plan": self.plan, "relative": relative}
 
 
 def run_identity(
@@ -88,7 +100,25 @@ def run_identity(
         for key, value in flat.items()
         if key not in WITHOUT_EFFECT and not key.startswith(WITHOUT_EFFECT_PREFIXES)
     }
-    return RunIdentity(settings=json.loads(json.dumps(kept, default=str)), plan=plan.packs.digest())
+    plain: dict[str, object] = json.loads(json.dumps(kept, default=str))
+    folder = str(flat.get("train.output_dir", "."))
+    relative = {key: _from_folder(value, folder) for key, value in plain.items()}
+    return RunIdentity(
+        settings=plain,
+        plan=plan.packs.digest(),
+        relative={key: value for key, value in relative.items() if value != plain[key]},
+    )
+
+
+def _from_folder(value: object, folder: str) -> object:
+    """Return a value with its absolute paths written from a folder."""
+    if isinstance(value, str):
+        return os.path.relpath(value, folder) if os.path.isabs(value) else value
+    if isinstance(value, list):
+        return [_from_folder(member, folder) for member in value]
+    if isinstance(value, dict):
+        return {key: _from_folder(member, folder) for key, member in value.items()}
+    return value
 
 
 def _flatten(value: object, prefix: str) -> list[tuple[str, object]]:
@@ -171,6 +201,7 @@ def _check_same_run(saved: Mapping[str, Any], identity: RunIdentity, *, folder: 
         f"- {_written(key)}: {theirs.get(key, NOT_SET)} there, {ours.get(key, NOT_SET)} here"
         for key in sorted(ours.keys() | theirs.keys())
         if not _is_same(key, theirs.get(key, NOT_SET), ours.get(key, NOT_SET))
+        and not _is_moved(key, saved.get("relative", {}), identity.relative)
     ]
     if not differing and saved["plan"] != identity.plan:
         differing = ["- the rows: files or the order of their rows changed since"]
@@ -183,14 +214,21 @@ def _check_same_run(saved: Mapping[str, Any], identity: RunIdentity, *, folder: 
         )
 
 
+def _is_moved(key: str, theirs: Mapping[str, object], ours: Mapping[str, object]) -> bool:
+    """Say whether a setting's paths are the same from both runs' output folders."""
+    return key in theirs and theirs[key] == ours.get(key)
+
+
 def _is_same(key: str, theirs: object, ours: object) -> bool:
     """Say whether a setting lets a run go on.
 
     Of our own settings a null is one that is not set, and earlier versions wrote those of other
     `quantization.bits` too. Bfloat16 may be chosen by the device: a run resumes where it was left
     open both times, whatever the two devices chose, and where it is written now as it was chosen
-    then.
+    then. A setting that came later has in earlier checkpoints the value that it has by default.
     """
+    if theirs == NOT_SET and key in _LATER and ours == _LATER[key]:
+        return True
     if key != BF16:
         are_both_open = not key.startswith("train.arguments.") and (theirs, ours) in _OPEN
         return theirs == ours or are_both_open

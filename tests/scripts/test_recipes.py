@@ -79,6 +79,10 @@ def test_it_loads_and_says_what_to_expect(recipe: str) -> None:
     assert all(word in head for word in ("Hardware:", "Memory:", "Time:", "Score:"))
 
 
+def test_the_published_recipe_trains_the_published_number_of_parameters() -> None:
+    assert estimate("vqa_qlora").trained == 10_536_960
+
+
 @pytest.mark.filterwarnings(
     "ignore:.*Paged optimizers.*:UserWarning"
 )  # bitsandbytes: a CPU pages nothing

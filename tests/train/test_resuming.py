@@ -305,3 +305,32 @@ def test_a_lost_file_is_found_where_an_earlier_version_listed_none(
     (folder / lost).unlink()
     with pytest.raises(ConfigError, match="nothing can be resumed from it: it lacks the"):
         find_checkpoint("auto", output_dir=tmp_path, identity=identity())
+
+
+def test_a_run_that_is_moved_with_its_data_and_model_is_the_same(tmp_path: Path) -> None:
+    def run(root: Path, mixture: str = "rows/mix.yaml") -> RunIdentity:
+        sources = [{"json_path": str(root / "rows/a.jsonl"), "path": "pictures"}]
+        changes = {
+            "train.output_dir": str(root / "runs/first"),
+            "data.mixture": str(root / mixture),
+            "data.extra": sources,
+            "model.path": str(root / "model"),
+        }
+        return identity(changes)
+
+    saved = run(tmp_path / "before")
+    folder = checkpoint(tmp_path / "out", 5, saved)
+    moved = run(tmp_path / "after" / "deeper")
+    assert moved.settings != saved.settings
+    assert find_checkpoint(folder, output_dir=tmp_path, identity=moved) == folder
+    other = run(tmp_path / "after", mixture="rows/other.yaml")
+    with pytest.raises(ConfigError, match=r"data\.mixture: .*before.* there, .*other\.yaml here"):
+        find_checkpoint(folder, output_dir=tmp_path, identity=other)
+
+
+def test_a_setting_that_came_later_is_its_default_in_earlier_checkpoints(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, 5, identity())
+    same = identity({"data.supervise": "assistant", "data.mark_newlines": "drop"})
+    assert find_checkpoint(folder, output_dir=tmp_path, identity=same) == folder
+    with pytest.raises(ConfigError, match=r"data\.supervise: \(not set\) there, text here"):
+        find_checkpoint(folder, output_dir=tmp_path, identity=identity({"data.supervise": "text"}))
