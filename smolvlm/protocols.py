@@ -48,7 +48,6 @@ class TextConfig(Protocol):
     num_hidden_layers: int
     num_attention_heads: int
     num_key_value_heads: int
-    head_dim: int
     vocab_size: int
     max_position_embeddings: int
     rope_parameters: Mapping[str, Any]

@@ -7,11 +7,10 @@ spread that what it makes of pictures is as large as the word embeddings.
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LlamaConfig
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from smolvlm.build.build_plan import BuildPlan
 from smolvlm.build.calibration import NUM_PICTURES, feature_size, standardise_output
@@ -79,11 +78,9 @@ def build_model(plan: BuildPlan) -> tuple[StockModel, Vocabulary]:
     )
     init_connector(weight, like=embeddings, feature_size=size, generator=generator)
     connector.load_state_dict({"weight": weight}, assign=True)
-    text_config = plan.config.text_config
-    assert isinstance(text_config, LlamaConfig)
-    model.model.text_model.rotary_emb = LlamaRotaryEmbedding(
-        text_config
-    )  # it has buffers that no file holds
+    text = model.model.text_model
+    rotary: Any = type(text.rotary_emb)
+    text.rotary_emb = rotary(plan.config.text_config)  # it has buffers that no file holds
     return model, vocabulary()
 
 

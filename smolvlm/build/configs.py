@@ -166,10 +166,10 @@ def join_configs(
     model_type: ModelType,
     ids: PromptIds,
 ) -> Idefics3Config | SmolVLMConfig:
-    """Return a stock configuration with untied embeddings, of a tower and any Llama's settings.
+    """Return a stock configuration with untied embeddings, of a tower and a language model.
 
     Args:
-        text_config: what `LlamaConfig` takes.
+        text_config: what `LlamaConfig` takes; with a `model_type`, that family's.
         scale_factor: pixel shuffle; a tile gives (patches per side / scale_factor)^2 tokens.
         ids: size and special ids of the vocabulary.
 
@@ -198,8 +198,8 @@ def join_configs(
             "layer_norm_eps": vision.layer_norm_eps,
         },
         text_config={
-            **text_config,
             "model_type": "llama",
+            **text_config,
             "vocab_size": ids.vocabulary_size,
             "tie_word_embeddings": False,
             "bos_token_id": ids.start,

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from smolvlm.build import dinov2_tower, siglip_tower
 from smolvlm.build.configs import PUBLISHED_LANGUAGE_MODELS, PUBLISHED_TOWERS
-from smolvlm.build.llama import published_llama, read_llama_folder, read_llama_gguf
+from smolvlm.build.language_folder import read_language_folder
+from smolvlm.build.llama import published_llama, read_llama_gguf
 from smolvlm.build.part import LanguagePart, VisionPart
 from smolvlm.build.sources import language_model_gguf, vision_tower_onnx
 from smolvlm.build.vit_s14_tower import vit_s14
@@ -95,7 +96,7 @@ def find_language(name: str) -> LanguagePart:
             what = f"{len(gguf_files)} GGUF files: {', '.join(file.name for file in gguf_files)}"
             raise ConfigError(what, where=name, fix="give the path of one of them")
         return read_llama_gguf(gguf_files[0])
-    return read_llama_folder(path)
+    return read_language_folder(path)
 
 
 def download_of(name: str) -> str:

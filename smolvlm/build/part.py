@@ -52,12 +52,13 @@ class LanguageWeights:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LanguagePart:
-    """A language model of Llama's layout."""
+    """A language model, of Llama's layout or another family's."""
 
     where: str
     kind: str
     text_config: Mapping[str, Any]
-    """What `LlamaConfig` takes; vocabulary and special ids are set by the build."""
+    """What `LlamaConfig` takes, or the configuration of its `model_type`; vocabulary and special
+    ids are set by the build."""
     ids: PromptIds
     vocabulary: Callable[[], Vocabulary] | None = None
     """Makes the tokenizer; None for a name without files."""

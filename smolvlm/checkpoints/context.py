@@ -17,6 +17,7 @@ from pathlib import Path
 
 from smolvlm.config.rope import RopeScaling
 from smolvlm.errors import ConfigError
+from smolvlm.model.flops import head_width
 from smolvlm.protocols import TextConfig, VisionLanguageConfig
 
 RECORD = "rope_extension"
@@ -83,7 +84,7 @@ def _rope_parameters(
         case "linear":
             return {"rope_type": "linear", "factor": scaling.factor, "rope_theta": base}
         case "dynamic":  # the rule of transformers' `dynamic`, for a conversation of `new` tokens
-            width = text.head_dim
+            width = head_width(text)
             growth = scaling.factor * new / old - (scaling.factor - 1)
             return {"rope_type": "default", "rope_theta": base * growth ** (width / (width - 2))}
         case "yarn":

@@ -171,7 +171,7 @@ def _alone(
 ) -> tuple[Tensor, bool]:
     """Return the stock classes' weighted loss of one conversation, and whether its ids are ours."""
     ids = inputs["input_ids"][0]
-    learned = torch.from_numpy(ours.learned)
+    weights = torch.from_numpy(ours.weights)
     ids_equal = len(ids) == len(ours.input_ids) and bool(
         (ids == torch.from_numpy(ours.input_ids)).all()
     )
@@ -179,8 +179,9 @@ def _alone(
     if any(size > 1 for size in slot_sizes):
         inputs = averaged_inputs(stock, inputs, slot_sizes=slot_sizes)
     logits = stock(**inputs, use_cache=False).logits[0].float()
-    positions = learned.nonzero().squeeze(1)
+    positions = weights.nonzero().squeeze(1)
     losses = torch.nn.functional.cross_entropy(
-        logits[positions - 1], torch.from_numpy(ours.input_ids).long()[positions], reduction="sum"
+        logits[positions - 1], torch.from_numpy(ours.input_ids).long()[positions], reduction="none"
     )
-    return losses * target_weight(len(positions), weighting), ids_equal
+    weighted = (losses * weights[positions]).sum()
+    return weighted * target_weight(len(positions), weighting), ids_equal

@@ -30,6 +30,12 @@ def patch_embedding_flops(vision: VisionConfig) -> float:
     return 2.0 * patches * 3 * vision.patch_size**2 * vision.hidden_size
 
 
+def head_width(text: TextConfig) -> int:
+    """Return the width of an attention head; some families state it only where it is unusual."""
+    stated = getattr(text, "head_dim", None)
+    return stated or text.hidden_size // text.num_attention_heads
+
+
 def token_flops(text: TextConfig) -> float:
     """Return the FLOPs of the language model's layers on one token, without scores and head.
 
@@ -42,10 +48,11 @@ def token_flops(text: TextConfig) -> float:
 def decoder_layer_flops(text: TextConfig) -> float:
     """Return the FLOPs of one layer of the language model on one token, without scores."""
     heads = text.num_attention_heads + text.num_key_value_heads
-    attention = 2 * text.hidden_size * text.head_dim * heads
+    attention = 2 * text.hidden_size * head_width(text) * heads
     return 2.0 * (attention + 3 * text.hidden_size * text.intermediate_size)
 
 
 def causal_score_flops(text: TextConfig, num_tokens: int) -> float:
     """Return the FLOPs of causal attention's scores and sums over a sequence, all layers."""
-    return 2.0 * text.num_hidden_layers * text.num_attention_heads * text.head_dim * num_tokens**2
+    width = text.num_attention_heads * head_width(text)
+    return 2.0 * text.num_hidden_layers * width * num_tokens**2

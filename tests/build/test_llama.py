@@ -1,8 +1,6 @@
 """Language models as parts: GGUF files read as transformers reads them, and what is not of Llama's
 layout refused."""
 
-import json
-import shutil
 from pathlib import Path
 
 import gguf
@@ -14,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from smolvlm.build.language_model import _LAYER_TENSORS
-from smolvlm.build.llama import read_llama_folder, read_llama_gguf
+from smolvlm.build.llama import read_llama_gguf
 from smolvlm.errors import ConfigError
 
 HEADS, KEY_VALUE_HEADS, LAYERS, WIDTH = 4, 2, 2, 32
@@ -129,29 +127,3 @@ def test_gguf_files_that_cannot_be_built_upon_are_refused(
     (tmp_path / "cut.gguf").write_bytes((gguf_folder / "tiny.gguf").read_bytes()[:40])
     with pytest.raises(ConfigError, match=r"cut\.gguf: not a readable GGUF file"):
         read_llama_gguf(tmp_path / "cut.gguf")
-
-
-def test_everything_but_the_vocabulary_is_kept_of_a_folders_settings(other_llama: Path) -> None:
-    settings = read_llama_folder(other_llama).text_config
-    assert settings["rope_parameters"]["rope_type"] == "llama3"
-    assert (settings["attention_bias"], settings["mlp_bias"], settings["head_dim"]) == (
-        True,
-        True,
-        12,
-    )
-    assert settings["rms_norm_eps"] == 1e-4
-    assert not {"vocab_size", "bos_token_id", "tie_word_embeddings", "dtype"} & settings.keys()
-
-
-def test_a_folder_that_lacks_its_head_or_is_no_llama_is_refused(
-    other_llama: Path, siglip: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(ConfigError, match="a model of type siglip, not llama"):
-        read_llama_folder(siglip)
-    shutil.copytree(other_llama, tmp_path / "copy")
-    content = json.loads((tmp_path / "copy" / "config.json").read_text())
-    (tmp_path / "copy" / "config.json").write_text(json.dumps(content | {"num_hidden_layers": 3}))
-    with pytest.raises(
-        ConfigError, match=r"tensors are missing: model.layers.2.self_attn.q_proj.weight"
-    ):
-        read_llama_folder(tmp_path / "copy")
