@@ -8,7 +8,6 @@ measured.
 """
 
 import logging
-import pickle
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,11 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import PreTrainedConfig
 
 from smolvlm.checkpoints.weight_files import weight_files
-from smolvlm.errors import ConfigError
+from smolvlm.errors import ConfigError, SmolVLMError
 from smolvlm.model.stock_classes import STOCK_CLASSES
 
 _SHOWN = 3
@@ -84,16 +82,9 @@ def load_whole(
                 ignore_mismatched_sizes=True,
                 **arguments,
             )
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-        KeyError,
-        EOFError,
-        AttributeError,
-        SafetensorError,
-        pickle.UnpicklingError,
-    ) as error:
+    except (SmolVLMError, MemoryError):
+        raise
+    except Exception as error:  # of safetensors, of torch's reader of .bin files, of transformers
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(
             f"cannot load the weights: {reason}",

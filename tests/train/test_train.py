@@ -225,4 +225,4 @@ def test_rates_by_tower_and_the_plan_in_words(frozen_run: Any) -> None:
         first == f"{len(lengths)} rows, {learned:,} supervised of {tokens:,} tokens; 0 rows skipped"
     )
     assert second.startswith(f"{planned.plan.num_steps} steps, {len(planned.plan.packs)} packs, ")
-    assert f" of {2 * len(lengths)} rows; fill " in second
+    assert f" packs, {2 * len(lengths)} samples, " in second
