@@ -85,9 +85,8 @@ def build_optimizer(
         ConfigError: its package is not installed.
     """
     try:
-        optimizer_class, settings = Trainer.get_optimizer_cls_and_kwargs(
-            arguments, cast(Any, model)
-        )
+        stock: Any = model
+        optimizer_class, settings = Trainer.get_optimizer_cls_and_kwargs(arguments, stock)
     except ImportError as error:
         name = OptimizerNames(arguments.optim).value
         fix = 'install what it names; for bitsandbytes: pip install "smolvlm[quantization]"'

@@ -1,0 +1,147 @@
+"""Settings of transformers that cannot work are refused by name, before a row is measured."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smolvlm.config.load import config_from
+from smolvlm.config.schema import RunConfig
+from smolvlm.errors import ConfigError
+from smolvlm.train import train as train_module
+from smolvlm.train.trial import try_settings
+from tests.train.conftest import TrainRun
+
+
+def config(tmp_path: Path, **train: Any) -> RunConfig:
+    (tmp_path / "rows.jsonl").touch()
+    content = {
+        "model": {"path": "o/m"},
+        "data": {"mixture": [{"json_path": "rows.jsonl"}]},
+        "train": {"output_dir": str(tmp_path / "out"), "use_cpu": True, **train},
+    }
+    return config_from(content, where="test", base_dir=tmp_path)
+
+
+def refusal(tmp_path: Path, **train: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        try_settings(config(tmp_path, **train))
+    assert caught.value.fix
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "words"),
+    [
+        ("report_to", "nonsense", "is not supported, only"),
+        ("log_level", "nonsense", ""),
+        ("debug", "nonsense", "nonsense is not a valid DebugOption"),
+        ("torch_compile_mode", "nonsense", "Unrecognized mode"),
+        ("optim_args", "nonsense", ""),
+        ("fsdp", "full_shard", "one process has nothing to shard over"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_what_cannot_be_built_is_named(
+    tmp_path: Path, setting: str, value: str, words: str
+) -> None:
+    text = refusal(tmp_path, **{setting: value})
+    assert text.startswith("train")
+    assert words in text
+    if setting != "optim_args":
+        assert text.startswith(f"train.{setting}")
+
+
+@pytest.mark.parametrize(
+    ("tracker", "package"), [("wandb", "wandb"), ("mlflow", "mlflow"), ("comet_ml", "comet_ml")]
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_tracker_that_is_not_installed(tmp_path: Path, tracker: str, package: str) -> None:
+    try:
+        __import__(package)
+        pytest.skip(f"{package} is installed")
+    except ImportError:
+        pass
+    assert refusal(tmp_path, report_to=tracker).startswith(f"train.report_to={tracker}: ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "keywords", "words"),
+    [
+        ("linear", {"nonsense": 1}, "unexpected keyword argument 'nonsense'"),
+        ("cosine", {"nonsense": 1}, "unexpected keyword argument 'nonsense'"),
+        ("polynomial", {"lr_end": 1.0}, "must be smaller than initial lr"),
+        ("warmup_stable_decay", {}, "missing 1 required positional argument: 'num_decay_steps'"),
+        ("cosine_with_min_lr", {}, "One of min_lr or min_lr_rate should be set"),
+    ],
+)
+def test_keywords_of_a_schedule(
+    tmp_path: Path, kind: str, keywords: dict[str, Any], words: str
+) -> None:
+    text = refusal(tmp_path, lr_scheduler_type=kind, lr_scheduler_kwargs=keywords)
+    assert text.startswith("train.lr_scheduler_kwargs")
+    assert words in text
+
+
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [
+        ("schedule_free_adamw", "schedulefree"),
+        ("adamw_torch_4bit", "torchao"),
+        ("grokadamw", "grokadamw"),
+        ("stable_adamw", "optimi"),
+        ("adamw_anyprecision", "torchdistx"),
+        ("adamw_torch_xla", "torch_xla"),
+    ],
+)
+def test_an_optimizer_that_is_not_installed(tmp_path: Path, name: str, package: str) -> None:
+    try:
+        __import__(package)
+        pytest.skip(f"{package} is installed")
+    except ImportError:
+        pass
+    assert refusal(tmp_path, optim=name).startswith(f"train.optim={name}: ")
+
+
+@pytest.mark.parametrize(
+    ("is_offline", "words"), [(True, "HF_HUB_OFFLINE is set"), (False, "there is no token")]
+)
+def test_pushing_where_nothing_can_be_pushed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_offline: bool, words: str
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", is_offline)
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    assert refusal(tmp_path, push_to_hub=True).startswith(f"train.push_to_hub: {words}")
+
+
+def test_a_deepspeed_file_without_the_package(tmp_path: Path) -> None:
+    try:
+        __import__("deepspeed")
+        pytest.skip("deepspeed is installed")
+    except ImportError:
+        pass
+    (tmp_path / "ds.json").write_text("{}")
+    assert "deepspeed" in refusal(tmp_path, deepspeed="ds.json")
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        {},
+        {"optim": "adafactor"},
+        {"optim": "sgd", "lr_scheduler_type": "cosine", "warmup_steps": 0.1},
+        {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": 0.1}},
+        {"max_steps": 3, "warmup_steps": 10},
+    ],
+)
+def test_what_works_passes(tmp_path: Path, train: dict[str, Any]) -> None:
+    try_settings(config(tmp_path, **train))
+
+
+def test_it_is_tried_before_rows_are_measured(
+    train_run: TrainRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_module, "plan_run", lambda *_, **__: pytest.fail("rows are measured"))
+    with pytest.raises(ConfigError, match=r"train\.lr_scheduler_kwargs"):
+        train_run(tmp_path, {"train.lr_scheduler_kwargs": {"nonsense": 1}})
+    assert not (tmp_path / "out").exists()
