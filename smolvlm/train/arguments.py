@@ -2,6 +2,7 @@
 fixes."""
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -123,14 +124,18 @@ def training_arguments(train: TrainConfig, *, num_steps: int) -> TrainingArgumen
 
 
 def _blamed(reason: str, settings: Mapping[str, object]) -> str:
-    """Return the setting that a refusal speaks of, by its name or its value; else the section."""
-    names = [name for name in settings if name in reason]
-    names += [
-        name
+    """Return the setting that a refusal speaks of first, by its name or else its value; or the
+    section."""
+    found = {name: re.search(rf"\b{re.escape(name)}\b", reason) for name in settings}
+    names = sorted((match.start(), name) for name, match in found.items() if match is not None) or [
+        (0, name)
         for name, value in settings.items()
         if isinstance(value, str) and len(value) > 2 and value in reason
     ]
-    return f"train.{names[0]}={settings[names[0]]}" if names else "train"
+    if not names:
+        return "train"
+    name = names[0][1]
+    return f"train.{name}={settings[name]}"
 
 
 def _processes_started() -> int:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from smolvlm.config.load import config_from
 from smolvlm.config.schema import RunConfig
@@ -112,6 +113,12 @@ def test_pushing_where_nothing_can_be_pushed(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", is_offline)
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     assert refusal(tmp_path, push_to_hub=True).startswith(f"train.push_to_hub: {words}")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU may have bfloat16")
+def test_a_precision_that_the_machine_lacks(tmp_path: Path) -> None:
+    text = refusal(tmp_path, bf16=True, use_cpu=False)
+    assert text.startswith("train.bf16=True: transformers refuses the settings: ")
 
 
 def test_a_deepspeed_file_without_the_package(tmp_path: Path) -> None:
