@@ -2,7 +2,9 @@
 fixes."""
 
 import os
+import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -84,6 +86,13 @@ def training_arguments(train: TrainConfig, *, num_steps: int) -> TrainingArgumen
         # transformers takes more of `loss_SOURCE` for better.
         run_settings["greater_is_better"] = is_greater_better(best)
     settings: dict[str, Any] = DEFAULTS | by_device | run_settings | fixed
+    if settings.get("deepspeed") and find_spec("deepspeed") is None:
+        # transformers would find out half way, and leave a half-made engine behind for the process.
+        raise ConfigError(
+            "the package deepspeed is not installed",
+            where=f"train.deepspeed={settings['deepspeed']}",
+            fix="pip install deepspeed, or take the setting out",
+        )
     if settings["dataloader_pin_memory"] and not settings.get("use_cpu"):
         # From pinned memory a copy runs beside the step.
         settings["accelerator_config"] = {"non_blocking": True}
@@ -123,14 +132,18 @@ def training_arguments(train: TrainConfig, *, num_steps: int) -> TrainingArgumen
 
 
 def _blamed(reason: str, settings: Mapping[str, object]) -> str:
-    """Return the setting that a refusal speaks of, by its name or its value; else the section."""
-    names = [name for name in settings if name in reason]
-    names += [
-        name
+    """Return the setting that a refusal speaks of first, by its name or else its value; or the
+    section."""
+    found = {name: re.search(rf"\b{re.escape(name)}\b", reason) for name in settings}
+    names = sorted((match.start(), name) for name, match in found.items() if match is not None) or [
+        (0, name)
         for name, value in settings.items()
         if isinstance(value, str) and len(value) > 2 and value in reason
     ]
-    return f"train.{names[0]}={settings[names[0]]}" if names else "train"
+    if not names:
+        return "train"
+    name = names[0][1]
+    return f"train.{name}={settings[name]}"
 
 
 def _processes_started() -> int:

@@ -9,7 +9,7 @@ another rate than was asked.
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
@@ -85,9 +85,8 @@ def build_optimizer(
         ConfigError: its package is not installed.
     """
     try:
-        optimizer_class, settings = Trainer.get_optimizer_cls_and_kwargs(
-            arguments, cast(Any, model)
-        )
+        stock: Any = model
+        optimizer_class, settings = Trainer.get_optimizer_cls_and_kwargs(arguments, stock)
     except ImportError as error:
         name = OptimizerNames(arguments.optim).value
         fix = 'install what it names; for bitsandbytes: pip install "smolvlm[quantization]"'

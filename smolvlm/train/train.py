@@ -247,7 +247,7 @@ def _begin(
     output_dir, num_ranks = Path(config.train.output_dir), start.arguments.world_size
     output_dir.mkdir(parents=True, exist_ok=True)
     (output_dir / "run.yaml").write_text(dump_run_config(config))
-    notes = _notes(start.prompt, start.planned)
+    notes = _notes(start.prompt, start.planned, warmup=start.arguments.warmup_steps)
     notes += [plan_summary(start.planned), trainer.check_optimizer(), *run_model.notes()]
     facts = run_facts(config, start.arguments, run_model.checkpoint.model)
     is_open = "bf16" not in config.train.arguments
@@ -260,11 +260,22 @@ def _begin(
     return [*notes, *_resumed(start)]
 
 
-def _notes(prompt: PromptSettings, planned: PlannedData) -> list[str]:
+def _warmup_note(planned: PlannedData, warmup: float) -> list[str]:
+    """Return a note where the run ends before its learning rates have risen."""
+    steps = planned.plan.num_steps
+    if warmup < max(steps, 1):
+        return []
+    return [
+        f"note: train.warmup_steps={warmup:g} is not over when the run ends, after {steps} steps"
+    ]
+
+
+def _notes(prompt: PromptSettings, planned: PlannedData, *, warmup: float = 0) -> list[str]:
     """Return what the rows and the prompts give reason to say."""
     averaged = prompt.media.frames.average_frames
     has_clips = any(counts.modalities.get("video") for counts in planned.measured.counts)
     notes = [MISSING_TAGS] if prompt.missing_tags else []
+    notes += _warmup_note(planned, warmup)
     return [*notes, AVERAGED_FRAMES.format(count=averaged)] if has_clips and averaged > 1 else notes
 
 

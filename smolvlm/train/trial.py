@@ -16,7 +16,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import Trainer, TrainingArguments, get_scheduler
-from transformers.integrations.integration_utils import get_reporting_integration_callbacks
+from transformers.integrations import integration_utils
 from transformers.training_args import OptimizerNames
 
 from smolvlm.config.adapters import PARTS
@@ -47,9 +47,16 @@ def try_settings(config: RunConfig) -> None:
             fix="start several: torchrun --nproc-per-node N --no-python smolvlm train ...; or take "
             "the setting out",
         )
-    with refusals_named("report_to", train):
-        for callback in get_reporting_integration_callbacks(arguments.report_to):
-            callback()
+    with refusals_named("log_level", train):
+        arguments.get_process_log_level()
+    if arguments.torch_compile:
+        with refusals_named("torch_compile_mode", train):
+            torch.compile(
+                nn.Identity(),
+                mode=arguments.torch_compile_mode,
+                backend=arguments.torch_compile_backend or "inductor",
+            )
+    _try_trackers(train, arguments)
     if not train.arguments.get("deepspeed"):
         optimizer = _try_optimizer(config, arguments)
         _try_schedule(train, arguments, optimizer, steps=steps)
@@ -93,6 +100,19 @@ def _check_hub(train: TrainConfig) -> None:
     else:
         return
     raise ConfigError(what, where="train.push_to_hub", fix=fix)
+
+
+def _try_trackers(train: TrainConfig, arguments: TrainingArguments) -> None:
+    names = arguments.report_to or []
+    for name in [names] if isinstance(names, str) else names:
+        is_available = getattr(integration_utils, f"is_{name}_available", None)
+        if is_available is not None and not is_available():
+            what = "the package of this tracker is not installed"
+            fix = "install it, or set train.report_to: none"
+            raise ConfigError(what, where=f"train.report_to={name}", fix=fix)
+    with refusals_named("report_to", train):
+        for callback in integration_utils.get_reporting_integration_callbacks(names):
+            callback()
 
 
 def _try_optimizer(config: RunConfig, arguments: TrainingArguments) -> Optimizer:

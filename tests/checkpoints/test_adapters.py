@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForImageTextToText
 
 from smolvlm.checkpoints.adapter_targets import target_layers
 from smolvlm.checkpoints.adapters import Adapters, TrainedBeside, attach_adapters
 from smolvlm.checkpoints.learning_rates import LearningRates, freeze
-from smolvlm.checkpoints.load import Checkpoint, load_checkpoint
+from smolvlm.checkpoints.load import Checkpoint, check_checkpoint_weights, load_checkpoint
 from smolvlm.checkpoints.peft_layers import ADAPTER_CONFIG, ADAPTER_WEIGHTS, merge_adapter
 from smolvlm.config.adapters import AdapterConfig
 from smolvlm.errors import ConfigError
@@ -419,3 +419,45 @@ def test_layers_are_pefts_own(checkpoint: Checkpoint) -> None:
     assert isinstance(layer.lora_dropout["default"], nn.Dropout)
     assert layer.lora_dropout["default"].p == 0.5
     assert isinstance(layer.get_base_layer(), nn.Linear)
+
+
+def saved_adapter(checkpoint: Checkpoint, folder: Path) -> Path:
+    attach(checkpoint, {"language_model": of_type("lora")}).save(checkpoint.model, folder)
+    return folder
+
+
+def test_a_tower_that_is_said_to_be_saved_whole_is_not_silently_the_bases(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    folder = saved_adapter(checkpoint, tmp_path / "adapter")
+    tensors = load_file(folder / ADAPTER_WEIGHTS)
+    connector = [name for name in tensors if ".connector." in name]
+    assert connector
+    kept = {name: value for name, value in tensors.items() if name not in connector}
+    save_file(kept, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match=rf"the first {connector[0]}"):
+        load_checkpoint(str(folder))
+
+
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n", b"{"])
+def test_an_adapters_damaged_weights_are_refused(
+    checkpoint: Checkpoint, tmp_path: Path, content: bytes
+) -> None:
+    folder = saved_adapter(checkpoint, tmp_path / "adapter")
+    (folder / ADAPTER_WEIGHTS).write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        load_checkpoint(str(folder))
+    assert caught.value.where == str(folder / ADAPTER_WEIGHTS)
+    with pytest.raises(ConfigError):
+        check_checkpoint_weights(str(folder), checkpoint.model.config)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]"])
+def test_an_adapters_damaged_settings_are_refused(
+    checkpoint: Checkpoint, tmp_path: Path, text: str
+) -> None:
+    folder = saved_adapter(checkpoint, tmp_path / "adapter")
+    (folder / ADAPTER_CONFIG).write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_checkpoint(str(folder))
+    assert caught.value.where == str(folder / ADAPTER_CONFIG)

@@ -1,35 +1,38 @@
-"""The names that `train.metric_for_best_model` may have: those that an evaluation writes."""
+"""Which numbers the best model may be chosen by."""
 
 import pytest
 
-from smolvlm.config.eval_metrics import is_greater_better, metric_problem
+from smolvlm.config.eval_metrics import METRICS, is_greater_better, metric_problem
+from smolvlm.eval.evaluate import _metrics
 
 
-@pytest.mark.parametrize("prefix", ["", "eval_"])
-@pytest.mark.parametrize("name", ["exact_match", "vqa_accuracy", "loss"])
-def test_what_is_written_is_known_with_and_without_its_prefix(name: str, prefix: str) -> None:
-    assert metric_problem(prefix + name) is None
-    assert metric_problem(prefix + name, ["one", "two"]) is None
-    assert metric_problem(f"{prefix}{name}_one", ["one", "two"]) is None
-    assert is_greater_better(prefix + name) == (name != "loss")
-    assert is_greater_better(f"{prefix}{name}_one") == (name != "loss")
+def test_the_names_are_those_that_an_evaluation_writes() -> None:
+    assert {metric.name for metric in _metrics([], [])} == set(METRICS)
 
 
-def test_a_source_is_any_until_the_mixture_is_read() -> None:
-    assert metric_problem("loss_anything") is None
-    problem = metric_problem("loss_on", ["one", "two"])
-    assert problem is not None
-    assert "did you mean `loss_one`?" in problem
-    assert metric_problem("loss_one", ["one"]) is not None, (
-        "of one source only the whole is written"
+@pytest.mark.parametrize("metric", [*METRICS, "eval_loss", "loss_photos", "eval_exact_match_words"])
+def test_known_ones(metric: str) -> None:
+    assert metric_problem(metric) is None
+    assert metric_problem(metric, ["photos", "words"]) is None
+
+
+def test_a_misspelt_one() -> None:
+    problem = metric_problem("eval_exactmatch")
+    assert problem == (
+        "no evaluation writes it, only exact_match, vqa_accuracy, loss; did you mean `exact_match`?"
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "meant"), [("eval_losss", "loss"), ("exact_mach", "exact_match"), ("accuracy", None)]
-)
-def test_another_name_is_a_problem_that_says_what_is_meant(name: str, meant: str | None) -> None:
-    problem = metric_problem(name)
+def test_a_source_that_is_not_there_and_one_that_is_alone() -> None:
+    problem = metric_problem("loss_photo", ["photos", "words"])
     assert problem is not None
-    assert problem.startswith("no evaluation writes it, only exact_match, vqa_accuracy, loss")
-    assert (f"did you mean `{meant}`?" in problem) == (meant is not None)
+    assert problem.endswith("did you mean `loss_photos`?")
+    assert metric_problem("loss_photos", ["photos"]) is not None
+
+
+def test_less_loss_is_better_of_one_source_too() -> None:
+    assert [is_greater_better(name) for name in ("eval_loss", "loss_photos", "exact_match")] == [
+        False,
+        False,
+        True,
+    ]

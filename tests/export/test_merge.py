@@ -1,5 +1,6 @@
 """Merged is adapted, copied is what it was, and what cannot be exported says why."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +136,12 @@ def test_what_cannot_be_exported_says_why(
     with pytest.raises(ConfigError, match="no processor beside the adapter"):
         export_for_transformers(tmp_path / "adapter", tmp_path / "out", merge=True)
     assert not (tmp_path / "out").exists()
+
+
+def test_damaged_weights_are_not_copied(checkpoint_folders: Any, tmp_path: Path) -> None:
+    broken = shutil.copytree(checkpoint_folders["smolvlm"], tmp_path / "broken")
+    content = (broken / "model.safetensors").read_bytes()
+    (broken / "model.safetensors").write_bytes(content[:-10])
+    with pytest.raises(ConfigError, match="not a readable safetensors file"):
+        export_for_transformers(broken, tmp_path / "copy", merge=False)
+    assert not (tmp_path / "copy").exists()

@@ -11,9 +11,6 @@ from transformers import TrainingArguments
 
 from smolvlm.config.load import load_run_config
 from smolvlm.config.schema import TrainConfig
-from smolvlm.datasets.packing.columns import EMPTY_PACK, PlannedPacks
-from smolvlm.datasets.packing.lengths import Budget
-from smolvlm.datasets.packing.plan import Plan
 from smolvlm.errors import ConfigError
 from smolvlm.train import arguments
 from smolvlm.train.arguments import (
@@ -24,12 +21,7 @@ from smolvlm.train.arguments import (
     trains_in_bf16,
 )
 
-PLAN = Plan(
-    packs=PlannedPacks.of([EMPTY_PACK] * 12),
-    packs_per_step=4,
-    epoch_ends=(3,),
-    budget=Budget(max_tokens=64, max_tiles=4),
-)
+STEPS = 3
 
 Section = Callable[..., TrainConfig]
 
@@ -53,9 +45,7 @@ def section(tmp_path: Path) -> Section:
 
 
 def test_the_plan_fixes_length_batch_and_accumulation(section: Section) -> None:
-    arguments = training_arguments(
-        section(packs_per_step=4, num_train_epochs=7.5), num_steps=PLAN.num_steps
-    )
+    arguments = training_arguments(section(packs_per_step=4, num_train_epochs=7.5), num_steps=STEPS)
     assert arguments.max_steps == 3
     assert arguments.per_device_train_batch_size == 1
     assert arguments.gradient_accumulation_steps == 4
@@ -63,12 +53,11 @@ def test_the_plan_fixes_length_batch_and_accumulation(section: Section) -> None:
 
 
 def test_our_defaults_give_way_to_the_run_file(section: Section) -> None:
-    assert training_arguments(section(), num_steps=PLAN.num_steps).logging_steps == 10
-    assert training_arguments(section(), num_steps=PLAN.num_steps).report_to == []
-    assert training_arguments(section(logging_steps=3), num_steps=PLAN.num_steps).logging_steps == 3
+    assert training_arguments(section(), num_steps=STEPS).logging_steps == 10
+    assert training_arguments(section(), num_steps=STEPS).report_to == []
+    assert training_arguments(section(logging_steps=3), num_steps=STEPS).logging_steps == 3
     assert (
-        training_arguments(section(weight_decay=0.1, seed=5), num_steps=PLAN.num_steps).weight_decay
-        == 0.1
+        training_arguments(section(weight_decay=0.1, seed=5), num_steps=STEPS).weight_decay == 0.1
     )
 
 
@@ -85,7 +74,7 @@ def test_checkpointing_is_reentrant_only_where_that_is_said(
     """torch would take the reentrant kind where other settings alone are given."""
     made = training_arguments(
         section(activation_checkpointing="true", activation_checkpointing_kwargs=given),
-        num_steps=PLAN.num_steps,
+        num_steps=STEPS,
     )
     assert made.activation_checkpointing_kwargs == expected
 
@@ -101,7 +90,7 @@ def test_packs_are_pinned_where_there_is_a_gpu_and_then_copied_while_it_computes
     monkeypatch.setattr(
         arguments, "TrainingArguments", lambda **settings: made.update(settings) or usual
     )
-    training_arguments(section(use_cpu="false"), num_steps=PLAN.num_steps)
+    training_arguments(section(use_cpu="false"), num_steps=STEPS)
     assert made["dataloader_pin_memory"] == has_gpu
     assert made.get("accelerator_config") == ({"non_blocking": True} if has_gpu else None)
 
@@ -152,9 +141,10 @@ def test_bf16_is_the_default_on_a_gpu_that_has_it_and_the_run_file_decides(
     monkeypatch.setattr(
         arguments, "TrainingArguments", lambda **settings: made.update(settings) or usual
     )
+    monkeypatch.setattr(arguments, "find_spec", lambda _: "installed")
     gpu(has_bf16=True)
     train = section(**{"use_cpu": "false", **given})
-    training_arguments(train, num_steps=PLAN.num_steps)
+    training_arguments(train, num_steps=STEPS)
     assert made.get("bf16") == expected
     assert trains_in_bf16(train) == bool(expected)
     assert is_bf16_default(train) == (expected is True and "bf16" not in given)
@@ -164,8 +154,8 @@ def test_bf16_is_no_default_where_it_would_be_emulated_and_none_on_a_cpu(
     section: Section, gpu: Any
 ) -> None:
     assert not trains_in_bf16(section(use_cpu="false"))
-    assert not training_arguments(section(), num_steps=PLAN.num_steps).bf16
-    assert training_arguments(section(bf16="true"), num_steps=PLAN.num_steps).bf16
+    assert not training_arguments(section(), num_steps=STEPS).bf16
+    assert training_arguments(section(bf16="true"), num_steps=STEPS).bf16
     gpu(has_bf16=False)
     assert not trains_in_bf16(section(use_cpu="false"))
     assert trains_in_bf16(section(use_cpu="false", bf16="true"))
@@ -174,13 +164,11 @@ def test_bf16_is_no_default_where_it_would_be_emulated_and_none_on_a_cpu(
 def test_packs_must_be_dealt_evenly(section: Section, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TrainingArguments, "world_size", property(lambda _: 4))
     assert (
-        training_arguments(
-            section(packs_per_step=8), num_steps=PLAN.num_steps
-        ).gradient_accumulation_steps
+        training_arguments(section(packs_per_step=8), num_steps=STEPS).gradient_accumulation_steps
         == 2
     )
     with pytest.raises(ConfigError, match=r"packs_per_step=6 cannot be dealt to 4 ranks") as caught:
-        training_arguments(section(packs_per_step=6), num_steps=PLAN.num_steps)
+        training_arguments(section(packs_per_step=6), num_steps=STEPS)
     assert caught.value.fix == "set it to a multiple of 4"
 
 
@@ -189,7 +177,7 @@ def test_several_gpus_in_one_process_are_refused(
 ) -> None:
     monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda _: 2))
     with pytest.raises(ConfigError, match="2 GPUs and one process") as caught:
-        training_arguments(section(), num_steps=PLAN.num_steps)
+        training_arguments(section(), num_steps=STEPS)
     assert caught.value.fix is not None
     assert "torchrun --nproc-per-node 2" in caught.value.fix
 
@@ -202,7 +190,7 @@ def test_what_transformers_refuses_is_said_in_our_words(section: Section) -> Non
         "save_steps": 3,
     }
     with pytest.raises(ConfigError, match="transformers refuses the settings: ") as caught:
-        training_arguments(section(**unmatched), num_steps=PLAN.num_steps)
+        training_arguments(section(**unmatched), num_steps=STEPS)
     assert caught.value.where == "train.load_best_model_at_end=True"
 
 
@@ -220,4 +208,4 @@ def test_a_process_that_knows_of_no_other_is_refused_where_there_should_be_sever
     """Each would train the whole run: torchrun on a machine without a GPU, without `use_cpu`."""
     monkeypatch.setattr(arguments, "_processes_started", lambda: 2)
     with pytest.raises(ConfigError, match="WORLD_SIZE is 2"):
-        training_arguments(section(), num_steps=PLAN.num_steps)
+        training_arguments(section(), num_steps=STEPS)

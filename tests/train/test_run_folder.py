@@ -43,3 +43,24 @@ def test_an_adapter_beside_whole_weights_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_there_is_fine(tmp_path: Path) -> None:
     check_run_folder(config(tmp_path / "m", tmp_path / "run", adapters={"language": "lora"}))
+
+
+@pytest.mark.parametrize("name", ["file", "file/run"])
+def test_a_file_in_the_way_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"file is a file, not a folder"):
+        check_run_folder(config(tmp_path / "m", tmp_path / name))
+
+
+def test_a_folder_that_may_not_be_written_to_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(ConfigError, match=r"nothing may be written in "):
+        check_run_folder(config(tmp_path / "m", tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_folder_above_the_model_is_a_run_of_its_own(tmp_path: Path) -> None:
+    """Its files stand beside the model's folder, not in it."""
+    check_run_folder(config(tmp_path / "model", tmp_path))

@@ -226,3 +226,15 @@ def test_rates_by_tower_and_the_plan_in_words(frozen_run: Any) -> None:
     )
     assert second.startswith(f"{planned.plan.num_steps} steps, {len(planned.plan.packs)} packs, ")
     assert f" packs, {2 * len(lengths)} samples, " in second
+
+
+def test_a_warmup_that_outlasts_the_run_is_said(
+    train_run: Callable[..., Any],
+    words_alone: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    train_run(tmp_path, words_alone | {"train.warmup_steps": 100, "train.num_train_epochs": 1})
+    assert "note: train.warmup_steps=100 is not over when the run ends, after " in (
+        capsys.readouterr().err
+    )

@@ -1,107 +1,154 @@
-"""Settings of transformers that cannot work are refused before a row is measured, by their name."""
+"""Settings of transformers that cannot work are refused by name, before a row is measured."""
 
-from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from smolvlm.config.load import load_run_config
+from smolvlm.config.load import config_from
+from smolvlm.config.schema import RunConfig
 from smolvlm.errors import ConfigError
-from smolvlm.train.train import train
+from smolvlm.train import train as train_module
+from smolvlm.train.trial import try_settings
+from tests.train.conftest import TrainRun
 
 
-@pytest.fixture
-def refused(
-    write_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[dict[str, Any]], str]:
-    """Returns what a run is told that is refused; measuring a row would be another error."""
-
-    def measure(*_args: Any, **_kwargs: Any) -> None:
-        raise AssertionError("rows are measured")
-
-    monkeypatch.setattr("smolvlm.datasets.packing.length_cache.Meter.sizes", measure)
-
-    def told(changes: dict[str, Any]) -> str:
-        with pytest.raises(ConfigError) as caught:
-            train(load_run_config(write_run(tmp_path, changes)), say=lambda _: None)
-        assert "Traceback" not in str(caught.value)
-        return str(caught.value)
-
-    return told
+def config(tmp_path: Path, **train: Any) -> RunConfig:
+    (tmp_path / "rows.jsonl").touch()
+    content = {
+        "model": {"path": "o/m"},
+        "data": {"mixture": [{"json_path": "rows.jsonl"}]},
+        "train": {"output_dir": str(tmp_path / "out"), "use_cpu": True, **train},
+    }
+    return config_from(content, where="test", base_dir=tmp_path)
 
 
-SETTINGS: list[tuple[dict[str, Any], str]] = [
-    ({"num_train_epochs": 0}, "train.num_train_epochs"),
-    ({"num_train_epochs": -1}, "train.num_train_epochs"),
-    ({"max_steps": 0}, "train.max_steps"),
-    ({"max_steps": -5}, "train.max_steps"),
-    ({"seed": -1}, "train.seed"),
-    ({"seed": 2**40}, "train.seed"),
-    ({"weight_decay": -0.1}, "train.weight_decay"),
-    ({"max_grad_norm": -1}, "train.max_grad_norm"),
-    ({"warmup_steps": -1}, "train.warmup_steps"),
-    ({"adam_beta1": 1.5}, "train.adam_beta1"),
-    ({"adam_beta2": -0.1}, "train.adam_beta2"),
-    ({"adam_epsilon": -1e-8}, "train.adam_epsilon"),
-    ({"logging_steps": -1}, "train.logging_steps"),
-    ({"save_strategy": "steps", "save_steps": 0}, "train.save_steps"),
-    ({"dataloader_num_workers": -1}, "train.dataloader_num_workers"),
-    ({"lr_scheduler_type": "cosin"}, "lr_scheduler_type"),
-    ({"lr_scheduler_kwargs": {"num_cycle": 2}, "lr_scheduler_type": "cosine"}, "lr_scheduler"),
-    ({"lr_scheduler_type": "cosine_with_min_lr"}, "train.lr_scheduler_kwargs"),
-    ({"optim": "adamw_trch"}, "optim"),
-    ({"optim_args": "betas=what", "optim": "adamw_torch"}, "train.optim_args"),
-    ({"report_to": "nothing_like_it"}, "report_to"),
-    ({"push_to_hub": True}, "train.push_to_hub"),
-    ({"fsdp": "full_shard"}, "train.fsdp"),
-    ({"metric_for_best_model": "exact_mach"}, "train.metric_for_best_model"),
-]
+def refusal(tmp_path: Path, **train: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        try_settings(config(tmp_path, **train))
+    assert caught.value.fix
+    return str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("changes", "key"), SETTINGS, ids=[str(changes) for changes, _ in SETTINGS]
+    ("setting", "value", "words"),
+    [
+        ("report_to", "nonsense", "is not supported, only"),
+        ("log_level", "nonsense", ""),
+        ("debug", "nonsense", "nonsense is not a valid DebugOption"),
+        ("torch_compile_mode", "nonsense", "Unrecognized mode"),
+        ("optim_args", "nonsense", ""),
+        ("fsdp", "full_shard", "one process has nothing to shard over"),
+    ],
 )
-def test_it_is_refused_by_its_name(
-    changes: dict[str, Any],
-    key: str,
-    refused: Callable[[dict[str, Any]], str],
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.filterwarnings("ignore")
+def test_what_cannot_be_built_is_named(
+    tmp_path: Path, setting: str, value: str, words: str
 ) -> None:
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    message = refused({f"train.{name}": value for name, value in changes.items()})
-    assert key in message
-    assert "fix" in message or "must be" in message or ";" in message
+    text = refusal(tmp_path, **{setting: value})
+    assert text.startswith("train")
+    assert words in text
+    if setting != "optim_args":
+        assert text.startswith(f"train.{setting}")
 
 
-MISSING = {
-    "wandb": {"report_to": "wandb"},
-    "comet_ml": {"report_to": "comet_ml"},
-    "bitsandbytes": {"optim": "adamw_8bit"},
-    "schedulefree": {"optim": "schedule_free_adamw"},
-    "galore_torch": {"optim": "galore_adamw", "optim_target_modules": ["q_proj"]},
-    "lomo_optim": {"optim": "lomo"},
-    "grokadamw": {"optim": "grokadamw"},
-    "apollo_torch": {"optim": "apollo_adamw", "optim_target_modules": ["q_proj"]},
-    "deepspeed": {"deepspeed": {"zero_optimization": {"stage": 2}}},
-}
+@pytest.mark.parametrize(
+    ("tracker", "package"), [("wandb", "wandb"), ("mlflow", "mlflow"), ("comet_ml", "comet_ml")]
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_tracker_that_is_not_installed(tmp_path: Path, tracker: str, package: str) -> None:
+    try:
+        __import__(package)
+        pytest.skip(f"{package} is installed")
+    except ImportError:
+        pass
+    assert refusal(tmp_path, report_to=tracker).startswith(f"train.report_to={tracker}: ")
 
 
-@pytest.mark.parametrize("package", MISSING)
-def test_what_is_not_installed_is_said_before_rows_are_measured(
-    package: str, refused: Callable[[dict[str, Any]], str]
+@pytest.mark.parametrize(
+    ("kind", "keywords", "words"),
+    [
+        ("linear", {"nonsense": 1}, "unexpected keyword argument 'nonsense'"),
+        ("cosine", {"nonsense": 1}, "unexpected keyword argument 'nonsense'"),
+        ("polynomial", {"lr_end": 1.0}, "must be smaller than initial lr"),
+        ("warmup_stable_decay", {}, "missing 1 required positional argument: 'num_decay_steps'"),
+        ("cosine_with_min_lr", {}, "One of min_lr or min_lr_rate should be set"),
+    ],
+)
+def test_keywords_of_a_schedule(
+    tmp_path: Path, kind: str, keywords: dict[str, Any], words: str
 ) -> None:
-    if find_spec(package) is not None:
-        pytest.skip(f"{package} is installed here")
-    message = refused({f"train.{name}": value for name, value in MISSING[package].items()})
-    assert "train." in message
-    assert "fix" in message or "choose another" in message
+    text = refusal(tmp_path, lr_scheduler_type=kind, lr_scheduler_kwargs=keywords)
+    assert text.startswith("train.lr_scheduler_kwargs")
+    assert words in text
 
 
-def test_an_output_folder_that_is_a_file_or_within_one_is_refused(
-    refused: Callable[[dict[str, Any]], str], tmp_path: Path
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [
+        ("schedule_free_adamw", "schedulefree"),
+        ("adamw_torch_4bit", "torchao"),
+        ("grokadamw", "grokadamw"),
+        ("stable_adamw", "optimi"),
+        ("adamw_anyprecision", "torchdistx"),
+        ("adamw_torch_xla", "torch_xla"),
+    ],
+)
+def test_an_optimizer_that_is_not_installed(tmp_path: Path, name: str, package: str) -> None:
+    try:
+        __import__(package)
+        pytest.skip(f"{package} is installed")
+    except ImportError:
+        pass
+    assert refusal(tmp_path, optim=name).startswith(f"train.optim={name}: ")
+
+
+@pytest.mark.parametrize(
+    ("is_offline", "words"), [(True, "HF_HUB_OFFLINE is set"), (False, "there is no token")]
+)
+def test_pushing_where_nothing_can_be_pushed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_offline: bool, words: str
 ) -> None:
-    (tmp_path / "taken").write_text("")
-    for folder in (tmp_path / "taken", tmp_path / "taken/deeper"):
-        assert "is a file, not a folder" in refused({"train.output_dir": str(folder)})
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", is_offline)
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    assert refusal(tmp_path, push_to_hub=True).startswith(f"train.push_to_hub: {words}")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU may have bfloat16")
+def test_a_precision_that_the_machine_lacks(tmp_path: Path) -> None:
+    text = refusal(tmp_path, bf16=True, use_cpu=False)
+    assert text.startswith("train.bf16=True: transformers refuses the settings: ")
+
+
+def test_a_deepspeed_file_without_the_package(tmp_path: Path) -> None:
+    try:
+        __import__("deepspeed")
+        pytest.skip("deepspeed is installed")
+    except ImportError:
+        pass
+    (tmp_path / "ds.json").write_text("{}")
+    assert "deepspeed" in refusal(tmp_path, deepspeed="ds.json")
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        {},
+        {"optim": "adafactor"},
+        {"optim": "sgd", "lr_scheduler_type": "cosine", "warmup_steps": 0.1},
+        {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": 0.1}},
+        {"max_steps": 3, "warmup_steps": 10},
+    ],
+)
+def test_what_works_passes(tmp_path: Path, train: dict[str, Any]) -> None:
+    try_settings(config(tmp_path, **train))
+
+
+def test_it_is_tried_before_rows_are_measured(
+    train_run: TrainRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_module, "plan_run", lambda *_, **__: pytest.fail("rows are measured"))
+    with pytest.raises(ConfigError, match=r"train\.lr_scheduler_kwargs"):
+        train_run(tmp_path, {"train.lr_scheduler_kwargs": {"nonsense": 1}})
+    assert not (tmp_path / "out").exists()
