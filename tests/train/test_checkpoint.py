@@ -32,6 +32,7 @@ def test_a_folder_is_whole_from_its_end_until_it_is_written_over(tmp_path: Path)
         "step": 7,
         "settings": {"model.path": "some/model"},
         "plan": "digest",
+        "relative": {},
         "files": {},
     }
     files().begin(tmp_path)
