@@ -30,7 +30,7 @@ def decoder_errors() -> Iterator[None]:
         yield
     except DecoderError:
         raise
-    except Exception as error:
+    except Exception as error:  # a decoder may raise anything; only its calls stand in the block
         if type(error) is MemoryError:
             raise
         raise DecoderError(_text(error)) from error

@@ -41,6 +41,13 @@ from smolvlm.media.kinds import (
     begins_like_heif,
     foreign_kind,
 )
+from smolvlm.media.picture_errors import (
+    REPLACE,
+    damaged_picture,
+    empty_picture,
+    too_large_picture,
+    unreadable_picture,
+)
 from smolvlm.media.png_chunks import without_large_text
 from smolvlm.records import ImageRef
 
@@ -48,7 +55,6 @@ MAX_PIXELS = 89_478_485
 """Largest picture that is opened unless a run says otherwise (a third of a gigabyte in memory);
 above it Pillow warns too."""
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
-_REPLACE = "replace the file, or set `on_bad_sample: skip` on this source"
 _DNG_VERSION, _SUBFILE_TYPE, _BITS = 50706, 254, 258
 """TIFF tags: one that only DNG has, one whose lowest bit says that this is a thumbnail, and the
 bits of a value."""
@@ -76,7 +82,7 @@ def read_bytes(ref: ImageRef) -> bytes:
         try:
             return stream.read()
         except OSError as error:
-            raise _unreadable(ref, error) from error
+            raise unreadable_picture(ref, error) from error
 
 
 def header_size(ref: ImageRef, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -113,9 +119,9 @@ def open_rgb(data_or_ref: bytes | ImageRef, *, max_pixels: int = MAX_PIXELS) -> 
                 upright = picture.transpose(_UPRIGHT[orientation]) if orientation != 1 else picture
                 rgb = _to_rgb(upright, gray_bits=_gray_bits(picture))
         except DecoderError as error:
-            raise _damaged(ref, f"{picture.format}: {error}") from error
+            raise damaged_picture(ref, f"{picture.format}: {error}") from error
         if picture.size != told_size:  # HEIF
-            raise _damaged(ref, "its pixels are not as many as its header says")
+            raise damaged_picture(ref, "its pixels are not as many as its header says")
     return rgb
 
 
@@ -157,16 +163,16 @@ def _open_stream(ref: ImageRef) -> BinaryIO:
             fix="name the picture file inside it",
         ) from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        raise _unreadable(ref, error) from error
+        raise unreadable_picture(ref, error) from error
     if is_empty:
         stream.close()
-        raise _empty(ref)
+        raise empty_picture(ref)
     return stream
 
 
 def _stream_of(data: bytes) -> BinaryIO:
     if not data:
-        raise _empty(ImageRef(data=data))
+        raise empty_picture(ImageRef(data=data))
     return BytesIO(data)
 
 
@@ -185,7 +191,7 @@ def _open_picture(
         begin = stream.read(SIGNATURE_BYTES)
         stream = without_large_text(stream, up_to_pixels=up_to_pixels)
     except OSError as error:
-        raise _unreadable(ref, error) from error
+        raise unreadable_picture(ref, error) from error
     can_be_read = begins_like_heif(begin) and _register_heif()
     kind = None if can_be_read else foreign_kind(begin)
     if kind is not None:
@@ -201,15 +207,15 @@ def _open_picture(
         picture = _identified(stream)
     except DecoderError as error:
         if isinstance(error.__cause__, _BOMBS):
-            raise _too_large(ref, max_pixels, str(error)) from error
+            raise too_large_picture(ref, max_pixels, str(error)) from error
         what = f"the header of picture {ref.name} is damaged ({error})"
-        raise SampleError(what, kind="corrupt_media", fix=_REPLACE) from error
+        raise SampleError(what, kind="corrupt_media", fix=REPLACE) from error
     if picture is None:
         raise SampleError(
             f"{ref.name} is not a picture, or its header is damaged (it begins with "
             f"{begin[:12]!r})",
             kind="corrupt_media",
-            fix="it looks like a clip: name it as `video`" if begins_like_clip(begin) else _REPLACE,
+            fix="it looks like a clip: name it as `video`" if begins_like_clip(begin) else REPLACE,
         )
     _check_header(picture, ref, max_pixels)
     return picture
@@ -254,7 +260,7 @@ def _check_header(picture: Image.Image, ref: ImageRef, max_pixels: int) -> None:
             fix="develop it to JPEG or 16-bit TIFF with a RAW converter",
         )
     if width * height > max_pixels:
-        raise _too_large(ref, max_pixels, f"its header says {width} x {height}")
+        raise too_large_picture(ref, max_pixels, f"its header says {width} x {height}")
     if picture.mode in ("I", "F") and not _is_16_bit(picture):
         raise SampleError(
             f"picture {ref.name} has 32-bit pixels (Pillow mode {picture.mode}), of which nobody "
@@ -314,38 +320,4 @@ def _to_rgb(picture: Image.Image, *, gray_bits: int) -> Image.Image:
         picture
         if type(picture) is Image.Image and picture.mode == "RGB"
         else picture.convert("RGB")
-    )
-
-
-def _unreadable(ref: ImageRef, error: OSError | ValueError) -> SampleError:
-    cause = getattr(error, "strerror", None) or str(error)
-    return SampleError(
-        f"picture {ref.name} cannot be read ({cause})",
-        kind="corrupt_media",
-        fix="check the path and its permissions",
-    )
-
-
-def _empty(ref: ImageRef) -> SampleError:
-    return SampleError(
-        f"picture {ref.name} is empty (zero bytes)",
-        kind="empty_media",
-        fix=_REPLACE,
-    )
-
-
-def _damaged(ref: ImageRef, detail: str) -> SampleError:
-    return SampleError(
-        f"picture {ref.name} is damaged or cut short ({detail})",
-        kind="corrupt_media",
-        fix=_REPLACE,
-    )
-
-
-def _too_large(ref: ImageRef, max_pixels: int, detail: str) -> SampleError:
-    return SampleError(
-        f"picture {ref.name} is larger than the limit of {max_pixels} pixels ({detail})",
-        kind="too_large_media",
-        fix="shrink it, or raise `data.max_image_pixels` if you have the memory; a small file that "
-        "claims such a size is a decompression bomb",
     )
