@@ -118,6 +118,10 @@ class Conversation:
     unread_keys: tuple[str, ...] = ()
     """Keys of the row, its turns and blocks that nothing was made of, sorted: `id`,
     `messages[].name`."""
+    left_out_keys: tuple[str, ...] = ()
+    """Keys of it that the source's `not_read` left out, sorted."""
+    doubts: tuple[str, ...] = ()
+    """What in it may be meant otherwise than it is read, in words."""
     has_unplaced_media: bool = False
     """Whether nothing in the text says where its media go: they stand in front of the first user
     turn."""

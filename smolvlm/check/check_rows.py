@@ -21,7 +21,10 @@ from smolvlm.check.findings import (
     SAID_ONCE,
     Finding,
     Severity,
+    bounds_findings,
+    doubt_findings,
     finding_of,
+    left_out_findings,
     mark_findings,
     special_token_findings,
     unread_finding,
@@ -102,6 +105,7 @@ class CheckedPart:
     rows: list[CheckedRow] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     unread_keys: set[str] = field(default_factory=set)
+    left_out_keys: set[str] = field(default_factory=set)
 
 
 def check_rows(
@@ -149,14 +153,13 @@ def check_rows(
             if finding.kind not in SAID_ONCE or (number, finding.message) not in said:
                 findings.append(finding)
             said.add((number, finding.message))
-    unread: dict[int, set[str]] = {}
-    for (number, _), part in zip(parts, ordered, strict=True):
-        unread.setdefault(number, set()).update(part.unread_keys)
-    findings += [
-        unread_finding(keys, where=every[number].spec.label)
-        for number, keys in unread.items()
-        if keys
-    ]
+    for number, source in enumerate(every):
+        own = [part for (of, _), part in zip(parts, ordered, strict=True) if of == number]
+        unread = set[str]().union(*(part.unread_keys for part in own))
+        left_out = set[str]().union(*(part.left_out_keys for part in own))
+        spec = source.spec
+        findings += [unread_finding(unread, where=spec.label)] if unread else []
+        findings += left_out_findings(left_out, spec.not_read, where=spec.label)
     media = {medium.key: medium for row in rows for medium in row.media}
     durations = tuple(
         medium.duration_s for medium in media.values() if medium.duration_s is not None
@@ -211,6 +214,8 @@ class RowChecker:
                 checked.findings.append(finding_of(error, where=source.table.where(row)))
                 continue
             checked.unread_keys.update(conversation.unread_keys)
+            checked.left_out_keys.update(conversation.left_out_keys)
+            checked.findings.extend(doubt_findings(conversation))
             checked.findings.extend(mark_findings(conversation, source.spec.media_markers))
             checked.findings.extend(special_token_findings(conversation, self._text))
             self._check(conversation, checked, is_held_out=number >= self._num_training)
@@ -218,14 +223,16 @@ class RowChecker:
 
     def _check(self, row: Conversation, checked: CheckedPart, *, is_held_out: bool) -> None:
         media: list[CheckedMedium] = []
-        num_findings = len(checked.findings)
+        is_whole = True
         for medium in row.media:
             decoded = self._medium(medium)
             if isinstance(decoded, SampleError):
                 checked.findings.append(finding_of(decoded, where=row.where, medium=medium))
+                is_whole = False
             else:
                 media.append(decoded)
-        if len(checked.findings) > num_findings:
+                checked.findings.extend(bounds_findings(medium, decoded.duration_s, row.where))
+        if not is_whole:
             return
         lengths = self._encoder.lengths(row, layouts=[medium.layout for medium in media])
         sizes = {

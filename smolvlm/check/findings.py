@@ -1,19 +1,28 @@
 """What is said about a row: an error that stopped it, or a remark about marks that stay text."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from smolvlm.config.problems import shown_text
 from smolvlm.datasets.encoding.tokens import TextEncoder
-from smolvlm.datasets.rows.marks import PLACEHOLDERS, has_marks, other_marks
+from smolvlm.datasets.rows.marks import (
+    PLACEHOLDERS,
+    has_marks,
+    mark_numbers,
+    other_marks,
+    page_pictures,
+)
 from smolvlm.datasets.rows.sources import MediaMarkers
 from smolvlm.errors import SampleError
-from smolvlm.records import Conversation, Media
+from smolvlm.records import Conversation, Media, VideoRef
 
 MARKS = frozenset({"<image>"})
 """Of which `mark_findings` speaks."""
 SAID_ONCE = frozenset({"special_token_in_text"})
 """Kinds that a source is told of once, however many of its rows it is true of."""
+_ROUNDED_S = 1.0
+"""Seconds by which a time that people wrote down may be rounded."""
 Severity = Literal["error", "warning", "info"]
 
 
@@ -66,23 +75,73 @@ def mark_findings(row: Conversation, markers: MediaMarkers) -> list[Finding]:
         )
         return warning("mark_learned_as_text", what)
     strange = [mark for text in asked for mark in other_marks(text)] if markers == "plain" else []
+    strange = strange or [tag for text in asked for tag in page_pictures(text)]
     if strange:
-        return warning("mark_learned_as_text", f"`{strange[0]}` is read as text: no mark of ours")
+        shown = shown_text(strange[0])
+        return warning("mark_learned_as_text", f"`{shown}` is read as text: no mark of ours")
     speakers = sorted(
         {
             turn.role
             for turn in row.every_turn
             if turn.role != "user"
-            and any(isinstance(block, str) and has_marks(block, markers) for block in turn.blocks)
+            and any(isinstance(block, str) and _is_marked(block, markers) for block in turn.blocks)
         }
     )
-    if row.has_unplaced_media and speakers:
-        what = (
-            f"a mark in a turn of the {' and the '.join(speakers)} is text, and nothing in the "
-            "user's turns says where the row's media go"
-        )
+    if speakers and row.media:
+        what = f"a mark in a turn of the {' and the '.join(speakers)} is text"
+        if row.has_unplaced_media:
+            what += ", and nothing in the user's turns says where the row's media go"
         return warning("mark_outside_user", what)
     return []
+
+
+def _is_marked(text: str, markers: MediaMarkers) -> bool:
+    return has_marks(text, markers) or (markers == "plain" and bool(mark_numbers(text)))
+
+
+def doubt_findings(row: Conversation) -> list[Finding]:
+    """Return warnings about what in a row may be meant otherwise than it is read."""
+    return [
+        Finding(where=row.where, severity="warning", kind="doubtful", message=doubt)
+        for doubt in row.doubts
+    ]
+
+
+def bounds_findings(medium: Media, duration_s: float | None, where: str) -> list[Finding]:
+    """Return a warning about a clip whose part ends behind the clip itself.
+
+    Args:
+        medium: a picture or a clip.
+        duration_s: of the whole clip; None of a picture.
+        where: the row.
+    """
+    end_s = medium.end_s if isinstance(medium, VideoRef) else None
+    if end_s is None or duration_s is None or end_s <= duration_s + _ROUNDED_S:
+        return []
+    what = f"`end_s` is {end_s:g}, and the clip ends at {duration_s:.2f} s: shown up to its end"
+    kind = "clip_bounds"
+    return [Finding(where=where, severity="warning", kind=kind, message=what, medium=medium)]
+
+
+def left_out_findings(
+    left_out: Collection[str], not_read: Collection[str], *, where: str
+) -> list[Finding]:
+    """Return what is said of a source's `not_read`: what it leaves out, and what no row has.
+
+    Args:
+        left_out: keys that it left out of some row.
+        not_read: the keys that it names.
+        where: the source.
+    """
+    findings: list[Finding] = []
+    if left_out:
+        message = f"left out by `not_read`: {', '.join(sorted(left_out))}"
+        findings.append(Finding(where=where, severity="info", kind="left_out", message=message))
+    if absent := sorted(set(not_read) - set(left_out)):
+        names = ", ".join(f"`{name}`" for name in absent)
+        message = f"`not_read` names {names}, which no row has"
+        findings.append(Finding(where=where, severity="warning", kind="left_out", message=message))
+    return findings
 
 
 def unread_finding(keys: Iterable[str], *, where: str) -> Finding:

@@ -70,6 +70,7 @@ def _as_object(count: SourceCount) -> dict[str, object]:
         "repeat": count.repeat,
         "skipped": dict(count.skip_reasons),
         "not_read": list(count.unread_keys),
+        "left_out": list(count.left_out_keys),
     }
 
 
@@ -111,6 +112,9 @@ def _show(measured: MeasuredSet, plan: Plan, console: Console) -> None:
         if count.unread_keys:
             keys = ", ".join(count.unread_keys)
             console.print(f"not read in {count.name}: {keys}", markup=False)
+        if count.left_out_keys:
+            keys = ", ".join(count.left_out_keys)
+            console.print(f"left out of {count.name} by `not_read`: {keys}", markup=False)
     packs = plural(plan.num_used_packs, "pack")
     console.print(
         f"an epoch: {plan.packs.num_rows:,} rows in {packs} of {plan.budget.max_tokens:,} tokens "

@@ -8,6 +8,7 @@ text, so that what is written reads back equal here and in other programs.
 """
 
 import re
+import sys
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -180,3 +181,17 @@ def read_text(path: Path) -> str:
 def dump_yaml(value: object) -> str:
     """Return mappings, lists and plain values as YAML, keys in their order."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def dump_flow(value: object) -> str:
+    """Return a value as YAML on one line, `{image: photo, images: [left, right]}`, quoted where
+    need be."""
+    text = yaml.dump(
+        value,
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        width=sys.maxsize,
+        default_flow_style=True,
+    )
+    return text.removesuffix("\n").removesuffix("\n...")

@@ -125,9 +125,10 @@ def prepare_mixture(
         max_bad_fraction=1.0,
         overrules=True,
     )
+    keys = [unread_keys(source, max_rows=ROWS_ASKED_FOR_KEYS) for source in sources]
     counts = tuple(
-        replace(count, unread_keys=unread_keys(source, max_rows=ROWS_ASKED_FOR_KEYS))
-        for count, source in zip(measured.counts, sources, strict=True)
+        replace(count, unread_keys=unread, left_out_keys=left_out)
+        for count, (unread, left_out) in zip(measured.counts, keys, strict=True)
     )
     return replace(measured, counts=counts)
 

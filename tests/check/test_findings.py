@@ -114,10 +114,12 @@ def test_special_tokens_in_rows_are_named_with_what_becomes_of_them(tmp_path: Pa
         assert what in finding.message
 
 
-def checked(rows: list[dict[str, Any]], folder: Path, prompt: PromptSettings) -> CheckResult:
+def checked(
+    rows: list[dict[str, Any]], folder: Path, prompt: PromptSettings, **source: Any
+) -> CheckResult:
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     Image.new("RGB", (64, 48)).save(folder / "a.png")
-    sources = open_sources(load_mixture([{"json_path": "rows.jsonl"}], base_dir=folder))
+    sources = open_sources(load_mixture([{"json_path": "rows.jsonl", **source}], base_dir=folder))
     budget = Budget(max_tokens=4096, max_tiles=64)
     return check_rows(sources, (), prompt, requirements=RowRequirements(budget=budget))
 
@@ -151,7 +153,10 @@ def test_keys_and_media_that_would_be_lost_are_errors(
     ("question", "answer", "image", "kinds"),
     [
         ("q", "see <image>", "a.png", ["mark_outside_user"]),
-        ("<image>q", "see <image>", "a.png", []),
+        ("<image>q", "see <image>", "a.png", ["mark_outside_user"]),
+        ("<image>q", "see <image 1>", "a.png", ["mark_outside_user"]),
+        ('<image>Where is <img src="b.png">?', "x", "a.png", ["mark_learned_as_text"]),
+        ("<image>Where is ![b](b.png)?", "x", "a.png", ["mark_learned_as_text"]),
         ("q", "see <image>", None, []),
         ("q <IMAGE>", "a", None, ["mark_without_media"]),
         ("<image> q <|image_pad|>", "a", "a.png", ["mark_learned_as_text"]),
@@ -184,3 +189,31 @@ def test_rows_of_another_kind_than_the_method_reads_are_errors(
             (wrong, "wrong_method")
         ]
         assert found.num_errors == 1
+
+
+def test_what_is_left_out_and_what_is_doubtful_is_said(
+    tmp_path: Path, prompt: PromptSettings
+) -> None:
+    rows = [
+        {"question": "Which?", "choices": ["cat", "dog"], "answer": "a bird", "scene": "one.png"},
+        {"question": "Which?", "choices": ["cat", "dog"], "answer": "cat"},
+    ]
+    source = {"columns": {"question": ["question", "choices"]}, "not_read": ["scene", "absent"]}
+    result = checked(rows, tmp_path, prompt, **source)
+    assert [(found.severity, found.kind, found.message) for found in result.findings] == [
+        ("warning", "doubtful", "`answer`, 'a bird', is none of the options"),
+        ("info", "left_out", "left out by `not_read`: scene"),
+        ("warning", "left_out", "`not_read` names `absent`, which no row has"),
+    ]
+
+
+def test_a_part_that_ends_behind_the_clip_is_said(tmp_path: Path, prompt: PromptSettings) -> None:
+    frames = [f"{number}.png" for number in range(4)]
+    for name in frames:
+        Image.new("RGB", (32, 32), (9, 9, len(name))).save(tmp_path / name)
+    rows = [{**QA, "video": frames, "end_s": end_s} for end_s in (3, 4.5, 9)]
+    result = checked(rows, tmp_path, prompt)
+    assert [(found.where, found.severity, found.kind) for found in result.findings] == [
+        ("rows.jsonl:3", "warning", "clip_bounds")
+    ]
+    assert "`end_s` is 9, and the clip ends at 4.00 s" in result.findings[0].message

@@ -94,13 +94,13 @@ def test_an_answer_is_text_whatever_it_says() -> None:
         (
             "<|image_token|>" * 2,
             {"image": "a.png"},
-            "2 <|image_token|> placeholders in the user's text, 1 image listed",
+            "2 <|image_token|> placeholders in the user's turns, 1 image listed",
         ),
         # a clip's place is marked as a picture's by published sets with plain marks only
         (
             "<|image_token|>",
             {"video": "c.mp4"},
-            "1 <|image_token|> placeholder in the user's text, 0 images listed",
+            "1 <|image_token|> placeholder in the user's turns, 0 images listed",
         ),
     ],
 )

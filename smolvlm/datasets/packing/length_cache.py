@@ -118,6 +118,8 @@ def index_folder(source: OpenSource, prompt: PromptSettings) -> Path:
             str(spec.media_root),
             sorted(spec.columns.items()),
             sorted(spec.not_read),
+            sorted(spec.constants.items()),
+            spec.first_option_index,
             spec.keeps_mark_newlines,
             spec.source_fps,
             *([spec.media_markers] if spec.media_markers != "plain" else []),

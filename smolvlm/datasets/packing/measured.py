@@ -55,6 +55,8 @@ class SourceCount:
     """Reason -> count, the most frequent first."""
     unread_keys: tuple[str, ...] = ()
     """Keys of its rows that nothing is made of; empty where nobody asked."""
+    left_out_keys: tuple[str, ...] = ()
+    """Keys that the source's `not_read` left out of its first rows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from smolvlm.config.problems import shown_value
 from smolvlm.datasets.rows.fields import Fields
 from smolvlm.datasets.rows.keys import END_KEYS, START_KEYS
+from smolvlm.datasets.rows.refusals import leave_unread
 from smolvlm.errors import SampleError
 
 _TIMECODE = re.compile(r"^(?:([0-9]{1,4}):)?([0-9]{1,4}):([0-9]{1,2}(?:\.[0-9]{1,9})?)$")
 _NUMBER = re.compile(r"^[0-9]{1,12}(?:\.[0-9]{1,12})?$")
 MILLISECONDS = "_ms"
+_LENGTH_KEYS = ("duration", "duration_s", "length", "clip_duration", "clip_length")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,13 @@ def take_bounds(fields: Fields) -> Bounds:
         return Bounds()
     start_s = _time(*fields.take_one(START_KEYS, what="where the clip begins"))
     end_s = _time(*fields.take_one(END_KEYS, what="where the clip ends"))
+    if end_s is None and (lengths := fields.given(_LENGTH_KEYS)):
+        what = f"`{lengths[0]}` beside a begin: it may be the part's length, or the clip's"
+        raise SampleError(
+            what,
+            kind="unread_key",
+            fix=f"write the end, `end_s`; or {leave_unread(lengths[0])}",
+        )
     if start_s is not None and end_s is not None and start_s >= end_s:
         raise SampleError(f"start_s={start_s:g} is not before end_s={end_s:g}", fix="fix the times")
     return Bounds(start_s, end_s)
@@ -50,17 +59,25 @@ def joined_bounds(one: Bounds, other: Bounds) -> Bounds:
     return one or other
 
 
+def seconds_of(value: object) -> float | None:
+    """Return a number, 0 or more, or a time such as 1:02:03.5 as seconds; None of anything else."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value) if 0 <= value < float("inf") else None
+    if not isinstance(value, str):
+        return None
+    text = value.strip()
+    if _NUMBER.match(text):
+        return float(text)
+    if match := _TIMECODE.match(text):
+        return 3600 * float(match[1] or 0) + 60 * float(match[2]) + float(match[3])
+    return None
+
+
 def _time(key: str, value: object) -> float | None:
     """Return a number of seconds, or of milliseconds, or a time such as 1:02:03.5, in seconds."""
     if value is None:
         return None
-    seconds: float | None = None
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value) if 0 <= value < float("inf") else None
-    elif isinstance(value, str) and _NUMBER.match(value.strip()):
-        seconds = float(value)
-    elif isinstance(value, str) and (match := _TIMECODE.match(value.strip())):
-        seconds = 3600 * float(match[1] or 0) + 60 * float(match[2]) + float(match[3])
+    seconds = seconds_of(value)
     if seconds is None:
         raise SampleError(
             f"`{key}` is {shown_value(value)}, no time in seconds",

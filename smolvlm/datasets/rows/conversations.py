@@ -96,8 +96,9 @@ class Conversations(Sequence[Conversation]):
         return spec, table, number if self._row_of is None else int(self._row_of[number])
 
 
-def unread_keys(source: OpenSource, *, max_rows: int) -> tuple[str, ...]:
-    """Return the keys of a source's first rows that nothing is made of, sorted.
+def unread_keys(source: OpenSource, *, max_rows: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the keys of a source's first rows that nothing is made of, and those that its
+    `not_read` leaves out, sorted.
 
     Args:
         source: whose rows that cannot be used are passed over here.
@@ -105,12 +106,15 @@ def unread_keys(source: OpenSource, *, max_rows: int) -> tuple[str, ...]:
     """
     conversations = source.all_rows()
     found: set[str] = set()
+    left_out: set[str] = set()
     for row in source.rows[:max_rows].tolist():
         try:
-            found.update(conversations[row].unread_keys)
+            conversation = conversations[row]
         except SampleError:
             continue  # counted where rows are measured
-    return tuple(sorted(found))
+        found.update(conversation.unread_keys)
+        left_out.update(conversation.left_out_keys)
+    return tuple(sorted(found)), tuple(sorted(left_out))
 
 
 def open_sources(specs: Iterable[SourceSpec]) -> tuple[OpenSource, ...]:

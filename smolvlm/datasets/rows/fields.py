@@ -47,6 +47,10 @@ class Fields:
         """Say whether a key has a value; it is not read by that."""
         return key in self._given
 
+    def taken(self) -> frozenset[str]:
+        """Return the keys with a value that was read."""
+        return frozenset(self._given.keys() & self._read)
+
     def given(self, keys: Iterable[str]) -> tuple[str, ...]:
         """Return those keys that have a value, in their order."""
         if self._given.keys().isdisjoint(keys):
@@ -89,11 +93,24 @@ class Reading:
     file_names: set[str] = field(default_factory=set)
     """Last parts of the names of media that were read: the same picture under another key is not
     lost."""
-    lists_options: bool = False
-    """Whether lettered options were joined to the question."""
+    options: list[str] = field(default_factory=list)
+    """Those that were joined to the question, lettered, in order."""
+    asked_in: str | None = None
+    """The column that the question is, in formats that have it as a column."""
+    has_clip: bool = False
+    left_out: set[str] = field(default_factory=set)
+    """Keys that the source's `not_read` left out."""
+    doubts: list[str] = field(default_factory=list)
+    """What may be meant otherwise than it is read, in words."""
 
     def fields(self, values: Mapping[str, object], place: str = "") -> Fields:
-        """Return an object's values; whatever is not taken from them will be judged."""
-        fields = Fields(values, place=place, not_read=self.spec.not_read)
+        """Return an object's values; whatever is not taken from them will be judged.
+
+        Keys of `not_read` are no part of them.
+        """
+        not_read = self.spec.not_read if place else frozenset[str]()
+        if not not_read.isdisjoint(values):
+            self.left_out.update(not_read.intersection(values))
+        fields = Fields(values, place=place, not_read=not_read)
         self.opened.append(fields)
         return fields

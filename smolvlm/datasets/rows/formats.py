@@ -11,10 +11,12 @@ be trained on exactly as it stands is an error with a mend, never a guess.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from smolvlm.config.suggestions import did_you_mean
-from smolvlm.datasets.rows.fields import Fields, Reading, is_absent
-from smolvlm.datasets.rows.keys import FORMAT_KEYS, LIST_COLUMNS
+from smolvlm.config.yaml_text import dump_flow
+from smolvlm.datasets.rows.columns import with_our_names
+from smolvlm.datasets.rows.fields import Fields, Reading
+from smolvlm.datasets.rows.keys import CAPTION_KEYS, FORMAT_KEYS
 from smolvlm.datasets.rows.media import ListedMedia, row_media
+from smolvlm.datasets.rows.options import option_answer
 from smolvlm.datasets.rows.placeholders import (
     DraftTurn,
     fill_places,
@@ -22,14 +24,11 @@ from smolvlm.datasets.rows.placeholders import (
     with_numbered_places,
 )
 from smolvlm.datasets.rows.preferences import check_preference, read_preference
-from smolvlm.datasets.rows.sources import SourceSpec, file_columns
+from smolvlm.datasets.rows.sources import SourceSpec
+from smolvlm.datasets.rows.texts import answer_text, as_objects, as_text, kind_of
 from smolvlm.datasets.rows.turns import (
-    answer_text,
-    as_objects,
-    as_text,
     check_order,
     history_turns,
-    kind_of,
     plain_turn,
     read_turns,
     turn_weight,
@@ -63,11 +62,15 @@ def to_conversation(row: object, *, spec: SourceSpec, where: str) -> Conversatio
     if not isinstance(row, dict):
         raise SampleError(f"the row is {kind_of(row)}, not an object", fix="write the row as {...}")
     reading = Reading(spec=spec)
-    fields = reading.fields(_with_our_names(_unpacked(row), reading))
+    fields = reading.fields(with_our_names(row, reading))
     name = _format_name(fields, spec)
     listed = row_media(fields, reading)
     rejected: tuple[Turn, ...] = ()
     references: tuple[str, ...] = ()
+    if name in ("question", "instruction"):
+        reading.asked_in = name
+    elif name == "chosen" and isinstance(fields.peek("prompt"), str):
+        reading.asked_in = "prompt"
     if name == "chosen":
         both = [
             with_system(drafts, fields, spec=spec)
@@ -80,7 +83,7 @@ def to_conversation(row: object, *, spec: SourceSpec, where: str) -> Conversatio
         drafts = with_system(draft.turns, fields, spec=spec)
         turns, is_placed = _checked(drafts, listed, spec)
         references = draft.references
-    unread = judge_unread(reading, asks_by_columns=name in ("question", "instruction"))
+    unread = judge_unread(reading)
     return Conversation(
         turns=turns,
         where=where,
@@ -88,6 +91,8 @@ def to_conversation(row: object, *, spec: SourceSpec, where: str) -> Conversatio
         references=references,
         rejected=rejected,
         unread_keys=unread,
+        left_out_keys=tuple(sorted(reading.left_out)),
+        doubts=tuple(reading.doubts),
         has_unplaced_media=len(listed) > 0 and not is_placed,
     )
 
@@ -112,55 +117,6 @@ def _checked(
         what = "no assistant turn is learned: the weight of each is 0"
         raise SampleError(what, kind="empty_row", fix="weigh one of them, or take the row out")
     return turns, has_places(drafts)
-
-
-def _unpacked(row: Mapping[str, object]) -> Mapping[str, object]:
-    """Return the row of a shard that became columns (`__key__`, `json`) with its JSON's fields."""
-    content = row.get("json")
-    if "__key__" not in row or not isinstance(content, dict):
-        return row
-    return {**content, **{key: value for key, value in row.items() if key != "json"}}
-
-
-def _with_our_names(row: Mapping[str, object], reading: Reading) -> Mapping[str, object]:
-    """Return the row with the columns that the mixture names under our names."""
-    columns = reading.spec.columns
-    if not columns:
-        return row
-    theirs = {name for ours in columns for name in file_columns(columns, ours)}
-    renamed = {key: value for key, value in row.items() if key not in theirs}
-    for ours, names in columns.items():
-        for name in file_columns(columns, ours):
-            if name not in row:
-                fix = did_you_mean(name, row) or "write it as null where a row has none"
-                raise SampleError(f"no column `{name}`, which `columns` names as `{ours}`", fix=fix)
-        if isinstance(names, str):
-            renamed[ours] = row[names]
-        else:
-            values = [row[name] for name in names if not is_absent(row[name])]
-            renamed[ours] = _joined(ours, values, reading)
-    return renamed
-
-
-def _joined(ours: str, values: Sequence[object], reading: Reading) -> object:
-    """Return several columns as one value: a list of media, or texts on lines of their own.
-
-    A list of texts is written as lettered options: `A. cat`, `B. dog`.
-    """
-    if ours in LIST_COLUMNS:
-        return [
-            member for value in values for member in (value if isinstance(value, list) else [value])
-        ]
-    lines: list[str] = []
-    for value in values:
-        if isinstance(value, list):
-            reading.lists_options = True
-            letters = map(chr, range(ord("A"), ord("Z") + 1))
-            for letter, option in zip(letters, value, strict=False):
-                lines.append(f"{letter}. {answer_text(option, f'an option of `{ours}`')}")
-        elif text := as_text(value, f"a column of `{ours}`"):
-            lines.append(text)
-    return "\n".join(lines)
 
 
 def _format_name(fields: Fields, spec: SourceSpec) -> str:
@@ -191,10 +147,18 @@ def _no_format(fields: Fields) -> SampleError:
     keys = list(fields)
     shown = ", ".join(key[:60] for key in keys[:20]) or "none"
     more = f" and {len(keys) - 20} more" if len(keys) > 20 else ""
+    told = ", ".join(f"`{key}`" for key in FORMAT_KEYS)
+    caption = next((key for key in CAPTION_KEYS if isinstance(fields.peek(key), str)), None)
+    fix = "name its columns in the source's `columns`: `{question: query, answer: label}`"
+    if caption is not None:
+        fix = (
+            "of captions the question is the same in every row: on the source, `constants: "
+            "{question: Describe the picture.}`"
+            + ("" if caption == "answer" else f", `columns: {dump_flow({'answer': caption})}`")
+        )
     return SampleError(
-        "the row has none of `conversations`, `messages`, `question`, `texts`; its keys are: "
-        f"{shown}{more}",
-        fix="name its columns in the source's `columns`: `{question: query, answer: label}`",
+        f"the row has none of {told}, nor `chosen` and `rejected`; its keys are: {shown}{more}",
+        fix=fix,
     )
 
 
@@ -212,8 +176,8 @@ def _read_messages(fields: Fields, has_media: bool, reading: Reading) -> Draft:
 
 def _read_question(fields: Fields, has_media: bool, reading: Reading) -> Draft:
     """Read `question` and `answer` or `answers`: the answer, or the first, is learned."""
-    question = as_text(fields.take("question"), "`question`")
-    references = _references(fields)
+    question = answer_text(fields.take("question"), "`question`")
+    references = _references(fields, reading)
     written = fields.take("answer")
     if written is None and not references:
         raise SampleError(
@@ -221,35 +185,36 @@ def _read_question(fields: Fields, has_media: bool, reading: Reading) -> Draft:
             kind="empty_row",
             fix="add it, or name its column in `columns`",
         )
-    if reading.lists_options and isinstance(written, int):
-        what = f"`answer` is {written!r} where the question lists lettered options"
-        raise SampleError(what, fix="write the option's letter, or its text, as the answer")
-    answer = references[0] if written is None else answer_text(written, "`answer`")
+    answer = references[0] if written is None else option_answer(written, "`answer`", reading)
     turns = _asked(fields, question, answer, has_media=has_media, reading=reading)
     return Draft(turns=turns, references=references)
 
 
-def _references(fields: Fields) -> tuple[str, ...]:
-    """Return the texts of `answers`: texts, numbers, or objects with an `answer` each."""
+def _references(fields: Fields, reading: Reading) -> tuple[str, ...]:
+    """Return the texts of `answers`: texts, numbers, objects with an `answer` or a `text` each, or
+    SQuAD's object of lists."""
     answers = fields.peek("answers")
     fields.take("answers")
     if answers is None:
         return ()
+    if isinstance(answers, dict) and isinstance(answers.get("text"), list):
+        answers = answers["text"]
     if not isinstance(answers, list) or not answers:
         fix = "write a list of texts, with at least one in it"
         raise SampleError(f"`answers` is {'empty' if answers == [] else kind_of(answers)}", fix=fix)
-    return tuple(
-        answer_text(
-            answer.get("answer") if isinstance(answer, dict) else answer, "one of `answers`"
-        )
-        for answer in answers
-    )
+    return tuple(option_answer(_said(answer), "one of `answers`", reading) for answer in answers)
+
+
+def _said(answer: object) -> object:
+    if not isinstance(answer, dict):
+        return answer
+    return next((answer[key] for key in ("answer", "text") if answer.get(key) is not None), None)
 
 
 def _read_instruction(fields: Fields, has_media: bool, reading: Reading) -> Draft:
     """Read `instruction`, `input` and `output`, Alpaca's format."""
     question = as_text(fields.take("instruction"), "`instruction`")
-    answer = answer_text(fields.take("output"), "`output`")
+    answer = option_answer(fields.take("output"), "`output`", reading)
     return Draft(turns=_asked(fields, question, answer, has_media=has_media, reading=reading))
 
 

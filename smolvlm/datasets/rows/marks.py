@@ -27,13 +27,21 @@ _MARK = {
 }
 _EVERY_MARK = re.compile("|".join(mark.pattern for mark in _MARK.values()))
 _NUMBERED = re.compile(r"<\|?image[ _]?([0-9]{1,3})\|?>")
+_WORD = "(?:image|img|picture|photo|video|vision|media)"
+_PARTS = "(?:[ _-]?(?:[0-9]+|pad|token|start|end|placeholder|soft_token|here))*"
 _OTHER_SPELLING = re.compile(
-    r"<\|?(?:image|img|picture|photo|video|vision|media)(?:[ _-]?(?:[0-9]+|pad|token|start|end|"
-    r"placeholder|soft_token|here))*\|?>|<(?:start|begin|end)_of_(?:image|video)>|"
-    r"\[(?:image|img|video)(?:[ _]?[0-9]+)?\]",
+    # <IMAGE>, <|image_pad|>, < image >, <image/>, &lt;image&gt;, \<image\>
+    rf"(?:\\?<|&lt;)\|?\s?{_WORD}{_PARTS}\s?/?\|?(?:\\?>|&gt;)"
+    r"|<(?:start|begin|end)_of_(?:image|video)>|<im_(?:start|end|patch)>"
+    r"|\[(?:image|img|video)(?:[ _]?[0-9]+)?\]"
+    # {image}, {{ image_1 }}
+    rf"|\{{{{1,2}}\s?{_WORD}(?:[ _]?[0-9]+)?\s?\}}{{1,2}}"
+    # ![a cat](cat.png)
+    r"|!\[[^\]\n]{0,200}\]\([^)\n]{1,1000}\)",
     re.IGNORECASE,
 )
-"""What rows for other models mark places with."""
+"""What rows for other models, and pages, mark places with."""
+_TAG = re.compile(r"<img\s[^<>]{0,1000}>", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +60,15 @@ def has_marks(text: str, markers: MediaMarkers = "plain") -> bool:
 
 def other_marks(text: str) -> tuple[str, ...]:
     """Return what looks like a mark and is none of ours: `<IMAGE>`, `<|image_pad|>`."""
-    if "<" not in text and "[" not in text:
+    if not any(sign in text for sign in "<[{&"):
         return ()
     found = (match[0] for match in _OTHER_SPELLING.finditer(text))
     return tuple(mark for mark in found if not _EVERY_MARK.fullmatch(mark))
+
+
+def page_pictures(text: str) -> tuple[str, ...]:
+    """Return the pictures that a text shows as a page would: `<img src="a.png">`."""
+    return tuple(_TAG.findall(text)) if "<" in text else ()
 
 
 def mark_numbers(text: str) -> tuple[int, ...]:

@@ -1,8 +1,8 @@
 """The pictures and clips that a row lists, and under which keys. None is opened here.
 
 `image`, `images`, `video` and `videos` go before all. Without them, a row may number its pictures
-(`image_1`, `image_2`), name a file (`file_name`), or name them by a file's ending (`jpg`, `mp4`),
-as shards do.
+(`image_1`, `image_2`), have one under another common name (`img`, `image_path`), name a file
+(`file_name`), or name them by a file's ending (`jpg`, `mp4`), as shards do.
 """
 
 import re
@@ -13,13 +13,16 @@ from typing import Literal
 from smolvlm.datasets.rows.clip_bounds import Bounds, has_bounds, take_bounds
 from smolvlm.datasets.rows.fields import Fields, Reading
 from smolvlm.datasets.rows.keys import (
+    CLIP_KEYS,
     FILE_KEYS,
     FRAME_CHOICE_KEYS,
     NUMBERED_CLIP,
     NUMBERED_PICTURE,
+    PICTURE_KEYS,
     RATE_KEYS,
 )
 from smolvlm.datasets.rows.references import file_name_of, image_ref, is_picture_name, video_ref
+from smolvlm.datasets.rows.refusals import leave_unread
 from smolvlm.errors import SampleError
 from smolvlm.media.kinds import ending_of, is_clip_ending, is_picture_ending
 from smolvlm.records import ImageRef, Media, VideoRef
@@ -106,7 +109,7 @@ def _with_frame_choice(clips: list[object], fields: Fields) -> list[object]:
         f"`{choice[0]}` gives which frames are shown and is not read here",
         kind="unread_key",
         fix="set `data.fps` and `data.max_frames` for the run, `source_fps` for a source of "
-        f"frames; or leave it unread on purpose with `not_read: [{choice[0]}]` on the source",
+        f"frames; or {leave_unread(choice[0])}",
     )
 
 
@@ -115,6 +118,10 @@ def _other_media(fields: Fields) -> tuple[list[object], list[object]]:
     pictures, clips = _numbered(fields, NUMBERED_PICTURE), _numbered(fields, NUMBERED_CLIP)
     if pictures or clips:
         return pictures, clips
+    one, other = fields.given(PICTURE_KEYS), fields.given(CLIP_KEYS)
+    if len(one) + len(other) == 1:
+        value = fields.take((one or other)[0])
+        return ([value], []) if one else ([], [value])
     for key in fields:
         if not fields.has(key):
             continue

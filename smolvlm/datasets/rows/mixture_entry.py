@@ -18,7 +18,12 @@ from braceexpand import braceexpand
 from smolvlm.config.problems import Problem, shown_path, shown_text, shown_value
 from smolvlm.config.row_files import READABLE, RowFormat, row_file
 from smolvlm.config.suggestions import did_you_mean
-from smolvlm.datasets.rows.keys import COLUMN_NAMES, LIST_COLUMNS, TEXT_COLUMNS
+from smolvlm.datasets.rows.keys import (
+    COLUMN_NAMES,
+    CONSTANT_COLUMNS,
+    LIST_COLUMNS,
+    TEXT_COLUMNS,
+)
 from smolvlm.datasets.rows.row_filter import RowFilter, parse_filter
 from smolvlm.datasets.rows.sources import (
     BadSamplePolicy,
@@ -42,6 +47,8 @@ _KEYS = (
         "repeat",
         "columns",
         "not_read",
+        "constants",
+        "first_option_index",
         "filter",
         "seed",
         "on_bad_sample",
@@ -99,6 +106,8 @@ def read_source(
         source_fps=reader.number("source_fps") or 1.0,
         columns=reader.columns(),
         not_read=reader.not_read(),
+        constants=reader.constants(),
+        first_option_index=reader.first_option_index(),
         media_markers=reader.choice("media_markers", get_args(MediaMarkers)) or "plain",
         seed=reader.whole_number("seed", default=0, minimum=0),
         on_bad_sample=reader.choice("on_bad_sample", get_args(BadSamplePolicy)),
@@ -284,9 +293,50 @@ class _EntryReader:
     def not_read(self) -> frozenset[str]:
         value = self.entry.get("not_read", [])
         if isinstance(value, list) and all(isinstance(name, str) for name in value):
+            columns = self.entry.get("columns")
+            mapped = columns.values() if isinstance(columns, Mapping) else ()
+            read = {
+                name for names in mapped for name in (names if isinstance(names, list) else [names])
+            }
+            if both := sorted(read.intersection(value)):
+                what = f"`{both[0]}` is read by `columns` besides"
+                self.problem("not_read", what, fix="take it out of one of the two")
             return frozenset(value)
         self.problem("not_read", "must be a list of keys", fix="write `not_read: [hint, choices]`")
         return frozenset()
+
+    def constants(self) -> Mapping[str, str]:
+        """Return the texts that columns have in every row."""
+        value = self.entry.get("constants")
+        if value is None:
+            return {}
+        form = "write `constants: {question: Describe the picture.}`"
+        if not isinstance(value, Mapping):
+            self.problem("constants", "must map our column names to texts", fix=form)
+            return {}
+        columns = self.entry.get("columns")
+        for ours, text in value.items():
+            if ours not in CONSTANT_COLUMNS:
+                fix = (
+                    did_you_mean(str(ours), CONSTANT_COLUMNS)
+                    or f"the names are {', '.join(CONSTANT_COLUMNS)}"
+                )
+                self.problem("constants", f"`{ours}` cannot be the same in every row", fix=fix)
+            elif not isinstance(text, str) or not text.strip():
+                self.problem("constants", f"`{ours}` must be text", fix=form)
+            elif isinstance(columns, Mapping) and ours in columns:
+                what = f"`{ours}` is read by `columns` besides"
+                self.problem("constants", what, fix="keep one of the two")
+        return {str(ours): str(text) for ours, text in value.items()}
+
+    def first_option_index(self) -> int | None:
+        value = self.entry.get("first_option_index")
+        if value is None:
+            return None
+        if not isinstance(value, int) or isinstance(value, bool) or value not in (0, 1):
+            self.problem("first_option_index", "must be 0 or 1")
+            return None
+        return value
 
 
 def _format_of(file: Path) -> RowFormat | None:

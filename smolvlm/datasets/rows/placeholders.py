@@ -65,6 +65,7 @@ def fill_places(
     for kind in kinds:
         num_places = sum(place.kind == kind for place in places)
         _check_number(num_places, len(listed.of(kind)), kind, spec=spec)
+        places = _settled(places, kind)
     media = iter(_media_of(places, listed))
     filled = [
         replace(
@@ -76,6 +77,30 @@ def fill_places(
         for draft in drafts
     ]
     return _turns(filled)
+
+
+def _settled(places: Sequence[Place], kind: Kind) -> list[Place]:
+    """Return the places, those of a kind numbered from 1: blocks count their media from 0 or 1.
+
+    Raises:
+        SampleError: the numbers do not name each medium once.
+    """
+    numbers = [place.number for place in places if place.kind == kind]
+    if all(number is None for number in numbers):
+        return list(places)
+    given = sorted(number for number in numbers if number is not None)
+    first = given[0]
+    if first not in (1, 2) or given != list(range(first, first + len(numbers))):
+        shown = ", ".join("none" if number is None else str(number - 1) for number in numbers[:8])
+        what = f"the numbers of the {kind} blocks, {shown}, do not name each listed {kind} once"
+        fix = "count them from 0 (or 1), each once, or leave the numbers out"
+        raise SampleError(what, kind="placeholder_mismatch", fix=fix)
+    return [
+        replace(place, number=place.number - first + 1)
+        if place.kind == kind and place.number is not None
+        else place
+        for place in places
+    ]
 
 
 def _images_mean_clips(places: Sequence[Place], listed: ListedMedia, spec: SourceSpec) -> bool:
@@ -163,10 +188,11 @@ def _check_number(num_places: int, num_listed: int, kind: Kind, *, spec: SourceS
     if num_places == num_listed:
         return
     mark = PLACEHOLDERS[spec.media_markers][kind]
-    marks = f"{num_places} {mark} placeholder{'' if num_places == 1 else 's'} in the user's text"
+    marks = f"{num_places} {mark} placeholder{'' if num_places == 1 else 's'} in the user's turns"
     what = f"{marks}, {num_listed} {kind}{'' if num_listed == 1 else 's'} listed"
     raise SampleError(
         what,
         kind="placeholder_mismatch",
-        fix="make the two agree, or set `on_bad_sample: skip` on this source",
+        fix=f"make the two agree: `{mark}` in a user's text and `{{type: {kind}}}` blocks are the "
+        f"places, `{kind}` and `{kind}s` list what they show",
     )

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from smolvlm.datasets.rows.fields import Fields, Reading
 from smolvlm.datasets.rows.placeholders import DraftTurn
-from smolvlm.datasets.rows.turns import answer_text, as_text, kind_of, plain_turn, read_turns
+from smolvlm.datasets.rows.texts import answer_text, as_text, kind_of
+from smolvlm.datasets.rows.turns import plain_turn, read_turns
 from smolvlm.errors import SampleError
 from smolvlm.records import Role, Turn
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from smolvlm.config.problems import shown_path, shown_value
+from smolvlm.config.problems import shown_path, shown_text, shown_value
 from smolvlm.datasets.rows.clip_bounds import Bounds, joined_bounds, take_bounds
 from smolvlm.datasets.rows.fields import Fields, Reading
 from smolvlm.datasets.rows.keys import RATE_KEYS
@@ -23,6 +23,8 @@ ADDRESS = re.compile(r"^(https?|s3|gs|ftp|hf)://", re.IGNORECASE)
 _BEHIND_THE_PATH = re.compile(r"[?#].*", re.DOTALL)
 _DATA_URI = re.compile(r"^data:([^,;]*)((?:;[^,;]*)*),", re.IGNORECASE)
 _BASE64_START = re.compile(r"^[A-Za-z0-9+/]{24,}")
+_MOVING_PICTURES = frozenset({"apng", "avif", "gif", "webp"})
+"""Endings of pictures that may be clips."""
 _SHORTEST_BASE64 = 40
 """Characters of the smallest picture."""
 _BASE64_PROBE = 96
@@ -61,6 +63,7 @@ def video_ref(value: object, reading: Reading, bounds: Bounds = Bounds()) -> Vid
     Raises:
         SampleError: as `image_ref`; or bounds that are no times in order.
     """
+    reading.has_clip = True
     if isinstance(value, VideoRef):
         _note_name(value.path, reading)
         return replace(value, start_s=bounds.start_s, end_s=bounds.end_s)
@@ -76,6 +79,7 @@ def video_ref(value: object, reading: Reading, bounds: Bounds = Bounds()) -> Vid
         frames = value
         file = None if isinstance(value, list) else _reference(value, "a clip", reading)
     if file is not None:
+        _check_is_clip(file)
         clip = VideoRef(path=file.path, data=file.data, url=file.url, span=file.span)
     else:
         assert isinstance(frames, list)
@@ -85,6 +89,20 @@ def video_ref(value: object, reading: Reading, bounds: Bounds = Bounds()) -> Vid
             )
         clip = VideoRef(frames=tuple(image_ref(frame, reading) for frame in frames))
     return replace(clip, start_s=bounds.start_s, end_s=bounds.end_s, source_fps=rate)
+
+
+def _check_is_clip(file: ImageRef | VideoRef) -> None:
+    """Refuse a file that is a still picture by its name.
+
+    Raises:
+        SampleError: it is one.
+    """
+    ending = ending_of(file.path) if file.path is not None else ""
+    if is_picture_ending(ending) and ending not in _MOVING_PICTURES:
+        what = f"a clip is a picture by its name, {shown_path(file.name)!r}"
+        raise SampleError(
+            what, fix="list the clip's frames, `video: [0.png, 1.png]`, or name it `image`"
+        )
 
 
 def _clip_of_object(fields: Fields, reading: Reading) -> ImageRef | VideoRef:
@@ -201,12 +219,22 @@ def _of_object(fields: Fields, kind: str, reading: Reading) -> ImageRef:
     if text is not None:
         what = f"{kind} has both `{name_key}` and bytes as text"
         raise SampleError(what, fix="keep one of the two")
+    return _of_named(name, fields, kind, reading)
+
+
+def _of_named(name: object, fields: Fields, kind: str, reading: Reading) -> ImageRef:
+    """Return what an object's path, address or inner object names."""
     if isinstance(name, ImageRef):
         _note_name(name.path, reading)
         return name
     if isinstance(name, dict):  # {image_url: {url: ...}}
         return _of_object(reading.fields(name, _place(kind)), kind, reading)
-    return _reference(name, kind, reading)
+    if name is not None:
+        return _reference(name, kind, reading)
+    what = f"{kind} is an object without bytes, a path or an address"
+    keys = ", ".join(shown_text(key) for key in list(fields)[:8])
+    fix = f"give one of them, or null in a row without it; its keys are: {keys}"
+    raise SampleError(what, fix=fix)
 
 
 def _of_data_uri(text: str, kind: str) -> bytes:

@@ -2,8 +2,8 @@
 
 In: what a mixture's entry says. Out: conditions on values; `filtered.py` puts rows to them. Every
 condition holds on every row kept; numbers compare with numbers and text with text, and anything
-else is an error and no answer. A null satisfies nothing but `==` null. Sampling chooses from what
-is left.
+else is an error and no answer. Text that is a number counts as one where the filter names a number.
+A null satisfies nothing but `==` null. Sampling chooses from what is left.
 """
 
 import operator
@@ -14,7 +14,6 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from smolvlm.config.problems import shown_value
-from smolvlm.config.suggestions import did_you_mean
 from smolvlm.errors import ConfigError, SampleError
 
 Kind = Literal["a number", "text", "a boolean", "null", "a list or mapping"]
@@ -30,6 +29,39 @@ _COMPARES: Mapping[str, Callable[[Any, Any], bool]] = {
 }
 """Operator -> what it says of a value and its operand."""
 _ORDERS = frozenset({">=", ">", "<=", "<"})
+_MEANT: Mapping[str, str] = {
+    "=>": ">=",
+    "≥": ">=",
+    "gte": ">=",
+    "ge": ">=",
+    "min": ">=",
+    "at_least": ">=",
+    "=<": "<=",
+    "≤": "<=",
+    "lte": "<=",
+    "le": "<=",
+    "max": "<=",
+    "at_most": "<=",
+    "gt": ">",
+    "lt": "<",
+    "=": "==",
+    "===": "==",
+    "eq": "==",
+    "is": "==",
+    "equals": "==",
+    "<>": "!=",
+    "ne": "!=",
+    "!==": "!=",
+    "not": "!=",
+    "neq": "!=",
+    "is not": "!=",
+    "nin": "not in",
+    "not_in": "not in",
+    "notin": "not in",
+    "one_of": "in",
+    "among": "in",
+}
+"""Operators of other languages -> ours."""
 _AMONG = frozenset({"in", "not in"})
 _FORM = 'write `filter: {COLUMN: {">=": 3}}`; a plain value means `==`, a list means `in`'
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3})?")
@@ -55,7 +87,7 @@ class Condition:
 
         Args:
             value: the row's.
-            has_types: the file tells numbers from text; a CSV file does not, and its text is read
+            has_types: the file tells booleans from text; a CSV file does not, and its text is read
                 as the kind that the condition names.
 
         Raises:
@@ -65,12 +97,14 @@ class Condition:
             return (value is None) == (self.operator == "==")
         if value is None:
             return False
-        if not has_types and isinstance(value, str):
+        if isinstance(value, str) and (self.kind == "a number" or not has_types):
             value = _read_as(self.kind, value)
         if kind_of(value) != self.kind:
             shown = f"{kind_of(value)}, {shown_value(value)}"
             what = f"`{self.column}` is {shown}, and `filter` compares it with {self.kind}"
             fix = "compare it with a value of its own kind: quote text, leave numbers bare"
+            if kind_of(value) == "a number" and self.operator in _ORDERS:
+                fix = "write the filter's value as a number, without quotes"
             raise SampleError(what, fix=fix)
         return _COMPARES[self.operator](value, self.operand)
 
@@ -108,7 +142,8 @@ def _conditions(column: str, tests: object) -> Iterator[Condition]:
     for name, operand in tests.items():
         if name not in _COMPARES:
             known = f"the operators are {', '.join(_COMPARES)}"
-            fix = did_you_mean(str(name), _COMPARES) or known
+            meant = _MEANT.get(str(name).strip().lower().lstrip("$"))
+            fix = f"did you mean `{meant}`?" if meant else known
             raise ConfigError(f"`{column}`: unknown operator {shown_value(name)}", fix=fix)
         yield _condition(column, name, operand)
 
@@ -127,6 +162,9 @@ def _condition(column: str, name: str, operand: object) -> Condition:
     if kind == "a list or mapping" or (name in _ORDERS and kind not in ("a number", "text")):
         fix = "compare with a number or a text (a date in quotes); with lists by `in`"
         raise ConfigError(f"{where}: nothing compares with {shown_value(operand)}", fix=fix)
+    if name in _ORDERS and isinstance(operand, str) and _NUMBER.fullmatch(operand.strip()):
+        what = f"{where}: {shown_value(operand)} is text, and texts compare letter by letter"
+        raise ConfigError(what, fix="write the number without quotes")
     return Condition(column=column, operator=name, operand=operand)
 
 

@@ -142,6 +142,12 @@ class SourceSpec:
     texts are joined by newlines, media are listed."""
     not_read: frozenset[str] = frozenset()
     """Keys of rows, turns and blocks that are left alone on purpose."""
+    constants: Mapping[str, str] = field(default_factory=dict)
+    """Our name of a column -> the text that it has in every row: the question about captions, say,
+    or a system turn."""
+    first_option_index: int | None = None
+    """The number by which answers mean the first of the lettered options; None where they name
+    options by letters or words."""
     keeps_mark_newlines: bool = False
     """Whether the newline beside a mark that is alone on its line is said to the model."""
     media_markers: MediaMarkers = "plain"

@@ -85,7 +85,7 @@ def _table_of(
         case "tar":
             return TarTable(rows, path, label=label, media_root=media_root, columns=columns)
         case "csv" | "tsv":
-            return CsvTable(rows, label=label, columns=columns)
+            return CsvTable(rows, label=label)
         case "parquet":
             return ColumnTable(rows, label=label)
         case _:

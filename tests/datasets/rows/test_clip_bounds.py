@@ -55,3 +55,48 @@ def test_two_spellings_are_not_chosen_between() -> None:
         convert({**QA, "video": {"path": "c.mp4", "start": 1}, "end_s": 3})
     with pytest.raises(SampleError, match="start_s=5 is not before end_s=5"):
         convert({**QA, "video": "c.mp4", "video_start": 5, "video_end": "0:05"})
+
+
+CLIP_PARTS: list[tuple[str, Any]] = [
+    *(("segment", [2, 5]), ("timestamps", [[2.0, 5.0]]), ("from", 2), ("t0", 3), ("time", "0:07")),
+    *(("moment", {"a": 1}), ("Start", 2), ("endTime", 4), ("relevant_windows", [[1, 2]])),
+    *(("strat", 2), ("end_tme", "5"), ("clip-start-sec", 3), ("begin time", 4)),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), CLIP_PARTS)
+def test_a_part_in_unforeseen_words_is_not_passed_over(key: str, value: Any) -> None:
+    rows = (
+        {**QA, "video": "c.mp4", key: value},
+        {**QA, "video": {"path": "c.mp4", key: value}},
+        messages(("user", [{"type": "video", "path": "c.mp4", key: value}]), ("assistant", "x")),
+    )
+    for row in rows:
+        with pytest.raises(SampleError) as caught:
+            convert(row)
+        assert f"{key}`" in caught.value.what
+        assert media(row, not_read=frozenset({key})) == clip()
+    assert convert({**QA, "image": "a.png", key: value}).unread_keys == (key,)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(
+            ("duration", 30),
+            ("time", "morning"),
+            ("created_time", 1.5),
+            ("timestamp", "2020-01-02"),
+        ),
+        *(("video_id", 3), ("end_reason", 2), ("fps_note", 1), ("times_seen", 4)),
+    ],
+)
+def test_other_facts_about_a_clip_are_only_named(key: str, value: Any) -> None:
+    assert convert({**QA, "video": "c.mp4", key: value}).unread_keys == (key,)
+
+
+def test_half_a_part() -> None:
+    assert media({**QA, "video": "c.mp4", "begin": 2, "finish": 5}) == clip(2, 5)
+    with pytest.raises(SampleError, match="`duration` beside a begin: it may be the part's"):
+        convert({**QA, "video": "c.mp4", "start": 2, "duration": 3})
+    assert media({**QA, "video": "c.mp4", "start": 2, "end": 3, "duration": 9}) == clip(2, 3)

@@ -148,7 +148,7 @@ def test_a_mark_in_text_without_pictures_is_text_but_for_llava() -> None:
         "the <image> tag",
     )
     with pytest.raises(
-        SampleError, match="1 <image> placeholder in the user's text, 0 images listed"
+        SampleError, match="1 <image> placeholder in the user's turns, 0 images listed"
     ):
         convert(llava(("human", "the <image> tag"), ("gpt", "x")))
 
@@ -260,17 +260,18 @@ REFUSED: list[tuple[Any, str]] = [
     (None, "the row is missing or null, not an object"),
     (
         {"id": 3, "conversation": []},
-        "none of `conversations`, `messages`, `question`, `texts`; its keys are: id, conversation",
+        "none of `conversations`, `messages`, `question`, `texts`, `instruction`, nor `chosen` and "
+        "`rejected`; its keys are: id, conversation",
     ),
     ({}, "its keys are: none"),
     (
         llava(("human", "<image><image>q"), ("gpt", "x"), image="a.png"),
-        "2 <image> placeholders in the user's text, 1 image listed\n  fix: make the two agree, or "
-        "set",
+        "2 <image> placeholders in the user's turns, 1 image listed\n  fix: make the two agree: "
+        "`<image>` in a user's text and `{type: image}` blocks are the places",
     ),
     (
         llava(("human", "<image>q"), ("gpt", "x"), image=["a.png", "b.png"]),
-        "1 <image> placeholder in the user's text, 2 images",
+        "1 <image> placeholder in the user's turns, 2 images",
     ),
     (
         llava(("human", "q"), ("gpt", "x"), ("humn", "r"), ("gpt", "y")),
@@ -278,9 +279,9 @@ REFUSED: list[tuple[Any, str]] = [
     ),
     (
         llava(("tool", "q")),
-        "unknown role 'tool'\n  fix: `from` is one of human, user, gpt, assistant, system",
+        "unknown role 'tool'\n  fix: `from` is one of user, human, assistant, gpt, model, bot,",
     ),
-    (messages(("User", "q")), "unknown role 'User'\n  fix: did you mean `user`?"),
+    (messages(("Userr", "q")), "unknown role 'Userr'\n  fix: did you mean `user`?"),
     (messages((None, "q")), "unknown role null"),
     (
         {"conversations": "q"},
@@ -299,7 +300,7 @@ REFUSED: list[tuple[Any, str]] = [
         messages(("user", "q"), ("assistant", None)),
         "a message's `content` is missing or null, not text",
     ),
-    ({"question": 3, "answer": "x"}, "`question` is a number, not text"),
+    ({"question": [3], "answer": "x"}, "`question` is a list, not text"),
     ({"question": "q", "answer": {}}, "the row has a `question` and no `answer`"),
     ({"question": "q", "answer": ["x"]}, "`answer` is a list, not text"),
     ({"question": "q"}, "the row has a `question` and no `answer`"),
@@ -335,8 +336,8 @@ REFUSED: list[tuple[Any, str]] = [
     ),
     (messages(("user", [{"type": "imag"}]), ("assistant", "x")), "fix: did you mean `image`?"),
     (
-        messages(("user", ["q"]), ("assistant", "x")),
-        "a content block is text\n  fix: write blocks as {type: text, text: ...}",
+        messages(("user", [3]), ("assistant", "x")),
+        "a content block is a number\n  fix: write blocks as {type: text, text: ...}",
     ),
     (
         messages(("user", [{"type": "text"}]), ("assistant", "x")),
@@ -348,26 +349,38 @@ REFUSED: list[tuple[Any, str]] = [
     ),
     (
         messages(("user", [{"type": "image"}]), ("assistant", "x")),
-        "1 <image> placeholder in the user's text, 0 images listed",
+        "1 <image> placeholder in the user's turns, 0 images listed",
     ),
     (
         messages(
             ("user", [{"type": "image", "image": "b.png"}]), ("assistant", "x"), images=["a.png"]
         ),
-        "0 <image> placeholders in the user's text, 1 image listed",
+        "0 <image> placeholders in the user's turns, 1 image listed",
     ),
     (
-        {**QA, "img": "a.png"},
-        "unknown key `img` looks like media\n  fix: name it in the source's `columns`: `{image: "
-        "img}`",
+        {**QA, "img_file": "a.png"},
+        "unknown key `img_file` looks like media\n  fix: name it in the source's `columns`: "
+        "`{image: img_file}`",
     ),
-    ({**QA, "image_path": "a.png"}, "unknown key `image_path` looks like media"),
-    ({**QA, "audio": {"bytes": b"x"}}, "unknown key `audio` looks like media"),
+    (
+        {**QA, "image": "a.png", "image_path": "b.png"},
+        "unknown key `image_path` looks like media\n  fix: name it in the source's `columns`: "
+        "`{images: [image, image_path]}`",
+    ),
+    ({**QA, "img": "a.png", "photo": "b.png"}, "unknown key `img` looks like media"),
+    ({**QA, "my: key": "a.png"}, "`{image: 'my: key'}`"),
+    ({**QA, "audio": {"bytes": b"x"}}, "`audio` is sound, which no SmolVLM model hears"),
+    ({**QA, "speech": "a.mp3"}, "`speech` is sound"),
+    ({**QA, "video": "a.png"}, "a clip is a picture by its name, '/pictures/a.png'"),
     ({**QA, "image": "a.png", "images": ["b.png"]}, "both `image` and `images` are given"),
     ({**QA, "image": ""}, "a picture is an empty text\n  fix: give a path, or encoded bytes"),
     ({**QA, "image": ["a.png", None]}, "a picture is null"),
     ({**QA, "image": 3}, "a picture is of type int"),
-    ({**QA, "image": {"bytes": None, "path": None}}, "a picture is null"),
+    (
+        {**QA, "image": {"bytes": None, "path": None}},
+        "a picture is an object without bytes, a path or an address\n  fix: give one of them, or "
+        "null in a row without it; its keys are: bytes, path",
+    ),
     (
         {**QA, "image": "https://example.org/a.png"},
         "a picture is an address, 'https://example.org/a.png'\n  fix: download it and give the "
@@ -382,15 +395,15 @@ REFUSED: list[tuple[Any, str]] = [
     ({**QA, "image": "data:image/png,A"}, "a picture is a data URI that is not base64"),
     (
         llava(("human", "<video>\nq"), ("gpt", "x"), video=["a.mp4", "b.mp4"]),
-        "1 <video> placeholder in the user's text, 2 videos",
+        "1 <video> placeholder in the user's turns, 2 videos",
     ),
     (
         llava(("human", "<image>\nq"), ("gpt", "x"), image="a.png", video="a.mp4"),
-        "0 <video> placeholders in the user's text, 1",
+        "0 <video> placeholders in the user's turns, 1",
     ),
     (
         messages(("user", [{"type": "video"}]), ("assistant", "x")),
-        "1 <video> placeholder in the user's text, 0 videos",
+        "1 <video> placeholder in the user's turns, 0 videos",
     ),
     (
         messages(("user", "q"), ("assistant", [{"type": "video", "path": "a.mp4"}])),

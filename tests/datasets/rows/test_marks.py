@@ -91,6 +91,8 @@ def test_numbered_marks_that_name_each_picture_once_are_places(mark: str) -> Non
 OTHERS = [
     *("<IMAGE>", "<Image>", "<img>", "<image_pad>", "<|image_pad|>", "<|image|>"),
     *("<|vision_start|>", "<start_of_image>", "<image_soft_token>", "<video_1>", "[IMG]"),
+    *("< image >", "<image/>", "<video />", "{image}", "{{ image_1 }}", "&lt;image&gt;"),
+    *("\\<image\\>", "![a cat](cat.png)", "![](a.png)", "<im_start>", "<im_patch>"),
     *("<picture>", "<image_placeholder>", "<ImageHere>", "<|video_pad|>", "[image 1]"),
 ]
 
@@ -107,7 +109,10 @@ def test_another_spelling_is_an_error_while_the_media_have_no_place(mark: str) -
     assert asked(f"{mark} What?") == (f"{mark} What?",)
 
 
-@pytest.mark.parametrize("text", ["<b>", "a < b > c", "<imagery>", "[images]", "<image/>", "image"])
+@pytest.mark.parametrize(
+    "text",
+    ["<b>", "a < b > c", "<imagery>", "[images]", "image", "{imagery}", "{x}", "[a](b.png)", "a!"],
+)
 def test_other_text_is_no_mark(text: str) -> None:
     assert other_marks(text) == ()
 

@@ -116,7 +116,7 @@ def test_a_clip_in_base64() -> None:
         ({"base64": 3}, "is of type int"),
         ({"base64": TEXT, "path": "a.png"}, "has both `path` and bytes as text"),
         ({"url": "a.png", "path": "b.png"}, "`image.path` and `image.url` both give the file"),
-        ({"width": 3}, "a picture is null"),
+        ({"width": 3}, "an object without bytes, a path or an address"),
     ],
 )
 def test_what_names_nothing_says_why(value: Any, message: str) -> None:

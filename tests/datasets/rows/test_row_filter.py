@@ -141,7 +141,11 @@ def test_a_row_that_cannot_be_read_is_kept_to_be_counted_as_bad(tmp_path: Path) 
         ({}, "must map columns"),
         ({3: 1}, "the column 3 is no text"),
         ({"a": {}}, "nothing is asked of `a`"),
-        ({"a": {"=>": 1}}, "unknown operator '=>'"),
+        ({"a": {"=>": 1}}, "unknown operator '=>'\n  fix: did you mean `>=`"),
+        ({"a": {"$lt": 1}}, "did you mean `<`"),
+        ({"a": {"<>": 1}}, "did you mean `!=`"),
+        ({"a": {"contains": 1}}, "the operators are >=, >"),
+        ({"a": {">=": "3"}}, "'3' is text, and texts compare letter by letter"),
         ({"a": {"not_in": [1]}}, "did you mean `not in`"),
         ({"a": {"in": 3}}, "3 is no list of values"),
         ({"a": []}, "is no list of values"),
@@ -161,3 +165,15 @@ def test_a_filter_that_says_nothing_is_refused(written: Any, message: str) -> No
 def test_the_mixture_names_the_key(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"\[0\]\.filter = .*: `a`: unknown operator '=>'"):
         opened(tmp_path, "r.jsonl", filter={"a": {"=>": 1}})
+
+
+@pytest.mark.parametrize("name", ["r.jsonl", "r.parquet"])
+def test_text_that_is_a_number_counts_as_one(tmp_path: Path, name: str) -> None:
+    values = ["10", " 2.5", "3", None, "-1"]
+    rows = [{"v": value} for value in values]
+    if name == "r.parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / name)
+    else:
+        (tmp_path / name).write_text("\n".join(map(json.dumps, rows)))
+    specs = load_mixture([{"path": name, "filter": {"v": {">=": 3}}}], base_dir=tmp_path)
+    assert open_sources(specs)[0].rows.tolist() == [0, 2]

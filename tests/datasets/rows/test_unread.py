@@ -24,7 +24,7 @@ from smolvlm.datasets.rows.keys import (
 )
 from smolvlm.errors import SampleError
 from smolvlm.records import Conversation
-from tests.datasets.rows.row_cases import QA, A, convert, media, messages
+from tests.datasets.rows.row_cases import QA, A, B, convert, media, messages
 
 
 def encoded(kind: str) -> bytes:
@@ -122,26 +122,38 @@ def outcome(row: Any) -> tuple[Conversation | None, str]:
         return None, error.what
 
 
-KNOWN = st.sampled_from([*REFUSED_IN_BLOCKS, *SYSTEM_KEYS, *COLUMN_NAMES, "img", "image_1", "jpg"])
+KNOWN = [*REFUSED_IN_BLOCKS, *SYSTEM_KEYS, *COLUMN_NAMES, "img", "image_1", "jpg", "mp4", "clip"]
+KEYS = st.sampled_from(KNOWN) | st.text(min_size=1)
 
 
-@settings(deadline=None)
-@given(key=KNOWN | st.text(min_size=1), is_turn=st.booleans())
-def test_a_picture_is_shown_or_named_whatever_its_key(key: str, is_turn: bool) -> None:
+def check_that_it_is_shown_or_named(key: str, *, is_turn: bool) -> None:
     row: dict[str, Any] = messages(("user", "q"), ("assistant", "x"))
     (row["messages"][0] if is_turn else row).setdefault(key, "a.png")
     if key in ("messages", "role", "content"):
         return
     shown, message = outcome(row)
     if shown is None:
-        assert key in message or "conversation" in message or "preference" in message
+        named = (key, "a.png", "conversation", "preference")
+        assert any(words in message for words in named)
     else:
         said = [block for turn in shown.turns for block in turn.blocks]
         assert A in said or "a.png" in said or "q\na.png" in said
 
 
+@pytest.mark.parametrize("is_turn", [False, True])
+def test_a_picture_under_a_known_key_is_shown_or_named(is_turn: bool) -> None:
+    for key in KNOWN:
+        check_that_it_is_shown_or_named(key, is_turn=is_turn)
+
+
 @settings(deadline=None)
-@given(key=(KNOWN | st.text(min_size=1)).filter(lambda key: key not in QA))
+@given(key=st.text(min_size=1), is_turn=st.booleans())
+def test_a_picture_is_shown_or_named_whatever_its_key(key: str, is_turn: bool) -> None:
+    check_that_it_is_shown_or_named(key, is_turn=is_turn)
+
+
+@settings(deadline=None)
+@given(key=KEYS.filter(lambda key: key not in QA))
 def test_every_other_key_is_named_or_refused(key: str) -> None:
     conversation, message = outcome({**QA, key: "some words"})
     if conversation is None:
@@ -171,7 +183,7 @@ def test_keys_that_change_a_question_are_refused_by_name(key: str) -> None:
     with pytest.raises(SampleError, match=f"`{key}` gives .* is not read here") as caught:
         convert(row)
     assert f"not_read: [{key}]" in str(caught.value.fix)
-    assert convert(row, not_read=frozenset({key})) == convert(QA)
+    assert convert(row, not_read=frozenset({key})).turns == convert(QA).turns
     assert convert({**QA, key: []}) == convert(QA)
     assert convert({**QA, key: ""}).turns == convert(QA).turns or key in WEIGHT_KEYS
 
@@ -182,7 +194,7 @@ def test_keys_that_change_a_conversation_are_refused_by_name(key: str) -> None:
         convert({**messages(("user", "q"), ("assistant", "x")), key: ["a"]})
 
 
-@pytest.mark.parametrize("key", sorted(set(REFUSED_IN_TURNS) - set(WEIGHT_KEYS)))
+@pytest.mark.parametrize("key", sorted(set(REFUSED_IN_TURNS) - {*WEIGHT_KEYS, "content"}))
 def test_keys_that_change_a_turn_are_refused_by_name(key: str) -> None:
     row = messages(("user", "q"), ("assistant", "x"))
     row["messages"][1][key] = [{"name": "look"}]
@@ -190,7 +202,7 @@ def test_keys_that_change_a_turn_are_refused_by_name(key: str) -> None:
         convert(row)
 
 
-@pytest.mark.parametrize("key", sorted(REFUSED_IN_BLOCKS))
+@pytest.mark.parametrize("key", sorted(set(REFUSED_IN_BLOCKS) - {"text"}))
 def test_keys_that_change_a_block_are_refused_by_name(key: str) -> None:
     content = [{"type": "text", "text": "q", key: 2}]
     with pytest.raises(SampleError, match=rf"`messages\[\]\.content\[\]\.{key}`"):
@@ -233,3 +245,109 @@ def test_a_shard_row_that_became_columns() -> None:
     row = {"__key__": "1", "__url__": "s.tar", "jpg": {"bytes": PNG, "path": None}, "json": QA}
     assert media(row)[0].data == PNG
     assert convert(row).unread_keys == ("__key__", "__url__")
+
+
+MISSPELT = [
+    *(("sytem", "system"), ("System", "system"), ("anwser", "answer"), ("imgages", "images")),
+    *(("histroy", "history"), ("rationales_", "rationales"), ("choises", "choices")),
+    *(("Hint", "hint"), ("contxt", "context"), ("questions", "question"), ("answr", "answer")),
+]
+
+
+@pytest.mark.parametrize(("key", "meant"), MISSPELT)
+def test_a_misspelt_key_is_refused(key: str, meant: str) -> None:
+    row = {**QA, key: "some words"}
+    with pytest.raises(SampleError, match=f"unknown key `{key}`: did you mean `{meant}`"):
+        convert(row)
+    assert convert(row, not_read=frozenset({key})).turns == convert(QA).turns
+
+
+def test_misspelt_keys_of_turns_and_blocks() -> None:
+    row = messages(("user", [{"type": "text", "text": "q", "Text": "r"}]), ("assistant", "x"))
+    with pytest.raises(SampleError, match=r"`messages\[\].content\[\].Text`: did you mean `text`"):
+        convert(row)
+    row = messages(("user", "q"), ("assistant", "x"))
+    row["messages"][1]["wieght"] = 0
+    with pytest.raises(SampleError, match=r"`messages\[\].wieght`: did you mean `weight`"):
+        convert(row)
+
+
+PUBLISHED = [
+    *("id", "source", "model", "relevance_ratings", "relevance_min", "visual_dependency_ratings"),
+    *("question_type", "multiple_choice_answer", "answer_type", "question_id", "image_id"),
+    *("task", "grade", "subject", "topic", "category", "skill", "solution", "pid", "unit"),
+    *("precision", "metadata", "query", "docId", "ucsf_document_id", "image_width", "label"),
+    *("question_tokens", "human_or_machine", "prompt_id", "score_chosen", "data_source", "qid"),
+    *(
+        "type",
+        "difficulty",
+        "explanation",
+        "language",
+        "dataset",
+        "split",
+        "index",
+        "text",
+        "title",
+    ),
+]
+
+
+@pytest.mark.parametrize("key", PUBLISHED)
+def test_keys_of_published_rows_are_only_named(key: str) -> None:
+    assert convert({**QA, "image": "a.png", key: "some words"}).unread_keys == (key,)
+
+
+@pytest.mark.parametrize("key", ["question2", "answer_1", "q2", "a0", "response2", "caption 3"])
+def test_a_further_question_or_answer_is_refused(key: str) -> None:
+    with pytest.raises(SampleError, match=f"`{key}` seems to be a further question"):
+        convert({**QA, key: "r"})
+
+
+@pytest.mark.parametrize("key", ["text", "caption", "content", "value", "question", "prompt"])
+def test_a_text_within_a_pictures_block_is_refused(key: str) -> None:
+    block = {"type": "image", "image": "a.png", key: "What?"}
+    row = messages(("user", [block, {"type": "text", "text": "q"}]), ("assistant", "x"))
+    with pytest.raises(SampleError, match=rf"`messages\[\].content\[\].{key}` gives a text"):
+        convert(row)
+    block[key] = ""
+    assert A in convert(row).media
+
+
+def test_what_stands_beside_a_prompt_is_a_part_of_it() -> None:
+    row = {"prompt": "q", "chosen": "x", "rejected": "y", "context": "c"}
+    with pytest.raises(SampleError, match="`context` gives a part of the question") as caught:
+        convert(row)
+    assert "`columns: {prompt: [prompt, context]}`" in str(caught.value.fix)
+    joined = convert(row, columns={"prompt": ("context", "prompt")})
+    assert joined.turns[0].blocks == ("c\nq",)
+
+
+def test_the_fix_says_what_can_be_done() -> None:
+    def fix(row: Any, **source: Any) -> str:
+        with pytest.raises(SampleError) as caught:
+            convert(row, **source)
+        return str(caught.value.fix)
+
+    assert "a `weight` or `repeat`, or write the row as `messages`" in fix({**QA, "weight": 0.5})
+    assert "into the answer's own text" in fix({**QA, "rationale": "since"})
+    called = messages(("user", "q"), ("assistant", None))
+    called["messages"][1]["tool_calls"] = [{"name": "look"}]
+    assert "calls of tools are not learned" in fix(called)
+    assert "`columns: {question: [q1, hint]}`" in fix(
+        {"q1": "q", "answer": "x", "hint": "h"}, columns={"question": "q1"}
+    )
+
+
+def test_the_number_of_a_block_names_its_picture() -> None:
+    def shown(*numbers: int | None) -> tuple[Any, ...]:
+        blocks = [{"type": "image", "index": number, "text": None} for number in numbers]
+        return media(messages(("user", blocks), ("assistant", "x"), images=["a.png", "b.png"]))
+
+    assert shown(0, 1) == shown(1, 2) == shown(None, None) == (A, B)
+    assert shown(1, 0) == shown(2, 1) == (B, A)
+    for numbers in [(0, 0), (0, 2), (2, 3), (0, None)]:
+        with pytest.raises(SampleError, match="do not name each listed image once"):
+            shown(*numbers)
+    one = messages(("user", [{"type": "image", "index": "0"}]), ("assistant", "x"), image="a.png")
+    with pytest.raises(SampleError, match="no number of a listed image"):
+        convert(one)

@@ -14,14 +14,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from smolvlm.config.problems import shown_value
 from smolvlm.datasets.rows.readers.class_labels import features_in, namers
-from smolvlm.datasets.rows.readers.csv import JSON_COLUMNS
-from smolvlm.datasets.rows.readers.json import not_json, too_deep, too_long_a_number
+from smolvlm.datasets.rows.readers.json import (
+    not_json,
+    read_json,
+    too_deep,
+    too_long_a_number,
+)
 from smolvlm.datasets.rows.readers.tar import read_tar_row
 from smolvlm.datasets.rows.readers.tar_media import with_media
 from smolvlm.datasets.rows.row_table import RowTable, no_column, value_or_error
-from smolvlm.datasets.rows.sources import Columns, file_columns
+from smolvlm.datasets.rows.sources import Columns
 from smolvlm.errors import SampleError
 
 READS_UNTIL_RELEASE = 128
@@ -90,7 +93,7 @@ class JsonTable(RowTable):
         if not 0 <= index < len(self):
             raise IndexError(index)
         try:
-            return json.loads(self._rows.value(0, index))
+            return read_json(self._rows.value(0, index))
         except json.JSONDecodeError as error:
             raise not_json(error.msg, line=error.lineno, column=error.colno) from None
         except UnicodeDecodeError as error:
@@ -144,32 +147,9 @@ class ColumnTable(RowTable):
 
 
 class CsvTable(ColumnTable):
-    """Rows of a CSV file: cells of text, and JSON in the columns that hold lists."""
+    """Rows of a CSV file: cells of text."""
 
     has_types = False
-
-    def __init__(self, rows: ArrowRows, *, label: str, columns: Columns) -> None:
-        """
-        Args:
-            rows: the cells.
-            label: what messages call the file.
-            columns: our name of a column -> its name in the file.
-        """
-        super().__init__(rows, label=label)
-        self._json_columns = frozenset(
-            name for ours in JSON_COLUMNS for name in file_columns(columns, ours)
-        )
-
-    def _named(self, column: str, value: Any) -> Any:
-        if column not in self._json_columns or value is None or value[:1] not in ("[", "{"):
-            return value
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError) as error:
-            what = f"the cell of `{column}` is not JSON: {error}, {shown_value(value)}"
-            raise SampleError(
-                what, fix="write a JSON list, or text that begins otherwise"
-            ) from None
 
 
 class TarTable(RowTable):

@@ -18,10 +18,6 @@ from smolvlm.errors import SampleError
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 _NO_SEPARATOR = "|"
 """Separates columns in files that are not read; no name of a column has it."""
-JSON_COLUMNS = frozenset(
-    {"images", "videos", "conversations", "messages", "texts", "answers"},
-)
-"""Columns that hold lists: a cell of theirs that begins with `[` or `{` is JSON."""
 
 
 class CsvFile:

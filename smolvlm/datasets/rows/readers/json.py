@@ -7,9 +7,11 @@ into; a JSON list is cut by the decoder itself, a few megabytes at a time.
 import codecs
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+from smolvlm.config.problems import shown_text
 from smolvlm.datasets.rows.readers.streams import MAX_ROW_BYTES, lines_of
 from smolvlm.errors import SampleError, located
 
@@ -19,6 +21,25 @@ _DECODER = json.JSONDecoder(parse_int=str)
 digits."""
 _NUMBER_TO_THE_EDGE = re.compile(r"[-+.eE0-9]*\Z")
 _SPACE = re.compile(r"[ \t\n\r]*")
+
+
+def read_json(text: str | bytes) -> Any:
+    """Return the value that JSON text holds.
+
+    Raises:
+        SampleError: an object has a key twice.
+        ValueError: it is no JSON; as `json.loads`.
+    """
+    return json.loads(text, object_pairs_hook=_without_twice)
+
+
+def _without_twice(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        key = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        what = f"the key `{shown_text(key)}` stands twice in one object"
+        raise SampleError(what, fix="keep one of the two: the first would be lost")
+    return content
 
 
 def json_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from smolvlm.config.problems import shown_path, shown_text
+from smolvlm.datasets.rows.readers.json import read_json
 from smolvlm.datasets.rows.readers.tar_media import MediaMember
 from smolvlm.errors import SampleError
 from smolvlm.media.kinds import is_clip_ending, is_picture_ending
@@ -164,7 +165,7 @@ def _text_fields(path: Path, name: str, offset: int, size: int) -> dict[str, obj
         text = data.decode("utf-8-sig")
         if ending.rpartition(".")[2] != "json":
             return {ending: text}
-        fields = json.loads(text)
+        fields = read_json(text)
     # no UTF-8, no JSON, a number of too many digits, nested too deeply
     except (ValueError, RecursionError) as error:
         what = f"member {shown} cannot be read: {shown_text(str(error))}"

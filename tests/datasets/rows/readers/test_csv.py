@@ -40,22 +40,6 @@ def test_the_first_line_says_what_separates(tmp_path: Path, name: str, separator
     assert rows_of(tmp_path / name, text) == [{"question": "q", "answer": "a"}]
 
 
-def test_lists_are_json(tmp_path: Path) -> None:
-    text = 'images,answers,chat\n"[""a.png"", ""b.png""]",plain,"[{""role"": ""user""}]"\n'
-    assert rows_of(tmp_path / "a.csv", text, columns={"messages": "chat"}) == [
-        {"images": ["a.png", "b.png"], "answers": "plain", "chat": [{"role": "user"}]}
-    ]
-
-
-def test_a_cell_that_is_no_json_spoils_its_own_row(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("images,n\n[a.png],1\na.png,2\n")
-    (spec,) = load_mixture([{"path": "a.csv"}], base_dir=tmp_path)
-    table = open_table(spec)
-    assert table[1] == {"images": "a.png", "n": "2"}
-    with pytest.raises(SampleError, match=r"the cell of `images` is not JSON: .*'\[a\.png\]'"):
-        table[0]
-
-
 def test_long_cells_are_read(tmp_path: Path) -> None:
     limit = csv.field_size_limit()
     rows = rows_of(tmp_path / "a.csv", f"a,b\n{'x' * 3 * limit},y\n")

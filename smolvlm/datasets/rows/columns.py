@@ -1,0 +1,124 @@
+"""A row in the file's names, in; the row in our names, out.
+
+Columns are renamed and joined as the source's `columns` says, keys of its `not_read` are left out,
+`constants` fill what the rows lack, and lists that are written as text become lists.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from smolvlm.config.problems import shown_value
+from smolvlm.config.suggestions import did_you_mean
+from smolvlm.datasets.rows.fields import Reading, is_absent
+from smolvlm.datasets.rows.keys import LIST_COLUMNS
+from smolvlm.datasets.rows.options import lettered, options_of
+from smolvlm.datasets.rows.sources import file_columns
+from smolvlm.datasets.rows.texts import as_text
+from smolvlm.datasets.rows.written_lists import written_list
+from smolvlm.errors import SampleError
+
+_LISTS = frozenset({"conversations", "messages", "texts", "answers", "history"})
+"""Columns that are lists: their text must write one out."""
+_MAYBE_LISTS = frozenset({"image", "images", "video", "videos"})
+"""Columns whose text is a name, unless it writes out a list or an object."""
+_MAYBE_TURNS = frozenset({"prompt", "chosen", "rejected"})
+"""Columns whose text is said as it stands, unless it writes out messages."""
+_EVERY_LIST = _LISTS | _MAYBE_LISTS | _MAYBE_TURNS
+
+
+def with_our_names(row: Mapping[str, object], reading: Reading) -> Mapping[str, object]:
+    """Return a row with our column names.
+
+    A column of ours that the source reads from another one stays to be judged: if it holds a
+    picture, that picture would be lost.
+
+    Raises:
+        SampleError: a column that `columns` names is missing, or values that cannot be joined; a
+            value beside the source's constant; text in a list's place.
+    """
+    spec = reading.spec
+    row = _unpacked(row)
+    if spec.not_read:
+        left_out = row.keys() & spec.not_read
+        reading.left_out.update(left_out)
+        row = {key: value for key, value in row.items() if key not in left_out}
+    if spec.columns:
+        row = _renamed(row, reading)
+    for key in _EVERY_LIST & row.keys():
+        if isinstance(value := row[key], str) and value[:1] in ("[", "{"):
+            row = {**row, key: _as_list(key, value)}
+    return _with_constants(row, spec.constants) if spec.constants else row
+
+
+def _unpacked(row: Mapping[str, object]) -> Mapping[str, object]:
+    """Return the row of a shard that became columns (`__key__`, `json`) with its JSON's fields."""
+    content = row.get("json")
+    if "__key__" not in row or not isinstance(content, dict):
+        return row
+    return {**content, **{key: value for key, value in row.items() if key != "json"}}
+
+
+def _renamed(row: Mapping[str, object], reading: Reading) -> Mapping[str, object]:
+    columns = reading.spec.columns
+    theirs = {name for ours in columns for name in file_columns(columns, ours)}
+    renamed = {key: value for key, value in row.items() if key not in theirs}
+    if replaced := {key: value for key, value in renamed.items() if key in columns}:
+        reading.fields(replaced)
+    for ours, names in columns.items():
+        for name in file_columns(columns, ours):
+            if name not in row:
+                fix = did_you_mean(name, row) or "write it as null where a row has none"
+                raise SampleError(f"no column `{name}`, which `columns` names as `{ours}`", fix=fix)
+        if isinstance(names, str):
+            renamed[ours] = row[names]
+        elif ours in LIST_COLUMNS:
+            renamed[ours] = _listed([row[name] for name in names])
+        else:
+            renamed[ours] = _joined(ours, names, row, reading)
+    return renamed
+
+
+def _listed(values: Sequence[object]) -> list[object]:
+    members: list[object] = []
+    for value in values:
+        if isinstance(value, str):
+            listed = written_list(value)
+            value = value if listed is None else listed
+        if not is_absent(value):
+            members += value if isinstance(value, list) else [value]
+    return members
+
+
+def _joined(ours: str, names: Sequence[str], row: Mapping[str, object], reading: Reading) -> str:
+    """Return several columns as one text, on lines of their own.
+
+    A list of texts is written as lettered options: `A. cat`, `B. dog`; so are columns that are an
+    option each (`A`, `B`, `option_c`).
+    """
+    lines: list[str] = []
+    for name in names:
+        options = options_of(name, row[name])
+        if options is not None:
+            lines += lettered(options, reading)
+        elif not is_absent(row[name]) and (text := as_text(row[name], f"a column of `{ours}`")):
+            lines.append(text)
+    return "\n".join(lines)
+
+
+def _as_list(key: str, text: str) -> object:
+    value = written_list(text)
+    if value is None and key in _LISTS:
+        what = f"the text of `{key}` is no list, in JSON or as Python prints one"
+        raise SampleError(f"{what}: {shown_value(text)}", fix="write it as JSON")
+    is_turns = isinstance(value, list) and all(isinstance(member, dict) for member in value)
+    return text if value is None or (key in _MAYBE_TURNS and not is_turns) else value
+
+
+def _with_constants(
+    row: Mapping[str, object], constants: Mapping[str, str]
+) -> Mapping[str, object]:
+    for key in constants:
+        if not is_absent(row.get(key)) and row[key] != "":
+            what = f"the row has a `{key}`, and the source's `constants` another"
+            fix = "leave out one of the two: `not_read` passes the row's over"
+            raise SampleError(what, fix=fix)
+    return {**row, **constants}
