@@ -36,6 +36,8 @@ class ImageRef:
     url: str | None = None
     """The address that `path` is fetched from when it is first opened; None is a file of the row's
     own."""
+    allow_private_url: bool = False
+    """Whether that may be the address of a server which is not public."""
 
     @property
     def name(self) -> str:
@@ -66,6 +68,8 @@ class VideoRef:
     url: str | None = None
     """The address that `path` is fetched from when it is first opened; None is a file of the row's
     own."""
+    allow_private_url: bool = False
+    """Whether that may be the address of a server which is not public."""
     frames: tuple[ImageRef, ...] = ()
     """Where the row lists the frames: a picture each, in order."""
     source_fps: float = 1.0

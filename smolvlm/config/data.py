@@ -49,6 +49,9 @@ class DataConfig(Section):
     allow_urls: bool = False
     """Whether rows may name pictures and clips by http and https addresses; they are fetched once
     and kept."""
+    allow_private_urls: bool = False
+    """Whether, with `allow_urls`, those may lead to servers that are not public: this machine, its
+    network."""
     max_tokens_per_pack: Count = 4096
     max_tiles_per_pack: Count = 64
     share_media: bool = True
@@ -144,6 +147,9 @@ class DataConfig(Section):
                 what=what,
                 fix="take it out",
             )
+        if self.allow_private_urls and not self.allow_urls:
+            what, fix = "has no effect without data.allow_urls", "set data.allow_urls: true"
+            yield Problem(key="data.allow_private_urls", value="true", what=what, fix=fix)
         has_workers = bool(config.train.arguments.get("dataloader_num_workers"))
         if self.prefetch_mb != DataConfig.model_fields["prefetch_mb"].default and not has_workers:
             fix = "set train.dataloader_num_workers above 0, or take it out"

@@ -20,6 +20,7 @@ from smolvlm.datasets.packing.measured import (
 from smolvlm.datasets.packing.plan import Plan, PlanSettings, plan_training
 from smolvlm.datasets.rows.conversations import OpenSource, open_sources
 from smolvlm.datasets.rows.mixture import load_mixture
+from smolvlm.datasets.rows.sources import UrlPolicy
 from smolvlm.media.video.frames import FrameSettings
 from smolvlm.protocols import Processor
 from smolvlm.records import SkippedRow
@@ -94,11 +95,18 @@ def open_mixture(
         mixture,
         base_dir=data.base_dir,
         allow_outside_root=data.allow_outside_root,
-        allow_urls=data.allow_urls,
+        urls=url_policy(data),
         keeps_mark_newlines=data.mark_newlines == "keep",
         name="data.mixture",
     )
     return open_sources(specs)
+
+
+def url_policy(data: DataConfig) -> UrlPolicy:
+    """Return which addresses a run's rows may name."""
+    if not data.allow_urls:
+        return "none"
+    return "all" if data.allow_private_urls else "public"
 
 
 def measure_mixture(

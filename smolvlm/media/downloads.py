@@ -6,9 +6,10 @@ its address, so that rows, runs and processes share it, and appears by an atomic
 is that processes which want the same one at the same moment each fetch it. It is never looked for
 anew: who knows that it changed deletes the folder.
 
-What an address answers is not trusted. No other protocol is spoken, whatever it redirects to; what
-is too large, too slow, cut short or a web page is not kept. Errors that may pass (a server's own,
-silence, a connection that breaks) are tried again.
+What an address answers is not trusted. No other protocol is spoken, whatever it redirects to, and
+no server is asked that is not public (`http_client.py`), unless the run allows it; what is too
+large, too slow, cut short or a web page is not kept. Errors that may pass (a server's own, silence,
+a connection that breaks) are tried again.
 """
 
 import os
@@ -21,20 +22,15 @@ from http.client import HTTPException, HTTPResponse, InvalidURL
 from pathlib import Path
 from typing import BinaryIO, Literal
 from urllib.error import HTTPError, URLError
-from urllib.request import (
-    HTTPDefaultErrorHandler,
-    HTTPErrorProcessor,
-    HTTPHandler,
-    HTTPRedirectHandler,
-    HTTPSHandler,
-    OpenerDirector,
-    ProxyHandler,
-    Request,
-    UnknownHandler,
-)
 
 from smolvlm.errors import ConfigError, SampleError
 from smolvlm.home import cache_dir
+from smolvlm.media.http_client import (
+    NotPublicError,
+    Patience,
+    WrongRedirectError,
+    open_url,
+)
 
 _CHUNK_BYTES = 1 << 20
 _MAY_PASS = frozenset({408, 429})
@@ -50,12 +46,12 @@ class DownloadLimits:
     timeout_s: float = 30.0
     """Longest silence."""
     total_s: float = 1800.0
-    """Longest download, however steadily it drips."""
+    """Longest download, all tries together, however steadily it drips."""
     pauses_s: tuple[float, ...] = (0.5, 2.0)
     """Waits before each further try."""
 
 
-PICTURE_LIMITS = DownloadLimits(kind="picture", max_bytes=64 << 20)
+PICTURE_LIMITS = DownloadLimits(kind="picture", max_bytes=64 << 20, total_s=300.0)
 CLIP_LIMITS = DownloadLimits(kind="clip", max_bytes=1 << 30)
 
 
@@ -74,8 +70,16 @@ def kept_file(url: str) -> Path:
     return cache_dir() / "media" / name[:2] / name
 
 
-def fetch_missing(url: str, file: Path, limits: DownloadLimits) -> None:
+def fetch_missing(
+    url: str, file: Path, limits: DownloadLimits, *, allow_private: bool = False
+) -> None:
     """Fetch an address into its file, unless that is there already.
+
+    Args:
+        url: http or https.
+        file: as `kept_file` names it.
+        limits: when it is given up.
+        allow_private: whether servers may be asked whose addresses are not public.
 
     Raises:
         SampleError: nothing is there, no connection, too large, too slow, cut short, or another
@@ -89,27 +93,30 @@ def fetch_missing(url: str, file: Path, limits: DownloadLimits) -> None:
         with tempfile.TemporaryDirectory(dir=file.parent, prefix=".download-") as folder:
             partial = Path(folder) / file.name
             with partial.open("wb") as sink:
-                _fetch(url, sink, limits)
+                _fetch(url, sink, limits, allow_private=allow_private)
             partial.replace(file)
     except OSError as error:
         raise _not_writable(file, error) from error
 
 
-def _fetch(url: str, sink: BinaryIO, limits: DownloadLimits) -> None:
+def _fetch(url: str, sink: BinaryIO, limits: DownloadLimits, *, allow_private: bool) -> None:
     """Write what an address answers; errors of the network end here, not the disk's."""
     cause = ""
-    for pause_s in (0.0, *limits.pauses_s):
+    patience = Patience(deadline=time.monotonic() + limits.total_s, silence_s=limits.timeout_s)
+    for number, pause_s in enumerate((0.0, *limits.pauses_s), start=1):
+        if number > 1 and time.monotonic() + pause_s >= patience.deadline:
+            break
         time.sleep(pause_s)
         sink.seek(0)
         sink.truncate()
         try:
-            _fetch_once(url, sink, limits)
+            _fetch_once(url, sink, limits, patience, allow_private=allow_private)
             return
         except _FinalError as error:
             cause = str(error)
             break
         except _MayPassError as error:
-            cause = f"{error}, {len(limits.pauses_s) + 1} times"
+            cause = f"{error}, {number} {'time' if number == 1 else 'times'}"
     raise SampleError(
         f"{limits.kind} {url[:300]} cannot be downloaded: {cause}",
         kind="missing_media",
@@ -118,26 +125,25 @@ def _fetch(url: str, sink: BinaryIO, limits: DownloadLimits) -> None:
     )
 
 
-def _fetch_once(url: str, sink: BinaryIO, limits: DownloadLimits) -> None:
+def _fetch_once(
+    url: str, sink: BinaryIO, limits: DownloadLimits, patience: Patience, *, allow_private: bool
+) -> None:
     """
     Raises:
         _MayPassError, _FinalError: why not.
         OSError: of the sink alone.
     """
-    deadline = time.monotonic() + limits.total_s
-    with _ask(url, limits) as response:
+    with _ask(url, limits, patience, allow_private=allow_private) as response:
         num_announced = response.length
         _check_size(num_announced or 0, limits)
         if response.headers.get_content_type() == "text/html":
             raise _FinalError("the answer is a web page")
         num_bytes = 0
         while num_announced is None or num_bytes < num_announced:
-            if not (data := _read_some(response)):
+            if not (data := _read_some(response, limits, patience)):
                 break
             num_bytes += len(data)
             _check_size(num_bytes, limits)
-            if time.monotonic() > deadline:
-                raise _FinalError(f"not done after {limits.total_s:g} s")
             sink.write(data)
     if num_announced is not None and num_bytes < num_announced:
         raise _MayPassError(f"{num_bytes:,} of {num_announced:,} bytes came")
@@ -145,44 +151,47 @@ def _fetch_once(url: str, sink: BinaryIO, limits: DownloadLimits) -> None:
         raise _FinalError("the answer is empty")
 
 
-def _ask(url: str, limits: DownloadLimits) -> HTTPResponse:
+def _ask(
+    url: str, limits: DownloadLimits, patience: Patience, *, allow_private: bool
+) -> HTTPResponse:
     try:
-        request = Request(_as_ascii(url), headers={"User-Agent": "smolvlm"})
-        return _opener().open(request, timeout=limits.timeout_s)
+        return open_url(_as_ascii(url), patience, allow_private=allow_private)
     except HTTPError as error:
         with error:
             failure = _MayPassError if error.code >= 500 or error.code in _MAY_PASS else _FinalError
             raise failure(f"status {error.code} {error.reason}") from error
+    except NotPublicError as error:
+        what = f"{error}; `data.allow_private_urls: true` asks such servers too"
+        raise _FinalError(what) from error
+    except WrongRedirectError as error:
+        raise _FinalError(str(error)) from error
     except URLError as error:
         if isinstance(error.reason, TimeoutError):
-            raise _MayPassError(f"no answer within {limits.timeout_s:g} s") from error
+            raise _too_slow("no answer", limits, patience) from error
         raise _FinalError(f"no connection ({error.reason})") from error
     except TimeoutError as error:
-        raise _MayPassError(f"no answer within {limits.timeout_s:g} s") from error
+        raise _too_slow("no answer", limits, patience) from error
     except (InvalidURL, ValueError) as error:
         raise _FinalError(f"not an address ({error})") from error
     except (HTTPException, OSError) as error:
         raise _MayPassError(f"no proper answer ({_said(error)})") from error
 
 
-def _read_some(response: HTTPResponse) -> bytes:
+def _read_some(response: HTTPResponse, limits: DownloadLimits, patience: Patience) -> bytes:
     try:
         return response.read1(_CHUNK_BYTES)
     except TimeoutError as error:
+        if patience.is_past:
+            raise _too_slow("", limits, patience) from error
         raise _MayPassError("the answer stopped coming") from error
     except (HTTPException, OSError, ValueError) as error:
         raise _MayPassError(f"the answer broke off ({_said(error)})") from error
 
 
-def _opener() -> OpenerDirector:
-    """Return an opener that speaks http and https alone, through the environment's proxies."""
-    opener = OpenerDirector()
-    for kind in (
-        *(ProxyHandler, HTTPHandler, HTTPSHandler, UnknownHandler),
-        *(HTTPRedirectHandler, HTTPDefaultErrorHandler, HTTPErrorProcessor),
-    ):
-        opener.add_handler(kind())
-    return opener
+def _too_slow(what: str, limits: DownloadLimits, patience: Patience) -> Exception:
+    if patience.is_past:
+        return _FinalError(f"not done after {limits.total_s:g} s")
+    return _MayPassError(f"{what} within {limits.timeout_s:g} s")
 
 
 def _as_ascii(url: str) -> str:

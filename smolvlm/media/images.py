@@ -142,7 +142,7 @@ def _open_stream(ref: ImageRef) -> BinaryIO:
             fix="give one of the two",
         )
     if ref.url is not None:
-        fetch_missing(ref.url, ref.path, PICTURE_LIMITS)
+        fetch_missing(ref.url, ref.path, PICTURE_LIMITS, allow_private=ref.allow_private_url)
     try:
         stream = open(ref.path, "rb")  # noqa: SIM115 - the caller closes it
         if ref.span is not None:

@@ -99,7 +99,7 @@ def test_what_an_address_names_is_what_its_file_is(
         VideoRef(frames=(ImageRef(path=photos["coffee"]), ImageRef(path=photos["horse"]))),
         ImageRef(path=photos["horse"]),
     ]
-    media = media_of(data_of(tmp_path, *rows, allow_urls=True))
+    media = media_of(data_of(tmp_path, *rows, allow_urls=True, allow_private_urls=True))
     assert server.asked == []  # a row names; opening fetches
     for medium, file in zip(media, files, strict=True):
         (keys, tiles), (file_keys, file_tiles) = tiles_of(medium, prompt), tiles_of(file, prompt)
@@ -116,7 +116,7 @@ def test_what_an_address_names_is_what_its_file_is(
     assert media[0].name == f"{address}/coffee.png"
     assert media[1].name == f"{address}/steady.mp4"
     assert media[0] == ImageRef(
-        path=kept_file(f"{address}/coffee.png"), url=f"{address}/coffee.png"
+        path=kept_file(f"{address}/coffee.png"), url=f"{address}/coffee.png", allow_private_url=True
     )
 
 
@@ -128,6 +128,7 @@ def test_rows_are_measured_and_the_next_run_needs_no_server(
         *[{"image": f"{server.address}/coffee.png"}] * 3,
         {"video": f"{server.address}/steady.mp4"},
         allow_urls=True,
+        allow_private_urls=True,
     )
     (count,) = measure_mixture(data.mixture, data, prompt=prompt).counts
     assert dict(count.modalities) == {"image": 3, "video": 1}
@@ -144,7 +145,14 @@ def test_a_row_whose_address_has_nothing_is_skipped_and_counted(
         {"image": f"{server.address}/{name}.png"} for name in ("coffee", "gone")
     ]
     rows.append({"video": f"{server.address}/gone.mp4"})
-    skipping = data_of(tmp_path, *rows, allow_urls=True, on_bad_sample="skip", max_bad_fraction=1.0)
+    skipping = data_of(
+        tmp_path,
+        *rows,
+        allow_urls=True,
+        allow_private_urls=True,
+        on_bad_sample="skip",
+        max_bad_fraction=1.0,
+    )
     measured = measure_mixture(skipping.mixture, skipping, prompt=prompt)
     assert [row.where for row in measured.skipped] == ["rows.jsonl:2", "rows.jsonl:3"]
     assert (
@@ -166,7 +174,7 @@ def replace_policy(data: DataConfig) -> DataConfig:
 def test_check_names_addresses(server: WebServer, prompt: PromptSettings, tmp_path: Path) -> None:
     rows = [{"image": f"{server.address}/gone.png"}, {"video": f"{server.address}/cut.mp4"}]
     rows.append({"image": f"{server.address}/coffee.png"})
-    data = data_of(tmp_path, *rows, allow_urls=True)
+    data = data_of(tmp_path, *rows, allow_urls=True, allow_private_urls=True)
     found = check_rows(
         open_mixture(data.mixture, data),
         (),
@@ -195,7 +203,9 @@ def test_a_clip_may_be_larger_than_a_picture(
         {"image": f"{server.address}/coffee.png"},
         {"video": f"{server.address}/steady.mp4"},
     )
-    picture, clip = media_of(data.model_copy(update={"allow_urls": True}))
+    picture, clip = media_of(
+        data.model_copy(update={"allow_urls": True, "allow_private_urls": True})
+    )
     with pytest.raises(SampleError, match=r"it is larger than the limit of 1,000 bytes"):
         layout_of(picture, prompt.media)
     assert layout_of(clip, prompt.media).num_tiles == 3
@@ -206,7 +216,7 @@ def test_a_clip_may_be_larger_than_a_picture(
 )
 def test_other_protocols_stay_refused(value: str) -> None:
     spec = SourceSpec(
-        name="s", path=Path("/r"), label="r", format="json", media_root=Path("/p"), allow_urls=True
+        name="s", path=Path("/r"), label="r", format="json", media_root=Path("/p"), urls="all"
     )
     with pytest.raises(
         SampleError, match=r"is an address|is a data URI that is not base64"

@@ -12,11 +12,11 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.error import URLError
+from urllib.request import OpenerDirector
 
 import pytest
 
 from smolvlm.errors import ConfigError, SampleError
-from smolvlm.media import downloads
 from smolvlm.media.downloads import (
     CLIP_LIMITS,
     PICTURE_LIMITS,
@@ -47,7 +47,7 @@ def server() -> Iterator[WebServer]:
 
 
 def fetch(url: str, limits: DownloadLimits = QUICK) -> bytes:
-    fetch_missing(url, kept_file(url), limits)
+    fetch_missing(url, kept_file(url), limits, allow_private=True)
     return kept_file(url).read_bytes()
 
 
@@ -153,7 +153,7 @@ def test_no_other_protocol_is_spoken_wherever_it_redirects_to(
     server: WebServer, target: str
 ) -> None:
     url = server.serve_by("/a.png", lambda request: send(request, status=302, Location=target))
-    assert re.search(r"not allowed|unknown url type", failure(url))
+    assert "a redirect to another protocol" in failure(url)
     assert len(server.asked) == 1
     assert re.search(r"unknown url type|not an address", failure(target))
 
@@ -210,7 +210,7 @@ def test_no_connection_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_arguments: object, **_named: object) -> None:
         raise URLError(socket.gaierror(socket.EAI_NONAME, "Name or service not known"))
 
-    monkeypatch.setattr(downloads.OpenerDirector, "open", unknown)
+    monkeypatch.setattr(OpenerDirector, "open", unknown)
     assert "Name or service not known" in failure("https://nowhere.invalid/a.png")
 
 

@@ -17,7 +17,7 @@ from smolvlm.config.problems import Problem, problems_error, shown_value
 from smolvlm.config.settings_file import refuse_rows
 from smolvlm.config.yaml_text import read_yaml
 from smolvlm.datasets.rows.mixture_entry import IGNORED_KEYS, read_source
-from smolvlm.datasets.rows.sources import SourceSpec
+from smolvlm.datasets.rows.sources import SourceSpec, UrlPolicy
 from smolvlm.errors import ConfigError
 
 
@@ -26,7 +26,7 @@ def load_mixture(
     *,
     base_dir: Path,
     allow_outside_root: bool = False,
-    allow_urls: bool = False,
+    urls: UrlPolicy = "none",
     keeps_mark_newlines: bool = False,
     name: str = "inline mixture",
 ) -> tuple[SourceSpec, ...]:
@@ -37,7 +37,7 @@ def load_mixture(
         base_dir: folder that an inline mixture's relative paths start from.
         allow_outside_root: whether rows may name pictures outside their source's folder of
             pictures.
-        allow_urls: whether rows may name pictures and clips by http and https addresses.
+        urls: by which http and https addresses rows may name pictures and clips.
         keeps_mark_newlines: whether the newline beside a mark alone on its line is said.
         name: what messages call a mixture that is no file.
 
@@ -58,7 +58,7 @@ def load_mixture(
         if source is not None:
             # A program may name what its user may read.
             is_free = allow_outside_root or (isinstance(entry, Mapping) and "memory" in entry)
-            allowed = replace(source, allow_outside_root=is_free, allow_urls=allow_urls)
+            allowed = replace(source, allow_outside_root=is_free, urls=urls)
             sources.append(replace(allowed, keeps_mark_newlines=keeps_mark_newlines))
     if problems:
         raise problems_error(problems, where=where)

@@ -80,7 +80,13 @@ def video_ref(value: object, reading: Reading, bounds: Bounds = Bounds()) -> Vid
         file = None if isinstance(value, list) else _reference(value, "a clip", reading)
     if file is not None:
         _check_is_clip(file)
-        clip = VideoRef(path=file.path, data=file.data, url=file.url, span=file.span)
+        clip = VideoRef(
+            path=file.path,
+            data=file.data,
+            url=file.url,
+            span=file.span,
+            allow_private_url=file.allow_private_url,
+        )
     else:
         assert isinstance(frames, list)
         if not frames:
@@ -263,8 +269,8 @@ def _of_name(value: str, kind: str, reading: Reading) -> ImageRef:
         value = unquote(urlsplit(value).path)
     if address := ADDRESS.match(value):
         can_be_fetched = address[1].lower() in ("http", "https")
-        if can_be_fetched and spec.allow_urls:
-            return ImageRef(path=kept_file(value), url=value)
+        if can_be_fetched and spec.urls != "none":
+            return ImageRef(path=kept_file(value), url=value, allow_private_url=spec.urls == "all")
         or_allow = (
             ", or set `data.allow_urls: true` if you trust the rows" if can_be_fetched else ""
         )

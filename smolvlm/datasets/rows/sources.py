@@ -20,6 +20,9 @@ from smolvlm.errors import ConfigError
 
 Modality = Literal["text", "image", "multiimage", "video"]
 MediaMarkers = Literal["plain", "distinct"]
+UrlPolicy = Literal["none", "public", "all"]
+"""Which addresses are fetched: none, those of public servers, or those of this machine's network
+too."""
 BadSamplePolicy = Literal["error", "skip"]
 Columns = Mapping[str, str | tuple[str, ...]]
 """Our name of a column -> its name in the file, or several."""
@@ -123,8 +126,8 @@ class SourceSpec:
     """Folder that relative paths of pictures and clips start from."""
     allow_outside_root: bool = False
     """Whether rows may name media that lie elsewhere: by `..`, by links, by absolute paths."""
-    allow_urls: bool = False
-    """Whether rows may name media by http and https addresses."""
+    urls: UrlPolicy = "none"
+    """By which http and https addresses rows may name media."""
     modality: Modality | None = None
     """A hint only; what a row holds decides."""
     row_filter: RowFilter = field(default_factory=RowFilter)

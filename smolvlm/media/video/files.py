@@ -119,7 +119,7 @@ def fetch_clip(ref: VideoRef) -> None:
         SampleError, ConfigError: as `fetch_missing`.
     """
     if ref.url is not None and ref.path is not None:
-        fetch_missing(ref.url, ref.path, CLIP_LIMITS)
+        fetch_missing(ref.url, ref.path, CLIP_LIMITS, allow_private=ref.allow_private_url)
 
 
 @contextmanager
