@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils.hub import cached_file
 
+from smolvlm.checkpoints.foreign_json import read_object
 from smolvlm.checkpoints.load import check_place
 from smolvlm.checkpoints.new_folder import check_new_folder
 from smolvlm.checkpoints.new_tokens import first_rows
@@ -28,7 +29,7 @@ from smolvlm.checkpoints.peft_layers import MERGE_COMMAND, is_adapter_folder
 from smolvlm.checkpoints.processor_files import PROCESSOR_FILES
 from smolvlm.checkpoints.tokenizer_files import add_to_files
 from smolvlm.checkpoints.vocabulary import Placement, Wanted
-from smolvlm.checkpoints.weight_files import open_tensors
+from smolvlm.checkpoints.weight_files import indexed_files, open_tensors
 from smolvlm.errors import ConfigError, located
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -106,7 +107,7 @@ def _file(base: str, name: str) -> Path | None:
 def _name_tokenizer_class(path: Path) -> None:
     """Let plain transformers read tokenizer.json as it stands (see `processor_files`)."""
     if path.is_file():
-        content = json.loads(path.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+        content = read_object(path) | {"tokenizer_class": "PreTrainedTokenizerFast"}
         path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -115,8 +116,8 @@ def _write_weights(base: str, folder: Path, placement: Placement) -> tuple[int, 
     names, index = [WEIGHTS], _file(base, INDEX)
     listed: dict[str, Any] = {}
     if index is not None:
-        listed = json.loads(index.read_text())
-        names = sorted(set(listed["weight_map"].values()))
+        listed = read_object(index)
+        names = sorted(set(indexed_files(index).values()))
     before = after = gained = 0
     for name in names:
         if (source := _file(base, name)) is None:
@@ -162,7 +163,7 @@ def _with_rows(matrix: Tensor, placement: Placement) -> Tensor:
 
 
 def _write_config(path: Path, *, num_rows: int) -> None:
-    content = json.loads(path.read_text())
+    content = read_object(path)
     for holder in (content, content["text_config"]):
         if "vocab_size" in holder:
             holder["vocab_size"] = num_rows
@@ -173,13 +174,13 @@ def _write_config(path: Path, *, num_rows: int) -> None:
 def _check_loads(folder: Path, placement: Placement) -> None:
     """Load the result with plain transformers: every weight in its place, and each text one id."""
     loaded: Any = AutoModelForImageTextToText.from_pretrained(
-        folder, dtype="auto", output_loading_info=True
+        folder, dtype="auto", output_loading_info=True, trust_remote_code=False
     )
     model, report = loaded
     wrong = sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
     assert not wrong, f"plain transformers does not find {wrong[:3]}"
     assert model.get_input_embeddings().weight.shape[0] >= placement.num_tokens
-    tokenizer: Any = AutoProcessor.from_pretrained(folder).tokenizer
+    tokenizer: Any = AutoProcessor.from_pretrained(folder, trust_remote_code=False).tokenizer
     for token, token_id in placement.ids.items():
         ids = tokenizer(token, add_special_tokens=False)["input_ids"]
         assert ids == [token_id], f"{token} reads as {ids}"

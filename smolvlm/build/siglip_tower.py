@@ -7,7 +7,6 @@ without its pooling head. The NaFlex variant of SigLIP 2 (model type `siglip2`) 
 patches are a sequence of any shape, not a square.
 """
 
-import json
 import math
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor
 from smolvlm.build.configs import VisionDimensions
 from smolvlm.build.part import HALF, VisionPart
 from smolvlm.build.weights_folder import WeightsFolder, open_weights, read_config
+from smolvlm.checkpoints.foreign_json import read_object
 from smolvlm.errors import ConfigError, located
 from smolvlm.protocols import VisionConfig
 
@@ -75,7 +75,7 @@ def read_pixel_statistics(
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Return (mean, std) of a folder's preprocessor_config.json, or the tower's usual ones."""
     path = folder / "preprocessor_config.json"
-    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    content = read_object(path) if path.is_file() else {}
     statistics = []
     for key, usual in zip(("image_mean", "image_std"), default, strict=True):
         values = content.get(key, usual)

@@ -27,6 +27,7 @@ from smolvlm.build.tokenizer import (
     special_tokens_map,
     tokenizer_config,
 )
+from smolvlm.checkpoints.foreign_json import read_object
 from smolvlm.errors import ConfigError
 
 START, END, IMAGE = "<|im_start|>", "<end_of_utterance>", "<image>"
@@ -113,11 +114,8 @@ def read_vocabulary(folder: Path, *, num_rows: int, max_positions: int) -> Vocab
 
 def _read_document(path: Path) -> dict[str, Any]:
     fix = "download the file again"
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"not JSON: {error}", where=str(path), fix=fix) from error
-    model = document.get("model") if isinstance(document, dict) else None
+    document = read_object(path)
+    model = document.get("model")
     if not isinstance(model, dict) or model.get("type") not in _KINDS:
         raise ConfigError(
             f"not a tokenizer of a kind known here ({', '.join(_KINDS)})", where=str(path), fix=fix
@@ -202,7 +200,7 @@ def _id_of(tokenizer: Tokenizer, token: str) -> int:
 def _pad_token(folder: Path, tokenizer: Tokenizer) -> str:
     """Return the padding or end token to fill up batches; any would do, since it is masked."""
     path = folder / "tokenizer_config.json"
-    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    content = read_object(path) if path.is_file() else {}
     for role in ("pad_token", "eos_token"):
         entry = content.get(role)
         token = entry.get("content") if isinstance(entry, dict) else entry

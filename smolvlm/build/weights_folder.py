@@ -6,17 +6,17 @@ vision-language checkpoint without reading the rest. Only plain floating-point w
 quantised ones are refused.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import PreTrainedConfig
 
-from smolvlm.checkpoints.weight_files import open_tensors
+from smolvlm.checkpoints.foreign_config import read_foreign_config
+from smolvlm.checkpoints.foreign_json import read_object
+from smolvlm.checkpoints.weight_files import indexed_files, open_tensors
 from smolvlm.errors import ConfigError
 
 _INDEX = "model.safetensors.index.json"
@@ -107,8 +107,7 @@ def open_weights(folder: Path) -> WeightsFolder:
         ConfigError: there are no safetensors files, a shard is missing, or one cannot be read.
     """
     if (folder / _INDEX).is_file():
-        content = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-        files = {name: folder / file for name, file in content["weight_map"].items()}
+        files = {name: folder / file for name, file in indexed_files(folder / _INDEX).items()}
         missing = sorted({path.name for path in files.values() if not path.is_file()})
         if missing:
             fix = "download these files too, or convert the checkpoint to one model.safetensors"
@@ -142,12 +141,7 @@ def model_type_of(folder: Path) -> str:
             where=str(folder),
             fix="give a checkpoint's folder: config.json and its safetensors",
         )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(
-            f"not JSON: {error}", where=str(path), fix="download the file again"
-        ) from error
+    content = read_object(path)
     if "quantization_config" in content:
         raise _quantised(folder, "config.json has a quantization_config")
     if "model_type" not in content:
@@ -162,13 +156,7 @@ def read_config(folder: Path) -> PreTrainedConfig:
     Raises:
         ConfigError: transformers cannot read it.
     """
-    try:
-        return AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
-        what = f"cannot read config.json: {str(error).splitlines()[0]}"
-        raise ConfigError(
-            what, where=str(folder), fix="use the config.json that belongs to the weights"
-        ) from error
+    return read_foreign_config(str(folder), folder / "config.json", model_types=None)
 
 
 def _quantised(folder: Path, what: str) -> ConfigError:

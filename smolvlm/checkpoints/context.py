@@ -15,6 +15,7 @@ else, and is written as that.
 import json
 from pathlib import Path
 
+from smolvlm.checkpoints.foreign_json import read_object
 from smolvlm.config.rope import RopeScaling
 from smolvlm.errors import ConfigError
 from smolvlm.model.flops import head_width
@@ -104,7 +105,7 @@ def name_rope_for_older_readers(config_file: Path) -> None:
     """
     if not config_file.is_file():
         return
-    config = json.loads(config_file.read_text(encoding="utf-8"))
+    config = read_object(config_file)
     text = config["text_config"]
     rope = dict(text["rope_parameters"])
     text["rope_theta"] = rope.pop("rope_theta")

@@ -13,10 +13,11 @@ from typing import cast
 
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoProcessor
+from transformers import AutoProcessor
 from transformers.utils.hub import cached_file
 
 from smolvlm.checkpoints.context import scale_context
+from smolvlm.checkpoints.foreign_config import read_foreign_config
 from smolvlm.checkpoints.new_tokens import add_rows, placement_of, with_tokenizer
 from smolvlm.checkpoints.peft_layers import (
     MERGE_COMMAND,
@@ -29,6 +30,7 @@ from smolvlm.checkpoints.quantization import check_quantized_layers, loading_arg
 from smolvlm.checkpoints.whole_weights import check_weights, load_whole
 from smolvlm.config.new_tokens import NewToken
 from smolvlm.config.paths import can_be_hub_id
+from smolvlm.config.problems import shown_text
 from smolvlm.config.quantization import Quantization
 from smolvlm.config.rope import RopeScaling
 from smolvlm.errors import ConfigError, located
@@ -99,15 +101,18 @@ def load_processor(
             "no tokenizer.json here", where=path, fix="save the checkpoint with its fast tokenizer"
         )
     try:
-        processor = AutoProcessor.from_pretrained(path)
-    except (OSError, ValueError) as error:
+        processor = AutoProcessor.from_pretrained(path, trust_remote_code=False)
+        processor.tokenizer._tokenizer = Tokenizer.from_file(tokenizer_file)
+    except MemoryError:
+        raise
+    except Exception as error:  # of transformers, of tokenizers, of Python on damaged files
+        reason = shown_text(str(error).strip() or type(error).__name__)
         raise ConfigError(
-            f"cannot load the processor: {str(error).splitlines()[0]}",
+            f"cannot load the processor: {reason}",
             where=path,
             fix="copy preprocessor_config.json, processor_config.json and the tokenizer's files "
             "from the base model",
         ) from error
-    processor.tokenizer._tokenizer = Tokenizer.from_file(tokenizer_file)
     if not new_tokens:
         return processor
     with located(path):
@@ -249,6 +254,26 @@ def _three(values: Iterable[float]) -> tuple[float, float, float]:
     return red, green, blue
 
 
+def _config_file(path: str) -> Path:
+    """Return a checkpoint's config.json, downloaded where the path is a hub id.
+
+    Raises:
+        ConfigError: it cannot be had.
+    """
+    if Path(path).is_dir():
+        return Path(path) / "config.json"
+    try:
+        file = cached_file(path, "config.json")
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"cannot load the checkpoint: {str(error).splitlines()[0]}",
+            where=path,
+            fix="check the hub id and the network, or give a local folder",
+        ) from error
+    assert file is not None, "a missing file is an error"
+    return Path(file)
+
+
 def read_model_config(path: str, rope_scaling: RopeScaling | None = None) -> VisionLanguageConfig:
     """Return a checkpoint's configuration, of an adapter that of its base; read no weights.
 
@@ -267,21 +292,9 @@ def read_model_config(path: str, rope_scaling: RopeScaling | None = None) -> Vis
             raise ConfigError(f"its base {base} is an adapter too", where=path, fix=fix)
         return read_model_config(base, rope_scaling)
     check_place(path)
-    try:
-        config = cast("VisionLanguageConfig", AutoConfig.from_pretrained(path))
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"cannot load the checkpoint: {str(error).splitlines()[0]}",
-            where=path,
-            fix="check the hub id and the network, or give a local folder",
-        ) from error
-    if config.model_type not in MODEL_CLASSES:
-        raise ConfigError(
-            f"model type {config.model_type} is not of the SmolVLM family "
-            f"({', '.join(MODEL_CLASSES)})",
-            where=path,
-            fix="use SmolVLM, SmolVLM2 or an Idefics3-type checkpoint",
-        )
+    with located(path):
+        foreign = read_foreign_config(path, _config_file(path), model_types=[*MODEL_CLASSES])
+    config = cast("VisionLanguageConfig", foreign)
     if getattr(config, "quantization_config", None) is not None:
         fix = (
             "use the model that it was made from; `quantization: {bits: 4}` in a run file "

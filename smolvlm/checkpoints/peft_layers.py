@@ -4,7 +4,6 @@
 tests/checkpoints/test_adapters.py holds what is written here against what peft itself loads.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from smolvlm.checkpoints.weight_files import DOWNLOAD_AGAIN, check_weight_file, read_tensors
+from smolvlm.checkpoints.foreign_json import read_object
+from smolvlm.checkpoints.weight_files import check_weight_file, read_tensors
 from smolvlm.errors import ConfigError, located
 from smolvlm.model.towers import is_adapter
 from smolvlm.protocols import VisionLanguageModel
@@ -58,13 +58,7 @@ def base_of(folder: str | Path) -> str:
 def _adapter_settings(folder: Path) -> dict[str, Any]:
     """Return what `adapter_config.json` holds."""
     path = folder / ADAPTER_CONFIG
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"not JSON: {error}", where=str(path), fix=DOWNLOAD_AGAIN) from error
-    if not isinstance(content, dict):
-        raise ConfigError("not a mapping of settings", where=str(path), fix=DOWNLOAD_AGAIN)
-    return content
+    return read_object(path)
 
 
 def check_adapter_file(folder: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from transformers.utils.hub import cached_file
 
+from smolvlm.checkpoints.foreign_json import read_object
 from smolvlm.checkpoints.new_tokens import wanted_tokens
 from smolvlm.checkpoints.tokenizer_files import add_to_files
 from smolvlm.config.new_tokens import NewToken
@@ -59,7 +60,7 @@ def save_processor(
     _update(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
     for name in ("preprocessor_config.json", "processor_config.json"):
         if (folder / name).is_file():
-            content = json.loads((folder / name).read_text())
+            content = read_object(folder / name)
             _set_pictures(content.get("image_processor", content), media)
             if "video_processor" in content:
                 _set_clips(content["video_processor"], media)
@@ -92,7 +93,7 @@ def _write_video_file(folder: Path, media: MediaSettings) -> None:
     """
     path, shared = folder / "video_preprocessor_config.json", folder / "preprocessor_config.json"
     source = path if path.is_file() else shared
-    content = json.loads(source.read_text()) if source.is_file() else {}
+    content = read_object(source) if source.is_file() else {}
     if "video_sampling" not in content:
         return
     content.pop("image_processor_type", None)
@@ -105,13 +106,11 @@ def _write_template(folder: Path) -> None:
     """Give a checkpoint without a chat template the one that it was trained with."""
     names = ("tokenizer_config.json", "processor_config.json", "chat_template.json")
     files = [folder / name for name in names if (folder / name).is_file()]
-    has_template = any(json.loads(file.read_text()).get("chat_template") for file in files)
+    has_template = any(read_object(file).get("chat_template") for file in files)
     if not has_template and not (folder / "chat_template.jinja").is_file():
         (folder / "chat_template.jinja").write_text(RELEASED_TEMPLATE)
 
 
 def _update(path: Path, values: JsonObject) -> None:
     if path.is_file():
-        path.write_text(
-            json.dumps(json.loads(path.read_text()) | values, indent=2, ensure_ascii=False) + "\n"
-        )
+        path.write_text(json.dumps(read_object(path) | values, indent=2, ensure_ascii=False) + "\n")

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+from smolvlm.checkpoints.foreign_json import read_object
 from smolvlm.checkpoints.vocabulary import PlacedToken, Placement, Wanted, place_tokens
 from smolvlm.protocols import JsonObject
 
@@ -38,7 +39,7 @@ def add_to_files(folder: Path, wanted: Sequence[Wanted]) -> Placement:
     for name, edit in edits.items():
         path = folder / name
         if path.is_file():
-            content = edit(json.loads(path.read_text(encoding="utf-8")), placement)
+            content = edit(read_object(path), placement)
             indent = None if name == "vocab.json" else 2
             path.write_text(
                 json.dumps(content, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8"

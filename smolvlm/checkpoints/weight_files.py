@@ -5,7 +5,6 @@ one which was cut off, or is something else, is refused by name. Of a safetensor
 header, which says how long the file has to be; a pickle is opened by whoever loads it.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers.utils.hub import cached_file
 
+from smolvlm.checkpoints.foreign_json import read_object
+from smolvlm.config.problems import shown_path
 from smolvlm.errors import ConfigError
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -92,13 +93,27 @@ def _unreadable(path: Path, error: Exception) -> ConfigError:
     return ConfigError(what, where=str(path), fix=DOWNLOAD_AGAIN)
 
 
+def indexed_files(index: Path) -> dict[str, str]:
+    """Return tensor -> name of its file, as an index of shards says it.
+
+    Raises:
+        ConfigError: it is no index, or a name leads out of its folder.
+    """
+    listed = read_object(index).get("weight_map")
+    if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
+        what, fix = "not an index of weights: no `weight_map` of names", "download the file again"
+        raise ConfigError(what, where=str(index), fix=fix)
+    for name in listed.values():
+        if name in ("", ".", "..") or any(sign in name for sign in "/\\\0"):
+            what = f"it names a file outside its folder, {shown_path(name)!r}"
+            fix = "do not use this checkpoint unless you know who wrote it"
+            raise ConfigError(what, where=str(index), fix=fix)
+    return listed
+
+
 def _shards(source: str, index: Path) -> list[Path]:
     """Return the files that an index names."""
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        what = f"not an index of weights: {error}"
-        raise ConfigError(what, where=str(index), fix="download the file again") from error
+    names = sorted(set(indexed_files(index).values()))
     paths = {name: _file(source, name) for name in names}
     if missing := [name for name, path in paths.items() if path is None]:
         shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if missing[3:] else "")

@@ -80,6 +80,7 @@ def load_whole(
                 dtype=dtype,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
+                trust_remote_code=False,
                 **arguments,
             )
     except (SmolVLMError, MemoryError):

@@ -183,8 +183,10 @@ def answer_in_plain_transformers(checkpoint: Path, row: Prediction) -> str:
     from PIL import Image
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    processor = AutoProcessor.from_pretrained(checkpoint)
-    model: Any = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    processor = AutoProcessor.from_pretrained(checkpoint, trust_remote_code=False)
+    model: Any = AutoModelForImageTextToText.from_pretrained(
+        checkpoint, dtype=torch.float32, trust_remote_code=False
+    ).eval()
     messages = [
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": row.question}]}
     ]

@@ -91,5 +91,5 @@ def test_a_folder_that_is_no_checkpoint_is_refused(
 
 def test_a_configuration_that_transformers_refuses_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama", "hidden_size": "wide"}')
-    with pytest.raises(ConfigError, match=r"cannot read config.json"):
+    with pytest.raises(ConfigError, match=r"hidden_size is wide, no size"):
         read_config(tmp_path)
