@@ -12,7 +12,7 @@ tiles, `slot` places in the text where a tile's features go, or the mean of seve
 the tiles of all slots.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -72,6 +72,8 @@ class VideoRef:
     """Whether that may be the address of a server which is not public."""
     frames: tuple[ImageRef, ...] = ()
     """Where the row lists the frames: a picture each, in order."""
+    root: Path | None = field(default=None, compare=False)
+    """Folder that links among a folder's frames may not leave; None is any."""
     source_fps: float = 1.0
     """Frames a second of a folder or a list; a file carries its own times."""
     start_s: float | None = None

@@ -34,6 +34,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from smolvlm.errors import SampleError
 from smolvlm.media.decoders import DecoderError, decoder_errors
 from smolvlm.media.downloads import PICTURE_LIMITS, fetch_missing
+from smolvlm.media.jpeg_scans import check_scans
 from smolvlm.media.kinds import (
     FORMATS,
     SIGNATURE_BYTES,
@@ -49,11 +50,14 @@ from smolvlm.media.picture_errors import (
     unreadable_picture,
 )
 from smolvlm.media.png_chunks import without_large_text
+from smolvlm.media.regular_files import open_regular
 from smolvlm.records import ImageRef
 
 MAX_PIXELS = 89_478_485
 """Largest picture that is opened unless a run says otherwise (a third of a gigabyte in memory);
 above it Pillow warns too."""
+MAX_SIDE_PX = 65_535
+"""Longest side that is opened, a JPEG's own limit: resizing needs rows of that length."""
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 _DNG_VERSION, _SUBFILE_TYPE, _BITS = 50706, 254, 258
 """TIFF tags: one that only DNG has, one whose lowest bit says that this is a thumbnail, and the
@@ -144,7 +148,7 @@ def _open_stream(ref: ImageRef) -> BinaryIO:
     if ref.url is not None:
         fetch_missing(ref.url, ref.path, PICTURE_LIMITS, allow_private=ref.allow_private_url)
     try:
-        stream = open(ref.path, "rb")  # noqa: SIM115 - the caller closes it
+        stream = open_regular(ref.path)
         if ref.span is not None:
             with stream:
                 stream.seek(ref.span[0])
@@ -212,12 +216,14 @@ def _open_picture(
         raise SampleError(what, kind="corrupt_media", fix=REPLACE) from error
     if picture is None:
         raise SampleError(
-            f"{ref.name} is not a picture, or its header is damaged (it begins with "
-            f"{begin[:12]!r})",
+            f"{ref.name} is not a picture of a format that is read, or its header is damaged (it "
+            f"begins with {begin[:12]!r})",
             kind="corrupt_media",
             fix="it looks like a clip: name it as `video`" if begins_like_clip(begin) else REPLACE,
         )
     _check_header(picture, ref, max_pixels)
+    if picture.info.get("progressive"):
+        check_scans(stream, ref)
     return picture
 
 
@@ -231,10 +237,17 @@ def _register_heif() -> bool:
     return True
 
 
+def _formats() -> list[str]:
+    """Return Pillow's names of the formats that are read in this process; others are not tried,
+    since some of their readers take as long as a file likes."""
+    Image.init()
+    return [name for name in (*FORMATS, "HEIF") if name in Image.OPEN]
+
+
 def _identified(stream: BinaryIO) -> Image.Image | None:
     with decoder_errors():
         try:
-            return Image.open(stream)
+            return Image.open(stream, formats=_formats())
         except UnidentifiedImageError:
             return None
 
@@ -243,21 +256,21 @@ def _check_header(picture: Image.Image, ref: ImageRef, max_pixels: int) -> None:
     """Refuse what a header tells: lengths and training count on pictures that pass.
 
     Raises:
-        SampleError: a format that is not read, a thumbnail in place of the picture, pixels that are
-            too many or too wide.
+        SampleError: a thumbnail in place of the picture, pixels that are too many or too wide, or
+            a side that is too long.
     """
     width, height = picture.size
-    if picture.format not in (*FORMATS, "HEIF"):
-        raise SampleError(
-            f"picture {ref.name} is of format {picture.format}, which is not supported",
-            kind="corrupt_media",
-            fix=f"convert it to one of {', '.join(sorted(FORMATS))}",
-        )
     if _is_raw(picture):
         raise SampleError(
             f"picture {ref.name} is a camera RAW file (its first page is a thumbnail)",
             kind="corrupt_media",
             fix="develop it to JPEG or 16-bit TIFF with a RAW converter",
+        )
+    if max(width, height) > MAX_SIDE_PX:
+        raise SampleError(
+            f"picture {ref.name} is {width} x {height} pixels, longer than {MAX_SIDE_PX:,}",
+            kind="too_large_media",
+            fix="cut it into several pictures",
         )
     if width * height > max_pixels:
         raise too_large_picture(ref, max_pixels, f"its header says {width} x {height}")

@@ -7,7 +7,7 @@ start fast.
 from smolvlm.media.images import header_size
 from smolvlm.media.settings import MediaSettings
 from smolvlm.media.tile_grid import grid_for
-from smolvlm.media.video.files import list_pictures
+from smolvlm.media.video.frame_folders import list_pictures
 from smolvlm.media.video.frames import choose_frames
 from smolvlm.media.video.index import read_index
 from smolvlm.records import Frames, ImageRef, Layout, Media, VideoRef

@@ -3,6 +3,7 @@ error that helps."""
 
 import io
 import os
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image, ImageFile, features
 
 from smolvlm.errors import SampleError
 from smolvlm.media.images import content_key, header_size, open_rgb, read_bytes
+from smolvlm.media.kinds import FORMATS as READ
 from smolvlm.records import ImageRef
 
 NOBODY = 65534
@@ -305,8 +307,8 @@ def test_what_is_no_picture_is_shown_by_its_first_bytes(action, tmp_path):
     path.write_bytes(b"<!DOCTYPE html><html>not found</html>")
     text = failure(action, ImageRef(path=path))
     assert (
-        "page.jpg is not a picture, or its header is damaged (it begins with b'<!DOCTYPE ht')"
-        in text
+        "page.jpg is not a picture of a format that is read, or its header is damaged (it begins "
+        "with b'<!DOCTYPE ht')" in text
     )
     assert "on_bad_sample: skip" in text
     assert "is not a picture" in failure(action, ImageRef(data=bytes(range(1, 200))))
@@ -316,10 +318,32 @@ def test_what_is_no_picture_is_shown_by_its_first_bytes(action, tmp_path):
 
 
 @pytest.mark.parametrize("action", [header_size, open_rgb])
-def test_formats_outside_the_list_are_named(action):
-    text = failure(action, ImageRef(data=encoded(picture(), "PCX")))
-    assert "is of format PCX, which is not supported" in text
-    assert "convert it to one of AVIF, BMP, DIB, GIF, JPEG" in text
+def test_readers_of_other_formats_are_not_tried(action, monkeypatch):
+    def tried(*_):
+        raise AssertionError("a reader of another format was asked")
+
+    data = encoded(picture(), "PCX")
+    for name in set(Image.OPEN) - READ:
+        monkeypatch.setitem(Image.OPEN, name, (tried, None))
+    text = failure(action, ImageRef(data=data))
+    assert "is not a picture of a format that is read, or its header is damaged" in text
+
+
+@pytest.mark.parametrize("action", [header_size, open_rgb])
+@pytest.mark.parametrize("size", [(70_000, 1), (1, 70_000)])
+def test_a_side_that_is_too_long_is_refused_by_its_header(action, size):
+    assert "longer than 65,535" in failure(action, ImageRef(data=encoded(Image.new("1", size))))
+
+
+@pytest.mark.parametrize("action", [header_size, open_rgb])
+def test_a_jpeg_that_would_be_decoded_over_and_over_is_refused(action, tmp_path):
+    data = encoded(picture(), "JPEG", progressive=True)
+    action(ImageRef(data=data))
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    bomb = data[:-2] + 200 * scan + data[-2:]
+    (tmp_path / "bomb.jpg").write_bytes(bomb)
+    for ref in (ImageRef(data=bomb), ImageRef(path=tmp_path / "bomb.jpg")):
+        assert re.search(r"a progressive JPEG of 2\d\d scans", failure(action, ref))
 
 
 @pytest.mark.parametrize("action", [header_size, open_rgb])

@@ -86,6 +86,7 @@ def video_ref(value: object, reading: Reading, bounds: Bounds = Bounds()) -> Vid
             url=file.url,
             span=file.span,
             allow_private_url=file.allow_private_url,
+            root=None if reading.spec.allow_outside_root else reading.spec.media_root,
         )
     else:
         assert isinstance(frames, list)

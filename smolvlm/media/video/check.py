@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING
 from smolvlm.media.decoders import DecoderError, decoder_errors, each
 from smolvlm.media.images import MAX_PIXELS, open_rgb
 from smolvlm.media.tile_grid import Size
-from smolvlm.media.video.files import damaged, list_pictures, open_clip
+from smolvlm.media.video.files import damaged, open_clip
+from smolvlm.media.video.frame_folders import list_pictures
 from smolvlm.media.video.index import ClipScan, read_index, scan_clip
 from smolvlm.media.video.pyav import display_turn
 from smolvlm.records import VideoRef

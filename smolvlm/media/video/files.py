@@ -23,12 +23,10 @@ from smolvlm.media.kinds import (
     begins_like_mp4,
     begins_like_picture,
     begins_like_still,
-    ending_of,
     foreign_kind,
-    is_picture_ending,
 )
-from smolvlm.media.names import is_litter, natural_key
-from smolvlm.records import ImageRef, VideoRef
+from smolvlm.media.regular_files import open_regular
+from smolvlm.records import VideoRef
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -93,7 +91,7 @@ def open_stream(ref: VideoRef) -> BinaryIO:
         return io.BytesIO(ref.data)
     fetch_clip(ref)
     try:
-        file = open(ref.path, "rb")  # noqa: SIM115 - the caller closes it
+        file = open_regular(ref.path)
         file_size = os.fstat(file.fileno()).st_size
     except FileNotFoundError as error:
         raise SampleError(
@@ -225,37 +223,6 @@ def check_pyav() -> None:
         raise ConfigError(
             "clips are read with PyAV, which is missing", fix='pip install "av>=18"'
         ) from error
-
-
-def list_pictures(ref: VideoRef) -> tuple[ImageRef, ...] | None:
-    """Return a clip's pictures in order, or None where it is a video file.
-
-    A folder is sorted as people count, by `natural_key`: `frame_2` before `frame_10`, `img (2)`
-    before `img (10)`. Hidden files and other programs' leavings are no frames.
-
-    Raises:
-        SampleError: a folder without pictures, or one that cannot be read.
-    """
-    if ref.frames:
-        return ref.frames
-    if ref.path is None or ref.span is not None or ref.url is not None:
-        return None
-    try:
-        if not ref.path.is_dir():
-            return None
-        names = [entry.name for entry in os.scandir(ref.path) if entry.is_file()]
-    except (OSError, ValueError) as error:
-        raise unreadable(ref, error) from error
-    names = sorted((name for name in names if not is_litter(name)), key=natural_key)
-    pictures = [name for name in names if is_picture_ending(ending_of(name))]
-    if not pictures:
-        held = f" (it holds {names[0]!r})" if names else ""
-        raise SampleError(
-            f"clip {ref.name} is a folder without pictures{held}",
-            kind="corrupt_media",
-            fix="name the video file, or a folder of numbered pictures such as frame_0001.jpg",
-        )
-    return tuple(ImageRef(path=ref.path / name) for name in pictures)
 
 
 def unreadable(ref: VideoRef, error: OSError | ValueError) -> SampleError:

@@ -26,10 +26,10 @@ from smolvlm.media.decoders import DecoderError, decoder_errors, each
 from smolvlm.media.video.files import (
     damaged,
     fetch_clip,
-    list_pictures,
     open_clip,
     unreadable,
 )
+from smolvlm.media.video.frame_folders import list_pictures
 from smolvlm.media.video.frames import ClipIndex
 from smolvlm.records import VideoRef
 

@@ -26,7 +26,8 @@ from smolvlm.media.settings import VideoBackend
 from smolvlm.media.tile_grid import TileSettings, size_within
 from smolvlm.media.tiles import make_tiles, scale_image
 from smolvlm.media.video.by_number import read_with_decord, read_with_torchcodec
-from smolvlm.media.video.files import list_pictures, open_stream, unreadable
+from smolvlm.media.video.files import open_stream, unreadable
+from smolvlm.media.video.frame_folders import list_pictures
 from smolvlm.media.video.frames import ClipIndex
 from smolvlm.media.video.index import FileVersion, file_version, read_index, scan_clip
 from smolvlm.media.video.pyav import read_with_pyav

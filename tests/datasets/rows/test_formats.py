@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from smolvlm.datasets.rows.formats import to_conversation
 from smolvlm.datasets.rows.media import looks_like_media
 from smolvlm.datasets.rows.sources import SourceSpec
 from smolvlm.errors import SampleError, located
+from smolvlm.media.video.frame_folders import list_pictures
 from smolvlm.records import Block, Conversation, ImageRef, Turn, VideoRef
 
 ROOT = Path("/pictures")
@@ -252,6 +254,30 @@ def test_pictures_outside_their_folder_are_refused_unless_allowed(tmp_path: Path
         assert to_conversation({**QA, "image": value}, spec=spec, where="r.jsonl:1").media == (
             ImageRef(path=root / value),
         )
+
+
+def test_links_among_a_folders_frames_are_held_to_the_root_too(tmp_path: Path) -> None:
+    root = tmp_path / "media"
+    (root / "clip").mkdir(parents=True)
+    (root / "elsewhere").mkdir()
+    for path in (root / "clip/0.png", root / "elsewhere/in.png", tmp_path / "secret.png"):
+        Image.new("RGB", (8, 8)).save(path)
+    spec = SourceSpec(
+        name="s", path=tmp_path / "r.jsonl", label="r.jsonl", format="jsonl", media_root=root
+    )
+
+    def frames(spec: SourceSpec) -> int:
+        clip = to_conversation({**QA, "video": "clip"}, spec=spec, where="r.jsonl:1").media[0]
+        assert isinstance(clip, VideoRef)
+        return len(list_pictures(clip) or ())
+
+    (root / "clip/1.png").symlink_to(root / "elsewhere/in.png")
+    assert frames(spec) == 2
+    (root / "clip/2.png").symlink_to("../../secret.png")
+    with pytest.raises(SampleError, match=r"frame 2\.png of clip .*clip is a link out") as caught:
+        frames(spec)
+    assert caught.value.kind == "outside_root"
+    assert frames(replace(spec, allow_outside_root=True)) == 3
 
 
 QA = {"question": "q", "answer": "x"}

@@ -16,6 +16,7 @@ from PIL import Image
 
 from smolvlm.errors import SampleError
 from smolvlm.media.video import files as clip_files
+from smolvlm.media.video.frame_folders import list_pictures
 from smolvlm.media.video.frames import FrameSettings, choose_frames
 from smolvlm.media.video.index import read_index, scan_clip
 from smolvlm.media.video.reader import clip_key
@@ -236,7 +237,7 @@ def test_a_folder_is_sorted_as_people_count_and_litter_is_left_out(tmp_path):
     litter = ["._3.jpg", ".DS_Store", "Thumbs.db", ".hidden.png", "notes.txt"]
     for name in [*names, *litter]:
         (tmp_path / name).touch()
-    pictures = clip_files.list_pictures(VideoRef(path=tmp_path)) or ()
+    pictures = list_pictures(VideoRef(path=tmp_path)) or ()
     assert [picture.path.name for picture in pictures if picture.path] == [
         *("3.jpg", "12.jpg", "a.png", "a_2_1.jpg", "a_9.JPG", "a_010.webp", "a_10.jpg", "b_1.jpg"),
         *("img (1).png", "img (2).png", "img (10).png"),
