@@ -23,10 +23,8 @@ from smolvlm import api
 from smolvlm.build.build import build_model, write_build
 from smolvlm.build.build_plan import BuildRecipe, plan_build
 from smolvlm.build.language_folder import read_language_folder
-from smolvlm.datasets.packing.columns import PlannedPack
-from smolvlm.datasets.packing.plan import sample_size
 from smolvlm.errors import ConfigError
-from smolvlm.inspect.verify import verify_pack
+from tests.packs import verified_pack
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
@@ -107,22 +105,10 @@ def test_packed_equals_alone_and_a_run_saves_what_the_stock_classes_load(
         "train": {"output_dir": str(tmp_path / "run"), "max_steps": 1, "packs_per_step": 1},
     }
     config = api.load_config(settings, rows=rows)
-    found = api.inspect(config, start=0, end=3)
-    sizes = [sample_size(rows, found.dataset.measured.lengths) for rows in found.samples]
-    pack = found.dataset.build(
-        PlannedPack(
-            samples=tuple(found.samples),
-            num_tokens=sum(tokens for tokens, _ in sizes),
-            num_tiles=sum(tiles for _, tiles in sizes),
-        )
-    )
-    members = [row for rows in found.samples for row in rows]
-    assert len(members) == 3
-    verified = verify_pack(
-        found.dataset, pack, members, settings=config.model, processor=found.processor
-    )
-    assert verified.holds, verified
-    assert {0.5, 1.0} == set(pack.target_weights.tolist())
+    verified = verified_pack(config, num_samples=3)
+    assert len(verified.rows) == 3
+    assert verified.verification.holds, verified.verification
+    assert {0.5, 1.0} == set(verified.pack.target_weights.tolist())
     api.train(config)
     answer = api.load(str(tmp_path / "run")).ask("What?", max_new_tokens=2)
     assert isinstance(answer, str)
