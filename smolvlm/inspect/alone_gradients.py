@@ -106,8 +106,10 @@ def alone_gradients(
     """
     stock, references = _stock_and_references(config, rows, resume, adapter_folder)
     parameters = trained_parameters(stock)
+    is_tied = stock_model_of(stock).config.tie_word_embeddings
+    wanted = {*trained, *([HEAD] if is_tied and EMBEDDINGS in trained else [])}
     for name, parameter in parameters.items():
-        parameter.requires_grad_(name in trained or name == HEAD)
+        parameter.requires_grad_(name in wanted)
     loss, total, num_tokens, differing = 0.0, 0.0, 0, []
     for number, (where, branches) in enumerate(rows.branches()):
         reference = references[number] if references else (None, None)
@@ -118,7 +120,10 @@ def alone_gradients(
         differing += [where for branch in branches if not branch.are_ids_equal]
     return AloneGradients(
         loss=loss / total,
-        gradients={name: _gradient(parameters, name, trained, total) for name in trained},
+        gradients={
+            name: _gradient(parameters, name, shape, is_tied=is_tied, total=total)
+            for name, shape in trained.items()
+        },
         num_tokens=num_tokens,
         ids_differ=tuple(differing),
     )
@@ -194,16 +199,16 @@ def _losses(stock: Any, branch: _Branch) -> Float64[Tensor, " target"]:
 
 
 def _gradient(
-    parameters: Mapping[str, Tensor], name: str, trained: Mapping[str, torch.Size], total: float
+    parameters: Mapping[str, Tensor], name: str, shape: torch.Size, *, is_tied: bool, total: float
 ) -> Tensor | None:
     """Return a parameter's gradient of the mean loss; None where it has none.
 
-    peft copies a module that trains whole, and with it one of two tied matrices: the head's
-    gradient is then the embeddings' too. A saved PiSSA adapter has the trained rows or columns
-    first, then those that take its beginning away again.
+    peft copies a module that trains whole, and with it one of two tied matrices: the gradient of
+    such a pair is that of both. A saved PiSSA adapter has the trained rows or columns first, then
+    those that take its beginning away again.
     """
-    names = [name, HEAD] if name == EMBEDDINGS and HEAD not in trained else [name]
-    tensors = {id(parameters[own]): parameters[own] for own in names if own in parameters}
+    names = (name, HEAD) if is_tied and name == EMBEDDINGS else (name,)
+    tensors = {id(parameters[part]): parameters[part] for part in names if part in parameters}
     gradients = [value.grad / total for value in tensors.values() if value.grad is not None]
-    kept = tuple(map(slice, trained[name]))
+    kept = tuple(map(slice, shape))
     return torch.stack(gradients).sum(0)[kept] if gradients else None

@@ -116,6 +116,10 @@ def test_an_adapter_beside_a_whole_tower_and_frozen_parts(make_run: MakeRun) -> 
     assert len(holds(make_run(changes)).gradient_error) == 3
 
 
+def test_a_frozen_head_over_embeddings_that_train(make_run: MakeRun) -> None:
+    assert len(holds(make_run({"freeze.output_head": True})).gradient_error) == 2
+
+
 def test_adapters_in_embeddings_and_head(make_run: MakeRun) -> None:
     targets = ["*.q_proj", "model.text_model.embed_tokens", "lm_head"]
     holds(make_run({"adapters.language": {"type": "lora", "targets": targets, "r": 2}}))
