@@ -207,6 +207,8 @@ def load_adapter(model: VisionLanguageModel, folder: Path) -> None:
 def stock_with_adapter(stock: Any, folder: Path) -> Any:
     """Return a stock model with a saved adapter on it as peft itself loads one, its parts trained.
 
+    Of a head that is tied to the embeddings and saved whole, peft makes two copies (and warns).
+
     Args:
         stock: of a stock class, without adapters; changed in place.
         folder: the adapter's.
@@ -217,6 +219,8 @@ def stock_with_adapter(stock: Any, folder: Path) -> Any:
         # peft 0.21 asks the stock model by an old name, which transformers 5.23 warns of.
         old_name = "`is_gradient_checkpointing` is deprecated"
         warnings.filterwarnings("ignore", message=old_name, category=FutureWarning)
+        tied = "Model has `tie_word_embeddings=True` and a tied layer"
+        warnings.filterwarnings("ignore", message=tied, category=UserWarning)
         return PeftModel.from_pretrained(stock, str(folder), is_trainable=True)
 
 

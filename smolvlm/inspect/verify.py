@@ -25,6 +25,8 @@ from smolvlm.config.method import DpoMethod, RowKind
 from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.packing.pack import Pack
+from smolvlm.datasets.packing.plan import Plan
+from smolvlm.errors import ConfigError
 from smolvlm.inspect.alone_gradients import AloneRows, alone_gradients
 from smolvlm.inspect.not_covered import not_covered
 from smolvlm.inspect.packed_gradients import PackedGradients, packed_gradients
@@ -100,17 +102,11 @@ def verify_pack(
         processor: of the checkpoint, as `load_processor` gives it, new tokens in it.
 
     Raises:
-        ConfigError: training could not begin at the model, or would not resume from what the
-            output folder holds.
+        ConfigError: training could not begin at the model, or not resume from the checkpoint that
+            the run file names.
     """
     base = check_model(config)
-    identity = run_identity(
-        config.model_dump(mode="json"),
-        dataset.plan,
-        is_bf16_default=is_bf16_default(config.train),
-    )
-    choice, output_dir = config.train.resume_from_checkpoint, config.train.output_dir
-    resume = find_checkpoint(choice, output_dir=output_dir, identity=identity)
+    resume, left_out = _checkpoint(config, dataset.plan)
     with TemporaryDirectory() as scratch:
         folder = Path(scratch) / "adapter"
         packed = packed_gradients(config, base, dataset, pack, resume=resume, adapter_folder=folder)
@@ -134,8 +130,28 @@ def verify_pack(
         loss_alone=alone.loss,
         gradient_error={tower: errors[tower] for tower in TOWERS if tower in trained},
         compared=tuple(_compared(config, packed, resume)),
-        not_covered=tuple(not_covered(config)),
+        not_covered=(*left_out, *not_covered(config)),
     )
+
+
+def _checkpoint(config: RunConfig, plan: Plan) -> tuple[Path | None, list[str]]:
+    """Return the checkpoint that the run resumes from, and what keeps it from resuming.
+
+    Raises:
+        ConfigError: the run file names a checkpoint that cannot be resumed from.
+    """
+    choice, output_dir = config.train.resume_from_checkpoint, config.train.output_dir
+    identity = run_identity(
+        config.model_dump(mode="json"), plan, is_bf16_default=is_bf16_default(config.train)
+    )
+    try:
+        return find_checkpoint(choice, output_dir=output_dir, identity=identity), []
+    except ConfigError as error:
+        if choice != "auto":
+            raise
+        reason = error.what.splitlines()[0].removesuffix(":")
+        what = f"resuming, which training would refuse: {reason} ({error.where})"
+        return None, [f"{what}; compared at the run's start"]
 
 
 def _compared(config: RunConfig, packed: PackedGradients, resume: Path | None) -> list[str]:

@@ -43,8 +43,8 @@ def target_losses(
 
 def _losses(picked: Tensor, head: Callable[[Tensor], Tensor], target_ids: Tensor) -> Tensor:
     logits = head(picked)
-    at_least_float32 = torch.promote_types(logits.dtype, torch.float32)
-    return cross_entropy(logits.to(at_least_float32), target_ids, reduction="none")
+    precise = logits if logits.dtype == torch.float64 else logits.float()
+    return cross_entropy(precise, target_ids, reduction="none")
 
 
 def weighted_mean(

@@ -5,6 +5,8 @@ Each run is verified as `smolvlm inspect --verify` does it, on real pictures and
 comparison can fail is tested too: what a run computes is changed, and the change is seen.
 """
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
 
 from smolvlm import api
 from smolvlm.build.tiny import tiny_model
@@ -120,6 +123,25 @@ def test_a_frozen_head_over_embeddings_that_train(make_run: MakeRun) -> None:
     assert len(holds(make_run({"freeze.output_head": True})).gradient_error) == 2
 
 
+@pytest.mark.parametrize("trains_vision", [False, True], ids=["whole", "beside an adapter"])
+def test_a_head_that_is_tied_to_the_embeddings(
+    make_run: MakeRun, base: Path, tmp_path: Path, trains_vision: bool
+) -> None:
+    """peft copies the two apart where the language model trains whole beside an adapter."""
+    folder = tmp_path / "tied"
+    shutil.copytree(base, folder)
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["lm_head.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    content = json.loads((folder / "config.json").read_text())
+    content["tie_word_embeddings"] = content["text_config"]["tie_word_embeddings"] = True
+    (folder / "config.json").write_text(json.dumps(content))
+    changes: dict[str, Any] = {"model.path": str(folder)}
+    if trains_vision:
+        changes |= {"adapters.vision": "lora", "train.vision_tower_lr": 1e-4}
+    holds(make_run(changes))
+
+
 def test_adapters_in_embeddings_and_head(make_run: MakeRun) -> None:
     targets = ["*.q_proj", "model.text_model.embed_tokens", "lm_head"]
     holds(make_run({"adapters.language": {"type": "lora", "targets": targets, "r": 2}}))
@@ -220,8 +242,20 @@ def test_a_run_that_is_resumed_is_compared_at_its_checkpoint(
     assert f"weights of {checkpoint}, which the run resumes from" in after.compared
     assert not any("begin at 0" in line for line in after.compared)
     assert after.loss_packed != before.loss_packed
+
+
+def test_another_runs_checkpoint_is_said_or_refused(make_run: MakeRun, tmp_path: Path) -> None:
+    api.train(make_run(LORA))
+    found = holds(make_run(LORA | {"train.packs_per_step": 2}))
+    (line,) = found.not_covered
+    checkpoint = tmp_path / "run" / "checkpoint-2"
+    assert line == (
+        "resuming, which training would refuse: the checkpoint belongs to another run "
+        f"({checkpoint}); compared at the run's start"
+    )
+    changes = {"train.packs_per_step": 2, "train.resume_from_checkpoint": str(checkpoint)}
     with pytest.raises(ConfigError, match="the checkpoint belongs to another run"):
-        verified_pack(make_run(changes | {"train.packs_per_step": 2}))
+        verified_pack(make_run(LORA | changes))
 
 
 def test_what_training_refuses_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
