@@ -18,7 +18,7 @@ def not_covered(config: RunConfig) -> list[str]:
 
 def _rounding(config: RunConfig) -> Iterator[str]:
     arguments = config.train.arguments
-    if trains_in_bf16(config.train):
+    if trains_in_bf16(config.train) or config.model.dtype == "bfloat16":
         yield "the rounding of bfloat16 (both sides compute in float64)"
     elif arguments.get("fp16"):
         yield "the rounding of float16 (both sides compute in float64)"

@@ -51,7 +51,7 @@ class PackedGradients:
     shapes: Mapping[str, torch.Size]
     """Of the same parameters."""
     notes: tuple[str, ...]
-    """The model in words: quantised layers, adapters."""
+    """Quantised layers, adapters and token rows in words, a line each."""
     num_filled: int
     """Adapter matrices that were filled."""
 
@@ -101,7 +101,10 @@ def packed_gradients(
         loss=float(output.loss.detach()),
         gradients={name: parameter.grad for name, parameter in trained.items()},
         shapes={name: parameter.shape for name, parameter in trained.items()},
-        notes=tuple(run_model.notes()),
+        notes=(
+            *(run_model.quantized.towers if run_model.quantized is not None else ()),
+            *str(adapters or "").splitlines(),
+        ),
         num_filled=num_filled,
     )
 

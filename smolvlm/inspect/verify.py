@@ -156,7 +156,7 @@ def _checkpoint(config: RunConfig, plan: Plan) -> tuple[Path | None, list[str]]:
 
 def _compared(config: RunConfig, packed: PackedGradients, resume: Path | None) -> list[str]:
     """Return what was compared besides plain weights."""
-    lines = [line for note in packed.notes for line in note.splitlines()]
+    lines = [*packed.notes]
     if packed.num_filled:
         lines.append(f"{packed.num_filled} adapter matrices that begin at 0 hold random numbers")
     method = config.train.method

@@ -48,6 +48,16 @@ def test_what_is_left_out_is_named(settings: dict[str, Any], words: str) -> None
     assert lines[0].startswith(words)
 
 
+def test_weights_that_are_held_in_bfloat16_are_computed_with_in_bfloat16() -> None:
+    settings = {
+        "model": {"path": "a/b", "dtype": "bfloat16"},
+        "data": {"vision_cache": False},
+        "train": {"output_dir": "out", "use_cpu": True},
+    }
+    (line,) = not_covered(api.load_config(settings, rows=ROWS))
+    assert line.startswith("the rounding of bfloat16")
+
+
 def test_the_kernels_of_a_gpu_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)

@@ -199,6 +199,19 @@ def test_preference_losses(make_run: MakeRun, loss: dict[str, Any]) -> None:
     assert found.num_tokens_alone > found.num_tokens_packed, "the prompts are shared"
 
 
+@pytest.mark.parametrize("method", ["sft", "dpo"])
+def test_clips_whose_frames_are_averaged(
+    make_run: MakeRun, clips: dict[str, Path], method: str
+) -> None:
+    clip = {"video": str(clips["uneven"])}
+    answer = {"question": "<video>What moves?", "answer": "A cup, 2 frames."}
+    pair = {"prompt": "<video>What moves?", "chosen": "A cup.", "rejected": "A dog, I think."}
+    changes = {"data.average_frames": 2, "train.method": method, "train.vision_tower_lr": 1e-4}
+    row = answer if method == "sft" else pair
+    config = make_run(adapted("lora") | changes, rows=[row | clip])
+    assert len(holds(config).gradient_error) == 3
+
+
 @pytest.mark.parametrize("reference", ["precomputed", "adapter_off", "copy"])
 def test_references_that_are_the_model_itself(make_run: MakeRun, reference: str) -> None:
     changes = {"train.method": "dpo", "train.beta": 0.5, "train.reference": reference}
