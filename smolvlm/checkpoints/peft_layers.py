@@ -4,6 +4,7 @@
 tests/checkpoints/test_adapters.py holds what is written here against what peft itself loads.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -195,6 +196,46 @@ def load_adapter(model: VisionLanguageModel, folder: Path) -> None:
     }
     with located(str(folder / ADAPTER_WEIGHTS)):
         fill(adapter_tensors(model) | plain, tensors)
+
+
+def stock_with_adapter(stock: Any, folder: Path) -> Any:
+    """Return a stock model with a saved adapter on it as peft itself loads one, its parts trained.
+
+    Of a head that is tied to the embeddings and saved whole, peft makes two copies (and warns).
+
+    Args:
+        stock: of a stock class, without adapters; changed in place.
+        folder: the adapter's.
+    """
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        # peft 0.21 asks the stock model by an old name, which transformers 5.23 warns of.
+        old_name = "`is_gradient_checkpointing` is deprecated"
+        warnings.filterwarnings("ignore", message=old_name, category=FutureWarning)
+        tied = "Model has `tie_word_embeddings=True` and a tied layer"
+        warnings.filterwarnings("ignore", message=tied, category=UserWarning)
+        return PeftModel.from_pretrained(stock, str(folder), is_trainable=True)
+
+
+def stock_model_of(stock: Any) -> Any:
+    """Return the stock model itself, with the adapter's layers in it where peft put any."""
+    from peft import PeftModel
+
+    return stock.get_base_model() if isinstance(stock, PeftModel) else stock
+
+
+def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return what trains in a stock model, or in peft's model around one, by its full name in ours.
+
+    peft trains copies of modules that an adapter saves whole; each stands for the module's own.
+    """
+    copies = f".modules_to_save.{NAME}."
+    return {
+        name.removeprefix(PREFIX).replace(copies, "."): parameter
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+        if parameter.requires_grad
+    }
 
 
 def is_saved_whole(name: str, modules: Sequence[str]) -> bool:

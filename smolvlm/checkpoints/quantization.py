@@ -36,13 +36,17 @@ class QuantizedLayers:
     full_bytes: int
     """What the same weights would take in the model's own type."""
 
-    def __str__(self) -> str:
-        lines = [
+    @property
+    def towers(self) -> list[str]:
+        """A line a quantised tower."""
+        return [
             f"{tower:<16}{number} layers {self.kind}" for tower, number in self.num_layers.items()
         ]
+
+    def __str__(self) -> str:
         held_mb, full_mb = (size / 1e6 for size in (self.held_bytes, self.full_bytes))
         return "\n".join(
-            [*lines, f"their weights take {held_mb:,.1f} MB instead of {full_mb:,.1f}"]
+            [*self.towers, f"their weights take {held_mb:,.1f} MB instead of {full_mb:,.1f}"]
         )
 
 

@@ -105,6 +105,23 @@ def is_quantized(layer: nn.Module) -> bool:
     )
 
 
+def restore_linear_layers(model: nn.Module, dtype: torch.dtype) -> None:
+    """Put ordinary linear layers in place of a model's quantised ones, in place.
+
+    Args:
+        model: after `use_exact_matmul`.
+        dtype: of their weights, which are those that the quantised layers compute with.
+    """
+    for name, layer in list(model.named_modules()):
+        if not isinstance(layer, ExactLinear8bit | ExactLinear4bit):
+            continue
+        full = nn.Linear(layer.in_features, layer.out_features, bias=False, dtype=dtype)
+        full.weight = nn.Parameter(layer.full_weight(dtype), requires_grad=False)
+        if layer.bias is not None:
+            full.bias = nn.Parameter(layer.bias.detach().to(dtype), requires_grad=False)
+        model.set_submodule(name, full)
+
+
 def held_bytes(layer: Any) -> int:
     """Return what a quantised layer's weight takes, scales and all."""
     weight = layer.weight

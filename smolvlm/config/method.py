@@ -41,8 +41,6 @@ class SftMethod(Section):
     """Learn the answers."""
 
     ROWS: ClassVar[RowKind] = "conversation"
-    UNVERIFIED: ClassVar[str | None] = None
-    """What of its loss `smolvlm inspect --verify` leaves out; None is nothing."""
 
     type: Literal["sft"] = "sft"
 
@@ -51,9 +49,6 @@ class DpoMethod(Section):
     """Learn which of two answers is preferred."""
 
     ROWS: ClassVar[RowKind] = "preference"
-    UNVERIFIED: ClassVar[str | None] = (
-        "the preference loss (the sum over both answers stands for it)"
-    )
 
     type: Literal["dpo"] = "dpo"
     loss_type: PreferenceLoss = "sigmoid"

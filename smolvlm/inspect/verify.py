@@ -1,32 +1,40 @@
 """The law of packing, checked on a user's own rows and model: packed = alone.
 
-In: a checkpoint and some samples. Out: how far the loss and every gradient of one pack are from
-those of the conversations run one by one through the stock classes, on what the stock processor
-makes of them, with correct labels. (Frames that are averaged: the stock model's features of each,
-averaged by hand, since it has no such thing.) Weights and activations in float64, losses in float32
-as in training: what is left is the arithmetic, not its rounding. (In float32 a tower with large
-activations is off by 1.4e-5 in some gradient from rounding alone.)
+In: a run's settings and some of its samples. Out: how far the loss and the gradient of everything
+that the run trains are, of one pack, from those of its conversations run one by one through the
+stock classes, on what the stock processor makes of them. What the run does, both sides do: adapters
+(ours in place, theirs by peft), quantised weights (theirs the same numbers in ordinary layers), the
+preference loss (theirs as the papers write it), the checkpoint that the run resumes from. (Frames
+that are averaged: the stock model's features of each, averaged by hand, since it has no such
+thing.) What is left out is said.
+
+Weights, activations and losses are float64, but for what transformers computes in float32 always
+(norms, rotary tables): what is left is the arithmetic, not its rounding. (In float32 a tower with
+large activations is off by 1.4e-5 in some gradient from rounding alone.)
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import torch
 from torch import Tensor
-from transformers import AutoModelForImageTextToText
 
-from smolvlm.checkpoints.load import load_checkpoint, load_processor, read_model_config
-from smolvlm.checkpoints.new_tokens import add_rows, placement_of
-from smolvlm.checkpoints.whole_weights import load_whole
-from smolvlm.config.schema import ModelConfig
+from smolvlm.checkpoints.peft_layers import is_adapter_folder
+from smolvlm.config.method import DpoMethod, RowKind
+from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.dataset import PackDataset
-from smolvlm.datasets.encoding.encoded import EncodedConversation, LossWeighting, target_weight
 from smolvlm.datasets.packing.pack import Pack
-from smolvlm.errors import located
-from smolvlm.inspect.stock_inputs import averaged_inputs, stock_inputs
-from smolvlm.model.towers import TOWERS, tower_of
+from smolvlm.datasets.packing.plan import Plan
+from smolvlm.errors import ConfigError
+from smolvlm.inspect.alone_gradients import AloneRows, alone_gradients
+from smolvlm.inspect.not_covered import not_covered
+from smolvlm.inspect.packed_gradients import PackedGradients, packed_gradients
+from smolvlm.model.towers import TOWERS, Tower, tower_of
 from smolvlm.protocols import Processor
+from smolvlm.train.arguments import is_bf16_default
+from smolvlm.train.resuming import find_checkpoint, run_identity
+from smolvlm.train.run_model import check_model
 
 LOSS_TOLERANCE = 1e-6
 GRADIENT_TOLERANCE = 1e-5
@@ -34,20 +42,33 @@ ZERO_GRADIENT = 1e-7
 """Of the largest gradient's norm: below it a gradient is rounding alone (that of a key bias, which
 softmax cancels)."""
 
+ROW_WORDS: Mapping[RowKind, str] = {
+    "conversation": "conversations",
+    "preference": "pairs of answers",
+}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verification:
     """How far packed is from alone."""
 
     num_conversations: int
+    """Rows; a preference row, which is a pair of answers, counts once."""
+    row_words: str
+    """What a row is, in the plural."""
     num_tokens_packed: int
     num_tokens_alone: int
     ids_differ: tuple[str, ...]
     """`file:row` of conversations whose ids are not the stock processor's."""
     loss_packed: float
     loss_alone: float
-    gradient_error: dict[str, float]
-    """By tower: the largest |difference| / |gradient| over its parameters."""
+    gradient_error: Mapping[Tower, float]
+    """Of each tower that trains: the largest |difference| / |gradient| over what trains in it."""
+    compared: tuple[str, ...] = ()
+    """What was compared besides plain weights, in words: adapters, quantisation, method,
+    checkpoint."""
+    not_covered: tuple[str, ...] = ()
+    """What the run does and the comparison does not, in words."""
 
     @property
     def loss_error(self) -> float:
@@ -68,7 +89,7 @@ def verify_pack(
     pack: Pack,
     rows: Sequence[int],
     *,
-    settings: ModelConfig,
+    config: RunConfig,
     processor: Processor,
 ) -> Verification:
     """Compare one pack with its conversations alone.
@@ -77,77 +98,85 @@ def verify_pack(
         dataset: which the pack comes from (no vision cache: pixels are needed).
         pack: built by the dataset.
         rows: numbers of the pack's conversations in the dataset.
-        settings: of the checkpoint, new tokens and scaled context with it; it is loaded twice, one
-            after the other.
+        config: the run's settings; the model is loaded twice, one after the other.
         processor: of the checkpoint, as `load_processor` gives it, new tokens in it.
+
+    Raises:
+        ConfigError: training could not begin at the model, or not resume from the checkpoint that
+            the run file names.
     """
-    normalizer = float(pack.target_weights.double().sum())
-    loss_packed, packed = _packed(settings, pack, normalizer)
-    stock = _stock_model(settings)
-    loss, differ, tokens = 0.0, [], 0
-    for number in rows:
-        row = dataset.measured.conversations[number]
-        layouts = dataset.layouts(row)
-        for turns, ours in zip(
-            row.branches, dataset.encoder.parts(row, layouts=layouts), strict=True
-        ):
-            inputs = stock_inputs(
-                processor, replace(row, turns=turns), layouts=layouts, settings=dataset.settings
-            )
-            branch_loss, ids_equal = _alone(
-                stock, inputs, ours, weighting=dataset.encoder.loss_weighting
-            )
-            (branch_loss / normalizer).backward()
-            loss += float(branch_loss.detach()) / normalizer
-            tokens += len(ours.input_ids)
-            if not ids_equal:
-                differ.append(row.where)
-    alone = {name: value.grad for name, value in stock.named_parameters()}
+    base = check_model(config)
+    resume, left_out = _checkpoint(config, dataset.plan)
+    with TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "adapter"
+        packed = packed_gradients(config, base, dataset, pack, resume=resume, adapter_folder=folder)
+        adapters = [path for path in (resume, folder) if path and is_adapter_folder(path)]
+        alone = alone_gradients(
+            config,
+            AloneRows(dataset=dataset, numbers=rows, processor=processor),
+            trained=packed.shapes,
+            resume=resume,
+            adapter_folder=adapters[0] if adapters else None,
+        )
+    trained = {tower_of(name) for name in packed.gradients}
+    errors = gradient_errors(packed.gradients, alone.gradients)
     return Verification(
         num_conversations=len(rows),
+        row_words=ROW_WORDS[config.train.method.ROWS],
         num_tokens_packed=len(pack.input_ids),
-        num_tokens_alone=tokens,
-        ids_differ=tuple(differ),
-        loss_packed=loss_packed,
-        loss_alone=loss,
-        gradient_error=gradient_errors(packed, alone),
+        num_tokens_alone=alone.num_tokens,
+        ids_differ=alone.ids_differ,
+        loss_packed=packed.loss,
+        loss_alone=alone.loss,
+        gradient_error={tower: errors[tower] for tower in TOWERS if tower in trained},
+        compared=tuple(_compared(config, packed, resume)),
+        not_covered=(*left_out, *not_covered(config)),
     )
 
 
-def _packed(
-    settings: ModelConfig, pack: Pack, normalizer: float
-) -> tuple[float, dict[str, Tensor | None]]:
-    """Return the loss and the gradients, by parameter, of a pack through our classes."""
-    path, new_tokens, rope_scaling = settings.path, settings.new_tokens, settings.rope_scaling
-    checkpoint = load_checkpoint(path, new_tokens=new_tokens, rope_scaling=rope_scaling)
-    model = checkpoint.model.eval().double()
-    output = model(pack=pack.model_tensors(), normalizer=normalizer)
-    output.loss.backward()
-    gradients = {name: value.grad for name, value in model.named_parameters()}
-    return float(output.loss.detach()), gradients
+def _checkpoint(config: RunConfig, plan: Plan) -> tuple[Path | None, list[str]]:
+    """Return the checkpoint that the run resumes from, and what keeps it from resuming.
+
+    Raises:
+        ConfigError: the run file names a checkpoint that cannot be resumed from.
+    """
+    choice, output_dir = config.train.resume_from_checkpoint, config.train.output_dir
+    identity = run_identity(
+        config.model_dump(mode="json"), plan, is_bf16_default=is_bf16_default(config.train)
+    )
+    try:
+        return find_checkpoint(choice, output_dir=output_dir, identity=identity), []
+    except ConfigError as error:
+        if choice != "auto":
+            raise
+        reason = error.what.splitlines()[0].removesuffix(":")
+        what = f"resuming, which training would refuse: {reason} ({error.where})"
+        return None, [f"{what}; compared at the run's start"]
 
 
-def _stock_model(settings: ModelConfig) -> Any:
-    """Load a checkpoint as its stock class, new tokens and scaled context with it."""
-    path, rope_scaling = settings.path, settings.rope_scaling
-    config = read_model_config(path, rope_scaling)
-    stock = load_whole(AutoModelForImageTextToText, path, config=config, dtype=torch.float32)
-    if settings.new_tokens:
-        with located(path):
-            add_rows(stock, placement_of(load_processor(path), settings.new_tokens))
-    return stock.double().eval()
+def _compared(config: RunConfig, packed: PackedGradients, resume: Path | None) -> list[str]:
+    """Return what was compared besides plain weights."""
+    lines = [*packed.notes]
+    if packed.num_filled:
+        lines.append(f"{packed.num_filled} adapter matrices that begin at 0 hold random numbers")
+    method = config.train.method
+    if isinstance(method, DpoMethod):
+        reference = f"reference {method.reference_model or method.reference}"
+        known = reference if method.needs_reference else "no reference"
+        lines.append(f"{method.type}, loss {method.loss_type}, {known}")
+    return [*lines, f"weights of {resume}, which the run resumes from"] if resume else lines
 
 
 def gradient_errors(
-    ours: dict[str, Tensor | None], theirs: dict[str, Tensor | None]
-) -> dict[str, float]:
+    ours: Mapping[str, Tensor | None], theirs: Mapping[str, Tensor | None]
+) -> dict[Tower, float]:
     """Return by tower the largest relative error, in norm, of a parameter's gradient.
 
     Parameters whose gradients are both below `ZERO_GRADIENT` of the largest count as equal.
     """
     norms = [float(gradient.norm()) for gradient in theirs.values() if gradient is not None]
-    floor = ZERO_GRADIENT * max(norms)
-    worst: dict[str, float] = dict.fromkeys(TOWERS, 0.0)
+    floor = ZERO_GRADIENT * max(norms, default=0.0)
+    worst: dict[Tower, float] = dict.fromkeys(TOWERS, 0.0)
     for name, gradient in theirs.items():
         other = ours[name]
         size = 0.0 if gradient is None else float(gradient.norm())
@@ -160,28 +189,3 @@ def gradient_errors(
         error = float((other - gradient).norm()) / size if size else float("inf")
         worst[tower_of(name)] = max(worst[tower_of(name)], error)
     return worst
-
-
-def _alone(
-    stock: Any,
-    inputs: dict[str, Tensor],
-    ours: EncodedConversation,
-    *,
-    weighting: LossWeighting,
-) -> tuple[Tensor, bool]:
-    """Return the stock classes' weighted loss of one conversation, and whether its ids are ours."""
-    ids = inputs["input_ids"][0]
-    weights = torch.from_numpy(ours.weights)
-    ids_equal = len(ids) == len(ours.input_ids) and bool(
-        (ids == torch.from_numpy(ours.input_ids)).all()
-    )
-    slot_sizes = [len(tiles) for layout in ours.layouts for tiles in layout.slots]
-    if any(size > 1 for size in slot_sizes):
-        inputs = averaged_inputs(stock, inputs, slot_sizes=slot_sizes)
-    logits = stock(**inputs, use_cache=False).logits[0].float()
-    positions = weights.nonzero().squeeze(1)
-    losses = torch.nn.functional.cross_entropy(
-        logits[positions - 1], torch.from_numpy(ours.input_ids).long()[positions], reduction="none"
-    )
-    weighted = (losses * weights[positions]).sum()
-    return weighted * target_weight(len(positions), weighting), ids_equal

@@ -4,9 +4,9 @@
 
 In: hidden states of the whole pack and its targets. Out: the pack's share of the step's loss. The
 normalizer is the sum of weights over the whole optimizer step (all packs, all ranks), so the shares
-of a step add up to its mean. Logits are taken in float32. Above `CHUNK_TARGETS` targets they are
-made and dropped chunk by chunk (recomputed in the backward pass); below, chunking costs time and
-saves little.
+of a step add up to its mean. Logits are taken in float32, of a float64 model in float64. Above
+`CHUNK_TARGETS` targets they are made and dropped chunk by chunk (recomputed in the backward pass);
+below, chunking costs time and saves little.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def target_losses(
     predict_from: Int[Tensor, " target"],
     target_ids: Int[Tensor, " target"],
 ) -> Float[Tensor, " target"]:
-    """Return each target's negative log-likelihood, in nats, float32."""
+    """Return each target's negative log-likelihood, nats; float32, of a float64 model float64."""
     picked = hidden.index_select(0, predict_from)
     if len(target_ids) <= CHUNK_TARGETS:
         return _losses(picked, head, target_ids)
@@ -42,7 +42,9 @@ def target_losses(
 
 
 def _losses(picked: Tensor, head: Callable[[Tensor], Tensor], target_ids: Tensor) -> Tensor:
-    return cross_entropy(head(picked).float(), target_ids, reduction="none")
+    logits = head(picked)
+    precise = logits if logits.dtype == torch.float64 else logits.float()
+    return cross_entropy(precise, target_ids, reduction="none")
 
 
 def weighted_mean(

@@ -56,6 +56,7 @@ def try_settings(config: RunConfig) -> None:
                 mode=arguments.torch_compile_mode,
                 backend=arguments.torch_compile_backend or "inductor",
             )
+    check_device(train, arguments.device)
     _try_trackers(train, arguments)
     if not train.arguments.get("deepspeed"):
         optimizer = _try_optimizer(config, arguments)
@@ -84,6 +85,34 @@ def refusals_named(setting: str, train: TrainConfig) -> Iterator[None]:
             "install what it names, or choose another" if is_missing else "mend it, or take it out"
         )
         raise ConfigError(what, where=f"train.{setting}{shown}", fix=fix) from error
+
+
+def check_device(train: TrainConfig, device: torch.device) -> None:
+    """Refuse ways of computing that a device does not have, or that only cost time on it.
+
+    Args:
+        train: the settings.
+        device: that the run trains on.
+
+    Raises:
+        ConfigError: `fp16` without CUDA, or anything compiled on a CPU.
+    """
+    settings = train.arguments
+    if settings.get("fp16") and device.type != "cuda":
+        raise ConfigError(
+            f"float16 needs a CUDA device, and the run trains on {device.type}",
+            where="train.fp16=True",
+            fix="take it out for float32, or set train.bf16: true",
+        )
+    names = ("torch_compile", "torch_compile_mode", "torch_compile_backend")
+    for name in names if device.type == "cpu" else ():
+        if settings.get(name):
+            raise ConfigError(
+                "on a CPU the model would be compiled anew for packs with another number of "
+                "conversations, minutes each, until torch gives up after 8 of them",
+                where=f"train.{name}={settings[name]}",
+                fix="take it out, or train on a GPU",
+            )
 
 
 def _check_hub(train: TrainConfig) -> None:

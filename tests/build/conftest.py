@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from smolvlm.build.tokenizer import tokenizer_json
+from tests.language_families import LANGUAGE_CONFIGS, make_language_model
 
 VISION = {
     "hidden_size": 32,
@@ -166,3 +167,14 @@ def other_llama(save: Save, other_tokenizer: Tokenizer) -> Path:
     other_tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "</s>"}}))
     return folder
+
+
+@pytest.fixture(scope="session")
+def families(
+    other_tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """A tiny model of each family, with a tokenizer; not to be written to."""
+    return {
+        family: make_language_model(tmp_path_factory.mktemp(family), family, other_tokenizer)
+        for family in LANGUAGE_CONFIGS
+    }

@@ -9,65 +9,19 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer
-from transformers import (
-    AutoModelForCausalLM,
-    MistralConfig,
-    PreTrainedConfig,
-    Qwen2Config,
-    Qwen3Config,
-    SmolLM3Config,
-)
+from transformers import AutoModelForCausalLM
 
 from smolvlm import api
 from smolvlm.build.build import build_model, write_build
 from smolvlm.build.build_plan import BuildRecipe, plan_build
 from smolvlm.build.language_folder import read_language_folder
-from smolvlm.datasets.packing.columns import PlannedPack
-from smolvlm.datasets.packing.plan import sample_size
 from smolvlm.errors import ConfigError
-from smolvlm.inspect.verify import verify_pack
-
-SIZES: dict[str, Any] = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-    "vocab_size": 288,
-}
-CONFIGS: dict[str, PreTrainedConfig] = {
-    "qwen3": Qwen3Config(**SIZES, head_dim=16, tie_word_embeddings=True),
-    "qwen2": Qwen2Config(**SIZES, sliding_window=64, use_sliding_window=False),
-    "smollm3": SmolLM3Config(**SIZES, no_rope_layer_interval=2, pad_token_id=0),
-    "mistral": MistralConfig(**SIZES, sliding_window=None),
-}
-
-
-@pytest.fixture(scope="module")
-def families(
-    other_tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Path]:
-    """A tiny model of each family, with a tokenizer of its own."""
-    folders: dict[str, Path] = {}
-    for name, config in CONFIGS.items():
-        torch.manual_seed(0)
-        folder = tmp_path_factory.mktemp(name)
-        model = AutoModelForCausalLM.from_config(config)
-        with torch.no_grad():
-            for parameter in model.parameters():  # norms of queries and keys begin as ones
-                parameter.mul_(1 + 0.3 * torch.randn_like(parameter))
-        model.save_pretrained(folder)
-        other_tokenizer.save(str(folder / "tokenizer.json"))
-        tokens = {"eos_token": {"content": "</s>"}}
-        (folder / "tokenizer_config.json").write_text(json.dumps(tokens))
-        folders[name] = folder
-    return folders
+from tests.language_families import LANGUAGE_CONFIGS
+from tests.packs import verified_pack
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("family", LANGUAGE_CONFIGS)
 def test_text_logits_are_the_language_models_to_the_bit(
     family: str, families: dict[str, Path], siglip_tower: Path
 ) -> None:
@@ -80,7 +34,7 @@ def test_text_logits_are_the_language_models_to_the_bit(
     assert torch.equal(found, source(input_ids=ids).logits[..., :280])
 
 
-@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("family", LANGUAGE_CONFIGS)
 def test_packed_equals_alone_and_a_run_saves_what_the_stock_classes_load(
     family: str,
     families: dict[str, Path],
@@ -107,22 +61,10 @@ def test_packed_equals_alone_and_a_run_saves_what_the_stock_classes_load(
         "train": {"output_dir": str(tmp_path / "run"), "max_steps": 1, "packs_per_step": 1},
     }
     config = api.load_config(settings, rows=rows)
-    found = api.inspect(config, start=0, end=3)
-    sizes = [sample_size(rows, found.dataset.measured.lengths) for rows in found.samples]
-    pack = found.dataset.build(
-        PlannedPack(
-            samples=tuple(found.samples),
-            num_tokens=sum(tokens for tokens, _ in sizes),
-            num_tiles=sum(tiles for _, tiles in sizes),
-        )
-    )
-    members = [row for rows in found.samples for row in rows]
-    assert len(members) == 3
-    verified = verify_pack(
-        found.dataset, pack, members, settings=config.model, processor=found.processor
-    )
-    assert verified.holds, verified
-    assert {0.5, 1.0} == set(pack.target_weights.tolist())
+    verified = verified_pack(config, num_samples=3)
+    assert len(verified.rows) == 3
+    assert verified.verification.holds, verified.verification
+    assert {0.5, 1.0} == set(verified.pack.target_weights.tolist())
     api.train(config)
     answer = api.load(str(tmp_path / "run")).ask("What?", max_new_tokens=2)
     assert isinstance(answer, str)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from bitsandbytes.functional import dequantize_4bit, int8_vectorwise_dequant
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from peft import PeftModel
 from torch import nn
@@ -26,6 +27,7 @@ from smolvlm.checkpoints.quantized_layers import (
     ExactLinear8bit,
     held_bytes,
     is_quantized,
+    restore_linear_layers,
 )
 from smolvlm.config.adapters import AdapterConfig
 from smolvlm.config.quantization import Quantization, quantization_of
@@ -105,6 +107,32 @@ def test_exactly_the_towers_asked_for_are_quantised(
     assert "lm_head" in plain
     assert type(model.get_input_embeddings()) is nn.Embedding
     assert {own.dtype for own in model.parameters() if own.is_floating_point()} == {torch.float32}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", KINDS)
+def test_ordinary_layers_take_the_place_of_quantised_ones(
+    held: dict[str, Checkpoint], folder: Path, kind: str
+) -> None:
+    quantised, plain = held[kind].model, copy.deepcopy(held[kind].model)
+    restore_linear_layers(plain, torch.float32)
+    assert not any(is_quantized(layer) for layer in plain.modules())
+    stock = {type(layer) for layer in load_checkpoint(str(folder)).model.modules()}
+    assert {type(layer) for layer in plain.modules()} == stock
+    for name, layer in quantised.named_modules():
+        if not is_quantized(layer):
+            continue
+        restored = plain.get_submodule(name)
+        weight = layer.weight
+        read = (
+            int8_vectorwise_dequant(weight.data, weight.SCB)
+            if kind == "8 bit"
+            else dequantize_4bit(weight.data, weight.quant_state)
+        )
+        # bitsandbytes writes 1 / 127 in eight digits.
+        torch.testing.assert_close(restored.weight.data, read, rtol=2e-7, atol=0)
+        inputs = torch.randn(3, layer.in_features)
+        assert torch.equal(restored(inputs), layer(inputs))
 
 
 def test_it_says_what_is_held_and_what_that_saves(held: dict[str, Checkpoint]) -> None:

@@ -158,12 +158,44 @@ def verified(
     return run
 
 
-def test_what_of_the_run_is_not_compared_is_said(verified: Any) -> None:
-    told = "compared with all weights of the base training; not part of it: "
-    assert told not in verified("smolvlm").messages
-    adapted = verified("smolvlm", "adapters.language=lora", "quantization.bits=4")
+def test_what_is_compared_and_what_is_not_is_said(verified: Any) -> None:
+    plain = verified("smolvlm").messages
+    assert "  gradients  vision_tower     does not train\n" in plain
+    assert "  not covered: data.vision_cache (every tile is encoded anew)\n" in plain
+    assert "  compared " not in plain
+    adapted = verified(
+        "smolvlm",
+        "adapters.language={type: lora, r: 4, dropout: 0.1}",
+        "quantization.bits=4",
+        "data.vision_cache=false",
+    )
     assert adapted.status == 0, adapted.messages
-    assert f"{told}adapters, quantisation\n" in adapted.messages
+    assert "  compared   language_model  14 layers in 4 bits" in adapted.messages
+    assert "  compared   language_model  lora of rank 4 in 14 layers\n" in adapted.messages
+    left_out = "  not covered: dropout of the adapters (language): it is off on both sides\n"
+    assert left_out in adapted.messages
+    assert "data.vision_cache" not in adapted.messages
+
+
+def test_preference_rows_are_verified_with_their_loss(verified: Any, tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"{number} plus 1?", "chosen": str(number + 1), "rejected": "I forgot."}
+        for number in range(3)
+    ]
+    path = tmp_path / "pairs.json"
+    path.write_text(json.dumps(rows))
+    outcome = verified(
+        "smolvlm",
+        f"data.mixture=[{{name: pairs, json_path: {path}}}]",
+        "data.loss_weighting=token",
+        "train.method=dpo",
+        "train.loss_type=ipo",
+        "--rows",
+        "0:3",
+    )
+    assert outcome.status == 0, outcome.messages
+    assert "packed = alone, on 3 pairs of answers" in outcome.messages
+    assert "  compared   dpo, loss ipo, reference precomputed\n" in outcome.messages
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)

@@ -50,12 +50,13 @@ def test_what_holds() -> None:
     def found(*, ids_differ: tuple[str, ...] = (), loss: float = 3.0, error: float = 0.0) -> bool:
         return Verification(
             num_conversations=1,
+            row_words="conversations",
             num_tokens_packed=9,
             num_tokens_alone=9,
             ids_differ=ids_differ,
             loss_packed=loss,
             loss_alone=3.0,
-            gradient_error=dict.fromkeys(TOWERS, 0.0) | {"connector": error},
+            gradient_error={"language_model": 0.0, "connector": error},
         ).holds
 
     assert found()

@@ -10,12 +10,10 @@ from PIL import Image
 from smolvlm import api
 from smolvlm.checkpoints.load import load_processor
 from smolvlm.datasets.encoding.prompts import PromptSettings, read_prompt_settings
-from smolvlm.datasets.packing.columns import PlannedPack
-from smolvlm.datasets.packing.plan import sample_size
-from smolvlm.inspect.verify import verify_pack
 from smolvlm.media.tile_grid import grid_for
 from smolvlm.records import ImageRef, Turn
 from tests.checkpoint_shapes import DOCUMENT_TAGS, SHAPES, CheckpointShape, make_checkpoint
+from tests.packs import verified_pack
 
 END = {"role_tags": "<|end_of_text|>"}
 TAGGED = "<doctag><loc_3><text>12 cats</text></doctag>"
@@ -111,23 +109,7 @@ def test_packed_equals_alone_and_what_is_saved_prompts_alike(
         },
     }
     config = api.load_config(settings, rows=rows)
-    found = api.inspect(config, start=0, end=2)
-    sizes = [sample_size(rows, found.dataset.measured.lengths) for rows in found.samples]
-    pack = found.dataset.build(
-        PlannedPack(
-            samples=tuple(found.samples),
-            num_tokens=sum(tokens for tokens, _ in sizes),
-            num_tiles=sum(tiles for _, tiles in sizes),
-        )
-    )
-    verified = verify_pack(
-        found.dataset,
-        pack,
-        [row for rows in found.samples for row in rows],
-        settings=config.model,
-        processor=found.processor,
-    )
-    assert verified.holds
+    assert verified_pack(config, num_samples=2).verification.holds
     api.train(config)
     before = read_prompt_settings(load_processor(str(folders[shape])))
     again = load_processor(str(root / f"run-{shape}"))

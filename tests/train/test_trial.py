@@ -1,5 +1,6 @@
 """Settings of transformers that cannot work are refused by name, before a row is measured."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from smolvlm.config.load import config_from
 from smolvlm.config.schema import RunConfig
 from smolvlm.errors import ConfigError
 from smolvlm.train import train as train_module
-from smolvlm.train.trial import try_settings
+from smolvlm.train.trial import check_device, try_settings
 from tests.train.conftest import TrainRun
 
 
@@ -121,6 +122,37 @@ def test_a_precision_that_the_machine_lacks(tmp_path: Path) -> None:
     assert text.startswith("train.bf16=True: transformers refuses the settings: ")
 
 
+@pytest.mark.parametrize(
+    ("train", "words"),
+    [
+        ({"fp16": True}, "train.fp16=True: float16 needs a CUDA device, and the run trains on cpu"),
+        ({"torch_compile": True}, "train.torch_compile=True: on a CPU the model would be compiled"),
+        ({"torch_compile_mode": "default"}, "train.torch_compile_mode=default: on a CPU"),
+        ({"torch_compile_backend": "eager"}, "train.torch_compile_backend=eager: on a CPU"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_what_makes_no_sense_on_a_cpu(tmp_path: Path, train: dict[str, Any], words: str) -> None:
+    assert refusal(tmp_path, **train).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("device", "name", "is_refused"),
+    [
+        ("cuda", "fp16", False),
+        ("mps", "fp16", True),
+        ("cuda", "torch_compile", False),
+        ("mps", "torch_compile", False),
+        ("cpu", "bf16", False),
+    ],
+)
+def test_other_devices(tmp_path: Path, device: str, name: str, is_refused: bool) -> None:
+    train = config(tmp_path, **{name: True}).train
+    refused = pytest.raises(ConfigError, match=f"trains on {device}")
+    with refused if is_refused else nullcontext():
+        check_device(train, torch.device(device))
+
+
 def test_a_deepspeed_file_without_the_package(tmp_path: Path) -> None:
     try:
         __import__("deepspeed")
@@ -135,6 +167,7 @@ def test_a_deepspeed_file_without_the_package(tmp_path: Path) -> None:
     "train",
     [
         {},
+        {"bf16": True},
         {"optim": "adafactor"},
         {"optim": "sgd", "lr_scheduler_type": "cosine", "warmup_steps": 0.1},
         {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": 0.1}},

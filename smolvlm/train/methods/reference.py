@@ -101,7 +101,7 @@ def attach_reference(
     logps = kept_logps(packs, folder=folder, identity=identity)
     if logps is None:
         if name is not None:
-            model = _other_model(name, config, prompt, packs.measured).to(arguments.device)
+            model = other_model(name, config, prompt, packs.measured).to(arguments.device)
         logps = reference_logps(model, packs, folder=folder, identity=identity, settings=ranks)
     dataset.reference_logps = logps
     return None
@@ -150,7 +150,7 @@ def _each_row_once(
     )
 
 
-def _other_model(
+def other_model(
     path: str, config: RunConfig, prompt: PromptSettings, measured: MeasuredSet
 ) -> VisionLanguageModel:
     """Load another checkpoint as the reference.
