@@ -93,6 +93,7 @@ def _show(result: CheckResult, console: Console) -> None:
     for kind, count in result.kinds().most_common():
         table.add_row(kind, f"{count:,}", "\n".join(_lines_of(kind, result)))
     console.print(table, markup=False)
+    console.print("every row by itself: --json, or --html PAGE", markup=False)
 
 
 def _lines_of(kind: str, result: CheckResult) -> list[str]:
@@ -108,7 +109,5 @@ def _lines_of(kind: str, result: CheckResult) -> list[str]:
         lines.append(f"{first.where}: {first.message}{more}")
     if len(causes) > SHOWN_OF_A_KIND:
         num_left = sum(map(len, causes[SHOWN_OF_A_KIND:]))
-        lines.append(f"and {num_left:,} of other causes: --json or --html")
-    elif len(lines) < sum(map(len, causes)):
-        lines.append("all of them: --json or --html")
+        lines.append(f"and {num_left:,} of other causes")
     return lines

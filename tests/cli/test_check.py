@@ -216,7 +216,7 @@ def test_causes_beyond_the_third_are_counted(check_lines: Any) -> None:
     strange = [{**asks(1), f"photo_{name}": "a.png"} for name in "abcdefg"]
     lines, objects = check_lines(strange)
     assert [item["kind"] for item in objects] == ["unread_media"] * 7
-    assert "and 4 of other causes: --json or --html" in " ".join(lines)
+    assert "and 4 of other causes every row by itself: --json" in " ".join(lines)
     assert len(lines) < 20
 
 
