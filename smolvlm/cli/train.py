@@ -22,7 +22,7 @@ def train_aloud(config: RunConfig) -> TrainedRun:
     return train_and_report(
         config,
         say=to_stderr,
-        show=lambda metrics: show_metrics(metrics, as_json=False),
+        show=show_metrics,
         measuring_bar=measuring_bar,
         shows_progress=True,
     )
