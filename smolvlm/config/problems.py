@@ -55,6 +55,15 @@ def shown_path(path: str | PurePath) -> str:
     return f"…/{folders}" if slash and folders else f"…{kept}"
 
 
+def joined_errors(errors: Sequence[ConfigError]) -> ConfigError:
+    """Return one error that says what several say, each with its own place and fix.
+
+    Args:
+        errors: of several files; at least one.
+    """
+    return errors[0] if len(errors) == 1 else ConfigError("\n".join(map(str, errors)))
+
+
 def problems_error(problems: Sequence[Problem], *, where: str) -> ConfigError:
     """Return one error that lists every problem: key, value, what is wrong, what to write instead.
 
