@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from smolvlm.cli.interruption import MeasuredRows, says_what_is_kept
 from smolvlm.cli.progress import measuring_bar
 from smolvlm.cli.source_notes import source_notes
 from smolvlm.cli.train import to_stderr
@@ -52,7 +53,8 @@ def run_preparation(
     settings = mixture_settings(
         target, overrides, model, allow_outside_root=allow_outside_root, say=to_stderr
     )
-    with measuring_bar() as report:
+    done = MeasuredRows()
+    with says_what_is_kept(done.notes), measuring_bar(also=done) as report:
         measured = prepare_mixture(settings, engine=engine, num_workers=num_workers, report=report)
     if as_json:
         for count in measured.counts:
