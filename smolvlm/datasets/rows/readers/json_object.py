@@ -76,8 +76,8 @@ def _of_object(outline: _Outline) -> tuple[str, str]:
         name = shown_text(lists[0])
         others = " and ".join(f"`{shown_text(key)}`" for key in lists[1:3])
         what = (
-            f"the file is one object whose `{name}` holds a list{f' (so does {others})' if others else ''}, and "
-            "not a list of rows itself"
+            f"the file is one object whose `{name}` holds a list"
+            f"{f' (so does {others})' if others else ''}, and not a list of rows itself"
         )
         code = f"json.dump(json.load(open('FILE'))[{lists[0][:60]!r}], open('rows.json', 'w'))"
         return what, f'write that list alone: python -c "import json; {code}"'
