@@ -33,6 +33,10 @@ SampleKind = Literal[
 """What is wrong with a row, a picture, a clip or a file of rows; `smolvlm check` counts by it."""
 
 
+MAX_LINE_CHARACTERS = 2000
+"""Of a message's line; a longer one holds a value of somebody's that is cut in its middle."""
+
+
 class SmolVLMError(Exception):
     """An error whose text is meant for the user.
 
@@ -47,10 +51,20 @@ class SmolVLMError(Exception):
 
     def __str__(self) -> str:
         what = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{what}\n  fix: {self.fix}" if self.fix else what
+        text = f"{what}\n  fix: {self.fix}" if self.fix else what
+        if len(text) <= MAX_LINE_CHARACTERS:
+            return text
+        return "\n".join(map(_cut_line, text.split("\n")))
 
     def __reduce__(self):
         return type(self), (self.what,), {"where": self.where, "fix": self.fix}
+
+
+def _cut_line(line: str) -> str:
+    if len(line) <= MAX_LINE_CHARACTERS:
+        return line
+    kept = MAX_LINE_CHARACTERS // 2
+    return f"{line[:kept]} ... ({len(line) - 2 * kept:,} characters left out) ... {line[-kept:]}"
 
 
 class ConfigError(SmolVLMError):

@@ -1,6 +1,7 @@
 """Rows that a test makes itself, measured as rows of files are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -8,14 +9,21 @@ import pytest
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.lengths import Meter
 from smolvlm.datasets.packing.measured import MeasuredSet, length_table
+from smolvlm.datasets.rows.sources import BadSamplePolicy
 from smolvlm.records import Conversation
 
 
 class MemoryRows(list[Conversation]):
     """A list with what `Conversations` has besides."""
 
+    policies: Mapping[str, BadSamplePolicy] = MappingProxyType({})
+    """`on_bad_sample` of sources that have one of their own."""
+
     def where(self, index: int) -> str:
         return self[index].where
+
+    def own_policy(self, index: int) -> BadSamplePolicy | None:
+        return self.policies.get(self[index].source)
 
     @property
     def source_names(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 In: what each row says about itself, as digests. Out: findings.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -30,6 +30,10 @@ class CheckedRow:
 
     where: str
     source: str
+    number: int
+    """Of its source among all that are checked."""
+    row: int
+    """Its number in the source's file, from 0."""
     is_held_out: bool
     num_tokens: int
     num_tiles: int
@@ -61,15 +65,26 @@ def digest_of(parts: Iterable[bytes]) -> bytes:
     return digest.digest()
 
 
-def duplicates(rows: Sequence[CheckedRow]) -> Iterator[Finding]:
-    """Yield rows that say the same about the same pictures as an earlier row of the same set."""
-    first: dict[tuple[bool, bytes], str] = {}
+def duplicates(
+    rows: Sequence[CheckedRow],
+    differing_keys: Callable[[CheckedRow, CheckedRow], Sequence[str]],
+) -> Iterator[Finding]:
+    """Yield rows that say the same about the same pictures as an earlier row of the same set.
+
+    Args:
+        rows: all that can be trained on.
+        differing_keys: gives the keys that are not read and in which two rows differ.
+    """
+    first: dict[tuple[bool, bytes], CheckedRow] = {}
     for row in rows:
-        earlier = first.setdefault((row.is_held_out, row.text_key), row.where)
-        if earlier != row.where:
+        earlier = first.setdefault((row.is_held_out, row.text_key), row)
+        if earlier.where != row.where:
+            keys = [f"`{key}`" for key in differing_keys(earlier, row)]
+            are = "is" if len(keys) == 1 else "are"
+            differ = f" (they differ only in {', '.join(keys)}, which {are} not read)"
             message = (
-                f"the same words and media as {earlier}; take one out, or use `repeat` to see rows "
-                f"more often"
+                f"the same words and media as {earlier.where}{differ if keys else ''}; take one "
+                f"out, or use `repeat` to see rows more often"
             )
             yield Finding(
                 where=row.where, severity="warning", kind="duplicate_row", message=message

@@ -8,6 +8,7 @@ shows between rows (duplicates, leaks) is found afterwards from digests.
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from smolvlm.check.between_rows import (
     CheckedMedium,
@@ -17,6 +18,7 @@ from smolvlm.check.between_rows import (
     leaks,
     spoken,
 )
+from smolvlm.check.differing_keys import differing_keys
 from smolvlm.check.findings import (
     SAID_ONCE,
     Finding,
@@ -165,7 +167,11 @@ def check_rows(
         medium.duration_s for medium in media.values() if medium.duration_s is not None
     )
     return CheckResult(
-        findings=(*findings, *duplicates(rows), *leaks(rows)),
+        findings=(
+            *findings,
+            *duplicates(rows, partial(differing_keys, every)),
+            *leaks(rows),
+        ),
         num_rows=total,
         num_pictures=len(media) - len(durations),
         num_clips=len(durations),
@@ -218,10 +224,13 @@ class RowChecker:
             checked.findings.extend(doubt_findings(conversation))
             checked.findings.extend(mark_findings(conversation, source.spec.media_markers))
             checked.findings.extend(special_token_findings(conversation, self._text))
-            self._check(conversation, checked, is_held_out=number >= self._num_training)
+            self._check(conversation, checked, number=number, row_number=row)
         return checked
 
-    def _check(self, row: Conversation, checked: CheckedPart, *, is_held_out: bool) -> None:
+    def _check(
+        self, row: Conversation, checked: CheckedPart, *, number: int, row_number: int
+    ) -> None:
+        is_held_out = number >= self._num_training
         media: list[CheckedMedium] = []
         is_whole = True
         for medium in row.media:
@@ -250,6 +259,8 @@ class RowChecker:
             CheckedRow(
                 where=row.where,
                 source=row.source,
+                number=number,
+                row=row_number,
                 is_held_out=is_held_out,
                 num_tokens=lengths.num_tokens,
                 num_tiles=lengths.num_tiles,

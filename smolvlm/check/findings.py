@@ -6,6 +6,7 @@ from typing import Literal
 
 from smolvlm.config.problems import shown_text
 from smolvlm.datasets.encoding.tokens import TextEncoder
+from smolvlm.datasets.rows.causes import by_cause
 from smolvlm.datasets.rows.marks import (
     PLACEHOLDERS,
     has_marks,
@@ -44,6 +45,11 @@ def finding_of(error: SampleError, *, where: str, medium: Media | None = None) -
     """Return an error about a row as a finding."""
     message = f"{error.what}; {error.fix}" if error.fix else error.what
     return Finding(where=where, severity="error", kind=error.kind, message=message, medium=medium)
+
+
+def by_finding_cause(findings: Iterable[Finding]) -> list[list[Finding]]:
+    """Return findings in groups that say the same of different rows, the largest first."""
+    return by_cause(findings, lambda finding: (finding.kind, finding.message))
 
 
 def mark_findings(row: Conversation, markers: MediaMarkers) -> list[Finding]:

@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from smolvlm.check.check_rows import CheckResult
-from smolvlm.check.findings import Finding
+from smolvlm.check.findings import Finding, by_finding_cause
 from smolvlm.errors import SampleError
 from smolvlm.pages.figure_svg import COLOURS, draw_chart
 from smolvlm.pages.templating import write_page
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SHOWN_OF_A_KIND = 24
-"""Findings shown of each kind; the JSON twin has all."""
+"""Findings shown of each kind, one of each cause first; the JSON twin has all."""
 THUMBNAIL_SIDE_PX = 112
 KIND_TITLES = {
     "missing_media": "Missing files",
@@ -106,7 +106,7 @@ def write_check_page(result: CheckResult, *, path: Path, title: str) -> Path:
 def _kind(kind: str, findings: Sequence[Finding]) -> KindView:
     shown = tuple(
         FindingView(finding=finding, thumbnail=_thumbnail(finding))
-        for finding in findings[:SHOWN_OF_A_KIND]
+        for finding in _one_of_each_cause_first(findings)[:SHOWN_OF_A_KIND]
     )
     return KindView(
         title=KIND_TITLES.get(kind, kind),
@@ -114,6 +114,13 @@ def _kind(kind: str, findings: Sequence[Finding]) -> KindView:
         count=len(findings),
         shown=shown,
     )
+
+
+def _one_of_each_cause_first(findings: Sequence[Finding]) -> list[Finding]:
+    if len(findings) <= SHOWN_OF_A_KIND:
+        return list(findings)
+    causes = by_finding_cause(findings)
+    return [cause[0] for cause in causes] + [other for cause in causes for other in cause[1:]]
 
 
 def _thumbnail(finding: Finding) -> str:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from smolvlm.check.check_rows import CheckResult
-from smolvlm.check.findings import Finding
+from smolvlm.check.findings import Finding, by_finding_cause
 from smolvlm.check.page import write_check_page
 from smolvlm.cli.progress import measuring_bar
 from smolvlm.cli.source_notes import source_notes
@@ -21,7 +21,7 @@ from smolvlm.runs.mixture import check_mixture, mixture_settings
 
 FOUND_ERRORS = 1
 SHOWN_OF_A_KIND = 3
-"""Findings of each kind that the terminal's table names."""
+"""Causes of each kind that the terminal's table names, each by its first row."""
 
 
 def run_check(
@@ -91,13 +91,23 @@ def _show(result: CheckResult, console: Console) -> None:
         return
     table = Table("kind", "findings", "the first of them", box=None)
     for kind, count in result.kinds().most_common():
-        shown = [
-            finding
-            for finding in result.findings
-            if finding.kind == kind and finding.severity != "info"
-        ][:SHOWN_OF_A_KIND]
-        lines = [f"{finding.where}: {finding.message}" for finding in shown]
-        if count > len(shown):
-            lines.append(f"and {count - len(shown):,} more: --json or --html")
-        table.add_row(kind, f"{count:,}", "\n".join(lines))
+        table.add_row(kind, f"{count:,}", "\n".join(_lines_of(kind, result)))
     console.print(table, markup=False)
+    console.print("every row by itself: --json, or --html PAGE", markup=False)
+
+
+def _lines_of(kind: str, result: CheckResult) -> list[str]:
+    """Return what the table says of a kind: a line a cause."""
+    causes = by_finding_cause(
+        finding
+        for finding in result.findings
+        if finding.kind == kind and finding.severity != "info"
+    )
+    lines = []
+    for first, *others in causes[:SHOWN_OF_A_KIND]:
+        more = f" (and {plural(len(others), 'more row')} like it)" if others else ""
+        lines.append(f"{first.where}: {first.message}{more}")
+    if len(causes) > SHOWN_OF_A_KIND:
+        num_left = sum(map(len, causes[SHOWN_OF_A_KIND:]))
+        lines.append(f"and {num_left:,} of other causes")
+    return lines

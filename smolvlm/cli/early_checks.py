@@ -2,24 +2,24 @@
 imported.
 
 Opens the settings files and the mixtures that they name, and looks for the files of rows; rows and
-models are not opened. A mistake is named within half a second of CPU.
+models are not opened. A mistake is named within half a second of CPU, and those of the settings and
+of the mixtures at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from smolvlm.errors import ConfigError
 
+Check = Callable[[], object]
+"""Raises ConfigError for what is wrong."""
+
 
 def check_run_file(run_file: Path, overrides: Sequence[str]) -> None:
-    """Raise ConfigError for what is wrong with a run file and its mixtures."""
-    from smolvlm.config.load import load_run_config
-    from smolvlm.datasets.rows.mixture import load_mixture
-
-    data = load_run_config(run_file, overrides).data
-    for name, mixture in (("mixture", data.mixture), ("eval_mixture", data.eval_mixture)):
-        if mixture is not None:
-            load_mixture(mixture, base_dir=data.base_dir, name=f"{run_file}: data.{name}")
+    """Raise ConfigError for what is wrong with a run file and its mixtures, all of it at once."""
+    _run_all(_checks_of_run(run_file, overrides))
 
 
 def check_mixture_or_run(
@@ -33,19 +33,13 @@ def check_mixture_or_run(
         model: takes the place of the run file's.
         held_out: another mixture.
     """
-    from smolvlm.config.schema import SECTIONS
-    from smolvlm.config.settings_file import refuse_rows
-    from smolvlm.config.yaml_text import read_yaml
-
-    refuse_rows(target, wanted="a mixture or a run file")
-    content = read_yaml(target)
-    sections = content if isinstance(content, dict) else {}
-    if any(name in SECTIONS and isinstance(value, dict) for name, value in sections.items()):
-        check_run_file(target, [*overrides, *([f"model.path={model}"] if model else [])])
+    checks: list[Check] = [] if held_out is None else [lambda: _check_mixture(held_out)]
+    if _is_run_file(target):
+        changes = [*overrides, *([f"model.path={model}"] if model else [])]
+        checks = [*_checks_of_run(target, changes), *checks]
     else:
-        _check_mixture(target)
-    if held_out is not None:
-        _check_mixture(held_out)
+        checks = [lambda: _check_mixture(target), *checks]
+    _run_all(checks)
 
 
 def check_evaluated(target: str, overrides: Sequence[str], *, mixture: Path | None) -> None:
@@ -56,20 +50,62 @@ def check_evaluated(target: str, overrides: Sequence[str], *, mixture: Path | No
         overrides: of the run file.
         mixture: takes the place of the run file's held-out one.
     """
-    from smolvlm.datasets.rows.mixture import load_mixture
     from smolvlm.runs.evaluation_settings import evaluated_config
 
-    if mixture is not None:
-        _check_mixture(mixture)
-    data = evaluated_config(target, overrides, mixture=mixture).data
-    if data.eval_mixture is None:
-        raise ConfigError(
-            "nothing to evaluate on", where="data.eval_mixture", fix="give --mixture FILE"
-        )
-    load_mixture(data.eval_mixture, base_dir=data.base_dir, name=f"{target}: data.eval_mixture")
+    def check() -> None:
+        data = evaluated_config(target, overrides, mixture=mixture).data
+        if data.eval_mixture is None:
+            raise ConfigError(
+                "nothing to evaluate on", where="data.eval_mixture", fix="give --mixture FILE"
+            )
+        if mixture is None:
+            _check_named(data.eval_mixture, data.base_dir, f"{target}: data.eval_mixture")
+
+    _run_all([check, *([] if mixture is None else [lambda: _check_mixture(mixture)])])
+
+
+def _run_all(checks: Iterable[Check]) -> None:
+    """Run checks that do not depend on each other, and raise what they raise as one error."""
+    from smolvlm.config.problems import joined_errors
+
+    errors: list[ConfigError] = []
+    for check in checks:
+        try:
+            check()
+        except ConfigError as error:
+            errors.append(error)
+    if errors:
+        raise joined_errors(errors)
+
+
+def _checks_of_run(run_file: Path, overrides: Sequence[str]) -> list[Check]:
+    """Return what is to be checked of a run file: its settings, and each mixture that it names."""
+    from smolvlm.config.load import load_run_config
+    from smolvlm.config.named_mixtures import named_mixtures
+
+    checks: list[Check] = [lambda: load_run_config(run_file, overrides)]
+    for name, mixture, base_dir in named_mixtures(run_file, overrides):
+        where = f"{run_file}: data.{name}"
+        checks.append(partial(_check_named, mixture, base_dir, where))
+    return checks
+
+
+def _is_run_file(target: Path) -> bool:
+    from smolvlm.config.schema import SECTIONS
+    from smolvlm.config.settings_file import refuse_rows
+    from smolvlm.config.yaml_text import read_yaml
+
+    refuse_rows(target, wanted="a mixture or a run file")
+    content = read_yaml(target)
+    sections = content if isinstance(content, dict) else {}
+    return any(name in SECTIONS and isinstance(value, dict) for name, value in sections.items())
 
 
 def _check_mixture(path: Path) -> None:
+    _check_named(path.absolute(), path.absolute().parent, "")
+
+
+def _check_named(mixture: Path | list[Any] | dict[str, Any], base_dir: Path, where: str) -> None:
     from smolvlm.datasets.rows.mixture import load_mixture
 
-    load_mixture(path.absolute(), base_dir=path.absolute().parent)
+    load_mixture(mixture, base_dir=base_dir, name=where)

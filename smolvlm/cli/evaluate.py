@@ -22,28 +22,38 @@ def run_evaluation(
     predictions: Path | None,
     as_json: bool,
 ) -> Evaluation:
-    """Evaluate a run folder or a checkpoint, and print its metrics."""
+    """Evaluate a run folder or a checkpoint, and print which model it was and its metrics."""
     evaluation = evaluate_checkpoint(
         with_model(evaluated_config(target, overrides, mixture=mixture))
     )
     if predictions is not None:
         write_predictions(evaluation.predictions, predictions)
-    show_metrics(evaluation.metrics, as_json=as_json)
+    print(f"scored: {evaluation.model}", file=sys.stderr)
+    if as_json:
+        _print_objects(evaluation)
+    else:
+        show_metrics(evaluation.metrics)
     return evaluation
 
 
-def show_metrics(metrics: Sequence[Metric], *, as_json: bool) -> None:
-    """Print metrics: JSON lines on standard output, or a table on standard error."""
-    if as_json:
-        for metric in metrics:
-            row = {
-                "name": metric.name,
-                "value": metric.value,
-                "num_rows": metric.num_rows,
-                "source": metric.source,
-            }
-            print(json.dumps(row))
-        return
+def _print_objects(evaluation: Evaluation) -> None:
+    """Print a JSON line a metric; each says which model it is of."""
+    model = evaluation.model
+    for metric in evaluation.metrics:
+        row = {
+            "name": metric.name,
+            "value": metric.value,
+            "num_rows": metric.num_rows,
+            "source": metric.source,
+        }
+        if model is not None:
+            adapter = model.checkpoint if model.is_adapter else None
+            row |= {"checkpoint": model.checkpoint, "base": model.base, "adapter": adapter}
+        print(json.dumps(row))
+
+
+def show_metrics(metrics: Sequence[Metric]) -> None:
+    """Print a table on standard error."""
     table = Table("source", "metric", "value", "rows", box=None)
     for metric in metrics:
         table.add_row(metric.source, metric.name, f"{metric.value:.4f}", f"{metric.num_rows:,}")

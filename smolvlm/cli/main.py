@@ -1,9 +1,9 @@
 """The command line: arguments in, exit status out.
 
 0 done, 1 a bad row, file or setting (the message says what, where, fix), 2 wrong usage, 3 a failed
-self-check. A command's module is imported once its settings and mixtures are known to be right
-(`early_checks.py`). Human output goes to standard error wherever `--json` writes objects to
-standard output.
+self-check, 130 or 143 stopped by Ctrl-C or SIGTERM (`interruption.py`). A command's module is
+imported once its settings and mixtures are known to be right (`early_checks.py`). Human output goes
+to standard error wherever `--json` writes objects to standard output.
 """
 
 import os
@@ -16,6 +16,7 @@ import typer
 from smolvlm import __version__
 from smolvlm.cli.build_command import build
 from smolvlm.cli.early_checks import check_evaluated, check_mixture_or_run, check_run_file
+from smolvlm.cli.interruption import interruptible
 from smolvlm.cli.options import Command, Group, Json, RunFileCommand
 from smolvlm.errors import SmolVLMError
 from smolvlm.quiet import drop_import_warnings, hide_progress_bars
@@ -239,7 +240,7 @@ def main() -> None:
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
-        app()
+        interruptible(app)
     except SmolVLMError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

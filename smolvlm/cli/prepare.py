@@ -1,17 +1,19 @@
 """`smolvlm prepare`: measure a mixture once, on all cores, and say what it is made of.
 
 The sizes of all rows are kept in the cache folder, where `smolvlm train` finds them; a preparation
-that was stopped resumes where it was.
+that was stopped resumes where it was. Exit status 1 where training would stop at bad rows.
 """
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
+from smolvlm.cli.interruption import MeasuredRows, says_what_is_kept
 from smolvlm.cli.progress import measuring_bar
 from smolvlm.cli.source_notes import source_notes
 from smolvlm.cli.train import to_stderr
@@ -21,6 +23,10 @@ from smolvlm.datasets.packing.measured import MeasuredSet, SourceCount
 from smolvlm.datasets.packing.plan import Plan, plan_training
 from smolvlm.pages.token_text import plural
 from smolvlm.runs.mixture import mixture_settings, prepare_mixture
+
+TRAINING_STOPS = 1
+SHOWN_CAUSES = 5
+"""Reasons of bad rows that are named of each source."""
 
 
 def run_preparation(
@@ -33,7 +39,7 @@ def run_preparation(
     allow_outside_root: bool,
     as_json: bool,
 ) -> None:
-    """Prepare a mixture, or the mixture of a run file.
+    """Prepare a mixture, or the mixture of a run file; exit status 1 where training would stop.
 
     Args:
         target: a mixture's YAML, or a run file's.
@@ -47,14 +53,20 @@ def run_preparation(
     settings = mixture_settings(
         target, overrides, model, allow_outside_root=allow_outside_root, say=to_stderr
     )
-    with measuring_bar() as report:
+    done = MeasuredRows()
+    with says_what_is_kept(done.notes), measuring_bar(also=done) as report:
         measured = prepare_mixture(settings, engine=engine, num_workers=num_workers, report=report)
     if as_json:
         for count in measured.counts:
             print(json.dumps(_as_object(count)))
-    _show(
-        measured, plan_training(measured.lengths, one_pass(settings.data)), Console(file=sys.stderr)
-    )
+    console = Console(file=sys.stderr)
+    plan = plan_training(measured.lengths, one_pass(settings.data))
+    _show(measured, plan, console)
+    for count in measured.counts:
+        for line in _bad_rows(count, max_bad_fraction=settings.data.max_bad_fraction):
+            console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if any(count.refusal is not None for count in measured.counts):
+        raise typer.Exit(TRAINING_STOPS)
 
 
 def _as_object(count: SourceCount) -> dict[str, object]:
@@ -69,9 +81,49 @@ def _as_object(count: SourceCount) -> dict[str, object]:
         "modalities": dict(count.modalities),
         "repeat": count.repeat,
         "skipped": dict(count.skip_reasons),
+        "bad_rows": [
+            {
+                "where": cause.where,
+                "kind": cause.kind,
+                "message": cause.what,
+                "fix": cause.fix,
+                "rows": cause.num_rows,
+            }
+            for cause in count.causes
+        ],
+        "on_bad_sample": count.policy,
+        "training_stops": count.refusal is not None,
         "not_read": list(count.unread_keys),
         "left_out": list(count.left_out_keys),
     }
+
+
+def _bad_rows(count: SourceCount, *, max_bad_fraction: float) -> Iterator[str]:
+    """Yield what is wrong with a source's rows, and what training does about it."""
+    if not count.causes:
+        return
+    bad = f"bad rows in {count.name}: {count.num_skipped:,} of {count.num_sampled:,}"
+    yield f"{bad}; {_training_does(count, max_bad_fraction=max_bad_fraction)}"
+    if count.num_skipped == 1 and count.refusal is not None:
+        yield f"- {count.refusal}"
+        return
+    for cause in count.causes[:SHOWN_CAUSES]:
+        yield f"- {cause}"
+    if len(count.causes) > SHOWN_CAUSES:
+        yield f"- and {len(count.causes) - SHOWN_CAUSES:,} more reasons: --json"
+    if count.refusal is not None:
+        yield f"  fix: {count.refusal.fix}"
+
+
+def _training_does(count: SourceCount, *, max_bad_fraction: float) -> str:
+    """Return what becomes of a source with bad rows when it is trained on."""
+    if count.refusal is None:
+        return "training skips them (on_bad_sample: skip)"
+    if count.policy == "error":
+        return "training stops (on_bad_sample: error)"
+    if count.num_skipped == count.num_sampled:
+        return "training stops: none is left"
+    return f"training stops: more than data.max_bad_fraction={max_bad_fraction:g} allows"
 
 
 def _show(measured: MeasuredSet, plan: Plan, console: Console) -> None:
@@ -105,10 +157,6 @@ def _show(measured: MeasuredSet, plan: Plan, console: Console) -> None:
     for count in measured.counts:
         for line in source_notes(count.name, count.num_rows, count.num_filtered, count.empty_files):
             console.print(line, style="yellow", markup=False)
-        for reason, number in list(count.skip_reasons.items())[:5]:
-            console.print(
-                f"skipped in {count.name}: {number:,} x {reason}", style="yellow", markup=False
-            )
         if count.unread_keys:
             keys = ", ".join(count.unread_keys)
             console.print(f"not read in {count.name}: {keys}", markup=False)

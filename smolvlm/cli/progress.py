@@ -11,8 +11,12 @@ from smolvlm.datasets.packing.length_cache import SMALL_ROWS, Report
 
 
 @contextmanager
-def measuring_bar() -> Iterator[Report]:
-    """Yield what moves a bar on standard error; small mixtures, which take seconds, show none."""
+def measuring_bar(also: Report | None = None) -> Iterator[Report]:
+    """Yield what moves a bar on standard error; small mixtures, which take seconds, show none.
+
+    Args:
+        also: told the same.
+    """
     columns = (
         TextColumn("measuring rows"),
         BarColumn(),
@@ -24,5 +28,7 @@ def measuring_bar() -> Iterator[Report]:
 
         def report(num_done: int, num_rows: int) -> None:
             progress.update(task, completed=num_done, total=num_rows, visible=num_rows > SMALL_ROWS)
+            if also is not None:
+                also(num_done, num_rows)
 
         yield report

@@ -105,7 +105,7 @@ def parse_yaml(text: str, *, where: str) -> Any:
         fix = (
             "indent with spaces, not with tabs"
             if "\\t" in problem
-            else "fix the line, or quote the value"
+            else "correct the line, or quote the value"
         )
         if "written twice" in problem:
             fix = "keep one of the two"
@@ -118,7 +118,7 @@ def parse_yaml(text: str, *, where: str) -> Any:
         )
         raise ConfigError(reason, where=where, fix="take the character out") from None
     except _IMPOSSIBLE_VALUE as error:
-        fix = "fix the value, or leave its `!!` tag out"
+        fix = "correct the value, or leave its `!!` tag out"
         raise ConfigError(f"cannot read the YAML: {error}", where=where, fix=fix) from None
     except RecursionError:
         raise ConfigError(

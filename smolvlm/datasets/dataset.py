@@ -41,7 +41,8 @@ class PackOptions:
     plan_attention: PlanAttention | None = None
     """For the device that the packs go to; without it the forward pass plans each pack itself."""
     on_bad_sample: Policy = "error"
-    """What happens to a picture whose pixels turn out corrupt."""
+    """What happens to a picture whose pixels turn out corrupt; a source's own setting goes before
+    it."""
 
 
 class PackDataset(Dataset[Pack]):
@@ -136,20 +137,27 @@ class PackDataset(Dataset[Pack]):
                 `on_bad_sample: error`.
         """
         loader = TileLoader(self.settings, self.options.read_features)
-        bad = BadSamples(policy=self.options.on_bad_sample, max_fraction=1.0)
+        raised = BadSamples(policy="error")
+        bad = BadSamples(policy="skip", max_fraction=1.0)
         examples: list[Example] = []
         kept: list[int] = []
         for number, rows in enumerate(planned.samples):
             begin_sample(number)
-            example = bad.attempt(lambda: self._loaded(rows, loader), where=self.where(rows[0]))  # noqa: B023 - called at once
+            caught = raised if self._raises(rows) else bad
+            example = caught.attempt(lambda: self._loaded(rows, loader), where=self.where(rows[0]))  # noqa: B023 - called at once
             if example is not None:
                 examples.append(example)
                 kept += rows
-            else:
+            elif caught is bad:
                 reason = bad.skipped.pop().reason
                 bad.skipped += [SkippedRow(where=self.where(row), reason=reason) for row in rows]
-        bad.settle()
+        raised.settle()
         return self._join(examples, kept, loader, bad)
+
+    def _raises(self, rows: Rows) -> bool:
+        """Say whether an error of a sample ends the run: one of its rows is enough for that."""
+        policies = map(self.measured.conversations.own_policy, rows)
+        return any((policy or self.options.on_bad_sample) == "error" for policy in policies)
 
     def _loaded(self, rows: Rows, loader: TileLoader) -> Example:
         example = self.example(rows)

@@ -38,11 +38,30 @@ class Metric:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ScoredModel:
+    """Which weights answered."""
+
+    checkpoint: str
+    """The folder, absolute, or the hub id that was loaded."""
+    base: str | None
+    """What it was trained from, or its adapter on; None where nothing beside it says so."""
+    is_adapter: bool
+    """Whether the folder holds an adapter, so that the base's weights answered with it."""
+
+    def __str__(self) -> str:
+        if self.is_adapter:
+            return f"adapter {self.checkpoint} on base {self.base}"
+        return self.checkpoint if self.base is None else f"{self.checkpoint} (from {self.base})"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
     """What one pass over a held-out set gave."""
 
     predictions: tuple[Prediction, ...]
     metrics: tuple[Metric, ...]
+    model: ScoredModel | None = None
+    """What was scored; None of a model in memory, as during training."""
 
     def as_log(self) -> dict[str, float]:
         """Return `{name: value}` over all rows and `{name_source: value}` by source."""

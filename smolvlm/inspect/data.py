@@ -129,7 +129,7 @@ def check_learned(example: Example, *, image_token_id: int) -> None:
                 "nothing in this row is learned: no assistant turn with text",
                 kind="empty_row",
                 where=where,
-                fix="give the row an answer, or set `on_bad_sample: skip`",
+                fix="give the row an answer",
             )
         if (example.target_ids[is_of_conversation] == image_token_id).any():
             raise SampleError(

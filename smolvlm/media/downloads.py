@@ -120,8 +120,7 @@ def _fetch(url: str, sink: BinaryIO, limits: DownloadLimits, *, allow_private: b
     raise SampleError(
         f"{limits.kind} {url[:300]} cannot be downloaded: {cause}",
         kind="missing_media",
-        fix="check the address and the network, give the path of a file, or set `on_bad_sample: "
-        "skip` on this source",
+        fix="check the address and the network, or give the path of a file",
     )
 
 

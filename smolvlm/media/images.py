@@ -15,7 +15,8 @@ What becomes of a picture, the same for both:
   and make nearly all of it white.) Pixels of 32 bits are refused by the header: nobody says what
   their white is.
 - Of an animation or a file of several pages, the first.
-- HEIC is read through pillow-heif where that is installed; it turns pictures by itself.
+- HEIC is read through pillow-heif where that is installed. It and AVIF are turned by what their
+  container says; an orientation in their EXIF alone is passed over, as their standard has it.
 
 A JPEG carries no checksum: bytes changed in the middle of its pixel data decode to wrong pixels in
 any reader, and are not noticed. A JPEG that ends early is; in a PNG the checksums are compared.
@@ -73,6 +74,13 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientation -> the turn that makes the picture upright; 5 to 8 swap width and height."""
+
+
+_TURNED_BY_DECODER = frozenset({"TIFF", "HEIF"})
+"""Formats whose decoders turn the picture and give its size as turned from the start. In HEIF it is
+the container's `irot` and `imir` that they turn by: its EXIF orientation "is ignored in the
+displaying process" (ISO/IEC 23008-12, 6.5.1), and so is AVIF's, which Pillow replaces by the
+container's."""
 
 
 def read_bytes(ref: ImageRef) -> bytes:
@@ -301,8 +309,8 @@ def _is_16_bit(picture: Image.Image) -> bool:
 
 def _orientation(picture: Image.Image) -> int:
     """Return a picture's EXIF orientation, 1 to 8, from its header; 1 is upright."""
-    if picture.format == "TIFF":
-        return 1  # Pillow turns TIFF while decoding, and gives its size as turned from the start
+    if picture.format in _TURNED_BY_DECODER:
+        return 1
     try:
         with decoder_errors():
             # The class's own method, for PngImageFile's override decodes the pixels to look behind

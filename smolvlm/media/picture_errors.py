@@ -3,7 +3,7 @@
 from smolvlm.errors import SampleError
 from smolvlm.records import ImageRef
 
-REPLACE = "replace the file, or set `on_bad_sample: skip` on this source"
+REPLACE = "replace the file"
 
 
 def unreadable_picture(ref: ImageRef, error: OSError | ValueError) -> SampleError:

@@ -1,16 +1,21 @@
 """A held-out set through a run's model, or any checkpoint's: settings in, an `Evaluation` out;
 nothing is printed."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import torch
 
 from smolvlm.checkpoints.context import context_tokens
+from smolvlm.checkpoints.peft_layers import base_of, is_adapter_folder
 from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.builder import measure_mixture, one_pass, read_prompt
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.errors import ConfigError, located
-from smolvlm.eval.evaluate import Evaluation, Evaluator, RankShare
+from smolvlm.eval.evaluate import Evaluation, Evaluator, RankShare, ScoredModel
 from smolvlm.generate.answers import GenerationSettings
 from smolvlm.model.vision_cache import VisionCache
+from smolvlm.runs.evaluation_settings import base_of_trained
 from smolvlm.train.run_model import load_run_checkpoint
 
 
@@ -74,4 +79,18 @@ def evaluate_checkpoint(config: RunConfig) -> Evaluation:
     uses_bf16 = bool(
         config.train.arguments.get("bf16")
     )  # a GPU's own choice is not asked of this CPU
-    return build_evaluator(config, prompt, cache=None, uses_bf16=uses_bf16)(checkpoint.model)
+    evaluate = build_evaluator(config, prompt, cache=None, uses_bf16=uses_bf16)
+    return replace(evaluate(checkpoint.model), model=scored_model(config.model.path))
+
+
+def scored_model(path: str) -> ScoredModel:
+    """Return what a model is called that was loaded from a folder or a hub id.
+
+    Raises:
+        ConfigError: an adapter's folder, or the run file beside a checkpoint, cannot be read.
+    """
+    folder = Path(path)
+    checkpoint = str(folder.absolute()) if folder.is_dir() else path
+    if is_adapter_folder(path):
+        return ScoredModel(checkpoint=checkpoint, base=base_of(path), is_adapter=True)
+    return ScoredModel(checkpoint=checkpoint, base=base_of_trained(folder), is_adapter=False)

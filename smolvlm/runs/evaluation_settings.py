@@ -47,10 +47,22 @@ def trained_config(folder: Path, overrides: Sequence[str] = ()) -> RunConfig | N
 
     None where there is no run.
     """
-    for run_file in (folder / "run.yaml", folder.parent / "run.yaml"):
-        if folder.is_dir() and run_file.is_file():
-            return load_run_config(run_file, [*overrides, f"model.path={folder.absolute()}"])
-    return None
+    run_file = _run_file_of(folder)
+    if run_file is None:
+        return None
+    return load_run_config(run_file, [*overrides, f"model.path={folder.absolute()}"])
+
+
+def base_of_trained(folder: Path) -> str | None:
+    """Return the `model.path` of the run whose folder, or whose checkpoint, this is; None without
+    one."""
+    run_file = _run_file_of(folder)
+    return None if run_file is None else load_run_config(run_file).model.path
+
+
+def _run_file_of(folder: Path) -> Path | None:
+    run_files = (folder / "run.yaml", folder.parent / "run.yaml")
+    return next((file for file in run_files if folder.is_dir() and file.is_file()), None)
 
 
 def bare_config(model_path: str, overrides: Sequence[str] = ()) -> RunConfig:

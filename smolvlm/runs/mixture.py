@@ -121,9 +121,9 @@ def prepare_mixture(
         sources,
         sizes,
         requirements=_requirements(settings),
-        on_bad_sample="skip",
-        max_bad_fraction=1.0,
-        overrules=True,
+        on_bad_sample=data.on_bad_sample,
+        max_bad_fraction=data.max_bad_fraction,
+        only_counts=True,
     )
     keys = [unread_keys(source, max_rows=ROWS_ASKED_FOR_KEYS) for source in sources]
     counts = tuple(

@@ -80,6 +80,37 @@ def learn(model: Any, inputs: Any, *, steps: int = 2) -> None:
     model.eval()
 
 
+def learn_and_save(
+    checkpoint: Checkpoint,
+    adapters: Mapping[Tower, AdapterConfig],
+    photos: Mapping[str, Path],
+    folder: Path,
+) -> tuple[Adapters, Any, torch.Tensor]:
+    """Attach adapters, take steps and save them; return them, the inputs and what is then said."""
+    attached, inputs = attach(checkpoint, adapters), inputs_of(checkpoint.processor, photos)
+    learn(checkpoint.model, inputs)
+    attached.save(checkpoint.model, folder)
+    return attached, inputs, logits(checkpoint.model, inputs)
+
+
+def differing(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> list[str]:
+    """Return the names of tensors that are not equal to the bit."""
+    return [name for name in theirs if not torch.equal(ours[name], theirs[name])]
+
+
+def change_config(folder: Path, **changes: Any) -> None:
+    """Write other values into an adapter's settings."""
+    content = json.loads((folder / ADAPTER_CONFIG).read_text())
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(content | changes))
+
+
+def refusal(folder: Path) -> ConfigError:
+    """Return what is said of an adapter that is not loaded."""
+    with pytest.raises(ConfigError) as caught:
+        load_checkpoint(str(folder))
+    return caught.value
+
+
 def logits(model: Any, inputs: Any) -> torch.Tensor:
     with torch.no_grad():
         return model(**inputs).logits
@@ -195,11 +226,8 @@ def test_peft_loads_onto_the_stock_base_what_was_trained(
         "language_model": of_type(kind, r=4, alpha=6),
         "vision_tower": of_type(kind, r=2, alpha=4),
     }
-    attached, inputs = attach(checkpoint, adapters), inputs_of(checkpoint.processor, photos)
+    _, inputs, trained = learn_and_save(checkpoint, adapters, photos, tmp_path)
     base = stock(folder)
-    learn(checkpoint.model, inputs)
-    attached.save(checkpoint.model, tmp_path)
-    trained = logits(checkpoint.model, inputs)
     assert (trained - logits(base, inputs)).abs().max() > 0.01, "nothing was learned"
     theirs = PeftModel.from_pretrained(base, str(tmp_path))
     tolerance = (
@@ -222,10 +250,7 @@ def test_ours_loads_it_too_and_merged_is_adapted(
     adapters: dict[Tower, AdapterConfig] = {
         tower: of_type(kind, r=3, dropout=0.2) for tower in TOWERS
     }
-    attached, inputs = attach(checkpoint, adapters), inputs_of(checkpoint.processor, photos)
-    learn(checkpoint.model, inputs)
-    attached.save(checkpoint.model, tmp_path)
-    trained = logits(checkpoint.model, inputs)
+    _, inputs, trained = learn_and_save(checkpoint, adapters, photos, tmp_path)
     loaded = load_checkpoint(str(tmp_path)).model.eval()  # its processor is the base's
     tolerance = 1e-5 if kind == "pissa" else 0.0
     torch.testing.assert_close(logits(loaded, inputs), trained, rtol=0, atol=tolerance)
@@ -276,27 +301,20 @@ def test_a_run_that_goes_on_has_the_same_bits(
         "language_model": of_type(kind, r=3),
         "vision_tower": of_type(kind, r=2),
     }
-    attached, inputs = attach(checkpoint, adapters), inputs_of(checkpoint.processor, photos)
-    learn(checkpoint.model, inputs)
-    attached.save(checkpoint.model, tmp_path)
+    attached, inputs, _ = learn_and_save(checkpoint, adapters, photos, tmp_path)
     again = load_checkpoint(str(folder))
     resumed = attach(again, adapters, resume=tmp_path)
     torch.testing.assert_close(
         logits(again.model.eval(), inputs), logits(stock(folder), inputs), rtol=0, atol=1e-5
     )
     resumed.restore(again.model, tmp_path)
-    own = checkpoint.model.state_dict()
-    assert [
-        name
-        for name, value in again.model.state_dict().items()
-        if not torch.equal(own[name], value)
-    ] == []
+    assert differing(checkpoint.model.state_dict(), again.model.state_dict()) == []
     learn(checkpoint.model, inputs)
     learn(again.model, inputs)
     resumed.save(again.model, tmp_path / "again")
     attached.save(checkpoint.model, tmp_path / "whole")
     ours, theirs = (load_file(tmp_path / name / ADAPTER_WEIGHTS) for name in ("again", "whole"))
-    assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
+    assert differing(ours, theirs) == []
 
 
 @pytest.mark.parametrize("kind", ["lora", "dora"])
@@ -304,12 +322,10 @@ def test_bfloat16_weights_have_float32_adapters(
     folder: Path, photos: dict[str, Path], tmp_path: Path, kind: str
 ) -> None:
     half = load_checkpoint(str(folder), dtype=torch.bfloat16)
-    attached = attach(half, {"language_model": of_type(kind)})
-    inputs = inputs_of(half.processor, photos)
-    learn(half.model, inputs)
-    attached.save(half.model, tmp_path)
+    adapters: dict[Tower, AdapterConfig] = {"language_model": of_type(kind)}
+    _, inputs, trained_logits = learn_and_save(half, adapters, photos, tmp_path)
     loaded = load_checkpoint(str(tmp_path), dtype=torch.bfloat16).model.eval()
-    assert torch.equal(logits(loaded, inputs), logits(half.model, inputs))
+    assert torch.equal(logits(loaded, inputs), trained_logits)
     trained = {
         name: value.dtype for name, value in half.model.named_parameters() if is_adapter(name)
     }
@@ -337,7 +353,6 @@ def test_a_folder_that_does_not_fit_says_why(
     checkpoint: Checkpoint, folder: Path, tmp_path: Path, spoil: str
 ) -> None:
     attach(checkpoint, {"language_model": of_type("lora")}).save(checkpoint.model, tmp_path)
-    content = json.loads((tmp_path / ADAPTER_CONFIG).read_text())
     changes, message = {
         "other type": ({"peft_type": "IA3"}, "adapters of type IA3 are not known here"),
         "other base": ({"target_modules": ["no_such_layer"]}, "peft cannot place it"),
@@ -345,7 +360,7 @@ def test_a_folder_that_does_not_fit_says_why(
         "no name": ({"base_model_name_or_path": None}, "it names no base model"),
         "no weights": ({}, f"no {ADAPTER_WEIGHTS} here"),
     }[spoil]
-    (tmp_path / ADAPTER_CONFIG).write_text(json.dumps(content | changes))
+    change_config(tmp_path, **changes)
     if spoil == "no weights":
         (tmp_path / ADAPTER_WEIGHTS).unlink()
     with pytest.raises(ConfigError, match=message):
@@ -356,9 +371,7 @@ def test_an_adapter_on_an_adapter_is_refused(checkpoint: Checkpoint, tmp_path: P
     attached = attach(checkpoint, {"connector": of_type("lora")})
     for name in ("first", "second"):
         attached.save(checkpoint.model, tmp_path / name)
-    content = json.loads((tmp_path / "second" / ADAPTER_CONFIG).read_text())
-    content["base_model_name_or_path"] = str(tmp_path / "first")
-    (tmp_path / "second" / ADAPTER_CONFIG).write_text(json.dumps(content))
+    change_config(tmp_path / "second", base_model_name_or_path=str(tmp_path / "first"))
     with pytest.raises(ConfigError, match="is an adapter too"):
         load_checkpoint(str(tmp_path / "second"))
 
@@ -445,9 +458,7 @@ def test_an_adapters_damaged_weights_are_refused(
 ) -> None:
     folder = saved_adapter(checkpoint, tmp_path / "adapter")
     (folder / ADAPTER_WEIGHTS).write_bytes(content)
-    with pytest.raises(ConfigError) as caught:
-        load_checkpoint(str(folder))
-    assert caught.value.where == str(folder / ADAPTER_WEIGHTS)
+    assert refusal(folder).where == str(folder / ADAPTER_WEIGHTS)
     with pytest.raises(ConfigError):
         check_checkpoint_weights(str(folder), checkpoint.model.config)
 
@@ -458,6 +469,4 @@ def test_an_adapters_damaged_settings_are_refused(
 ) -> None:
     folder = saved_adapter(checkpoint, tmp_path / "adapter")
     (folder / ADAPTER_CONFIG).write_text(text)
-    with pytest.raises(ConfigError) as caught:
-        load_checkpoint(str(folder))
-    assert caught.value.where == str(folder / ADAPTER_CONFIG)
+    assert refusal(folder).where == str(folder / ADAPTER_CONFIG)

@@ -15,6 +15,7 @@ from smolvlm.checkpoints.load import load_checkpoint, load_processor
 from smolvlm.config.new_tokens import NewToken
 from smolvlm.config.schema import DataConfig
 from smolvlm.errors import ConfigError
+from tests.processors import loaded_anew
 
 
 @pytest.fixture
@@ -22,6 +23,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often this program reads each kind of file; transformers' own AutoProcessor asks for the
     config once more."""
     counts: Counter[str] = Counter()
+    loaded_anew(monkeypatch)
 
     def count(name: str, method: str) -> None:
         stock = getattr(load, name)

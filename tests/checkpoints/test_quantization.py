@@ -2,7 +2,6 @@
 it stands for."""
 
 import copy
-import functools
 import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +15,6 @@ from peft import PeftModel
 from torch import nn
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
-import smolvlm.checkpoints.load
 from smolvlm.checkpoints.adapters import attach_adapters
 from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.checkpoints.load import Checkpoint, load_checkpoint
@@ -34,6 +32,7 @@ from smolvlm.config.quantization import Quantization, quantization_of
 from smolvlm.errors import ConfigError
 from smolvlm.model.towers import TOWERS, Tower, is_adapter
 from tests.checkpoints.test_adapters import inputs_of, learn, logits
+from tests.processors import loaded_once
 
 # peft 0.21 asks the stock model by an old name, which transformers 5.23 warns of.
 pytestmark = pytest.mark.filterwarnings(
@@ -58,14 +57,8 @@ def settings(kind: str, towers: Sequence[Any] = ("language",)) -> Quantization:
 
 @pytest.fixture(scope="module", autouse=True)
 def processors_loaded_once() -> Iterator[None]:
-    """Every model loads its processor with it, which takes longer than the model: here it is loaded
-    once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            smolvlm.checkpoints.load,
-            "load_processor",
-            functools.cache(smolvlm.checkpoints.load.load_processor),
-        )
+    """Every model loads its processor with it, which takes longer than the model."""
+    with loaded_once():
         yield
 
 

@@ -1,7 +1,6 @@
 """The command line, called in this process, and one run that it trained."""
 
 import contextlib
-import functools
 import io
 import json
 import sys
@@ -13,10 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-import smolvlm.checkpoints.base
-import smolvlm.checkpoints.load
 from smolvlm.build.tiny import tiny_model
 from smolvlm.cli.main import main
+from tests.processors import loaded_once
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,12 +53,8 @@ def write_yaml() -> Callable[[Path, Any], Path]:
 
 @pytest.fixture(scope="session", autouse=True)
 def processors_loaded_once() -> Iterator[None]:
-    """A command loads the same processor twice, which takes as long as its work: here each folder's
-    is loaded once."""
-    load_once = functools.cache(smolvlm.checkpoints.load.load_processor)
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (smolvlm.checkpoints.load, smolvlm.checkpoints.base):
-            patch.setattr(module, "load_processor", load_once)
+    """A command loads the same processor twice, which takes as long as its work."""
+    with loaded_once():
         yield
 
 

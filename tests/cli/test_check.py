@@ -162,9 +162,8 @@ def test_the_largest_picture_is_a_setting_of_every_command(
     outcome = smolvlm_command(command, run_file, "data.max_image_pixels=1000")
     said = " ".join((outcome.output + outcome.messages).split())
     assert "is larger than the limit of 1000 pixels" in said
-    if command != "prepare":  # which counts what cannot be used, and says why
-        assert outcome.status == 1
-        assert "raise `data.max_image_pixels`" in said
+    assert outcome.status == 1
+    assert "raise `data.max_image_pixels`" in said
 
 
 def test_a_run_file_brings_its_held_out_set_and_its_budget(
@@ -180,23 +179,72 @@ def test_a_run_file_brings_its_held_out_set_and_its_budget(
     assert "over_budget" in {own["kind"] for own in small.objects}
 
 
-def test_the_terminal_names_three_rows_of_a_kind(
-    tmp_path: Path, settings: dict[str, Any], smolvlm_command: Any
-) -> None:
-    rows = [asks(number, image=f"gone-{number}.png") for number in range(5)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "mixture.yaml").write_text(yaml.safe_dump([{"path": "rows.jsonl"}]))
-    told = smolvlm_command(
-        "check", tmp_path / "mixture.yaml", "--model", settings["model"]["path"]
-    ).messages
-    assert [f"rows.jsonl:{number}" in told for number in range(1, 6)] == [
-        True,
-        True,
+@pytest.fixture
+def check_lines(tmp_path: Path, settings: dict[str, Any], smolvlm_command: Any) -> Any:
+    """Check rows and return the lines of the terminal and the JSON objects."""
+
+    def check(rows: list[Any], **entry: Any) -> tuple[list[str], list[dict[str, Any]]]:
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        mixture = tmp_path / "mixture.yaml"
+        mixture.write_text(yaml.safe_dump([{"path": "rows.jsonl", **entry}]))
+        model = settings["model"]["path"]
+        outcome = smolvlm_command("check", mixture, "--model", model, "--json")
+        return [" ".join(line.split()) for line in outcome.messages.splitlines()], outcome.objects
+
+    return check
+
+
+def test_a_cause_is_one_line_of_the_terminal_however_many_rows_it_hits(check_lines: Any) -> None:
+    rows = [asks(number, image=f"gone-{number}.png") for number in range(200)]
+    rows += [asks(number, start_s=3, end_s=2, video="a.mp4") for number in (201, 202)]
+    rows += [asks(203, image=["a.png", 4]), asks(204, image=7), asks(205, answer=["x", 4])]
+    lines, objects = check_lines(rows)
+    text = " ".join(lines)
+    assert len(objects) == 205, "the objects name every row"
+    assert [f"rows.jsonl:{number}:" in text for number in (1, 2, 200, 201, 202)] == [
         True,
         False,
+        False,
+        True,
         False,
     ]
-    assert "and 2 more: --json or --html" in told
+    assert "(and 199 more rows like it)" in text
+    assert "(and 1 more row like it)" in text
+
+
+def test_causes_beyond_the_third_are_counted(check_lines: Any) -> None:
+    strange = [{**asks(1), f"photo_{name}": "a.png"} for name in "abcdefg"]
+    lines, objects = check_lines(strange)
+    assert [item["kind"] for item in objects] == ["unread_media"] * 7
+    assert "and 4 of other causes every row by itself: --json" in " ".join(lines)
+    assert len(lines) < 20
+
+
+def test_duplicates_that_differ_in_keys_that_are_not_read_are_named_so(check_lines: Any) -> None:
+    rows = [
+        {**asks(1), "id": 1, "source": "web"},
+        {**asks(1), "id": 2, "source": "web"},
+        asks(2),
+        asks(2),
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+        {
+            "messages": [
+                {"role": "user", "content": "a", "name": "Ann"},
+                {"role": "assistant", "content": "b"},
+            ],
+            "note": 3,
+        },
+        {**asks(3), "extra": 1},
+        {**asks(3), "extra": 2},
+    ]
+    _, objects = check_lines(rows, not_read=["extra"])
+    found = {item["where"]: item["message"] for item in objects if item["kind"] == "duplicate_row"}
+    begin = "the same words and media as rows.jsonl:{}"
+    one, two = "(they differ only in {}, which is not read)", "which are not read)"
+    assert found["rows.jsonl:2"].startswith(f"{begin.format(1)} {one.format('`id`')}; take")
+    assert found["rows.jsonl:4"].startswith(f"{begin.format(3)}; take one out")
+    assert f"`messages[].name`, `note`, {two}" in found["rows.jsonl:6"]
+    assert one.format("`extra`") in found["rows.jsonl:8"]
 
 
 def test_a_new_token_that_no_row_holds_is_warned_of(

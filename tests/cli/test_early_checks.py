@@ -181,3 +181,64 @@ def test_settings_written_as_options(told: Any, write_run: Any) -> None:
 
 def test_a_form_that_is_not_available(told: Any) -> None:
     assert "not available in this version" in told("export", "x", "--out", "y", "--to", "gguf")[1]
+
+
+def test_mistakes_in_settings_and_in_mixtures_are_said_at_once(
+    told: Any, write_run: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "other.yaml").write_text("[{json_path: gone.jsonl}]\n")
+    run = write_run(
+        train="{output_dir: out, packs_per_stepp: 3}",
+        data="{mixture: bad_mix.yaml, eval_mixture: folder/other.yaml, fps: x}",
+    )
+    for command in ("train", "prepare", "check", "inspect"):
+        status, messages = told(command, run)
+        assert status == 1
+        lines = messages.splitlines()
+        assert lines[0] == "error: run.yaml: 2 problems:"
+        assert sum("packs_per_stepp = 3" in line or "data.fps = 'x'" in line for line in lines) == 2
+        assert "bad_mix.yaml: 1 problem:" in messages
+        assert "[0].wieght = 2: unknown key" in messages
+        assert "other.yaml: 1 problem:" in messages
+        assert "no such file: " in messages
+
+
+@pytest.mark.parametrize(
+    ("data", "num_errors"),
+    [
+        ("{mixture: gone.yaml}", 1),
+        ("{mixture: 3}", 1),
+        ("{mixture: }", 1),
+        ("{}", 1),
+        ("[mixture]", 1),
+        ("{mixture: [], eval_mixture: bad_mix.yaml}", 3),
+        ("{mixture: [{json_path: rows.jsonl, wieght: 2}]}", 2),
+        ("{mixture: bad_mix.yaml, base_dir: folder/..}", 2),
+        ("{mixture: bad_mix.yaml, base_dir: 3}", 2),
+    ],
+)
+def test_a_mixture_that_the_settings_refuse_is_not_said_twice(
+    told: Any, write_run: Any, tmp_path: Path, data: str, num_errors: int
+) -> None:
+    (tmp_path / "folder").mkdir()
+    run = write_run(train="{output_dir: out, packs_per_stepp: 3}", data=data)
+    status, messages = told("train", run)
+    assert status == 1
+    assert messages.count("packs_per_stepp = 3") == 1
+    begins = [line for line in messages.splitlines() if not line.startswith(" ")]
+    assert len(begins) == num_errors, messages
+
+
+def test_a_bare_mixture_and_the_held_out_one_are_looked_at_together(
+    told: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "held.yaml").write_text("[{json_path: gone.jsonl}]\n")
+    status, messages = told("check", "bad_mix.yaml", "--held-out", "held.yaml")
+    assert status == 1
+    assert "unknown key; did you mean `weight`?" in messages
+    assert "no such file: " in messages
+    status, messages = told("eval", "o/m", "--mixture", "bad_mix.yaml", "eval.batch_sice=2")
+    assert status == 1
+    assert "unknown key; did you mean `weight`?" in messages
+    assert "eval.batch_sice = 2" in messages

@@ -19,7 +19,8 @@ def evaluated(out: Path, smolvlm_command: Any) -> Any:
 def test_json_lines_are_metrics_and_nothing_else(evaluated: Any) -> None:
     assert evaluated.status == 0
     assert all(
-        metric.keys() == {"name", "value", "num_rows", "source"} for metric in evaluated.objects
+        metric.keys() == {"name", "value", "num_rows", "source", "checkpoint", "base", "adapter"}
+        for metric in evaluated.objects
     )
     assert {
         (metric["name"], metric["source"], metric["num_rows"]) for metric in evaluated.objects
@@ -50,6 +51,34 @@ def test_a_checkpoint_within_a_run_is_another_model(
         for found in (evaluated, outcome)
     ]
     assert losses[1]["value"] != losses[0]["value"]
+    assert losses[1]["checkpoint"] == str(out / "checkpoint-3")
+    assert losses[0]["checkpoint"] == str(out)
+
+
+def test_the_model_that_answered_is_named(
+    evaluated: Any, out: Path, settings: dict[str, Any]
+) -> None:
+    base = settings["model"]["path"]
+    assert f"scored: {out} (from {base})" in " ".join(evaluated.messages.split())
+    for metric in evaluated.objects:
+        assert (metric["checkpoint"], metric["base"], metric["adapter"]) == (str(out), base, None)
+
+
+def test_an_adapter_is_named_with_its_base(
+    run_file: Path, settings: dict[str, Any], smolvlm_command: Any, tmp_path: Path
+) -> None:
+    pytest.importorskip("peft")
+    folder, base = tmp_path / "adapted", settings["model"]["path"]
+    few = [f"train.output_dir={folder}", "adapters.language=lora", "train.max_steps=1"]
+    trained = smolvlm_command("train", run_file, *few, "eval.at_start=false")
+    assert trained.status == 0, trained.messages
+    outcome = smolvlm_command("eval", folder, "--json", "eval.max_new_tokens=1")
+    assert f"scored: adapter {folder} on base {base}" in " ".join(outcome.messages.split())
+    assert all(
+        (metric["checkpoint"], metric["base"], metric["adapter"])
+        == (str(folder), base, str(folder))
+        for metric in outcome.objects
+    )
 
 
 SETTINGS = ("eval.max_new_tokens=1", "data.allow_outside_root=true")
@@ -66,6 +95,7 @@ def test_a_bare_model_needs_a_mixture_and_then_takes_every_row(
     outcome = smolvlm_command("eval", model, "--mixture", tmp_path / "held-out.yaml", *SETTINGS)
     assert outcome.status == 0
     assert outcome.output == "", "the table is for people"
+    assert f"scored: {model}\n" in outcome.messages
     assert "photos" in outcome.messages
     assert "exact_match" in outcome.messages
 

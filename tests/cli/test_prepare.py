@@ -40,8 +40,9 @@ def test_each_source_is_an_object(
     mixture: Path, settings: dict[str, Any], smolvlm_command: Any
 ) -> None:
     model = settings["model"]["path"]
+    arguments = ["data.on_bad_sample=skip", "data.max_bad_fraction=0.1"]
     outcome = smolvlm_command(
-        "prepare", mixture, "--model", model, "--allow-outside-root", "--json"
+        "prepare", mixture, *arguments, "--model", model, "--allow-outside-root", "--json"
     )
     assert outcome.status == 0, outcome.messages
     found = {own["name"]: own for own in outcome.objects}
@@ -63,7 +64,8 @@ def test_each_source_is_an_object(
     assert found["photos"]["tiles"] > 8
     assert found["list"]["tokens"] > 10 * found["table"]["tokens"] / 3 * 0.9
     assert "rows by modality: text " in outcome.messages
-    assert "skipped in list: 1 x the answer is empty" in outcome.messages
+    assert "bad rows in list: 1 of 11; training skips them" in outcome.messages
+    assert "- list.json:11: the answer is empty" in outcome.messages
     assert list((mixture.parent / "home" / "lengths").glob("list-*/*.parquet")), (
         "the sizes are kept"
     )
@@ -74,7 +76,8 @@ def test_a_run_file_names_model_and_budget(
 ) -> None:
     data = {**settings["data"], "mixture": mixture.name}
     run_file = write_yaml(mixture.parent / "run.yaml", {**settings, "data": data})
-    outcome = smolvlm_command("prepare", run_file, "data.max_tokens_per_pack=256")
+    skip = ["data.on_bad_sample=skip", "data.max_bad_fraction=0.1"]
+    outcome = smolvlm_command("prepare", run_file, "data.max_tokens_per_pack=256", *skip)
     assert outcome.status == 0, outcome.messages
     assert "packs of 256 tokens" in " ".join(outcome.messages.split())
     assert outcome.output == ""
@@ -123,3 +126,72 @@ def test_what_a_filter_and_empty_files_leave_out_is_said(
         outcome = smolvlm_command(command, mixture, "--model", model)
         assert outcome.status == 0, outcome.messages
         assert [outcome.messages.count(note) for note in notes] == [1, 1]
+
+
+EMPTY = {"question": "q", "answer": ""}
+GONE = {"question": "q", "answer": "a", "image": "gone.png"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "entry", "verdict", "fix"),
+    [
+        (
+            [*ROWS, EMPTY, EMPTY, GONE],
+            {},
+            "3 of 13; training stops (on_bad_sample: error)",
+            "correct the rows, or set `on_bad_sample: skip` and raise `data.max_bad_fraction` to "
+            "0.2308 or more",
+        ),
+        ([*ROWS, EMPTY, EMPTY], {"on_bad_sample": "skip"}, None, None),
+        (
+            [*ROWS, EMPTY, EMPTY, EMPTY],
+            {"on_bad_sample": "skip"},
+            "3 of 13; training stops: more than data.max_bad_fraction=0.2 allows",
+            "correct the rows, or raise `data.max_bad_fraction` to 0.2308 or more",
+        ),
+        (
+            [EMPTY, EMPTY, EMPTY],
+            {"on_bad_sample": "skip"},
+            "3 of 3; training stops: none is left",
+            "correct the rows, or take the source out of the mixture",
+        ),
+        ([EMPTY, GONE], {}, "2 of 2; training stops (on_bad_sample: error)", "correct the rows"),
+        ([*ROWS, GONE], {}, "1 of 11; training stops (on_bad_sample: error)", None),
+    ],
+)
+def test_what_training_would_do_about_bad_rows_is_said_and_the_exit_status(
+    tmp_path: Path,
+    settings: dict[str, Any],
+    smolvlm_command: Any,
+    write_yaml: Any,
+    rows: list[Any],
+    entry: dict[str, Any],
+    verdict: str | None,
+    fix: str | None,
+) -> None:
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"mixture": [{"path": "rows.jsonl", **entry}], "max_bad_fraction": 0.2}
+    content = {"model": settings["model"], "data": data, "train": {"output_dir": "out"}}
+    run = write_yaml(tmp_path / "run.yaml", content)
+    prepared = smolvlm_command("prepare", run, "--json")
+    assert prepared.status == (verdict is not None)
+    (found,) = prepared.objects
+    assert found["training_stops"] == (verdict is not None)
+    assert sum(cause["rows"] for cause in found["bad_rows"]) == len(rows) - len(
+        [row for row in rows if row in ROWS]
+    )
+    said = " ".join(prepared.messages.split())
+    assert f"bad rows in rows: {verdict or '2 of 12; training skips them'}" in said
+    first = found["bad_rows"][0]
+    assert f"- {run.parent / first['where']}: {first['message']}" in said or (
+        f"- {first['where']}: {first['message']}" in said
+    )
+    assert first["fix"] in said
+    if fix is not None:
+        assert prepared.messages.rstrip().endswith(f"fix: {fix}")
+    if verdict is not None:
+        trained = smolvlm_command("train", run)
+        assert trained.status == 1
+        assert first["message"] in " ".join(trained.messages.split())
+        assert fix is None or trained.messages.rstrip().endswith(f"fix: {fix}")
+    assert "fix: fix" not in prepared.messages

@@ -21,6 +21,7 @@ from smolvlm.errors import SampleError
 from smolvlm.media.images import open_rgb
 from smolvlm.media.tiles import make_tiles
 from smolvlm.records import Conversation, ImageRef, SkippedRow, Turn
+from tests.memory_rows import MemoryRows
 
 DatasetOf = Callable[..., PackDataset]
 Asks = Callable[..., Conversation]
@@ -232,7 +233,21 @@ def test_a_pack_of_nothing_but_corrupt_rows_is_empty(
     assert (len(pack.input_ids), len(pack.target_ids), len(pack.tiles), pack.where) == (1, 0, 0, ())
 
 
-CORRUPT = r"rows\.jsonl:2: picture \S*cut\.png is damaged(.|\n)*fix: replace the file"
+CORRUPT = (
+    r"rows\.jsonl:2: picture \S*cut\.png is damaged(.|\n)*"
+    r"fix: replace the file; or set `on_bad_sample: skip`"
+)
+
+
+def test_a_sources_own_policy_holds_for_pixels_too(
+    with_corrupt: list[Conversation], dataset_of: DatasetOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = [(0,), (1, 2), (3,)]
+    monkeypatch.setattr(MemoryRows, "policies", {"rows": "skip"})
+    assert len(dataset_of(with_corrupt, samples)[0].skipped) == 2
+    monkeypatch.setattr(MemoryRows, "policies", {"rows": "error"})
+    with pytest.raises(SampleError, match=CORRUPT):
+        dataset_of(with_corrupt, samples, on_bad_sample="skip")[0]
 
 
 def test_corrupt_pixels_are_an_error_that_names_the_row(

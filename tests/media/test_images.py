@@ -310,7 +310,7 @@ def test_what_is_no_picture_is_shown_by_its_first_bytes(action, tmp_path):
         "page.jpg is not a picture of a format that is read, or its header is damaged (it begins "
         "with b'<!DOCTYPE ht')" in text
     )
-    assert "on_bad_sample: skip" in text
+    assert "fix: replace the file" in text
     assert "is not a picture" in failure(action, ImageRef(data=bytes(range(1, 200))))
     assert "is damaged (Truncated File Read)" in failure(
         action, ImageRef(data=encoded(picture())[:20])

@@ -130,3 +130,41 @@ def test_heic_is_read_upright_where_its_reader_is_installed(orientation):
     assert red > 150 > blue
     red, _, blue = opened.getpixel((60, 28))
     assert blue > 150 > red
+
+
+COMPRESSION, ORIENTATION = 0x0103, 0x0112
+
+
+def with_orientation_in_exif(data: bytes) -> bytes:
+    """Return an encoded picture whose EXIF calls orientation what it called compression.
+
+    Encoders take the orientation out of EXIF and write it to the container.
+    """
+    for order in "<>":
+        before, after = (struct.pack(f"{order}HH", tag, 3) for tag in (COMPRESSION, ORIENTATION))
+        if data.count(before) == 1:
+            return data.replace(before, after)
+    raise AssertionError("no such EXIF")
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+@pytest.mark.parametrize("written", [3, 6])
+@pytest.mark.parametrize("in_container", [1, 6])
+def test_heif_and_avif_are_turned_by_their_container_and_not_by_exif(kind, written, in_container):
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    picture = Image.new("RGB", (64, 32), (0, 0, 200))
+    picture.paste((200, 0, 0), (0, 0, 16, 16))
+    exif, stream = Image.Exif(), io.BytesIO()
+    exif[COMPRESSION] = written
+    if in_container != 1:
+        exif[ORIENTATION] = in_container
+    picture.save(stream, kind, exif=exif.tobytes(), quality=95)
+    data = with_orientation_in_exif(stream.getvalue())
+    assert (b"irot" in data) == (in_container == 6)
+    opened = open_rgb(data)
+    size = (64, 32) if in_container == 1 else (32, 64)
+    assert header_size(ImageRef(data=data)) == opened.size == size
+    corner = (4, 4) if in_container == 1 else (28, 4)
+    red, _, blue = opened.getpixel(corner)
+    assert red > 150 > blue

@@ -1,7 +1,6 @@
 """Runs over real photographs, pairs of them and plain text, small enough to be trained many times
 over."""
 
-import functools
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -13,11 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-import smolvlm.checkpoints.base
-import smolvlm.checkpoints.load
 from smolvlm.build.tiny import tiny_model
 from smolvlm.config.load import load_run_config
 from smolvlm.train.train import MakeEvaluate, TrainedRun, train
+from tests.processors import loaded_once
 from tests.train.runs_apart import runs_apart
 
 SHOWN = ("coffee", "rocket", "chelsea", "camera", "horse")
@@ -73,12 +71,8 @@ def json_rows(path: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="session", autouse=True)
 def processors_loaded_once() -> Iterator[None]:
-    """Every run loads the same processor twice, which takes as long as its steps: here each
-    folder's is loaded once."""
-    load_once = functools.cache(smolvlm.checkpoints.load.load_processor)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(smolvlm.checkpoints.load, "load_processor", load_once)
-        patch.setattr(smolvlm.checkpoints.base, "load_processor", load_once)
+    """Every run loads the same processor twice, which takes as long as its steps."""
+    with loaded_once():
         yield
 
 

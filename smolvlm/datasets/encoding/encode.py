@@ -196,7 +196,7 @@ class Encoder:
                     "nothing in this row is learned: no assistant turn with text",
                     kind="empty_row",
                     where=conversation.where,
-                    fix="give the row an answer, or set `on_bad_sample: skip`",
+                    fix="give the row an answer",
                 )
         if any(len(conversation.branches) > 1 for conversation in owners):
             if len(sample.conversations) > 1:

@@ -21,6 +21,7 @@ from smolvlm.datasets.packing.lengths import (
     over_budget,
     over_context,
 )
+from smolvlm.datasets.rows.causes import Cause
 from smolvlm.datasets.rows.conversations import Conversations, OpenSource
 from smolvlm.datasets.rows.skipped import BadSamples, Policy
 from smolvlm.errors import SampleError
@@ -53,6 +54,12 @@ class SourceCount:
     """Modality -> rows of the rest."""
     skip_reasons: Mapping[str, int]
     """Reason -> count, the most frequent first."""
+    causes: tuple[Cause, ...] = ()
+    """The same with what is the rows' own taken out, each cause with its first row."""
+    policy: Policy = "error"
+    """What training does about bad rows: the source's own setting, or else the run's."""
+    refusal: SampleError | None = None
+    """What training stops with, where it does not bear them; of a preparation alone."""
     unread_keys: tuple[str, ...] = ()
     """Keys of its rows that nothing is made of; empty where nobody asked."""
     left_out_keys: tuple[str, ...] = ()
@@ -96,7 +103,7 @@ def settle_rows(
     requirements: RowRequirements,
     on_bad_sample: Policy,
     max_bad_fraction: float,
-    overrules: bool = False,
+    only_counts: bool = False,
 ) -> MeasuredSet:
     """Keep the rows that can be trained on.
 
@@ -108,7 +115,7 @@ def settle_rows(
         on_bad_sample: `error` raises for any bad row, `skip` leaves them out; a source's own
             setting goes before it.
         max_bad_fraction: largest share of a source's used rows that may be skipped, 0 to 1.
-        overrules: go before the sources' own settings, and bear a source without one good row.
+        only_counts: raise nothing; what would be raised stands in the counts (`refusal`).
 
     Raises:
         SampleError: as the policy says; names the first rows and their reasons.
@@ -118,12 +125,14 @@ def settle_rows(
     kept: list[pa.Table] = []
     for number, source in zip(range(len(sizes)), sources, strict=True):
         is_bad, bad = _bad_rows(sizes[number], requirements, source=source)
-        bad.policy = on_bad_sample if overrules else source.spec.on_bad_sample or on_bad_sample
+        bad.policy = source.spec.on_bad_sample or on_bad_sample
         bad.max_fraction = max_bad_fraction
-        bad.settle(needs_a_row=not overrules)
+        refusal = bad.refusal(needs_a_row=True)
+        if refusal is not None and not only_counts:
+            raise refusal
         kept.append(_good_rows(sizes[number], is_bad) if bad.skipped else sizes[number])
         skipped += bad.skipped
-        counts.append(_count(source, kept[-1], bad))
+        counts.append(_count(source, kept[-1], bad, refusal))
     sizes.clear()
     repeats = _repeats(sources, [len(table) for table in kept])
     counts = [replace(count, repeat=repeat) for count, repeat in zip(counts, repeats, strict=True)]
@@ -200,7 +209,9 @@ def _good_rows(sizes: pa.Table, is_bad: Bool[np.ndarray, " row"]) -> pa.Table:
     return sizes.select(["row", *_COLUMNS, "prefix_key", "modality"]).filter(pa.array(~is_bad))
 
 
-def _count(source: OpenSource, good: pa.Table, bad: BadSamples) -> SourceCount:
+def _count(
+    source: OpenSource, good: pa.Table, bad: BadSamples, refusal: SampleError | None
+) -> SourceCount:
     rows_of = np.zeros(len(MODALITIES), np.int64)
     num_tokens = num_tiles = 0
     for batch in good.to_batches():
@@ -221,6 +232,9 @@ def _count(source: OpenSource, good: pa.Table, bad: BadSamples) -> SourceCount:
             name: rows for name, rows in zip(MODALITIES, rows_of.tolist(), strict=True) if rows
         },
         skip_reasons=dict(bad.reasons().most_common()),
+        causes=bad.causes(),
+        policy=bad.policy,
+        refusal=refusal,
     )
 
 

@@ -1,6 +1,7 @@
 """One function over many items on all cores; results as they are done."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -60,9 +61,10 @@ def over_cores(
         _file_of((make, arguments)) as path,
         ProcessPoolExecutor(workers, context, initializer=_start, initargs=(path,)) as pool,
     ):
-        running: dict[Future[Result], int] = {
-            pool.submit(_call, item): number for number, item in enumerate(items)
-        }
+        with _without_interrupts():
+            running: dict[Future[Result], int] = {
+                pool.submit(_call, item): number for number, item in enumerate(items)
+            }
         try:
             for future in as_completed(running):
                 yield running[future], future.result()
@@ -75,6 +77,23 @@ def over_cores(
 
 
 _function: list[Callable[..., object]] = []
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Start processes that Ctrl-C does not reach, which a terminal sends to all of them.
+
+    The one that started them ends them. A mask of signals is inherited; one that comes meanwhile is
+    handled when the block ends.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from jaxtyping import Int8, Int16, Int32
 from smolvlm.datasets.rows.filtered import filtered_rows
 from smolvlm.datasets.rows.formats import to_conversation
 from smolvlm.datasets.rows.row_table import RowTable
-from smolvlm.datasets.rows.sources import SourceSpec
+from smolvlm.datasets.rows.sources import BadSamplePolicy, SourceSpec
 from smolvlm.datasets.rows.tables import open_table
 from smolvlm.errors import SampleError, located
 from smolvlm.records import Conversation
@@ -84,6 +84,11 @@ class Conversations(Sequence[Conversation]):
         """Return the `file:row` of a row; nothing of it is read but its number."""
         _, table, row = self._place(index)
         return table.where(row)
+
+    def own_policy(self, index: int) -> BadSamplePolicy | None:
+        """Return `on_bad_sample` of a row's source; None where it follows the run."""
+        spec, _, _ = self._place(index)
+        return spec.on_bad_sample
 
     @property
     def source_names(self) -> tuple[str, ...]:

@@ -56,14 +56,25 @@ def load_mixture(
     for key, entry in _entries(content, where=where):
         source = read_source(entry, key=key, base_dir=base_dir, problems=problems)
         if source is not None:
-            # A program may name what its user may read.
-            is_free = allow_outside_root or (isinstance(entry, Mapping) and "memory" in entry)
+            if isinstance(entry, Mapping) and "memory" in entry:
+                source = _of_memory(source, has_name=bool(entry.get("name")), key=key)
+            is_free = allow_outside_root or source.allow_outside_root
             allowed = replace(source, allow_outside_root=is_free, urls=urls)
             sources.append(replace(allowed, keeps_mark_newlines=keeps_mark_newlines))
     if problems:
         raise problems_error(problems, where=where)
     _check_weights(sources, where=where)
     return _with_distinct_names(sources)
+
+
+def _of_memory(source: SourceSpec, *, has_name: bool, key: str) -> SourceSpec:
+    """Return a source of rows that a program handed over, called in messages as the program does.
+
+    `rows:3` is the third of `rows=`; without a name it is the place in the mixture, `mixture[0]:3`.
+    A program may name what its user may read.
+    """
+    label = source.name if has_name else f"mixture{key if key.startswith('[') else f'.{key}'}"
+    return replace(source, label=label, allow_outside_root=True)
 
 
 def _entries(content: object, *, where: str) -> list[tuple[str, object]]:
@@ -103,9 +114,9 @@ def _with_distinct_names(sources: Sequence[SourceSpec]) -> tuple[SourceSpec, ...
     renamed: list[SourceSpec] = []
     for source in sources:
         seen[source.name] += 1
-        renamed.append(
-            source
-            if seen[source.name] == 1
-            else replace(source, name=f"{source.name}#{seen[source.name]}")
-        )
+        if seen[source.name] > 1:
+            name = f"{source.name}#{seen[source.name]}"
+            label = name if source.label == source.name else source.label  # rows of a program
+            source = replace(source, name=name, label=label)
+        renamed.append(source)
     return tuple(renamed)

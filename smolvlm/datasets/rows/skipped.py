@@ -2,21 +2,25 @@
 
 Under `on_bad_sample: error` what was caught is raised again, all findings of a stage together;
 under `skip` the rows are left out, counted by reason, and too large a share of them is an error all
-the same. No row ever takes another's place.
+the same. No row ever takes another's place. What else could be done than to correct the rows, skip
+them or bear more of them, depends on the policy, so it is said here and not by the errors of rows.
 """
 
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Literal, TypeVar
 
+from smolvlm.datasets.rows.causes import Cause, causes_of
 from smolvlm.errors import SampleError
 from smolvlm.records import SkippedRow
 
 Policy = Literal["error", "skip"]
 Value = TypeVar("Value")
-SHOWN_ERRORS = 5
-SHOWN_REASONS = 5
+SHOWN_CAUSES = 5
+_SHARE_STEPS = 10_000
+"""A share in a fix is rounded up to a whole number of these."""
 
 
 @dataclass(slots=True)
@@ -55,45 +59,72 @@ class BadSamples:
                 says.
 
         Raises:
-            SampleError: `error` and anything was caught, or `skip` and more than `max_fraction` of
-                the rows.
+            SampleError: as `refusal`.
+        """
+        if (error := self.refusal(needs_a_row=needs_a_row)) is not None:
+            raise error
+
+    def refusal(self, *, needs_a_row: bool = False) -> SampleError | None:
+        """Return the error that the policy makes of what was caught, if it does not bear it.
+
+        It is one under `error` if anything was caught, and under `skip` if more than `max_fraction`
+        of the rows were, or all.
+
+        Args:
+            needs_a_row: as in `settle`.
         """
         if not self.errors:
-            return
+            return None
+        num_bad = len(self.errors)
+        share = f"{num_bad} of {self.num_rows} rows cannot be used"
+        is_all = num_bad == self.num_rows
         if self.policy == "error":
-            if len(self.errors) == 1:
-                raise self.errors[0]
-            raise SampleError(
-                f"{len(self.errors)} of {self.num_rows} rows cannot be used; the first:\n"
-                + self._first_errors(),
-                kind="bad_rows",
-                where=self.label,
-                fix="fix the rows, or set `on_bad_sample: skip`",
-            )
-        is_nothing_left = needs_a_row and len(self.errors) == self.num_rows
-        if is_nothing_left or len(self.errors) > self.max_fraction * self.num_rows:
-            share = f"{len(self.errors)} of {self.num_rows} rows cannot be used"
-            raise SampleError(
-                f"{share}, more than max_bad_fraction={self.max_fraction:g} allows: "
-                f"{self._listed_reasons()}; "
-                f"the first:\n{self._first_errors()}",
-                kind="bad_rows",
-                where=self.label,
-                fix="fix the rows, or raise `data.max_bad_fraction`",
-            )
+            skip = None if is_all and needs_a_row else self._how_to_skip()
+            if num_bad == 1:
+                return _with_choice(self.errors[0], skip)
+            fix = f"correct the rows, or {skip}" if skip else "correct the rows"
+            return self._error(f"{share}; the first", fix=fix)
+        listed = self._listed_causes()
+        if is_all and needs_a_row:
+            fix = "correct the rows, or take the source out of the mixture"
+            return self._error(f"{share}, so nothing of it is left: {listed}; the first", fix=fix)
+        if num_bad > self.max_fraction * self.num_rows:
+            what = f"{share}, more than max_bad_fraction={self.max_fraction:g} allows: {listed}"
+            fix = f"correct the rows, or {self._how_to_bear()}"
+            return self._error(f"{what}; the first", fix=fix)
+        return None
+
+    def causes(self) -> tuple[Cause, ...]:
+        """Return what was wrong, each cause once with its first row, the most frequent first."""
+        return causes_of(self.errors)
 
     def reasons(self) -> Counter[str]:
         """Return how many rows were left out for which reason."""
         return Counter(row.reason for row in self.skipped)
 
-    def _listed_reasons(self) -> str:
-        reasons = self.reasons().most_common()
-        listed = "; ".join(f"{count} x {reason}" for reason, count in reasons[:SHOWN_REASONS])
-        return listed + (
-            f"; and {len(reasons) - SHOWN_REASONS} more reasons"
-            if len(reasons) > SHOWN_REASONS
-            else ""
-        )
+    def _error(self, what: str, *, fix: str) -> SampleError:
+        first = "\n".join(f"- {cause}" for cause in self.causes()[:SHOWN_CAUSES])
+        return SampleError(f"{what}:\n{first}", kind="bad_rows", where=self.label, fix=fix)
 
-    def _first_errors(self) -> str:
-        return "\n".join(f"- {error}" for error in self.errors[:SHOWN_ERRORS])
+    def _how_to_skip(self) -> str:
+        skip = "set `on_bad_sample: skip`"
+        is_borne = len(self.errors) <= self.max_fraction * self.num_rows
+        return skip if is_borne else f"{skip} and {self._how_to_bear()}"
+
+    def _how_to_bear(self) -> str:
+        share = ceil(len(self.errors) / self.num_rows * _SHARE_STEPS) / _SHARE_STEPS
+        return f"raise `data.max_bad_fraction` to {min(share, 1):g} or more"
+
+    def _listed_causes(self) -> str:
+        causes = self.causes()
+        listed = "; ".join(f"{cause.num_rows} x {cause.what}" for cause in causes[:SHOWN_CAUSES])
+        more = len(causes) - SHOWN_CAUSES
+        return listed + (f"; and {more} more reasons" if more > 0 else "")
+
+
+def _with_choice(error: SampleError, choice: str | None) -> SampleError:
+    """Return a row's error with another thing that can be done about it."""
+    if choice is None:
+        return error
+    fix = f"{error.fix}; or {choice}" if error.fix else choice
+    return SampleError(error.what, kind=error.kind, where=error.where, fix=fix)

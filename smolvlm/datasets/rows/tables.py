@@ -6,8 +6,9 @@ from smolvlm.config.problems import shown_text
 from smolvlm.datasets.rows.readers.arrow import ColumnTable, CsvTable, JsonTable, TarTable
 from smolvlm.datasets.rows.readers.conversion import arrow_rows
 from smolvlm.datasets.rows.readers.saved import open_saved
+from smolvlm.datasets.rows.readers.tar_media import ShardReading
 from smolvlm.datasets.rows.row_table import ChainTable, RowTable
-from smolvlm.datasets.rows.sources import Columns, RowFormat, SourceSpec
+from smolvlm.datasets.rows.sources import RowFormat, SourceSpec
 from smolvlm.errors import SampleError
 
 
@@ -26,8 +27,9 @@ def open_table(spec: SourceSpec) -> RowTable:
             path,
             spec.format,
             label=_label(spec, path),
-            media_root=spec.media_root,
-            columns=spec.columns,
+            reading=ShardReading(
+                media_root=spec.media_root, columns=spec.columns, not_read=spec.not_read
+            ),
         )
         for path in spec.files
     ]
@@ -57,7 +59,8 @@ def read_rows(path: Path, row_format: RowFormat, *, label: str) -> RowTable:
     Raises:
         SampleError: the file cannot be read, is not of its format, or has no rows.
     """
-    table = _table_of(path, row_format, label=label, media_root=path.parent, columns={})
+    reading = ShardReading(media_root=path.parent, columns={})
+    table = _table_of(path, row_format, label=label, reading=reading)
     return _with_rows(table)
 
 
@@ -73,8 +76,7 @@ def _table_of(
     row_format: RowFormat,
     *,
     label: str,
-    media_root: Path,
-    columns: Columns,
+    reading: ShardReading,
 ) -> RowTable:
     try:
         rows = arrow_rows(path, row_format, label=label)
@@ -83,7 +85,7 @@ def _table_of(
         raise SampleError(what, kind="bad_file", where=label, fix="check the path") from None
     match row_format:
         case "tar":
-            return TarTable(rows, path, label=label, media_root=media_root, columns=columns)
+            return TarTable(rows, path, label=label, reading=reading)
         case "csv" | "tsv":
             return CsvTable(rows, label=label)
         case "parquet":

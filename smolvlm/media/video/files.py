@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 MAX_FRAME_PIXELS = MAX_PIXELS
 """Largest frame that is decoded."""
-REPLACE = "replace the file, or set `on_bad_sample: skip` on this source"
+REPLACE = "replace the file"
 
 _CONTAINERS = (
     "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,ogg,gif,apng,asf,ivf,h264,hevc,m4v,obu,mjpeg,mxf,"

@@ -24,6 +24,7 @@ from jaxtyping import Int64
 from smolvlm.errors import SampleError
 from smolvlm.media.decoders import DecoderError, decoder_errors, each
 from smolvlm.media.video.files import (
+    REPLACE,
     damaged,
     fetch_clip,
     open_clip,
@@ -152,7 +153,7 @@ def _scan(ref: VideoRef) -> ClipScan:
         raise SampleError(
             f"clip {ref.name} has no frames",
             kind="corrupt_media",
-            fix="replace the file, or set `on_bad_sample: skip` on this source",
+            fix=REPLACE,
         )
     return scan
 

@@ -163,10 +163,21 @@ def test_exactly_full_is_not_too_large(sources: Any) -> None:
         settled(sources(1), [sizes_of(1, num_positions=51)], context_tokens=50)
 
 
-def test_a_sources_own_policy_goes_before_the_runs_unless_overruled(sources: Any) -> None:
+def test_a_sources_own_policy_goes_before_the_runs(sources: Any) -> None:
     own = sources(2, on_bad_sample=["skip"])
     table = pa.concat_tables([sizes_of(1), sizes_of(1, num_tokens=101)])
     table = table.set_column(0, "row", pa.array(range(2), SIZES.field("row").type))
     assert len(settled(own, [table]).skipped) == 1
     with pytest.raises(SampleError, match="101 tokens"):
-        settled(own, [table], overrules=True)
+        settled(sources(2), [table], on_bad_sample="error")
+
+
+def test_where_rows_are_only_counted_the_refusal_is_kept(sources: Any) -> None:
+    table = pa.concat_tables([sizes_of(1), sizes_of(1, num_tokens=101)])
+    table = table.set_column(0, "row", pa.array(range(2), SIZES.field("row").type))
+    (count,) = settled(sources(2), [table], only_counts=True).counts
+    assert count.refusal is not None
+    assert "101 tokens" in count.refusal.what
+    assert (count.policy, [cause.num_rows for cause in count.causes]) == ("error", [1])
+    (count,) = settled(sources(2), [table], only_counts=True, on_bad_sample="skip").counts
+    assert (count.policy, count.refusal) == ("skip", None)

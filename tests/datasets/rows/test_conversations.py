@@ -156,7 +156,7 @@ def test_too_many_bad_rows_fail_with_their_reasons(folder: Path) -> None:
         r"^bad\.jsonl: 3 of 6 rows cannot be used, more than max_bad_fraction=0\.4 allows: "
         r"2 x the answer is empty; 1 x the row is a number, not an object; the first:\n- "
         r"bad\.jsonl:4(.|\n)*"
-        r"  fix: fix the rows, or raise `data\.max_bad_fraction`$"
+        r"  fix: correct the rows, or raise `data\.max_bad_fraction` to 0\.5 or more$"
     )
     with pytest.raises(SampleError, match=message):
         load(folder, {"json_path": "bad.jsonl"}, on_bad_sample="skip", allowed=0.4)

@@ -3,6 +3,7 @@ other."""
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from smolvlm import api
 from smolvlm.datasets.rows.conversations import open_sources
 from smolvlm.datasets.rows.memory import keep_rows
 from smolvlm.datasets.rows.mixture import load_mixture
-from smolvlm.errors import ConfigError
+from smolvlm.errors import ConfigError, SampleError
 from smolvlm.home import memory_dir, memory_rows_file
 from smolvlm.media.images import open_rgb
 from smolvlm.records import Conversation
@@ -140,3 +142,32 @@ def test_what_no_file_could_hold_is_refused_with_its_row(rows: list[Any], text: 
 def test_a_digest_names_kept_rows_and_nothing_else(digest: str) -> None:
     with pytest.raises(ConfigError, match="hand the same rows over again"):
         load_mixture([{"memory": digest}], base_dir=Path.cwd())
+
+
+def test_messages_call_rows_as_the_program_that_handed_them_over() -> None:
+    good, bad = {"question": "a", "answer": "b"}, {"question": "a", "answer": ""}
+    rows = [good, good, bad]
+    entries = [
+        keep_rows(rows, name="rows"),
+        keep_rows([*rows, bad], name="rows"),
+        {"memory": keep_rows(rows)["memory"]},
+    ]
+    sources = open_sources(load_mixture(entries, base_dir=Path.cwd()))
+    assert [source.table.where(2) for source in sources] == ["rows:3", "rows#2:3", "mixture[2]:3"]
+    (grouped,) = load_mixture({"some": [entries[2]]}, base_dir=Path.cwd())
+    assert grouped.label == "mixture.some[0]"
+    for source, where in zip(sources, ("rows:3", "rows#2:3", "mixture[2]:3"), strict=True):
+        with pytest.raises(SampleError, match=re.escape(f"{where}: the answer is empty")):
+            source.all_rows()[2]
+
+
+def test_the_python_api_names_its_rows_and_no_digest() -> None:
+    config = api.load_config(
+        {"model": {"path": "o/m"}, "data": {}, "train": {"output_dir": "out"}},
+        rows=[{"question": "a", "answer": "b"}],
+        eval_rows=[{"question": "c", "answer": "d"}],
+    )
+    for mixture, where in (("mixture", "rows:1"), ("eval_mixture", "eval_rows:1")):
+        specs = load_mixture(getattr(config.data, mixture), base_dir=Path.cwd())
+        (source,) = open_sources(specs)
+        assert source.all_rows()[0].where == where

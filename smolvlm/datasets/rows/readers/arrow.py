@@ -22,9 +22,8 @@ from smolvlm.datasets.rows.readers.json import (
     too_long_a_number,
 )
 from smolvlm.datasets.rows.readers.tar import read_tar_row
-from smolvlm.datasets.rows.readers.tar_media import with_media
+from smolvlm.datasets.rows.readers.tar_media import ShardReading, with_media
 from smolvlm.datasets.rows.row_table import RowTable, no_column, value_or_error
-from smolvlm.datasets.rows.sources import Columns
 from smolvlm.errors import SampleError
 
 READS_UNTIL_RELEASE = 128
@@ -161,29 +160,27 @@ class TarTable(RowTable):
         path: Path,
         *,
         label: str,
-        media_root: Path | None,
-        columns: Columns,
+        reading: ShardReading,
     ) -> None:
         """
         Args:
             rows: the shard's index.
             path: the shard.
             label: what messages call it.
-            media_root: where a name lies that is no member's; None is the shard's folder.
-            columns: our name of a column -> its name in the file.
+            reading: what its source says of members.
         """
         super().__init__(label=label)
         self._index = JsonTable(rows, label=label)
         self._path = path
-        self._media_root = media_root or path.parent
-        self._columns = columns
+        self._reading = reading
 
     def __len__(self) -> int:
         return len(self._index)
 
     def __getitem__(self, index: int) -> object:
-        fields, members = read_tar_row(self._path, self._index[index])
-        return with_media(fields, members, media_root=self._media_root, columns=self._columns)
+        row, reading = self._index[index], self._reading
+        fields, members = read_tar_row(self._path, row, not_read=reading.not_read)
+        return with_media(fields, members, media_root=reading.media_root, columns=reading.columns)
 
 
 def _map(path: Path) -> mmap.mmap:

@@ -28,7 +28,7 @@ IN_MEMORY_BYTES = 8 << 20
 """Files up to this size, decompressed, are not cached."""
 BATCH_BYTES = 8 << 20
 MAX_BATCH_ROWS = 1 << 17
-CONVERSION = 2
+CONVERSION = 3
 """Raise it when the Arrow files of an earlier version must not be read."""
 Row = TypeVar("Row")
 _JSON_SCHEMA = pa.schema([("json", pa.large_binary()), ("number", pa.int64())])

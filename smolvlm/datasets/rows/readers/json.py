@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from smolvlm.config.problems import shown_text
+from smolvlm.datasets.rows.readers.json_object import no_list
 from smolvlm.datasets.rows.readers.streams import MAX_ROW_BYTES, lines_of
 from smolvlm.errors import SampleError, located
 
@@ -61,13 +62,7 @@ def json_list(stream: BinaryIO, *, label: str) -> Iterator[tuple[int, bytes]]:
     """
     text = _Window(stream, label=label)
     if text.next_character() != "[":
-        lines_fix = (
-            "one object a line is JSON lines: give the file the ending .jsonl; else write a list "
-            "of rows, [...]"
-        )
-        raise SampleError(
-            "the file is not a JSON list", kind="bad_file", where=label, fix=lines_fix
-        )
+        raise no_list(text.ahead(), where=label)
     text.skip(1)
     number = 0
     while not (text.next_character() == "]" and not number):
@@ -121,6 +116,10 @@ class _Window:
             self._position = match.end()
             if self._position < len(self._text) or not self._more():
                 return self._text[self._position : self._position + 1]
+
+    def ahead(self) -> str:
+        """Return the text that follows, as far as it was read; nothing of it is passed."""
+        return self._text[self._position :]
 
     def skip(self, count: int) -> None:
         self._position += count

@@ -9,8 +9,9 @@ their ending; where its media go is said in `tar_media.py`. What systems add to 
 import json
 import re
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from smolvlm.config.problems import shown_path, shown_text
 from smolvlm.datasets.rows.readers.json import read_json
@@ -30,13 +31,28 @@ _LITTER = re.compile(r"thumbs\.db|desktop\.ini|__.*__|__macosx|paxheaders?(\..*)
 dot."""
 
 
+_BINARY = {
+    b"\x93NUMPY": "a NumPy array",
+    b"PK\x03\x04": "a zip archive (.npz, .pth)",
+    b"\x80\x04\x95": "a pickle",
+    b"RIFF": "a RIFF file (sound)",
+    b"fLaC": "sound (FLAC)",
+    b"ID3": "sound (MP3)",
+    b"OggS": "an Ogg file",
+    b"\x1f\x8b": "gzip data",
+    b"%PDF": "a PDF document",
+}
+"""How members begin that are no text, and what they are."""
+
+
 def tar_index(path: Path, *, label: str) -> Iterator[tuple[int, bytes]]:
     """Yield (row number, JSON text of its key and members) of a shard; its headers alone are read.
 
     Raises:
-        SampleError: not a plain tar file, cut short, or a member without a name's ending.
+        SampleError: not a plain tar file, cut short, or a row whose members do not lie together.
     """
     number, key, members = 0, "", []
+    together = _Together(label)
     try:
         with tarfile.open(path, "r:") as shard:
             for count, info in enumerate(shard):
@@ -48,6 +64,7 @@ def tar_index(path: Path, *, label: str) -> Iterator[tuple[int, bytes]]:
                 own_key, _ = _split_name(info.name)
                 if own_key != key and members:
                     number += 1
+                    together.check(key, members, number=number)
                     yield number, _as_json(key, members)
                     members = []
                 key = own_key
@@ -58,7 +75,40 @@ def tar_index(path: Path, *, label: str) -> Iterator[tuple[int, bytes]]:
         what = f"not a tar file, or cut short: {shown_text(str(error))}"
         raise SampleError(what, kind="bad_file", where=label, fix=fix) from None
     if members:
+        together.check(key, members, number=number + 1)
         yield number + 1, _as_json(key, members)
+
+
+class _Together:
+    """Notices rows whose members lie apart in the shard: each part would pass for a row.
+
+    Shards that were joined may hold two rows of one name; these have the same endings.
+    """
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._first: dict[int, tuple[int, frozenset[str]]] = {}
+        """Hash of a row's name -> its number, and the endings of its members."""
+        self._endings: dict[frozenset[str], frozenset[str]] = {}
+        """One of each set of endings, which millions of rows share."""
+
+    def check(self, key: str, members: list[Member], *, number: int) -> None:
+        """Raise SampleError if an earlier row of the name has members of other endings."""
+        there = frozenset(_split_name(name)[1] for name, _, _ in members)
+        there = self._endings.setdefault(there, there)
+        earlier, endings = self._first.setdefault(hash(key), (number, there))
+        if endings == there:
+            return
+        what = (
+            f"the members of row `{shown_path(key)}` do not lie together: "
+            f"{_listed(endings)} at row {earlier:,}, {_listed(there)} at row {number:,}"
+        )
+        fix = "write the shard in the order of its names: tar --sort=name -cf NEW.tar FOLDER"
+        raise SampleError(what, kind="bad_file", where=self._label, fix=fix)
+
+
+def _listed(endings: frozenset[str]) -> str:
+    return ", ".join(shown_path(f".{ending}") for ending in sorted(endings)[:3])
 
 
 def _check_end(path: Path, end: int, *, label: str) -> None:
@@ -98,17 +148,18 @@ def _as_json(key: str, members: list[Member]) -> bytes:
 
 
 def read_tar_row(
-    path: Path, row: Mapping[str, list[Member]]
+    path: Path, row: Mapping[str, Any], *, not_read: Collection[str] = ()
 ) -> tuple[dict[str, object], list[MediaMember]]:
     """Return the fields of a row's text members, and its media, named and not read.
 
     Args:
         path: the shard.
         row: as `tar_index` wrote it.
+        not_read: endings of members to leave alone, `npy` or `depth.npy`.
 
     Raises:
         SampleError: a member is too large, is not the text that it should be, or two members give
-            the same field.
+            the same field; or all members are media.
     """
     fields: dict[str, object] = {}
     given_by: dict[str, str] = {}
@@ -117,6 +168,8 @@ def read_tar_row(
     for name, offset, size in row["members"]:
         _, ending = _split_name(name)
         kind = ending.rpartition(".")[2]
+        if ending in not_read or kind in not_read:
+            continue
         if is_picture_ending(kind) or is_clip_ending(kind):
             _check_size(size, MAX_MEDIA_BYTES, name)
             ref = (ImageRef if is_picture_ending(kind) else VideoRef)(
@@ -135,6 +188,13 @@ def read_tar_row(
                 raise _two_rows(f"two members give `{shown_text(field)}`, {both}")
             fields[field], given_by[field] = value, shown_path(name)
     _check_names(media)
+    if media and not fields:
+        what = f"row `{shown_path(row['key'])}` has media and no text"
+        fix = (
+            "members share their folder and their name up to the first dot: put what is asked and "
+            "answered beside them, as `NAME.json`"
+        )
+        raise SampleError(what, fix=fix)
     return fields, media
 
 
@@ -161,18 +221,32 @@ def _text_fields(path: Path, name: str, offset: int, size: int) -> dict[str, obj
     with path.open("rb") as stream:
         stream.seek(offset)
         data = stream.read(size)
+    binary = next((kind for begin, kind in _BINARY.items() if data.startswith(begin)), None)
+    if b"\0" in data and ending.rpartition(".")[2] != "json":
+        raise _no_text(name, ending, binary or "binary data")
     try:
         text = data.decode("utf-8-sig")
         if ending.rpartition(".")[2] != "json":
             return {ending: text}
         fields = read_json(text)
-    # no UTF-8, no JSON, a number of too many digits, nested too deeply
-    except (ValueError, RecursionError) as error:
+    except UnicodeDecodeError:
+        raise _no_text(name, ending, binary or "no UTF-8 text") from None
+    except (ValueError, RecursionError) as error:  # no JSON, too many digits, nested too deeply
         what = f"member {shown} cannot be read: {shown_text(str(error))}"
         raise SampleError(what, fix="write the shard anew") from None
     if not isinstance(fields, dict):
         raise SampleError(f"member {shown} is no JSON object", fix="write the row as {...}")
     return fields
+
+
+def _no_text(name: str, ending: str, kind: str) -> SampleError:
+    fix = (
+        f"leave it out with `not_read: [{shown_path(ending)}]` on the source; or write a picture "
+        "or a clip with its usual ending, and text as UTF-8"
+    )
+    return SampleError(
+        f"member `{shown_path(name)}` is {kind}, and no row is made of that", fix=fix
+    )
 
 
 def _check_size(size: int, limit: int, name: str) -> None:

@@ -31,6 +31,18 @@ _ADDRESS = re.compile(r"^[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ShardReading:
+    """What a source says of its shards' members."""
+
+    media_root: Path
+    """Where a file lies that a row names and that is no member."""
+    columns: Columns
+    """Our name of a column -> its name in the rows."""
+    not_read: frozenset[str] = frozenset()
+    """Endings of members to leave alone, among other keys."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class MediaMember:
     """A picture or clip of a shard."""
 

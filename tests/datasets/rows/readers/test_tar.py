@@ -4,10 +4,12 @@ broken."""
 import contextlib
 import io
 import json
+import subprocess
 import tarfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,6 +29,18 @@ def write_shard(path: Path, members: list[tuple[str, bytes]]) -> Path:
             info.size = len(data)
             shard.addfile(info, io.BytesIO(data))
     return path
+
+
+def npy() -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.arange(300))
+    return buffer.getvalue()
+
+
+def npz() -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, a=np.arange(300))
+    return buffer.getvalue()
 
 
 def asks(question: str, answer: str = "yes", **more: Any) -> bytes:
@@ -125,7 +139,15 @@ def test_a_damaged_header_does_not_pass_for_the_end(two_rows: Path) -> None:
     [
         ([("1.json", b"{")], r"member \.json cannot be read"),
         ([("1.json", b"[1]")], r"member \.json is no JSON object"),
-        ([("1.txt", b"\xff\xfe")], r"member \.txt cannot be read"),
+        (
+            [("1.txt", b"\xff\xfe")],
+            r"member `1\.txt` is no UTF-8 text(.|\n)*`not_read: \[txt\]`.*text as UTF-8",
+        ),
+        ([("1.json", asks("a?")), ("1.npy", npy())], r"`1\.npy` is a NumPy array.*\n.*\[npy\]"),
+        ([("1.json", asks("a?")), ("1.npz", npz())], r"`1\.npz` is a zip archive.*\n.*\[npz\]"),
+        ([("1.json", asks("a?")), ("1.bin", b"a\0b")], r"`1\.bin` is binary data"),
+        ([("1.json", asks("a?")), ("1.a.wav", b"RIFF\0\0\0\0WAVE")], r"sound.*\n.*\[a\.wav\]"),
+        ([("images/1.jpg", b"x")], r"row `images/1` has media and no text\n  fix: .*`NAME\.json`"),
     ],
 )
 def test_a_member_that_cannot_be_read_is_its_rows_error(
@@ -136,6 +158,54 @@ def test_a_member_that_cannot_be_read_is_its_rows_error(
     table = open_table(spec)
     with pytest.raises(SampleError, match=message):
         table[0]
+
+
+@pytest.mark.parametrize("ending", ["npy", "depth.npy"])
+def test_members_that_are_not_read_on_purpose_are_left_alone(tmp_path: Path, ending: str) -> None:
+    write_shard(tmp_path / "x.tar", [("1.json", asks("a?")), ("1.depth.npy", npy())])
+    (source,) = open_sources(
+        load_mixture([{"path": "x.tar", "not_read": [ending]}], base_dir=tmp_path)
+    )
+    (row,) = source.all_rows()
+    assert row.turns[0].blocks == ("a?",)
+
+
+def test_members_of_a_row_that_lie_apart_are_refused(tmp_path: Path) -> None:
+    by_ending = [
+        ("a/1.jpg", b"x"),
+        ("a/2.jpg", b"y"),
+        ("a/1.json", asks("1")),
+        ("a/2.json", asks("2")),
+    ]
+    write_shard(tmp_path / "x.tar", by_ending)
+    (spec,) = load_mixture([{"path": "x.tar"}], base_dir=tmp_path)
+    text = (
+        r"^x\.tar: the members of row `a/1` do not lie together: \.jpg at row 1, \.json at row 3\n"
+        r"  fix: write the shard in the order of its names: tar --sort=name -cf NEW\.tar FOLDER$"
+    )
+    with pytest.raises(SampleError, match=text):
+        open_table(spec)
+    write_shard(tmp_path / "x.tar", sorted(by_ending))
+    assert len(open_table(spec)) == 2
+
+
+def test_the_advice_for_members_that_lie_apart_is_right(tmp_path: Path) -> None:
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    for number in range(12):
+        (folder / f"{number}.json").write_bytes(asks(str(number)))
+        (folder / f"{number}.question2").write_text("more")
+    command = ["tar", "--sort=name", "-cf", str(tmp_path / "x.tar"), "-C", str(tmp_path), "rows"]
+    subprocess.run(command, check=True)
+    (spec,) = load_mixture([{"path": "x.tar"}], base_dir=tmp_path)
+    assert len(open_table(spec)) == 12
+
+
+def test_joined_shards_may_hold_rows_of_one_name(tmp_path: Path) -> None:
+    rows = [("1.json", asks("a")), ("1.jpg", b"x"), ("2.json", asks("b")), ("2.jpg", b"y")]
+    write_shard(tmp_path / "x.tar", [*rows, *rows[::-1]])
+    (spec,) = load_mixture([{"path": "x.tar"}], base_dir=tmp_path)
+    assert len(open_table(spec)) == 3, "the two rows 2 are one by the rule of the shard"
 
 
 @settings(deadline=None, max_examples=150)

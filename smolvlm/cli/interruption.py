@@ -1,0 +1,126 @@
+"""A command that is stopped by Ctrl-C or by `kill`: what is kept is said, and how to go on.
+
+The signals SIGINT and SIGTERM raise `Interrupted` in the main thread, once; a second one ends the
+process at once. Whoever knows what outlives the command adds it on the way out
+(`says_what_is_kept`). Exit status 130 or 143, as shells give it; no traceback.
+"""
+
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from smolvlm.home import cache_dir
+
+if TYPE_CHECKING:
+    from smolvlm.config.schema import RunConfig
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNAL_STATUS = 128
+"""Added to a signal's number, it is the exit status that shells give."""
+
+
+class Interrupted(BaseException):
+    """The command was told to stop; no `KeyboardInterrupt`, which libraries answer themselves."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+        self.notes: list[str] = []
+        """What is kept, and how to go on."""
+
+
+@dataclass(slots=True)
+class MeasuredRows:
+    """How far the measuring of rows came; a `Report` of `length_cache.measure_sources`."""
+
+    num_done: int = 0
+    num_rows: int = 0
+
+    def __call__(self, num_done: int, num_rows: int) -> None:
+        self.num_done, self.num_rows = num_done, num_rows
+
+    def notes(self) -> list[str]:
+        """Return what is kept of a preparation."""
+        folder = cache_dir() / "lengths"
+        if not self.num_done:
+            return ["kept: what was measured before", command_again()]
+        rows = f"the sizes of {self.num_done:,} of {self.num_rows:,} rows"
+        return [f"kept: {rows}, in {folder}", command_again()]
+
+
+def interruptible(command: Callable[[], object]) -> None:
+    """Run a command; where a signal stops it, say so and exit with the signal's status."""
+    try:
+        with _raising_signals():
+            command()
+    except Interrupted as interrupted:
+        if os.environ.get("RANK", "0") == "0":  # one of several ranks says it
+            name = "Ctrl-C" if interrupted.number == signal.SIGINT else "SIGTERM"
+            print("\n".join([f"\nstopped by {name}", *interrupted.notes]), file=sys.stderr)
+        sys.exit(_SIGNAL_STATUS + interrupted.number)
+
+
+@contextmanager
+def says_what_is_kept(notes: Callable[[], Sequence[str]]) -> Iterator[None]:
+    """Add to an interruption that leaves the block what `notes` then returns."""
+    try:
+        yield
+    except Interrupted as interrupted:
+        interrupted.notes += notes()
+        raise
+
+
+def notes_of_run(config: "RunConfig") -> list[str]:
+    """Return what is kept of a run, by its folder, and the command that resumes it."""
+    from smolvlm.train.checkpoint_folder import whole_checkpoints
+
+    output_dir = Path(config.train.output_dir)
+    checkpoints = whole_checkpoints(output_dir)
+    if not checkpoints:
+        nothing = f"kept: no checkpoint, none was whole yet in {output_dir}; the run begins anew"
+        return [nothing, command_again()]
+    kept = f"kept: {checkpoints[-1]}, the last whole checkpoint; the steps after it are done again"
+    if config.train.resume_from_checkpoint == "auto":
+        return [kept, command_again()]
+    return [kept, command_again("train.resume_from_checkpoint=auto")]
+
+
+def command_again(*overrides: str) -> str:
+    """Return the line that says how to go on: the command that was given, or more of it."""
+    if "RANK" in os.environ:  # a launcher's command is not known here
+        more = f", with {' '.join(overrides)}" if overrides else ""
+        return f"to go on: the same command again{more}"
+    return f"to go on: {shlex.join(['smolvlm', *sys.argv[1:], *overrides])}"
+
+
+@contextmanager
+def _raising_signals() -> Iterator[None]:
+    """Make signals raise `Interrupted` while the block runs; in the main thread alone it can be."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    process = os.getpid()
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != process:  # a process that was forked off: it ends as any other would
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        for each in _SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+        raise Interrupted(number)
+
+    earlier = {number: signal.signal(number, stop) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)

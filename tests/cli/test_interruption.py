@@ -1,0 +1,181 @@
+"""Commands that are stopped by a signal: real processes, what they say, and that they go on."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smolvlm.cli.interruption import Interrupted, interruptible, says_what_is_kept
+
+NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+LIMIT_S = 120
+
+
+@contextmanager
+def process(*arguments: object, cwd: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """Start `smolvlm` as the leader of a process group, as a terminal does; its messages go to a
+    file."""
+    log = cwd / f"messages-{time.monotonic_ns()}.txt"
+    with log.open("w") as stream:
+        started = subprocess.Popen(
+            [sys.executable, "-m", "smolvlm", *map(str, arguments)],
+            cwd=cwd,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+            stdout=subprocess.DEVNULL,
+            stderr=stream,
+            text=True,
+            start_new_session=True,
+        )
+    try:
+        yield started, log
+    finally:
+        if started.poll() is None:
+            os.killpg(started.pid, signal.SIGKILL)
+            started.wait()
+
+
+def wait_until(holds: Callable[[], bool], running: subprocess.Popen[str], log: Path) -> None:
+    end = time.monotonic() + LIMIT_S
+    while not holds():
+        assert running.poll() is None, log.read_text()
+        assert time.monotonic() < end, log.read_text()
+        time.sleep(0.02)
+
+
+def stop(running: subprocess.Popen[str], log: Path, number: signal.Signals) -> str:
+    """Send a signal as Ctrl-C and as `kill` do; return the messages of the command that ended."""
+    if number == signal.SIGINT:
+        os.killpg(running.pid, number)
+    else:
+        running.send_signal(number)
+    running.wait(LIMIT_S)
+    text = log.read_text()
+    assert running.returncode == 128 + number, text
+    assert "Traceback" not in text
+    assert f"\nstopped by {NAMES[number]}\n" in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("number", "settings_beside", "more"),
+    [
+        (signal.SIGTERM, {}, ""),
+        (
+            signal.SIGINT,
+            {"resume_from_checkpoint": False, "dataloader_num_workers": 1},
+            " train.resume_from_checkpoint=auto",
+        ),
+    ],
+)
+def test_a_run_that_is_stopped_says_its_last_checkpoint_and_goes_on_from_it(
+    run_file: Path,
+    settings: dict[str, Any],
+    write_yaml: Any,
+    tmp_path: Path,
+    number: signal.Signals,
+    settings_beside: dict[str, Any],
+    more: str,
+) -> None:
+    steps = {
+        "num_train_epochs": 400,
+        "save_steps": 3,
+        "logging_steps": 1,
+        "output_dir": str(tmp_path / "out"),
+    }
+    content = settings | {"train": settings["train"] | steps | settings_beside}
+    content["eval"] = {"at_start": False}
+    write_yaml(tmp_path / "run.yaml", content)
+    command = ["train", "run.yaml", "data.max_tokens_per_pack=512"]
+    with process(*command, cwd=tmp_path) as (running, log):
+        wait_until((tmp_path / "out" / "checkpoint-3" / "smolvlm.json").is_file, running, log)
+        text = stop(running, log, number)
+    *_, kept, again = text.splitlines()
+    folder = Path(kept.removeprefix("kept: ").partition(",")[0])
+    assert (folder / "smolvlm.json").is_file()
+    assert folder.name.startswith("checkpoint-")
+    assert again == f"to go on: smolvlm {shlex.join(command)}{more}"
+    last = int(folder.name.partition("-")[2])
+    words = shlex.split(again.removeprefix("to go on: smolvlm "))
+    with process(*words, cwd=tmp_path) as (running, log):
+        wait_until(lambda: f"step {last + 1}/" in log.read_text(), running, log)
+        assert f"resuming from {folder}\n" in stop(running, log, number)
+
+
+def test_a_run_that_is_stopped_before_its_first_checkpoint_says_so(
+    settings: dict[str, Any], write_yaml: Any, tmp_path: Path
+) -> None:
+    out = {"output_dir": str(tmp_path / "out"), "num_train_epochs": 400, "save_steps": 400}
+    content = settings | {"train": settings["train"] | out, "eval": {"at_start": False}}
+    write_yaml(tmp_path / "run.yaml", content)
+    with process("train", "run.yaml", cwd=tmp_path) as (running, log):
+        wait_until(lambda: "step 1/" in log.read_text(), running, log)
+        text = stop(running, log, signal.SIGTERM)
+    *_, kept, again = text.splitlines()
+    assert kept == (
+        f"kept: no checkpoint, none was whole yet in {tmp_path / 'out'}; the run begins anew"
+    )
+    assert again == "to go on: smolvlm train run.yaml"
+
+
+@pytest.mark.parametrize("number", NAMES)
+def test_a_preparation_that_is_stopped_keeps_what_it_measured(
+    settings: dict[str, Any],
+    write_yaml: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+) -> None:
+    monkeypatch.setenv("SMOLVLM_HOME", str(tmp_path / "home"))
+    row = json.dumps({"question": "why " * 9, "answer": "so"}) + "\n"
+    (tmp_path / "rows.jsonl").write_text(row * 40_000)
+    write_yaml(tmp_path / "mixture.yaml", [{"path": "rows.jsonl"}])
+    command = ["prepare", "mixture.yaml", "--model", settings["model"]["path"], "--workers", "2"]
+    kept = tmp_path / "home" / "lengths"
+    with process(*command, cwd=tmp_path) as (running, log):
+        wait_until(lambda: bool(list(kept.glob("*/[0-9]*.parquet"))), running, log)
+        text = stop(running, log, number)
+    *_, said, again = text.splitlines()
+    assert said.startswith("kept: the sizes of ")
+    assert said.endswith(f" of 40,000 rows, in {kept}")
+    assert again == f"to go on: smolvlm {shlex.join(command)}"
+    assert 8192 <= int(said.split()[4].replace(",", "")) < 40_000
+
+
+def test_notes_of_every_level_are_said_and_other_ends_stay(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def command() -> None:
+        with says_what_is_kept(lambda: ["the outer"]), says_what_is_kept(lambda: ["the inner"]):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as end:
+        interruptible(command)
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "\nstopped by Ctrl-C\nthe inner\nthe outer\n"
+    assert signal.getsignal(signal.SIGINT) is before
+    with pytest.raises(ZeroDivisionError):
+        interruptible(lambda: 1 // 0)
+
+
+def test_ranks_but_the_first_say_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def command() -> None:
+        raise Interrupted(signal.SIGTERM)
+
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(SystemExit) as end:
+        interruptible(command)
+    assert end.value.code == 143
+    assert capsys.readouterr().err == ""
