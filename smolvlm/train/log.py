@@ -1,9 +1,9 @@
 """What a run says about its steps: `metrics.jsonl`, `samples.jsonl`, and the sums between two log
 lines.
 
-Every number is over all ranks and all packs since the last line. Files are appended to and flushed
-line by line, so a killed run leaves whole lines; a resumed run drops the lines of steps it will do
-again.
+Every number is over all ranks and all packs since the last line. A line is appended in one write,
+so a killed run leaves whole lines; a checkpoint's marker comes after those before it are on the
+disk. A resumed run drops the lines of steps it will do again, and one that was cut off.
 """
 
 import json
@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from accelerate.utils import gather_object
 
+from smolvlm.atomic_files import append_line, write_text
 from smolvlm.train.batch import PackInfo
 from smolvlm.train.flops import ComputeCost
 
@@ -142,18 +143,18 @@ class LineFile:
         if not self.path.exists():
             return
         kept: list[str] = []
-        for line in self.path.read_text().splitlines():
+        for line in self.path.read_bytes().splitlines():
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError:
+            except ValueError:  # not JSON, or not UTF-8
                 continue
-            if row["step"] <= step:
-                kept.append(line)
-        self.path.write_text("".join(f"{line}\n" for line in kept))
+            if isinstance(row, dict) and row.get("step", step) <= step:
+                kept.append(f"{line.decode()}\n")
+        write_text(self.path, "".join(kept))
 
     def append(self, row: Mapping[str, object]) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        """Append a row whole or not at all; raises OSError."""
+        append_line(self.path, json.dumps(row))
 
 
 class Stopwatch:
@@ -196,6 +197,11 @@ class RunLog:
         self._learned: list[tuple[int, str]] = []
         self._metrics_file = LineFile(run_dir / "metrics.jsonl")
         self._rows_file = LineFile(run_dir / "samples.jsonl")
+
+    @property
+    def paths(self) -> tuple[Path, Path]:
+        """Its two files, there or not."""
+        return self._metrics_file.path, self._rows_file.path
 
     def keep_until(self, step: int) -> None:
         """Drop from both files what a resumed run will write again."""

@@ -1,11 +1,15 @@
 """The files beside a model's weights, and what marks a checkpoint as whole."""
 
 import json
+import threading
+from hashlib import sha256
 from pathlib import Path
 
+import pytest
+
 from smolvlm.checkpoints.peft_layers import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from smolvlm.train.checkpoint import CheckpointFiles
-from smolvlm.train.checkpoint_folder import MARKER
+from smolvlm.train.checkpoint import CheckpointFiles, CheckpointFinisher
+from smolvlm.train.checkpoint_folder import MARKER, mark_whole, whole_checkpoints
 from smolvlm.train.resuming import RunIdentity
 
 IDENTITY = RunIdentity(settings={"model.path": "some/model"}, plan="digest")
@@ -26,14 +30,76 @@ def test_a_whole_models_folder_gets_its_processor_and_loses_a_former_adapter(
     assert {path.name for path in tmp_path.iterdir()} == {"processor"}
 
 
-def test_a_folder_is_whole_from_its_end_until_it_is_written_over(tmp_path: Path) -> None:
+def test_a_marker_says_whose_it_is_and_what_was_written(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_text("content")
     files().finish(tmp_path, step=7)
     assert json.loads((tmp_path / MARKER).read_text()) == {
         "step": 7,
         "settings": {"model.path": "some/model"},
         "plan": "digest",
         "relative": {},
-        "files": {},
+        "files": {"weights": 7},
+        "sha256": {"weights": sha256(b"content").hexdigest()},
     }
-    files().begin(tmp_path)
-    assert not (tmp_path / MARKER).exists()
+
+
+def written(output_dir: Path, step: int) -> Path:
+    folder = output_dir / f"checkpoint-{step}"
+    folder.mkdir()
+    (folder / "weights").write_text("content")
+    return folder
+
+
+def test_checkpoints_are_finished_behind_the_steps_and_older_ones_go_only_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+
+    def slow_disk(*arguments: object) -> None:
+        assert goes_on.wait(60)
+        mark_whole(*arguments)  # type: ignore[arg-type]
+
+    older = written(tmp_path, 1)
+    mark_whole(older, {"step": 1, "settings": {}, "plan": ""})
+    monkeypatch.setattr("smolvlm.train.checkpoint.mark_whole", slow_disk)
+    finisher = CheckpointFinisher(files(), limit=1)
+    with finisher:
+        newer = written(tmp_path, 2)
+        finisher.finish(newer, step=2, best=None)
+        assert whole_checkpoints(tmp_path) == [older], "training goes on meanwhile"
+        goes_on.set()
+        finisher.begin(tmp_path / "checkpoint-3")
+        assert whole_checkpoints(tmp_path) == [newer] == list(tmp_path.glob("checkpoint-*"))
+
+
+def test_what_goes_wrong_behind_the_steps_is_raised_and_costs_no_older_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "weights")
+
+    older = written(tmp_path, 1)
+    mark_whole(older, {"step": 1, "settings": {}, "plan": ""})
+    monkeypatch.setattr("smolvlm.train.checkpoint.mark_whole", full)
+    finisher = CheckpointFinisher(files(), limit=1)
+    finisher.finish(written(tmp_path, 2), step=2, best=None)
+
+    def check_each_step() -> None:
+        while True:
+            finisher.check()
+
+    def end_a_run(error: type[BaseException] | None) -> None:
+        with finisher:
+            finisher.finish(tmp_path / "checkpoint-2", step=2, best=None)
+            if error is not None:
+                raise error
+
+    with pytest.raises(OSError, match="No space left"):
+        check_each_step()
+    finisher.check()
+    with pytest.raises(OSError, match="No space left"):
+        end_a_run(None)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        end_a_run(KeyboardInterrupt)
+    assert "the last checkpoint is not whole" in stopped.value.__notes__[0]
+    assert whole_checkpoints(tmp_path) == [older]
