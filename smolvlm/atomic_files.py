@@ -4,8 +4,8 @@ In: a path and what it is to hold. Out: the file, written beside its place under
 synced and renamed: a reader finds the former content or the new one. Lines are appended in one
 write. The one place that decides this; everything that people or later runs read goes through it.
 
-A temporary file is locked by its writer (`file_lock.py`). One that can be locked was left by a
-process that died, and is deleted by the next who writes the same file. Names hold no process
+A temporary file or folder is locked by its writer (`file_lock.py`). One that can be locked was left
+by a process that died, and is deleted by the next who writes the same file. Names hold no process
 number, which two containers share.
 """
 
@@ -14,6 +14,7 @@ import glob
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,8 @@ from smolvlm.file_lock import FileLock, LocksUnavailableError, try_lock
 _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
 SUFFIX = ".tmp"
 """Ends the name of every temporary file; it begins with a dot and the file's own name."""
+_LOCK = "lock"
+"""In a temporary folder."""
 
 
 @contextmanager
@@ -63,6 +66,52 @@ def replacing(path: Path, *, is_synced: bool = True) -> Iterator[Path]:
         sync_folder(path.parent)
 
 
+@contextmanager
+def making_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder; it becomes `path` at the end, synced, in place of what is there.
+
+    It is made beside `path`, or in it where only that can be: a mounted disk, or a parent that may
+    not be written to. Where the block raises, `path` stays as it was.
+
+    Args:
+        path: in a folder that exists.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path = Path(os.path.realpath(path))
+    remove_leftovers(path)
+    work = _temporary_folder(path)
+    lock = _lock_or_none(work / _LOCK)
+    folder = work / "new"
+    folder.mkdir()
+    try:
+        yield folder
+        sync_tree(folder)
+        if work.parent == path:
+            for child in sorted(folder.iterdir()):
+                child.replace(path / child.name)
+        else:
+            _put(folder, path, former=work)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        if lock is not None:
+            lock.release()
+    sync_folder(path)
+    sync_folder(path.parent)
+
+
+def place_beside(path: Path) -> Path:
+    """Return the folder for what belongs to a new folder until it is there: mostly its parent."""
+    is_inside = path.is_dir() and (path.is_mount() or not os.access(path.parent, os.W_OK | os.X_OK))
+    return path if is_inside else path.parent
+
+
+def is_temporary(name: str) -> bool:
+    """Say whether a file name is one that is given here until the file has its place."""
+    return name.startswith(".") and name.endswith(SUFFIX)
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace a file's text (UTF-8, line ends as they are); raises OSError."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
@@ -99,12 +148,14 @@ def append_line(path: Path, line: str) -> None:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Delete the temporary files of `path` whose writers died; without file locks none is."""
-    for name in glob.glob(f".{glob.escape(path.name)}.*{SUFFIX}", root_dir=path.parent):
-        try:
-            lock = try_lock(path.parent / name)
-        except OSError:
-            continue
+    """Delete temporary files and folders of `path` whose writers died; without file locks none."""
+    place = place_beside(path)
+    for name in glob.glob(f".{glob.escape(path.name)}.*{SUFFIX}", root_dir=place):
+        leftover = place / name
+        is_folder = leftover.is_dir()
+        lock = _lock_or_none(leftover / _LOCK if is_folder else leftover)
+        if lock is not None and is_folder:
+            shutil.rmtree(leftover, ignore_errors=True)
         if lock is not None:
             lock.remove()
 
@@ -148,7 +199,7 @@ def sync_tree(folder: Path) -> None:
 def _temporary(path: Path) -> tuple[Path, FileLock | None]:
     """Make an empty temporary file for a path, locked where there are locks."""
     while True:
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{SUFFIX}")
+        temporary = path.with_name(_temporary_name(path))
         try:
             return temporary, try_lock(temporary, is_new=True)
         except FileExistsError:
@@ -159,3 +210,41 @@ def _temporary(path: Path) -> tuple[Path, FileLock | None]:
         except OSError as error:
             error.filename = str(path)
             raise
+
+
+def _temporary_folder(path: Path) -> Path:
+    while True:
+        folder = place_beside(path) / _temporary_name(path)
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            continue
+        except OSError as error:
+            error.filename = str(path)
+            raise
+
+
+def _put(folder: Path, path: Path, *, former: Path) -> None:
+    """Rename a folder to `path`; what is there, of another process too, goes into `former`."""
+    while True:
+        if path.exists():
+            path.rename(former / secrets.token_hex(6))
+        try:
+            folder.rename(path)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+
+
+def _temporary_name(path: Path) -> str:
+    return f".{path.name}.{secrets.token_hex(6)}{SUFFIX}"
+
+
+def _lock_or_none(path: Path) -> FileLock | None:
+    """Lock a file; None where another has it, or nobody can."""
+    try:
+        return try_lock(path)
+    except OSError:
+        return None

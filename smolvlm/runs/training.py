@@ -25,6 +25,7 @@ from smolvlm.runs.evaluation import build_evaluator
 from smolvlm.runs.model import Say, nothing, with_model
 from smolvlm.train.arguments import trains_in_bf16
 from smolvlm.train.finite import NotFiniteError
+from smolvlm.train.run_folder import only_run
 from smolvlm.train.smolvlm_trainer import SmolVLMTrainer
 from smolvlm.train.train import MeasuringBar, TrainedRun, train
 from smolvlm.train.trainer_parts import Evaluate
@@ -56,26 +57,27 @@ def train_and_report(
         ConfigError, SampleError: what is wrong, where, and how to fix it.
     """
     check_best_metric(config)
-    config = with_model(config, say=say)
-    evaluation = _RunEvaluation(config, show)
-    try:
-        run = train(
-            config,
-            make_evaluate=evaluation.make if config.data.eval_mixture is not None else None,
-            callbacks=callbacks,
-            say=say,
-            measuring_bar=measuring_bar,
-            shows_progress=shows_progress,
-        )
-    except NotFiniteError:
-        run_dir = Path(config.train.output_dir)
-        if PartialState().is_main_process and (run_dir / "metrics.jsonl").is_file():
-            write_run_report(run_dir)
-        raise
-    if config.data.eval_mixture is not None and config.eval.at_end:
-        evaluation.after(run)
-    if run.trainer.is_world_process_zero():
-        write_run_report(Path(config.train.output_dir))
+    with only_run(config, say=say):
+        config = with_model(config, say=say)
+        evaluation = _RunEvaluation(config, show)
+        try:
+            run = train(
+                config,
+                make_evaluate=evaluation.make if config.data.eval_mixture is not None else None,
+                callbacks=callbacks,
+                say=say,
+                measuring_bar=measuring_bar,
+                shows_progress=shows_progress,
+            )
+        except NotFiniteError:
+            run_dir = Path(config.train.output_dir)
+            if PartialState().is_main_process and (run_dir / "metrics.jsonl").is_file():
+                write_run_report(run_dir)
+            raise
+        if config.data.eval_mixture is not None and config.eval.at_end:
+            evaluation.after(run)
+        if run.trainer.is_world_process_zero():
+            write_run_report(Path(config.train.output_dir))
     return run
 
 
