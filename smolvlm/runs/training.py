@@ -134,13 +134,19 @@ class _RunEvaluation:
         return evaluate
 
     def after(self, run: TrainedRun) -> None:
-        """Evaluate the trained model unless its last step was; log it and keep its answers."""
+        """Evaluate the trained model unless its last step was; log it and keep its answers.
+
+        The answers of a run that was done before are there; `smolvlm eval` asks again.
+        """
+        answers = self._output_dir / "predictions.jsonl"
+        if run.was_done and answers.is_file():
+            return
         assert self._evaluator is not None
         evaluation = self._last if _ends_evaluated(run.trainer) else None
         if evaluation is None:
             evaluation = self._evaluator(run.checkpoint.model)
             run.trainer.log({f"eval_{name}": value for name, value in evaluation.as_log().items()})
-        self._write(evaluation, self._output_dir / "predictions.jsonl")
+        self._write(evaluation, answers)
 
     def _write(self, evaluation: Evaluation, path: Path) -> None:
         if PartialState().is_main_process:

@@ -5,17 +5,21 @@ the disk, their digests, the marker and the deletion of older checkpoints happen
 training goes on; the next save waits for it, and so does the end of the run.
 """
 
+import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from smolvlm.atomic_files import sync_file
+from smolvlm.atomic_files import sync_file, sync_folder, sync_tree
 from smolvlm.checkpoints.adapters import Adapters
 from smolvlm.checkpoints.context import name_rope_for_older_readers
 from smolvlm.checkpoints.peft_layers import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from smolvlm.train.checkpoint_folder import clear, delete_oldest, mark_whole
 from smolvlm.train.resuming import RunIdentity
+
+UNFINISHED = ".unfinished-model"
+"""Where a run's final model is written, in its folder."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,14 +36,30 @@ class CheckpointFiles:
         """Write beside a model's weights, or an adapter's, what those who load it need."""
         name_rope_for_older_readers(folder / "config.json")
         self.save_processor(folder)
-        for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if self.adapters is None else ():
-            (folder / name).unlink(
-                missing_ok=True
-            )  # of an earlier run, and it would be taken for this one's
 
     def finish(self, folder: Path, *, step: int) -> None:
         """Sync a folder and mark it as whole, once everything else is in it."""
         mark_whole(folder, self.identity.as_marker(step=step))
+
+
+def put_in_place(unfinished: Path, out: Path) -> None:
+    """Move the files of a final model into its run's folder, once they are on the disk.
+
+    Weights and adapters of an earlier run there go: they would be taken for this one's.
+    """
+    sync_tree(unfinished)
+    new = sorted(unfinished.iterdir())
+    for path in new:
+        if path.is_dir():
+            shutil.rmtree(out / path.name, ignore_errors=True)
+        path.replace(out / path.name)
+    names = {path.name for path in new}
+    former = [*out.glob("model*.safetensors*"), out / ADAPTER_CONFIG, out / ADAPTER_WEIGHTS]
+    for path in former:
+        if path.name not in names:
+            path.unlink(missing_ok=True)
+    unfinished.rmdir()
+    sync_folder(out)
 
 
 class CheckpointFinisher:

@@ -152,6 +152,11 @@ class LineFile:
                 kept.append(f"{line.decode()}\n")
         write_text(self.path, "".join(kept))
 
+    def ends_with(self, row: Mapping[str, object]) -> bool:
+        """Say whether its last line is a row's."""
+        lines = self.path.read_bytes().splitlines() if self.path.exists() else []
+        return lines[-1:] == [json.dumps(row).encode()]
+
     def append(self, row: Mapping[str, object]) -> None:
         """Append a row whole or not at all; raises OSError."""
         append_line(self.path, json.dumps(row))
@@ -226,8 +231,12 @@ class RunLog:
         return {**self.rates, **counts, **self._method_sums.means(sum_over_ranks)}
 
     def write(self, line: Mapping[str, object]) -> None:
-        """Append a line to `metrics.jsonl`."""
-        self._metrics_file.append(line)
+        """Append a line to `metrics.jsonl`, unless it is the last one.
+
+        A run killed between its last line and its last answers evaluates again.
+        """
+        if "loss" in line or not self._metrics_file.ends_with(line):
+            self._metrics_file.append(line)
 
     def add_rows(self, step: int, infos: Sequence[PackInfo]) -> None:
         """Note which rows a step learns from."""

@@ -14,6 +14,7 @@ The class holds overrides alone; what they decide stands with others:
 """
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from smolvlm.datasets.dataset import PackDataset
 from smolvlm.protocols import VisionLanguageModel
 from smolvlm.train.batch import PackInfo, as_batch
 from smolvlm.train.callbacks import PlanFlowCallback, WholeGradientCallback
-from smolvlm.train.checkpoint import CheckpointFinisher
+from smolvlm.train.checkpoint import UNFINISHED, CheckpointFinisher, put_in_place
 from smolvlm.train.finite import FiniteWatch
 from smolvlm.train.flops import compute_cost, peak_flops_per_s
 from smolvlm.train.log import RunLog, pack_flops
@@ -233,6 +234,22 @@ class SmolVLMTrainer(Trainer):
         self._write_rows()
         if self._parts.vision_cache is not None:
             self._parts.vision_cache.flush()
+
+    def save_final(self) -> None:
+        """Save the model into the run's folder: beside, synced, and then file by file.
+
+        Raises:
+            OSError: it cannot be written; what was there is as it was.
+        """
+        out = Path(self.args.output_dir or ".")
+        unfinished = out / UNFINISHED  # one name for all ranks
+        if self.args.should_save:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self.save_model(str(unfinished))
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            put_in_place(unfinished, out)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Note which rows the step learns from, before its first pack."""

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,11 @@ def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "rows.jsonl").write_text(rows)
     settings: dict[str, Any] = {
         "model": {"path": str(tiny_model(folder / "tiny", hidden_size=32))},
-        "data": {"mixture": [{"json_path": str(folder / "rows.jsonl")}]},
+        "data": {
+            "mixture": [{"json_path": str(folder / "rows.jsonl")}],
+            "eval_mixture": [{"json_path": str(folder / "rows.jsonl")}],
+        },
+        "eval": {"max_rows": 2, "max_new_tokens": 2},
         "train": {
             "output_dir": str(folder / "out"),
             "language_model_lr": 1e-3,
@@ -85,3 +90,14 @@ def test_the_second_is_refused_readers_are_not_and_a_killed_one_is_resumed(
     assert again.returncode == 0, messages
     assert "resuming from" in messages
     assert not (out / LOCK).exists()
+    before = digests(out)
+    once_more = smolvlm("train", run_file)
+    _, messages = once_more.communicate(timeout=TIMEOUT_S)
+    assert once_more.returncode == 0, messages
+    assert "all 60 steps are done: another train.output_dir begins anew" in messages
+    assert digests(out) == before, "a finished run that is asked again adds nothing"
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): sha256(path.read_bytes()).hexdigest() for path in files}

@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 from smolvlm.checkpoints.peft_layers import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from smolvlm.train.checkpoint import CheckpointFiles, CheckpointFinisher
+from smolvlm.train.checkpoint import (
+    UNFINISHED,
+    CheckpointFiles,
+    CheckpointFinisher,
+    put_in_place,
+)
 from smolvlm.train.checkpoint_folder import MARKER, mark_whole, whole_checkpoints
 from smolvlm.train.resuming import RunIdentity
 
@@ -21,13 +26,23 @@ def files() -> CheckpointFiles:
     )
 
 
-def test_a_whole_models_folder_gets_its_processor_and_loses_a_former_adapter(
-    tmp_path: Path,
-) -> None:
-    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
-        (tmp_path / name).touch()
+def test_a_models_folder_gets_its_processor(tmp_path: Path) -> None:
     files().complete(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"processor"}
+
+
+def test_a_final_model_takes_the_place_of_a_former_one_and_its_adapter(tmp_path: Path) -> None:
+    out, unfinished = tmp_path / "out", tmp_path / "out" / UNFINISHED
+    unfinished.mkdir(parents=True)
+    (out / "metrics.jsonl").touch()
+    former = ("model-00001-of-00002.safetensors", "model.safetensors.index.json", "config.json")
+    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS, *former):
+        (out / name).write_text("former")
+    for name in ("model.safetensors", "config.json"):
+        (unfinished / name).write_text("new")
+    put_in_place(unfinished, out)
+    left = {path.name: path.read_text() for path in out.iterdir()}
+    assert left == {"metrics.jsonl": "", "model.safetensors": "new", "config.json": "new"}
 
 
 def test_a_marker_says_whose_it_is_and_what_was_written(tmp_path: Path) -> None:
