@@ -149,9 +149,17 @@ def append_line(path: Path, line: str) -> None:
 
 def remove_leftovers(path: Path) -> None:
     """Delete temporary files and folders of `path` whose writers died; without file locks none."""
-    place = place_beside(path)
-    for name in glob.glob(f".{glob.escape(path.name)}.*{SUFFIX}", root_dir=place):
-        leftover = place / name
+    _remove_dead(place_beside(path), f".{glob.escape(path.name)}.*{SUFFIX}")
+
+
+def remove_leftovers_in(folder: Path) -> None:
+    """Delete temporary files and folders in a folder whose writers died, of whatever file."""
+    _remove_dead(folder, f".*{SUFFIX}")
+
+
+def _remove_dead(folder: Path, pattern: str) -> None:
+    for name in glob.glob(pattern, root_dir=folder):
+        leftover = folder / name
         is_folder = leftover.is_dir()
         lock = _lock_or_none(leftover / _LOCK if is_folder else leftover)
         if lock is not None and is_folder:
