@@ -14,14 +14,14 @@ from torch import Tensor
 
 from smolvlm.build.build_plan import BuildPlan
 from smolvlm.build.calibration import NUM_PICTURES, feature_size, standardise_output
-from smolvlm.build.checkpoint import write_checkpoint
+from smolvlm.build.checkpoint import write_files
 from smolvlm.build.known_parts import download_of
 from smolvlm.build.language_model import extend_vocabulary
 from smolvlm.build.part import LanguageWeights
 from smolvlm.build.processor import PictureSettings
 from smolvlm.build.tower_tensors import resize_positions
 from smolvlm.build.vocabulary import Vocabulary
-from smolvlm.checkpoints.new_folder import check_new_folder
+from smolvlm.checkpoints.new_folder import new_folder
 from smolvlm.errors import ConfigError
 from smolvlm.model.stock_classes import STOCK_CLASSES, StockModel
 from smolvlm.model.vision import PixelScaling
@@ -40,21 +40,21 @@ def write_build(plan: BuildPlan, out_dir: Path, *, dtype: torch.dtype = torch.fl
         ConfigError: a part is a name without weights, tensors cannot be read, or there is something
             in the folder.
     """
-    check_new_folder(out_dir)
-    model, vocabulary = build_model(plan)
-    torch.nn.Module.to(model, dtype)
-    write_checkpoint(
-        out_dir,
-        model,
-        model_type=plan.recipe.model_type,
-        pictures=PictureSettings(
-            longest_edge_px=plan.longest_edge_px,
-            image_splitting=plan.recipe.image_splitting,
-            pixel_mean=plan.vision.pixel_mean,
-            pixel_std=plan.vision.pixel_std,
-        ),
-        vocabulary=vocabulary,
-    )
+    with new_folder(out_dir) as folder:
+        model, vocabulary = build_model(plan)
+        torch.nn.Module.to(model, dtype)
+        write_files(
+            folder,
+            model,
+            model_type=plan.recipe.model_type,
+            pictures=PictureSettings(
+                longest_edge_px=plan.longest_edge_px,
+                image_splitting=plan.recipe.image_splitting,
+                pixel_mean=plan.vision.pixel_mean,
+                pixel_std=plan.vision.pixel_std,
+            ),
+            vocabulary=vocabulary,
+        )
 
 
 def build_model(plan: BuildPlan) -> tuple[StockModel, Vocabulary]:

@@ -4,12 +4,11 @@ In: a stock model. Out: `config.json`, `generation_config.json`, `model.safetens
 processor's files, in a folder that appears whole or not at all.
 """
 
-import shutil
-import tempfile
 from pathlib import Path
 
 from transformers import GenerationConfig
 
+from smolvlm.atomic_files import making_folder
 from smolvlm.build.configs import tile_side_px, tokens_per_tile
 from smolvlm.build.processor import ModelType, PictureSettings, write_processor
 from smolvlm.build.tokenizer import PromptIds
@@ -24,35 +23,46 @@ def write_checkpoint(
     *,
     model_type: ModelType,
     pictures: PictureSettings,
-    vocabulary: Vocabulary | None = None,
     extra_files: dict[str, str] | None = None,
 ) -> None:
-    """Write the checkpoint into `out_dir`, in place of what is there.
+    """Write the checkpoint's folder `out_dir`, in place of what is there.
+
+    Args:
+        pictures: how tiles are made.
+        extra_files: name -> text of further files to put beside the checkpoint.
+    """
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    with making_folder(out_dir) as folder:
+        write_files(folder, model, model_type=model_type, pictures=pictures)
+        for name, text in (extra_files or {}).items():
+            (folder / name).write_text(text, encoding="utf-8")
+
+
+def write_files(
+    folder: Path,
+    model: StockModel,
+    *,
+    model_type: ModelType,
+    pictures: PictureSettings,
+    vocabulary: Vocabulary | None = None,
+) -> None:
+    """Write a checkpoint's files into an empty folder.
 
     Args:
         pictures: how tiles are made.
         vocabulary: the tokenizer; SmolVLM's where not given.
-        extra_files: name -> text of further files to put beside the checkpoint.
     """
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out_dir.parent, prefix=f".{out_dir.name}-") as work_dir:
-        folder = Path(work_dir) / "model"
-        ids = vocabulary.ids if vocabulary else PromptIds()
-        model.generation_config = GenerationConfig(
-            bos_token_id=ids.start, eos_token_id=ids.end, pad_token_id=ids.pad
-        )
-        model.save_pretrained(folder)
-        name_rope_for_older_readers(folder / "config.json")
-        write_processor(
-            folder,
-            model_type=model_type,
-            tile_side_px=tile_side_px(model.config),
-            tokens_per_tile=tokens_per_tile(model.config),
-            pictures=pictures,
-            vocabulary=vocabulary,
-        )
-        for name, text in (extra_files or {}).items():
-            (folder / name).write_text(text, encoding="utf-8")
-        if out_dir.exists():
-            shutil.rmtree(out_dir)
-        folder.replace(out_dir)
+    ids = vocabulary.ids if vocabulary else PromptIds()
+    model.generation_config = GenerationConfig(
+        bos_token_id=ids.start, eos_token_id=ids.end, pad_token_id=ids.pad
+    )
+    model.save_pretrained(folder)
+    name_rope_for_older_readers(folder / "config.json")
+    write_processor(
+        folder,
+        model_type=model_type,
+        tile_side_px=tile_side_px(model.config),
+        tokens_per_tile=tokens_per_tile(model.config),
+        pictures=pictures,
+        vocabulary=vocabulary,
+    )

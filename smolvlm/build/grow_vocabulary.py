@@ -9,7 +9,6 @@ the result is loaded by plain transformers, as a user would.
 
 import json
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from transformers.utils.hub import cached_file
 
 from smolvlm.checkpoints.foreign_json import read_object
 from smolvlm.checkpoints.load import check_place
-from smolvlm.checkpoints.new_folder import check_new_folder
+from smolvlm.checkpoints.new_folder import check_new_folder, new_folder
 from smolvlm.checkpoints.new_tokens import first_rows
 from smolvlm.checkpoints.peft_layers import MERGE_COMMAND, is_adapter_folder
 from smolvlm.checkpoints.processor_files import PROCESSOR_FILES
@@ -65,10 +64,7 @@ def grow_checkpoint(base: str, out: Path, wanted: Sequence[Wanted]) -> Grown:
         fix = f"merge it first: {MERGE_COMMAND}"
         raise ConfigError("this is an adapter, not a whole model", where=base, fix=fix)
     check_place(base)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as work_dir:
-        folder = Path(work_dir) / "model"
-        folder.mkdir()
+    with new_folder(out) as folder:
         for name in (*_KEPT, *PROCESSOR_FILES):
             if (source := _file(base, name)) is not None:
                 shutil.copyfile(source, folder / name)
@@ -86,9 +82,6 @@ def grow_checkpoint(base: str, out: Path, wanted: Sequence[Wanted]) -> Grown:
         before, after, gained = _write_weights(base, folder, placement)
         _write_config(folder / "config.json", num_rows=after)
         _check_loads(folder, placement)
-        if out.exists():
-            out.rmdir()
-        folder.replace(out)
     return Grown(
         placement=placement, rows_before=before, rows_after=after, num_new_parameters=gained
     )

@@ -9,10 +9,10 @@ Reading the vocabulary takes seconds, so the text is kept in the cache.
 
 import hashlib
 import json
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from smolvlm.atomic_files import write_text
 from smolvlm.build.sources import language_model_gguf
 from smolvlm.errors import ConfigError
 from smolvlm.home import cache_dir
@@ -75,10 +75,7 @@ def tokenizer_json() -> str:
             fix="delete this file, so that it is fetched again; or the installed gguf package "
             "reads it wrong",
         )
-    with tempfile.TemporaryDirectory(dir=cached.parent, prefix=".tokenizer-") as folder:
-        written = Path(folder) / cached.name
-        written.write_text(text, encoding="utf-8")
-        written.replace(cached)
+    write_text(cached, text)
     return text
 
 

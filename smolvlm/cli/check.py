@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from smolvlm.atomic_files import write_text
 from smolvlm.check.check_rows import CheckResult
 from smolvlm.check.findings import Finding, by_finding_cause
 from smolvlm.check.page import write_check_page
@@ -59,9 +60,8 @@ def run_check(
     _show(result, Console(file=sys.stderr))
     if html is not None:
         write_check_page(result, path=html, title=target.name)
-        html.with_suffix(".json").write_text(
-            json.dumps(objects, ensure_ascii=False, indent=1) + "\n"
-        )
+        twin = json.dumps(objects, ensure_ascii=False, indent=1) + "\n"
+        write_text(html.with_suffix(".json"), twin)
         print(f"page: {html}", file=sys.stderr)
     if result.num_errors:
         raise typer.Exit(FOUND_ERRORS)

@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from smolvlm.atomic_files import write_text
 from smolvlm.cli.train import to_stderr, train_aloud
 from smolvlm.config.load import load_run_config
 from smolvlm.errors import SmolVLMError
@@ -52,9 +53,8 @@ def run_quickstart(out: Path, *, steps: int | None, check: bool) -> None:
     data = prepare_easy_vqa(out / "data")
     split_by_group(data)
     run_file = out / "quickstart.yaml"
-    run_file.write_text(
-        RUN_FILE.read_text() if steps is None else shortened(RUN_FILE.read_text(), steps)
-    )
+    text = RUN_FILE.read_text(encoding="utf-8")
+    write_text(run_file, text if steps is None else shortened(text, steps))
     config = with_model(load_run_config(run_file, [f"train.output_dir={out}"]), say=to_stderr)
     write_baselines(data, out / "baselines.json", max_rows=config.eval.max_rows)
     train_aloud(config)
@@ -75,7 +75,7 @@ def split_by_group(data: Path, groups: Sequence[str] = GROUPS) -> None:
     rows = [json.loads(line) for line in (data / "eval.jsonl").read_text().splitlines()]
     for group in groups:
         lines = [json.dumps(row) for row in rows if row["question_type"] == group]
-        (data / f"eval-{group}.jsonl").write_text("".join(f"{line}\n" for line in lines))
+        write_text(data / f"eval-{group}.jsonl", "".join(f"{line}\n" for line in lines))
 
 
 def write_baselines(
@@ -103,7 +103,7 @@ def write_baselines(
         }
         for name, answers in baselines.items()
     }
-    path.write_text(json.dumps(scores, indent=1) + "\n")
+    write_text(path, json.dumps(scores, indent=1) + "\n")
 
 
 def _as_prediction(group: str, question: str, truth: str, answer: str) -> Prediction:

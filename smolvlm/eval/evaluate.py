@@ -12,6 +12,7 @@ from pathlib import Path
 
 from accelerate.utils import gather_object
 
+from smolvlm.atomic_files import replacing
 from smolvlm.datasets.dataset import PackDataset, PackOptions
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.measured import MeasuredSet
@@ -197,8 +198,8 @@ def _metrics(
 
 
 def write_predictions(predictions: Sequence[Prediction], path: Path) -> None:
-    """Write one JSON object a row: what the report reads."""
-    with path.open("w") as file:
+    """Write one JSON object a row, in place of what is there: what the report reads."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for prediction in predictions:
             row = {
                 "where": prediction.where,

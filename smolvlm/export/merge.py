@@ -18,7 +18,7 @@ from smolvlm.checkpoints.load import (
     load_checkpoint,
     read_model_config,
 )
-from smolvlm.checkpoints.new_folder import check_new_folder
+from smolvlm.checkpoints.new_folder import check_new_folder, new_folder
 from smolvlm.checkpoints.peft_layers import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -51,23 +51,28 @@ def export_for_transformers(checkpoint: Path, out: Path, *, merge: bool) -> list
     """
     is_adapter = is_adapter_folder(checkpoint)
     _check(checkpoint, out, is_adapter=is_adapter, merge=merge)
-    loaded = load_checkpoint(str(checkpoint), dtype=torch.float32) if merge else None
-    out.mkdir(parents=True, exist_ok=True)
-    if loaded is not None:
-        merge_adapter(loaded.model)
-        loaded.model.save_pretrained(out)
-        name_rope_for_older_readers(out / "config.json")
-        names: tuple[str, ...] = PROCESSOR_FILES
-    else:
-        names = (
-            *PROCESSOR_FILES,
-            *((ADAPTER_CONFIG, ADAPTER_WEIGHTS) if is_adapter else MODEL_FILES),
-        )
-    shards = [] if is_adapter else sorted(checkpoint.glob(SHARDS))
-    for path in [*(checkpoint / name for name in names), *shards]:
-        if path.is_file():
-            shutil.copyfile(path, out / path.name)
+    with new_folder(out) as folder:
+        if merge:
+            _write_merged(checkpoint, folder)
+            names: tuple[str, ...] = PROCESSOR_FILES
+        else:
+            names = (
+                *PROCESSOR_FILES,
+                *((ADAPTER_CONFIG, ADAPTER_WEIGHTS) if is_adapter else MODEL_FILES),
+            )
+        shards = [] if is_adapter else sorted(checkpoint.glob(SHARDS))
+        for path in [*(checkpoint / name for name in names), *shards]:
+            if path.is_file():
+                shutil.copyfile(path, folder / path.name)
     return sorted(out.iterdir())
+
+
+def _write_merged(checkpoint: Path, folder: Path) -> None:
+    """Write a model whose weights hold what an adapter adds."""
+    model = load_checkpoint(str(checkpoint), dtype=torch.float32).model
+    merge_adapter(model)
+    model.save_pretrained(folder)
+    name_rope_for_older_readers(folder / "config.json")
 
 
 def _check(checkpoint: Path, out: Path, *, is_adapter: bool, merge: bool) -> None:

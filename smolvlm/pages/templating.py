@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from smolvlm.atomic_files import write_text
 from smolvlm.pages.token_text import percent, plural
 
 NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
@@ -26,5 +27,5 @@ def write_page(path: Path, *, template: str, **values: object) -> Path:
     environment.filters["percent"] = lambda share: percent(share).replace(" ", NO_BREAK_SPACE)
     environment.filters["plural"] = plural
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(environment.get_template(template).render(values) + "\n", encoding="utf-8")
+    write_text(path, environment.get_template(template).render(values) + "\n")
     return path

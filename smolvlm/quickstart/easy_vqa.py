@@ -16,6 +16,7 @@ import zipfile
 from pathlib import Path
 from typing import Literal
 
+from smolvlm.atomic_files import sync_tree, write_text
 from smolvlm.package_index import Wheel, fetch_wheel
 
 EASY_VQA_WHEEL = Wheel(
@@ -58,7 +59,8 @@ def prepare_easy_vqa(out_dir: Path) -> Path:
             rows_file = Path(work_dir) / f"{split}.jsonl"
             rows_file.write_text(_rows(archive, split), encoding="utf-8")
             rows_file.replace(out_dir / rows_file.name)
-    mark.write_text(EASY_VQA_WHEEL.requirement, encoding="utf-8")
+    sync_tree(out_dir)
+    write_text(mark, EASY_VQA_WHEEL.requirement)
     return out_dir
 
 

@@ -25,6 +25,7 @@ from smolvlm.runs.evaluation import build_evaluator
 from smolvlm.runs.model import Say, nothing, with_model
 from smolvlm.train.arguments import trains_in_bf16
 from smolvlm.train.finite import NotFiniteError
+from smolvlm.train.run_folder import only_run
 from smolvlm.train.smolvlm_trainer import SmolVLMTrainer
 from smolvlm.train.train import MeasuringBar, TrainedRun, train
 from smolvlm.train.trainer_parts import Evaluate
@@ -56,26 +57,27 @@ def train_and_report(
         ConfigError, SampleError: what is wrong, where, and how to fix it.
     """
     check_best_metric(config)
-    config = with_model(config, say=say)
-    evaluation = _RunEvaluation(config, show)
-    try:
-        run = train(
-            config,
-            make_evaluate=evaluation.make if config.data.eval_mixture is not None else None,
-            callbacks=callbacks,
-            say=say,
-            measuring_bar=measuring_bar,
-            shows_progress=shows_progress,
-        )
-    except NotFiniteError:
-        run_dir = Path(config.train.output_dir)
-        if PartialState().is_main_process and (run_dir / "metrics.jsonl").is_file():
-            write_run_report(run_dir)
-        raise
-    if config.data.eval_mixture is not None and config.eval.at_end:
-        evaluation.after(run)
-    if run.trainer.is_world_process_zero():
-        write_run_report(Path(config.train.output_dir))
+    with only_run(config, say=say):
+        config = with_model(config, say=say)
+        evaluation = _RunEvaluation(config, show)
+        try:
+            run = train(
+                config,
+                make_evaluate=evaluation.make if config.data.eval_mixture is not None else None,
+                callbacks=callbacks,
+                say=say,
+                measuring_bar=measuring_bar,
+                shows_progress=shows_progress,
+            )
+        except NotFiniteError:
+            run_dir = Path(config.train.output_dir)
+            if PartialState().is_main_process and (run_dir / "metrics.jsonl").is_file():
+                write_run_report(run_dir)
+            raise
+        if config.data.eval_mixture is not None and config.eval.at_end:
+            evaluation.after(run)
+        if run.trainer.is_world_process_zero():
+            write_run_report(Path(config.train.output_dir))
     return run
 
 
@@ -132,13 +134,19 @@ class _RunEvaluation:
         return evaluate
 
     def after(self, run: TrainedRun) -> None:
-        """Evaluate the trained model unless its last step was; log it and keep its answers."""
+        """Evaluate the trained model unless its last step was; log it and keep its answers.
+
+        The answers of a run that was done before are there; `smolvlm eval` asks again.
+        """
+        answers = self._output_dir / "predictions.jsonl"
+        if run.was_done and answers.is_file():
+            return
         assert self._evaluator is not None
         evaluation = self._last if _ends_evaluated(run.trainer) else None
         if evaluation is None:
             evaluation = self._evaluator(run.checkpoint.model)
             run.trainer.log({f"eval_{name}": value for name, value in evaluation.as_log().items()})
-        self._write(evaluation, self._output_dir / "predictions.jsonl")
+        self._write(evaluation, answers)
 
     def _write(self, evaluation: Evaluation, path: Path) -> None:
         if PartialState().is_main_process:

@@ -1,14 +1,25 @@
-"""The files of a checkpoint: model or adapters, processor, and the marker that says it is whole."""
+"""The files of a checkpoint: model or adapters, processor, and the marker that says it is whole.
 
-from collections.abc import Callable
+Files are written in the step's place, since the next step changes what they hold. Getting them to
+the disk, their digests, the marker and the deletion of older checkpoints happen on a thread while
+training goes on; the next save waits for it, and so does the end of the run.
+"""
+
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from smolvlm.atomic_files import sync_file, sync_folder, sync_tree
 from smolvlm.checkpoints.adapters import Adapters
 from smolvlm.checkpoints.context import name_rope_for_older_readers
 from smolvlm.checkpoints.peft_layers import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from smolvlm.train.checkpoint_folder import mark_whole, unmark
+from smolvlm.train.checkpoint_folder import clear, delete_oldest, mark_whole
 from smolvlm.train.resuming import RunIdentity
+
+UNFINISHED = ".unfinished-model"
+"""Where a run's final model is written, in its folder."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,15 +36,99 @@ class CheckpointFiles:
         """Write beside a model's weights, or an adapter's, what those who load it need."""
         name_rope_for_older_readers(folder / "config.json")
         self.save_processor(folder)
-        for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if self.adapters is None else ():
-            (folder / name).unlink(
-                missing_ok=True
-            )  # of an earlier run, and it would be taken for this one's
-
-    def begin(self, folder: Path) -> None:
-        """Let a folder not count as whole while it is written over."""
-        unmark(folder)
 
     def finish(self, folder: Path, *, step: int) -> None:
-        """Mark a folder as whole, once everything else is in it."""
+        """Sync a folder and mark it as whole, once everything else is in it."""
         mark_whole(folder, self.identity.as_marker(step=step))
+
+
+def put_in_place(unfinished: Path, out: Path) -> None:
+    """Move the files of a final model into its run's folder, once they are on the disk.
+
+    Weights and adapters of an earlier run there go: they would be taken for this one's.
+    """
+    sync_tree(unfinished)
+    new = sorted(unfinished.iterdir())
+    for path in new:
+        if path.is_dir():
+            shutil.rmtree(out / path.name, ignore_errors=True)
+        path.replace(out / path.name)
+    names = {path.name for path in new}
+    former = [*out.glob("model*.safetensors*"), out / ADAPTER_CONFIG, out / ADAPTER_WEIGHTS]
+    for path in former:
+        if path.name not in names:
+            path.unlink(missing_ok=True)
+    unfinished.rmdir()
+    sync_folder(out)
+
+
+class CheckpointFinisher:
+    """Finishes checkpoints one after another, behind the steps."""
+
+    def __init__(
+        self, files: CheckpointFiles, *, limit: int | None, logs: Sequence[Path] = ()
+    ) -> None:
+        """
+        Args:
+            files: what marks a folder.
+            limit: how many checkpoints are kept; None and 0 keep all.
+            logs: files of the run that a resumed one goes on with: synced before each marker.
+        """
+        self._files = files
+        self._limit = limit
+        self._logs = logs
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+
+    def __enter__(self) -> None:
+        """Do nothing; `with` finishes the last checkpoint at its end."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        """Wait for the last checkpoint; what went wrong with it must not hide what ended a run."""
+        try:
+            self.wait()
+        except OSError as unfinished:
+            if error is None:
+                raise
+            error.add_note(f"the last checkpoint is not whole: {unfinished}")
+
+    def begin(self, folder: Path) -> None:
+        """Wait for the last checkpoint, then make room for one that is written now.
+
+        Raises:
+            OSError: the last one could not be finished, or the folder cannot be emptied.
+        """
+        self.wait()
+        clear(folder)
+
+    def finish(self, folder: Path, *, step: int, best: str | None) -> None:
+        """Have a folder that was written synced and marked, then older ones deleted.
+
+        Args:
+            folder: of the checkpoint, all its files written.
+            step: of the run.
+            best: folder of the best checkpoint, if there is one; it stays.
+        """
+        self._pending = self._thread.submit(self._finish, folder, step, best)
+
+    def check(self) -> None:
+        """Raise what went wrong with the last checkpoint, if that is known already."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Return once the last checkpoint is finished.
+
+        Raises:
+            OSError: it could not be: the folder is not marked, and no older one was deleted.
+        """
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def _finish(self, folder: Path, step: int, best: str | None) -> None:
+        for log in self._logs:
+            if log.exists():
+                sync_file(log)
+        self._files.finish(folder, step=step)
+        delete_oldest(folder.parent, limit=self._limit, best=best)

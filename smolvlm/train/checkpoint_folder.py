@@ -1,11 +1,13 @@
 """Checkpoints as folders: which are whole, what is wrong with the others, which are deleted.
 
-The trainer writes a checkpoint's files one after another; `smolvlm.json`, the marker, is written
-last and lists the others with their sizes. So a folder without it was cut off, and a file that is
-lost or short since is found. Folders of other names are somebody else's: they are not resumed from
-and not deleted.
+The trainer writes a checkpoint's files one after another. Once all of them and their names are on
+the disk, `smolvlm.json`, the marker, is written; it lists the others with sizes and digests. So a
+folder without it was cut off, one that has it survives a power cut, and a file that is lost, short
+or changed since is found. Folders of other names are somebody else's: they are not resumed from and
+not deleted.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -13,6 +15,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from smolvlm.atomic_files import sync_folder, write_json
 
 MARKER = "smolvlm.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -33,23 +37,31 @@ def step_of(folder: Path) -> int | None:
 
 
 def mark_whole(folder: Path, content: Mapping[str, object]) -> None:
-    """Write the marker that says a checkpoint is complete; the last thing written into it."""
-    write_json(folder / MARKER, {**content, "files": _sizes(folder)})
+    """Sync a checkpoint's files to the disk, then write the marker that says it is complete.
+
+    The marker lists whatever files are there. It takes as long as the disk needs, and a second for
+    every 1.6 GB (`_digest`).
+
+    Raises:
+        OSError: a file cannot be read, or the disk is full or failed.
+    """
+    digests = {name: _digest(folder / name, syncs=True) for name in _sizes(folder)}
+    for place in sorted({(folder / name).parent for name in digests} | {folder}, reverse=True):
+        sync_folder(place)
+    sync_folder(folder.absolute().parent)
+    write_json(folder / MARKER, {**content, "files": _sizes(folder), "sha256": digests})
 
 
-def unmark(folder: Path) -> None:
-    """Take the marker away, before a checkpoint is written over an earlier one of the same step."""
+def clear(folder: Path) -> None:
+    """Delete what a checkpoint folder holds, the marker first, before it is written anew.
+
+    It may be an earlier run's, or cut off; what a killed writer left would else be marked whole.
+    """
+    if not folder.is_dir():
+        return
     (folder / MARKER).unlink(missing_ok=True)
-
-
-def write_json(path: Path, content: object) -> None:
-    """Replace a JSON file atomically: a reader finds the old content or the new."""
-    temporary = path.parent / f".{path.name}"
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
+    sync_folder(folder)
+    shutil.rmtree(folder)
 
 
 def read_marker(folder: Path) -> dict[str, Any] | None:
@@ -80,6 +92,22 @@ def damage_of(folder: Path) -> str | None:
     return None
 
 
+def changed_content(folder: Path) -> str | None:
+    """Return which files of a whole checkpoint are not those that were written, or None.
+
+    Every file is read, a second for every 1.6 GB; markers of earlier versions hold no digests. In
+    words that follow the folder's name.
+    """
+    digests = (read_marker(folder) or {}).get("sha256")
+    if not isinstance(digests, dict):
+        return None
+    try:
+        changed = [name for name, digest in digests.items() if _digest(folder / name) != digest]
+    except OSError as error:
+        return f"{error.filename} cannot be read: {error.strerror}"
+    return f"{', '.join(changed)} changed since it was written" if changed else None
+
+
 def missing_state(folder: Path) -> list[str]:
     """Return what a whole checkpoint lacks to be resumed from, in words."""
     lacks = [
@@ -102,16 +130,25 @@ def own_checkpoints(output_dir: Path) -> list[Path]:
     return sorted(numbered, key=numbered.__getitem__)
 
 
-def passed_over(output_dir: Path) -> list[str]:
-    """Return a line about each thing that looks like a checkpoint and that no run resumes from."""
+def passed_over(output_dir: Path, *, resume: Path | None = None) -> list[str]:
+    """Return a line about each thing that looks like a checkpoint and that no run resumes from.
+
+    Args:
+        output_dir: the run's.
+        resume: what it resumes from: whole ones of later steps were read, and are damaged.
+    """
+    first = -1 if resume is None else step_of(resume)
     lines: list[str] = []
     for path in sorted(output_dir.glob("checkpoint-*")):
-        if path.is_dir() and step_of(path) is None:
+        step = step_of(path)
+        if path.is_dir() and step is None:
             why: str | None = "its name is not checkpoint-<step>"
         else:
             why = damage_of(path)
         if why is None and (lacks := missing_state(path)):
             why = f"it lacks {', '.join(lacks)}"
+        if why is None and step is not None and first is not None and step > first:
+            why = changed_content(path)
         if why is not None:
             lines.append(f"note: {path} is passed over: {why}")
     return lines
@@ -132,6 +169,7 @@ def delete_oldest(output_dir: Path, *, limit: int | None, best: str | None) -> N
     kept = {by_age[-1], *([Path(best)] if best is not None else [])}
     deletable = [folder for folder in by_age if folder not in kept]
     for folder in deletable[: max(0, len(by_age) - max(limit, len(kept)))]:
+        (folder / MARKER).unlink(missing_ok=True)  # half deleted it is not whole
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -141,5 +179,20 @@ def _sizes(folder: Path) -> dict[str, int]:
     return {
         name: path.stat().st_size
         for name, path in sorted(files.items())
-        if path.is_file() and name not in (MARKER, f".{MARKER}")
+        if path.is_file() and name != MARKER and not name.startswith(f".{MARKER}")
     }
+
+
+def _digest(path: Path, *, syncs: bool = False) -> str:
+    """Return a file's SHA-256 as `sha256sum` prints it: 1.6 GB/s on a Xeon of 2023.
+
+    Processors with instructions for it do it faster than blake2b (0.9 GB/s there).
+
+    Args:
+        syncs: return once the content is on the disk.
+    """
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if syncs:
+            os.fsync(file.fileno())
+    return digest

@@ -1,9 +1,9 @@
 """What a run says about its steps: `metrics.jsonl`, `samples.jsonl`, and the sums between two log
 lines.
 
-Every number is over all ranks and all packs since the last line. Files are appended to and flushed
-line by line, so a killed run leaves whole lines; a resumed run drops the lines of steps it will do
-again.
+Every number is over all ranks and all packs since the last line. A line is appended in one write,
+so a killed run leaves whole lines; a checkpoint's marker comes after those before it are on the
+disk. A resumed run drops the lines of steps it will do again, and one that was cut off.
 """
 
 import json
@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from accelerate.utils import gather_object
 
+from smolvlm.atomic_files import append_line, write_text
 from smolvlm.train.batch import PackInfo
 from smolvlm.train.flops import ComputeCost
 
@@ -142,18 +143,23 @@ class LineFile:
         if not self.path.exists():
             return
         kept: list[str] = []
-        for line in self.path.read_text().splitlines():
+        for line in self.path.read_bytes().splitlines():
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError:
+            except ValueError:  # not JSON, or not UTF-8
                 continue
-            if row["step"] <= step:
-                kept.append(line)
-        self.path.write_text("".join(f"{line}\n" for line in kept))
+            if isinstance(row, dict) and row.get("step", step) <= step:
+                kept.append(f"{line.decode()}\n")
+        write_text(self.path, "".join(kept))
+
+    def ends_with(self, row: Mapping[str, object]) -> bool:
+        """Say whether its last line is a row's."""
+        lines = self.path.read_bytes().splitlines() if self.path.exists() else []
+        return lines[-1:] == [json.dumps(row).encode()]
 
     def append(self, row: Mapping[str, object]) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        """Append a row whole or not at all; raises OSError."""
+        append_line(self.path, json.dumps(row))
 
 
 class Stopwatch:
@@ -197,6 +203,11 @@ class RunLog:
         self._metrics_file = LineFile(run_dir / "metrics.jsonl")
         self._rows_file = LineFile(run_dir / "samples.jsonl")
 
+    @property
+    def paths(self) -> tuple[Path, Path]:
+        """Its two files, there or not."""
+        return self._metrics_file.path, self._rows_file.path
+
     def keep_until(self, step: int) -> None:
         """Drop from both files what a resumed run will write again."""
         self._metrics_file.keep_until(step)
@@ -220,8 +231,12 @@ class RunLog:
         return {**self.rates, **counts, **self._method_sums.means(sum_over_ranks)}
 
     def write(self, line: Mapping[str, object]) -> None:
-        """Append a line to `metrics.jsonl`."""
-        self._metrics_file.append(line)
+        """Append a line to `metrics.jsonl`, unless it is the last one.
+
+        A run killed between its last line and its last answers evaluates again.
+        """
+        if "loss" in line or not self._metrics_file.ends_with(line):
+            self._metrics_file.append(line)
 
     def add_rows(self, step: int, infos: Sequence[PackInfo]) -> None:
         """Note which rows a step learns from."""

@@ -19,6 +19,7 @@ from smolvlm.config.method import without_other_methods
 from smolvlm.datasets.packing.plan import Plan
 from smolvlm.errors import ConfigError
 from smolvlm.train.checkpoint_folder import (
+    changed_content,
     damage_of,
     missing_state,
     passed_over,
@@ -143,26 +144,37 @@ def find_checkpoint(
     if choice is False:
         return None
     if choice == "auto":
-        whole = whole_checkpoints(output_dir)
-        candidates = [folder for folder in whole if not missing_state(folder)] or whole
-        if not candidates:
+        folder = _newest(output_dir)
+        if folder is None:
             return None
-        folder = candidates[-1]
     else:
         folder = choice
-    if (damage := damage_of(folder)) is not None:
-        raise ConfigError(
-            damage,
-            where=f"train.resume_from_checkpoint={folder}",
-            fix="choose a whole checkpoint-<step> folder, `auto` (the newest whole one), or "
-            "`false` (begin anew)",
-        )
+        if (damage := damage_of(folder) or changed_content(folder)) is not None:
+            raise ConfigError(
+                damage,
+                where=f"train.resume_from_checkpoint={folder}",
+                fix="choose a whole checkpoint-<step> folder, `auto` (the newest whole one), or "
+                "`false` (begin anew)",
+            )
     marker = read_marker(folder)
     assert marker is not None, "a whole checkpoint has a marker"
     _check_same_run(marker, identity, folder=folder)
     if lacks := missing_state(folder):
         raise _weights_alone(folder, lacks)
     return folder
+
+
+def _newest(output_dir: Path) -> Path | None:
+    """Return the newest checkpoint whose files are those that were written, if there is one.
+
+    One without the training's state comes after all that have it. Files are read of no more
+    checkpoints than are damaged, and one.
+    """
+    whole = whole_checkpoints(output_dir)
+    with_state = [folder for folder in whole if not missing_state(folder)]
+    without = [folder for folder in whole if folder not in with_state]
+    candidates = [*reversed(with_state), *reversed(without)]
+    return next((folder for folder in candidates if changed_content(folder) is None), None)
 
 
 def resume_notes(
@@ -175,7 +187,7 @@ def resume_notes(
         output_dir: the run's, as it was found.
         resume: what the run resumes from.
     """
-    lines = passed_over(output_dir) if choice == "auto" else []
+    lines = passed_over(output_dir, resume=resume) if choice == "auto" else []
     return [*lines, *(["note: the run begins at its first step"] if lines and not resume else [])]
 
 

@@ -1,12 +1,38 @@
-"""One folder, one run: what may not lie in a run's output folder before it begins."""
+"""One folder, one run: what may not lie in a run's output folder before it begins, and that no
+second run writes to it meanwhile."""
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from smolvlm.config.schema import RunConfig
 from smolvlm.errors import ConfigError
+from smolvlm.one_writer import only_writer
 
 _ANOTHER = "give train.output_dir another folder"
+
+
+_RANK_VARIABLES = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+"""Of torchrun and of MPI, as accelerate reads them."""
+
+
+@contextmanager
+def only_run(config: RunConfig, *, say: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+    """Keep other runs out of this one's output folder; of several ranks the first does.
+
+    Raises:
+        ConfigError: another run writes there, or the folder cannot be this run's.
+        OSError: it cannot be written.
+    """
+    check_run_folder(config)
+    rank = next((os.environ[name] for name in _RANK_VARIABLES if name in os.environ), "0")
+    if rank != "0":
+        yield
+        return
+    folder = Path(config.train.output_dir)
+    with only_writer(folder, where=f"train.output_dir={folder}", say=say):
+        yield
 
 
 def check_run_folder(config: RunConfig) -> None:

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from smolvlm.atomic_files import write_json
 from smolvlm.train.bf16_units import faster_in_bf16
-from smolvlm.train.checkpoint_folder import write_json
 from smolvlm.train.run_facts import RunFacts
 
 FILE_NAME = "run.json"

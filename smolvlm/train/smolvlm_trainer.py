@@ -14,6 +14,7 @@ The class holds overrides alone; what they decide stands with others:
 """
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from smolvlm.datasets.dataset import PackDataset
 from smolvlm.protocols import VisionLanguageModel
 from smolvlm.train.batch import PackInfo, as_batch
 from smolvlm.train.callbacks import PlanFlowCallback, WholeGradientCallback
-from smolvlm.train.checkpoint_folder import delete_oldest
+from smolvlm.train.checkpoint import UNFINISHED, CheckpointFinisher, put_in_place
 from smolvlm.train.finite import FiniteWatch
 from smolvlm.train.flops import compute_cost, peak_flops_per_s
 from smolvlm.train.log import RunLog, pack_flops
@@ -67,6 +68,10 @@ class SmolVLMTrainer(Trainer):
             metric_names=parts.step.method.metric_names,
             logs_rows=parts.log_sample_ids,
         )
+        self._checkpoints = CheckpointFinisher(
+            parts.files, limit=args.save_total_limit, logs=self._log.paths
+        )
+        args.save_total_limit = None  # transformers deletes before the marker is written
         self._skipped = SkippedRows(
             num_rows=len(train_dataset.measured.conversations),
             max_bad_fraction=parts.max_bad_fraction,
@@ -215,6 +220,7 @@ class SmolVLMTrainer(Trainer):
         Raises:
             SampleError: a picture is corrupt, under `on_bad_sample: error`, or too many are, under
                 `skip`; a loader worker died over a row.
+            OSError: a checkpoint could not be written; those before it are whole.
         """
         step = 0
         if checkpoint is not None:
@@ -222,15 +228,32 @@ class SmolVLMTrainer(Trainer):
         self._ahead.begin_at(step * self.args.gradient_accumulation_steps)
         if self.is_world_process_zero():
             self._log.keep_until(step)
-        with self._ahead.in_users_words():
+        with self._ahead.in_users_words(), self._checkpoints:
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         rest_optimizer(self.optimizer)
         self._write_rows()
         if self._parts.vision_cache is not None:
             self._parts.vision_cache.flush()
 
+    def save_final(self) -> None:
+        """Save the model into the run's folder: beside, synced, and then file by file.
+
+        Raises:
+            OSError: it cannot be written; what was there is as it was.
+        """
+        out = Path(self.args.output_dir or ".")
+        unfinished = out / UNFINISHED  # one name for all ranks
+        if self.args.should_save:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self.save_model(str(unfinished))
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            put_in_place(unfinished, out)
+
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Note which rows the step learns from, before its first pack."""
+        self._checkpoints.check()
         if self._infos:
             self._log.add_rows(self.state.global_step + 1, self._infos)
             if self.args.world_size == 1:
@@ -314,18 +337,16 @@ class SmolVLMTrainer(Trainer):
             self._load_from_checkpoint(str(self.state.best_model_checkpoint))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Save a checkpoint and mark it whole; older ones are deleted only then."""
+        """Save a checkpoint, and have it marked whole and older ones deleted behind the steps."""
         rest_optimizer(self.optimizer)
         self._finite.check(self._sum_over_ranks, step=self.state.global_step, model=self.model)
-        run_dir = Path(self.args.output_dir or ".")
-        folder = run_dir / f"checkpoint-{self.state.global_step}"
+        folder = Path(self.args.output_dir or ".") / f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
-            self._parts.files.begin(folder)
-        limit, self.args.save_total_limit = self.args.save_total_limit, None
+            self._checkpoints.begin(folder)
+        self.accelerator.wait_for_everyone()
         super()._save_checkpoint(model, trial)
-        self.args.save_total_limit = limit
         self._write_rows()
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            self._parts.files.finish(folder, step=self.state.global_step)
-            delete_oldest(run_dir, limit=limit, best=self.state.best_model_checkpoint)
+            best = self.state.best_model_checkpoint
+            self._checkpoints.finish(folder, step=self.state.global_step, best=best)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from transformers import TrainerCallback, TrainingArguments
 
+from smolvlm.atomic_files import write_text
 from smolvlm.checkpoints.base import Base, base_of_run
 from smolvlm.checkpoints.load import Checkpoint
 from smolvlm.checkpoints.processor_files import save_processor
@@ -68,6 +69,8 @@ class TrainedRun:
     planned: PlannedData
     trainer: SmolVLMTrainer
     vision_cache: VisionCache | None
+    was_done: bool
+    """Whether it was trained to its end before."""
 
     def __repr__(self) -> str:
         """Say where the run is, and how far; its parts print themselves at great length."""
@@ -122,6 +125,12 @@ class _Start:
     resume_notes: Sequence[str]
     """What is to be said of those that it does not."""
 
+    @property
+    def is_done(self) -> bool:
+        """Whether the run was trained to its end before."""
+        last = f"checkpoint-{self.planned.plan.num_steps}"
+        return self.resume is not None and self.resume.name == last
+
 
 def train(
     config: RunConfig,
@@ -156,13 +165,14 @@ def train(
     for callback in (*([ProgressBarCallback()] if shows_progress else []), *callbacks):
         trainer.add_callback(callback)
     trainer.fit(start.resume)
-    trainer.save_model(str(config.train.output_dir))
+    trainer.save_final()
     return TrainedRun(
         checkpoint=run_model.checkpoint,
         prompt=start.prompt,
         planned=start.planned,
         trainer=trainer,
         vision_cache=run_model.vision_cache,
+        was_done=start.is_done,
     )
 
 
@@ -246,12 +256,16 @@ def _begin(
     """Write what the run is to its folder, and return what is to be said about it."""
     output_dir, num_ranks = Path(config.train.output_dir), start.arguments.world_size
     output_dir.mkdir(parents=True, exist_ok=True)
-    (output_dir / "run.yaml").write_text(dump_run_config(config))
+    if not start.is_done:
+        write_text(output_dir / "run.yaml", dump_run_config(config))
     notes = _notes(start.prompt, start.planned, warmup=start.arguments.warmup_steps)
     notes += [plan_summary(start.planned), trainer.check_optimizer(), *run_model.notes()]
     facts = run_facts(config, start.arguments, run_model.checkpoint.model)
     is_open = "bf16" not in config.train.arguments
-    notes += begin_run(output_dir, facts, resume=start.resume, is_precision_open=is_open)
+    if start.is_done:
+        notes.append(facts.line())
+    else:
+        notes += begin_run(output_dir, facts, resume=start.resume, is_precision_open=is_open)
     if num_ranks > 1:
         costs = (run_model.cost.per_token, run_model.cost.per_tile)
         order = trainer.train_dataset.order
@@ -284,8 +298,8 @@ def _resumed(start: _Start) -> list[str]:
     if start.resume is None:
         return [*start.resume_notes]
     steps = start.planned.plan.num_steps
-    is_done = start.resume.name == f"checkpoint-{steps}"
-    done = [f"all {steps} steps are done: another train.output_dir begins anew"] if is_done else []
+    words = f"all {steps} steps are done: another train.output_dir begins anew"
+    done = [words] if start.is_done else []
     return [*start.resume_notes, f"resuming from {start.resume}", *done]
 
 

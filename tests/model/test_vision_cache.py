@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from smolvlm.checkpoints.load import Checkpoint, load_checkpoint
-from smolvlm.model import vision_cache
+from smolvlm.model import feature_file
 from smolvlm.model.vision_cache import (
     FeatureLayout,
     Stage,
@@ -81,7 +81,9 @@ def test_entries_are_kept_in_the_layouts_dtype(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [b"", b"short", b"x" * (LAYOUT.num_bytes + 1)])
 def test_a_value_of_another_length_is_a_miss(cache: VisionCache, value: bytes) -> None:
-    with vision_cache._environment(cache.path).begin(write=True) as transaction:
+    environment = feature_file.environment_of(cache.path)
+    assert environment is not None
+    with environment.begin(write=True) as transaction:
         transaction.put(name_of(0), value)
     assert cache.read([name_of(0)]) == [None]
     fill(cache, range(1))

@@ -1,19 +1,22 @@
 """Which checkpoint folders are whole, what is said of the others, and which are deleted."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
+from smolvlm.atomic_files import write_json
 from smolvlm.train.checkpoint_folder import (
     MARKER,
+    changed_content,
+    clear,
     damage_of,
     delete_oldest,
     mark_whole,
     missing_state,
     passed_over,
     whole_checkpoints,
-    write_json,
 )
 
 CONTENT = {"step": 5, "settings": {}, "plan": "digest"}
@@ -68,6 +71,69 @@ def test_each_stranger_and_each_damaged_one_is_passed_over_and_says_why(tmp_path
     assert passed_over(tmp_path) == [
         f"note: {tmp_path}/checkpoint-{name} is passed over: {why}" for name, why in reasons.items()
     ]
+
+
+def test_any_files_are_vouched_for_by_size_and_content(tmp_path: Path) -> None:
+    """As engines name them, in folders of their own too."""
+    folder = tmp_path / "checkpoint-5"
+    shard = folder / "global_step5" / "bf16_zero_pp_rank_0_optim_states.pt"
+    shard.parent.mkdir(parents=True)
+    shard.write_bytes(b"some weights" * 1000)
+    mark_whole(folder, CONTENT)
+    assert changed_content(folder) is None
+    with shard.open("r+b") as file:
+        file.seek(600)
+        file.write(b"\0" * 64)
+    assert damage_of(folder) is None, "its size is the same"
+    name = "global_step5/bf16_zero_pp_rank_0_optim_states.pt"
+    assert changed_content(folder) == f"{name} changed since it was written"
+    shard.write_bytes(b"")
+    assert damage_of(folder) == f"{name} changed in size since it was written"
+
+
+def test_a_marker_of_an_earlier_version_has_no_digests(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, "checkpoint-5")
+    marker = json.loads((folder / MARKER).read_text())
+    del marker["sha256"]
+    (folder / MARKER).write_text(json.dumps(marker))
+    (folder / "optimizer.pt").write_text("CONTENT")
+    assert damage_of(folder) is changed_content(folder) is None
+
+
+def test_files_and_names_are_on_the_disk_before_the_marker_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    real_sync, real_replace = os.fsync, Path.replace
+
+    def sync(descriptor: int) -> None:
+        real_sync(descriptor)
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}").removeprefix(f"{tmp_path}/"))
+
+    def replace(self: Path, target: Path) -> Path:
+        synced.append("the marker's name")
+        return real_replace(self, target)
+
+    folder = tmp_path / "out" / "checkpoint-5"
+    (folder / "deep").mkdir(parents=True)
+    for name in ("a", "deep/b"):
+        (folder / name).write_text("content")
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(Path, "replace", replace)
+    mark_whole(folder, CONTENT)
+    before, after = synced[: synced.index("the marker's name")], synced[-1]
+    assert {f"out/checkpoint-5{name}" for name in ("", "/a", "/deep", "/deep/b")} < set(before)
+    assert "out" in before
+    assert before[-1].startswith(f"out/checkpoint-5/.{MARKER}."), "the marker's own content"
+    assert after == "out/checkpoint-5"
+
+
+def test_a_folder_that_is_written_anew_keeps_nothing_of_a_killed_writer(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, "checkpoint-5")
+    (folder / ".tmpXa81").write_bytes(bytes(26_000))
+    clear(folder)
+    assert not folder.exists()
+    clear(folder)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"settings": []}', '{"settings": {}}'])

@@ -72,6 +72,27 @@ def test_a_line_cut_off_by_a_kill_and_lines_of_later_steps_are_dropped(tmp_path:
     ]
     file.append({"step": 3})
     assert len(file.path.read_text().splitlines()) == 4
+    assert file.ends_with({"step": 3})
+    assert not file.ends_with({"step": 2})
+
+
+@pytest.mark.parametrize("last", [b'{"step": 2, "x": "\xc3', b"\0\0\0\0", b"[1]", b"7", b"\n"])
+def test_whatever_stands_behind_the_last_whole_line_is_dropped(tmp_path: Path, last: bytes) -> None:
+    """Half a letter of a cut line; zeros, where the file had grown and the power went."""
+    file = LineFile(tmp_path / "metrics.jsonl")
+    file.append({"step": 1})
+    with file.path.open("ab") as raw:
+        raw.write(last)
+    file.keep_until(2)
+    assert file.path.read_bytes() == b'{"step": 1}\n'
+
+
+def test_an_evaluation_that_is_there_already_is_not_written_twice(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, cost=COST, metric_names=(), logs_rows=False)
+    for line in ({"step": 1, "loss": 2.0}, {"step": 1, "eval_loss": 1.0}) * 2:
+        log.write(line)
+    log.write({"step": 1, "eval_loss": 1.0})
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 4
 
 
 def test_a_fresh_start_empties_the_file_and_needs_none(tmp_path: Path) -> None:

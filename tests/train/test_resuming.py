@@ -82,6 +82,25 @@ def test_the_newest_whole_checkpoint_is_found_and_one_cut_off_is_passed_over(
     assert find_checkpoint("auto", output_dir=tmp_path, identity=identity()) == folders[-1]
 
 
+def test_a_checkpoint_of_damaged_content_is_passed_over_for_the_one_before(tmp_path: Path) -> None:
+    folders = [checkpoint(tmp_path, step, identity()) for step in (5, 10, 15)]
+    for folder in folders[1:]:
+        (folder / "optimizer.pt").write_text("\0\0\0\0\0")
+    resume = find_checkpoint("auto", output_dir=tmp_path, identity=identity())
+    assert resume == folders[0]
+    assert resume_notes("auto", output_dir=tmp_path, resume=resume) == [
+        f"note: {folder} is passed over: optimizer.pt changed since it was written"
+        for folder in folders[1:]
+    ]
+    with pytest.raises(ConfigError, match=r"optimizer\.pt changed since it was written"):
+        find_checkpoint(folders[1], output_dir=tmp_path, identity=identity())
+    (folders[0] / "optimizer.pt").write_text("\0\0\0\0\0")
+    assert find_checkpoint("auto", output_dir=tmp_path, identity=identity()) is None
+    notes = resume_notes("auto", output_dir=tmp_path, resume=None)
+    assert len(notes) == 4
+    assert notes[-1] == "note: the run begins at its first step"
+
+
 def test_without_a_whole_checkpoint_or_on_false_the_run_starts_fresh(tmp_path: Path) -> None:
     assert find_checkpoint("auto", output_dir=tmp_path / "none", identity=identity()) is None
     checkpoint(tmp_path, 5)
@@ -299,7 +318,7 @@ def test_a_lost_file_is_found_where_an_earlier_version_listed_none(
 ) -> None:
     folder = checkpoint(tmp_path, 5, identity())
     marker = json.loads((folder / "smolvlm.json").read_text())
-    del marker["files"]
+    del marker["files"], marker["sha256"]
     (folder / "smolvlm.json").write_text(json.dumps(marker))
     assert find_checkpoint("auto", output_dir=tmp_path, identity=identity()) == folder
     (folder / lost).unlink()

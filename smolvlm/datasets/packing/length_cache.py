@@ -8,7 +8,6 @@ tiles. Pictures are not part of the name: rows that could not be used are measur
 (somebody fixes them), and a picture that changed since is found when it is decoded.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -17,13 +16,16 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet
 
+from smolvlm.atomic_files import replacing
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.lengths import SIZES, Meter
 from smolvlm.datasets.packing.part_meter import Part, PartMeter
 from smolvlm.datasets.packing.workers import over_cores
 from smolvlm.datasets.rows.conversations import OpenSource
 from smolvlm.datasets.rows.readers.conversion import file_identity
+from smolvlm.disk_space import NO_SPACE, is_full
 from smolvlm.home import cache_dir
+from smolvlm.notices import notice
 
 PART_ROWS = 8192
 SMALL_ROWS = 4 * PART_ROWS
@@ -134,13 +136,17 @@ def index_folder(source: OpenSource, prompt: PromptSettings) -> Path:
 
 
 def _read(file: Path | None) -> pa.Table | None:
-    """Return the sizes that a part's file keeps; None without one, or with other columns."""
+    """Return the sizes that a part's file keeps; None without one, damaged or of other columns."""
     if file is None or not file.is_file():
         return None
-    with pyarrow.parquet.ParquetFile(file) as kept:
-        if not kept.schema_arrow.equals(SIZES):
-            return None
-        return kept.read(use_threads=False)  # a part is read faster than threads are woken
+    try:
+        with pyarrow.parquet.ParquetFile(file, page_checksum_verification=True) as kept:
+            if not kept.schema_arrow.equals(SIZES):
+                return None
+            return kept.read(use_threads=False)  # a part is read faster than threads are woken
+    except (pa.ArrowException, OSError):  # cut off, changed since, or of something else
+        notice(f"sizes in {file.parent} are damaged: these rows are measured again")
+        return None
 
 
 def _compact(table: pa.Table) -> pa.Table:
@@ -197,11 +203,11 @@ def _measured(
 
 
 def write_part(table: pa.Table, file: Path) -> None:
-    """Keep a part's sizes: the file is there whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial_file = file.with_name(f".{file.name}.{os.getpid()}")
+    """Keep a part's sizes: the file is there whole or not at all; said once where it cannot be."""
     try:
-        pyarrow.parquet.write_table(table, partial_file)
-        partial_file.replace(file)
-    finally:
-        partial_file.unlink(missing_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file, is_synced=False) as partial_file:
+            pyarrow.parquet.write_table(table, partial_file, write_page_checksum=True)
+    except OSError as error:
+        why = NO_SPACE if is_full(file) else error.strerror or str(error)
+        notice(f"sizes are not kept in {file.parents[1]} ({why}): every start measures again")

@@ -16,9 +16,11 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 from jaxtyping import Float32
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
 from transformers import TrainingArguments
 
+from smolvlm.atomic_files import replacing
 from smolvlm.checkpoints.context import context_tokens
 from smolvlm.checkpoints.load import load_checkpoint
 from smolvlm.config.method import DpoMethod
@@ -33,6 +35,7 @@ from smolvlm.errors import ConfigError
 from smolvlm.media.settings import MediaSettings
 from smolvlm.model.evaluating import evaluating
 from smolvlm.model.vision_cache import VisionCache
+from smolvlm.notices import notice
 from smolvlm.protocols import VisionLanguageModel
 from smolvlm.train.methods.online_reference import OnlineReference, frozen_copy
 from smolvlm.train.methods.preference_losses import answer_logps
@@ -184,7 +187,11 @@ def kept_logps(
 ) -> Float32[np.ndarray, "row 2"] | None:
     """Return what a run's folder holds for the same rows and model, or None."""
     path = folder / FILE_NAME
-    kept = load_file(path) if path.is_file() else {}
+    try:
+        kept = load_file(path) if path.is_file() else {}
+    except (OSError, SafetensorError):
+        notice(f"{path} is damaged and is made anew")
+        return None
     return (
         kept["logps"] if "logps" in kept and bytes(kept["key"]) == _key(packs, identity) else None
     )
@@ -222,7 +229,8 @@ def reference_logps(
         logps[row] = chosen, rejected
     if settings.rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({"logps": logps, "key": np.frombuffer(key, np.uint8)}, path)
+        with replacing(path) as temporary:
+            temporary.write_bytes(save({"logps": logps, "key": np.frombuffer(key, np.uint8)}))
     return logps
 
 

@@ -18,6 +18,7 @@ from smolvlm.datasets.packing.length_cache import index_folder, measure_sources
 from smolvlm.datasets.packing.lengths import SIZES, Meter
 from smolvlm.datasets.rows.conversations import OpenSource, open_sources
 from smolvlm.datasets.rows.mixture import load_mixture
+from tests.small_disks import memory_disk
 
 
 @pytest.fixture(autouse=True)
@@ -148,6 +149,49 @@ def test_a_part_with_other_columns_is_measured_anew(
     again = measure_sources(sources, prompt, num_workers=1)
     assert [table.to_pylist() for table in again] == [table.to_pylist() for table in whole]
     assert pyarrow.parquet.read_table(part).equals(wanted)
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "foreign", "changed", "zeros"])
+def test_a_damaged_part_is_measured_anew_with_a_word(
+    sources: tuple[OpenSource, ...],
+    prompt: PromptSettings,
+    damage: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    before = [table.to_pylist() for table in measure_sources(sources, prompt)]
+    part = parts_of(sources[0], prompt)[2]
+    whole = part.read_bytes()
+    damaged = {
+        "empty": b"",
+        "cut": whole[: len(whole) // 2],
+        "foreign": b"PAR1" + b"x" * 500 + b"PAR1",
+        "changed": whole[:40] + bytes([whole[40] ^ 1]) + whole[41:],
+        "zeros": bytes(len(whole)),
+    }
+    part.write_bytes(damaged[damage])
+    assert [table.to_pylist() for table in measure_sources(sources, prompt)] == before
+    assert [record.message for record in caplog.records] == [
+        f"note: sizes in {part.parent} are damaged: these rows are measured again"
+    ]
+    assert part.read_bytes() == whole
+
+
+def test_a_full_disk_keeps_no_sizes_and_ends_nothing(
+    sources: tuple[OpenSource, ...],
+    prompt: PromptSettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    before = [table.to_pylist() for table in measure_sources(sources, prompt)]
+    with memory_disk(tmp_path / "disk", size_mb=0.008) as disk:
+        monkeypatch.setenv("SMOLVLM_HOME", str(disk))
+        assert [table.to_pylist() for table in measure_sources(sources, prompt)] == before
+        assert [record.message for record in caplog.records] == [
+            f"note: sizes are not kept in {disk / 'lengths'} (no space is left on the disk): every "
+            "start measures again"
+        ]
+        assert list(disk.glob("lengths/*/.*")) == []
 
 
 def test_the_columns_are_those_that_index_4_keeps() -> None:

@@ -152,6 +152,26 @@ def test_what_is_kept_is_read_for_the_same_rows_and_model_alone(
     )
 
 
+@pytest.mark.parametrize("damage", [b"", b"\0" * 400, b"no safetensors"])
+def test_a_damaged_file_is_made_anew_with_a_word(
+    model: Any,
+    packs_of: Any,
+    rows: list[Conversation],
+    tmp_path: Path,
+    damage: bytes,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    packs = packs_of(rows)
+    logps = reference_logps(model, packs, folder=tmp_path, identity="this")
+    (tmp_path / FILE_NAME).write_bytes(damage)
+    again = reference_logps(model, packs, folder=tmp_path, identity="this")
+    np.testing.assert_array_equal(again, logps)
+    assert [record.message for record in caplog.records] == [
+        f"note: {tmp_path / FILE_NAME} is damaged and is made anew"
+    ]
+    assert kept_logps(packs, folder=tmp_path, identity="this") is not None
+
+
 def test_a_model_file_that_is_written_anew_is_another_model(tmp_path: Path) -> None:
     """Also where it is as long as before, as weights of the same model always are."""
     path = tmp_path / "model.safetensors"

@@ -2,10 +2,10 @@
 
 In: a JSON list, JSON lines, CSV, a Parquet file or a shard. Out: `ArrowRows`. The Arrow file lies
 in the cache folder (`cache_dir`, folder `rows`), named by the source's path, size and time of
-change, and may be deleted at any time. Small files are converted in memory.
+change, and may be deleted at any time; one that is damaged is made anew. Small files are converted
+in memory, and all of them where the cache cannot be written.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import pyarrow as pa
 
+from smolvlm.atomic_files import remove_leftovers_in, replacing
 from smolvlm.config.problems import shown_text
 from smolvlm.datasets.rows.readers.arrow import ArrowRows
 from smolvlm.datasets.rows.readers.csv import CsvFile
@@ -21,8 +22,10 @@ from smolvlm.datasets.rows.readers.plain_types import plain_batch, plain_schema
 from smolvlm.datasets.rows.readers.streams import is_longer_than, open_rows
 from smolvlm.datasets.rows.readers.tar import tar_index
 from smolvlm.datasets.rows.sources import RowFormat
+from smolvlm.disk_space import NO_SPACE, is_full
 from smolvlm.errors import SampleError, located
 from smolvlm.home import cache_dir
+from smolvlm.notices import notice
 
 IN_MEMORY_BYTES = 8 << 20
 """Files up to this size, decompressed, are not cached."""
@@ -43,20 +46,33 @@ def arrow_rows(path: Path, row_format: RowFormat, *, label: str) -> ArrowRows:
     """
     # A shard's index is small, but reading its headers takes long.
     if not is_longer_than(path, IN_MEMORY_BYTES, label=label):
-        sink = pa.BufferOutputStream()
-        _convert(path, row_format, sink, label=label)
-        return ArrowRows(sink.getvalue())
+        return _in_memory(path, row_format, label=label)
     target = cache_dir() / "rows" / f"{path.stem[:40]}-{file_identity(path)}-{row_format}.arrow"
-    if not target.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.{os.getpid()}")
+    if target.is_file():
         try:
-            with pa.OSFile(str(partial), "wb") as sink:
-                _convert(path, row_format, sink, label=label)
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
+            return ArrowRows(target)
+        except (pa.ArrowException, ValueError, OSError):  # cut off, empty, or of something else
+            notice(f"{target} is damaged and is made anew")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers_in(target.parent)
+        with (
+            replacing(target, is_synced=False) as partial,
+            pa.OSFile(str(partial), "wb") as sink,
+        ):
+            _convert(path, row_format, sink, label=label)
+    except OSError as error:  # of the source too: it comes again
+        rows = _in_memory(path, row_format, label=label)
+        why = NO_SPACE if is_full(target) else error.strerror or str(error)
+        notice(f"rows are not kept in {target.parent} ({why}), but in memory, and read each time")
+        return rows
     return ArrowRows(target)
+
+
+def _in_memory(path: Path, row_format: RowFormat, *, label: str) -> ArrowRows:
+    sink = pa.BufferOutputStream()
+    _convert(path, row_format, sink, label=label)
+    return ArrowRows(sink.getvalue())
 
 
 def file_identity(path: Path) -> str:

@@ -1,0 +1,115 @@
+"""The Arrow files that rows are kept in: made anew where they are damaged, done without where they
+cannot be written."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from smolvlm.datasets.rows.readers import conversion
+from smolvlm.datasets.rows.readers.conversion import arrow_rows
+from tests.small_disks import memory_disk, run
+
+NUM_ROWS = 2000
+
+
+@pytest.fixture(autouse=True)
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("SMOLVLM_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(conversion, "IN_MEMORY_BYTES", 1000)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def rows_file(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"number": n, "x": "y" * 90}) + "\n" for n in range(2000)))
+    return path
+
+
+def numbers(path: Path) -> list[int]:
+    rows = arrow_rows(path, "jsonl", label="rows.jsonl")
+    return [json.loads(text)["number"] for text in rows.values(0)]
+
+
+def notes(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records]
+
+
+@pytest.mark.parametrize("content", [b"", b"ARROW1\0\0", b"x" * 5000, bytes(200_000)])
+def test_a_foreign_file_is_made_anew_with_a_word(
+    rows_file: Path, home: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert numbers(rows_file) == [*range(NUM_ROWS)]
+    (kept,) = (home / "rows").iterdir()
+    kept.write_bytes(content)
+    assert numbers(rows_file) == [*range(NUM_ROWS)]
+    assert notes(caplog) == [f"note: {kept} is damaged and is made anew"]
+    assert [path.name for path in (home / "rows").iterdir()] == [kept.name]
+
+
+@pytest.mark.parametrize("left", [0.99, 0.5, 0.01])
+def test_a_file_that_was_cut_off_is_made_anew(rows_file: Path, home: Path, left: float) -> None:
+    assert numbers(rows_file) == [*range(NUM_ROWS)]
+    (kept,) = (home / "rows").iterdir()
+    size = kept.stat().st_size
+    os.truncate(kept, int(size * left))
+    assert numbers(rows_file) == [*range(NUM_ROWS)]
+    assert kept.stat().st_size == size
+
+
+def test_a_full_disk_keeps_rows_in_memory(
+    rows_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with memory_disk(tmp_path / "disk", size_mb=0.1) as disk:
+        monkeypatch.setenv("SMOLVLM_HOME", str(disk))
+        assert numbers(rows_file) == numbers(rows_file) == [*range(NUM_ROWS)]
+        assert list((disk / "rows").iterdir()) == []
+        assert notes(caplog) == [
+            f"note: rows are not kept in {disk / 'rows'} (no space is left on the disk), but in "
+            "memory, and read each time"
+        ]
+
+
+def test_a_read_only_disk_keeps_rows_in_memory(
+    rows_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with memory_disk(tmp_path / "disk", size_mb=1) as disk:
+        run("mount", "-o", "remount,ro", disk)
+        monkeypatch.setenv("SMOLVLM_HOME", str(disk))
+        assert numbers(rows_file) == [*range(NUM_ROWS)]
+        assert "(Read-only file system), but in memory" in notes(caplog)[0]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from smolvlm.datasets.rows.readers import conversion
+
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+conversion.IN_MEMORY_BYTES = 1000
+conversion.json_lines = die
+conversion.arrow_rows(Path(sys.argv[1]), "jsonl", label="")
+"""
+
+
+def test_what_a_killed_conversion_left_is_removed_by_that_of_any_file(
+    rows_file: Path, home: Path
+) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(rows_file)], check=False)
+    assert killed.returncode < 0
+    assert len(list((home / "rows").glob(".*"))) == 1
+    rows_file.write_text(rows_file.read_text() + '{"number": 2000}\n')
+    assert numbers(rows_file) == [*range(NUM_ROWS + 1)]
+    assert len(list((home / "rows").iterdir())) == 1

@@ -1,0 +1,201 @@
+"""Whatever happens to the cache's file, features are computed again and a line says so; nothing
+ends, and nothing wrong is read."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from smolvlm.atomic_files import SUFFIX
+from smolvlm.model import feature_file
+from smolvlm.model.vision_cache import FeatureLayout, VisionCache
+from tests.small_disks import memory_disk, run
+
+LAYOUT = FeatureLayout(stage="tower", shape=(64, 64), dtype=torch.float32)
+KEYS = [number.to_bytes(16, "little") for number in range(40)]
+FEATURES = torch.randn(len(KEYS), *LAYOUT.shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> VisionCache:
+    """A closed cache of 40 entries of 16 KiB."""
+    cache = VisionCache(tmp_path / "features.lmdb", LAYOUT)
+    cache.write(KEYS, FEATURES)
+    cache.close()
+    return cache
+
+
+def wrong_and_missing(cache: VisionCache) -> tuple[int, int]:
+    """Return how many entries are read with wrong content, and how many are not there."""
+    found = cache.read(KEYS)
+    pairs = zip(found, FEATURES, strict=True)
+    wrong = sum(1 for entry, true in pairs if entry is not None and not torch.equal(entry, true))
+    return wrong, sum(entry is None for entry in found)
+
+
+def notes(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records]
+
+
+def assert_is_usable(cache: VisionCache) -> None:
+    for _ in range(2):  # damage that reading did not meet is met by the first
+        cache.write(KEYS, FEATURES)
+        cache.flush()
+        wrong, missing = wrong_and_missing(cache)
+        assert wrong == 0
+    assert missing == 0
+    cache.close()
+    assert wrong_and_missing(cache) == (0, 0), "also when it is opened again"
+    assert [path.name for path in cache.path.parent.iterdir()] == [cache.path.name]
+
+
+def test_zeros_in_the_middle_are_misses(
+    cache: VisionCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = cache.path / "data.mdb"
+    with data.open("r+b") as file:
+        file.seek(data.stat().st_size // 2)
+        file.write(bytes(65536))
+    wrong, missing = wrong_and_missing(cache)
+    assert wrong == 0
+    assert 4 <= missing <= 6
+    assert notes(caplog) == [f"note: {cache.path} has damaged entries, which are computed anew"]
+    assert_is_usable(cache)
+
+
+def test_features_of_another_key_are_a_miss(cache: VisionCache) -> None:
+    environment = feature_file.environment_of(cache.path)
+    assert environment is not None
+    with environment.begin(write=True) as transaction:
+        value = transaction.get(KEYS[1])
+        assert value is not None
+        transaction.put(KEYS[0], value)
+    assert cache.read(KEYS[:2])[0] is None
+    assert cache.read(KEYS[:2])[1] is not None
+
+
+@pytest.mark.parametrize("left", [0.9, 0.5, 0.05])
+def test_a_file_that_was_cut_off_is_made_anew(
+    cache: VisionCache, caplog: pytest.LogCaptureFixture, left: float
+) -> None:
+    data = cache.path / "data.mdb"
+    os.truncate(data, int(data.stat().st_size * left) // 4096 * 4096)
+    feature_file.MAX_LOOSE_PAGES, former = 4, feature_file.MAX_LOOSE_PAGES
+    try:
+        assert wrong_and_missing(cache) == (0, len(KEYS))
+    finally:
+        feature_file.MAX_LOOSE_PAGES = former
+    (note,) = notes(caplog)
+    assert note.startswith(f"note: {cache.path} is damaged (")
+    assert note.endswith("bytes were cut off) and is made anew")
+    assert_is_usable(cache)
+
+
+@pytest.mark.parametrize("num_bytes", [1, 4096, 10_000, 200_000])
+def test_what_a_short_cut_took_is_a_miss_and_the_rest_is_read(
+    cache: VisionCache, num_bytes: int
+) -> None:
+    """As little as a whole file may lack; reading behind its end would kill this process."""
+    data = cache.path / "data.mdb"
+    os.truncate(data, data.stat().st_size - num_bytes)
+    wrong, _ = wrong_and_missing(cache)
+    assert wrong == 0
+    assert_is_usable(cache)
+
+
+@pytest.mark.parametrize("name", ["data.mdb", "lock.mdb"])
+@pytest.mark.parametrize(
+    "content", [b"", b"x", b"not a table of features\n" * 4000, bytes(100_000)]
+)
+def test_a_foreign_file_is_made_anew(cache: VisionCache, name: str, content: bytes) -> None:
+    (cache.path / name).write_bytes(content)
+    wrong, _ = wrong_and_missing(cache)
+    assert wrong == 0
+    assert_is_usable(cache)
+
+
+def test_a_file_in_the_folders_place_is_taken_away(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = VisionCache(tmp_path / "features.lmdb", LAYOUT)
+    cache.path.write_text("a file")
+    assert wrong_and_missing(cache) == (0, len(KEYS))
+    assert len(notes(caplog)) == 1
+    assert_is_usable(cache)
+
+
+def test_pages_that_hold_zeros_make_it_anew_while_it_is_read(
+    cache: VisionCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All but the two header pages, so that no search comes to an entry."""
+    data = cache.path / "data.mdb"
+    with data.open("r+b") as file:
+        file.seek(2 * 4096)
+        file.write(bytes(data.stat().st_size - 2 * 4096))
+    assert wrong_and_missing(cache) == (0, len(KEYS))
+    assert "is made anew" in notes(caplog)[0]
+    assert_is_usable(cache)
+
+
+def test_a_full_disk_ends_the_writing_and_not_the_reading(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with memory_disk(tmp_path / "disk", size_mb=0.7) as disk:
+        cache = VisionCache(disk / "features.lmdb", LAYOUT)
+        for start in range(0, len(KEYS), 4):
+            cache.write(KEYS[start : start + 4], FEATURES[start : start + 4])
+            cache.flush()
+        wrong, missing = wrong_and_missing(cache)
+        assert wrong == 0
+        assert 0 < missing < len(KEYS)
+        why = "no space is left on the disk"
+        assert notes(caplog) == [
+            f"note: {cache.path} takes no more features ({why}): others are computed each time"
+        ]
+        cache.close()
+
+
+READ_ONLY = """
+import sys, torch
+from pathlib import Path
+from smolvlm.model.vision_cache import FeatureLayout, VisionCache
+layout = FeatureLayout(stage="tower", shape=(64, 64), dtype=torch.float32)
+cache = VisionCache(Path(sys.argv[1]), layout)
+for _ in range(2):
+    assert cache.read([b"k" * 16]) == [None]
+    cache.write([b"k" * 16], torch.zeros(1, 64, 64))
+    cache.flush()
+assert cache.count() == 0
+cache.close()
+"""
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_read_only_disk_is_done_without_and_said_once(tmp_path: Path, is_there: bool) -> None:
+    with memory_disk(tmp_path / "disk", size_mb=8) as disk:
+        path = disk / "features.lmdb"
+        if is_there:
+            cache = VisionCache(path, LAYOUT)
+            cache.write(KEYS, FEATURES)
+            cache.close()
+        run("mount", "-o", "remount,ro", disk)
+        ran = subprocess.run(
+            [sys.executable, "-c", READ_ONLY, str(path)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+    assert ran.returncode == 0, ran.stderr
+    why = "Read-only file system"
+    assert ran.stderr == f"note: {path} cannot be used ({why}): features are computed each time\n"
+
+
+def test_what_a_killed_renewal_left_is_removed(cache: VisionCache) -> None:
+    left = cache.path.with_name(f".{cache.path.name}.0123{SUFFIX}")
+    left.mkdir()
+    (left / "data.mdb").write_bytes(bytes(1000))
+    assert_is_usable(cache)
