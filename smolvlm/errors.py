@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+from smolvlm.terminal import visible
+
 SampleKind = Literal[
     "missing_media",
     "empty_media",
@@ -51,7 +53,7 @@ class SmolVLMError(Exception):
 
     def __str__(self) -> str:
         what = f"{self.where}: {self.what}" if self.where else self.what
-        text = f"{what}\n  fix: {self.fix}" if self.fix else what
+        text = visible(f"{what}\n  fix: {self.fix}" if self.fix else what)
         if len(text) <= MAX_LINE_CHARACTERS:
             return text
         return "\n".join(map(_cut_line, text.split("\n")))

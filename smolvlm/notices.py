@@ -7,6 +7,8 @@ otherwise; each is said once, and not by the workers that a process starts to lo
 import logging
 import multiprocessing
 
+from smolvlm.terminal import visible
+
 _SAID: set[str] = set()
 
 
@@ -18,4 +20,4 @@ def notice(text: str) -> None:
     """
     if text not in _SAID and multiprocessing.parent_process() is None:
         _SAID.add(text)
-        logging.getLogger("smolvlm").warning("note: %s", text)
+        logging.getLogger("smolvlm").warning("note: %s", visible(text))

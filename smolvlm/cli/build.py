@@ -1,13 +1,10 @@
 """`smolvlm build`: a model out of parts, what it would cost, and checkpoints with more tokens."""
 
-import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from smolvlm.build.build import write_build
@@ -16,6 +13,8 @@ from smolvlm.build.cost_card import CostCard, cost_card, wish_list_plans
 from smolvlm.build.tower_timing import TileTime, measure_tiles
 from smolvlm.build.upgrade_tags import add_tokens, upgrade_tags
 from smolvlm.errors import ConfigError
+from smolvlm.terminal import console as terminal_console
+from smolvlm.terminal import say, say_json
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -40,9 +39,9 @@ def run_build(
     card = cost_card(plan, name=name)
     _print_cards([card], _measured({name: plan}, rounds), as_json=as_json)
     for part in (plan.vision, plan.language):
-        print(f"{part.where}: {part.kind}", file=sys.stderr)
+        say(f"{part.where}: {part.kind}")
     for note in (*plan.notes, *_context_notes(plan, card)):
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}")
     if out is None:
         return
     write_build(plan, out, dtype=DTYPES[dtype])
@@ -50,7 +49,7 @@ def run_build(
     summary = (
         "the connector starts at random, so train it first (train.connector_lr, everything else 0)"
     )
-    print(f"{out}: {len(list(out.iterdir()))} files, {size_mb:,.1f} MB; {summary}", file=sys.stderr)
+    say(f"{out}: {len(list(out.iterdir()))} files, {size_mb:,.1f} MB; {summary}")
 
 
 def run_cards(language: str, *, rounds: int, as_json: bool) -> None:
@@ -64,7 +63,7 @@ def run_cards(language: str, *, rounds: int, as_json: bool) -> None:
     plans = dict(wish_list_plans(language))
     cards = [cost_card(plan, name=name) for name, plan in plans.items()]
     _print_cards(cards, _measured(plans, rounds), as_json=as_json)
-    print(f"language model: {language}; a square picture, one forward pass", file=sys.stderr)
+    say(f"language model: {language}; a square picture, one forward pass")
 
 
 def run_more_tokens(base: str, tokens: Sequence[str] | None, *, out: Path) -> None:
@@ -74,7 +73,7 @@ def run_more_tokens(base: str, tokens: Sequence[str] | None, *, out: Path) -> No
         ConfigError: the checkpoint cannot be used or has them, or there is something in the way.
     """
     report = add_tokens(base, out, list(tokens)) if tokens else upgrade_tags(base, out)
-    print(report, file=sys.stderr)
+    say(report)
 
 
 def refuse_without_out(out: Path | None, *, is_dry_run: bool) -> None:
@@ -141,7 +140,7 @@ def _print_cards(cards: list[CostCard], times: Mapping[str, TileTime], *, as_jso
                 if times
                 else {}
             )
-            print(json.dumps({**asdict(card), "parameters": card.parameters, **timed}))
-    console = Console(file=sys.stderr)
+            say_json({**asdict(card), "parameters": card.parameters, **timed})
+    console = terminal_console()
     console.print(table)
     console.print(pictures)

@@ -1,8 +1,6 @@
 """`smolvlm check`: the check. Reads every row, decodes every picture and clip, says what is
 wrong; no model."""
 
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +17,8 @@ from smolvlm.cli.source_notes import source_notes
 from smolvlm.cli.train import to_stderr
 from smolvlm.pages.token_text import plural
 from smolvlm.runs.mixture import check_mixture, mixture_settings
+from smolvlm.terminal import console as terminal_console
+from smolvlm.terminal import json_text, say, say_json
 
 FOUND_ERRORS = 1
 SHOWN_OF_A_KIND = 3
@@ -56,13 +56,13 @@ def run_check(
     objects = [_as_object(finding) for finding in result.findings]
     if as_json:
         for line in objects:
-            print(json.dumps(line, ensure_ascii=False))
-    _show(result, Console(file=sys.stderr))
+            say_json(line)
+    _show(result, terminal_console())
     if html is not None:
         write_check_page(result, path=html, title=target.name)
-        twin = json.dumps(objects, ensure_ascii=False, indent=1) + "\n"
+        twin = json_text(objects, indent=1) + "\n"
         write_text(html.with_suffix(".json"), twin)
-        print(f"page: {html}", file=sys.stderr)
+        say(f"page: {html}")
     if result.num_errors:
         raise typer.Exit(FOUND_ERRORS)
 

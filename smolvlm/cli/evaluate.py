@@ -1,17 +1,16 @@
 """`smolvlm eval`: a held-out set answered and scored."""
 
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from smolvlm.eval.evaluate import Evaluation, Metric, write_predictions
 from smolvlm.runs.evaluation import evaluate_checkpoint
 from smolvlm.runs.evaluation_settings import evaluated_config
 from smolvlm.runs.model import with_model
+from smolvlm.terminal import console as terminal_console
+from smolvlm.terminal import say, say_json
 
 
 def run_evaluation(
@@ -28,7 +27,7 @@ def run_evaluation(
     )
     if predictions is not None:
         write_predictions(evaluation.predictions, predictions)
-    print(f"scored: {evaluation.model}", file=sys.stderr)
+    say(f"scored: {evaluation.model}")
     if as_json:
         _print_objects(evaluation)
     else:
@@ -49,7 +48,7 @@ def _print_objects(evaluation: Evaluation) -> None:
         if model is not None:
             adapter = model.checkpoint if model.is_adapter else None
             row |= {"checkpoint": model.checkpoint, "base": model.base, "adapter": adapter}
-        print(json.dumps(row))
+        say_json(row)
 
 
 def show_metrics(metrics: Sequence[Metric]) -> None:
@@ -57,4 +56,4 @@ def show_metrics(metrics: Sequence[Metric]) -> None:
     table = Table("source", "metric", "value", "rows", box=None)
     for metric in metrics:
         table.add_row(metric.source, metric.name, f"{metric.value:.4f}", f"{metric.num_rows:,}")
-    Console(file=sys.stderr).print(table)
+    terminal_console().print(table)

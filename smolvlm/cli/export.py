@@ -1,9 +1,9 @@
 """`smolvlm export`: a checkpoint for other programs."""
 
-import sys
 from pathlib import Path
 
 from smolvlm.errors import ConfigError
+from smolvlm.terminal import say
 
 UNAVAILABLE = ("gguf", "onnx")
 
@@ -22,4 +22,4 @@ def run_export(checkpoint: Path, *, to: str, out: Path, merge: bool) -> None:
 
     written = export_for_transformers(checkpoint, out, merge=merge)
     size_mb = sum(path.stat().st_size for path in written) / 1e6
-    print(f"{out}: {len(written)} files, {size_mb:,.1f} MB", file=sys.stderr)
+    say(f"{out}: {len(written)} files, {size_mb:,.1f} MB")

@@ -3,13 +3,10 @@
 The model is loaded only for `--verify`.
 """
 
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import typer
-from rich.console import Console
 from safetensors.numpy import save_file
 
 from smolvlm.cli.train import to_stderr
@@ -25,6 +22,8 @@ from smolvlm.inspect.verify import GRADIENT_TOLERANCE, LOSS_TOLERANCE, Verificat
 from smolvlm.model.towers import TOWERS
 from smolvlm.protocols import Processor
 from smolvlm.runs.model import with_model
+from smolvlm.terminal import console as terminal_console
+from smolvlm.terminal import say, say_json
 
 FAILED_CHECK = 3
 
@@ -45,14 +44,14 @@ def run_inspection(
     inspection = inspect_run(config, start=start, end=end, title=run_file.name)
     if as_json:
         for sample in inspection.as_objects():
-            print(json.dumps(sample))
+            say_json(sample)
     else:
-        inspection.print_to(Console(stderr=True))
+        inspection.print_to(terminal_console())
     if html is not None:
-        print(f"page: {inspection.write_html(html)}", file=sys.stderr)
+        say(f"page: {inspection.write_html(html)}")
     if pixels is not None:
         save_file(inspection.pixel_values(), pixels)
-        print(f"pixels: {pixels}", file=sys.stderr)
+        say(f"pixels: {pixels}")
     if verify:
         _verify(config, inspection)
 
@@ -87,7 +86,7 @@ def _verify(config: RunConfig, inspection: Inspection) -> None:
     pack = dataset.build(PlannedPack(samples=tuple(members), num_tokens=tokens, num_tiles=tiles))
     numbers = [row for rows in members for row in rows]
     verification = verify_pack(dataset, pack, numbers, config=config, processor=processor)
-    print(verification_text(verification), file=sys.stderr)
+    say(verification_text(verification))
     if not verification.holds:
         raise typer.Exit(FAILED_CHECK)
 
@@ -108,7 +107,7 @@ def _comparable(dataset: PackDataset, samples: Sequence[Rows], processor: Proces
                     f"its text has {', '.join(tokens)}, which the stock processor takes for more "
                     f"than text"
                 )
-                print(f"{where}: not compared: {what}; here it stays text", file=sys.stderr)
+                say(f"{where}: not compared: {what}; here it stays text")
         if not any(taken.values()):
             comparable.append(rows)
     if not comparable:

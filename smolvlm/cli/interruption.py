@@ -18,6 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from smolvlm.home import cache_dir
+from smolvlm.terminal import say
 
 if TYPE_CHECKING:
     from smolvlm.config.schema import RunConfig
@@ -64,7 +65,7 @@ def interruptible(command: Callable[[], object]) -> None:
     except Interrupted as interrupted:
         if os.environ.get("RANK", "0") == "0":  # one of several ranks says it
             name = "Ctrl-C" if interrupted.number == signal.SIGINT else "SIGTERM"
-            print("\n".join([f"\nstopped by {name}", *interrupted.notes]), file=sys.stderr)
+            say("\n".join([f"\nstopped by {name}", *interrupted.notes]))
         sys.exit(_SIGNAL_STATUS + interrupted.number)
 
 

@@ -20,6 +20,7 @@ from smolvlm.cli.interruption import interruptible
 from smolvlm.cli.options import Command, Group, Json, RunFileCommand
 from smolvlm.errors import SmolVLMError
 from smolvlm.quiet import drop_import_warnings, hide_progress_bars
+from smolvlm.terminal import say
 
 app = typer.Typer(
     cls=Group,
@@ -48,7 +49,7 @@ OutsideRoot = Annotated[
 
 def _print_version(is_asked: bool) -> None:
     if is_asked:
-        print(f"smolvlm {__version__}")
+        say(f"smolvlm {__version__}", to=sys.stdout)
         raise typer.Exit
 
 
@@ -206,7 +207,7 @@ def report(run_dir: Annotated[Path, typer.Argument(help="A run's output folder."
     """Write a run's report.html anew from what the run left behind."""
     from smolvlm.report.report import write_run_report
 
-    print(write_run_report(run_dir), file=sys.stderr)
+    say(write_run_report(run_dir))
 
 
 @app.command(cls=Command)
@@ -242,5 +243,5 @@ def main() -> None:
     try:
         interruptible(app)
     except SmolVLMError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         sys.exit(1)

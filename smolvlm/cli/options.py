@@ -5,12 +5,13 @@ Trainers elsewhere take every setting as an option (`--output_dir x`). Here sett
 (`train.output_dir=x`), so a setting that is written as an option is answered with the override.
 """
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+from smolvlm.terminal import say
 
 if TYPE_CHECKING:
     from smolvlm.config.problems import Problem
@@ -49,9 +50,7 @@ class RunFileCommand(Command):
             from smolvlm.config.problems import problems_error
 
             problems = [_answer(name, value, options) for name, value in unknown]
-            print(
-                f"error: {problems_error(problems, where=f'smolvlm {self.name}')}", file=sys.stderr
-            )
+            say(f"error: {problems_error(problems, where=f'smolvlm {self.name}')}")
             ctx.exit(WRONG_USAGE)
         return super().parse_args(ctx, args)
 

@@ -4,8 +4,6 @@ The sizes of all rows are kept in the cache folder, where `smolvlm train` finds 
 that was stopped resumes where it was. Exit status 1 where training would stop at bad rows.
 """
 
-import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -23,6 +21,8 @@ from smolvlm.datasets.packing.measured import MeasuredSet, SourceCount
 from smolvlm.datasets.packing.plan import Plan, plan_training
 from smolvlm.pages.token_text import plural
 from smolvlm.runs.mixture import mixture_settings, prepare_mixture
+from smolvlm.terminal import console as terminal_console
+from smolvlm.terminal import say_json
 
 TRAINING_STOPS = 1
 SHOWN_CAUSES = 5
@@ -58,8 +58,8 @@ def run_preparation(
         measured = prepare_mixture(settings, engine=engine, num_workers=num_workers, report=report)
     if as_json:
         for count in measured.counts:
-            print(json.dumps(_as_object(count)))
-    console = Console(file=sys.stderr)
+            say_json(_as_object(count))
+    console = terminal_console()
     plan = plan_training(measured.lengths, one_pass(settings.data))
     _show(measured, plan, console)
     for count in measured.counts:

@@ -1,13 +1,12 @@
 """A bar for the one thing that may take minutes before training: measuring millions of rows."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from smolvlm.datasets.packing.length_cache import SMALL_ROWS, Report
+from smolvlm.terminal import console as terminal_console
 
 
 @contextmanager
@@ -23,7 +22,7 @@ def measuring_bar(also: Report | None = None) -> Iterator[Report]:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as progress:
+    with Progress(*columns, console=terminal_console(), transient=True) as progress:
         task = progress.add_task("", total=None, visible=False)
 
         def report(num_done: int, num_rows: int) -> None:

@@ -9,13 +9,11 @@ at a picture, and writes checkpoint and report. The run file is written beside t
 
 import json
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from smolvlm.atomic_files import write_text
@@ -33,6 +31,8 @@ from smolvlm.eval.metrics import (
 from smolvlm.quickstart.easy_vqa import prepare_easy_vqa
 from smolvlm.report.files import read_predictions
 from smolvlm.runs.model import with_model
+from smolvlm.terminal import console as terminal_console
+from smolvlm.terminal import say
 
 RUN_FILE = Path(__file__).parent / "quickstart.yaml"
 GROUPS = ("shape", "color", "yes_no")
@@ -146,7 +146,7 @@ def show_result(out: Path) -> None:
     balanced = balanced_accuracy(answer for answer in after if answer.source == "yes_no")
     if balanced is not None:
         table.add_row("yes_no, balanced", "", "50.0", "", "", f"{100 * balanced:.1f}")
-    console = Console(file=sys.stderr)
+    console = terminal_console()
     console.print(table)
     console.print(f"checkpoint: {out}\nreport:     {out / 'report.html'}", soft_wrap=True)
 
@@ -164,9 +164,8 @@ def check_run(out: Path) -> None:
     answer = answer_in_plain_transformers(
         out, next(iter(read_predictions(out / "predictions.jsonl")))
     )
-    print(
+    say(
         f"loss {losses[0]:.3f} -> {losses[-1]:.3f}; plain transformers answers {answer!r}",
-        file=sys.stderr,
     )
 
 

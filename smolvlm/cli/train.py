@@ -1,6 +1,5 @@
 """`smolvlm train`: a whole run, its notes and figures on standard error."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from smolvlm.cli.progress import measuring_bar
 from smolvlm.config.load import load_run_config
 from smolvlm.config.schema import RunConfig
 from smolvlm.runs.training import train_and_report
+from smolvlm.terminal import say
 from smolvlm.train.train import TrainedRun
 
 
@@ -32,4 +32,4 @@ def train_aloud(config: RunConfig) -> TrainedRun:
 
 def to_stderr(text: str) -> None:
     """Print for a person."""
-    print(text, file=sys.stderr)
+    say(text)

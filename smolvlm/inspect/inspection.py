@@ -29,6 +29,7 @@ from smolvlm.media.medium import open_medium
 from smolvlm.media.tiles import pixel_values
 from smolvlm.protocols import Processor
 from smolvlm.records import Example
+from smolvlm.terminal import console as terminal_console
 from smolvlm.train.train import plan_run
 
 
@@ -105,7 +106,7 @@ class Inspection:
 
     def __str__(self) -> str:
         text = StringIO()
-        self.print_to(Console(file=text, width=100, no_color=True))
+        self.print_to(terminal_console(file=text, width=100, no_color=True))
         return text.getvalue()
 
     def _repr_html_(self) -> str:

@@ -21,7 +21,8 @@ from smolvlm.inspect.records import (
 from smolvlm.inspect.scope_table import scope_svg
 from smolvlm.pages.templating import write_page
 from smolvlm.pages.thumbnails import pixels_uri
-from smolvlm.pages.token_text import NEWLINE, plural, shown_text
+from smolvlm.pages.token_text import NEWLINE, plural
+from smolvlm.terminal import visible
 
 TILE_SIDE_PX = 112
 WHOLE_VIEW_SIDE_PX = 224
@@ -114,7 +115,7 @@ def _sample_view(number: int, sample: InspectedSample) -> SampleView:
     predicted: dict[int, list[str]] = {}
     for target in sample.targets:
         predicted.setdefault(target.predict_from, []).append(
-            shown_text(target.text).replace("\n", NEWLINE)
+            visible(target.text).replace("\n", NEWLINE)
         )
 
     def view(part: SamplePart) -> PartView:
@@ -151,7 +152,7 @@ def _token_view(run: TokenRun, sample: int, predicted: dict[int, list[str]]) -> 
     if words := predicted.get(last):
         detail += " · predicts " + ", ".join(f"“{word}”" for word in words)
     return TokenView(
-        text=run_label(run) if run.tile else shown_text(run.text).replace("\n", NEWLINE + "\n"),
+        text=run_label(run) if run.tile else visible(run.text).replace("\n", NEWLINE + "\n"),
         classes=f"t {run.role.name.lower()}" + (" learned" if run.is_learned else ""),
         detail=detail,
         tile_classes=tuple(

@@ -15,7 +15,8 @@ from rich.tree import Tree
 
 from smolvlm.datasets.encoding.chat import TokenRole
 from smolvlm.inspect.records import InspectedSample, PackSummary, SamplePart, TokenRun, run_label
-from smolvlm.pages.token_text import NEWLINE, percent, plural, shown_text
+from smolvlm.pages.token_text import NEWLINE, percent, plural
+from smolvlm.terminal import visible
 
 ROLE_STYLES = {
     TokenRole.TEMPLATE: "bright_black",
@@ -154,5 +155,5 @@ def _texts(trunk: SamplePart | None, text) -> list[Text]:
 def _run_text(run: TokenRun, *, is_ascii: bool) -> str:
     if run.tile is not None:
         return run_label(run)
-    text = shown_text(run.text)
+    text = visible(run.text)
     return text.replace("\n", ("\\n" if is_ascii else NEWLINE) + "\n")

@@ -14,8 +14,9 @@ from smolvlm.eval.metrics import Prediction
 from smolvlm.media.downloads import kept_file
 from smolvlm.media.kinds import ending_of, is_clip_ending
 from smolvlm.pages.thumbnails import medium_uri
-from smolvlm.pages.token_text import percent, shown_text
+from smolvlm.pages.token_text import percent
 from smolvlm.records import ImageRef, VideoRef
+from smolvlm.terminal import visible
 
 MAX_PICTURES = 3
 MAX_CHARACTERS = 400
@@ -111,4 +112,4 @@ def _is_right(row: Prediction) -> bool:
 
 
 def _shortened(text: str) -> str:
-    return shown_text(text if len(text) <= MAX_CHARACTERS else text[: MAX_CHARACTERS - 1] + "…")
+    return visible(text if len(text) <= MAX_CHARACTERS else text[: MAX_CHARACTERS - 1] + "…")

@@ -1,11 +1,9 @@
 """When to log, evaluate and save, what every step gives the optimizer, and what the terminal shows
 while training."""
 
-import sys
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,6 +17,8 @@ from transformers.trainer_callback import DefaultFlowCallback
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from smolvlm.datasets.packing.plan import Plan
+from smolvlm.terminal import console as terminal_console
+from smolvlm.terminal import say
 
 
 class PlanFlowCallback(DefaultFlowCallback):
@@ -86,7 +86,7 @@ class ProgressBarCallback(TrainerCallback):
     """A bar with steps, time left and the last loss on a terminal; a line a log elsewhere."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
+        self._console = terminal_console()
         self._bar: Progress | None = None
         self._task: Any = None
 
@@ -138,7 +138,7 @@ class ProgressBarCallback(TrainerCallback):
         if self._bar is not None:
             self._bar.update(self._task, status=status)
         else:
-            print(f"step {state.global_step}/{state.max_steps}  {status}", file=sys.stderr)
+            say(f"step {state.global_step}/{state.max_steps}  {status}")
 
     def on_train_end(
         self,
