@@ -48,6 +48,16 @@ _CORE_RULES = (
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader with the rules above, refusing a key written twice."""
 
+    num_merged = 0
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Write out `<<`, of which a few lines can stand for billions of keys."""
+        super().flatten_mapping(node)
+        self.num_merged += len(node.value)
+        if self.num_merged > _MAX_VALUES:
+            what = f"more than {_MAX_VALUES:,} keys by merging (`<<`)"
+            raise yaml.constructor.ConstructorError(None, None, what, node.start_mark)
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key_node, _ in node.value:
@@ -118,6 +128,9 @@ def parse_yaml(text: str, *, where: str) -> Any:
         )
         raise ConfigError(reason, where=where, fix="take the character out") from None
     except _IMPOSSIBLE_VALUE as error:
+        if "digits" in str(error):
+            what = "cannot read the YAML: a number of too many digits"
+            raise ConfigError(what, where=where, fix="write it shorter, or quote it") from None
         fix = "correct the value, or leave its `!!` tag out"
         raise ConfigError(f"cannot read the YAML: {error}", where=where, fix=fix) from None
     except RecursionError:

@@ -133,3 +133,13 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("a: 1", encoding="utf-8-sig")
     assert read_yaml(tmp_path / "a.yaml") == {"a": 1}
+
+
+def test_merges_and_numbers_that_take_all_are_refused() -> None:
+    lines = ["a0: &a0 {x: 1}"]
+    lines += [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 20)]
+    with pytest.raises(ConfigError, match=r"more than 1,000,000 keys by merging"):
+        parse_yaml("\n".join(lines), where="m.yaml")
+    with pytest.raises(ConfigError, match=r"a number of too many digits\n  fix: write it shorter"):
+        parse_yaml("a: " + "9" * 100_000, where="m.yaml")
+    assert parse_yaml("a: &a {x: 1}\nb: {<<: *a, y: 2}", where="m.yaml")["b"] == {"x": 1, "y": 2}

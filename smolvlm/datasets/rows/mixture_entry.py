@@ -9,15 +9,13 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from glob import glob
 from pathlib import Path
 from typing import Any, get_args
-
-from braceexpand import braceexpand
 
 from smolvlm.config.problems import Problem, shown_path, shown_text, shown_value
 from smolvlm.config.row_files import READABLE, RowFormat, row_file
 from smolvlm.config.suggestions import did_you_mean
+from smolvlm.datasets.rows.file_patterns import files_of
 from smolvlm.datasets.rows.keys import (
     COLUMN_NAMES,
     CONSTANT_COLUMNS,
@@ -160,7 +158,7 @@ class _EntryReader:
             )
             return (path,), "json"
         try:
-            files = tuple(file for pattern in braceexpand(str(path)) for file in _matching(pattern))
+            files = files_of(str(path))
         except ValueError as error:
             self.problem(
                 name,
@@ -347,10 +345,3 @@ def _format_of(file: Path) -> RowFormat | None:
 def _stem_of(file: Path) -> str:
     named = row_file(file)
     return file.stem if named is None else named.stem
-
-
-def _matching(pattern: str) -> list[Path]:
-    """Return the files that a pattern with `*` names, sorted; a name without one is itself."""
-    if not any(mark in pattern for mark in "*?["):
-        return [Path(pattern)] if os.path.isfile(pattern) else []
-    return sorted(Path(name) for name in glob(pattern, recursive=True) if os.path.isfile(name))

@@ -5,6 +5,9 @@ from collections.abc import Mapping
 
 from smolvlm.errors import SampleError
 
+MAX_TEXT_CHARACTERS = 1 << 22
+"""Of one text: above a million tokens."""
+
 
 def as_objects(value: object, name: str) -> list[Mapping[str, object]]:
     """Return `value` as a list of objects, at least one."""
@@ -18,10 +21,17 @@ def as_objects(value: object, name: str) -> list[Mapping[str, object]]:
 
 
 def as_text(value: object, name: str) -> str:
-    """Return a value that must be text, and text that can be written as UTF-8."""
+    """Return a value that must be text, and text that can be written as UTF-8.
+
+    Raises:
+        SampleError: it is none, or longer than any model's context by far.
+    """
     if not isinstance(value, str):
         fix = "write it as text: in quotes in JSON, a column of type string in Parquet"
         raise SampleError(f"{name} is {kind_of(value)}, not text", fix=fix)
+    if len(value) > MAX_TEXT_CHARACTERS:
+        what = f"{name} has {len(value):,} characters, more than {MAX_TEXT_CHARACTERS:,}"
+        raise SampleError(what, kind="over_context", fix="cut the text into several rows")
     if not value.isascii():
         try:
             value.encode()

@@ -327,6 +327,10 @@ REFUSED: list[tuple[Any, str]] = [
         "a message's `content` is missing or null, not text",
     ),
     ({"question": [3], "answer": "x"}, "`question` is a list, not text"),
+    (
+        {"question": "q" * (1 << 22 | 1), "answer": "x"},
+        "`question` has 4,194,305 characters, more than 4,194,304\n  fix: cut the text",
+    ),
     ({"question": "q", "answer": {}}, "the row has a `question` and no `answer`"),
     ({"question": "q", "answer": ["x"]}, "`answer` is a list, not text"),
     ({"question": "q"}, "the row has a `question` and no `answer`"),

@@ -23,6 +23,15 @@ from smolvlm.records import ImageRef, VideoRef
 MAX_MEMBERS = 20_000_000
 MAX_TEXT_BYTES = 16 << 20
 MAX_MEDIA_BYTES = 4 << 30
+MAX_HEADER_BYTES = 1 << 20
+"""Of a long name or a pax header."""
+_HEADERS = frozenset(
+    {
+        *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+        *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+    }
+)
+"""Types of members that tarfile reads whole."""
 
 Member = tuple[str, int, int]
 """(name, offset, size in bytes) within the shard."""
@@ -45,6 +54,15 @@ _BINARY = {
 """How members begin that are no text, and what they are."""
 
 
+class _Member(tarfile.TarInfo):
+    """A member whose own header is bounded: tarfile reads long names and pax headers whole."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> Any:
+        if self.type in _HEADERS and not 0 <= self.size <= MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {self.size:,} bytes")
+        return super()._proc_member(archive)  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def tar_index(path: Path, *, label: str) -> Iterator[tuple[int, bytes]]:
     """Yield (row number, JSON text of its key and members) of a shard; its headers alone are read.
 
@@ -54,7 +72,7 @@ def tar_index(path: Path, *, label: str) -> Iterator[tuple[int, bytes]]:
     number, key, members = 0, "", []
     together = _Together(label)
     try:
-        with tarfile.open(path, "r:") as shard:
+        with tarfile.open(path, "r:", tarinfo=_Member) as shard:
             for count, info in enumerate(shard):
                 if count >= MAX_MEMBERS:
                     what = f"more than {MAX_MEMBERS:,} members"

@@ -223,3 +223,20 @@ def test_no_shard_does_more_than_a_sample_error(
     path.write_bytes(whole[: data.draw(st.integers(0, len(whole)))])
     with contextlib.suppress(SampleError):
         list(tar_index(path, label="f.tar"))
+
+
+HEADERS = [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK]
+
+
+@pytest.mark.parametrize("kind", HEADERS)
+def test_a_header_that_takes_all_memory_is_refused(kind: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    with path.open("wb") as file:
+        header = tarfile.TarInfo("header")
+        header.type, header.size = kind, 3 << 30
+        file.write(header.tobuf(tarfile.USTAR_FORMAT))
+        file.truncate(512 + header.size)  # takes no room on the disk
+        file.seek(0, 2)
+        file.write(bytes(1024))
+    with pytest.raises(SampleError, match=r"a header of 3,221,225,472 bytes"):
+        list(tar_index(path, label="a.tar"))
