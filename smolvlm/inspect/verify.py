@@ -13,7 +13,7 @@ Weights, activations and losses are float64, but for what transformers computes 
 large activations is off by 1.4e-5 in some gradient from rounding alone.)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -118,8 +118,9 @@ def verify_pack(
             resume=resume,
             adapter_folder=adapters[0] if adapters else None,
         )
-    trained = {tower_of(name) for name in packed.gradients}
+    trained: set[Tower] = {tower_of(name) for name in packed.gradients}
     errors = gradient_errors(packed.gradients, alone.gradients)
+    left_out += _without_gradient(trained, [packed.gradients, alone.gradients])
     return Verification(
         num_conversations=len(rows),
         row_words=ROW_WORDS[config.train.method.ROWS],
@@ -152,6 +153,23 @@ def _checkpoint(config: RunConfig, plan: Plan) -> tuple[Path | None, list[str]]:
         reason = error.what.splitlines()[0].removesuffix(":")
         what = f"resuming, which training would refuse: {reason} ({error.where})"
         return None, [f"{what}; compared at the run's start"]
+
+
+def _without_gradient(
+    trained: Collection[Tower], sides: Sequence[Mapping[str, Tensor | None]]
+) -> list[str]:
+    """Return a line for each tower that trains and has no gradient but 0 on either side."""
+    reached = {
+        tower_of(name)
+        for gradients in sides
+        for name, gradient in gradients.items()
+        if gradient is not None and gradient.any()
+    }
+    return [
+        f"gradients of the {tower.replace('_', ' ')}: these rows give it none"
+        for tower in TOWERS
+        if tower in trained and tower not in reached
+    ]
 
 
 def _compared(config: RunConfig, packed: PackedGradients, resume: Path | None) -> list[str]:

@@ -152,6 +152,24 @@ def test_towers_that_do_not_train_are_not_compared(make_run: MakeRun) -> None:
     assert set(holds(make_run({})).gradient_error) == {"connector", "language_model"}
 
 
+def test_what_the_rows_do_not_reach_is_said(make_run: MakeRun) -> None:
+    text = [{"question": "What is 5 plus 7?", "answer": "12"}]
+    changes = {"train.vision_tower_lr": 1e-4}
+    assert holds(make_run(changes, rows=text)).not_covered == (
+        "gradients of the vision tower: these rows give it none",
+        "gradients of the connector: these rows give it none",
+    )
+    pair = [{"prompt": "2 + 2?", "chosen": "4", "rejected": "It is 5, I am sure."}]
+    hinge = {"train.method": "dpo", "train.loss_type": "hinge", "train.beta": 1e4}
+    lines = [holds(make_run(LORA | hinge, rows=rows)).not_covered for rows in (pair, swapped(pair))]
+    assert ("gradients of the language model: these rows give it none",) in lines
+    assert () in lines, "one of the two is on the wrong side of the hinge"
+
+
+def swapped(pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row | {"chosen": row["rejected"], "rejected": row["chosen"]} for row in pairs]
+
+
 def test_token_rows_beside_a_frozen_language_model(make_run: MakeRun) -> None:
     changes = {
         "train.language_model_lr": 0.0,
