@@ -17,6 +17,7 @@ from smolvlm import api
 from smolvlm.build.build import write_build
 from smolvlm.build.build_plan import BuildRecipe, plan_build
 from smolvlm.config.schema import RunConfig
+from tests.language_families import LANGUAGE_CONFIGS
 from tests.packs import verified_pack
 
 # peft 0.21 asks the stock model by an old name, which transformers 5.23 warns of.
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 FAMILIES = ("qwen3", "smollm3")
+"""Those that are quantised, and trained whole beside an adapter."""
 LORA = {"adapters": {"language": {"type": "lora", "r": 4}, "connector": "lora"}}
 ONE_BESIDE_WHOLE = {"adapters": {"connector": {"type": "lora", "r": 4}}}
 STOCK_QUANTIZATION: dict[int, dict[str, Any]] = {
@@ -51,7 +53,7 @@ def built(
 ) -> dict[str, Path]:
     """A tiny model over each family's language model; not to be written to."""
     folders: dict[str, Path] = {}
-    for family in FAMILIES:
+    for family in LANGUAGE_CONFIGS:
         recipe = BuildRecipe(language=str(families[family]), vision=str(siglip_tower))
         folders[family] = tmp_path_factory.mktemp("built") / family
         write_build(plan_build(recipe), folders[family])
@@ -116,7 +118,7 @@ def check_read_back(
     assert (found - before).abs().max() > 1e-2, "the adapter does something"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", LANGUAGE_CONFIGS)
 def test_lora_trains_and_stock_peft_reads_what_is_saved(
     make_run: Callable[..., RunConfig], family: str, tmp_path: Path
 ) -> None:
