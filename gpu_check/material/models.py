@@ -13,7 +13,8 @@ import torch
 from transformers import SmolVLMForConditionalGeneration
 
 from gpu_check.material.tokenizer import synthetic_vocabulary
-from smolvlm.build.checkpoint import write_checkpoint
+from smolvlm.atomic_files import making_folder
+from smolvlm.build.checkpoint import write_files
 from smolvlm.build.configs import (
     LanguageDimensions,
     PublishedSize,
@@ -120,11 +121,13 @@ def write_folder(
 ) -> Path:
     """Write a whole checkpoint with random weights and return its folder."""
     model: Any = random_model(config, device).to(dtype)
-    write_checkpoint(
-        folder,
-        model,
-        model_type=MODEL_TYPE,
-        pictures=_whole_pictures(config, tiles_a_side),
-        vocabulary=synthetic_vocabulary(),
-    )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with making_folder(folder) as made:
+        write_files(
+            made,
+            model,
+            model_type=MODEL_TYPE,
+            pictures=_whole_pictures(config, tiles_a_side),
+            vocabulary=synthetic_vocabulary(),
+        )
     return folder

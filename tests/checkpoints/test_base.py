@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from smolvlm import api
-from smolvlm.checkpoints import load
+from smolvlm.checkpoints import foreign_config, load
 from smolvlm.checkpoints.base import read_base
 from smolvlm.checkpoints.load import load_checkpoint, load_processor
 from smolvlm.config.new_tokens import NewToken
@@ -25,18 +25,18 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counts: Counter[str] = Counter()
     loaded_anew(monkeypatch)
 
-    def count(name: str, method: str) -> None:
-        stock = getattr(load, name)
+    def count(module: Any, name: str, method: str) -> None:
+        stock = getattr(module, name)
 
         def counting(*args: Any, **kwargs: Any) -> Any:
             counts[name] += 1
             return getattr(stock, method)(*args, **kwargs)
 
-        monkeypatch.setattr(load, name, SimpleNamespace(**{method: counting}))
+        monkeypatch.setattr(module, name, SimpleNamespace(**{method: counting}))
 
-    count("AutoConfig", "from_pretrained")
-    count("AutoProcessor", "from_pretrained")
-    count("Tokenizer", "from_file")
+    count(foreign_config, "AutoConfig", "from_pretrained")
+    count(load, "AutoProcessor", "from_pretrained")
+    count(load, "Tokenizer", "from_file")
     return counts
 
 

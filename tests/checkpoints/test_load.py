@@ -98,7 +98,7 @@ def test_no_config(copy: Path) -> None:
 
 def test_a_config_that_is_no_json(copy: Path) -> None:
     (copy / "config.json").write_text("{")
-    assert refusal(copy).startswith(f"{copy}: cannot load the checkpoint: ")
+    assert refusal(copy).startswith(f"{copy}/config.json: not JSON: ")
 
 
 def test_another_model_type(copy: Path) -> None:
