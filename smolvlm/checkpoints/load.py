@@ -6,14 +6,15 @@ In: a path, also of an adapter folder, which is loaded onto its base. Out: a `Ch
 saved loads wherever the original did.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoProcessor
+from transformers import AutoConfig, AutoProcessor, PreTrainedConfig
 from transformers.utils.hub import cached_file
 
 from smolvlm.checkpoints.context import scale_context
@@ -25,6 +26,7 @@ from smolvlm.checkpoints.peft_layers import (
     is_adapter_folder,
     load_adapter,
 )
+from smolvlm.checkpoints.processor_keys import check_ids, check_processor, pixel_scaling
 from smolvlm.checkpoints.quantization import check_quantized_layers, loading_arguments
 from smolvlm.checkpoints.whole_weights import check_weights, load_whole
 from smolvlm.config.new_tokens import NewToken
@@ -33,8 +35,14 @@ from smolvlm.config.quantization import Quantization
 from smolvlm.config.rope import RopeScaling
 from smolvlm.errors import ConfigError, located
 from smolvlm.model.modeling_smolvlm import MODEL_CLASSES
-from smolvlm.model.vision import PixelScaling, check_tile_side, tokens_per_tile
+from smolvlm.model.vision import check_tile_side, tokens_per_tile
 from smolvlm.protocols import Processor, VisionLanguageConfig, VisionLanguageModel
+
+_NOT_READ = (
+    *(OSError, ValueError, TypeError, KeyError, AttributeError),
+    StrictDataclassError,
+)
+"""What transformers raises of files whose values are of another kind than it expects."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,18 +108,25 @@ def load_processor(
         )
     try:
         processor = AutoProcessor.from_pretrained(path)
-    except (OSError, ValueError) as error:
+    except _NOT_READ as error:
         raise ConfigError(
-            f"cannot load the processor: {str(error).splitlines()[0]}",
+            f"cannot load the processor: {_first_line(error)}",
             where=path,
             fix="copy preprocessor_config.json, processor_config.json and the tokenizer's files "
             "from the base model",
         ) from error
     processor.tokenizer._tokenizer = Tokenizer.from_file(tokenizer_file)
+    check_processor(processor, where=path)
+    check_ids(processor.tokenizer._tokenizer, Path(tokenizer_file))
     if not new_tokens:
         return processor
     with located(path):
         return with_tokenizer(processor, placement_of(processor, new_tokens))
+
+
+def _first_line(error: Exception) -> str:
+    """Return an error in one line; transformers' own begin with a headline of the field."""
+    return " ".join(line.strip() for line in str(error).splitlines()[:2]) or type(error).__name__
 
 
 def check_place(path: str) -> None:
@@ -235,18 +250,8 @@ def prepare_model(model: VisionLanguageModel, processor: Processor) -> None:
             "config.json",
             fix="use the tokenizer that belongs to the checkpoint",
         )
-    scaling = PixelScaling(
-        rescale_factor=float(images.rescale_factor),
-        mean=_three(images.image_mean),
-        std=_three(images.image_std),
-    )
-    model.set_pixel_scaling(scaling)
+    model.set_pixel_scaling(pixel_scaling(images))
     model.use_scope_attention()
-
-
-def _three(values: Iterable[float]) -> tuple[float, float, float]:
-    red, green, blue = (float(value) for value in values)
-    return red, green, blue
 
 
 def read_model_config(path: str, rope_scaling: RopeScaling | None = None) -> VisionLanguageConfig:
@@ -269,11 +274,18 @@ def read_model_config(path: str, rope_scaling: RopeScaling | None = None) -> Vis
     check_place(path)
     try:
         config = cast("VisionLanguageConfig", AutoConfig.from_pretrained(path))
+        written, _ = PreTrainedConfig.get_config_dict(path)
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"cannot load the checkpoint: {str(error).splitlines()[0]}",
+            f"cannot load the checkpoint: {_first_line(error)}",
             where=path,
             fix="check the hub id and the network, or give a local folder",
+        ) from error
+    except _NOT_READ as error:
+        raise ConfigError(
+            f"config.json cannot be read: {_first_line(error)}",
+            where=path,
+            fix="correct the value, or download the file again",
         ) from error
     if config.model_type not in MODEL_CLASSES:
         raise ConfigError(
@@ -282,6 +294,13 @@ def read_model_config(path: str, rope_scaling: RopeScaling | None = None) -> Vis
             where=path,
             fix="use SmolVLM, SmolVLM2 or an Idefics3-type checkpoint",
         )
+    for part in ("text_config", "vision_config"):
+        if not isinstance(written.get(part), dict):
+            raise ConfigError(
+                f"config.json has no {part}, so nothing says what the weights are",
+                where=path,
+                fix="download the file again",
+            )
     if getattr(config, "quantization_config", None) is not None:
         fix = (
             "use the model that it was made from; `quantization: {bits: 4}` in a run file "
