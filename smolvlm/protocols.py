@@ -80,6 +80,8 @@ class ImageProcessor(Protocol):
     """`longest_edge` of a tile, px."""
     resample: int
     do_image_splitting: bool
+    do_rescale: bool | None
+    do_normalize: bool | None
     rescale_factor: float
     image_mean: Sequence[float]
     image_std: Sequence[float]
@@ -93,7 +95,7 @@ class ProcessorTokenizer(Protocol):
     backend_tokenizer: "Tokenizer"
     _tokenizer: "Tokenizer"
     """The same; the one that can be set."""
-    pad_token_id: int
+    pad_token_id: int | None
     pad_token: str | None
     bos_token: str | None
     eos_token: str | None

@@ -166,7 +166,10 @@ def special_token_findings(row: Conversation, text: TextEncoder) -> list[Finding
     stay = sorted(token for token in found if token in text.prompt_tokens - MARKS)
     ids = sorted(token for token in found if token not in text.prompt_tokens)
     messages = {
-        "prompt_token_in_text": (stay, "stays text here: prompts are built of it"),
+        "prompt_token_in_text": (
+            stay,
+            "stays text here: prompts are built of it, or the model has no row for it",
+        ),
         "special_token_in_text": (ids, "becomes its own id, here and in every row"),
     }
     return [

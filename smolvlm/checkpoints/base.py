@@ -60,9 +60,13 @@ class Base:
             ConfigError: the processor lacks something, or its sizes and the section's do not fit
                 each other.
         """
-        context = context_tokens(self.config)
+        context, num_rows = context_tokens(self.config), self.config.text_config.vocab_size
+        if self.new_tokens:
+            num_rows = max(num_rows, self.placement.num_tokens)
         with located(self.path):
-            return read_prompt(self.run_processor(), data, context_tokens=context)
+            return read_prompt(
+                self.run_processor(), data, context_tokens=context, num_rows=num_rows
+            )
 
     def load(
         self,

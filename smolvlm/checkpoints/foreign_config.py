@@ -52,6 +52,8 @@ def read_foreign_config(
         what = f"model type {str(written)[:60]} is not of the SmolVLM family"
         fix = "use SmolVLM, SmolVLM2 or an Idefics3-type checkpoint"
         raise ConfigError(f"{what} ({', '.join(model_types)})", where=path, fix=fix)
+    if model_types is not None:
+        _check_towers(content, path)
     for name, part in _parts(content):
         _check_sizes(name, part, file)
     try:
@@ -69,6 +71,13 @@ def read_foreign_config(
         if part is not None:
             part._attn_implementation = None
     return config
+
+
+def _check_towers(content: Mapping[str, Any], path: str) -> None:
+    for name in _TOWERS:
+        if not isinstance(content.get(name), dict):
+            what = f"config.json has no {name}, so nothing says what the weights are"
+            raise ConfigError(what, where=path, fix="download the file again")
 
 
 def _parts(content: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

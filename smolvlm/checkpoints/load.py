@@ -6,7 +6,7 @@ In: a path, also of an adapter folder, which is loaded onto its base. Out: a `Ch
 saved loads wherever the original did.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -26,6 +26,7 @@ from smolvlm.checkpoints.peft_layers import (
     is_adapter_folder,
     load_adapter,
 )
+from smolvlm.checkpoints.processor_keys import check_ids, check_processor, pixel_scaling
 from smolvlm.checkpoints.quantization import check_quantized_layers, loading_arguments
 from smolvlm.checkpoints.whole_weights import check_weights, load_whole
 from smolvlm.config.new_tokens import NewToken
@@ -35,7 +36,7 @@ from smolvlm.config.quantization import Quantization
 from smolvlm.config.rope import RopeScaling
 from smolvlm.errors import ConfigError, located
 from smolvlm.model.modeling_smolvlm import MODEL_CLASSES
-from smolvlm.model.vision import PixelScaling, check_tile_side, tokens_per_tile
+from smolvlm.model.vision import check_tile_side, tokens_per_tile
 from smolvlm.protocols import Processor, VisionLanguageConfig, VisionLanguageModel
 
 
@@ -113,6 +114,8 @@ def load_processor(
             fix="copy preprocessor_config.json, processor_config.json and the tokenizer's files "
             "from the base model",
         ) from error
+    check_processor(processor, where=path)
+    check_ids(processor.tokenizer._tokenizer, Path(tokenizer_file))
     if not new_tokens:
         return processor
     with located(path):
@@ -240,18 +243,8 @@ def prepare_model(model: VisionLanguageModel, processor: Processor) -> None:
             "config.json",
             fix="use the tokenizer that belongs to the checkpoint",
         )
-    scaling = PixelScaling(
-        rescale_factor=float(images.rescale_factor),
-        mean=_three(images.image_mean),
-        std=_three(images.image_std),
-    )
-    model.set_pixel_scaling(scaling)
+    model.set_pixel_scaling(pixel_scaling(images))
     model.use_scope_attention()
-
-
-def _three(values: Iterable[float]) -> tuple[float, float, float]:
-    red, green, blue = (float(value) for value in values)
-    return red, green, blue
 
 
 def _config_file(path: str) -> Path:

@@ -20,7 +20,6 @@ from smolvlm.inspect.inspection import Inspection, inspect_run
 from smolvlm.inspect.stock_inputs import special_tokens_in
 from smolvlm.inspect.verify import GRADIENT_TOLERANCE, LOSS_TOLERANCE, Verification, verify_pack
 from smolvlm.model.towers import TOWERS
-from smolvlm.protocols import Processor
 from smolvlm.runs.model import with_model
 from smolvlm.terminal import console as terminal_console
 from smolvlm.terminal import say, say_json
@@ -74,7 +73,7 @@ def _verify(config: RunConfig, inspection: Inspection) -> None:
     dataset, samples, processor = inspection.dataset, inspection.samples, inspection.processor
     members: list[Rows] = []
     tokens = tiles = 0
-    for rows in _comparable(dataset, samples, processor):
+    for rows in _comparable(dataset, samples):
         own_tokens, own_tiles = sample_size(rows, dataset.measured.lengths)
         if (
             tokens + own_tokens > config.data.max_tokens_per_pack
@@ -91,7 +90,7 @@ def _verify(config: RunConfig, inspection: Inspection) -> None:
         raise typer.Exit(FAILED_CHECK)
 
 
-def _comparable(dataset: PackDataset, samples: Sequence[Rows], processor: Processor) -> list[Rows]:
+def _comparable(dataset: PackDataset, samples: Sequence[Rows]) -> list[Rows]:
     """Return the samples that the stock processor can express, and name the others.
 
     Raises:
@@ -100,7 +99,8 @@ def _comparable(dataset: PackDataset, samples: Sequence[Rows], processor: Proces
     comparable: list[Rows] = []
     for rows in samples:
         conversations = [dataset.measured.conversations[number] for number in rows]
-        taken = {row.where: special_tokens_in(processor, row) for row in conversations}
+        kept = dataset.encoder.tokens_kept_as_text
+        taken = {row.where: special_tokens_in(row, kept) for row in conversations}
         for where, tokens in taken.items():
             if tokens:
                 what = (

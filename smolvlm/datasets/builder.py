@@ -48,7 +48,11 @@ def budget_of(data: DataConfig) -> Budget:
 
 
 def read_prompt(
-    processor: Processor, data: DataConfig, *, context_tokens: int | None = None
+    processor: Processor,
+    data: DataConfig,
+    *,
+    context_tokens: int | None = None,
+    num_rows: int | None = None,
 ) -> PromptSettings:
     """Return what encoding needs to know of a checkpoint, as a run's `data` section asks.
 
@@ -56,6 +60,7 @@ def read_prompt(
         processor: the checkpoint's.
         data: the run's section.
         context_tokens: the longest conversation that its model holds; None is without end.
+        num_rows: of its model's embedding; None is as many as the tokenizer has tokens.
 
     Raises:
         ConfigError: the processor lacks something, or its sizes and the section's do not fit each
@@ -76,6 +81,7 @@ def read_prompt(
     )
     return replace(
         prompt,
+        text=prompt.text if num_rows is None else prompt.text.within_rows(num_rows),
         media=replace(prompt.media, max_image_pixels=data.max_image_pixels),
         context_tokens=context_tokens,
         supervise=data.supervise,

@@ -16,6 +16,7 @@ from jaxtyping import Float32
 from rich.console import Console
 
 from smolvlm.checkpoints.base import base_of_run
+from smolvlm.checkpoints.processor_keys import pixel_scaling
 from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.encoding.prompts import PromptSettings
@@ -80,7 +81,7 @@ class Inspection:
 
     def pixel_values(self) -> dict[str, Float32[np.ndarray, "tile 3 side side"]]:
         """Return each sample's tiles as the tower gets them: `sample_<n>`; none for text."""
-        images = self.processor.image_processor
+        scaling = pixel_scaling(self.processor.image_processor)
         values: dict[str, np.ndarray] = {}
         for number, example in enumerate(self.examples):
             tiles = self.tiles_of(example)
@@ -89,9 +90,9 @@ class Inspection:
             stacked = np.stack([tiles[ref.medium][ref.tile] for ref in example.tiles])
             values[f"sample_{number}"] = pixel_values(
                 stacked,
-                mean=images.image_mean,
-                std=images.image_std,
-                rescale_factor=images.rescale_factor,
+                mean=scaling.mean,
+                std=scaling.std,
+                rescale_factor=scaling.rescale_factor,
             )
         return values
 

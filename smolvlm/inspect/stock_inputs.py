@@ -9,14 +9,14 @@ of a clip that has only the first frame of each group, the pixels are every fram
 `averaged_inputs` puts the means of the stock model's own features where the image tokens stand.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
-from smolvlm.datasets.encoding.read_template import prompt_tokens, read_template
+from smolvlm.datasets.encoding.read_template import read_template
 from smolvlm.media.images import open_rgb
 from smolvlm.media.settings import MediaSettings
 from smolvlm.media.video.reader import read_frames
@@ -67,15 +67,19 @@ def _stock_text(processor: Processor, row: Conversation) -> str:
     return processor.apply_chat_template(shown, chat_template=template.source)
 
 
-def special_tokens_in(processor: Processor, row: Conversation) -> list[str]:
-    """Return the tokens of a prompt that stand in a row's text as words.
+def special_tokens_in(row: Conversation, kept_as_text: Collection[str]) -> list[str]:
+    """Return the special tokens that stand in a row's text as words.
 
     Here they stay words; the stock processor reads them as what they mark (a picture's place, an
-    answer's end), so such a row has no prompt of its that could be compared with ours.
+    answer's end, an id that the model has no row for), so such a row has no prompt of its that
+    could be compared with ours.
+
+    Args:
+        row: any conversation.
+        kept_as_text: of the encoder.
     """
-    special = prompt_tokens(processor, read_template(processor))
     texts = [item for turn in row.every_turn for item in turn.blocks if isinstance(item, str)]
-    return sorted(token for token in special if any(token in text for text in texts))
+    return sorted(token for token in kept_as_text if any(token in text for text in texts))
 
 
 def averaged_inputs(

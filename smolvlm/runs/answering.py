@@ -76,8 +76,11 @@ def load_model(path: str | Path, *, device: torch.device | str | None = None) ->
         checkpoint.model.to(chosen)
     checkpoint.model.eval()
     context = context_tokens(checkpoint.model.config)
+    num_rows = checkpoint.model.config.text_config.vocab_size
     with located(config.model.path):
-        prompt = read_prompt(checkpoint.processor, config.data, context_tokens=context)
+        prompt = read_prompt(
+            checkpoint.processor, config.data, context_tokens=context, num_rows=num_rows
+        )
     return LoadedModel(checkpoint=checkpoint, prompt=prompt)
 
 

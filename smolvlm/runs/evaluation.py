@@ -74,8 +74,11 @@ def evaluate_checkpoint(config: RunConfig) -> Evaluation:
         )
     checkpoint = load_run_checkpoint(config)
     context = context_tokens(checkpoint.model.config)
+    num_rows = checkpoint.model.config.text_config.vocab_size
     with located(config.model.path):
-        prompt = read_prompt(checkpoint.processor, config.data, context_tokens=context)
+        prompt = read_prompt(
+            checkpoint.processor, config.data, context_tokens=context, num_rows=num_rows
+        )
     uses_bf16 = bool(
         config.train.arguments.get("bf16")
     )  # a GPU's own choice is not asked of this CPU

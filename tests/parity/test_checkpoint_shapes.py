@@ -2,18 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from PIL import Image
 
 from smolvlm import api
 from smolvlm.checkpoints.load import load_processor
-from smolvlm.datasets.encoding.prompts import PromptSettings, read_prompt_settings
-from smolvlm.media.tile_grid import grid_for
-from smolvlm.records import ImageRef, Turn
+from smolvlm.datasets.encoding.prompts import read_prompt_settings
+from smolvlm.records import Turn
 from tests.checkpoint_shapes import DOCUMENT_TAGS, SHAPES, CheckpointShape, make_checkpoint
 from tests.packs import verified_pack
+from tests.parity.laws import assert_ids_are_the_stock_processors, one_step_config
 
 END = {"role_tags": "<|end_of_text|>"}
 TAGGED = "<doctag><loc_3><text>12 cats</text></doctag>"
@@ -25,52 +23,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[CheckpointShape, P
     return {shape: make_checkpoint(root / shape, shape) for shape in SHAPES}
 
 
-def conversation(answer: str) -> list[Turn]:
-    image = ImageRef(path=Path("97x128"))
-    return [
-        Turn(role="system", blocks=("Be brief.",)),
-        Turn(role="user", blocks=("  Compare ", image, " and", image, "?\n")),
-        Turn(role="assistant", blocks=(answer,)),
-        Turn(role="user", blocks=(image, "And 3 + 4?")),
-        Turn(role="assistant", blocks=(" 7",)),
-    ]
-
-
-def stock_ids(processor: Any, prompt: PromptSettings, turns: list[Turn], asks: bool) -> list[int]:
-    messages = [
-        {
-            "role": turn.role,
-            "content": [
-                {"type": "text", "text": block} if isinstance(block, str) else {"type": "image"}
-                for block in turn.blocks
-            ],
-        }
-        for turn in turns
-    ]
-    text = processor.apply_chat_template(
-        messages, chat_template=prompt.template.source, add_generation_prompt=asks
-    )
-    pictures = [Image.new("RGB", (97, 128)) for turn in turns for b in turn.blocks if b != str(b)]
-    return processor(text=text, images=[pictures], add_special_tokens=False)["input_ids"][0]
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("answer", ["A cat.", "12", TAGGED])
 def test_ids_are_those_of_the_stock_processor_with_the_checkpoints_own_template(
     folders: dict[CheckpointShape, Path], shape: CheckpointShape, answer: str
 ) -> None:
-    processor = load_processor(str(folders[shape]))
-    prompt = read_prompt_settings(processor)
-    turns = conversation(answer)
-    for shown, asks in ((turns, False), (turns[:-1], True)):
-        grids = [
-            grid_for(97, 128, prompt.media.pictures)
-            for turn in shown
-            for block in turn.blocks
-            if isinstance(block, ImageRef)
-        ]
-        ours = prompt.encoder().encode_turns(shown, layouts=grids, add_generation_prompt=asks)
-        assert ours.input_ids.tolist() == list(stock_ids(processor, prompt, shown, asks))
+    assert_ids_are_the_stock_processors(folders[shape], answer)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -99,16 +57,7 @@ def test_packed_equals_alone_and_what_is_saved_prompts_alike(
         {"question": "<image>And this?", "answer": "4", "image": str(photos["coffee"])},
         {"question": "Hello", "answer": "Hi."},
     ]
-    settings = {
-        "model": {"path": str(folders[shape])},
-        "data": {"image_splitting": False, "allow_outside_root": True},
-        "train": {
-            "output_dir": str(root / f"run-{shape}"),
-            "max_steps": 1,
-            "packs_per_step": 1,
-        },
-    }
-    config = api.load_config(settings, rows=rows)
+    config = one_step_config(folders[shape], root / f"run-{shape}", rows, image_splitting=False)
     assert verified_pack(config, num_samples=2).verification.holds
     api.train(config)
     before = read_prompt_settings(load_processor(str(folders[shape])))

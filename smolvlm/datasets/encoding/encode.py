@@ -63,6 +63,11 @@ class Encoder:
         self._supervise: Supervise = supervise
         self.loss_weighting: LossWeighting = loss_weighting
 
+    @property
+    def tokens_kept_as_text(self) -> frozenset[str]:
+        """Special tokens that stay text where a conversation's own words name them."""
+        return self._text.prompt_tokens
+
     def encode_turns(
         self,
         turns: Sequence[Turn],

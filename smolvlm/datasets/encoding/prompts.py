@@ -6,7 +6,6 @@ that a processor carries is hard-coded, and the processor itself is never change
 
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import cast
 
 from smolvlm.datasets.encoding.chat import Supervise
 from smolvlm.datasets.encoding.encode import Encoder
@@ -123,7 +122,7 @@ def read_prompt_settings(
         backend,
         template,
         tokens_per_tile=int(processor.image_seq_len),
-        pad=cast("int", tokenizer.pad_token_id),
+        pad=tokenizer.pad_token_id,
     )
     return PromptSettings(
         tokens=tokens,

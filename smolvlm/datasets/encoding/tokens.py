@@ -67,6 +67,29 @@ class TextEncoder:
         self._tokenizer.no_padding()
         self._cached = lru_cache(maxsize=32768)(self._encode)
 
+    def within_rows(self, num_rows: int) -> "TextEncoder":
+        """Return an encoder that yields no id without a row in the model's embedding.
+
+        Added tokens behind the last row stay text where somebody writes them.
+
+        Raises:
+            ConfigError: the vocabulary itself, or a token of the prompt, is larger.
+        """
+        added = self._tokenizer.get_added_tokens_decoder()
+        rowless = {token.content for number, token in added.items() if number >= num_rows}
+        plain = self._tokenizer.get_vocab(with_added_tokens=True)
+        beyond = [name for name, number in plain.items() if number >= num_rows]
+        needed = sorted(self.prompt_tokens & rowless) or sorted(set(beyond) - rowless)
+        if needed:
+            raise ConfigError(
+                f"the tokenizer has {needed[0]!r} as {plain[needed[0]]:,}, and the model has rows "
+                f"for {num_rows:,} tokens",
+                fix="use the tokenizer that belongs to the checkpoint",
+            )
+        if not rowless:
+            return self
+        return _restored(self.definition(), self.prompt_tokens | rowless, self.special_tokens)
+
     def _encode(self, text: str) -> tuple[TokenIds, tuple[tuple[int, int], ...]]:
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
         return tuple(encoding.ids), tuple(encoding.offsets)
@@ -117,7 +140,7 @@ def _with_special(tokenizer_json: str, special: Collection[str]) -> str:
 
 
 def read_prompt_tokens(
-    tokenizer: Tokenizer, template: ChatTemplate, *, tokens_per_tile: int, pad: int
+    tokenizer: Tokenizer, template: ChatTemplate, *, tokens_per_tile: int, pad: int | None
 ) -> PromptTokens:
     """Look up the prompt's special tokens in a checkpoint's tokenizer.
 
@@ -125,7 +148,7 @@ def read_prompt_tokens(
         tokenizer: the checkpoint's own.
         template: the checkpoint's.
         tokens_per_tile: image tokens a tile costs.
-        pad: id that fills up batches in generation.
+        pad: id that fills up batches in generation; None is what ends an answer.
 
     Raises:
         ConfigError: the tokenizer lacks a token that every SmolVLM prompt needs.
@@ -155,6 +178,6 @@ def read_prompt_tokens(
         },
         row_end=pieces("\n"),
         last_row_end=pieces("\n\n"),
-        pad=pad,
+        pad=one(template.end_of_turn) if pad is None else pad,
         tokens_per_tile=tokens_per_tile,
     )

@@ -165,7 +165,11 @@ def other_model(
     where = f"train.reference_model={path}"
     try:
         checkpoint = load_checkpoint(path, dtype=getattr(torch, config.model.dtype))
-        its_prompt = read_prompt(checkpoint.processor, config.data)
+        its_prompt = read_prompt(
+            checkpoint.processor,
+            config.data,
+            num_rows=checkpoint.model.config.text_config.vocab_size,
+        )
     except ConfigError as error:
         raise ConfigError(error.what, where=where, fix=error.fix) from error
     if its_prompt.identity != prompt.identity:
