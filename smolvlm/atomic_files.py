@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from smolvlm.file_lock import FileLock, LocksUnavailableError, try_lock
+from smolvlm.system_errors import os_errors_of
 
 _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
 SUFFIX = ".tmp"
@@ -86,13 +87,18 @@ def making_folder(path: Path) -> Iterator[Path]:
     folder = work / "new"
     folder.mkdir()
     try:
-        yield folder
+        with os_errors_of(path):
+            yield folder
         sync_tree(folder)
         if work.parent == path:
             for child in sorted(folder.iterdir()):
                 child.replace(path / child.name)
         else:
             _put(folder, path, former=work)
+    except OSError as error:
+        if str(error.filename).startswith(str(folder)):  # its place is what a person knows
+            error.filename = str(path) + str(error.filename)[len(str(folder)) :]
+        raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
         if lock is not None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from smolvlm.cli.evaluate import show_metrics
+from smolvlm.cli.os_errors import kept_of_run, says_what_is_safe
 from smolvlm.cli.progress import measuring_bar
 from smolvlm.config.load import load_run_config
 from smolvlm.config.schema import RunConfig
@@ -19,13 +20,14 @@ def run_training(run_file: Path, overrides: Sequence[str]) -> TrainedRun:
 
 def train_aloud(config: RunConfig) -> TrainedRun:
     """Train, evaluate and report, and say so on standard error."""
-    return train_and_report(
-        config,
-        say=to_stderr,
-        show=lambda metrics: show_metrics(metrics, as_json=False),
-        measuring_bar=measuring_bar,
-        shows_progress=True,
-    )
+    with says_what_is_safe(lambda: kept_of_run(Path(config.train.output_dir))):
+        return train_and_report(
+            config,
+            say=to_stderr,
+            show=lambda metrics: show_metrics(metrics, as_json=False),
+            measuring_bar=measuring_bar,
+            shows_progress=True,
+        )
 
 
 def to_stderr(text: str) -> None:

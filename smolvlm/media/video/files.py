@@ -29,6 +29,7 @@ from smolvlm.media.kinds import (
 )
 from smolvlm.media.names import is_litter, natural_key
 from smolvlm.records import ImageRef, VideoRef
+from smolvlm.system_errors import raise_of_the_machine
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -259,7 +260,12 @@ def list_pictures(ref: VideoRef) -> tuple[ImageRef, ...] | None:
 
 
 def unreadable(ref: VideoRef, error: OSError | ValueError) -> SampleError:
-    """Return the error for a clip that exists and yet cannot be read."""
+    """Return the error for a clip that exists and yet cannot be read.
+
+    Raises:
+        OSError: it is nothing of the file: too many open files, no memory.
+    """
+    raise_of_the_machine(error)
     return SampleError(
         f"clip {ref.name} cannot be read ({cause(error)})",
         kind="corrupt_media",
