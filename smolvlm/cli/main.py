@@ -1,9 +1,10 @@
 """The command line: arguments in, exit status out.
 
-0 done, 1 a bad row, file or setting (the message says what, where, fix), 2 wrong usage, 3 a failed
-self-check, 130 or 143 stopped by Ctrl-C or SIGTERM (`interruption.py`). A command's module is
-imported once its settings and mixtures are known to be right (`early_checks.py`). Human output goes
-to standard error wherever `--json` writes objects to standard output.
+0 done, 1 a bad row, file or setting, or something that the system refused (`os_errors.py`; the
+message says what, where, fix), 2 wrong usage, 3 a failed self-check, 130 or 143 stopped by Ctrl-C
+or SIGTERM (`interruption.py`). A command's module is imported once its settings and mixtures are
+known to be right (`early_checks.py`). Human output goes to standard error wherever `--json` writes
+objects to standard output.
 """
 
 import os
@@ -18,6 +19,8 @@ from smolvlm.cli.build_command import build
 from smolvlm.cli.early_checks import check_evaluated, check_mixture_or_run, check_run_file
 from smolvlm.cli.interruption import interruptible
 from smolvlm.cli.options import Command, Group, Json, RunFileCommand
+from smolvlm.cli.os_errors import explained
+from smolvlm.cli.output_files import check_output_file
 from smolvlm.errors import SmolVLMError
 from smolvlm.quiet import drop_import_warnings, hide_progress_bars
 from smolvlm.terminal import say
@@ -88,6 +91,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Generate answers to a held-out set and score them."""
+    check_output_file(predictions, "--predictions")
     check_evaluated(target, overrides or [], mixture=mixture)
     hide_progress_bars()
     from smolvlm.cli.evaluate import run_evaluation
@@ -113,6 +117,8 @@ def inspect(
     json: Json = False,
 ) -> None:
     """Show what the model would see and learn, before anything is trained."""
+    check_output_file(html, "--html")
+    check_output_file(pixels, "--pixels")
     check_run_file(run_file, overrides or [])
     hide_progress_bars()
     from smolvlm.cli.inspect import run_inspection
@@ -169,6 +175,7 @@ def check(
 ) -> None:
     """Read every row and decode every picture; name what is wrong. Exit status 1 where there are
     errors."""
+    check_output_file(html, "--html")
     check_mixture_or_run(mixture, overrides or [], model=model, held_out=held_out)
     hide_progress_bars()
     from smolvlm.cli.check import run_check
@@ -244,4 +251,7 @@ def main() -> None:
         interruptible(app)
     except SmolVLMError as error:
         say(f"error: {error}")
+        sys.exit(1)
+    except OSError as error:
+        say(f"error: {explained(error)}")
         sys.exit(1)

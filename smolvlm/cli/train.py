@@ -5,6 +5,7 @@ from pathlib import Path
 
 from smolvlm.cli.evaluate import show_metrics
 from smolvlm.cli.interruption import notes_of_run, says_what_is_kept
+from smolvlm.cli.os_errors import kept_of_run, says_what_is_safe
 from smolvlm.cli.progress import measuring_bar
 from smolvlm.config.load import load_run_config
 from smolvlm.config.schema import RunConfig
@@ -20,7 +21,11 @@ def run_training(run_file: Path, overrides: Sequence[str]) -> TrainedRun:
 
 def train_aloud(config: RunConfig) -> TrainedRun:
     """Train, evaluate and report, and say so on standard error."""
-    with says_what_is_kept(lambda: notes_of_run(config)):
+    output_dir = Path(config.train.output_dir)
+    with (
+        says_what_is_kept(lambda: notes_of_run(config)),
+        says_what_is_safe(lambda: kept_of_run(output_dir)),
+    ):
         return train_and_report(
             config,
             say=to_stderr,

@@ -2,12 +2,18 @@
 
 from smolvlm.errors import SampleError
 from smolvlm.records import ImageRef
+from smolvlm.system_errors import raise_of_the_machine
 
 REPLACE = "replace the file"
 
 
 def unreadable_picture(ref: ImageRef, error: OSError | ValueError) -> SampleError:
-    """Return what is wrong with a picture whose file cannot be read."""
+    """Return what is wrong with a picture whose file cannot be read.
+
+    Raises:
+        OSError: it is nothing of the file: too many open files, no memory.
+    """
+    raise_of_the_machine(error)
     cause = getattr(error, "strerror", None) or str(error)
     return SampleError(
         f"picture {ref.name} cannot be read ({cause})",

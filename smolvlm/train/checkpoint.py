@@ -6,8 +6,9 @@ training goes on; the next save waits for it, and so does the end of the run.
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +16,12 @@ from smolvlm.atomic_files import sync_file, sync_folder, sync_tree
 from smolvlm.checkpoints.adapters import Adapters
 from smolvlm.checkpoints.context import name_rope_for_older_readers
 from smolvlm.checkpoints.peft_layers import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from smolvlm.system_errors import os_errors_of
 from smolvlm.train.checkpoint_folder import clear, delete_oldest, mark_whole
 from smolvlm.train.resuming import RunIdentity
 
 UNFINISHED = ".unfinished-model"
-"""Where a run's final model is written, in its folder."""
+"""Where a run's final model is written, in its folder; one name for all ranks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +44,34 @@ class CheckpointFiles:
         mark_whole(folder, self.identity.as_marker(step=step))
 
 
-def put_in_place(unfinished: Path, out: Path) -> None:
+@contextmanager
+def final_model(out: Path, *, is_writer: bool, meet: Callable[[], object]) -> Iterator[Path]:
+    """Yield the folder that a run's final model is saved to; its files are put into `out` then.
+
+    Args:
+        out: the run's folder.
+        is_writer: whether this rank writes.
+        meet: returns once all ranks have called it.
+
+    Raises:
+        OSError: it cannot be written; what is in `out` is as it was.
+    """
+    unfinished = out / UNFINISHED
+    if is_writer:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    meet()
+    try:
+        with os_errors_of(unfinished):
+            yield unfinished
+    except OSError:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    meet()
+    if is_writer:
+        _put_in_place(unfinished, out)
+
+
+def _put_in_place(unfinished: Path, out: Path) -> None:
     """Move the files of a final model into its run's folder, once they are on the disk.
 
     Weights and adapters of an earlier run there go: they would be taken for this one's.
@@ -101,6 +130,15 @@ class CheckpointFinisher:
         self.wait()
         clear(folder)
 
+    @contextmanager
+    def dropping(self, folder: Path) -> Iterator[None]:
+        """Delete a folder that cannot be written whole: on a full disk the run's log needs room."""
+        try:
+            yield
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
     def finish(self, folder: Path, *, step: int, best: str | None) -> None:
         """Have a folder that was written synced and marked, then older ones deleted.
 
@@ -127,8 +165,9 @@ class CheckpointFinisher:
             pending.result()
 
     def _finish(self, folder: Path, step: int, best: str | None) -> None:
-        for log in self._logs:
-            if log.exists():
-                sync_file(log)
-        self._files.finish(folder, step=step)
+        with self.dropping(folder):
+            for log in self._logs:
+                if log.exists():
+                    sync_file(log)
+            self._files.finish(folder, step=step)
         delete_oldest(folder.parent, limit=self._limit, best=best)

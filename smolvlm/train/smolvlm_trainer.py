@@ -14,7 +14,6 @@ The class holds overrides alone; what they decide stands with others:
 """
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,10 @@ from transformers.trainer_callback import DefaultFlowCallback, PrinterCallback, 
 
 from smolvlm.datasets.dataset import PackDataset
 from smolvlm.protocols import VisionLanguageModel
+from smolvlm.system_errors import os_errors_of
 from smolvlm.train.batch import PackInfo, as_batch
 from smolvlm.train.callbacks import PlanFlowCallback, WholeGradientCallback
-from smolvlm.train.checkpoint import UNFINISHED, CheckpointFinisher, put_in_place
+from smolvlm.train.checkpoint import CheckpointFinisher, final_model
 from smolvlm.train.finite import FiniteWatch
 from smolvlm.train.flops import compute_cost, peak_flops_per_s
 from smolvlm.train.log import RunLog, pack_flops
@@ -241,15 +241,9 @@ class SmolVLMTrainer(Trainer):
         Raises:
             OSError: it cannot be written; what was there is as it was.
         """
-        out = Path(self.args.output_dir or ".")
-        unfinished = out / UNFINISHED  # one name for all ranks
-        if self.args.should_save:
-            shutil.rmtree(unfinished, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        self.save_model(str(unfinished))
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            put_in_place(unfinished, out)
+        out, meet = Path(self.args.output_dir or "."), self.accelerator.wait_for_everyone
+        with final_model(out, is_writer=self.args.should_save, meet=meet) as folder:
+            self.save_model(str(folder))
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Note which rows the step learns from, before its first pack."""
@@ -344,7 +338,8 @@ class SmolVLMTrainer(Trainer):
         if self.args.should_save:
             self._checkpoints.begin(folder)
         self.accelerator.wait_for_everyone()
-        super()._save_checkpoint(model, trial)
+        with self._checkpoints.dropping(folder), os_errors_of(folder):
+            super()._save_checkpoint(model, trial)
         self._write_rows()
         self.accelerator.wait_for_everyone()
         if self.args.should_save:

@@ -34,6 +34,7 @@ from smolvlm.train.resuming import (
     resume_notes,
     run_identity,
 )
+from smolvlm.train.room import check_room
 from smolvlm.train.run_facts import run_facts
 from smolvlm.train.run_folder import check_run_folder
 from smolvlm.train.run_model import RunModel, check_model, check_rows, load_run_model
@@ -159,6 +160,8 @@ def train(
     run_model = load_run_model(
         config, start.base, uses_bf16=uses_bf16, resume=start.resume, device=device
     )
+    saves_adapters = run_model.adapters is not None
+    check_room(run_model.checkpoint.model, start.arguments, saves_adapters=saves_adapters)
     trainer = _build_trainer(config, start, run_model, make_evaluate)
     if trainer.is_world_process_zero():
         say("\n".join(_begin(config, start, run_model, trainer)))

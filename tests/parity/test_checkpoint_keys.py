@@ -185,8 +185,8 @@ def test_a_processors_file_that_is_no_mapping_is_refused(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"scale_factor": "2"}, r"config\.json cannot be read: .*'scale_factor' expected int"),
-        ({"text_config": [1]}, r"config\.json cannot be read: .*text_config"),
+        ({"scale_factor": "2"}, r"cannot read config\.json: .*'scale_factor' expected int"),
+        ({"text_config": [1]}, r"config\.json has no text_config"),
         ({"text_config": None}, "config.json has no text_config"),
         ({"vision_config": None}, "config.json has no vision_config"),
     ],

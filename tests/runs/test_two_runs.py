@@ -38,7 +38,7 @@ def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "output_dir": str(folder / "out"),
             "language_model_lr": 1e-3,
             "use_cpu": True,
-            "max_steps": 60,
+            "max_steps": 16,
             "logging_steps": 1,
             "packs_per_step": 1,
             "save_strategy": "steps",
@@ -71,9 +71,9 @@ def test_the_second_is_refused_readers_are_not_and_a_killed_one_is_resumed(
             assert time.monotonic() < end
             assert first.poll() is None, first.communicate()[1]
             time.sleep(0.05)
+        first.send_signal(signal.SIGSTOP)  # so that it is there until the others are done
         second = smolvlm("train", run_file, "train.seed=7")
         settings = (out / "run.yaml").read_text()
-        first.send_signal(signal.SIGSTOP)  # so that it is there until the others are done
         _, refusal = second.communicate(timeout=TIMEOUT_S)
         report = smolvlm("report", out)
         _, messages = report.communicate(timeout=TIMEOUT_S)
@@ -94,7 +94,7 @@ def test_the_second_is_refused_readers_are_not_and_a_killed_one_is_resumed(
     once_more = smolvlm("train", run_file)
     _, messages = once_more.communicate(timeout=TIMEOUT_S)
     assert once_more.returncode == 0, messages
-    assert "all 60 steps are done: another train.output_dir begins anew" in messages
+    assert "all 16 steps are done: another train.output_dir begins anew" in messages
     assert digests(out) == before, "a finished run that is asked again adds nothing"
 
 

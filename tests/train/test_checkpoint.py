@@ -9,10 +9,9 @@ import pytest
 
 from smolvlm.checkpoints.peft_layers import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from smolvlm.train.checkpoint import (
-    UNFINISHED,
     CheckpointFiles,
     CheckpointFinisher,
-    put_in_place,
+    final_model,
 )
 from smolvlm.train.checkpoint_folder import MARKER, mark_whole, whole_checkpoints
 from smolvlm.train.resuming import RunIdentity
@@ -32,15 +31,18 @@ def test_a_models_folder_gets_its_processor(tmp_path: Path) -> None:
 
 
 def test_a_final_model_takes_the_place_of_a_former_one_and_its_adapter(tmp_path: Path) -> None:
-    out, unfinished = tmp_path / "out", tmp_path / "out" / UNFINISHED
-    unfinished.mkdir(parents=True)
+    out, meetings = tmp_path / "out", list[int]()
+    out.mkdir()
     (out / "metrics.jsonl").touch()
     former = ("model-00001-of-00002.safetensors", "model.safetensors.index.json", "config.json")
     for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS, *former):
         (out / name).write_text("former")
-    for name in ("model.safetensors", "config.json"):
-        (unfinished / name).write_text("new")
-    put_in_place(unfinished, out)
+    with final_model(out, is_writer=True, meet=lambda: meetings.append(1)) as folder:
+        folder.mkdir()
+        for name in ("model.safetensors", "config.json"):
+            (folder / name).write_text("new")
+        assert (out / "config.json").read_text() == "former"
+    assert len(meetings) == 2
     left = {path.name: path.read_text() for path in out.iterdir()}
     assert left == {"metrics.jsonl": "", "model.safetensors": "new", "config.json": "new"}
 

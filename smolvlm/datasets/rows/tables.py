@@ -10,6 +10,7 @@ from smolvlm.datasets.rows.readers.tar_media import ShardReading
 from smolvlm.datasets.rows.row_table import ChainTable, RowTable
 from smolvlm.datasets.rows.sources import RowFormat, SourceSpec
 from smolvlm.errors import SampleError
+from smolvlm.system_errors import raise_of_the_machine
 
 
 def open_table(spec: SourceSpec) -> RowTable:
@@ -81,6 +82,7 @@ def _table_of(
     try:
         rows = arrow_rows(path, row_format, label=label)
     except OSError as error:
+        raise_of_the_machine(error)
         what = f"cannot be read: {shown_text(error.strerror or str(error))}"
         raise SampleError(what, kind="bad_file", where=label, fix="check the path") from None
     match row_format:

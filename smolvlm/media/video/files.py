@@ -27,6 +27,7 @@ from smolvlm.media.kinds import (
 )
 from smolvlm.media.regular_files import open_regular
 from smolvlm.records import VideoRef
+from smolvlm.system_errors import raise_of_the_machine
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -226,7 +227,12 @@ def check_pyav() -> None:
 
 
 def unreadable(ref: VideoRef, error: OSError | ValueError) -> SampleError:
-    """Return the error for a clip that exists and yet cannot be read."""
+    """Return the error for a clip that exists and yet cannot be read.
+
+    Raises:
+        OSError: it is nothing of the file: too many open files, no memory.
+    """
+    raise_of_the_machine(error)
     return SampleError(
         f"clip {ref.name} cannot be read ({cause(error)})",
         kind="corrupt_media",
