@@ -16,7 +16,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from smolvlm.atomic_files import replacing, sync_file, working_folder
+from smolvlm.disk.atomic_files import replacing, sync_file, working_folder
 from smolvlm.errors import ConfigError
 from smolvlm.home import cache_dir
 

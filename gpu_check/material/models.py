@@ -13,7 +13,6 @@ import torch
 from transformers import SmolVLMForConditionalGeneration
 
 from gpu_check.material.tokenizer import synthetic_vocabulary
-from smolvlm.atomic_files import making_folder
 from smolvlm.build.checkpoint import write_files
 from smolvlm.build.configs import (
     LanguageDimensions,
@@ -26,6 +25,7 @@ from smolvlm.build.configs import (
 )
 from smolvlm.build.processor import PictureSettings, write_processor
 from smolvlm.checkpoints.load import load_processor, prepare_model
+from smolvlm.disk.atomic_files import making_folder
 from smolvlm.model.modeling_smolvlm import MODEL_CLASSES
 
 MODEL_TYPE = "smolvlm"

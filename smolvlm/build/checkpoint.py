@@ -8,12 +8,12 @@ from pathlib import Path
 
 from transformers import GenerationConfig
 
-from smolvlm.atomic_files import making_folder
 from smolvlm.build.configs import tile_side_px, tokens_per_tile
 from smolvlm.build.processor import ModelType, PictureSettings, write_processor
 from smolvlm.build.tokenizer import PromptIds
 from smolvlm.build.vocabulary import Vocabulary
 from smolvlm.checkpoints.context import name_rope_for_older_readers
+from smolvlm.disk.atomic_files import making_folder
 from smolvlm.model.stock_classes import StockModel
 
 

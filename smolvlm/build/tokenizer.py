@@ -12,8 +12,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from smolvlm.atomic_files import write_text
 from smolvlm.build.sources import language_model_gguf
+from smolvlm.disk.atomic_files import write_text
 from smolvlm.errors import ConfigError
 from smolvlm.home import cache_dir
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from smolvlm.atomic_files import is_temporary, making_folder
+from smolvlm.disk.atomic_files import is_temporary, making_folder
+from smolvlm.disk.one_writer import LOCK, only_maker
 from smolvlm.errors import ConfigError
-from smolvlm.one_writer import LOCK, only_maker
 
 
 def check_new_folder(out_dir: Path) -> None:

@@ -8,13 +8,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from smolvlm.atomic_files import write_text
 from smolvlm.check.check_rows import CheckResult
 from smolvlm.check.findings import Finding, by_finding_cause
 from smolvlm.check.page import write_check_page
 from smolvlm.cli.progress import measuring_bar
 from smolvlm.cli.source_notes import source_notes
 from smolvlm.cli.train import to_stderr
+from smolvlm.disk.atomic_files import write_text
 from smolvlm.pages.token_text import plural
 from smolvlm.runs.mixture import check_mixture, mixture_settings
 from smolvlm.terminal import console as terminal_console

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from smolvlm.disk_space import shown_bytes
-from smolvlm.system_errors import os_error_in
+from smolvlm.disk.disk_space import shown_bytes
+from smolvlm.disk.system_errors import os_error_in
 
 AGAIN = "then give the same command again"
 _FILE = re.compile(r"\[Errno \d+\] [^:\n]+: '([^'\n]+)'")

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from smolvlm.atomic_files import write_text
 from smolvlm.cli.train import to_stderr, train_aloud
 from smolvlm.config.load import load_run_config
+from smolvlm.disk.atomic_files import write_text
 from smolvlm.errors import SmolVLMError
 from smolvlm.eval.metrics import (
     Prediction,

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from accelerate.utils import gather_object
 
-from smolvlm.atomic_files import replacing
 from smolvlm.datasets.dataset import PackDataset, PackOptions
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.measured import MeasuredSet
 from smolvlm.datasets.packing.pack import on_device
 from smolvlm.datasets.packing.plan import PlanSettings, plan_training
+from smolvlm.disk.atomic_files import replacing
 from smolvlm.eval.metrics import Prediction, exact_match, vqa_accuracy
 from smolvlm.generate.answers import GenerationSettings, Generator
 from smolvlm.model.evaluating import evaluating

@@ -1,8 +1,8 @@
 """What can be wrong with a picture, as the error that its row gets."""
 
+from smolvlm.disk.system_errors import raise_of_the_machine
 from smolvlm.errors import SampleError
 from smolvlm.records import ImageRef
-from smolvlm.system_errors import raise_of_the_machine
 
 REPLACE = "replace the file"
 

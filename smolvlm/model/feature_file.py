@@ -19,8 +19,8 @@ from pathlib import Path
 
 import lmdb
 
-from smolvlm.atomic_files import SUFFIX, remove_leftovers
-from smolvlm.disk_space import NO_SPACE, is_full
+from smolvlm.disk.atomic_files import SUFFIX, remove_leftovers
+from smolvlm.disk.disk_space import NO_SPACE, is_full
 from smolvlm.notices import notice
 
 MAX_BYTES = 1 << 40

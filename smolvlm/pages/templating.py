@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from smolvlm.atomic_files import write_text
+from smolvlm.disk.atomic_files import write_text
 from smolvlm.pages.token_text import percent, plural
 
 NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"

@@ -16,7 +16,7 @@ import zipfile
 from pathlib import Path
 from typing import Literal
 
-from smolvlm.atomic_files import sync_tree, write_text
+from smolvlm.disk.atomic_files import sync_tree, write_text
 from smolvlm.package_index import Wheel, fetch_wheel
 
 EASY_VQA_WHEEL = Wheel(

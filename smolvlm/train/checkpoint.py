@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from smolvlm.atomic_files import sync_file, sync_folder, sync_tree
 from smolvlm.checkpoints.adapters import Adapters
 from smolvlm.checkpoints.context import name_rope_for_older_readers
 from smolvlm.checkpoints.peft_layers import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from smolvlm.system_errors import os_errors_of
+from smolvlm.disk.atomic_files import sync_file, sync_folder, sync_tree
+from smolvlm.disk.system_errors import os_errors_of
 from smolvlm.train.checkpoint_folder import clear, delete_oldest, mark_whole
 from smolvlm.train.resuming import RunIdentity
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from smolvlm.atomic_files import sync_folder, write_json
+from smolvlm.disk.atomic_files import sync_folder, write_json
 
 MARKER = "smolvlm.json"
 _NAME = re.compile(r"checkpoint-(\d+)")

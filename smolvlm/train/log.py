@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from accelerate.utils import gather_object
 
-from smolvlm.atomic_files import append_line, write_text
+from smolvlm.disk.atomic_files import append_line, write_text
 from smolvlm.train.batch import PackInfo
 from smolvlm.train.flops import ComputeCost
 

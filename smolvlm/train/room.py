@@ -10,7 +10,7 @@ from pathlib import Path
 from transformers import TrainingArguments
 from transformers.trainer_utils import SaveStrategy
 
-from smolvlm.disk_space import free_bytes, shown_bytes
+from smolvlm.disk.disk_space import free_bytes, shown_bytes
 from smolvlm.errors import ConfigError
 from smolvlm.protocols import VisionLanguageModel
 from smolvlm.train.checkpoint_folder import whole_checkpoints

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from smolvlm.config.schema import RunConfig
+from smolvlm.disk.one_writer import only_writer
 from smolvlm.errors import ConfigError
-from smolvlm.one_writer import only_writer
 
 _ANOTHER = "give train.output_dir another folder"
 

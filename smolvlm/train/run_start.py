@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from smolvlm.atomic_files import write_json
+from smolvlm.disk.atomic_files import write_json
 from smolvlm.train.bf16_units import faster_in_bf16
 from smolvlm.train.run_facts import RunFacts
 

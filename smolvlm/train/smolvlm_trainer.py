@@ -24,8 +24,8 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import DefaultFlowCallback, PrinterCallback, ProgressCallback
 
 from smolvlm.datasets.dataset import PackDataset
+from smolvlm.disk.system_errors import os_errors_of
 from smolvlm.protocols import VisionLanguageModel
-from smolvlm.system_errors import os_errors_of
 from smolvlm.train.batch import PackInfo, as_batch
 from smolvlm.train.callbacks import PlanFlowCallback, WholeGradientCallback
 from smolvlm.train.checkpoint import CheckpointFinisher, final_model

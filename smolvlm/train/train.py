@@ -11,7 +11,6 @@ from pathlib import Path
 
 from transformers import TrainerCallback, TrainingArguments
 
-from smolvlm.atomic_files import write_text
 from smolvlm.checkpoints.base import Base, base_of_run
 from smolvlm.checkpoints.load import Checkpoint
 from smolvlm.checkpoints.processor_files import save_processor
@@ -22,6 +21,7 @@ from smolvlm.datasets.dataset import PackDataset, PackOptions
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.length_cache import Report
 from smolvlm.datasets.packing.plan import deal_to_ranks, imbalance
+from smolvlm.disk.atomic_files import write_text
 from smolvlm.model.attention.rule import attention_planner
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.train.arguments import is_bf16_default, planned_length, seed_of, training_arguments

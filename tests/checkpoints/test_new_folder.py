@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from smolvlm.atomic_files import making_folder
 from smolvlm.checkpoints.new_folder import check_new_folder, new_folder
+from smolvlm.disk.atomic_files import making_folder
 from smolvlm.errors import ConfigError
 
 

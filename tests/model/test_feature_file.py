@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from smolvlm.atomic_files import SUFFIX
+from smolvlm.disk.atomic_files import SUFFIX
 from smolvlm.model import feature_file
 from smolvlm.model.vision_cache import FeatureLayout, VisionCache
 from tests.small_disks import memory_disk, run

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from smolvlm.build.tiny import tiny_model
-from smolvlm.one_writer import LOCK
+from smolvlm.disk.one_writer import LOCK
 from smolvlm.train.checkpoint_folder import whole_checkpoints
 
 ROOT = Path(__file__).parents[2]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from smolvlm.atomic_files import write_json
+from smolvlm.disk.atomic_files import write_json
 from smolvlm.train.checkpoint_folder import (
     MARKER,
     changed_content,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from smolvlm.disk_space import free_bytes, shown_bytes
+from smolvlm.disk.disk_space import free_bytes, shown_bytes
 from smolvlm.errors import ConfigError
 from tests.small_disks import memory_disk
 from tests.train.conftest import TrainRun

@@ -16,14 +16,14 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet
 
-from smolvlm.atomic_files import replacing
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.lengths import SIZES, Meter
 from smolvlm.datasets.packing.part_meter import Part, PartMeter
 from smolvlm.datasets.packing.workers import over_cores
 from smolvlm.datasets.rows.conversations import OpenSource
 from smolvlm.datasets.rows.readers.conversion import file_identity
-from smolvlm.disk_space import NO_SPACE, is_full
+from smolvlm.disk.atomic_files import replacing
+from smolvlm.disk.disk_space import NO_SPACE, is_full
 from smolvlm.home import cache_dir
 from smolvlm.notices import notice
 

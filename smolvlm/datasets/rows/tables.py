@@ -9,8 +9,8 @@ from smolvlm.datasets.rows.readers.saved import open_saved
 from smolvlm.datasets.rows.readers.tar_media import ShardReading
 from smolvlm.datasets.rows.row_table import ChainTable, RowTable
 from smolvlm.datasets.rows.sources import RowFormat, SourceSpec
+from smolvlm.disk.system_errors import raise_of_the_machine
 from smolvlm.errors import SampleError
-from smolvlm.system_errors import raise_of_the_machine
 
 
 def open_table(spec: SourceSpec) -> RowTable:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from smolvlm.disk.system_errors import raise_of_the_machine
 from smolvlm.errors import ConfigError, SampleError
 from smolvlm.media.decoders import DecoderError, decoder_errors
 from smolvlm.media.downloads import CLIP_LIMITS, fetch_missing
@@ -27,7 +28,6 @@ from smolvlm.media.kinds import (
 )
 from smolvlm.media.regular_files import open_regular
 from smolvlm.records import VideoRef
-from smolvlm.system_errors import raise_of_the_machine
 
 if TYPE_CHECKING:
     from av.container import InputContainer

@@ -20,7 +20,6 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from transformers import TrainingArguments
 
-from smolvlm.atomic_files import replacing
 from smolvlm.checkpoints.context import context_tokens
 from smolvlm.checkpoints.load import load_checkpoint
 from smolvlm.config.method import DpoMethod
@@ -31,6 +30,7 @@ from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.measured import MeasuredSet
 from smolvlm.datasets.packing.pack import on_device
 from smolvlm.datasets.packing.plan import plan_training
+from smolvlm.disk.atomic_files import replacing
 from smolvlm.errors import ConfigError
 from smolvlm.media.settings import MediaSettings
 from smolvlm.model.evaluating import evaluating

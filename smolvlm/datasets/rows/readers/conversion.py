@@ -13,7 +13,6 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from smolvlm.atomic_files import remove_leftovers_in, replacing
 from smolvlm.config.problems import shown_text
 from smolvlm.datasets.rows.readers.arrow import ArrowRows
 from smolvlm.datasets.rows.readers.csv import CsvFile
@@ -22,7 +21,8 @@ from smolvlm.datasets.rows.readers.plain_types import plain_batch, plain_schema
 from smolvlm.datasets.rows.readers.streams import is_longer_than, open_rows
 from smolvlm.datasets.rows.readers.tar import tar_index
 from smolvlm.datasets.rows.sources import RowFormat
-from smolvlm.disk_space import NO_SPACE, is_full
+from smolvlm.disk.atomic_files import remove_leftovers_in, replacing
+from smolvlm.disk.disk_space import NO_SPACE, is_full
 from smolvlm.errors import SampleError, located
 from smolvlm.home import cache_dir
 from smolvlm.notices import notice

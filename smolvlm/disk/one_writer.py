@@ -18,9 +18,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from smolvlm.atomic_files import place_beside, sync_folder
+from smolvlm.disk.atomic_files import place_beside, sync_folder
+from smolvlm.disk.file_lock import FileLock, LocksUnavailableError, try_lock
 from smolvlm.errors import ConfigError
-from smolvlm.file_lock import FileLock, LocksUnavailableError, try_lock
 
 LOCK = ".smolvlm.lock"
 """In a run's folder."""

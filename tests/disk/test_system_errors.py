@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from smolvlm.disk.system_errors import os_errors_of, raise_of_the_machine
 from smolvlm.errors import SampleError
 from smolvlm.media.images import read_bytes
 from smolvlm.media.picture_errors import unreadable_picture
 from smolvlm.records import ImageRef
-from smolvlm.system_errors import os_errors_of, raise_of_the_machine
 from tests.small_disks import memory_disk
 
 LARGE = torch.zeros(200_000)

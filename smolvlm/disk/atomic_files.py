@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from smolvlm.file_lock import FileLock, LocksUnavailableError, try_lock
-from smolvlm.system_errors import os_errors_of
+from smolvlm.disk.file_lock import FileLock, LocksUnavailableError, try_lock
+from smolvlm.disk.system_errors import os_errors_of
 
 _NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
 SUFFIX = ".tmp"

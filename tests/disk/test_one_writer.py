@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from smolvlm.disk.one_writer import LOCK, only_maker, only_writer
 from smolvlm.errors import ConfigError
-from smolvlm.one_writer import LOCK, only_maker, only_writer
 
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from smolvlm.one_writer import only_maker, only_writer
+from smolvlm.disk.one_writer import only_maker, only_writer
 keep = {"writer": only_writer, "maker": only_maker}[sys.argv[1]]
 with keep(Path(sys.argv[2]), where="held"):
     if os.fork() == 0:
@@ -46,7 +46,7 @@ def another(kind: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smolvlm.one_writer.PATIENCE_S", 0.2)
+    monkeypatch.setattr("smolvlm.disk.one_writer.PATIENCE_S", 0.2)
 
 
 @pytest.mark.parametrize("kind", ["writer", "maker"])
@@ -101,7 +101,7 @@ def test_a_folder_that_cannot_be_made_beside_is_made_inside(
 def test_without_locks_it_is_said_and_the_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("smolvlm.file_lock.fcntl", None)
+    monkeypatch.setattr("smolvlm.disk.file_lock.fcntl", None)
     notes: list[str] = []
     with only_writer(tmp_path / "out", where="", say=notes.append):
         pass

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from smolvlm.file_lock import LocksUnavailableError, try_lock
+from smolvlm.disk.file_lock import LocksUnavailableError, try_lock
 
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from smolvlm.file_lock import try_lock
+from smolvlm.disk.file_lock import try_lock
 lock = try_lock(Path(sys.argv[1]))
 assert lock is not None
 child = os.fork()
@@ -65,6 +65,6 @@ def test_a_new_file_is_not_an_old_one(tmp_path: Path) -> None:
 
 
 def test_a_system_without_locks_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smolvlm.file_lock.fcntl", None)
+    monkeypatch.setattr("smolvlm.disk.file_lock.fcntl", None)
     with pytest.raises(LocksUnavailableError):
         try_lock(tmp_path / "lock")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from smolvlm.atomic_files import (
+from smolvlm.disk.atomic_files import (
     append_line,
     replacing,
     sync_tree,
@@ -44,7 +44,7 @@ def test_a_writer_that_raises_leaves_the_former_content_and_nothing_else(tmp_pat
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from smolvlm.atomic_files import replacing
+from smolvlm.disk.atomic_files import replacing
 with replacing(Path(sys.argv[1])) as path:
     path.write_text("half")
     if len(sys.argv) > 2:
@@ -124,7 +124,7 @@ def test_a_file_that_may_not_grow_is_named(tmp_path: Path) -> None:
 def test_without_locks_files_are_written_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("smolvlm.file_lock.fcntl", None)
+    monkeypatch.setattr("smolvlm.disk.file_lock.fcntl", None)
     (tmp_path / ".a.0.tmp").touch()
     write_text(tmp_path / "a", "text")
     assert names(tmp_path) == [".a.0.tmp", "a"], "nobody knows whether its writer lives"
@@ -142,7 +142,7 @@ def test_a_tree_is_synced_whatever_it_holds(tmp_path: Path) -> None:
 WORKS = """
 import os, signal, sys
 from pathlib import Path
-from smolvlm.atomic_files import working_folder
+from smolvlm.disk.atomic_files import working_folder
 with working_folder(Path(sys.argv[1])) as folder:
     (folder / "half.whl").write_bytes(bytes(1000))
     os.kill(os.getpid(), signal.SIGKILL)
