@@ -69,8 +69,10 @@ def mark_findings(row: Conversation, markers: MediaMarkers) -> list[Finding]:
         has_marks(text, markers) or (markers == "plain" and other_marks(text)) for text in asked
     ):
         marks = " or ".join(f"`{mark}`" for mark in PLACEHOLDERS[markers].values())
+        other = [mark for text in asked for mark in other_marks(text)] if markers == "plain" else []
+        said = f"`{shown_text(other[0])}`" if other else marks
         what = (
-            f"{marks} in the text and no media in the row: it is learned as text; is a key missing?"
+            f"{said} in the text and no media in the row: it is learned as text; is a key missing?"
         )
         return warning("mark_without_media", what)
     if markers == "plain" and any(has_marks(text, "distinct") for text in asked):
@@ -81,6 +83,10 @@ def mark_findings(row: Conversation, markers: MediaMarkers) -> list[Finding]:
         )
         return warning("mark_learned_as_text", what)
     strange = [mark for text in asked for mark in other_marks(text)] if markers == "plain" else []
+    if row.media and any(has_marks(text, markers) for text in asked):
+        mark = PLACEHOLDERS[markers]["image"]
+        what = f"a mark such as `{mark}` is left in the text: other blocks say where the media go"
+        return warning("mark_learned_as_text", what)
     strange = strange or [tag for text in asked for tag in page_pictures(text)]
     if strange:
         shown = shown_text(strange[0])

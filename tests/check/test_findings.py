@@ -155,6 +155,8 @@ def test_keys_and_media_that_would_be_lost_are_errors(
         ("q", "see <image>", "a.png", ["mark_outside_user"]),
         ("<image>q", "see <image>", "a.png", ["mark_outside_user"]),
         ("<image>q", "see <image 1>", "a.png", ["mark_outside_user"]),
+        ("<IMG_CONTEXT> q", "a", None, ["mark_without_media"]),
+        ("<image>Find <bbox>", "a", "a.png", ["mark_learned_as_text"]),
         ('<image>Where is <img src="b.png">?', "x", "a.png", ["mark_learned_as_text"]),
         ("<image>Where is ![b](b.png)?", "x", "a.png", ["mark_learned_as_text"]),
         ("q", "see <image>", None, []),
@@ -217,3 +219,12 @@ def test_a_part_that_ends_behind_the_clip_is_said(tmp_path: Path, prompt: Prompt
         ("rows.jsonl:3", "warning", "clip_bounds")
     ]
     assert "`end_s` is 9, and the clip ends at 4.00 s" in result.findings[0].message
+
+
+def test_a_mark_beside_a_blocks_picture_is_warned_of(
+    tmp_path: Path, prompt: PromptSettings
+) -> None:
+    blocks = [{"type": "image", "image": "a.png"}, {"type": "text", "text": "<image>q"}]
+    turns = [{"role": "user", "content": blocks}, {"role": "assistant", "content": "x"}]
+    result = checked([{"messages": turns}], tmp_path, prompt)
+    assert [found.kind for found in result.findings] == ["mark_learned_as_text"]

@@ -237,6 +237,11 @@ def _learned(
     if not text.startswith(prompt):
         what = "its chat template writes an answer behind another prompt than it generates from"
         raise ConfigError(what, fix=FIX)
+    answer = _MARK.search(text, len(prompt))
+    label = text[len(prompt) : answer.start()].strip() if answer is not None else ""
+    if label and prompt == template.rendered(messages[:turn], add_generation_prompt=False):
+        what = f"its chat template has no generation prompt, so {label[:40]!r} would be learned"
+        raise ConfigError(what, fix=FIX)
     if turn not in ends:
         raise ConfigError("its chat template ends an answer without a special token", fix=FIX)
     return len(prompt), ends[turn], turn

@@ -10,10 +10,10 @@ from smolvlm.config.problems import shown_value
 from smolvlm.config.suggestions import did_you_mean
 from smolvlm.datasets.rows.fields import Reading, is_absent
 from smolvlm.datasets.rows.keys import LIST_COLUMNS
-from smolvlm.datasets.rows.options import lettered, options_of
-from smolvlm.datasets.rows.sources import file_columns
+from smolvlm.datasets.rows.options import lettered, options_of, refuse_picture
+from smolvlm.datasets.rows.sources import SourceSpec, file_columns
 from smolvlm.datasets.rows.texts import as_text
-from smolvlm.datasets.rows.written_lists import written_list
+from smolvlm.datasets.rows.written_lists import may_be_list, written_list
 from smolvlm.errors import SampleError
 
 _LISTS = frozenset({"conversations", "messages", "texts", "answers", "history"})
@@ -44,9 +44,9 @@ def with_our_names(row: Mapping[str, object], reading: Reading) -> Mapping[str, 
     if spec.columns:
         row = _renamed(row, reading)
     for key in _EVERY_LIST & row.keys():
-        if isinstance(value := row[key], str) and value[:1] in ("[", "{"):
+        if isinstance(value := row[key], str) and may_be_list(value):
             row = {**row, key: _as_list(key, value)}
-    return _with_constants(row, spec.constants) if spec.constants else row
+    return _with_constants(row, spec) if spec.constants else row
 
 
 def _unpacked(row: Mapping[str, object]) -> Mapping[str, object]:
@@ -60,6 +60,7 @@ def _unpacked(row: Mapping[str, object]) -> Mapping[str, object]:
 def _renamed(row: Mapping[str, object], reading: Reading) -> Mapping[str, object]:
     columns = reading.spec.columns
     theirs = {name for ours in columns for name in file_columns(columns, ours)}
+    row = {**{name: reading.spec.constants[name] for name in joined_constants(reading.spec)}, **row}
     renamed = {key: value for key, value in row.items() if key not in theirs}
     if replaced := {key: value for key, value in renamed.items() if key in columns}:
         reading.fields(replaced)
@@ -99,9 +100,15 @@ def _joined(ours: str, names: Sequence[str], row: Mapping[str, object], reading:
         options = options_of(name, row[name])
         if options is not None:
             lines += lettered(options, reading)
-        elif not is_absent(row[name]) and (text := as_text(row[name], f"a column of `{ours}`")):
+        elif not _is_missing(row[name]) and (text := as_text(row[name], f"a column of `{ours}`")):
+            refuse_picture(text, f"`{name}`, a column of `{ours}`,")
             lines.append(text)
     return "\n".join(lines)
+
+
+def _is_missing(value: object) -> bool:
+    """Say whether a joined column has nothing to say: absent, or pandas' word for it."""
+    return is_absent(value) or (isinstance(value, str) and value.lower() == "nan")
 
 
 def _as_list(key: str, text: str) -> object:
@@ -113,9 +120,15 @@ def _as_list(key: str, text: str) -> object:
     return text if value is None or (key in _MAYBE_TURNS and not is_turns) else value
 
 
-def _with_constants(
-    row: Mapping[str, object], constants: Mapping[str, str]
-) -> Mapping[str, object]:
+def joined_constants(spec: SourceSpec) -> frozenset[str]:
+    """Return the constants that `columns` joins to others, which are no columns of their own."""
+    names = {name for ours in spec.columns for name in file_columns(spec.columns, ours)}
+    return frozenset(names & spec.constants.keys())
+
+
+def _with_constants(row: Mapping[str, object], spec: SourceSpec) -> Mapping[str, object]:
+    joined = joined_constants(spec)
+    constants = {key: text for key, text in spec.constants.items() if key not in joined}
     for key in constants:
         if not is_absent(row.get(key)) and row[key] != "":
             what = f"the row has a `{key}`, and the source's `constants` another"

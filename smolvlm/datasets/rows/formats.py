@@ -8,13 +8,15 @@ something to learn, no key that is passed over) is checked once, for all of them
 be trained on exactly as it stands is an error with a mend, never a guess.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from smolvlm.config.problems import shown_value
 from smolvlm.config.yaml_text import dump_flow
 from smolvlm.datasets.rows.columns import with_our_names
 from smolvlm.datasets.rows.fields import Fields, Reading
-from smolvlm.datasets.rows.keys import CAPTION_KEYS, FORMAT_KEYS
+from smolvlm.datasets.rows.keys import CAPTION_KEYS, FORMAT_KEYS, ID_OF_MEDIA, QUESTION_LIKE
 from smolvlm.datasets.rows.media import ListedMedia, row_media
 from smolvlm.datasets.rows.options import option_answer
 from smolvlm.datasets.rows.placeholders import (
@@ -35,8 +37,11 @@ from smolvlm.datasets.rows.turns import (
     with_system,
 )
 from smolvlm.datasets.rows.unread import judge_unread
+from smolvlm.datasets.rows.written_lists import may_be_list, written_list
 from smolvlm.errors import SampleError
 from smolvlm.records import Conversation, Turn
+
+_TURN_KEYS = frozenset({"role", "from", "content", "value"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,6 +89,11 @@ def to_conversation(row: object, *, spec: SourceSpec, where: str) -> Conversatio
         turns, is_placed = _checked(drafts, listed, spec)
         references = draft.references
     unread = judge_unread(reading)
+    if not any(not isinstance(block, str) for turn in turns for block in turn.blocks):
+        named = [key for key in unread if ID_OF_MEDIA.match(key)]
+        reading.doubts.extend(
+            f"`{key}` names a picture or clip, and none is shown" for key in named
+        )
     return Conversation(
         turns=turns,
         where=where,
@@ -148,18 +158,33 @@ def _no_format(fields: Fields) -> SampleError:
     shown = ", ".join(key[:60] for key in keys[:20]) or "none"
     more = f" and {len(keys) - 20} more" if len(keys) > 20 else ""
     told = ", ".join(f"`{key}`" for key in FORMAT_KEYS)
-    caption = next((key for key in CAPTION_KEYS if isinstance(fields.peek(key), str)), None)
+    return SampleError(
+        f"the row has none of {told}, nor `chosen` and `rejected`; its keys are: {shown}{more}",
+        fix=_columns_to_name(fields),
+    )
+
+
+def _columns_to_name(fields: Fields) -> str:
+    """Return what a source of rows in no known format may say: turns, a question, or captions."""
+    for key in fields:
+        value = fields.peek(key)
+        first = value[0] if isinstance(value, list) and value else None
+        if isinstance(first, dict) and not _TURN_KEYS.isdisjoint(first):
+            columns = dump_flow({"messages": key})
+            return f"name its turns in the source's `columns`: `{columns}`"
+    answer = next((key for key in CAPTION_KEYS if fields.has(key)), None)
+    question = next((key for key in QUESTION_LIKE if isinstance(fields.peek(key), str)), None)
+    if question is not None:
+        columns = dump_flow({"question": question, "answer": answer or "label"})
+        return f"name its columns in the source's `columns`: `{columns}`"
     fix = "name its columns in the source's `columns`: `{question: query, answer: label}`"
-    if caption is not None:
+    if answer is not None:
         fix = (
             "of captions the question is the same in every row: on the source, `constants: "
             "{question: Describe the picture.}`"
-            + ("" if caption == "answer" else f", `columns: {dump_flow({'answer': caption})}`")
+            + ("" if answer == "answer" else f", `columns: {dump_flow({'answer': answer})}`")
         )
-    return SampleError(
-        f"the row has none of {told}, nor `chosen` and `rejected`; its keys are: {shown}{more}",
-        fix=fix,
-    )
+    return fix
 
 
 def _read_conversations(fields: Fields, has_media: bool, reading: Reading) -> Draft:
@@ -179,6 +204,12 @@ def _read_question(fields: Fields, has_media: bool, reading: Reading) -> Draft:
     question = answer_text(fields.take("question"), "`question`")
     references = _references(fields, reading)
     written = fields.take("answer")
+    if isinstance(written, str) and may_be_list(written):
+        listed = written_list(written)
+        written = listed if isinstance(listed, list) else written
+    if isinstance(written, list) and written and not references:
+        references = _of_answers(written, reading)
+        written = None
     if written is None and not references:
         raise SampleError(
             "the row has a `question` and no `answer`",
@@ -202,7 +233,20 @@ def _references(fields: Fields, reading: Reading) -> tuple[str, ...]:
     if not isinstance(answers, list) or not answers:
         fix = "write a list of texts, with at least one in it"
         raise SampleError(f"`answers` is {'empty' if answers == [] else kind_of(answers)}", fix=fix)
-    return tuple(option_answer(_said(answer), "one of `answers`", reading) for answer in answers)
+    return _of_answers(answers, reading)
+
+
+def _of_answers(answers: Sequence[object], reading: Reading) -> tuple[str, ...]:
+    """Return several answers as texts; the first is learned, which is noted as doubtful where it
+    is not the one given most often."""
+    texts = tuple(option_answer(_said(answer), "one of `answers`", reading) for answer in answers)
+    most, count = Counter(texts).most_common(1)[0]
+    if count > texts.count(texts[0]):
+        doubt = f"of `answers` the first is learned, {shown_value(texts[0])}"
+        reading.doubts.append(f"{doubt}, and {shown_value(most)} is given more often")
+    elif reading.options and len(set(texts)) > 1:
+        reading.doubts.append("of several `answers` among the options the first alone is learned")
+    return texts
 
 
 def _said(answer: object) -> object:

@@ -43,9 +43,11 @@ FILE_KEYS = ("file_name",)
 PICTURE_KEYS = ("img", "picture", "photo", "image_path", "img_path", "image_file")
 """What rows call a picture that call it otherwise than `image`; read where there is one of them."""
 CLIP_KEYS = ("clip", "video_path", "video_file", "clip_path")
-CAPTION_KEYS = ("caption", "answer", "text", "description", "label", "ocr")
+CAPTION_KEYS = (*("caption", "answer", "text", "txt", "description", "label", "ocr", "captions"),)
 """Of rows without a question: what may be learned of them."""
-OPTION_KEY = re.compile(r"^(?:(?:option|choice|opt)[ _]?[A-Za-z0-9]|[A-H]|ending[0-9])$")
+OPTION_KEY = re.compile(
+    r"^(?:(?:option|choice|opt)(?:[ _][A-Za-z0-9]|[A-H0-9])|[A-H]|ending[0-9])$"
+)
 """Of a column that is one option of the question."""
 FURTHER_KEY = re.compile(
     r"^(?:question|answer|user|assistant|human|response|caption|q|a)[ _]?[0-9]{1,2}$", re.IGNORECASE
@@ -58,7 +60,7 @@ TIME_WORDS = frozenset(
         *("spans", "interval", "intervals", "moment", "moments", "window", "windows", "time"),
         *("times", "t", "t0", "t1", "t2", "ts", "onset", "offset", "s", "sec", "secs", "second"),
         *("seconds", "ms", "video", "clip", "relevant", "gt", "range", "trim", "crop", "in", "out"),
-        *("point", "bounds", "boundary", "position"),
+        *("point", "bounds", "boundary", "position", "accurate", "temporal", "st", "ed"),
     }
 )
 """A key made of these words alone says, beside a clip, which part of it is meant."""
@@ -80,21 +82,33 @@ _REASONING = _all_mean(
 _REJECTED = _all_mean(
     "a rejected answer",
     *("rejected_answer", "rejected_answers", "rejected_response", "rejected_output"),
-    *("negative_answer", "dispreferred", "rejected_messages"),
+    *("negative_answer", "dispreferred", "rejected_messages", "rejected_conversations"),
 )
 _ASKED = {
     **_all_mean("the question's options", "options", "choices", "candidates", "multiple_choices"),
     **_all_mean("a part of the question", "hint", "hints", "context", "passage", "lecture"),
     **_all_mean("an instruction", "instruction", "instructions", "prompt"),
+    **_all_mean("an instruction", "post_prompt", "pre_prompt", "task_prompt"),
 }
 TOLD_WITH_QUESTIONS = frozenset(_ASKED)
 """Keys that `columns` may join to the question."""
+MASK_KEYS = ("mask", "masked", "ignore", "ignore_loss", "no_loss")
 _WEIGHTS = _all_mean("what is learned", *WEIGHT_KEYS, "sample_weight")
 FRAME_CHOICE_KEYS = (
     *RATE_KEYS,
     *("nframes", "num_frames", "max_frames", "min_frames", "start_frame", "end_frame"),
+    *("frame_idx", "frames_idx", "frame_index", "frame_indices", "frame_ids"),
 )
 _FRAMES = _all_mean("which frames are shown", *FRAME_CHOICE_KEYS)
+
+WRONG_ANSWER_KEYS = ("is_correct", "correct", "label", "is_good", "accepted")
+"""Of a row whose answer is wrong where one of them is false."""
+ID_OF_MEDIA = re.compile(r"^(?:image|img|picture|video|clip)_?(?:id|idx|index)s?$", re.IGNORECASE)
+"""What a row may name its picture or clip by, in a file beside it."""
+QUESTION_LIKE = ("query", "problem", "prompt", "instruction", "ask", "q", "text_in", "task")
+"""Columns that may be the question of a row that has none by our names."""
+HARMLESS = frozenset({"height"})
+"""Names one letter from one that is read, and of their own."""
 
 REFUSED_IN_ROWS: Mapping[str, str] = {
     **_TOOLS,
@@ -114,7 +128,8 @@ REFUSED_IN_TURNS: Mapping[str, str] = {
     **_REASONING,
     **_REJECTED,
     **_WEIGHTS,
-    **_all_mean("a text", "content", "value", "text"),
+    **_all_mean("a text", "content", "value", "text", "refusal"),
+    **_all_mean("what is not learned", *MASK_KEYS),
 }
 REFUSED_IN_BLOCKS: Mapping[str, str] = {
     **REFUSED_IN_TURNS,

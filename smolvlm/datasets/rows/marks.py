@@ -27,8 +27,8 @@ _MARK = {
 }
 _EVERY_MARK = re.compile("|".join(mark.pattern for mark in _MARK.values()))
 _NUMBERED = re.compile(r"<\|?image[ _]?([0-9]{1,3})\|?>")
-_WORD = "(?:image|img|picture|photo|video|vision|media)"
-_PARTS = "(?:[ _-]?(?:[0-9]+|pad|token|start|end|placeholder|soft_token|here))*"
+_WORD = "(?:images?|img|pic|picture|photo|video|vision|media|frame|_image_|default_image)"
+_PARTS = "(?:[ _-]?(?:[0-9]+|pad|token|start|end|placeholder|soft_token|here|url|context))*"
 _OTHER_SPELLING = re.compile(
     # <IMAGE>, <|image_pad|>, < image >, <image/>, &lt;image&gt;, \<image\>
     rf"(?:\\?<|&lt;)\|?\s?{_WORD}{_PARTS}\s?/?\|?(?:\\?>|&gt;)"
@@ -41,7 +41,7 @@ _OTHER_SPELLING = re.compile(
     re.IGNORECASE,
 )
 """What rows for other models, and pages, mark places with."""
-_TAG = re.compile(r"<img\s[^<>]{0,1000}>", re.IGNORECASE)
+_TAG = re.compile(r"<img\s[^<>]{0,1000}>|<bbox>|<ref-object>", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def other_marks(text: str) -> tuple[str, ...]:
 
 
 def page_pictures(text: str) -> tuple[str, ...]:
-    """Return the pictures that a text shows as a page would: `<img src="a.png">`."""
+    """Return what a text marks as a page would, `<img src="a.png">`, or as grounding rows do."""
     return tuple(_TAG.findall(text)) if "<" in text else ()
 
 

@@ -20,6 +20,12 @@ from smolvlm.datasets.rows.mixture_entry import IGNORED_KEYS, read_source
 from smolvlm.datasets.rows.sources import SourceSpec, UrlPolicy
 from smolvlm.errors import ConfigError
 
+_TRAINED = frozenset({"train", "training"})
+_HELD_OUT = frozenset(
+    {"eval", "evaluation", "val", "valid", "validation", "dev", "test", "held_out", "heldout"}
+)
+"""Names of groups that say what is not to be trained on."""
+
 
 def load_mixture(
     path_or_inline: str | Path | Sequence[object] | Mapping[str, object],
@@ -82,6 +88,7 @@ def _entries(content: object, *, where: str) -> list[tuple[str, object]]:
     shape_fix = "write a list of sources, or a mapping of group name -> list of sources"
     if isinstance(content, Mapping):
         entries: list[tuple[str, object]] = []
+        _check_groups(content, where=where)
         for group, members in content.items():
             if group in IGNORED_KEYS:
                 continue
@@ -96,6 +103,21 @@ def _entries(content: object, *, where: str) -> list[tuple[str, object]]:
     if not entries:
         raise ConfigError("the mixture has no sources", where=where, fix=shape_fix)
     return entries
+
+
+def _check_groups(content: Mapping[str, object], *, where: str) -> None:
+    """Refuse groups that seem to keep rows apart: a mixture's groups are all of it.
+
+    Raises:
+        ConfigError: one group is to train on by its name, and another to evaluate on.
+    """
+    held_out = [str(name) for name in content if str(name).lower() in _HELD_OUT]
+    if held_out and any(str(name).lower() in _TRAINED for name in content):
+        raise ConfigError(
+            f"the group `{held_out[0]}` would be trained on: groups are only for the eye",
+            where=where,
+            fix="write its sources into a mixture of their own, `data.eval_mixture`; or rename it",
+        )
 
 
 def _check_weights(sources: Sequence[SourceSpec], *, where: str) -> None:

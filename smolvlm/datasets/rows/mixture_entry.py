@@ -105,11 +105,16 @@ def read_source(
         columns=reader.columns(),
         not_read=reader.not_read(),
         constants=reader.constants(),
-        first_option_index=reader.first_option_index(),
+        first_option_index=reader.choice("first_option_index", (0, 1)),
         media_markers=reader.choice("media_markers", get_args(MediaMarkers)) or "plain",
         seed=reader.whole_number("seed", default=0, minimum=0),
         on_bad_sample=reader.choice("on_bad_sample", get_args(BadSamplePolicy)),
     )
+    places = [name for name in ("json_path", "hub", "memory") if entry.get(name) is not None]
+    if len(places) > 1:
+        reader.problem(
+            places[1], f"with `{places[0]}` besides", fix="make each a source of its own"
+        )
     if source.weight is not None and entry.get("repeat") is not None:
         reader.problem("weight", "with `repeat` besides", fix="keep one of the two")
     return source if len(problems) == num_before else None
@@ -219,12 +224,13 @@ class _EntryReader:
         self.problem(name, "must be a number above 0")
         return None
 
-    def choice(self, name: str, choices: Sequence[str]) -> Any:
+    def choice(self, name: str, choices: Sequence[str | int]) -> Any:
         value = self.entry.get(name)
-        if value is None or value in choices:
+        if value is None or (value in choices and not isinstance(value, bool)):
             return value
+        names = [str(choice) for choice in choices]
         self.problem(
-            name, f"must be one of {', '.join(choices)}", fix=did_you_mean(str(value), choices)
+            name, f"must be one of {', '.join(names)}", fix=did_you_mean(str(value), names)
         )
         return None
 
@@ -326,15 +332,6 @@ class _EntryReader:
                 what = f"`{ours}` is read by `columns` besides"
                 self.problem("constants", what, fix="keep one of the two")
         return {str(ours): str(text) for ours, text in value.items()}
-
-    def first_option_index(self) -> int | None:
-        value = self.entry.get("first_option_index")
-        if value is None:
-            return None
-        if not isinstance(value, int) or isinstance(value, bool) or value not in (0, 1):
-            self.problem("first_option_index", "must be 0 or 1")
-            return None
-        return value
 
 
 def _format_of(file: Path) -> RowFormat | None:

@@ -34,7 +34,14 @@ def read_preference(
                 raise SampleError(f"`{key}` is {kind_of(value)}, and there is no `prompt`", fix=fix)
         return turns("chosen", "assistant"), turns("rejected", "assistant")
     prompt = turns("prompt", "user")
-    return [*prompt, *turns("chosen", "assistant")], [*prompt, *turns("rejected", "assistant")]
+    chosen, rejected = turns("chosen", "assistant"), turns("rejected", "assistant")
+    if len(prompt) == 1 and _begins_with(chosen, prompt[0]) and _begins_with(rejected, prompt[0]):
+        return chosen, rejected  # both say the prompt again
+    return [*prompt, *chosen], [*prompt, *rejected]
+
+
+def _begins_with(turns: Sequence[DraftTurn], prompt: DraftTurn) -> bool:
+    return turns[0].role == "user" and turns[0].blocks == prompt.blocks
 
 
 def check_preference(chosen: Sequence[Turn], rejected: Sequence[Turn]) -> None:

@@ -9,6 +9,7 @@ from smolvlm.datasets.rows.clip_bounds import seconds_of
 from smolvlm.datasets.rows.keys import (
     END_KEYS,
     FURTHER_KEY,
+    HARMLESS,
     KNOWN_IN_BLOCKS,
     KNOWN_IN_ROWS,
     KNOWN_IN_TURNS,
@@ -39,7 +40,7 @@ def misspelt_key(key: str, level: str, *, has_clip: bool) -> str | None:
         known = KNOWN_IN_ROWS
     elif level == "turn":
         known = KNOWN_IN_TURNS
-    if key in known or key in _BOUNDS:
+    if key in known or key in _BOUNDS or key in HARMLESS:
         return None
     if has_clip:
         known = {*known, *_BOUNDS}

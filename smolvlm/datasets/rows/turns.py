@@ -7,6 +7,7 @@ from smolvlm.config.problems import shown_value
 from smolvlm.config.suggestions import did_you_mean
 from smolvlm.datasets.rows.blocks import (
     BlockContext,
+    block_kind,
     has_typed_place,
     text_blocks,
     typed_block,
@@ -17,6 +18,7 @@ from smolvlm.datasets.rows.placeholders import DraftTurn
 from smolvlm.datasets.rows.refusals import refused_key
 from smolvlm.datasets.rows.sources import SourceSpec
 from smolvlm.datasets.rows.texts import answer_text, as_objects, as_text
+from smolvlm.datasets.rows.written_lists import may_be_list, written_list
 from smolvlm.errors import SampleError
 from smolvlm.records import Role
 
@@ -92,8 +94,19 @@ def _content(
             raise refused_key(
                 fields, calls[0], REFUSED_IN_TURNS[calls[0]], level="turn", reading=reading
             )
-        return value
+        return _blocks_in(value) if isinstance(value, str) and may_be_list(value) else value
     return fields.take("text")
+
+
+def _blocks_in(text: str) -> object:
+    """Return the typed blocks that a text writes out in JSON, or the text where it is something
+    else."""
+    listed = written_list(text)
+    is_blocks = isinstance(listed, list) and all(
+        isinstance(block, dict) and "type" in block and block_kind(block) is not None
+        for block in listed
+    )
+    return listed if is_blocks and listed else text
 
 
 def turn_weight(fields: Fields, role: Role) -> float:

@@ -12,6 +12,7 @@ from smolvlm.datasets.rows.blocks import block_kind
 from smolvlm.datasets.rows.fields import Fields, Reading
 from smolvlm.datasets.rows.keys import (
     COLUMN_NAMES,
+    MASK_KEYS,
     NUMBERED_CLIP,
     NUMBERED_PICTURE,
     REFUSED_IN_BLOCKS,
@@ -20,6 +21,7 @@ from smolvlm.datasets.rows.keys import (
     REFUSED_IN_ROWS,
     REFUSED_IN_TURNS,
     WEIGHT_KEYS,
+    WRONG_ANSWER_KEYS,
 )
 from smolvlm.datasets.rows.media import looks_like_media
 from smolvlm.datasets.rows.references import ADDRESS, encoded_bytes, file_name_of
@@ -92,7 +94,13 @@ def level_of(fields: Fields, reading: Reading) -> Level:
 
 def _refuse(fields: Fields, key: str, value: object, *, level: Level, reading: Reading) -> None:
     meaning = _REFUSED[level].get(key)
+    if level in ("row", "question_row") and key in WRONG_ANSWER_KEYS and value is False:
+        what = f"`{key}` is false: the row's answer is said to be wrong, and would be learned"
+        fix = f"keep the others by `filter: {dump_flow({key: True})}`, or {leave_unread(key)}"
+        raise SampleError(what, kind="unread_key", fix=fix)
     if meaning is None or value == "" or (key in WEIGHT_KEYS and value == 1):
+        return
+    if key in MASK_KEYS and not value:
         return
     raise refused_key(fields, key, meaning, level=level, reading=reading)
 

@@ -153,6 +153,8 @@ def test_words_that_look_like_marks_are_words() -> None:
 
 
 REFUSED = {
+    "has no generation prompt": "{% for m in messages %}{{ m['role'] }}:{% for c in m['content'] %}"
+    "{{ c['text'] if c['type'] == 'text' else '<image>' }}{% endfor %}</s>{% endfor %}",
     "changes the words": "{% for m in messages %}{% for c in m['content'] %}"
     "{{ (c['text'] or '<image>') | upper | replace('<IMAGE>', '<image>') }}{% endfor %}</s>"
     "{% endfor %}",

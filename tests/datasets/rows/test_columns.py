@@ -99,6 +99,70 @@ def test_text_that_is_no_list_stays_text_or_is_refused() -> None:
     assert "`messages` is no list, in JSON or as Python" in refusal({"messages": "[{cut"}).what
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("['a b' 'c d']", ["a b", "c d"]),
+        ("['a'\n 'b']", ["a", "b"]),
+        ("array(['a', 'b'], dtype=object)", ["a", "b"]),
+        ("[['a' 'b'] ['c' 'd']]", None),
+        ("[1 2 3]", None),
+    ],
+)
+def test_what_numpy_prints_is_not_run_together(text: str, value: list[str] | None) -> None:
+    assert written_list(text) == value
+
+
+def test_the_answer_given_most_often_is_told_from_the_first() -> None:
+    answers = [{"answer": "dunno"}, *[{"answer": "net"}] * 9]
+    read = convert({"question": "q", "answers": answers})
+    assert read.turns[1].blocks == ("dunno",)
+    assert "the first is learned, 'dunno', and 'net' is given more often" in read.doubts[0]
+    assert convert({"question": "q", "answers": ["x", "y"]}).doubts == ()
+    for several in (["x", "y"], "['x', 'y']"):
+        read = convert({"question": "q", "answer": several})
+        assert (read.turns[1].blocks, read.references) == (("x",), ("x", "y"))
+
+
+def test_a_constant_may_be_joined_to_the_question() -> None:
+    read = convert(
+        QA,
+        columns={"question": ("question", "instruction")},
+        constants={"instruction": "Answer in one word."},
+    )
+    assert read.turns[0].blocks == ("q\nAnswer in one word.",)
+
+
+def test_typed_blocks_written_as_text_are_blocks() -> None:
+    blocks = [{"type": "text", "text": "q"}, {"type": "image"}]
+    for write in (json.dumps, repr):
+        row = messages(("user", write(blocks)), ("assistant", "x"), images=["a.png"])
+        assert user_blocks(row) == ("q", A)
+    said = '[{"type": "note", "text": "q"}]'
+    assert user_blocks(messages(("user", said), ("assistant", "x"))) == (said,)
+
+
+@pytest.mark.parametrize(
+    ("row", "fix"),
+    [
+        ({"problem": "q", "answer": "x"}, "`{question: problem, answer: answer}`"),
+        ({"query": "q", "label": "x"}, "`{question: query, answer: label}`"),
+        ({"conversation": [{"role": "user", "content": "q"}]}, "`{messages: conversation}`"),
+        ({"image": "a.png", "txt": "a cat"}, "`columns: {answer: txt}`"),
+    ],
+)
+def test_the_columns_to_name_are_named(row: Any, fix: str) -> None:
+    assert fix in str(refusal(row).fix)
+
+
+def test_a_prompt_that_both_answers_say_again_is_said_once() -> None:
+    sides = {
+        key: [{"role": "user", "content": "q"}, {"role": "assistant", "content": answer}]
+        for key, answer in (("chosen", "x"), ("rejected", "y"))
+    }
+    assert convert({"prompt": "q", **sides}) == convert(sides)
+
+
 @given(st.recursive(st.integers() | st.text() | st.none(), st.lists, max_leaves=8))
 def test_a_printed_list_is_read_as_it_was(value: Any) -> None:
     expected = value if isinstance(value, list) else None
@@ -117,8 +181,9 @@ CONFIGS = [
     ({"constants": {"question": 3}}, "`question` must be text"),
     ({"constants": "Describe."}, "must map our column names to texts"),
     ({"constants": {"question": "x"}, "columns": {"question": "q"}}, "is read by `columns`"),
-    ({"first_option_index": 2}, "must be 0 or 1"),
-    ({"first_option_index": True}, "must be 0 or 1"),
+    ({"first_option_index": 2}, "must be one of 0, 1"),
+    ({"first_option_index": True}, "must be one of 0, 1"),
+    ({"json_path": "rows.jsonl", "hub": "owner/name"}, "with `json_path` besides"),
     ({"not_read": ["a"], "columns": {"images": ["a", "b"]}}, "`a` is read by `columns` besides"),
 ]
 
@@ -154,3 +219,17 @@ def test_blocks_take_what_other_programs_write() -> None:
     turns = [{"from": "human", "text": "q"}, {"from": "gpt", "text": "x"}]
     assert convert({"conversations": turns}).turns == convert(QA).turns
     assert convert({"question": 5, "answer": 6}).turns[0].blocks == ("5",)
+
+
+def test_groups_of_a_mixture_keep_nothing_apart(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    source = [{"path": "rows.jsonl"}]
+    with pytest.raises(ConfigError, match="the group `val` would be trained on"):
+        load_mixture({"train": source, "val": source}, base_dir=tmp_path)
+    assert len(load_mixture({"charts": source, "test_charts": source}, base_dir=tmp_path)) == 2
+
+
+def test_a_header_with_spaces_means_cells_with_spaces(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("question, answer\nq1, yes\n")
+    (source,) = open_sources(load_mixture([{"path": "a.csv"}], base_dir=tmp_path))
+    assert source.all_rows()[0].turns[1].blocks == ("yes",)

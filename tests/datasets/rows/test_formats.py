@@ -332,7 +332,7 @@ REFUSED: list[tuple[Any, str]] = [
         "`question` has 4,194,305 characters, more than 4,194,304\n  fix: cut the text",
     ),
     ({"question": "q", "answer": {}}, "the row has a `question` and no `answer`"),
-    ({"question": "q", "answer": ["x"]}, "`answer` is a list, not text"),
+    ({"question": "q", "answer": [["x"]]}, "one of `answers` is a list, not text"),
     ({"question": "q"}, "the row has a `question` and no `answer`"),
     ({"question": "q", "answers": []}, "`answers` is empty\n  fix: write a list of texts"),
     ({"question": "q", "answers": "x"}, "`answers` is text"),

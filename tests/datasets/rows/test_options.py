@@ -88,3 +88,49 @@ def test_options_that_are_numbers() -> None:
 def test_more_options_than_letters() -> None:
     with pytest.raises(SampleError, match="27 options, and 26 letters"):
         asked("A", choices=[str(number) for number in range(27)])
+
+
+@pytest.mark.parametrize(
+    ("choices", "lines"),
+    [
+        (["A. cat", "B. dog"], "A. cat\nB. dog"),
+        (["(A) cat", "(B) dog"], "(A) cat\n(B) dog"),
+        ("A. cat\nB. dog", "A. cat\nB. dog"),
+        ({"A": "cat", "B": "dog"}, "A. cat\nB. dog"),
+        ('{"A": "cat", "B": "dog"}', "A. cat\nB. dog"),
+        ({"text": ["cat", "dog"], "label": ["A", "B"]}, "A. cat\nB. dog"),
+        ([{"label": "1", "text": "cat"}, {"label": "2", "text": "dog"}], "A. cat\nB. dog"),
+        ("['cat' 'dog']", "A. cat\nB. dog"),
+        ("array(['cat', 'dog'], dtype=object)", "A. cat\nB. dog"),
+        (["cat ", "dog"], "A. cat \nB. dog"),
+    ],
+)
+def test_options_as_published_sets_write_them(choices: Any, lines: str) -> None:
+    assert asked("B", choices=choices) == (f"Which?\n{lines}", "B")
+    assert asked("dog", choices=choices)[1] == "dog"
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        (["B. cat", "A. dog"], "letters of their own, B, A, in another order"),
+        ({"B": "cat", "A": "dog"}, "the labels of `choices`, B, A, are not A, B, C"),
+        (["a.png", "b.png"], "an option names a picture or clip, 'a.png'"),
+    ],
+)
+def test_options_that_would_mean_something_else(choices: Any, message: str) -> None:
+    with pytest.raises(SampleError, match=message):
+        asked("A", choices=choices)
+
+
+def test_numbers_of_a_column_with_gaps() -> None:
+    assert asked(1.0, first_option_index=0)[1] == "B"
+    row = {"question": "Which?", "choices": "x;y;z", "answer": 0}
+    with pytest.raises(SampleError, match="and the row lists no options"):
+        convert(row, columns=COLUMNS, first_option_index=0)
+
+
+def test_what_pandas_writes_for_nothing_is_no_option() -> None:
+    row = {"hint": "nan", "question": "Which?", "A": "cat", "B": "dog", "C": "nan", "answer": "A"}
+    read = convert(row, columns={"question": ("hint", "question", "A", "B", "C")})
+    assert read.turns[0].blocks == (LISTED,)

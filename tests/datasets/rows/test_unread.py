@@ -351,3 +351,28 @@ def test_the_number_of_a_block_names_its_picture() -> None:
     one = messages(("user", [{"type": "image", "index": "0"}]), ("assistant", "x"), image="a.png")
     with pytest.raises(SampleError, match="no number of a listed image"):
         convert(one)
+
+
+@pytest.mark.parametrize("key", ["is_correct", "correct", "label"])
+def test_an_answer_that_is_said_to_be_wrong_is_not_learned(key: str) -> None:
+    with pytest.raises(
+        SampleError, match=f"`{key}` is false: the row's answer is said to be wrong"
+    ):
+        convert({**QA, key: False})
+    assert convert({**QA, key: True}).unread_keys == (key,)
+
+
+@pytest.mark.parametrize("key", ["image_id", "imageId", "video_idx"])
+def test_a_picture_that_a_row_only_numbers_is_doubtful(key: str) -> None:
+    assert "none is shown" in convert({**QA, key: 7}).doubts[0]
+    assert convert({**QA, "image": "a.png", key: 7}).doubts == ()
+
+
+def test_masks_of_turns() -> None:
+    row = messages(("user", "q"), ("assistant", "x"))
+    row["messages"][1]["mask"] = True
+    with pytest.raises(SampleError, match=r"`messages\[\].mask` gives what is not learned"):
+        convert(row)
+    row["messages"][1]["mask"] = False
+    assert convert(row).unread_keys == ("messages[].mask",)
+    assert convert({**QA, "height": 3, "width": 4}).unread_keys == ("height", "width")

@@ -37,6 +37,7 @@ class CsvFile:
             _chained(first, self._lines), delimiter=self._separator, strict=True
         )
         self.columns = self._column_names() if first.strip() else ()
+        self._strips = ", " in first or "; " in first
 
     def rows(self) -> Iterator[tuple[str | None, ...]]:
         """Yield the cells of each row; blank lines are no rows.
@@ -52,6 +53,8 @@ class CsvFile:
                 what = f"{len(cells)} cells where the first line names {len(self.columns)} columns"
                 fix = "quote cells that hold the separator or a newline"
                 raise self._error(what, fix=fix, number=number)
+            if self._strips:  # so does the first line: "question, answer"
+                cells = [cell.strip() for cell in cells]
             yield tuple(cell or None for cell in cells)
             number += 1
 
