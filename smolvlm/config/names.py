@@ -4,11 +4,15 @@ from collections.abc import Mapping
 from shlex import quote
 from typing import Any
 
+from smolvlm.config.other_trainers import OTHER_TRAINERS
 from smolvlm.config.problems import Problem, shown_value
 from smolvlm.config.schema import SECTIONS, UNAVAILABLE_KEYS, UNAVAILABLE_SECTIONS, own_names
 from smolvlm.config.suggestions import did_you_mean, nearest
 from smolvlm.config.training_arguments import FORMER, REFUSED, argument_types
 from smolvlm.config.yaml_text import Settings
+
+_OF_TWO_MEANINGS = frozenset({("batch_size", "train"), ("batch_size", "data")})
+"""(name, section) that another section has, in another sense."""
 
 
 def known_sections(
@@ -55,6 +59,8 @@ def _unknown_section(section: str, content: object) -> Problem:
         fix = REFUSED[section]
     elif not isinstance(content, dict) and section in argument_types():
         fix = f"write it as train.{section}"
+    elif section in OTHER_TRAINERS:
+        fix = OTHER_TRAINERS[section]
     else:
         fix = did_you_mean(section, SECTIONS) or f"the sections are {', '.join(SECTIONS)}"
     value = None if isinstance(content, dict) else shown_setting(section, content)
@@ -143,12 +149,14 @@ def _meant(section: str, name: str) -> str:
     """Return a hint at the setting meant: the nearest here, or in another section."""
     by_section = {other: _names_of(other) for other in SECTIONS}
     elsewhere = {other: names for other, names in by_section.items() if other != section}
+    for other, names in elsewhere.items():
+        if name in names and (name, section) not in _OF_TWO_MEANINGS:
+            return f"did you mean {other}.{name}?"
+    if name in OTHER_TRAINERS:
+        return OTHER_TRAINERS[name]
     match = nearest(name, by_section[section])
     if match:
         return f"did you mean {section}.{match}?"
-    for other, names in elsewhere.items():
-        if name in names:
-            return f"did you mean {other}.{name}?"
     for other, names in elsewhere.items():
         match = nearest(name, names)
         if match:

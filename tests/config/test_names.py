@@ -1,8 +1,13 @@
-"""The override that is meant by the bare name of a setting."""
+"""What is meant by a setting's bare name, or by another trainer's name for it."""
+
+import re
 
 import pytest
 
-from smolvlm.config.names import homes_of, is_known, is_switch, override_for
+from smolvlm.config.names import homes_of, is_known, is_switch, known_sections, override_for
+from smolvlm.config.other_trainers import OTHER_TRAINERS
+from smolvlm.config.problems import Problem
+from smolvlm.config.training_arguments import FORMER, REFUSED
 
 
 @pytest.mark.parametrize(
@@ -70,3 +75,18 @@ def test_a_name_of_two_sections_is_written_with_both(monkeypatch: pytest.MonkeyP
 )
 def test_switches(name: str, is_one: bool) -> None:
     assert is_switch(name) is is_one
+
+
+@pytest.mark.parametrize("name", sorted(OTHER_TRAINERS))
+def test_names_of_other_trainers_are_answered_with_ours(name: str) -> None:
+    """Each hint names settings that there are, and no name is one of ours where it is asked."""
+    hint = OTHER_TRAINERS[name]
+    for section, setting in re.findall(r"\b(model|data|train|eval)\.([a-z_]+)", hint):
+        assert homes_of(setting), f"{section}.{setting}"
+        assert section in homes_of(setting)
+    for section in ("train", "data", "model"):
+        if section not in homes_of(name) and name not in REFUSED and name not in FORMER:
+            problems: list[Problem] = []
+            known_sections({section: {name: 1}}, problems=problems)
+            assert problems[0].fix is not None
+            assert problems[0].fix == hint or "did you mean" in problems[0].fix
