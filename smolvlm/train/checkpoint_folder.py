@@ -12,11 +12,13 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from smolvlm.disk.atomic_files import sync_folder, write_json
+from smolvlm.errors import ConfigError
 
 MARKER = "smolvlm.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -196,3 +198,25 @@ def _digest(path: Path, *, syncs: bool = False) -> str:
         if syncs:
             os.fsync(file.fileno())
     return digest
+
+
+@contextmanager
+def numbers_alone(checkpoint: Path | None) -> Iterator[None]:
+    """Say in a sentence that torch's loader refused a checkpoint's state.
+
+    It reads numbers and nothing that would run; the state of the optimizer, of the schedule and of
+    the random numbers has nothing else.
+
+    Raises:
+        ConfigError: it did.
+    """
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ != "UnpicklingError" or checkpoint is None:
+            raise
+        raise ConfigError(
+            "the training state holds something else than numbers, which is not loaded",
+            where=str(checkpoint),
+            fix="resume from another checkpoint; do not use this one unless you know who wrote it",
+        ) from error

@@ -29,6 +29,7 @@ from smolvlm.protocols import VisionLanguageModel
 from smolvlm.train.batch import PackInfo, as_batch
 from smolvlm.train.callbacks import PlanFlowCallback, WholeGradientCallback
 from smolvlm.train.checkpoint import CheckpointFinisher, final_model
+from smolvlm.train.checkpoint_folder import numbers_alone
 from smolvlm.train.finite import FiniteWatch
 from smolvlm.train.flops import compute_cost, peak_flops_per_s
 from smolvlm.train.log import RunLog, pack_flops
@@ -221,6 +222,7 @@ class SmolVLMTrainer(Trainer):
             SampleError: a picture is corrupt, under `on_bad_sample: error`, or too many are, under
                 `skip`; a loader worker died over a row.
             OSError: a checkpoint could not be written; those before it are whole.
+            ConfigError: the checkpoint's state holds more than numbers.
         """
         step = 0
         if checkpoint is not None:
@@ -228,7 +230,7 @@ class SmolVLMTrainer(Trainer):
         self._ahead.begin_at(step * self.args.gradient_accumulation_steps)
         if self.is_world_process_zero():
             self._log.keep_until(step)
-        with self._ahead.in_users_words(), self._checkpoints:
+        with self._ahead.in_users_words(), self._checkpoints, numbers_alone(checkpoint):
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         rest_optimizer(self.optimizer)
         self._write_rows()
