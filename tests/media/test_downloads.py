@@ -24,6 +24,7 @@ from smolvlm.media.downloads import (
     fetch_missing,
     kept_file,
 )
+from smolvlm.terminal import visible
 from tests.web_server import WebServer, send, web_server
 
 QUICK = DownloadLimits(kind="picture", max_bytes=1 << 20, timeout_s=5.0, pauses_s=(0.0, 0.01))
@@ -56,7 +57,7 @@ def failure(url: str, limits: DownloadLimits = QUICK) -> str:
     with pytest.raises(SampleError) as caught:
         fetch(url, limits)
     text = str(caught.value)
-    assert text.startswith(f"picture {url} cannot be downloaded: ")
+    assert text.startswith(visible(f"picture {url} cannot be downloaded: "))
     assert "\n  fix: check the address and the network, or give the path of a file" in text
     file = kept_file(url)
     assert not file.exists()
