@@ -20,6 +20,8 @@ from smolvlm.errors import ConfigError
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLE, _PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
+_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+"""safetensors' names of the types that weights are stored in."""
 DOWNLOAD_AGAIN = "download the file again; it may be cut short"
 
 
@@ -47,11 +49,28 @@ def weight_files(source: str) -> list[Path]:
 
 
 def check_weight_file(path: Path) -> None:
-    """Raise ConfigError for a file that holds no weights, or not all of its own."""
+    """Raise ConfigError for a file that holds no weights, not all of its own, or weights of whole
+    numbers, which mean nothing without the scales of whoever quantised them."""
     if path.suffix == ".safetensors":
-        open_tensors(path)
+        with open_tensors(path) as tensors:
+            _check_types(tensors, path)
     else:
         check_not_a_pointer(path)
+
+
+def _check_types(tensors: Any, path: Path) -> None:
+    names = tensors.keys()
+    for name in names:
+        if not name.endswith((".weight", ".bias")):
+            continue
+        stored = tensors.get_slice(name).get_dtype()
+        if stored not in _FLOATS:
+            raise ConfigError(
+                f"{name} is stored as {stored}: quantised, and nothing says how",
+                where=str(path),
+                fix="take the weights in float32, bfloat16 or float16; `quantization: {bits: 4}` "
+                "quantises while loading",
+            )
 
 
 def open_tensors(path: Path) -> Any:

@@ -255,3 +255,15 @@ def test_models_are_loaded_in_one_place() -> None:
     }
     assert found <= allowed
     assert "checkpoints/whole_weights.py" in found
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn])
+def test_weights_that_were_quantised_without_a_word_are_refused(
+    copy: Path, dtype: torch.dtype
+) -> None:
+    def quantise(tensors: dict[str, Tensor]) -> None:
+        tensors[CONNECTOR] = (tensors[CONNECTOR] * 100).to(dtype)
+
+    rewrite(copy, quantise)
+    assert f"{CONNECTOR} is stored as " in refusal(copy)
+    assert "quantised, and nothing says how" in refusal(copy)
