@@ -197,7 +197,7 @@ def check_lines(tmp_path: Path, settings: dict[str, Any], smolvlm_command: Any) 
 def test_a_cause_is_one_line_of_the_terminal_however_many_rows_it_hits(check_lines: Any) -> None:
     rows = [asks(number, image=f"gone-{number}.png") for number in range(200)]
     rows += [asks(number, start_s=3, end_s=2, video="a.mp4") for number in (201, 202)]
-    rows += [asks(203, image=["a.png", 4]), asks(204, image=7), asks(205, answer=["x", 4])]
+    rows += [asks(203, image=["a.png", 4]), asks(204, image=7), asks(205, answer=[["x"], 4])]
     lines, objects = check_lines(rows)
     text = " ".join(lines)
     assert len(objects) == 205, "the objects name every row"

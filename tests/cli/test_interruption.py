@@ -141,7 +141,8 @@ def test_a_preparation_that_is_stopped_keeps_what_it_measured(
     command = ["prepare", "mixture.yaml", "--model", settings["model"]["path"], "--workers", "2"]
     kept = tmp_path / "home" / "lengths"
     with process(*command, cwd=tmp_path) as (running, log):
-        wait_until(lambda: bool(list(kept.glob("*/[0-9]*.parquet"))), running, log)
+        # A worker's third part is written once this process has heard of one of the earlier two.
+        wait_until(lambda: len(list(kept.glob("*/[0-9]*.parquet"))) >= 3, running, log)
         text = stop(running, log, number)
     *_, said, again = text.splitlines()
     assert said.startswith("kept: the sizes of ")
