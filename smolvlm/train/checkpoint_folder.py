@@ -212,7 +212,7 @@ def numbers_alone(checkpoint: Path | None) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # told by its name: nothing here imports pickle, whose class it is
         if type(error).__name__ != "UnpicklingError" or checkpoint is None:
             raise
         raise ConfigError(
