@@ -31,6 +31,7 @@ from smolvlm.datasets.packing.length_cache import measure_sources, parts_of, wri
 from smolvlm.datasets.packing.lengths import SIZES, Budget
 from smolvlm.datasets.packing.measured import RowRequirements, settle_rows
 from smolvlm.datasets.packing.plan import PlanSettings, deal_to_ranks, plan_training
+from smolvlm.datasets.packing.row_digests import DIGESTS
 from smolvlm.datasets.rows.conversations import OpenSource, open_sources
 from smolvlm.datasets.rows.mixture import load_mixture
 
@@ -97,7 +98,7 @@ def _generate(folder: Path, num_rows: int, max_tokens: int, rows_per_picture: in
     picture_keys = (
         random.integers(1, 2**63, num_rows // rows_per_picture + 1) if rows_per_picture else None
     )
-    for part in parts_of(0, _open(folder)[0], prompt, True):
+    for part in parts_of(0, _open(folder)[0], prompt, keeps_all=True):
         assert part.file is not None
         write_part(_sizes(part.rows, picture_keys, max_tokens, random), part.file)
 
@@ -122,6 +123,7 @@ def _sizes(
         if picture_keys is None
         else random.choice(picture_keys, len(rows)),
         "modality": np.full(len(rows), has_picture),
+        **{name: random.integers(1, 2**62, len(rows)) for name in DIGESTS},
     }
     return pa.table(
         [columns.get(name, pa.nulls(len(rows))) for name in SIZES.names], names=SIZES.names

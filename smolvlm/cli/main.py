@@ -69,13 +69,23 @@ def root(
 
 
 @app.command(cls=RunFileCommand)
-def train(run_file: RunFile, overrides: Overrides = None) -> None:
+def train(
+    run_file: RunFile,
+    overrides: Overrides = None,
+    verify_data: Annotated[
+        bool,
+        typer.Option(
+            "--verify-data", help="Read all rows and media first, and compare them with the run's."
+        ),
+    ] = False,
+) -> None:
     """Train as a run file says; goes on by itself where an earlier run was stopped."""
-    check_run_file(run_file, overrides or [])
+    settings = [*(overrides or []), *(["train.verify_data=true"] if verify_data else [])]
+    check_run_file(run_file, settings)
     hide_progress_bars()
     from smolvlm.cli.train import run_training
 
-    run_training(run_file, overrides or [])
+    run_training(run_file, settings)
 
 
 @app.command("eval", cls=RunFileCommand)

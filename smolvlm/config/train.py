@@ -65,6 +65,12 @@ class TrainConfig(Section):
         Literal["auto", False] | FilePath, BeforeValidator(_not_a_number)
     ] = "auto"
     """`auto` resumes from the newest whole checkpoint in the output folder, if there is one."""
+    on_changed_data: Literal["error", "warn"] = "error"
+    """What happens where rows, or the files that they name, are not those that the run began with:
+    `error` ends it, `warn` goes on with them as they are."""
+    verify_data: bool = False
+    """Measure all rows anew and read all their media before the first step, to compare them with
+    what they were; without it media are compared as they are read."""
     arguments: Settings = Field(default_factory=dict)
     """Settings of `transformers.TrainingArguments`, as given; in the run file they stand beside the
     others."""

@@ -3,13 +3,16 @@
 The one file here that sees config objects.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import pyarrow as pa
 
 from smolvlm.config.data import DataConfig
 from smolvlm.config.method import RowKind
 from smolvlm.datasets.encoding.prompts import PromptSettings, read_prompt_settings
-from smolvlm.datasets.packing.length_cache import Report, measure_sources
+from smolvlm.datasets.packing.length_cache import measure_sources
 from smolvlm.datasets.packing.lengths import Budget
 from smolvlm.datasets.packing.measured import (
     MeasuredSet,
@@ -24,6 +27,9 @@ from smolvlm.datasets.rows.sources import UrlPolicy
 from smolvlm.media.video.frames import FrameSettings
 from smolvlm.protocols import Processor
 from smolvlm.records import SkippedRow
+
+Measure = Callable[[Sequence[OpenSource], PromptSettings], list[pa.Table]]
+"""Sources in, sizes of their used rows out (`lengths.SIZES`)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,7 +128,7 @@ def measure_mixture(
     prompt: PromptSettings,
     kind: RowKind = "conversation",
     max_rows: int | None = None,
-    report: Report | None = None,
+    measure: Measure = measure_sources,
 ) -> MeasuredSet:
     """Read and measure the rows of a mixture as a run's `data` section asks.
 
@@ -132,7 +138,7 @@ def measure_mixture(
         prompt: of the checkpoint.
         kind: what its rows must be.
         max_rows: the first so many rows of each source; None is all.
-        report: called with the rows done so far, and all.
+        measure: returns the sizes of each source's used rows.
 
     Raises:
         ConfigError: the mixture is wrong.
@@ -143,7 +149,7 @@ def measure_mixture(
         sources = tuple(replace(source, rows=source.rows[:max_rows]) for source in sources)
     return settle_rows(
         sources,
-        measure_sources(sources, prompt, report=report),
+        measure(sources, prompt),
         requirements=RowRequirements(
             budget=budget_of(data), kind=kind, context_tokens=prompt.context_tokens
         ),

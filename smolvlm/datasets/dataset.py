@@ -21,6 +21,7 @@ from smolvlm.datasets.packing.lengths import HeaderReader
 from smolvlm.datasets.packing.measured import MeasuredSet
 from smolvlm.datasets.packing.pack import Pack
 from smolvlm.datasets.packing.plan import Plan, sample_size
+from smolvlm.datasets.packing.row_digests import MediaState, media_state
 from smolvlm.datasets.packing.tiles import ReadFeatures, TileLoader
 from smolvlm.datasets.rows.skipped import BadSamples, Policy
 from smolvlm.errors import SampleError, located
@@ -104,7 +105,9 @@ class PackDataset(Dataset[Pack]):
         Raises:
             SampleError: a row or a picture's header changed since it was measured.
         """
-        conversations = tuple(self.measured.conversations[row] for row in rows)
+        return self._encoded(rows, tuple(self.measured.conversations[row] for row in rows))
+
+    def _encoded(self, rows: Rows, conversations: tuple[Conversation, ...]) -> Example:
         layouts = [self.layouts(row) for row in conversations]
         example = self.encoder.encode(Sample(conversations=conversations), layouts=layouts)
         planned = sample_size(rows, self.measured.lengths)
@@ -140,32 +143,44 @@ class PackDataset(Dataset[Pack]):
         raised = BadSamples(policy="error")
         bad = BadSamples(policy="skip", max_fraction=1.0)
         examples: list[Example] = []
+        states: list[MediaState] = []
         kept: list[int] = []
         for number, rows in enumerate(planned.samples):
             begin_sample(number)
             caught = raised if self._raises(rows) else bad
-            example = caught.attempt(lambda: self._loaded(rows, loader), where=self.where(rows[0]))  # noqa: B023 - called at once
-            if example is not None:
-                examples.append(example)
+            loaded = caught.attempt(lambda: self._loaded(rows, loader), where=self.where(rows[0]))  # noqa: B023 - called at once
+            if loaded is not None:
+                examples.append(loaded[0])
+                states += loaded[1]
                 kept += rows
             elif caught is bad:
                 reason = bad.skipped.pop().reason
                 bad.skipped += [SkippedRow(where=self.where(row), reason=reason) for row in rows]
         raised.settle()
-        return self._join(examples, kept, loader, bad)
+        return self._join(examples, kept, loader, bad, states)
 
     def _raises(self, rows: Rows) -> bool:
         """Say whether an error of a sample ends the run: one of its rows is enough for that."""
         policies = map(self.measured.conversations.own_policy, rows)
         return any((policy or self.options.on_bad_sample) == "error" for policy in policies)
 
-    def _loaded(self, rows: Rows, loader: TileLoader) -> Example:
-        example = self.example(rows)
+    def _loaded(self, rows: Rows, loader: TileLoader) -> tuple[Example, list[MediaState]]:
+        conversations = tuple(self.measured.conversations[row] for row in rows)
+        example = self._encoded(rows, conversations)
         loader.add_example(example)
-        return example
+        states = [
+            media_state(row, conversation.media, loader.medium_key)
+            for row, conversation in zip(rows, conversations, strict=True)
+        ]
+        return example, [state for state in states if state is not None]
 
     def _join(
-        self, examples: Sequence[Example], rows: Sequence[int], loader: TileLoader, bad: BadSamples
+        self,
+        examples: Sequence[Example],
+        rows: Sequence[int],
+        loader: TileLoader,
+        bad: BadSamples,
+        states: Sequence[MediaState],
     ) -> Pack:
         sizes = [len(example.input_ids) for example in examples]
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)[: len(examples)]
@@ -214,6 +229,7 @@ class PackDataset(Dataset[Pack]):
             slot_tiles=loader.slot_tiles(),
             slot_sizes=loader.slot_sizes(),
             where=tuple(map(self.where, rows)),
+            media_states=tuple(states),
             budget_tokens=self.plan.budget.max_tokens,
             skipped=tuple(bad.skipped),
         )

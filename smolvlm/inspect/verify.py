@@ -25,7 +25,6 @@ from smolvlm.config.method import DpoMethod, RowKind
 from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.packing.pack import Pack
-from smolvlm.datasets.packing.plan import Plan
 from smolvlm.errors import ConfigError
 from smolvlm.inspect.alone_gradients import AloneRows, alone_gradients
 from smolvlm.inspect.not_covered import not_covered
@@ -34,6 +33,7 @@ from smolvlm.model.towers import TOWERS, Tower, tower_of
 from smolvlm.protocols import Processor
 from smolvlm.train.arguments import is_bf16_default
 from smolvlm.train.resuming import find_checkpoint, run_identity
+from smolvlm.train.row_record import RowRecord
 from smolvlm.train.run_model import check_model
 
 LOSS_TOLERANCE = 1e-6
@@ -106,7 +106,7 @@ def verify_pack(
             the run file names.
     """
     base = check_model(config)
-    resume, left_out = _checkpoint(config, dataset.plan)
+    resume, left_out = _checkpoint(config, dataset)
     with TemporaryDirectory() as scratch:
         folder = Path(scratch) / "adapter"
         packed = packed_gradients(config, base, dataset, pack, resume=resume, adapter_folder=folder)
@@ -135,7 +135,7 @@ def verify_pack(
     )
 
 
-def _checkpoint(config: RunConfig, plan: Plan) -> tuple[Path | None, list[str]]:
+def _checkpoint(config: RunConfig, dataset: PackDataset) -> tuple[Path | None, list[str]]:
     """Return the checkpoint that the run resumes from, and what keeps it from resuming.
 
     Raises:
@@ -143,7 +143,10 @@ def _checkpoint(config: RunConfig, plan: Plan) -> tuple[Path | None, list[str]]:
     """
     choice, output_dir = config.train.resume_from_checkpoint, config.train.output_dir
     identity = run_identity(
-        config.model_dump(mode="json"), plan, is_bf16_default=is_bf16_default(config.train)
+        config.model_dump(mode="json"),
+        dataset.plan,
+        is_bf16_default=is_bf16_default(config.train),
+        rows=RowRecord.of(dataset.measured, on_change=config.train.on_changed_data),
     )
     try:
         return find_checkpoint(choice, output_dir=output_dir, identity=identity), []

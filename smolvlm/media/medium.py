@@ -29,6 +29,8 @@ CHANGED_FIX = (
 class OpenMedium:
     """A picture or a clip whose bytes are known."""
 
+    key: bytes
+    """Names its bytes: equal for equal files, whatever they are called."""
     tile_keys: tuple[bytes, ...]
     """Content key of each tile: equal for equal tiles, whatever the file is called."""
     tiles: Callable[[], UInt8[np.ndarray, "tile 3 side side"]]
@@ -62,12 +64,24 @@ def open_medium(medium: Media, layout: Layout, settings: MediaSettings) -> OpenM
         return made
 
     keys = tuple(_tile_key(key, tile, settings.picture_key) for tile in range(layout.num_tiles))
-    return OpenMedium(tile_keys=keys, tiles=tiles)
+    return OpenMedium(key=key, tile_keys=keys, tiles=tiles)
+
+
+def medium_key(medium: Media) -> bytes:
+    """Return the key of a picture's or clip's bytes, as `open_medium` does; nothing is decoded.
+
+    Raises:
+        SampleError: it cannot be read.
+    """
+    if isinstance(medium, VideoRef):
+        return clip_key(medium)
+    return content_key(read_bytes(medium))
 
 
 def _open_clip(clip: VideoRef, frames: Frames, settings: MediaSettings) -> OpenMedium:
     key = clip_key(clip)
     return OpenMedium(
+        key=key,
         tile_keys=tuple(_tile_key(key, number, settings.frame_key) for number in frames.numbers),
         tiles=lambda: frame_tiles(
             clip,

@@ -115,7 +115,7 @@ def prepare_mixture(
     data, prompt = settings.data, settings.prompt
     sources = open_mixture(data.mixture, data)
     sizes = measure_sources(
-        sources, prompt, engine=engine, num_workers=num_workers, keeps_all=True, report=report
+        sources, prompt, engine=engine, num_workers=num_workers, keeping="all", report=report
     )
     measured = settle_rows(
         sources,

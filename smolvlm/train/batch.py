@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from smolvlm.datasets.packing.pack import Pack, on_device
+from smolvlm.datasets.packing.row_digests import MediaState
 from smolvlm.errors import SmolVLMError
 from smolvlm.records import SkippedRow
 
@@ -18,6 +19,7 @@ class PackInfo:
 
     tile_keys: tuple[bytes, ...]
     where: tuple[str, ...]
+    media_states: tuple[MediaState, ...]
     skipped: tuple[SkippedRow, ...]
     num_tokens: int
     budget_tokens: int
@@ -49,6 +51,7 @@ def as_batch(packs: Sequence[Pack]) -> PackBatch:
     info = PackInfo(
         tile_keys=pack.tile_keys,
         where=pack.where,
+        media_states=pack.media_states,
         skipped=pack.skipped,
         num_tokens=len(pack.input_ids) if pack.where else 0,
         budget_tokens=pack.budget_tokens if pack.where else 0,

@@ -26,11 +26,14 @@ from smolvlm.train.checkpoint_folder import (
     read_marker,
     whole_checkpoints,
 )
+from smolvlm.train.row_record import RowRecord
 
 WITHOUT_EFFECT = (
     "train.output_dir",
     "train.log_sample_ids",
     "train.resume_from_checkpoint",
+    "train.on_changed_data",
+    "train.verify_data",
     "data.vision_cache",
     "data.vision_cache_dir",
     "data.base_dir",
@@ -75,6 +78,8 @@ class RunIdentity:
     relative: Mapping[str, object] = field(default_factory=dict)
     """Dotted key -> value with its absolute paths written from the output folder, for settings that
     have any: a run that is moved with its data and its model is the same run."""
+    rows: RowRecord | None = None
+    """Its rows; None where nobody asks whether they changed."""
 
     def as_marker(self, *, step: int) -> dict[str, object]:
         """Return what the marker of a checkpoint of this run holds."""
@@ -83,7 +88,11 @@ class RunIdentity:
 
 
 def run_identity(
-    settings: Mapping[str, object], plan: Plan, *, is_bf16_default: bool = False
+    settings: Mapping[str, object],
+    plan: Plan,
+    *,
+    is_bf16_default: bool = False,
+    rows: RowRecord | None = None,
 ) -> RunIdentity:
     """Describe a run by its nested settings and its plan.
 
@@ -92,6 +101,7 @@ def run_identity(
         plan: all steps.
         is_bf16_default: whether it trains in bfloat16 because its device can and the settings leave
             it open.
+        rows: the run's.
     """
     flat = dict(_flatten(settings, ""))
     if is_bf16_default:
@@ -108,6 +118,7 @@ def run_identity(
         settings=plain,
         plan=plan.packs.digest(),
         relative={key: value for key, value in relative.items() if value != plain[key]},
+        rows=rows,
     )
 
 
@@ -215,14 +226,18 @@ def _check_same_run(saved: Mapping[str, Any], identity: RunIdentity, *, folder: 
         if not _is_same(key, theirs.get(key, NOT_SET), ours.get(key, NOT_SET))
         and not _is_moved(key, saved.get("relative", {}), identity.relative)
     ]
-    if not differing and saved["plan"] != identity.plan:
-        differing = ["- the rows: files or the order of their rows changed since"]
+    if identity.rows is None or not identity.rows.bears_changes:
+        changed = identity.rows.changes(folder) if identity.rows is not None else []
+        if not differing and not changed and saved["plan"] != identity.plan:
+            changed = ["- the rows: their order, or the sizes of their media, changed since"]
+        differing += changed
     if differing:
         raise ConfigError(
             "the checkpoint belongs to another run:\n" + "\n".join(differing),
             where=str(folder),
-            fix="restore the settings, choose another train.output_dir, or set "
-            "train.resume_from_checkpoint=false",
+            fix="restore the settings and the rows, choose another train.output_dir, or set "
+            "train.resume_from_checkpoint=false; train.on_changed_data=warn goes on with rows that "
+            "changed",
         )
 
 

@@ -154,6 +154,7 @@ class SmolVLMTrainer(Trainer):
         """Return this rank's share of the loss times the ranks, since gradients are averaged."""
         assert num_items_in_batch is not None
         info: PackInfo = inputs["info"]
+        self._parts.check_media(info.media_states)
         output = self._parts.step(
             model,
             inputs["pack"],
@@ -306,10 +307,8 @@ class SmolVLMTrainer(Trainer):
         self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
     ) -> None:
         """Save the model, or its adapters alone, and the processor with it."""
-        folder, adapters = (
-            Path(output_dir or self.args.output_dir or "."),
-            self._parts.files.adapters,
-        )
+        folder = Path(output_dir or self.args.output_dir or ".")
+        adapters = self._parts.files.adapters
         if adapters is None:
             super()._save(output_dir, state_dict)
         elif self.args.should_save:
@@ -343,6 +342,7 @@ class SmolVLMTrainer(Trainer):
         with self._checkpoints.dropping(folder), os_errors_of(folder):
             super()._save_checkpoint(model, trial)
         self._write_rows()
+        self._parts.save_rows(folder, is_writer=self.args.should_save)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             best = self.state.best_model_checkpoint

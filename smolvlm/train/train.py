@@ -7,6 +7,7 @@ can be refused is refused before the model loads: settings, rows, headers, plan.
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from transformers import TrainerCallback, TrainingArguments
@@ -19,14 +20,16 @@ from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.builder import PlannedData, measure_mixture, plan_data
 from smolvlm.datasets.dataset import PackDataset, PackOptions
 from smolvlm.datasets.encoding.prompts import PromptSettings
-from smolvlm.datasets.packing.length_cache import Report
+from smolvlm.datasets.packing.length_cache import Keeping, Report, measure_sources
 from smolvlm.datasets.packing.plan import deal_to_ranks, imbalance
 from smolvlm.disk.atomic_files import write_text
+from smolvlm.errors import ConfigError
 from smolvlm.model.attention.rule import attention_planner
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.train.arguments import is_bf16_default, planned_length, seed_of, training_arguments
 from smolvlm.train.callbacks import ProgressBarCallback
 from smolvlm.train.checkpoint import CheckpointFiles
+from smolvlm.train.checkpoint_folder import step_of
 from smolvlm.train.methods.method import method_of
 from smolvlm.train.resuming import (
     RunIdentity,
@@ -35,6 +38,7 @@ from smolvlm.train.resuming import (
     run_identity,
 )
 from smolvlm.train.room import check_room
+from smolvlm.train.row_record import RowRecord
 from smolvlm.train.run_facts import run_facts
 from smolvlm.train.run_folder import check_run_folder
 from smolvlm.train.run_model import RunModel, check_model, check_rows, load_run_model
@@ -94,12 +98,13 @@ def plan_run(
     """
     prompt = (base or base_of_run(config.model)).prompt(config.data)
     num_epochs, max_steps = planned_length(config.train)
+    keeping: Keeping = "anew" if config.train.verify_data else "large"
     measured = measure_mixture(
         config.data.mixture,
         config.data,
         prompt=prompt,
         kind=config.train.method.ROWS,
-        report=report,
+        measure=partial(measure_sources, keeping=keeping, report=report),
     )
     planned = plan_data(
         measured,
@@ -123,6 +128,7 @@ class _Start:
     identity: RunIdentity
     resume: Path | None
     """The checkpoint that the run resumes from."""
+    rows: RowRecord
     resume_notes: Sequence[str]
     """What is to be said of those that it does not."""
 
@@ -189,8 +195,9 @@ def _check_and_plan(config: RunConfig, measuring_bar: MeasuringBar) -> _Start:
     check_rows(config, num_tiles=int(planned.measured.lengths.num_tiles.sum()))
     arguments = training_arguments(config.train, num_steps=planned.plan.num_steps)
     by_default = is_bf16_default(config.train)
+    rows = RowRecord.of(planned.measured, on_change=config.train.on_changed_data)
     identity = run_identity(
-        config.model_dump(mode="json"), planned.plan, is_bf16_default=by_default
+        config.model_dump(mode="json"), planned.plan, is_bf16_default=by_default, rows=rows
     )
     resume = find_checkpoint(
         config.train.resume_from_checkpoint, output_dir=config.train.output_dir, identity=identity
@@ -198,6 +205,10 @@ def _check_and_plan(config: RunConfig, measuring_bar: MeasuringBar) -> _Start:
     about_others = resume_notes(
         config.train.resume_from_checkpoint, output_dir=config.train.output_dir, resume=resume
     )
+    if resume is not None:
+        about_others += _resumed_rows(rows, resume, num_steps=planned.plan.num_steps)
+    if config.train.verify_data:
+        rows.verify_all(rank=arguments.process_index, num_ranks=arguments.world_size)
     return _Start(
         base=base,
         prompt=prompt,
@@ -205,8 +216,25 @@ def _check_and_plan(config: RunConfig, measuring_bar: MeasuringBar) -> _Start:
         arguments=arguments,
         identity=identity,
         resume=resume,
+        rows=rows,
         resume_notes=about_others,
     )
+
+
+def _resumed_rows(rows: RowRecord, resume: Path, *, num_steps: int) -> list[str]:
+    """Take over what a checkpoint's run knows of its rows, and return the notes.
+
+    Raises:
+        ConfigError: rows changed, and what is planned of them now ends before the checkpoint.
+    """
+    step = step_of(resume)
+    if step is not None and step > num_steps:
+        raise ConfigError(
+            f"the rows changed: {num_steps} steps are planned of them now",
+            where=str(resume),
+            fix="restore the rows, or set train.resume_from_checkpoint: false",
+        )
+    return rows.resume(resume)
 
 
 def _build_trainer(
@@ -246,6 +274,7 @@ def _build_trainer(
         step=StepPolicy(method=method, reference=reference),
         vision_cache=cache,
         evaluate=make_evaluate(run_model.checkpoint, prompt, cache) if make_evaluate else None,
+        rows=start.rows,
         log_sample_ids=config.train.log_sample_ids,
         max_bad_fraction=config.data.max_bad_fraction,
         max_prefetch_bytes=config.data.prefetch_mb * 10**6,

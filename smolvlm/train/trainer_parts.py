@@ -1,12 +1,15 @@
 """What the trainer is made of besides the model, the arguments and the packs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from smolvlm.checkpoints.learning_rates import LearningRates
+from smolvlm.datasets.packing.row_digests import MediaState
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.protocols import VisionLanguageModel
 from smolvlm.train.checkpoint import CheckpointFiles
+from smolvlm.train.row_record import RowRecord
 from smolvlm.train.step import StepPolicy
 
 Evaluate = Callable[[VisionLanguageModel], Mapping[str, float]]
@@ -23,5 +26,17 @@ class TrainerParts:
     vision_cache: VisionCache | None = None
     evaluate: Evaluate | None = None
     log_sample_ids: bool = False
+    rows: RowRecord | None = None
+    """Compares the files of rows with what they were; None compares nothing."""
     max_bad_fraction: float = 0.01
     max_prefetch_bytes: int = 512 * 10**6
+
+    def check_media(self, states: Iterable[MediaState]) -> None:
+        """Compare the files that a pack was read from; raises as `RowRecord.add`."""
+        if self.rows is not None:
+            self.rows.add(states)
+
+    def save_rows(self, folder: Path, *, is_writer: bool) -> None:
+        """Write what is known of the rows to a checkpoint; every rank calls it, one writes."""
+        if self.rows is not None:
+            self.rows.save(folder, is_writer=is_writer)

@@ -26,6 +26,7 @@ def info(**changes: int) -> PackInfo:
     skipped = (SkippedRow(where="rows.jsonl:3", reason="cut off"),)
     return PackInfo(
         tile_keys=(b"a", b"b"),
+        media_states=(),
         where=("rows.jsonl:1", "rows.jsonl:2"),
         skipped=skipped,
         target_weight=1.0,

@@ -31,13 +31,15 @@ PART_ROWS = 8192
 SMALL_ROWS = 4 * PART_ROWS
 """Sources with fewer rows are measured by this process, each time: as fast as starting others, and
 never stale."""
-INDEX = 5
+INDEX = 6
 """Raise it when sizes of an earlier version must not be read; parts with other columns never
 are."""
 
 _NO_TEXT = pa.nulls(PART_ROWS, pa.string())
 
 Engine = Literal["local", "ray"]
+Keeping = Literal["large", "all", "anew"]
+"""Large sources' sizes; those of all; or large ones', all rows being measured anew."""
 Report = Callable[[int, int], None]
 """Called with the number of rows measured so far, and of all."""
 
@@ -48,7 +50,7 @@ def measure_sources(
     *,
     engine: Engine = "local",
     num_workers: int | None = None,
-    keeps_all: bool = False,
+    keeping: Keeping = "large",
     report: Report | None = None,
 ) -> list[pa.Table]:
     """Return the sizes of each source's used rows.
@@ -58,18 +60,18 @@ def measure_sources(
         prompt: of the checkpoint.
         engine: `local` uses this machine's cores, `ray` a Ray cluster.
         num_workers: processes; None is one a core.
-        keeps_all: keep the sizes of small sources too.
+        keeping: of which sources sizes are read that were kept, and kept.
         report: called with the rows measured so far, and all.
     """
     parts = [
         part
         for number, source in enumerate(sources)
-        for part in parts_of(number, source, prompt, keeps_all)
+        for part in parts_of(number, source, prompt, keeps_all=keeping == "all")
     ]
     done: dict[int, pa.Table] = {}
     missing: list[int] = []
     for number, part in enumerate(parts):
-        kept = _read(part.file)
+        kept = None if keeping == "anew" else _read(part.file)
         if kept is None:
             missing.append(number)
         else:
@@ -93,7 +95,7 @@ def measure_sources(
 
 
 def parts_of(
-    number: int, source: OpenSource, prompt: PromptSettings, keeps_all: bool
+    number: int, source: OpenSource, prompt: PromptSettings, *, keeps_all: bool
 ) -> Iterator[Part]:
     """Yield the parts of a source; small sources keep nothing unless `keeps_all`.
 
@@ -172,8 +174,9 @@ def _again_if_bad(
     bad = kept["error"].is_valid().to_numpy()
     if not bad.any():
         return kept
-    meter = Meter(prompt.encoder(), prompt.media)
-    again = meter.sizes(sources[part.source].all_rows(), kept["row"].to_numpy()[bad].tolist())
+    meter, source = Meter(prompt.encoder(), prompt.media), sources[part.source]
+    rows = kept["row"].to_numpy()[bad].tolist()
+    again = meter.sizes(source.all_rows(), rows, media_root=source.spec.media_root)
     return pa.concat_tables([kept.filter(pa.array(~bad)), again]).sort_by("row")
 
 

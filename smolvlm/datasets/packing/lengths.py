@@ -7,6 +7,7 @@ each is a row with an error here, before training starts.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ from jaxtyping import Float32, Int32
 
 from smolvlm.datasets.encoding.encode import Encoder
 from smolvlm.datasets.encoding.encoded import media_identity
+from smolvlm.datasets.packing.row_digests import DIGESTS, content_digest, media_sizes_and_times
 from smolvlm.errors import SampleError
 from smolvlm.media.layout import layout_of
 from smolvlm.media.settings import MediaSettings
@@ -32,6 +34,7 @@ SIZES = pa.schema(
         *((field.name, _COLUMN_TYPES[field.type]) for field in fields(Lengths)),
         ("modality", pa.int8()),
         ("is_preference", pa.bool_()),
+        *((name, pa.int64()) for name in DIGESTS),
         ("where", pa.string()),
         ("kind", pa.string()),
         ("error", pa.string()),
@@ -112,17 +115,24 @@ class Meter:
         self._encoder = encoder
         self._headers = HeaderReader(settings)
 
-    def sizes(self, conversations: Sequence[Conversation], rows: Iterable[int]) -> pa.Table:
-        """Return the sizes of some rows; `SIZES` is its schema.
+    def sizes(
+        self,
+        conversations: Sequence[Conversation],
+        rows: Iterable[int],
+        *,
+        media_root: Path | None = None,
+    ) -> pa.Table:
+        """Return the sizes and digests of some rows; `SIZES` is its schema.
 
         Args:
             conversations: of one source; reading one may raise SampleError.
             rows: numbers in `conversations`; what the `row` column holds.
+            media_root: the source's folder of media.
         """
         columns: dict[str, list[object]] = {name: [] for name in SIZES.names}
         for row in rows:
             try:
-                sizes = self._measured(conversations[row])
+                sizes = self._measured(conversations[row], media_root)
             except SampleError as error:
                 sizes = {
                     "where": error.where,
@@ -135,7 +145,7 @@ class Meter:
                 columns[name].append(sizes.get(name))
         return pa.table(columns, schema=SIZES)
 
-    def _measured(self, conversation: Conversation) -> Mapping[str, int]:
+    def _measured(self, conversation: Conversation, media_root: Path | None) -> Mapping[str, int]:
         layouts = self._headers.layouts(conversation.media)
         sizes = self._encoder.lengths(conversation, layouts=layouts)
         if not sizes.num_supervised_tokens:
@@ -148,6 +158,8 @@ class Meter:
             **{field.name: _as_number(getattr(sizes, field.name)) for field in fields(Lengths)},
             "modality": modality_of(conversation.media),
             "is_preference": bool(conversation.rejected),
+            "content": content_digest(conversation, media_root),
+            **dict(zip(DIGESTS[1:], media_sizes_and_times(conversation.media), strict=True)),
         }
 
 

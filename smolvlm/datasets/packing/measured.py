@@ -21,6 +21,7 @@ from smolvlm.datasets.packing.lengths import (
     over_budget,
     over_context,
 )
+from smolvlm.datasets.packing.row_digests import DIGESTS, RowDigests
 from smolvlm.datasets.rows.causes import Cause
 from smolvlm.datasets.rows.conversations import Conversations, OpenSource
 from smolvlm.datasets.rows.skipped import BadSamples, Policy
@@ -72,6 +73,8 @@ class MeasuredSet:
 
     conversations: Conversations
     lengths: LengthTable
+    digests: RowDigests | None = None
+    """What tells the rows from others; None of rows that no file holds."""
     skipped: tuple[SkippedRow, ...] = ()
     counts: tuple[SourceCount, ...] = ()
 
@@ -142,11 +145,16 @@ def settle_rows(
         _column(kept, "row", np.int32),
     )
     lengths = length_table(kept, repeats)
+    digests = RowDigests(**{name: _column(kept, name, np.int64) for name in DIGESTS})
     kept.clear()
     pa.default_memory_pool().release_unused()
     trim_memory()
     return MeasuredSet(
-        conversations=conversations, lengths=lengths, skipped=tuple(skipped), counts=tuple(counts)
+        conversations=conversations,
+        lengths=lengths,
+        digests=digests,
+        skipped=tuple(skipped),
+        counts=tuple(counts),
     )
 
 
@@ -206,7 +214,8 @@ def _wrong_kind(row: Mapping[str, int], kind: RowKind | None) -> SampleError | N
 
 
 def _good_rows(sizes: pa.Table, is_bad: Bool[np.ndarray, " row"]) -> pa.Table:
-    return sizes.select(["row", *_COLUMNS, "prefix_key", "modality"]).filter(pa.array(~is_bad))
+    columns = ["row", *_COLUMNS, "prefix_key", "modality", *DIGESTS]
+    return sizes.select(columns).filter(pa.array(~is_bad))
 
 
 def _count(

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from smolvlm.datasets.packing.row_digests import MediaState
 from smolvlm.model.pack_tensors import PackTensors
 from smolvlm.records import SkippedRow
 
@@ -29,6 +30,8 @@ class Pack(PackTensors):
     """Content key of each of `tiles`; the vision cache stores their features under it."""
     where: tuple[str, ...]
     """`file:row` of each conversation."""
+    media_states: tuple[MediaState, ...]
+    """Of each conversation that names files: what they were when they were read."""
     budget_tokens: int
     """The token budget it was packed for; its fill is seq / budget_tokens."""
     skipped: tuple[SkippedRow, ...]

@@ -34,4 +34,6 @@ class PartMeter:
         self._meter = Meter(prompt.encoder(), prompt.media)
 
     def __call__(self, part: Part) -> pa.Table:
-        return self._meter.sizes(self._sources[part.source].all_rows(), part.rows.tolist())
+        source = self._sources[part.source]
+        rows = part.rows.tolist()
+        return self._meter.sizes(source.all_rows(), rows, media_root=source.spec.media_root)

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from smolvlm.datasets.encoding.encoded import media_identity
+from smolvlm.datasets.packing.row_digests import names_file
 from smolvlm.errors import SampleError
 from smolvlm.media.medium import open_medium
 from smolvlm.media.settings import MediaSettings
@@ -28,6 +30,7 @@ class TileLoader:
     def __init__(self, settings: MediaSettings, read_features: ReadFeatures | None) -> None:
         self.tile_keys: list[bytes] = []
         """Content key of each tile still to be encoded."""
+        self._medium_keys: dict[bytes, bytes] = {}  # media identity -> content key
         self._settings = settings
         self._read_features = read_features
         self._tiles: list[np.ndarray] = []
@@ -74,6 +77,8 @@ class TileLoader:
 
     def _load(self, medium: Media, layout: Layout) -> Sequence[bytes]:
         opened = open_medium(medium, layout, self._settings)
+        if names_file(medium):
+            self._medium_keys[media_identity(medium)] = opened.key
         new = [key for key in dict.fromkeys(opened.tile_keys) if key not in self._places]
         if not new:
             return opened.tile_keys
@@ -91,6 +96,10 @@ class TileLoader:
             self._tiles.append(tile)
             self.tile_keys.append(key)
         return opened.tile_keys
+
+    def medium_key(self, medium: Media) -> bytes:
+        """Return the content key of a medium that names a file and was read."""
+        return self._medium_keys[media_identity(medium)]
 
     def tiles(self) -> UInt8[Tensor, "tile 3 side side"]:
         """Return the tiles still to be encoded."""

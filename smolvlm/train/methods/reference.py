@@ -263,6 +263,8 @@ def _key(packs: PackDataset, identity: str) -> bytes:
     lengths = packs.measured.lengths
     for column in (lengths.num_tokens, lengths.num_supervised_tokens, lengths.num_tiles):
         made.update(np.ascontiguousarray(column).tobytes())
+    if (digests := packs.measured.digests) is not None:
+        made.update(digests.content.tobytes() + digests.media_sizes.tobytes())
     for row in range(len(packs.measured.conversations)):
         made.update(packs.where(row).encode() + b"\0")
     return made.digest()

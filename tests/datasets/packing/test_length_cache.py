@@ -132,7 +132,7 @@ def test_what_sizes_depend_on_names_their_folder(
 def test_a_part_is_a_plain_parquet_file(
     sources: tuple[OpenSource, ...], prompt: PromptSettings
 ) -> None:
-    measure_sources(sources, prompt, num_workers=1, keeps_all=True)
+    measure_sources(sources, prompt, num_workers=1, keeping="all")
     (part,) = parts_of(sources[1], prompt)
     (row,) = pyarrow.parquet.read_table(part).to_pylist()
     assert (row["row"], row["num_tiles"], row["error"]) == (0, 0, None)

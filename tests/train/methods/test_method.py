@@ -105,6 +105,7 @@ def test_a_packs_share_is_its_pairs_or_its_weights() -> None:
         num_tiles=0,
         num_computed_tiles=0,
         tile_keys=(),
+        media_states=(),
         where=("a", "b"),
         skipped=(),
     )
