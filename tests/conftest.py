@@ -47,6 +47,7 @@ is assigned to."""
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="leave out the files of long_tests.txt")
+    parser.addoption("--engines", action="store_true", help="run the whole grid of engines")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -124,10 +124,6 @@ def _argument_problems(config: RunConfig) -> Iterator[Problem]:
         if not arguments.get(switch):
             for name in filter(arguments.get, names):
                 yield _needs(name, arguments, needed)
-    if arguments.get("deepspeed") and arguments.get("fsdp"):
-        yield Problem(
-            key="train.fsdp", what="train.deepspeed is set as well", fix="choose one of the two"
-        )
 
 
 def _value_of(name: str, arguments: Settings) -> Any:

@@ -101,10 +101,12 @@ class DpoMethod(Section):
             what = f"the reference is the model itself with train.reference = {self.reference}"
             other = shown_value(self.reference_model)
             yield Problem(key="train.reference_model", value=other, what=what, fix=_COMPUTED_BEFORE)
-        for name in ("fsdp", "deepspeed"):
-            if config.train.arguments.get(name):
-                what = f"a reference that is asked in the step was not tried with train.{name}"
-                yield Problem(key=key, value=value, what=what, fix=_COMPUTED_BEFORE)
+        if config.train.engine != "ddp":
+            what = (
+                "a reference that is asked in the step was not tried with train.engine: "
+                f"{config.train.engine}"
+            )
+            yield Problem(key=key, value=value, what=what, fix=_COMPUTED_BEFORE)
         if self.reference == "adapter_off":
             for what, fix in _adapter_off_problems(config):
                 yield Problem(key=key, value=value, what=what, fix=fix)

@@ -139,8 +139,8 @@ class _FewerBits(QuantizationConfig):
                 what="names a tower twice",
                 fix="name it once",
             )
-        if config.train.arguments.get("fsdp"):
-            what = "quantised weights cannot be cut into the shards of train.fsdp"
+        if config.train.engine == "fsdp2":
+            what = "quantised weights cannot be cut into the shards of train.engine: fsdp2"
             yield Problem(
                 key="quantization.bits", value=str(bits), what=what, fix="take one of the two out"
             )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer
 from pydantic.fields import FieldInfo
 
+from smolvlm.config.engine import EngineName, with_engine
 from smolvlm.config.method import (
     METHODS,
     MethodConfig,
@@ -57,6 +58,9 @@ class TrainConfig(Section):
     anything."""
     packs_per_step: Count = 4
     """Packs of one optimizer step, over all ranks and accumulation together."""
+    engine: EngineName = "ddp"
+    """How ranks share the work: DDP copies the model to each; FSDP2 gives each a share of weights,
+    gradients and moments; DeepSpeed does as its file says."""
     method: Annotated[MethodConfig, Field(discriminator="type")] = SftMethod()
     """What is learned, and how; a run file may write its settings beside it."""
     log_sample_ids: bool = False
@@ -99,6 +103,7 @@ class TrainConfig(Section):
         for name, other in (("max_steps", "num_train_epochs"), ("num_train_epochs", "max_steps")):
             if name in overridden and other not in overridden:
                 content = {key: value for key, value in content.items() if key != other}
+        content = with_engine(content, problems=problems)
         return with_flat_method(content, overridden=overridden, problems=problems)
 
     @classmethod

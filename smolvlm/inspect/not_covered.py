@@ -42,5 +42,7 @@ def _ways(config: RunConfig) -> Iterator[str]:
     arguments = config.train.arguments
     if config.data.vision_cache and not config.rate_of("vision"):
         yield "data.vision_cache (every tile is encoded anew)"
-    names = ("activation_checkpointing", "torch_compile", "fsdp", "deepspeed")
+    names = ("activation_checkpointing", "torch_compile")
     yield from (f"train.{name}" for name in names if arguments.get(name))
+    if config.train.engine != "ddp":
+        yield f"train.engine: {config.train.engine}"

@@ -24,6 +24,7 @@ from smolvlm.report.report import write_run_report
 from smolvlm.runs.evaluation import build_evaluator
 from smolvlm.runs.model import Say, nothing, with_model
 from smolvlm.train.arguments import trains_in_bf16
+from smolvlm.train.engines.sharding import whole_weights
 from smolvlm.train.finite import NotFiniteError
 from smolvlm.train.run_folder import only_run
 from smolvlm.train.smolvlm_trainer import SmolVLMTrainer
@@ -144,7 +145,8 @@ class _RunEvaluation:
         assert self._evaluator is not None
         evaluation = self._last if _ends_evaluated(run.trainer) else None
         if evaluation is None:
-            evaluation = self._evaluator(run.checkpoint.model)
+            with whole_weights(run.checkpoint.model):
+                evaluation = self._evaluator(run.checkpoint.model)
             run.trainer.log({f"eval_{name}": value for name, value in evaluation.as_log().items()})
         self._write(evaluation, answers)
 

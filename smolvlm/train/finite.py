@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from smolvlm.errors import SmolVLMError
+from smolvlm.train.engines.sharding import local_of
 from smolvlm.train.worker_notes import listed
 
 SumOverRanks = Callable[[Tensor], Tensor]
@@ -78,5 +79,7 @@ class FiniteWatch:
 
 
 def _are_finite(model: nn.Module) -> bool:
-    flags = [torch.isfinite(value).all() for value in model.parameters() if value.requires_grad]
+    flags = [
+        torch.isfinite(local_of(value)).all() for value in model.parameters() if value.requires_grad
+    ]
     return not flags or bool(torch.stack(flags).all())

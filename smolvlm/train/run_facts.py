@@ -16,6 +16,7 @@ import torch
 from transformers import TrainingArguments
 from transformers.training_args import OptimizerNames
 
+from smolvlm.config.engine import EngineName
 from smolvlm.config.quantization import Quantization
 from smolvlm.config.schema import RunConfig
 from smolvlm.model.attention.rule import SCOPE_ATTENTION, attention_kind
@@ -37,6 +38,8 @@ class RunFacts:
     device_name: str
     """What its maker calls it."""
     num_ranks: int
+    engine: EngineName
+    """How they share the work."""
     num_threads: int | None
     """Of each rank, on a CPU; None elsewhere."""
     weights_dtype: str
@@ -61,7 +64,7 @@ class RunFacts:
     def line(self) -> str:
         """Return all that a reader of the log wants to know of it, in one line."""
         threads = f", {_counted(self.num_threads, 'thread')}" if self.num_threads else ""
-        ranks = f" on {self.num_ranks} ranks" if self.num_ranks > 1 else ""
+        ranks = f" on {self.num_ranks} ranks ({self.engine})" if self.num_ranks > 1 else ""
         parts = (
             f"{self.device_type} ({self.device_name}{threads}){ranks}",
             self._precision_words(),
@@ -98,6 +101,7 @@ class RunFacts:
                 "type": self.device_type,
                 "name": self.device_name,
                 "num_ranks": self.num_ranks,
+                "engine": self.engine,
                 "num_threads": self.num_threads,
             },
             "kernels": {
@@ -134,6 +138,7 @@ def run_facts(
         device_type=device.type,
         device_name=device_name(device),
         num_ranks=arguments.world_size,
+        engine=config.train.engine,
         num_threads=torch.get_num_threads() if device.type == "cpu" else None,
         weights_dtype=config.model.dtype,
         quantization=_quantization(config.quantization),

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 from transformers.trainer_callback import DefaultFlowCallback, PrinterCallback, ProgressCallback
 
 from smolvlm.datasets.dataset import PackDataset
@@ -30,6 +30,8 @@ from smolvlm.train.batch import PackInfo, as_batch
 from smolvlm.train.callbacks import PlanFlowCallback, WholeGradientCallback
 from smolvlm.train.checkpoint import CheckpointFinisher, final_model
 from smolvlm.train.checkpoint_folder import numbers_alone
+from smolvlm.train.engines.engine_trainer import EngineTrainer
+from smolvlm.train.engines.sharding import whole_weights
 from smolvlm.train.finite import FiniteWatch
 from smolvlm.train.flops import compute_cost, peak_flops_per_s
 from smolvlm.train.log import RunLog, pack_flops
@@ -47,10 +49,9 @@ from smolvlm.train.skipped_rows import SkippedRows
 from smolvlm.train.trainer_parts import TrainerParts
 
 
-class SmolVLMTrainer(Trainer):
+class SmolVLMTrainer(EngineTrainer):
     """See the module's first lines."""
 
-    model: VisionLanguageModel
     train_dataset: PackDataset
 
     def __init__(
@@ -61,7 +62,7 @@ class SmolVLMTrainer(Trainer):
         train_dataset: PackDataset,
         parts: TrainerParts,
     ) -> None:
-        self._parts = parts
+        self._parts, self.engine, self.say = parts, parts.engine, parts.say
         self._cost = compute_cost(model)
         self._log = RunLog(
             Path(args.output_dir or "."),
@@ -293,7 +294,7 @@ class SmolVLMTrainer(Trainer):
         """Evaluate by generation with the callable given at construction."""
         assert self._parts.evaluate is not None
         rest_optimizer(self.optimizer)
-        with self._log.watch.paused():
+        with self._log.watch.paused(), whole_weights(self.model):
             metrics = {
                 f"eval_{name}": value for name, value in self._parts.evaluate(self.model).items()
             }
@@ -309,6 +310,7 @@ class SmolVLMTrainer(Trainer):
         """Save the model, or its adapters alone, and the processor with it."""
         folder = Path(output_dir or self.args.output_dir or ".")
         adapters = self._parts.files.adapters
+        state_dict = self.whole_state() if state_dict is None else state_dict
         if adapters is None:
             super()._save(output_dir, state_dict)
         elif self.args.should_save:

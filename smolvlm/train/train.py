@@ -168,7 +168,7 @@ def train(
     )
     saves_adapters = run_model.adapters is not None
     check_room(run_model.checkpoint.model, start.arguments, saves_adapters=saves_adapters)
-    trainer = _build_trainer(config, start, run_model, make_evaluate)
+    trainer = _build_trainer(config, start, run_model, make_evaluate, say)
     if trainer.is_world_process_zero():
         say("\n".join(_begin(config, start, run_model, trainer)))
     for callback in (*([ProgressBarCallback()] if shows_progress else []), *callbacks):
@@ -238,7 +238,11 @@ def _resumed_rows(rows: RowRecord, resume: Path, *, num_steps: int) -> list[str]
 
 
 def _build_trainer(
-    config: RunConfig, start: _Start, run_model: RunModel, make_evaluate: MakeEvaluate | None
+    config: RunConfig,
+    start: _Start,
+    run_model: RunModel,
+    make_evaluate: MakeEvaluate | None,
+    say: Callable[[str], None],
 ) -> SmolVLMTrainer:
     prompt, arguments, cache = start.prompt, start.arguments, run_model.vision_cache
     order = deal_to_ranks(
@@ -278,6 +282,8 @@ def _build_trainer(
         log_sample_ids=config.train.log_sample_ids,
         max_bad_fraction=config.data.max_bad_fraction,
         max_prefetch_bytes=config.data.prefetch_mb * 10**6,
+        engine=config.train.engine,
+        say=say,
     )
     return SmolVLMTrainer(run_model.checkpoint.model, arguments, train_dataset=dataset, parts=parts)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from smolvlm.checkpoints.learning_rates import LearningRates
+from smolvlm.config.engine import EngineName
 from smolvlm.datasets.packing.row_digests import MediaState
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.protocols import VisionLanguageModel
@@ -30,6 +31,10 @@ class TrainerParts:
     """Compares the files of rows with what they were; None compares nothing."""
     max_bad_fraction: float = 0.01
     max_prefetch_bytes: int = 512 * 10**6
+    engine: EngineName = "ddp"
+    """How ranks share the work."""
+    say: Callable[[str], None] = lambda _: None
+    """Told on one rank what the engine holds, once it does."""
 
     def check_media(self, states: Iterable[MediaState]) -> None:
         """Compare the files that a pack was read from; raises as `RowRecord.add`."""

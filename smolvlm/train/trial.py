@@ -40,10 +40,10 @@ def try_settings(config: RunConfig) -> None:
     _check_hub(train)
     steps = max(int(train.arguments.get("max_steps", -1)), 0) or _STEPS
     arguments = training_arguments(train, num_steps=steps)
-    if arguments.fsdp and arguments.world_size == 1:
+    if train.engine == "fsdp2" and arguments.world_size == 1:
         raise ConfigError(
             "one process has nothing to shard over",
-            where="train.fsdp",
+            where="train.engine=fsdp2",
             fix="start several: torchrun --nproc-per-node N --no-python smolvlm train ...; or take "
             "the setting out",
         )

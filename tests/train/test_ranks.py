@@ -118,7 +118,7 @@ def test_answers_and_held_out_loss_are_those_of_one_process(runs: BothRuns, tmp_
 def test_one_rank_says_where_they_run_and_writes_it(runs: BothRuns) -> None:
     logs = [(runs.shared.parent / f"rank-{rank}.log").read_text() for rank in (0, 1)]
     assert [log.count("runs on         cpu (") for log in logs] == [1, 0]
-    assert " on 2 ranks; float32 weights, no autocast; " in logs[0]
+    assert " on 2 ranks (ddp); float32 weights, no autocast; " in logs[0]
     content = json.loads((runs.shared / "run.json").read_text())
     assert (content["device"]["num_ranks"], content["step"], content["earlier"]) == (2, 0, [])
 

@@ -99,6 +99,7 @@ FACTS = RunFacts(
     device_type="cpu",
     device_name="A CPU",
     num_ranks=1,
+    engine="ddp",
     num_threads=2,
     weights_dtype="float32",
     quantization=None,

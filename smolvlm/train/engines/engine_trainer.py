@@ -1,0 +1,110 @@
+"""transformers' trainer on the engine that a run asks for: what it does differently in shards.
+
+The loop, DDP and DeepSpeed are transformers' and accelerate's. FSDP2 is torch's own
+(`sharding.py`): accelerate is told that the model is placed, and gathers nothing. The optimizer's
+state is saved by name and whole under both, so that a run may be resumed under another engine and
+on another number of ranks.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer
+
+from smolvlm.config.engine import EngineName
+from smolvlm.protocols import VisionLanguageModel
+from smolvlm.train.engines.sharding import (
+    check_shards,
+    gathered,
+    is_sharded,
+    load_whole_state,
+    shard,
+    whole_state,
+)
+from smolvlm.train.optimizer_state import FILE_NAME, load_named_state, named_state, read_state
+
+SCHEDULE = "scheduler.pt"
+
+
+class EngineTrainer(Trainer):
+    """See the module's first lines."""
+
+    model: VisionLanguageModel
+    engine: EngineName = "ddp"
+    say: Callable[[str], None] = staticmethod(lambda _: None)
+    """Told on one rank what the engine holds, once it does."""
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        """Cut the model into shards where the engine does, before its optimizer is built.
+
+        Weights of a checkpoint are in it by now.
+        """
+        if self.engine == "fsdp2":
+            self.optimizer = None
+            shard(self.model, self.args.device)
+            # It is on its device, and averages its gradients by itself.
+            self.accelerator.prepare_model = partial(
+                self.accelerator.prepare_model, evaluation_mode=True
+            )
+        prepared = super()._prepare_for_training(*args, **kwargs)
+        if self.engine == "fsdp2":
+            line = check_shards(self.model, num_ranks=self.args.world_size)
+            if self.is_world_process_zero():
+                self.say(line)
+        return prepared
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        norm: Any = super()._clip_grad_norm(model)
+        return gathered(norm)
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        norm: Any = super()._get_grad_norm(model, grad_norm)
+        return gathered(norm)
+
+    # ---- what is written and read
+
+    def whole_state(self) -> dict[str, torch.Tensor] | None:
+        """Return the weights of a model in shards, on the rank that writes; every rank calls it.
+
+        None of a model that is whole anyway.
+        """
+        if not is_sharded(self.model):
+            return None
+        return whole_state(self.model, keeps=self.args.should_save)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if not is_sharded(self.model):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        for path in sorted(Path(resume_from_checkpoint).glob("model*.safetensors")):
+            from safetensors.torch import load_file
+
+            load_whole_state(self.model, load_file(path))
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.is_deepspeed_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        is_writer = self.args.should_save
+        state = named_state(self.model, self._bare_optimizer(), keeps=is_writer)
+        if is_writer:
+            schedule: Any = self.lr_scheduler
+            torch.save(state, Path(output_dir) / FILE_NAME)
+            torch.save(schedule.state_dict(), Path(output_dir) / SCHEDULE)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or self.is_deepspeed_enabled:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        schedule: Any = self.lr_scheduler
+        load_named_state(self.model, self._bare_optimizer(), read_state(Path(checkpoint)))
+        saved = torch.load(Path(checkpoint) / SCHEDULE, map_location="cpu", weights_only=True)
+        schedule.load_state_dict(saved)
+
+    def _bare_optimizer(self) -> torch.optim.Optimizer:
+        """Return the optimizer without accelerate's wrapper."""
+        optimizer: Any = self.optimizer
+        return getattr(optimizer, "optimizer", optimizer)

@@ -1,0 +1,45 @@
+"""Runs on several ranks each, one after another: `engine_runs.py JOBS.json`.
+
+A job is `{"run": RUN.yaml, "ranks": N}`; with `"dies_in_step": S` every rank is killed (SIGKILL) in
+the middle of that step, with `"chunk_targets": C` the head takes so many targets at a time. What
+rank K prints goes to `rank-K.log` beside its run file. Exit status 0 means that every rank of every
+job ended as it should; one that hangs is killed with all others by whoever started this.
+"""
+
+import json
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from forking import be_rank, codes, die_in_step, forked, free_port, train
+
+from smolvlm.model import loss
+
+
+def train_as_rank(job: dict[str, Any], *, rank: int, port: int) -> None:
+    if job["ranks"] > 1:
+        be_rank(rank, num_ranks=job["ranks"], port=port)
+    if "dies_in_step" in job:
+        die_in_step(job["dies_in_step"])
+    loss.CHUNK_TARGETS = job.get("chunk_targets", loss.CHUNK_TARGETS)
+    train(Path(job["run"]))
+
+
+failed: list[str] = []
+for job in json.loads(Path(sys.argv[1]).read_text()):
+    port, folder = free_port(), Path(job["run"]).parent
+    ranks = [
+        forked(partial(train_as_rank, job, rank=rank, port=port), folder / f"rank-{rank}.log")
+        for rank in range(job["ranks"])
+    ]
+    expected = -signal.SIGKILL if "dies_in_step" in job else 0
+    if set(ended := codes(ranks)) != {expected}:
+        failed.append(f"{job['run']}: {ended}")
+        logs = [(folder / f"rank-{rank}.log").read_text() for rank in range(job["ranks"])]
+        failed += [log[-3000:] for log in logs]
+print("\n".join(failed), file=sys.stderr)
+sys.exit(bool(failed))
