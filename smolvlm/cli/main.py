@@ -88,6 +88,61 @@ def train(
     run_training(run_file, settings)
 
 
+@app.command(cls=RunFileCommand)
+def launch(
+    run_file: RunFile,
+    overrides: Overrides = None,
+    nproc: Annotated[int, typer.Option(min=1, help="Processes on each machine, one a GPU.")] = 1,
+    max_restarts: Annotated[
+        int, typer.Option(min=0, help="How often all begin again after one was killed.")
+    ] = 3,
+    slurm: Annotated[
+        bool, typer.Option("--slurm", help="Write an sbatch script and submit it.")
+    ] = False,
+    sky: Annotated[bool, typer.Option("--sky", help="Write a SkyPilot task.")] = False,
+    nodes: Annotated[int, typer.Option(min=1, help="Machines, of --slurm and --sky.")] = 1,
+    time: Annotated[
+        str | None, typer.Option(help="Of --slurm: the job's time, as 12:00:00.")
+    ] = None,
+    gpu_type: Annotated[str | None, typer.Option(help="Of --sky: H100, A100-80GB, ...")] = None,
+    cpu: Annotated[
+        bool, typer.Option("--cpu", help="Of --slurm and --sky: machines without GPUs.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Of --slurm and --sky: the file to write.")
+    ] = None,
+    no_submit: Annotated[
+        bool, typer.Option("--no-submit", help="Of --slurm: write the script alone.")
+    ] = False,
+) -> None:
+    """Train on several processes: here, or as a job of a cluster."""
+    if slurm and sky:
+        raise typer.BadParameter("--slurm and --sky are two schedulers")
+    if not (slurm or sky) and (nodes > 1 or time or gpu_type or cpu or out or no_submit):
+        raise typer.BadParameter("--nodes and what describes a job need --slurm or --sky")
+    check_output_file(out, "--out")
+    check_run_file(run_file, overrides or [])
+    hide_progress_bars()
+    from smolvlm.cli import launch as commands
+
+    if not (slurm or sky):
+        commands.launch_here(run_file, overrides or [], num_ranks=nproc, max_restarts=max_restarts)
+        return
+    job = commands.Job(
+        run_file=run_file.absolute(),
+        overrides=overrides or [],
+        num_nodes=nodes,
+        num_ranks=nproc,
+        has_gpus=not cpu,
+        accelerator=gpu_type,
+        time_limit=time,
+    )
+    if slurm:
+        commands.submit_to_slurm(job, out, only_writes=no_submit)
+    else:
+        commands.write_sky_task(job, out)
+
+
 @app.command("eval", cls=RunFileCommand)
 def evaluate(
     target: Annotated[str, typer.Argument(help="A run folder, a checkpoint folder or a hub id.")],

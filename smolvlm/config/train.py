@@ -69,6 +69,9 @@ class TrainConfig(Section):
         Literal["auto", False] | FilePath, BeforeValidator(_not_a_number)
     ] = "auto"
     """`auto` resumes from the newest whole checkpoint in the output folder, if there is one."""
+    step_timeout_s: Annotated[float, Field(gt=0)] = 1800.0
+    """Where several ranks train: how long one may take for a pack, or to load it, before it ends
+    with a message and the job with it. Evaluation and saving are not timed."""
     on_changed_data: Literal["error", "warn"] = "error"
     """What happens where rows, or the files that they name, are not those that the run began with:
     `error` ends it, `warn` goes on with them as they are."""

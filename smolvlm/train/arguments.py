@@ -113,13 +113,7 @@ def training_arguments(train: TrainConfig, *, num_steps: int) -> TrainingArgumen
             "smolvlm train ...; "
             "or show it one: CUDA_VISIBLE_DEVICES=0",
         )
-    if (asked := _processes_started()) > 1 and arguments.world_size == 1:
-        raise ConfigError(
-            f"WORLD_SIZE is {asked}, and this process knows of no other: each would train the "
-            "whole run",
-            where="torchrun",
-            fix="on a machine without a GPU set train.use_cpu: true; or start one process",
-        )
+    _check_world(arguments.world_size)
     if train.packs_per_step % arguments.world_size:
         raise ConfigError(
             f"train.packs_per_step={train.packs_per_step} cannot be dealt to "
@@ -146,6 +140,17 @@ def _blamed(reason: str, settings: Mapping[str, object]) -> str:
     return f"train.{name}={settings[name]}"
 
 
-def _processes_started() -> int:
-    """Return how many processes torchrun says that it started."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+def _check_world(num_ranks: int) -> None:
+    """Raise ConfigError where the ranks that know of each other are not those that were started, or
+    asked for."""
+    for name, who in (("WORLD_SIZE", "torchrun"), ("SMOLVLM_RANKS", "smolvlm launch")):
+        asked = int(os.environ.get(name, num_ranks))
+        if asked == num_ranks:
+            continue
+        known = "no other" if num_ranks == 1 else f"{num_ranks} in all"
+        raise ConfigError(
+            f"{name} is {asked}, and this process knows of {known}: each such group would train "
+            "the whole run",
+            where=who,
+            fix="on a machine without a GPU set train.use_cpu: true; or start as many as it says",
+        )

@@ -33,6 +33,8 @@ WITHOUT_EFFECT = (
     "train.log_sample_ids",
     "train.resume_from_checkpoint",
     "train.engine",
+    "train.step_timeout_s",
+    "train.arguments.use_cpu",
     "train.arguments.deepspeed",
     "train.on_changed_data",
     "train.verify_data",

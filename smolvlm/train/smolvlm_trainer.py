@@ -46,6 +46,7 @@ from smolvlm.train.prefetch import prefetched_packs
 from smolvlm.train.resting import rest_optimizer
 from smolvlm.train.schedule import schedule_by_group
 from smolvlm.train.skipped_rows import SkippedRows
+from smolvlm.train.step_watch import StepWatch
 from smolvlm.train.trainer_parts import TrainerParts
 
 
@@ -63,6 +64,7 @@ class SmolVLMTrainer(EngineTrainer):
         parts: TrainerParts,
     ) -> None:
         self._parts, self.engine, self.say = parts, parts.engine, parts.say
+        self.watch = StepWatch(parts.step_timeout_s, rank=args.process_index)
         self._cost = compute_cost(model)
         self._log = RunLog(
             Path(args.output_dir or "."),
@@ -81,13 +83,8 @@ class SmolVLMTrainer(EngineTrainer):
         self._infos: list[PackInfo] = []
         self._finite = FiniteWatch()
         eval_rows: Any = [] if parts.evaluate is not None else None
-        super().__init__(
-            model=model,
-            args=args,
-            train_dataset=train_dataset,
-            eval_dataset=eval_rows,
-            data_collator=as_batch,
-        )
+        kinds: Any = {"train_dataset": train_dataset, "eval_dataset": eval_rows}
+        super().__init__(model=model, args=args, data_collator=as_batch, **kinds)
         feature_bytes = parts.vision_cache.layout.num_bytes if parts.vision_cache is not None else 0
         self._ahead = prefetched_packs(
             train_dataset, args, feature_bytes=feature_bytes, max_bytes=parts.max_prefetch_bytes
@@ -249,7 +246,7 @@ class SmolVLMTrainer(EngineTrainer):
         with final_model(out, is_writer=self.args.should_save, meet=meet) as folder:
             self.save_model(str(folder))
 
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Note which rows the step learns from, before its first pack."""
         self._checkpoints.check()
         if self._infos:
@@ -257,7 +254,7 @@ class SmolVLMTrainer(EngineTrainer):
             if self.args.world_size == 1:
                 self._write_rows()
         infos, self._infos = self._infos, []
-        loss = super().training_step(*args, **kwargs)
+        loss = super().training_step(model, inputs, *args, **kwargs)
         rows = [where for info in infos for where in info.where]
         self._finite.add(loss, step=self.state.global_step + 1, rows=rows)
         return loss
@@ -294,7 +291,7 @@ class SmolVLMTrainer(EngineTrainer):
         """Evaluate by generation with the callable given at construction."""
         assert self._parts.evaluate is not None
         rest_optimizer(self.optimizer)
-        with self._log.watch.paused(), whole_weights(self.model):
+        with self._log.watch.paused(), self.watch.paused(), whole_weights(self.model):
             metrics = {
                 f"eval_{name}": value for name, value in self._parts.evaluate(self.model).items()
             }
@@ -341,7 +338,7 @@ class SmolVLMTrainer(EngineTrainer):
         if self.args.should_save:
             self._checkpoints.begin(folder)
         self.accelerator.wait_for_everyone()
-        with self._checkpoints.dropping(folder), os_errors_of(folder):
+        with self._checkpoints.dropping(folder), os_errors_of(folder), self.watch.paused():
             super()._save_checkpoint(model, trial)
         self._write_rows()
         self._parts.save_rows(folder, is_writer=self.args.should_save)

@@ -31,6 +31,7 @@ from smolvlm.train.callbacks import ProgressBarCallback
 from smolvlm.train.checkpoint import CheckpointFiles
 from smolvlm.train.checkpoint_folder import step_of
 from smolvlm.train.methods.method import method_of
+from smolvlm.train.plan_notes import plan_summary, start_notes
 from smolvlm.train.resuming import (
     RunIdentity,
     find_checkpoint,
@@ -48,17 +49,6 @@ from smolvlm.train.step import StepPolicy
 from smolvlm.train.trainer_parts import Evaluate, TrainerParts
 from smolvlm.train.trial import try_settings
 
-MISSING_TAGS = (
-    "note: this checkpoint's vocabulary has no <row_r_col_c> tags, so the tags of cut pictures "
-    "become 5 to 9 pieces of "
-    "text each, as in the released processor; data.image_splitting=false avoids them, and "
-    "`smolvlm build --base ... --upgrade-tags` adds the tags (docs/new_tokens.md)"
-)
-AVERAGED_FRAMES = (
-    "note: {count} frames of a clip share one place (data.average_frames), which plain "
-    "transformers cannot do: its "
-    "processor shows every frame by itself. Use this model with smolvlm (smolvlm eval RUN_FOLDER)"
-)
 MakeEvaluate = Callable[[Checkpoint, PromptSettings, VisionCache | None], Evaluate | None]
 """Builds the evaluation once the model is there; eval is a neighbour that this room does not
 know."""
@@ -283,6 +273,7 @@ def _build_trainer(
         max_bad_fraction=config.data.max_bad_fraction,
         max_prefetch_bytes=config.data.prefetch_mb * 10**6,
         engine=config.train.engine,
+        step_timeout_s=config.train.step_timeout_s if arguments.world_size > 1 else None,
         say=say,
     )
     return SmolVLMTrainer(run_model.checkpoint.model, arguments, train_dataset=dataset, parts=parts)
@@ -296,7 +287,7 @@ def _begin(
     output_dir.mkdir(parents=True, exist_ok=True)
     if not start.is_done:
         write_text(output_dir / "run.yaml", dump_run_config(config))
-    notes = _notes(start.prompt, start.planned, warmup=start.arguments.warmup_steps)
+    notes = start_notes(start.prompt, start.planned, warmup=start.arguments.warmup_steps)
     notes += [plan_summary(start.planned), trainer.check_optimizer(), *run_model.notes()]
     facts = run_facts(config, start.arguments, run_model.checkpoint.model)
     is_open = "bf16" not in config.train.arguments
@@ -312,25 +303,6 @@ def _begin(
     return [*notes, *_resumed(start)]
 
 
-def _warmup_note(planned: PlannedData, warmup: float) -> list[str]:
-    """Return a note where the run ends before its learning rates have risen."""
-    steps = planned.plan.num_steps
-    if warmup < max(steps, 1):
-        return []
-    return [
-        f"note: train.warmup_steps={warmup:g} is not over when the run ends, after {steps} steps"
-    ]
-
-
-def _notes(prompt: PromptSettings, planned: PlannedData, *, warmup: float = 0) -> list[str]:
-    """Return what the rows and the prompts give reason to say."""
-    averaged = prompt.media.frames.average_frames
-    has_clips = any(counts.modalities.get("video") for counts in planned.measured.counts)
-    notes = [MISSING_TAGS] if prompt.missing_tags else []
-    notes += _warmup_note(planned, warmup)
-    return [*notes, AVERAGED_FRAMES.format(count=averaged)] if has_clips and averaged > 1 else notes
-
-
 def _resumed(start: _Start) -> list[str]:
     """Return where a run resumes from, and whether anything is left to do."""
     if start.resume is None:
@@ -339,16 +311,3 @@ def _resumed(start: _Start) -> list[str]:
     words = f"all {steps} steps are done: another train.output_dir begins anew"
     done = [words] if start.is_done else []
     return [*start.resume_notes, f"resuming from {start.resume}", *done]
-
-
-def plan_summary(planned: PlannedData) -> str:
-    """Return the plan in two lines."""
-    plan, lengths = planned.plan, planned.measured.lengths
-    return (
-        f"{len(lengths):,} rows, {int(lengths.num_supervised_tokens.sum()):,} supervised of "
-        f"{int(lengths.num_tokens.sum()):,} tokens; {len(planned.skipped):,} rows skipped\n"
-        f"{plan.num_steps:,} steps, {plan.num_used_packs:,} packs, "
-        f"{plan.packs.num_rows:,} samples, "
-        f"{int(plan.packs.num_samples.sum()):,} once those of the same pictures are joined; fill "
-        f"{plan.token_fill:.1%} of tokens, {plan.tile_fill:.1%} of tiles"
-    )

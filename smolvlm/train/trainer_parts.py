@@ -33,6 +33,8 @@ class TrainerParts:
     max_prefetch_bytes: int = 512 * 10**6
     engine: EngineName = "ddp"
     """How ranks share the work."""
+    step_timeout_s: float | None = None
+    """How long a pack may take on one of several ranks, or its loading; None is any."""
     say: Callable[[str], None] = lambda _: None
     """Told on one rank what the engine holds, once it does."""
 

@@ -17,8 +17,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from smolvlm.checkpoints.learning_rates import LearningRates
 from smolvlm.config.load import load_run_config
 from smolvlm.model.towers import TOWERS, tower_of
+from smolvlm.train.plan_notes import plan_summary
 from smolvlm.train.run_model import learning_rates
-from smolvlm.train.train import plan_run, plan_summary
+from smolvlm.train.train import plan_run
 
 STEP_KEYS = {
     "step",

@@ -25,6 +25,7 @@ from smolvlm.train.engines.sharding import (
     whole_state,
 )
 from smolvlm.train.optimizer_state import FILE_NAME, load_named_state, named_state, read_state
+from smolvlm.train.step_watch import StepWatch
 
 SCHEDULE = "scheduler.pt"
 
@@ -36,6 +37,23 @@ class EngineTrainer(Trainer):
     engine: EngineName = "ddp"
     say: Callable[[str], None] = staticmethod(lambda _: None)
     """Told on one rank what the engine holds, once it does."""
+    watch: StepWatch = StepWatch(None, rank=0)
+    """Ends a rank that stands still."""
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train, watched."""
+        with self.watch.open():
+            return super().train(*args, **kwargs)
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """Collect a step's packs, watched."""
+        self.watch.beat(self.state.global_step + 1, ())
+        return super().get_batch_samples(*args, **kwargs)
+
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Learn from a pack, watched."""
+        self.watch.beat(self.state.global_step + 1, inputs["info"].where)
+        return super().training_step(model, inputs, *args, **kwargs)
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
         """Cut the model into shards where the engine does, before its optimizer is built.

@@ -1,4 +1,4 @@
-"""Every engine on every number of ranks is the run of one rank: losses, gradients, weights, answers.
+"""Every engine on every number of ranks is the run of one rank: losses, weights, answers.
 
 Plain gradient descent where all trains, since Adam would hide a gradient that is scaled wrong.
 `make engines` (`--engines`) goes through all of `GRID`; `make test` takes a part.

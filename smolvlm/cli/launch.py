@@ -1,0 +1,64 @@
+"""`smolvlm launch`: a run on several processes, here or as a cluster's job."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch.distributed.elastic.multiprocessing.api import SignalException
+
+from smolvlm.disk.atomic_files import write_text
+from smolvlm.errors import ConfigError
+from smolvlm.launch.job_files import Job, sbatch_script, sky_task
+from smolvlm.launch.local import LocalLaunch, launch
+from smolvlm.terminal import say
+
+_SIGNAL_STATUS = 128
+
+
+def launch_here(
+    run_file: Path, overrides: Sequence[str], *, num_ranks: int, max_restarts: int
+) -> None:
+    """Run all ranks on this machine, and exit with their status."""
+    settings = LocalLaunch(
+        run_file=run_file, overrides=overrides, num_ranks=num_ranks, max_restarts=max_restarts
+    )
+    try:
+        status = launch(settings)
+    except SignalException as stopped:  # torch's agent answers signals, and ends the ranks
+        say(f"stopped by {stopped.sigval.name}; the same command goes on")
+        status = _SIGNAL_STATUS + stopped.sigval
+    if status:
+        sys.exit(status)
+
+
+def submit_to_slurm(job: Job, out: Path | None, *, only_writes: bool) -> None:
+    """Write an sbatch script and submit it.
+
+    Raises:
+        ConfigError: there is no `sbatch` here, or it refuses.
+    """
+    file = out or Path(f"{job.name}.sbatch")
+    write_text(file, sbatch_script(job, python=sys.executable))
+    say(f"wrote {file}")
+    if only_writes:
+        return
+    if shutil.which("sbatch") is None:
+        raise ConfigError(
+            "there is no sbatch on this machine",
+            where="--slurm",
+            fix=f"submit {file} where there is one, or write it alone with --no-submit",
+        )
+    answer = subprocess.run(["sbatch", str(file)], capture_output=True, text=True, check=False)
+    if answer.returncode:
+        reason = " ".join(answer.stderr.split())
+        raise ConfigError(f"sbatch refuses: {reason}", where=str(file), fix="mend the script")
+    say(answer.stdout.strip())
+
+
+def write_sky_task(job: Job, out: Path | None) -> None:
+    """Write a SkyPilot task, and say how it is started."""
+    file = out or Path(f"{job.name}.sky.yaml")
+    write_text(file, sky_task(job))
+    say(f"wrote {file}; start it with: sky launch {file}")

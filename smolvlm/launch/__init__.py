@@ -1,0 +1,1 @@
+"""`smolvlm launch`: several processes of one run, on this machine or as a job of a cluster."""
