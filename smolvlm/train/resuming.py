@@ -43,6 +43,7 @@ _ARGUMENTS_WITHOUT_EFFECT = (
     "save_",
     "eval_",
     "dataloader_",
+    "enable_jit_checkpoint",
     "report_to",
     "disable_tqdm",
     "run_name",

@@ -98,9 +98,8 @@ class SmolVLMTrainer(Trainer):
         # have nothing to go back to.
         is_wrapped = torch.distributed.is_available() and torch.distributed.is_initialized()
         model.touches_vision = is_wrapped or not parts.learning_rates.of_tower("language_model")
-        self.remove_callback(DefaultFlowCallback)
-        self.remove_callback(ProgressCallback)
-        self.remove_callback(PrinterCallback)
+        for theirs in (DefaultFlowCallback, ProgressCallback, PrinterCallback):
+            self.remove_callback(theirs)
         self.callback_handler.callbacks.insert(0, PlanFlowCallback(train_dataset.plan))
         self.add_callback(WholeGradientCallback())
 
@@ -306,10 +305,8 @@ class SmolVLMTrainer(Trainer):
         self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
     ) -> None:
         """Save the model, or its adapters alone, and the processor with it."""
-        folder, adapters = (
-            Path(output_dir or self.args.output_dir or "."),
-            self._parts.files.adapters,
-        )
+        adapters = self._parts.files.adapters
+        folder = Path(output_dir or self.args.output_dir or ".")
         if adapters is None:
             super()._save(output_dir, state_dict)
         elif self.args.should_save:
@@ -347,3 +344,7 @@ class SmolVLMTrainer(Trainer):
         if self.args.should_save:
             best = self.state.best_model_checkpoint
             self._checkpoints.finish(folder, step=self.state.global_step, best=best)
+
+    def finish_checkpoint(self) -> None:
+        """Return once the last checkpoint has its marker; raises OSError where it cannot be."""
+        self._checkpoints.wait()
