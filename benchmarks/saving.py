@@ -41,7 +41,11 @@ class Clock:
     def timing(self, name: str, cpu_s: Callable[[], float]) -> Iterator[None]:
         wall, cpu = time.perf_counter(), cpu_s()
         yield
-        self.seconds.setdefault(name, []).append((time.perf_counter() - wall, cpu_s() - cpu))
+        self.add(name, (time.perf_counter() - wall, cpu_s() - cpu))
+
+    def add(self, name: str, pair: tuple[float, float]) -> None:
+        self.seconds.setdefault(name, []).append(pair)
+        print(f"{name}: {pair[0]:.2f} s (CPU {pair[1]:.2f} s)", flush=True)
 
     def lines(self) -> list[str]:
         return [_line(name, pairs) for name, pairs in sorted(self.seconds.items())]
@@ -68,8 +72,7 @@ class Steps(TrainerCallback):
         name = names.get(
             (was_finishing, self._clock.is_finishing), "step, a marker for a part of it"
         )
-        pair = time.perf_counter() - wall, time.thread_time() - cpu
-        self._clock.seconds.setdefault(name, []).append(pair)
+        self._clock.add(name, (time.perf_counter() - wall, time.thread_time() - cpu))
 
 
 @contextmanager
@@ -134,7 +137,7 @@ def run(folder: Path, *, num_steps: int, every: int, is_tiny: bool) -> Clock:
 
 
 def main() -> None:
-    """Print a line for each thing that was measured."""
+    """Print each occasion as it comes, and then a line for each thing that was measured."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, help="on the disk to be measured; 8 GB")
     parser.add_argument("--steps", type=int, default=24)
@@ -146,7 +149,7 @@ def main() -> None:
         clock = run(
             Path(folder), num_steps=options.steps, every=options.every, is_tiny=options.tiny
         )
-    print("\n".join(clock.lines()))
+    print("\n".join(["", *clock.lines()]))
 
 
 if __name__ == "__main__":

@@ -160,6 +160,7 @@ def kill_and_compare(root: Path, *, num_kills: int, seed: int) -> list[str]:
         else:
             found = differences(out, root / kind / "out")
             problems += [f"run {number} ({kind}): {what}" for what in found]
+        print(f"{phases.total()} kills, {number} runs, {len(problems)} differences", flush=True)
     kills = ", ".join(f"{count} {phase}" for phase, count in phases.most_common())
     print(f"{phases.total()} kills of {number} runs: {kills}; {len(problems)} differences")
     return problems
