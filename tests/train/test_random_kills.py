@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -46,7 +47,7 @@ def run_folder(folder: Path, *, loss: float = 2.0, row: str = "a:1", weight: flo
     ],
 )
 def test_the_last_bit_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, float], found: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], found: list[str]
 ) -> None:
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     from random_kills import differences
