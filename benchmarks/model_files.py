@@ -15,6 +15,7 @@ from smolvlm.build.checkpoint import write_checkpoint
 from smolvlm.build.configs import published_config, tile_side_px
 from smolvlm.build.processor import PictureSettings
 from smolvlm.build.tiny import tiny_model
+from smolvlm.disk.atomic_files import making_folder
 
 _TINY_TILE_PX = 32
 
@@ -28,12 +29,10 @@ def write_model(folder: Path, *, is_tiny: bool) -> None:
         config = published_config("256M", model_type="smolvlm")
         torch.manual_seed(0)
         model = SmolVLMForConditionalGeneration(config)
-        write_checkpoint(
-            folder,
-            model,
-            model_type="smolvlm",
-            pictures=PictureSettings(longest_edge_px=tile_side_px(config)),
-        )
+        pictures = PictureSettings(longest_edge_px=tile_side_px(config))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with making_folder(folder) as made:
+            write_checkpoint(made, model, model_type="smolvlm", pictures=pictures)
     settings_file = folder / "preprocessor_config.json"
     settings = json.loads(settings_file.read_text(encoding="utf-8"))
     settings_file.write_text(

@@ -34,6 +34,7 @@ from smolvlm.datasets.packing.plan import PlanSettings, deal_to_ranks, plan_trai
 from smolvlm.datasets.packing.row_digests import DIGESTS
 from smolvlm.datasets.rows.conversations import OpenSource, open_sources
 from smolvlm.datasets.rows.mixture import load_mixture
+from smolvlm.parent_process import Parent
 
 Made = TypeVar("Made")
 SAMPLE_ROWS = 20_000
@@ -69,6 +70,7 @@ def main() -> int:
         own = ["--rows", options.rows, "--max-tokens", options.max_tokens, "--work-dir", folder]
         own += ["--rows-per-picture", options.rows_per_picture]
         command = [sys.executable, "-m", "benchmarks.planning", *map(str, own), "--stage"]
+        command = Parent.here().command(command)
         subprocess.run([*command, "generate"], env=environment, check=True)
         shutil.rmtree(Path(folder) / "home" / "rows")
         for title in ("first time (the rows are converted)", "second time"):

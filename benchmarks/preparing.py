@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.rows import write_rows
+from smolvlm.parent_process import Parent
 
 ROWS_A_PICTURE = 200
 
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_rows(root, num_pictures=num_pictures, questions_per_picture=ROWS_A_PICTURE, seed=0)
         (root / "mixture.yaml").write_text(json.dumps([{"path": "rows.jsonl"}]))
         command = [sys.executable, "-m", "smolvlm", "prepare", str(root / "mixture.yaml"), "--json"]
+        command = Parent.here().command(command)
         for name in ("measured", "read again"):
             began = time.perf_counter()
             environment = os.environ | {"SMOLVLM_HOME": str(root / "home")}

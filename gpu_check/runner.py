@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_check.contract import OUTCOME_KEY, Device, Outcome, Stage, read_figures
+from smolvlm.parent_process import Parent
 
 ROOT = Path(__file__).parents[1]
 LINES_FILE, LOG_FILE = "gpu_check.jsonl", "gpu_check.log"
@@ -80,7 +81,7 @@ def _run(stage: Stage, plan: Plan, limit_s: float) -> Outcome:
     started = time.perf_counter()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            _command(stage, plan, figures_file, folder / "work"),
+            Parent.here().command(_command(stage, plan, figures_file, folder / "work")),
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,

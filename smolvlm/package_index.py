@@ -19,6 +19,7 @@ from pathlib import Path
 from smolvlm.disk.atomic_files import replacing, sync_file, working_folder
 from smolvlm.errors import ConfigError
 from smolvlm.home import cache_dir
+from smolvlm.parent_process import Parent
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,7 +111,9 @@ def _pip_download(wheel: Wheel, download_dir: Path, target: Path) -> Path:
         str(download_dir),
         wheel.requirement,
     ]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        Parent.here().command(command), capture_output=True, text=True, check=False
+    )
     files = sorted(download_dir.glob("*.whl"))
     if result.returncode != 0 or len(files) != 1:
         reason = (result.stderr.strip() or "pip gave no reason").splitlines()[-1]

@@ -180,6 +180,40 @@ def test_names_are_in_the_files_that_are_said_to_hold_them(page: str) -> None:
     assert missing_names((ROOT / page).read_text(encoding="utf-8")) == []
 
 
+def unheld_promises(text: str) -> list[str]:
+    """Return the promises of a page's tables that name no test: a row `| promise | held by |`."""
+    unheld, is_promise = [], False
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        if not line.startswith("|"):
+            is_promise = False
+        elif cells == ["promise", "held by"]:
+            is_promise = True
+        elif is_promise and not line.startswith("|---") and len(cells) > 1:
+            is_held = _TEST.search(cells[-1]) or cells[-1] == "the same"
+            unheld += [] if is_held else [cells[0]]
+    return unheld
+
+
+def test_every_promise_names_the_test_that_holds_it() -> None:
+    text = (ROOT / "docs/security.md").read_text(encoding="utf-8")
+    assert text.count("| promise | held by |") >= 6
+    assert unheld_promises(text) == []
+
+
+def test_which_promises_are_unheld() -> None:
+    head = "| promise | held by |\n|---|---|\n"
+    rows = "| a | `tests/test_docs.py` |\n| b | the same |\n| c | a person |\n"
+    assert unheld_promises(f"{head}{rows}\n| d | no promise |") == ["c"]
+
+
+def test_the_page_on_reports_is_short_and_leads_to_the_promises() -> None:
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 45
+    assert "](docs/security.md)" in text
+    assert not _TEST.search(text), "tests are named in one place"
+
+
 def test_every_term_of_the_glossary_is_there_once() -> None:
     terms = re.findall(
         r"^- \*\*(.+?)\*\*(?: \((.+?)\))?",

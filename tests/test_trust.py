@@ -1,4 +1,4 @@
-"""What SECURITY.md says of our own code: nothing that it reads can make it run a program."""
+"""What docs/security.md says of our own code: nothing that it reads can make it run a program."""
 
 import ast
 import json

@@ -25,6 +25,7 @@ from experiments.evidence.figures import write_figure
 from experiments.evidence.table import evidence_table
 from smolvlm.build.assemble import BaseRecipe, SmolLM2Layers, assemble_base_model
 from smolvlm.cli.quickstart import GROUPS, split_by_group, write_baselines
+from smolvlm.parent_process import Parent
 from smolvlm.quickstart.easy_vqa import prepare_easy_vqa
 
 RUN_FILES = Path(__file__).parent / "runs"
@@ -141,7 +142,8 @@ def smolvlm(*arguments: object) -> None:
     Raises:
         subprocess.CalledProcessError: it failed.
     """
-    subprocess.run([sys.executable, "-m", "smolvlm", *map(str, arguments)], check=True)
+    command = [sys.executable, "-m", "smolvlm", *map(str, arguments)]
+    subprocess.run(Parent.here().command(command), check=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

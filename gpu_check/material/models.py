@@ -13,7 +13,7 @@ import torch
 from transformers import SmolVLMForConditionalGeneration
 
 from gpu_check.material.tokenizer import synthetic_vocabulary
-from smolvlm.build.checkpoint import write_files
+from smolvlm.build.checkpoint import write_checkpoint
 from smolvlm.build.configs import (
     LanguageDimensions,
     PublishedSize,
@@ -123,7 +123,7 @@ def write_folder(
     model: Any = random_model(config, device).to(dtype)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with making_folder(folder) as made:
-        write_files(
+        write_checkpoint(
             made,
             model,
             model_type=MODEL_TYPE,

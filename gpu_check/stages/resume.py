@@ -20,6 +20,7 @@ from gpu_check.material.models import model_config, write_folder
 from gpu_check.material.rows import Counts, RowWriter
 from gpu_check.material.runs import ALL_TRAINED, write_run
 from smolvlm.build.configs import tile_side_px
+from smolvlm.parent_process import Parent
 
 NUM_LAYERS = 2
 LOSS_TOLERANCE = 1e-2
@@ -93,7 +94,10 @@ def _start(killed_in: list[str], run_file: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "gpu_check.stages.dying_run", str(run_file), *killed_in]
     with (run_file.parent / "messages").open("ab") as messages:
         return subprocess.Popen(
-            command, stdout=messages, stderr=messages, env=os.environ | {"OMP_NUM_THREADS": "1"}
+            Parent.here().command(command),
+            stdout=messages,
+            stderr=messages,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
 
 

@@ -32,6 +32,7 @@ from smolvlm.build.sources import (
 )
 from smolvlm.build.tokenizer import tokenizer_json
 from smolvlm.build.vocabulary import smolvlm_vocabulary
+from smolvlm.disk.atomic_files import making_folder
 from smolvlm.model.stock_classes import STOCK_CLASSES, StockModel
 
 RECIPE_FILE = "recipe.json"
@@ -95,13 +96,16 @@ def assemble_base_model(out_dir: Path, *, recipe: BaseRecipe | None = None) -> P
     mark = out_dir / RECIPE_FILE
     if mark.exists() and mark.read_text(encoding="utf-8") == fingerprint:
         return out_dir
-    write_checkpoint(
-        out_dir,
-        build_base_model(recipe),
-        model_type=recipe.model_type,
-        pictures=PictureSettings(longest_edge_px=recipe.longest_edge_px),
-        extra_files={RECIPE_FILE: fingerprint},
-    )
+    model = build_base_model(recipe)
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    with making_folder(out_dir) as folder:
+        write_checkpoint(
+            folder,
+            model,
+            model_type=recipe.model_type,
+            pictures=PictureSettings(longest_edge_px=recipe.longest_edge_px),
+        )
+        (folder / RECIPE_FILE).write_text(fingerprint, encoding="utf-8")
     return out_dir
 
 

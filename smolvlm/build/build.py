@@ -14,7 +14,7 @@ from torch import Tensor
 
 from smolvlm.build.build_plan import BuildPlan
 from smolvlm.build.calibration import NUM_PICTURES, feature_size, standardise_output
-from smolvlm.build.checkpoint import write_files
+from smolvlm.build.checkpoint import write_checkpoint
 from smolvlm.build.known_parts import download_of
 from smolvlm.build.language_model import extend_vocabulary
 from smolvlm.build.part import LanguageWeights
@@ -43,7 +43,7 @@ def write_build(plan: BuildPlan, out_dir: Path, *, dtype: torch.dtype = torch.fl
     with new_folder(out_dir) as folder:
         model, vocabulary = build_model(plan)
         torch.nn.Module.to(model, dtype)
-        write_files(
+        write_checkpoint(
             folder,
             model,
             model_type=plan.recipe.model_type,

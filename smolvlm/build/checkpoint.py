@@ -1,7 +1,8 @@
-"""Writes a model and its processor as one stock checkpoint folder.
+"""Writes a model and its processor as one stock checkpoint.
 
-In: a stock model. Out: `config.json`, `generation_config.json`, `model.safetensors` and the
-processor's files, in a folder that appears whole or not at all.
+In: a stock model and an empty folder, which mostly appears whole or not at all (`making_folder`,
+`new_folder`). Out: `config.json`, `generation_config.json`, `model.safetensors` and the processor's
+files in it.
 """
 
 from pathlib import Path
@@ -13,32 +14,10 @@ from smolvlm.build.processor import ModelType, PictureSettings, write_processor
 from smolvlm.build.tokenizer import PromptIds
 from smolvlm.build.vocabulary import Vocabulary
 from smolvlm.checkpoints.context import name_rope_for_older_readers
-from smolvlm.disk.atomic_files import making_folder
 from smolvlm.model.stock_classes import StockModel
 
 
 def write_checkpoint(
-    out_dir: Path,
-    model: StockModel,
-    *,
-    model_type: ModelType,
-    pictures: PictureSettings,
-    extra_files: dict[str, str] | None = None,
-) -> None:
-    """Write the checkpoint's folder `out_dir`, in place of what is there.
-
-    Args:
-        pictures: how tiles are made.
-        extra_files: name -> text of further files to put beside the checkpoint.
-    """
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    with making_folder(out_dir) as folder:
-        write_files(folder, model, model_type=model_type, pictures=pictures)
-        for name, text in (extra_files or {}).items():
-            (folder / name).write_text(text, encoding="utf-8")
-
-
-def write_files(
     folder: Path,
     model: StockModel,
     *,

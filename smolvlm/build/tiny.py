@@ -13,6 +13,7 @@ import torch
 from smolvlm.build.checkpoint import write_checkpoint
 from smolvlm.build.configs import LanguageDimensions, VisionDimensions, build_config
 from smolvlm.build.processor import ModelType, PictureSettings
+from smolvlm.disk.atomic_files import making_folder
 from smolvlm.model.stock_classes import STOCK_CLASSES
 
 
@@ -60,10 +61,12 @@ def tiny_model(
         torch.manual_seed(seed)
         model = STOCK_CLASSES[model_type](config)
     folder = Path(out_dir)
-    write_checkpoint(
-        folder,
-        model,
-        model_type=model_type,
-        pictures=PictureSettings(longest_edge_px=longest_edge_px),
-    )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with making_folder(folder) as made:
+        write_checkpoint(
+            made,
+            model,
+            model_type=model_type,
+            pictures=PictureSettings(longest_edge_px=longest_edge_px),
+        )
     return folder

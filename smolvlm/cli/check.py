@@ -14,6 +14,7 @@ from smolvlm.check.page import write_check_page
 from smolvlm.cli.progress import measuring_bar
 from smolvlm.cli.source_notes import source_notes
 from smolvlm.cli.train import to_stderr
+from smolvlm.config.problems import more_like_it
 from smolvlm.disk.atomic_files import write_text
 from smolvlm.pages.token_text import plural
 from smolvlm.runs.mixture import check_mixture, mixture_settings
@@ -105,8 +106,7 @@ def _lines_of(kind: str, result: CheckResult) -> list[str]:
     )
     lines = []
     for first, *others in causes[:SHOWN_OF_A_KIND]:
-        more = f" (and {plural(len(others), 'more row')} like it)" if others else ""
-        lines.append(f"{first.where}: {first.message}{more}")
+        lines.append(f"{first.where}: {first.message}{more_like_it(len(others), 'row')}")
     if len(causes) > SHOWN_OF_A_KIND:
         num_left = sum(map(len, causes[SHOWN_OF_A_KIND:]))
         lines.append(f"and {num_left:,} of other causes")

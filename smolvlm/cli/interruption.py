@@ -79,19 +79,24 @@ def says_what_is_kept(notes: Callable[[], Sequence[str]]) -> Iterator[None]:
         raise
 
 
+def kept_of_run(output_dir: Path) -> str:
+    """Return what is kept of a run that did not come to its end, by its folder."""
+    from smolvlm.train.checkpoint_folder import whole_checkpoints
+
+    checkpoints = whole_checkpoints(output_dir)
+    if not checkpoints:
+        return f"kept: no checkpoint, none was whole yet in {output_dir}; the run begins anew"
+    return f"kept: {checkpoints[-1]}, the last whole checkpoint; the steps after it are done again"
+
+
 def notes_of_run(config: "RunConfig") -> list[str]:
-    """Return what is kept of a run, by its folder, and the command that resumes it."""
+    """Return what is kept of a run, and the command that resumes it."""
     from smolvlm.train.checkpoint_folder import whole_checkpoints
 
     output_dir = Path(config.train.output_dir)
-    checkpoints = whole_checkpoints(output_dir)
-    if not checkpoints:
-        nothing = f"kept: no checkpoint, none was whole yet in {output_dir}; the run begins anew"
-        return [nothing, command_again()]
-    kept = f"kept: {checkpoints[-1]}, the last whole checkpoint; the steps after it are done again"
-    if config.train.resume_from_checkpoint == "auto":
-        return [kept, command_again()]
-    return [kept, command_again("train.resume_from_checkpoint=auto")]
+    is_asked = config.train.resume_from_checkpoint == "auto" or not whole_checkpoints(output_dir)
+    overrides = [] if is_asked else ["train.resume_from_checkpoint=auto"]
+    return [kept_of_run(output_dir), command_again(*overrides)]
 
 
 def command_again(*overrides: str) -> str:

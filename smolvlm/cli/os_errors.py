@@ -44,16 +44,6 @@ def says_what_is_safe(notes: Callable[[], str]) -> Iterator[None]:
         raise
 
 
-def kept_of_run(output_dir: Path) -> str:
-    """Return what is kept of a run, by its folder."""
-    from smolvlm.train.checkpoint_folder import whole_checkpoints
-
-    checkpoints = whole_checkpoints(output_dir)
-    if not checkpoints:
-        return f"kept: no checkpoint is whole in {output_dir} yet"
-    return f"kept: {checkpoints[-1]} is whole, and the run resumes from it"
-
-
 def _what_and_fix(error: OSError, name: str | None) -> tuple[str, str]:
     """Return why the system refused, and what helps."""
     number = error.errno

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from smolvlm.cli.evaluate import show_metrics
-from smolvlm.cli.interruption import notes_of_run, says_what_is_kept
-from smolvlm.cli.os_errors import kept_of_run, says_what_is_safe
+from smolvlm.cli.interruption import kept_of_run, notes_of_run, says_what_is_kept
+from smolvlm.cli.os_errors import says_what_is_safe
 from smolvlm.cli.progress import measuring_bar
 from smolvlm.config.load import load_run_config
 from smolvlm.config.schema import RunConfig

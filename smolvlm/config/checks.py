@@ -124,6 +124,10 @@ def _argument_problems(config: RunConfig) -> Iterator[Problem]:
         if not arguments.get(switch):
             for name in filter(arguments.get, names):
                 yield _needs(name, arguments, needed)
+    if arguments.get("enable_jit_checkpoint") and arguments.get("save_only_model"):
+        what = "train.save_only_model is true as well, and nothing resumes from such a checkpoint"
+        fix = "choose one of the two"
+        yield Problem(key="train.enable_jit_checkpoint", value="true", what=what, fix=fix)
 
 
 def _value_of(name: str, arguments: Settings) -> Any:

@@ -87,6 +87,17 @@ def shown_path(path: str | PurePath) -> str:
     return f"…/{folders}" if slash and folders else f"…{kept}"
 
 
+def more_like_it(count: int, noun: str = "") -> str:
+    """Return what follows the first of several that are alike: ` (and 3 more rows like it)`.
+
+    Args:
+        count: of the others; nothing follows where there are none.
+        noun: for one of them.
+    """
+    nouns = f" {noun}{'' if count == 1 else 's'}" if noun else ""
+    return f" (and {count:,} more{nouns} like it)" if count else ""
+
+
 def joined_errors(errors: Sequence[ConfigError]) -> ConfigError:
     """Return one error that says what several say, each with its own place and fix.
 
@@ -106,8 +117,7 @@ def problems_error(problems: Sequence[Problem], *, where: str) -> ConfigError:
     lines = ["1 problem:" if len(problems) == 1 else f"{len(problems):,} problems:"]
     alike = _alike(problems)
     for first, *others in alike[:SHOWN_PROBLEMS]:
-        more = f" (and {len(others):,} more like it)" if others else ""
-        lines.append(f"  - {_sentence(first)}{more}")
+        lines.append(f"  - {_sentence(first)}{more_like_it(len(others))}")
     if len(alike) > SHOWN_PROBLEMS:
         num_left = sum(map(len, alike[SHOWN_PROBLEMS:]))
         lines.append(f"  - and {num_left:,} more")

@@ -13,6 +13,7 @@ from transformers import TrainingArguments
 from smolvlm.config.eval_metrics import is_greater_better
 from smolvlm.config.schema import TrainConfig
 from smolvlm.errors import ConfigError
+from smolvlm.train.stop_signal import check_stop_signal
 
 DEFAULTS: dict[str, Any] = {
     "report_to": "none",
@@ -62,7 +63,7 @@ def training_arguments(train: TrainConfig, *, num_steps: int) -> TrainingArgumen
 
     Raises:
         ConfigError: transformers refuses a setting, the packs of a step cannot be dealt evenly to
-            the ranks, or one process sees several GPUs.
+            the ranks, one process sees several GPUs, or a signal could not be kept to.
     """
     run_settings = {
         name: value
@@ -121,6 +122,8 @@ def training_arguments(train: TrainConfig, *, num_steps: int) -> TrainingArgumen
             where="train.packs_per_step",
             fix=f"set it to a multiple of {arguments.world_size}",
         )
+    check_stop_signal(arguments)
+    arguments.enable_jit_checkpoint = False  # ours is in its place (`stop_signal.py`)
     arguments.gradient_accumulation_steps = train.packs_per_step // arguments.world_size
     return arguments
 

@@ -11,7 +11,6 @@ has come is one number in shared memory. Numbers are handed out in order, and th
 step waits for have room whatever they weigh: nothing can lock up.
 """
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from smolvlm.datasets.packing.columns import EMPTY_PACK, PlannedPack, PlannedPac
 from smolvlm.datasets.packing.pack import BYTES_PER_TOKEN, Pack
 from smolvlm.errors import ConfigError, SmolVLMError
 from smolvlm.model.attention.flex import BLOCK_SIZE
+from smolvlm.parent_process import Parent
 from smolvlm.train.batch import without_worker_traceback
 from smolvlm.train.worker_notes import WorkerNotes, listed, with_late_signal, worker_death
 
@@ -89,6 +89,7 @@ class PrefetchedPacks(Dataset[Pack]):
         self._max_bytes = max_bytes
         self._num_taken = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._notes = WorkerNotes(num_workers)
+        self._parent = Parent.here()
 
     def __len__(self) -> int:
         return len(self._packs)
@@ -105,6 +106,7 @@ class PrefetchedPacks(Dataset[Pack]):
         if worker is None:
             with _NamingRows(self._packs, planned):
                 return self._packs.build(planned)
+        self._parent.end_with()
         self._wait_for_room(index // self._num_ranks)
         if int(self._num_taken[0]) == _ENDED:
             return self._packs.build(EMPTY_PACK)
@@ -116,7 +118,8 @@ class PrefetchedPacks(Dataset[Pack]):
             return _in_shared_memory(pack)
 
     def begin_at(self, num_taken: int) -> None:
-        """Say how many packs this rank took before the run was stopped."""
+        """Say how many packs this rank took before the run was stopped; called where it trains."""
+        self._parent = Parent.here()
         self._num_taken[0] = num_taken
 
     def take(self, batch: Batch) -> Batch:
@@ -150,8 +153,7 @@ class PrefetchedPacks(Dataset[Pack]):
             self._num_taken[0] = _ENDED
 
     def _wait_for_room(self, position: int) -> None:
-        parent = os.getppid()  # torch's worker ends by itself once its parent is gone
-        while not self._has_room(position) and os.getppid() == parent:
+        while not self._has_room(position):
             time.sleep(_POLL_S)
 
     def _has_room(self, position: int) -> bool:

@@ -52,6 +52,7 @@ _ARGUMENTS_WITHOUT_EFFECT = (
     "dataloader_",
     "ddp_",
     "fsdp",
+    "enable_jit_checkpoint",
     "report_to",
     "disable_tqdm",
     "run_name",

@@ -96,9 +96,8 @@ class SmolVLMTrainer(EngineTrainer):
         # have nothing to go back to.
         is_wrapped = torch.distributed.is_available() and torch.distributed.is_initialized()
         model.touches_vision = is_wrapped or not parts.learning_rates.of_tower("language_model")
-        self.remove_callback(DefaultFlowCallback)
-        self.remove_callback(ProgressCallback)
-        self.remove_callback(PrinterCallback)
+        for theirs in (DefaultFlowCallback, ProgressCallback, PrinterCallback):
+            self.remove_callback(theirs)
         self.callback_handler.callbacks.insert(0, PlanFlowCallback(train_dataset.plan))
         self.add_callback(WholeGradientCallback())
 
@@ -346,3 +345,7 @@ class SmolVLMTrainer(EngineTrainer):
         if self.args.should_save:
             best = self.state.best_model_checkpoint
             self._checkpoints.finish(folder, step=self.state.global_step, best=best)
+
+    def finish_checkpoint(self) -> None:
+        """Return once the last checkpoint has its marker; raises OSError where it cannot be."""
+        self._checkpoints.wait()

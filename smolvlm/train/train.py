@@ -46,6 +46,7 @@ from smolvlm.train.run_model import RunModel, check_model, check_rows, load_run_
 from smolvlm.train.run_start import begin_run
 from smolvlm.train.smolvlm_trainer import SmolVLMTrainer
 from smolvlm.train.step import StepPolicy
+from smolvlm.train.stop_signal import saved_when_stopped
 from smolvlm.train.trainer_parts import Evaluate, TrainerParts
 from smolvlm.train.trial import try_settings
 
@@ -163,7 +164,9 @@ def train(
         say("\n".join(_begin(config, start, run_model, trainer)))
     for callback in (*([ProgressBarCallback()] if shows_progress else []), *callbacks):
         trainer.add_callback(callback)
-    trainer.fit(start.resume)
+    is_asked = bool(config.train.arguments.get("enable_jit_checkpoint"))
+    with saved_when_stopped(trainer, trainer.finish_checkpoint, is_asked=is_asked):
+        trainer.fit(start.resume)
     trainer.save_final()
     return TrainedRun(
         checkpoint=run_model.checkpoint,

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from smolvlm.cli.interruption import Interrupted, interruptible, says_what_is_kept
+from smolvlm.train.checkpoint_folder import damage_of, missing_state
 
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 LIMIT_S = 120
@@ -108,6 +109,30 @@ def test_a_run_that_is_stopped_says_its_last_checkpoint_and_goes_on_from_it(
     with process(*words, cwd=tmp_path) as (running, log):
         wait_until(lambda: f"step {last + 1}/" in log.read_text(), running, log)
         assert f"resuming from {folder}\n" in stop(running, log, number)
+
+
+def test_a_run_that_is_to_be_saved_when_it_is_stopped_is_and_goes_on_from_there(
+    settings: dict[str, Any], write_yaml: Any, tmp_path: Path
+) -> None:
+    beside = {"output_dir": str(tmp_path / "out"), "num_train_epochs": 400}
+    beside |= {"save_strategy": "no", "enable_jit_checkpoint": True}
+    content = settings | {"train": settings["train"] | beside, "eval": {"at_start": False}}
+    write_yaml(tmp_path / "run.yaml", content)
+    with process("train", "run.yaml", cwd=tmp_path) as (running, log):
+        wait_until(lambda: "step 2/" in log.read_text(), running, log)
+        text = stop(running, log, signal.SIGTERM)
+    (folder,) = (tmp_path / "out").glob("checkpoint-*")
+    assert damage_of(folder) is None
+    assert missing_state(folder) == []
+    *_, kept, again = text.splitlines()
+    assert kept.startswith(f"kept: {folder}, the last whole checkpoint")
+    assert again == "to go on: smolvlm train run.yaml"
+    assert not (tmp_path / "out" / "model.safetensors").exists(), "no final model: it is not done"
+    assert not (tmp_path / "out" / "report.html").exists()
+    with process("train", "run.yaml", cwd=tmp_path) as (running, log):
+        last = int(folder.name.partition("-")[2])
+        wait_until(lambda: f"step {last + 1}/" in log.read_text(), running, log)
+        assert f"resuming from {folder}\n" in stop(running, log, signal.SIGTERM)
 
 
 def test_a_run_that_is_stopped_before_its_first_checkpoint_says_so(

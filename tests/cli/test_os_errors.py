@@ -111,7 +111,8 @@ def test_a_disk_that_fills_while_training_ends_the_run_and_loses_nothing(
         assert process.returncode == 1
         assert_says(messages, f"error: {out}/", "no space is left on the disk", "of 157 MB free)")
         (kept,) = [line for line in messages.splitlines() if "kept: " in line]
-        assert kept == f"  kept: {whole_checkpoints(out)[-1]} is whole, and the run resumes from it"
+        last = f"{whole_checkpoints(out)[-1]}, the last whole checkpoint"
+        assert kept == f"  kept: {last}; the steps after it are done again"
         assert "  fix: free some room there, then give the same command again\n" in messages
         other.unlink()
         again = smolvlm("train", run_file)
@@ -137,7 +138,7 @@ def test_a_file_above_the_limit_of_the_shell_is_named(
         messages,
         f"error: {tmp_path}/out/checkpoint-2",
         "the file would be larger than is allowed (ulimit -f, or the file system)",
-        f"  kept: no checkpoint is whole in {tmp_path}/out yet",
+        f"  kept: no checkpoint, none was whole yet in {tmp_path}/out; the run begins anew",
     )
     assert not (tmp_path / "out" / "checkpoint-2").exists(), "what was half written is gone"
 

@@ -19,6 +19,11 @@ NO_RATES = ("train.language_model_lr=0", "train.connector_lr=0", "train.vision_t
             "nothing is trained",
         ),
         (
+            ["train.enable_jit_checkpoint=true", "train.save_only_model=true"],
+            "train.enable_jit_checkpoint = true (on the command line): train.save_only_model is "
+            "true as well, and nothing resumes from such a checkpoint",
+        ),
+        (
             ["data.on_bad_sample=skip", "data.max_bad_fraction=0"],
             "with data.on_bad_sample = skip, not one row could be skipped",
         ),

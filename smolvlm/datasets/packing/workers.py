@@ -13,12 +13,19 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from smolvlm.errors import ConfigError
+from smolvlm.parent_process import Parent
 
 GUARD = (
     'in a script, put what starts it behind `if __name__ == "__main__":`, since each process reads '
     "the script "
     "again; or give num_workers=1"
 )
+FEWER = (
+    "most likely memory ran out: give fewer processes (--workers, num_workers); with one, a row "
+    "that crashes the library that decodes it ends this process, which then says where"
+)
+_STARTED = "started"
+"""Beside the arguments, once a process has read them."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -40,7 +47,7 @@ def over_cores(
         num_workers: processes; None is one a core. With one, everything happens in this process.
 
     Raises:
-        ConfigError: a process died, as where a script starts them without `if __name__ ==
+        ConfigError: a process died: killed, or a script starts them without `if __name__ ==
             "__main__":`.
     """
     workers = min(num_workers or os.cpu_count() or 1, len(items))
@@ -58,7 +65,7 @@ def over_cores(
     # Processes are started afresh: a fork of a process that has run torch's threads may hang.
     context = get_context("spawn")
     with (
-        _file_of((make, arguments)) as path,
+        _file_of((Parent.here(), make, arguments)) as path,
         ProcessPoolExecutor(workers, context, initializer=_start, initargs=(path,)) as pool,
     ):
         with _without_interrupts():
@@ -69,9 +76,7 @@ def over_cores(
             for future in as_completed(running):
                 yield running[future], future.result()
         except BrokenProcessPool as error:
-            raise ConfigError(
-                "a process that reads rows died", where="num_workers", fix=GUARD
-            ) from error
+            raise _death(path) from error
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -109,9 +114,19 @@ def _file_of(value: object) -> Iterator[Path]:
         yield path
 
 
+def _death(path: Path) -> ConfigError:
+    """Return what is said of a process that died, by whether any came to its first row."""
+    if path.with_name(_STARTED).exists():
+        what = "a process that reads rows was killed, or crashed, while it read"
+        return ConfigError(what, where="num_workers", fix=FEWER)
+    return ConfigError("a process that reads rows died", where="num_workers", fix=GUARD)
+
+
 def _start(path: Path) -> None:
     # Our own file, in a folder that nobody else may write to.
-    make, arguments = ForkingPickler.loads(path.read_bytes())  # pyright: ignore[reportAttributeAccessIssue] - no method
+    parent, make, arguments = ForkingPickler.loads(path.read_bytes())  # pyright: ignore[reportAttributeAccessIssue] - no method
+    parent.end_with()
+    path.with_name(_STARTED).touch()
     _function.append(make(*arguments))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from smolvlm.config.problems import more_like_it
 from smolvlm.errors import SampleError
 
 Item = TypeVar("Item")
@@ -42,10 +43,7 @@ class Cause:
     num_rows: int
 
     def __str__(self) -> str:
-        text = f"{self.where}: {self.what}"
-        others = self.num_rows - 1
-        if others:
-            text += f" (and {others:,} more {'row' if others == 1 else 'rows'} like it)"
+        text = f"{self.where}: {self.what}{more_like_it(self.num_rows - 1, 'row')}"
         return f"{text}\n  fix: {self.fix}" if self.fix else text
 
 

@@ -8,12 +8,14 @@ import json
 import mmap
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
-from itertools import accumulate
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
+from smolvlm.datasets.rows.readers.checked_arrow import CheckedArrow, DamagedFileError
 from smolvlm.datasets.rows.readers.class_labels import features_in, namers
 from smolvlm.datasets.rows.readers.json import (
     not_json,
@@ -24,7 +26,7 @@ from smolvlm.datasets.rows.readers.json import (
 from smolvlm.datasets.rows.readers.tar import read_tar_row
 from smolvlm.datasets.rows.readers.tar_media import ShardReading, with_media
 from smolvlm.datasets.rows.row_table import RowTable, no_column, value_or_error
-from smolvlm.errors import SampleError
+from smolvlm.errors import ConfigError, SampleError
 
 READS_UNTIL_RELEASE = 128
 """Values read between two releases of a mapped file's pages: the system keeps them cached, the
@@ -35,47 +37,88 @@ class ArrowRows:
     """The record batches of an Arrow file: mapped from disk, or in memory."""
 
     def __init__(self, source: Path | pa.Buffer) -> None:
+        """
+        Raises:
+            DamagedFileError, OSError, ValueError: it is no file that was written here.
+        """
         self._source = source
         self._open()
 
     def _open(self) -> None:
-        self._mapped = _map(self._source) if isinstance(self._source, Path) else None
+        self._file = CheckedArrow(self._source)
         self._reads = 0
-        reader = pa.ipc.open_file(
-            pa.BufferReader(self._source if self._mapped is None else pa.py_buffer(self._mapped))
-        )
-        self.names = reader.schema.names
-        self.metadata: Mapping[bytes, bytes] | None = reader.schema.metadata
-        self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
-        self._ends = list(accumulate(batch.num_rows for batch in self._batches))
+        self.names = self._file.schema.names
+        self.metadata: Mapping[bytes, bytes] | None = self._file.schema.metadata
+        self._ends = np.cumsum(self._file.batch_rows()).tolist()
 
     def __getstate__(self) -> Path | bytes:
         return self._source if isinstance(self._source, Path) else self._source.to_pybytes()
 
     def __setstate__(self, state: Path | bytes) -> None:
         self._source = state if isinstance(state, Path) else pa.py_buffer(state)
-        self._open()
+        try:
+            self._open()
+        except DamagedFileError:
+            raise self._damaged() from None
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
     def value(self, column: int, index: int) -> Any:
-        """Return one value as Python objects."""
+        """Return one value as Python objects.
+
+        Raises:
+            ConfigError: the file was damaged since it was opened; it is deleted.
+        """
         self._reads += 1
-        if (
-            self._mapped is not None
-            and self._reads % READS_UNTIL_RELEASE == 0
-            and hasattr(mmap, "MADV_DONTNEED")
-        ):
-            self._mapped.madvise(mmap.MADV_DONTNEED)
+        mapped = self._file.mapped
+        if mapped is not None and self._reads % READS_UNTIL_RELEASE == 0:
+            _release(mapped)
         batch = bisect_right(self._ends, index)
         begin = self._ends[batch - 1] if batch else 0
-        return self._batches[batch].column(column)[index - begin].as_py()
+        return self._batch(batch).column(column)[index - begin].as_py()
 
     def values(self, column: int) -> Iterator[Any]:
-        """Yield one column's values; of the others nothing is read."""
-        for batch in self._batches:
-            yield from batch.column(column).to_pylist()
+        """Yield one column's values; raises as `value`."""
+        for number in range(len(self._file)):
+            yield from self._batch(number).column(column).to_pylist()
+
+    def check(self) -> None:
+        """Read all of the file, and compare it with what was written.
+
+        Raises:
+            DamagedFileError: it is something else.
+        """
+        for number in range(len(self._file)):
+            self._file.batch(number)
+            if self._file.mapped is not None:
+                _release(self._file.mapped)
+
+    def _batch(self, number: int) -> pa.RecordBatch:
+        try:
+            return self._file.batch(number)
+        except DamagedFileError:
+            raise self._damaged() from None
+
+    def _damaged(self) -> ConfigError:
+        """Delete the file, so that the next start makes it anew, and return what is said."""
+        assert isinstance(self._source, Path), "what is in memory has no digests"
+        what = "this copy of rows is not what was written: the disk, or another program, changed it"
+        with suppress(OSError):
+            self._source.unlink()
+            return ConfigError(
+                what,
+                where=str(self._source),
+                fix="give the same command again: the copy was deleted, and is made anew",
+            )
+        fix = "delete it and give the same command again: it is made anew"
+        return ConfigError(what, where=str(self._source), fix=fix)
+
+
+def _release(mapped: mmap.mmap) -> None:
+    """Let the process's pages of a file go; the system keeps them cached."""
+    if hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 class JsonTable(RowTable):
@@ -181,8 +224,3 @@ class TarTable(RowTable):
         row, reading = self._index[index], self._reading
         fields, members = read_tar_row(self._path, row, not_read=reading.not_read)
         return with_media(fields, members, media_root=reading.media_root, columns=reading.columns)
-
-
-def _map(path: Path) -> mmap.mmap:
-    with path.open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

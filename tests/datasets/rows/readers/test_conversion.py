@@ -3,6 +3,8 @@ cannot be written."""
 
 import json
 import os
+import pickle
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from smolvlm.datasets.rows.readers import conversion
+from smolvlm.datasets.rows.readers.arrow import ArrowRows, JsonTable
+from smolvlm.datasets.rows.readers.checked_arrow import DamagedFileError
 from smolvlm.datasets.rows.readers.conversion import arrow_rows
+from smolvlm.errors import ConfigError
 from tests.small_disks import memory_disk, run
 
 NUM_ROWS = 2000
@@ -49,6 +54,98 @@ def test_a_foreign_file_is_made_anew_with_a_word(
     assert numbers(rows_file) == [*range(NUM_ROWS)]
     assert notes(caplog) == [f"note: {kept} is damaged and is made anew"]
     assert [path.name for path in (home / "rows").iterdir()] == [kept.name]
+
+
+def places_of(kept: Path) -> dict[str, int]:
+    """Return where a byte of each part of a file of rows lies."""
+    content = kept.read_bytes()
+    assert content.startswith(b"ARROW1")
+    foot = content.rindex(b"ARROW1")
+    last_row = json.dumps({"number": NUM_ROWS - 1, "x": "y" * 90}).encode()
+    return {
+        "its first bytes": 2,
+        "the schema": content.index(b"number"),
+        "a value": content.index(b"yyyy") + 1,
+        "the last value": content.rindex(last_row) + 12,
+        "offsets": content.index((2 * len(last_row) - 8).to_bytes(8, "little"), 100),
+        "the foot": foot - 12,
+        "its end": foot + 1,
+        "the table of digests": foot + 20,
+        "the last byte": len(content) - 1,
+    }
+
+
+PARTS = (
+    *("its first bytes", "the schema", "a value", "the last value", "offsets", "the foot"),
+    *("its end", "the table of digests", "the last byte"),
+)
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("bit", [1, 128])
+def test_a_changed_byte_is_found_and_the_file_made_anew_with_a_word(
+    rows_file: Path, home: Path, part: str, bit: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert numbers(rows_file) == [*range(NUM_ROWS)]
+    (kept,) = (home / "rows").iterdir()
+    before = kept.read_bytes()
+    change(kept, at=places_of(kept)[part], bit=bit)
+    assert numbers(rows_file) == [*range(NUM_ROWS)]
+    assert notes(caplog) == [f"note: {kept} is damaged and is made anew"]
+    assert kept.read_bytes() == before
+
+
+def change(file: Path, *, at: int, bit: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[at] ^= bit
+    file.write_bytes(content)
+
+
+def test_every_single_byte_counts(rows_file: Path, home: Path, tmp_path: Path) -> None:
+    rows_file.write_text("".join(json.dumps({"n": n}) + "\n" for n in range(150)))
+    rows = arrow_rows(rows_file, "jsonl", label="")
+    assert len(rows) == 150
+    (kept,) = (home / "rows").iterdir()
+    content = kept.read_bytes()
+    rng = random.Random(0)
+    for at in range(0, len(content), 7):
+        changed = bytearray(content)
+        changed[at] ^= 1 << rng.randrange(8)
+        (tmp_path / "changed").write_bytes(changed)
+        with pytest.raises(DamagedFileError):
+            ArrowRows(tmp_path / "changed").check()
+
+
+def test_a_large_file_is_checked_as_it_is_read_and_deleted(
+    rows_file: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversion, "CHECKED_BYTES", 0)
+    monkeypatch.setattr(conversion, "BATCH_BYTES", 1000)
+    assert numbers(rows_file) == [*range(NUM_ROWS)]
+    (kept,) = (home / "rows").iterdir()
+    change(kept, at=places_of(kept)["the last value"], bit=1)
+    table = JsonTable(arrow_rows(rows_file, "jsonl", label=""), label="rows.jsonl")
+    assert table[0] == {"number": 0, "x": "y" * 90}, "its batch is whole"
+    with pytest.raises(ConfigError, match="this copy of rows is not what was written") as caught:
+        table[NUM_ROWS - 1]
+    assert (caught.value.where, str(caught.value.fix)[:15]) == (str(kept), "give the same c")
+    assert not kept.exists()
+    assert numbers(rows_file) == [*range(NUM_ROWS)]
+
+
+def test_a_process_that_is_handed_a_file_finds_what_was_changed_since(
+    rows_file: Path, home: Path
+) -> None:
+    handed = pickle.dumps(arrow_rows(rows_file, "jsonl", label=""))
+    (kept,) = (home / "rows").iterdir()
+    assert pickle.loads(handed).value(1, 5) == 6
+    change(kept, at=places_of(kept)["a value"], bit=1)
+    with pytest.raises(ConfigError, match="this copy of rows is not what was written"):
+        pickle.loads(handed).value(1, 5)
+    numbers(rows_file)
+    change(kept, at=places_of(kept)["the foot"], bit=1)
+    with pytest.raises(ConfigError, match="this copy of rows is not what was written"):
+        pickle.loads(handed)
 
 
 @pytest.mark.parametrize("left", [0.99, 0.5, 0.01])

@@ -1,0 +1,183 @@
+"""A tiny run, killed (SIGKILL) at random moments and given again: `random_kills.py --kills 25`.
+
+The moments are spread evenly over the time that the run takes when nobody kills it, its start and
+its end with them: rows are measured, features cached, checkpoints written and marked, a model
+saved. A run that ends before its moment is compared with the one that was never killed: every loss,
+rate and count, the rows of every step, every weight, to the bit. Then another begins. Exit status 0
+means that all were equal and none was lost; 1 says what was not.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from forking import forked, train
+from PIL import Image
+from safetensors.torch import load_file
+
+from smolvlm.build.tiny import tiny_model
+from smolvlm.train.checkpoint_folder import own_checkpoints, whole_checkpoints
+
+NUM_PICTURES, NUM_WORDS = 6, 12
+MEASURED = {"samples_per_s", "supervised_tokens_per_s", "mfu", "peak_memory_gb"}
+"""Of a log line, what depends on the machine's speed."""
+LIMIT_S = 300
+"""For one start."""
+
+
+def write_rows(folder: Path) -> list[dict[str, str]]:
+    """Write rows with and without pictures, and return them as a mixture."""
+    rng = random.Random(0)
+    pictures = []
+    for number in range(NUM_PICTURES):
+        name = f"{number}.png"
+        noise = bytes(rng.randrange(256) for _ in range(40 * 30 * 3))
+        Image.frombytes("RGB", (40, 30), noise).save(folder / name)
+        pictures.append({"image": name, "question": f"What is {number}?", "answer": "noise"})
+    words = [{"question": f"{n} plus 1?", "answer": f"{n + 1}"} for n in range(NUM_WORDS)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pictures + words))
+    return [{"json_path": str(folder / "rows.jsonl")}]
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "cached": {},
+    "workers": {"vision_tower_lr": 2e-4, "dataloader_num_workers": 2},
+}
+"""A frozen tower whose features are cached; all towers trained, with loader workers. Together they
+are not equal to the bit, killed or not: workers that read ahead find in a cache that is being
+filled what it holds at that moment, and features depend a little on the tiles beside them."""
+
+
+def write_run(root: Path, kind: str, name: str, mixture: list[dict[str, str]]) -> Path:
+    """Write a run file into a folder of its own."""
+    cache = {"vision_cache_dir": str(root / name / "cache")} if kind == "cached" else {}
+    content = {
+        "model": {"path": str(root / "tiny")},
+        "data": {
+            "mixture": mixture,
+            "max_tokens_per_pack": 128,
+            "longest_edge_px": 64,
+            **cache,
+        },
+        "train": {
+            "output_dir": str(root / name / "out"),
+            "language_model_lr": 1e-3,
+            "packs_per_step": 1,
+            "num_train_epochs": 6,
+            "lr_scheduler_type": "cosine",
+            "use_cpu": True,
+            "logging_steps": 1,
+            "log_sample_ids": True,
+            "save_strategy": "steps",
+            "save_steps": 2,
+            "save_total_limit": 2,
+            "disable_tqdm": True,
+            **KINDS[kind],
+        },
+    }
+    (root / name).mkdir()
+    (root / name / "run.yaml").write_text(yaml.safe_dump(content))
+    return root / name / "run.yaml"
+
+
+def start(run_file: Path, *, killed_after_s: float | None = None) -> int | None:
+    """Give a run's command; return its status, or None where it was killed before its end."""
+    process = forked(partial(train, run_file), run_file.parent / "messages.log")
+    end = time.monotonic() + (LIMIT_S if killed_after_s is None else killed_after_s)
+    while time.monotonic() < end:
+        done, status = os.waitpid(process, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.002)
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    if killed_after_s is None:
+        raise TimeoutError(f"{run_file} was not done after {LIMIT_S} s")
+    return None
+
+
+def phase_of(out: Path) -> str:
+    """Say how far a killed run had come, by what it left."""
+    if not (out / "metrics.jsonl").exists():
+        return "before its first step"
+    if (out / "model.safetensors").exists():
+        return "after its model was saved"
+    if len(own_checkpoints(out)) > len(whole_checkpoints(out)):
+        return "while a checkpoint was written or marked"
+    return "in its steps"
+
+
+def lines_of(out: Path) -> list[dict[str, Any]]:
+    lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+    return [{key: line[key] for key in line.keys() - MEASURED} for line in lines if "loss" in line]
+
+
+def differences(out: Path, whole: Path) -> list[str]:
+    """Return what a run that was killed has other than the one that was not."""
+    found = []
+    if lines_of(out) != lines_of(whole):
+        found.append("losses, rates or counts")
+    if (out / "samples.jsonl").read_text() != (whole / "samples.jsonl").read_text():
+        found.append("the rows of the steps")
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (out, whole))
+    changed = [name for name in theirs if not torch.equal(ours[name], theirs[name])]
+    return found + [f"{len(changed)} tensors"] * bool(changed)
+
+
+def kill_and_compare(root: Path, *, num_kills: int, seed: int) -> list[str]:
+    """Kill runs so many times, of each kind in turn; return what was not as it should be."""
+    tiny_model(root / "tiny", hidden_size=32)
+    mixture, seconds = write_rows(root), dict[str, float]()
+    for kind in KINDS:
+        whole, began = write_run(root, kind, kind, mixture), time.monotonic()
+        assert start(whole) == 0, (whole.parent / "messages.log").read_text()
+        seconds[kind] = time.monotonic() - began
+    rng, phases, problems, number = random.Random(seed), Counter[str](), list[str](), 0
+    while phases.total() < num_kills:
+        kind = [*KINDS][number % len(KINDS)]
+        number += 1
+        run_file = write_run(root, kind, f"run-{number}", mixture)
+        out, status = run_file.parent / "out", None
+        while status is None:
+            is_left = phases.total() < num_kills
+            moment = rng.uniform(0, seconds[kind]) if is_left else None
+            status = start(run_file, killed_after_s=moment)
+            phases.update([phase_of(out)] if status is None else [])
+        if status:
+            log = (run_file.parent / "messages.log").read_text()
+            problems.append(f"run {number} ended with status {status}: {log[-2000:]}")
+        else:
+            found = differences(out, root / kind / "out")
+            problems += [f"run {number} ({kind}): {what}" for what in found]
+        print(f"{phases.total()} kills, {number} runs, {len(problems)} differences", flush=True)
+    kills = ", ".join(f"{count} {phase}" for phase, count in phases.most_common())
+    print(f"{phases.total()} kills of {number} runs: {kills}; {len(problems)} differences")
+    return problems
+
+
+def main() -> int:
+    """Return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=25)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        os.environ["SMOLVLM_HOME"] = str(Path(folder) / "home")
+        problems = kill_and_compare(Path(folder), num_kills=options.kills, seed=options.seed)
+    print("\n".join(problems), end="\n" * bool(problems), file=sys.stderr)
+    return int(bool(problems))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
