@@ -27,6 +27,8 @@ SampleKind = Literal[
     "changed_row",
     "unread_key",
     "unread_media",
+    "too_large_row",
+    "too_slow_media",
     "bad_row",
     "bad_file",
     "bad_rows",

@@ -105,7 +105,7 @@ def open_mixture(
         keeps_mark_newlines=data.mark_newlines == "keep",
         name="data.mixture",
     )
-    return open_sources(specs)
+    return open_sources(replace(spec, max_row_bytes=data.max_row_bytes) for spec in specs)
 
 
 def url_policy(data: DataConfig) -> UrlPolicy:

@@ -127,7 +127,7 @@ def _how(status: int) -> str:
 
 def _renew_lock() -> None:
     """Let a forked process begin anew: another thread may have held the lock."""
-    global _lock  # noqa: PLW0603 - it guards this module's only state
+    global _lock
     _lock = threading.Lock()
 
 

@@ -21,11 +21,15 @@ from smolvlm.datasets.rows.readers.json import (
     too_deep,
     too_long_a_number,
 )
+from smolvlm.datasets.rows.readers.streams import MAX_ROW_BYTES, oversize_row
 from smolvlm.datasets.rows.readers.tar import read_tar_row
 from smolvlm.datasets.rows.readers.tar_media import ShardReading, with_media
 from smolvlm.datasets.rows.row_table import RowTable, no_column, value_or_error
 from smolvlm.errors import SampleError
 
+OVERSIZE = b"oversize_row"
+"""Key of a record batch's own metadata: the batch is one row that was passed over, of so many
+bytes."""
 READS_UNTIL_RELEASE = 128
 """Values read between two releases of a mapped file's pages: the system keeps them cached, the
 process lets them go."""
@@ -34,8 +38,9 @@ process lets them go."""
 class ArrowRows:
     """The record batches of an Arrow file: mapped from disk, or in memory."""
 
-    def __init__(self, source: Path | pa.Buffer) -> None:
+    def __init__(self, source: Path | pa.Buffer, *, max_row_bytes: int = MAX_ROW_BYTES) -> None:
         self._source = source
+        self._max_row_bytes = max_row_bytes
         self._open()
 
     def _open(self) -> None:
@@ -46,21 +51,37 @@ class ArrowRows:
         )
         self.names = reader.schema.names
         self.metadata: Mapping[bytes, bytes] | None = reader.schema.metadata
-        self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+        read = [
+            reader.get_batch_with_custom_metadata(number)
+            for number in range(reader.num_record_batches)
+        ]
+        self._batches = [batch for batch, _ in read]
         self._ends = list(accumulate(batch.num_rows for batch in self._batches))
+        self._oversize = {
+            number: int(metadata[OVERSIZE])
+            for number, (_, metadata) in enumerate(read)
+            if metadata is not None and OVERSIZE in metadata
+        }
+        """Number of a batch -> the bytes of its row, which was passed over."""
 
-    def __getstate__(self) -> Path | bytes:
-        return self._source if isinstance(self._source, Path) else self._source.to_pybytes()
+    def __getstate__(self) -> tuple[Path | bytes, int]:
+        source = self._source if isinstance(self._source, Path) else self._source.to_pybytes()
+        return source, self._max_row_bytes
 
-    def __setstate__(self, state: Path | bytes) -> None:
-        self._source = state if isinstance(state, Path) else pa.py_buffer(state)
+    def __setstate__(self, state: tuple[Path | bytes, int]) -> None:
+        source, self._max_row_bytes = state
+        self._source = source if isinstance(source, Path) else pa.py_buffer(source)
         self._open()
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
     def value(self, column: int, index: int) -> Any:
-        """Return one value as Python objects."""
+        """Return one value as Python objects.
+
+        Raises:
+            SampleError: the row was passed over, for it is too large.
+        """
         self._reads += 1
         if (
             self._mapped is not None
@@ -69,13 +90,26 @@ class ArrowRows:
         ):
             self._mapped.madvise(mmap.MADV_DONTNEED)
         batch = bisect_right(self._ends, index)
+        self._check(batch)
         begin = self._ends[batch - 1] if batch else 0
         return self._batches[batch].column(column)[index - begin].as_py()
 
     def values(self, column: int) -> Iterator[Any]:
-        """Yield one column's values; of the others nothing is read."""
-        for batch in self._batches:
-            yield from batch.column(column).to_pylist()
+        """Yield one column's values, of a row that is too large its error; of the other columns
+        nothing is read."""
+        for number, batch in enumerate(self._batches):
+            error = value_or_error(lambda number=number: self._check(number))
+            yield from batch.column(column).to_pylist() if error is None else [error]
+
+    def number(self, column: int, index: int) -> int:
+        """Return one value of a column that says which row it is, however large the row is."""
+        batch = bisect_right(self._ends, index)
+        begin = self._ends[batch - 1] if batch else 0
+        return self._batches[batch].column(column)[index - begin].as_py()
+
+    def _check(self, batch: int) -> None:
+        if batch in self._oversize:
+            raise oversize_row(self._oversize[batch], self._max_row_bytes)
 
 
 class JsonTable(RowTable):
@@ -104,7 +138,7 @@ class JsonTable(RowTable):
             raise too_deep() from None
 
     def where(self, index: int) -> str:
-        return f"{self.label}:{self._rows.value(1, index)}"
+        return f"{self.label}:{self._rows.number(1, index)}"
 
 
 class ColumnTable(RowTable):
@@ -138,7 +172,8 @@ class ColumnTable(RowTable):
         if column not in self._rows.names:
             raise no_column(column, self._rows.names, where=self.label)
         for value in self._rows.values(self._rows.names.index(column)):
-            yield value_or_error(lambda value=value: self._named(column, value))
+            is_error = isinstance(value, SampleError)
+            yield value if is_error else value_or_error(lambda v=value: self._named(column, v))
 
     def _named(self, column: str, value: Any) -> Any:
         namer = self._namers.get(column)
@@ -179,7 +214,9 @@ class TarTable(RowTable):
 
     def __getitem__(self, index: int) -> object:
         row, reading = self._index[index], self._reading
-        fields, members = read_tar_row(self._path, row, not_read=reading.not_read)
+        fields, members = read_tar_row(
+            self._path, row, not_read=reading.not_read, max_text_bytes=reading.max_row_bytes
+        )
         return with_media(fields, members, media_root=reading.media_root, columns=reading.columns)
 
 
