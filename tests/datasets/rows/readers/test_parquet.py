@@ -76,7 +76,7 @@ MANY: dict[str, Callable[[], dict[str, Any]]] = {
 def test_a_file_that_comes_to_many_times_its_size_is_refused(tmp_path: Path, name: str) -> None:
     path = written(tmp_path / "a.parquet", MANY[name]())
     assert path.stat().st_size < 100 * KB
-    with pytest.raises(SampleError, match="times its size|a page of column `question"):
+    with pytest.raises(SampleError, match=r"times its size|a page of column `question"):
         rows_of(path, max_row_bytes=10_000 * KB)
 
 
@@ -148,6 +148,12 @@ def test_any_file_that_arrow_reads_is_read(
         data_page_size=page_bytes,
         row_group_size=3,
     )
+    try:
+        assert pq.read_table(path).num_rows == len(values)
+    except pa.ArrowException:  # pyarrow 26 writes no page for an empty list in a page of one byte
+        with pytest.raises(SampleError, match="can be read: its columns are not of one length"):
+            rows_of(path)
+        return
     rows = rows_of(path)
     assert [rows.value(0, row) for row in range(len(rows))] == flat
     assert [rows.value(1, row) for row in range(len(rows))] == values
