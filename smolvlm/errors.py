@@ -92,6 +92,11 @@ class SampleError(SmolVLMError):
         super().__init__(what, where=where, fix=fix)
         self.kind: SampleKind = kind
 
+    @property
+    def ends_run(self) -> bool:
+        """Whether no `on_bad_sample` bears it: it hinges on a machine's speed."""
+        return self.kind == "too_slow_media"
+
     def __reduce__(self):
         return type(self), (self.what,), {"kind": self.kind, "where": self.where, "fix": self.fix}
 

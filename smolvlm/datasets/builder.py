@@ -82,7 +82,11 @@ def read_prompt(
     return replace(
         prompt,
         text=prompt.text if num_rows is None else prompt.text.within_rows(num_rows),
-        media=replace(prompt.media, max_image_pixels=data.max_image_pixels),
+        media=replace(
+            prompt.media,
+            max_image_pixels=data.max_image_pixels,
+            max_decode_s=data.max_decode_s,
+        ),
         context_tokens=context_tokens,
         supervise=data.supervise,
     )

@@ -24,6 +24,7 @@ from smolvlm.datasets.packing.plan import Plan, sample_size
 from smolvlm.datasets.packing.tiles import ReadFeatures, TileLoader
 from smolvlm.datasets.rows.skipped import BadSamples, Policy
 from smolvlm.errors import SampleError, located
+from smolvlm.media.decode_time import decoding
 from smolvlm.media.medium import CHANGED_FIX
 from smolvlm.media.settings import MediaSettings
 from smolvlm.model.attention.plan import PlanAttention
@@ -160,8 +161,10 @@ class PackDataset(Dataset[Pack]):
         return any((policy or self.options.on_bad_sample) == "error" for policy in policies)
 
     def _loaded(self, rows: Rows, loader: TileLoader) -> Example:
-        example = self.example(rows)
-        loader.add_example(example)
+        limit_s = self.settings.max_decode_s * len(rows)
+        with decoding(limit_s, where=self.where(rows[0])):
+            example = self.example(rows)
+            loader.add_example(example)
         return example
 
     def _join(

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import BinaryIO
 
+from smolvlm.media.decode_time import check_time
+
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_TEXT_BYTES = 1 << 20
 """Text or profile that Pillow reads; Pillow's `MAX_TEXT_CHUNK`."""
@@ -62,6 +64,7 @@ def _texts(stream: BinaryIO, *, up_to_pixels: bool) -> Iterator[_Chunk]:
     """Yield the texts and profiles whose checksums are right."""
     begin = len(SIGNATURE)
     while True:
+        check_time()
         stream.seek(begin)
         header = stream.read(8)
         kind, end = header[4:], begin + 12 + int.from_bytes(header[:4], "big")

@@ -15,6 +15,7 @@ from jaxtyping import Float32, Int32
 from smolvlm.datasets.encoding.encode import Encoder
 from smolvlm.datasets.encoding.encoded import media_identity
 from smolvlm.errors import SampleError
+from smolvlm.media.decode_time import decoding
 from smolvlm.media.layout import layout_of
 from smolvlm.media.settings import MediaSettings
 from smolvlm.records import Conversation, Layout, Lengths, Media, VideoRef
@@ -111,6 +112,7 @@ class Meter:
     def __init__(self, encoder: Encoder, settings: MediaSettings) -> None:
         self._encoder = encoder
         self._headers = HeaderReader(settings)
+        self._max_decode_s = settings.max_decode_s
 
     def sizes(self, conversations: Sequence[Conversation], rows: Iterable[int]) -> pa.Table:
         """Return the sizes of some rows; `SIZES` is its schema.
@@ -124,6 +126,8 @@ class Meter:
             try:
                 sizes = self._measured(conversations[row])
             except SampleError as error:
+                if error.ends_run:
+                    raise
                 sizes = {
                     "where": error.where,
                     "kind": error.kind,
@@ -136,7 +140,8 @@ class Meter:
         return pa.table(columns, schema=SIZES)
 
     def _measured(self, conversation: Conversation) -> Mapping[str, int]:
-        layouts = self._headers.layouts(conversation.media)
+        with decoding(self._max_decode_s, where=conversation.where):
+            layouts = self._headers.layouts(conversation.media)
         sizes = self._encoder.lengths(conversation, layouts=layouts)
         if not sizes.num_supervised_tokens:
             raise SampleError(

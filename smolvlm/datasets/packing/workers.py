@@ -6,19 +6,22 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import current_process, get_context
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-from smolvlm.errors import ConfigError
+from smolvlm.errors import ConfigError, SampleError
+from smolvlm.media.decode_time import on_overrun
 
 GUARD = (
     'in a script, put what starts it behind `if __name__ == "__main__":`, since each process reads '
     "the script "
     "again; or give num_workers=1"
 )
+_LAST_WORDS = "last_words"
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -40,6 +43,7 @@ def over_cores(
         num_workers: processes; None is one a core. With one, everything happens in this process.
 
     Raises:
+        SampleError: a process ended itself over a row (`media.decode_time`).
         ConfigError: a process died, as where a script starts them without `if __name__ ==
             "__main__":`.
     """
@@ -69,6 +73,8 @@ def over_cores(
             for future in as_completed(running):
                 yield running[future], future.result()
         except BrokenProcessPool as error:
+            if (path.parent / _LAST_WORDS).is_file():
+                raise ForkingPickler.loads((path.parent / _LAST_WORDS).read_bytes()) from None  # pyright: ignore[reportAttributeAccessIssue] - no method
             raise ConfigError(
                 "a process that reads rows died", where="num_workers", fix=GUARD
             ) from error
@@ -113,6 +119,14 @@ def _start(path: Path) -> None:
     # Our own file, in a folder that nobody else may write to.
     make, arguments = ForkingPickler.loads(path.read_bytes())  # pyright: ignore[reportAttributeAccessIssue] - no method
     _function.append(make(*arguments))
+    on_overrun.append(partial(_leave_word, path.parent / _LAST_WORDS))
+
+
+def _leave_word(path: Path, error: SampleError) -> None:
+    """Say why this process ends itself where the one that started it finds it."""
+    partial_file = path.with_suffix(f".{os.getpid()}")
+    partial_file.write_bytes(ForkingPickler.dumps(error))
+    partial_file.replace(path)
 
 
 def _call(item: object) -> Any:

@@ -42,6 +42,9 @@ class BadSamples:
         try:
             return work()
         except SampleError as error:
+            if error.ends_run:
+                error.where = error.where or where
+                raise
             self.note(error, where=where)
             return None
 
