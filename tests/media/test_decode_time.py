@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 
@@ -156,7 +156,7 @@ def test_a_process_that_reads_rows_leaves_word() -> None:
 
 
 def test_a_generator_that_nobody_closed_ends_no_process() -> None:
-    def frames() -> Iterator[int]:
+    def frames() -> Generator[int]:
         with watched():
             yield 1
 

@@ -172,17 +172,18 @@ def _read_header(stream: BinaryIO, place: int) -> _Page | None:
 
 def _page_of(fields: dict[int, Any], *, header_bytes: int) -> _Page | None:
     """Return what a header's fields say (`PageHeader` of parquet.thrift)."""
-    kind = fields.get(1)
+    kind, num_bytes, packed_bytes = (fields.get(place) for place in (1, 2, 3))
+    if not (isinstance(kind, int) and isinstance(num_bytes, int) and isinstance(packed_bytes, int)):
+        return None
     inner = fields.get({_DATA: 5, _DICTIONARY: 7, _DATA_V2: 8}.get(kind, 0), {})
-    numbers = (kind, fields.get(2), fields.get(3))
-    if not all(isinstance(number, int) for number in numbers) or not isinstance(inner, dict):
+    if not isinstance(inner, dict):
         return None
     encoding = inner.get(4 if kind == _DATA_V2 else 2, 0)
     num_values = inner.get(1, 0)
     return _Page(
         kind=kind,
-        num_bytes=fields[2],
-        packed_bytes=fields[3],
+        num_bytes=num_bytes,
+        packed_bytes=packed_bytes,
         num_values=num_values if isinstance(num_values, int) else -1,
         encoding=encoding if isinstance(encoding, int) else -1,
         header_bytes=header_bytes,
