@@ -28,6 +28,7 @@ from smolvlm.media.kinds import (
     foreign_kind,
 )
 from smolvlm.media.regular_files import open_regular
+from smolvlm.media.video.mp4_tables import check_tables
 from smolvlm.records import VideoRef
 
 if TYPE_CHECKING:
@@ -175,6 +176,7 @@ def _begin_of(file: BinaryIO, ref: VideoRef) -> bytes:
     try:
         begin = file.read(SIGNATURE_BYTES)
         file.seek(0)
+        check_tables(file, name=ref.name)
     except OSError as error:
         raise unreadable(ref, error) from error
     return begin
