@@ -13,7 +13,7 @@ from math import ceil
 from typing import Literal, TypeVar
 
 from smolvlm.datasets.rows.causes import Cause, causes_of
-from smolvlm.errors import SampleError
+from smolvlm.errors import SampleError, located
 from smolvlm.records import SkippedRow
 
 Policy = Literal["error", "skip"]
@@ -43,8 +43,8 @@ class BadSamples:
             return work()
         except SampleError as error:
             if error.ends_run:
-                error.where = error.where or where
-                raise
+                with located(where):
+                    raise
             self.note(error, where=where)
             return None
 

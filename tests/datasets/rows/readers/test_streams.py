@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smolvlm.config.data import DataConfig
 from smolvlm.datasets.rows.mixture import load_mixture
 from smolvlm.datasets.rows.readers import conversion, streams
 from smolvlm.datasets.rows.row_table import RowTable
+from smolvlm.datasets.rows.sources import MAX_ROW_BYTES
 from smolvlm.datasets.rows.tables import open_table
 from smolvlm.errors import ConfigError, SampleError
 
@@ -135,3 +137,7 @@ def test_what_is_read_in_any_order_cannot_be_compressed(tmp_path: Path, name: st
     (tmp_path / name).write_bytes(b"")
     with pytest.raises(ConfigError, match=r"no known format of rows; decompress it"):
         table_of(tmp_path / name)
+
+
+def test_the_default_limit_of_a_row_is_the_settings() -> None:
+    assert DataConfig.model_fields["max_row_bytes"].default == MAX_ROW_BYTES
