@@ -162,7 +162,7 @@ def test_a_list_is_cut_into_its_elements_however_it_streams(
 def test_lines_are_rows(values: list) -> None:
     data = "\n".join(json.dumps(value) for value in values).encode()
     found = list(json_lines(io.BytesIO(data)))
-    assert [json.loads(text) for _, text in found] == values
+    assert [json.loads(text) for _, text in found if isinstance(text, bytes)] == values
     assert [number for number, _ in found] == list(range(1, len(values) + 1))
 
 
