@@ -27,6 +27,8 @@ SampleKind = Literal[
     "changed_row",
     "unread_key",
     "unread_media",
+    "too_large_row",
+    "too_slow_media",
     "bad_row",
     "bad_file",
     "bad_rows",
@@ -89,6 +91,11 @@ class SampleError(SmolVLMError):
     ) -> None:
         super().__init__(what, where=where, fix=fix)
         self.kind: SampleKind = kind
+
+    @property
+    def ends_run(self) -> bool:
+        """Whether no `on_bad_sample` bears it: it hinges on a machine's speed."""
+        return self.kind == "too_slow_media"
 
     def __reduce__(self):
         return type(self), (self.what,), {"kind": self.kind, "where": self.where, "fix": self.fix}

@@ -3,7 +3,8 @@
 The layouts are those of public checkpoints; the texts are written anew.
 """
 
-from smolvlm.datasets.encoding.split_template import RELEASED_TEMPLATE, ChatTemplate
+from smolvlm.datasets.encoding.jinja_template import RELEASED_TEMPLATE
+from smolvlm.datasets.encoding.split_template import ChatTemplate
 
 RELEASED = ChatTemplate(
     source=RELEASED_TEMPLATE, special_tokens=("<|im_start|>", "<end_of_utterance>", "<image>")

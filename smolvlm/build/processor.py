@@ -13,18 +13,11 @@ from typing import Literal
 
 from smolvlm.build.tokenizer import tokenizer_json
 from smolvlm.build.vocabulary import Vocabulary, smolvlm_vocabulary
+from smolvlm.datasets.encoding.jinja_template import RELEASED_TEMPLATE
 from smolvlm.media.tile_grid import MAX_TILES_PER_SIDE
 
 ModelType = Literal["idefics3", "smolvlm"]
 _CLASS_PREFIX = {"idefics3": "Idefics3", "smolvlm": "SmolVLM"}
-
-CHAT_TEMPLATE = (
-    "<|im_start|>{% for message in messages %}{{message['role'] | capitalize}}"
-    "{% if message['content'][0]['type'] == 'image' %}{{':'}}{% else %}{{': '}}{% endif %}"
-    "{% for line in message['content'] %}{% if line['type'] == 'text' %}{{line['text']}}"
-    "{% elif line['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}<end_of_utterance>\n"
-    "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,10 +65,10 @@ def write_processor(
         "tokenizer_config.json": {
             **vocabulary.tokenizer_config,
             "processor_class": processor_class,
-            "chat_template": CHAT_TEMPLATE,
+            "chat_template": RELEASED_TEMPLATE,
         },
         "special_tokens_map.json": vocabulary.special_tokens_map,
-        "chat_template.json": {"chat_template": CHAT_TEMPLATE},
+        "chat_template.json": {"chat_template": RELEASED_TEMPLATE},
         "processor_config.json": {
             "image_seq_len": tokens_per_tile,
             "processor_class": processor_class,

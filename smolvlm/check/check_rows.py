@@ -39,6 +39,7 @@ from smolvlm.datasets.packing.measured import RowRequirements
 from smolvlm.datasets.packing.workers import over_cores
 from smolvlm.datasets.rows.conversations import OpenSource
 from smolvlm.errors import SampleError
+from smolvlm.media.decode_time import decoding
 from smolvlm.media.images import content_key, open_rgb, read_bytes
 from smolvlm.media.layout import layout_of
 from smolvlm.media.video.check import check_clip
@@ -224,7 +225,13 @@ class RowChecker:
             checked.findings.extend(doubt_findings(conversation))
             checked.findings.extend(mark_findings(conversation, source.spec.media_markers))
             checked.findings.extend(special_token_findings(conversation, self._text))
-            self._check(conversation, checked, number=number, row_number=row)
+            try:
+                with decoding(self._settings.max_decode_s, where=conversation.where):
+                    self._check(conversation, checked, number=number, row_number=row)
+            except SampleError as error:
+                if not error.ends_run:
+                    raise
+                checked.findings.append(finding_of(error, where=conversation.where))
         return checked
 
     def _check(
@@ -278,6 +285,8 @@ class RowChecker:
             try:
                 self._media[identity] = self._decoded(medium)
             except SampleError as error:
+                if error.ends_run:  # the row's, and not this medium's alone
+                    raise
                 self._media[identity] = error
         return self._media[identity]
 

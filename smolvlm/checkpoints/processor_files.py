@@ -18,7 +18,7 @@ from smolvlm.checkpoints.foreign_json import read_object
 from smolvlm.checkpoints.new_tokens import wanted_tokens
 from smolvlm.checkpoints.tokenizer_files import add_to_files
 from smolvlm.config.new_tokens import NewToken
-from smolvlm.datasets.encoding.split_template import RELEASED_TEMPLATE
+from smolvlm.datasets.encoding.jinja_template import RELEASED_TEMPLATE
 from smolvlm.errors import located
 from smolvlm.media.settings import MediaSettings
 from smolvlm.protocols import JsonObject

@@ -66,6 +66,14 @@ class DataConfig(Section):
     max_image_pixels: Count = 89_478_485
     """Largest picture that is opened, in pixels (width x height), which is Pillow's own limit; each
     million takes 3 to 4 MB while it is decoded. Frames given as pictures are held to it too."""
+    max_row_bytes: Count = 134_217_728
+    """Largest row that is read, in bytes (128 MiB): its text, its cells, or its values in Parquet
+    and Arrow, media within them included. Each process that reads takes several times as much
+    memory. A larger row is a bad row; in a JSON list or CSV nothing is read behind it."""
+    max_decode_s: Annotated[float, Field(gt=0)] = 60.0
+    """Longest that the pictures and clips of one row may take to decode, in seconds of CPU time, so
+    that a busy machine does not decide. A row beyond it ends the run, whatever `on_bad_sample`
+    says."""
     fps: Annotated[float, Field(gt=0)] = 1.0
     """Frames shown of a second of video; fewer where that would be more than `max_frames`."""
     max_frames: Count = 64

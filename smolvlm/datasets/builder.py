@@ -88,7 +88,11 @@ def read_prompt(
     return replace(
         prompt,
         text=prompt.text if num_rows is None else prompt.text.within_rows(num_rows),
-        media=replace(prompt.media, max_image_pixels=data.max_image_pixels),
+        media=replace(
+            prompt.media,
+            max_image_pixels=data.max_image_pixels,
+            max_decode_s=data.max_decode_s,
+        ),
         context_tokens=context_tokens,
         supervise=data.supervise,
     )
@@ -111,7 +115,7 @@ def open_mixture(
         keeps_mark_newlines=data.mark_newlines == "keep",
         name="data.mixture",
     )
-    return open_sources(specs)
+    return open_sources(replace(spec, max_row_bytes=data.max_row_bytes) for spec in specs)
 
 
 def url_policy(data: DataConfig) -> UrlPolicy:

@@ -25,6 +25,7 @@ from smolvlm.datasets.packing.row_digests import MediaState, media_state
 from smolvlm.datasets.packing.tiles import ReadFeatures, TileLoader
 from smolvlm.datasets.rows.skipped import BadSamples, Policy
 from smolvlm.errors import SampleError, located
+from smolvlm.media.decode_time import decoding
 from smolvlm.media.medium import CHANGED_FIX
 from smolvlm.media.settings import MediaSettings
 from smolvlm.model.attention.plan import PlanAttention
@@ -165,13 +166,15 @@ class PackDataset(Dataset[Pack]):
         return any((policy or self.options.on_bad_sample) == "error" for policy in policies)
 
     def _loaded(self, rows: Rows, loader: TileLoader) -> tuple[Example, list[MediaState]]:
-        conversations = tuple(self.measured.conversations[row] for row in rows)
-        example = self._encoded(rows, conversations)
-        loader.add_example(example)
-        states = [
-            media_state(row, conversation.media, loader.medium_key)
-            for row, conversation in zip(rows, conversations, strict=True)
-        ]
+        limit_s = self.settings.max_decode_s * len(rows)
+        with decoding(limit_s, where=self.where(rows[0])):
+            conversations = tuple(self.measured.conversations[row] for row in rows)
+            example = self._encoded(rows, conversations)
+            loader.add_example(example)
+            states = [
+                media_state(row, conversation.media, loader.medium_key)
+                for row, conversation in zip(rows, conversations, strict=True)
+            ]
         return example, [state for state in states if state is not None]
 
     def _join(

@@ -5,7 +5,8 @@ like length go together, padded on the left; the features of a picture come from
 are computed once a batch. The stock `generate` does the rest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ from smolvlm.datasets.encoding.encoded import EncodedConversation
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.tiles import TileLoader
 from smolvlm.errors import located
+from smolvlm.media.decode_time import decoding
 from smolvlm.media.layout import layout_of
 from smolvlm.model.evaluating import evaluating
 from smolvlm.model.vision_cache import VisionCache
@@ -66,7 +68,7 @@ class Generator:
         """
         turns = conversation.turns[:-1]
         media = [block for turn in turns for block in turn.blocks if not isinstance(block, str)]
-        with located(conversation.where):
+        with self._reading(conversation.where):
             layouts = [layout_of(medium, self._prompt.media) for medium in media]
         encoded = self._encoder.encode_turns(turns, layouts=layouts, add_generation_prompt=True)
         return Question(prompt=encoded, where=conversation.where)
@@ -123,11 +125,17 @@ class Generator:
         context = self._prompt.context_tokens
         return None if context is None else max(0, context - len(question.prompt.input_ids))
 
+    @contextmanager
+    def _reading(self, where: str) -> Iterator[None]:
+        """Name a row in the errors of its media, and bound their time."""
+        with located(where), decoding(self._prompt.media.max_decode_s, where=where):
+            yield
+
     def _features(self, questions: Sequence[Question]) -> Tensor | None:
         """Return the connector's features of every image slot of the batch, rows in order."""
         loader = TileLoader(self._prompt.media, self._cache.read if self._cache else None)
         for question in questions:
-            with located(question.where):
+            with self._reading(question.where):
                 loader.add_prompt(question.prompt.media, question.prompt.layouts)
         slots, sizes = loader.slot_tiles(), loader.slot_sizes()
         if not len(slots):

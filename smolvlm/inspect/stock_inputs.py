@@ -60,8 +60,10 @@ def _stock_text(processor: Processor, row: Conversation) -> str:
     """Return the stock processor's prompt, by the family's template where it has none."""
     template = read_template(processor)
     shown = _messages(row)
+    # Rendered here first, within limits: transformers sets none.
+    rendered = template.rendered(shown, add_generation_prompt=False)
     if not template.takes_blocks:
-        return template.rendered(shown, add_generation_prompt=False)
+        return rendered
     if processor.chat_template:  # that of SmolVLM takes another by itself where there is a clip
         return processor.apply_chat_template(shown)
     return processor.apply_chat_template(shown, chat_template=template.source)

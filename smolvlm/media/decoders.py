@@ -12,6 +12,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from smolvlm.errors import SmolVLMError
+from smolvlm.media.decode_time import check_time
+
 Item = TypeVar("Item")
 
 
@@ -28,7 +31,7 @@ def decoder_errors() -> Iterator[None]:
     """
     try:
         yield
-    except DecoderError:
+    except (DecoderError, SmolVLMError):  # ours: a file that is read looks at the clock
         raise
     except Exception as error:  # a decoder may raise anything; only its calls stand in the block
         if type(error) is MemoryError:
@@ -48,6 +51,7 @@ def each(items: Iterable[Item]) -> Iterator[Item]:
             item = next(iterator, _END)
         if item is _END:
             return
+        check_time()
         yield item  # pyright: ignore[reportReturnType] - not the mark of the end
 
 

@@ -33,9 +33,10 @@ from PIL.ExifTags import Base as ExifTag
 from PIL.TiffImagePlugin import TiffImageFile
 
 from smolvlm.errors import SampleError
+from smolvlm.media.decode_time import timed, watched
 from smolvlm.media.decoders import DecoderError, decoder_errors
 from smolvlm.media.downloads import PICTURE_LIMITS, fetch_missing
-from smolvlm.media.jpeg_scans import check_scans
+from smolvlm.media.jpeg_scans import check_scans, check_segments
 from smolvlm.media.kinds import (
     FORMATS,
     SIGNATURE_BYTES,
@@ -106,7 +107,7 @@ def header_size(ref: ImageRef, *, max_pixels: int = MAX_PIXELS) -> tuple[int, in
     """
     with (
         _open_stream(ref) as stream,
-        _open_picture(stream, ref, max_pixels, up_to_pixels=True) as picture,
+        _open_picture(timed(stream), ref, max_pixels, up_to_pixels=True) as picture,
     ):
         width, height = picture.size
         return (height, width) if _orientation(picture) >= 5 else (width, height)
@@ -120,12 +121,14 @@ def open_rgb(data_or_ref: bytes | ImageRef, *, max_pixels: int = MAX_PIXELS) -> 
     """
     ref = data_or_ref if isinstance(data_or_ref, ImageRef) else ImageRef(data=data_or_ref)
     data = read_bytes(ref)
-    with _open_picture(_stream_of(data), ref, max_pixels) as picture:
+    stream = timed(_stream_of(data))
+    with watched(), _open_picture(stream, ref, max_pixels) as picture:
         orientation, told_size = _orientation(picture), picture.size
         try:
             with decoder_errors():
                 if picture.format == "PNG":
-                    with Image.open(without_large_text(BytesIO(data), up_to_pixels=False)) as png:
+                    whole = without_large_text(BytesIO(data), up_to_pixels=False)
+                    with Image.open(timed(whole), formats=["PNG"]) as png:
                         png.verify()
                 picture.load()
                 upright = picture.transpose(_UPRIGHT[orientation]) if orientation != 1 else picture
@@ -202,6 +205,7 @@ def _open_picture(
     try:
         begin = stream.read(SIGNATURE_BYTES)
         stream = without_large_text(stream, up_to_pixels=up_to_pixels)
+        check_segments(stream, ref)
     except OSError as error:
         raise unreadable_picture(ref, error) from error
     can_be_read = begins_like_heif(begin) and _register_heif()

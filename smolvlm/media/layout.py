@@ -4,6 +4,7 @@ Nothing that resizes or decodes is imported here: processes that only measure ro
 start fast.
 """
 
+from smolvlm.media.decode_time import decoding
 from smolvlm.media.images import header_size
 from smolvlm.media.settings import MediaSettings
 from smolvlm.media.tile_grid import grid_for
@@ -19,6 +20,11 @@ def layout_of(medium: Media, settings: MediaSettings) -> Layout:
     Raises:
         SampleError: it cannot be read, or is none.
     """
+    with decoding(settings.max_decode_s):
+        return _layout_of(medium, settings)
+
+
+def _layout_of(medium: Media, settings: MediaSettings) -> Layout:
     if isinstance(medium, ImageRef):
         size = header_size(medium, max_pixels=settings.max_image_pixels)
         return grid_for(*size, settings.pictures)

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from smolvlm.errors import SampleError
+from smolvlm.media.decode_time import decoding
 from smolvlm.media.images import content_key, open_rgb, read_bytes
 from smolvlm.media.settings import MediaSettings
 from smolvlm.media.tiles import make_tiles
@@ -57,7 +58,9 @@ def open_medium(medium: Media, layout: Layout, settings: MediaSettings) -> OpenM
     ref = replace(medium, data=data)
 
     def tiles() -> UInt8[np.ndarray, "tile 3 side side"]:
-        made = make_tiles(open_rgb(ref, max_pixels=settings.max_image_pixels), settings.pictures)
+        with decoding(settings.max_decode_s):
+            picture = open_rgb(ref, max_pixels=settings.max_image_pixels)
+            made = make_tiles(picture, settings.pictures)
         if len(made) != layout.num_tiles:
             what = f"{medium.name} is cut into {len(made)} tiles, {layout.num_tiles} were planned"
             raise SampleError(what, kind="changed_row", fix=CHANGED_FIX)
@@ -80,16 +83,21 @@ def medium_key(medium: Media) -> bytes:
 
 def _open_clip(clip: VideoRef, frames: Frames, settings: MediaSettings) -> OpenMedium:
     key = clip_key(clip)
+
+    def tiles() -> UInt8[np.ndarray, "tile 3 side side"]:
+        with decoding(settings.max_decode_s):
+            return frame_tiles(
+                clip,
+                frames,
+                settings.frame_tiles,
+                backend=settings.video_backend,
+                max_image_pixels=settings.max_image_pixels,
+            )
+
     return OpenMedium(
         key=key,
         tile_keys=tuple(_tile_key(key, number, settings.frame_key) for number in frames.numbers),
-        tiles=lambda: frame_tiles(
-            clip,
-            frames,
-            settings.frame_tiles,
-            backend=settings.video_backend,
-            max_image_pixels=settings.max_image_pixels,
-        ),
+        tiles=tiles,
     )
 
 

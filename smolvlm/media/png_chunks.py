@@ -15,9 +15,14 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import BinaryIO
 
+from smolvlm.errors import SampleError
+from smolvlm.media.decode_time import check_time
+
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_TEXT_BYTES = 1 << 20
 """Text or profile that Pillow reads; Pillow's `MAX_TEXT_CHUNK`."""
+_MAX_CHUNKS = 1 << 18
+"""Encoders write pixels in chunks of 8 KiB and more: two gigabytes. Pillow takes each by itself."""
 _TEXT = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
 _ORIENTATION = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0", b"exif\0")
 """Beginnings of texts from which the orientation is read."""
@@ -59,9 +64,14 @@ def without_large_text(stream: BinaryIO, *, up_to_pixels: bool) -> BinaryIO:
 
 
 def _texts(stream: BinaryIO, *, up_to_pixels: bool) -> Iterator[_Chunk]:
-    """Yield the texts and profiles whose checksums are right."""
+    """Yield the texts and profiles whose checksums are right.
+
+    Raises:
+        SampleError: chunks without end.
+    """
     begin = len(SIGNATURE)
-    while True:
+    for _ in range(_MAX_CHUNKS):
+        check_time()
         stream.seek(begin)
         header = stream.read(8)
         kind, end = header[4:], begin + 12 + int.from_bytes(header[:4], "big")
@@ -77,6 +87,9 @@ def _texts(stream: BinaryIO, *, up_to_pixels: bool) -> Iterator[_Chunk]:
                     may_orient=kind != b"iCCP" and body.startswith(_ORIENTATION),
                 )
         begin = end
+    raise SampleError(
+        f"a PNG of more than {_MAX_CHUNKS:,} chunks", kind="corrupt_media", fix="save it anew"
+    )
 
 
 def _inflated_bytes(kind: bytes, body: bytes) -> int:

@@ -1,8 +1,9 @@
 """How a run's pictures and clips become tiles: one record for everything that opens media."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from smolvlm.media.decode_time import MAX_DECODE_S
 from smolvlm.media.tile_grid import TileSettings
 from smolvlm.media.video.frames import FrameSettings
 
@@ -22,6 +23,8 @@ class MediaSettings:
     """Which library decodes clips."""
     max_image_pixels: int
     """Largest picture that is opened, a frame given as a picture included."""
+    max_decode_s: float = field(default=MAX_DECODE_S, repr=False)
+    """CPU time that a row's media may take; no part of what sizes are kept by."""
 
     @property
     def picture_key(self) -> bytes:

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from smolvlm.media.decode_time import MAX_DECODE_S, decoding
 from smolvlm.media.images import open_rgb
 from smolvlm.media.video.frames import FrameSettings, choose_frames
 from smolvlm.media.video.index import read_index
@@ -29,6 +30,11 @@ def medium_uri(medium: Media, *, max_side_px: int) -> str:
     Raises:
         SampleError: it cannot be read.
     """
+    with decoding(MAX_DECODE_S):
+        return _medium_uri(medium, max_side_px)
+
+
+def _medium_uri(medium: Media, max_side_px: int) -> str:
     if not isinstance(medium, VideoRef):
         return _uri(open_rgb(medium), max_side_px)
     first = choose_frames(

@@ -42,6 +42,8 @@ WITHOUT_EFFECT = (
     "data.vision_cache_dir",
     "data.base_dir",
     "data.prefetch_mb",
+    "data.max_decode_s",
+    "data.max_row_bytes",
     "data.eval_mixture",
 )
 """Settings that may differ between the two halves of a run."""

@@ -16,6 +16,7 @@ import torch
 
 from smolvlm.datasets.dataset import PackDataset
 from smolvlm.errors import SampleError
+from smolvlm.media.decode_time import FIX, WORKER_STATUS
 
 _DEATH = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) ")
 _SIGNAL = re.compile(r"is killed by signal: ([^.]+)\.")
@@ -120,6 +121,8 @@ def _whole_text(error: BaseException | None) -> str:
 def _told(text: str) -> tuple[str, str]:
     """Return how a worker died, and what may help."""
     signal, code = _SIGNAL.search(text), _EXIT_CODE.search(text)
+    if code is not None and int(code[1]) == WORKER_STATUS:
+        return "ended itself: decoding took more than data.max_decode_s", FIX
     if signal is None:
         how = f"ended with status {code[1]}" if code else "ended"
         return (

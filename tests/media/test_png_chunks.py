@@ -8,6 +8,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from smolvlm.errors import SampleError
+from smolvlm.media import png_chunks
 from smolvlm.media.images import header_size, open_rgb
 from smolvlm.media.png_chunks import MAX_TEXT_BYTES, without_large_text
 from smolvlm.records import ImageRef
@@ -95,3 +96,12 @@ def test_a_bomb_of_pixels_is_refused_however_much_text_it_holds():
 def test_text_that_inflates_without_end_costs_little():
     endless = zlib.compress(bytes(200 << 20), 9)
     assert opened(png(chunk(b"zTXt", b"a\0\0" + endless))).size == (24, 16)
+
+
+@pytest.mark.parametrize("name", [b"IDAT", b"tEXt", b"prVt"])
+def test_chunks_without_end_are_refused(name, monkeypatch):
+    monkeypatch.setattr(png_chunks, "_MAX_CHUNKS", 50)
+    few, many = (png(*[chunk(name, b"k\0v" if name == b"tEXt" else b"")] * n) for n in (40, 60))
+    assert opened(few).size == (24, 16)
+    with pytest.raises(SampleError, match="a PNG of more than 50 chunks"):
+        open_rgb(many)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from smolvlm.datasets.packing.columns import PlannedPack
+from smolvlm.media.decode_time import WORKER_STATUS
 from smolvlm.train.worker_notes import WorkerNotes, listed, with_late_signal, worker_death
 
 PACKS = (((0,), (1, 2)), ((3,), tuple(range(4, 20))))
@@ -46,6 +47,11 @@ def died(how: str, notes: WorkerNotes) -> Any:
             "exited unexpectedly with exit code 3. Details are lost",
             "ended with status 3",
             "num_workers: 0",
+        ),
+        (
+            f"exited unexpectedly with exit code {WORKER_STATUS}. Details are lost",
+            "ended itself: decoding took more than data.max_decode_s",
+            "raise `data.max_decode_s`",
         ),
         ("exited unexpectedly", "ended", "num_workers: 0"),
     ],

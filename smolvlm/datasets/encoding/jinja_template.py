@@ -1,35 +1,32 @@
 """A chat template's text as a function: the same Jinja that transformers runs, and nothing more.
 
-A template comes with a checkpoint and is code of somebody else, so it runs in Jinja's sandbox, as
-it does in transformers (`transformers.utils.chat_template_utils`). Importing that would bring torch
-into processes that only measure rows, so the few functions a template may call stand here too; a
-test holds both renderings equal.
+A template comes with a checkpoint and is code of somebody else. It runs in Jinja's sandbox, as it
+does in transformers (`transformers.utils.chat_template_utils`), and in a process whose time and
+memory are limited, which costs some 0.1 s once a process; the family's own runs here. Importing
+transformers' module would bring torch into processes that only measure rows, so the few functions
+that a template may call stand in `template_engine.py`; a test holds both renderings equal.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from functools import lru_cache
-from typing import Any, NoReturn
+from typing import Any
 
-from jinja2 import Template, TemplateError, nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import TemplateError
 
+from smolvlm.datasets.encoding.template_engine import write
+from smolvlm.datasets.encoding.template_process import FIX, write_in_process
 from smolvlm.errors import ConfigError
 
-FIX = "mend the template, or delete it: without one the SmolVLM family's own is used"
+__all__ = ["FIX", "RELEASED_TEMPLATE", "render"]
 
-
-class _GenerationTag(Extension):
-    """`{% generation %}`, which marks what the assistant says: rendered as what it encloses."""
-
-    tags = {"generation"}  # noqa: RUF012 - the attribute is Jinja's
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+RELEASED_TEMPLATE = (
+    "<|im_start|>{% for message in messages %}{{message['role'] | capitalize}}"
+    "{% if message['content'][0]['type'] == 'image' %}{{':'}}{% else %}{{': '}}{% endif %}"
+    "{% for line in message['content'] %}{% if line['type'] == 'text' %}{{line['text']}}"
+    "{% elif line['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}"
+    "<end_of_utterance>\n{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
+"""Of the released SmolVLM checkpoints; what a checkpoint without a template is given."""
 
 
 def render(source: str, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> str:
@@ -41,32 +38,12 @@ def render(source: str, messages: Sequence[Mapping[str, Any]], variables: Mappin
         variables: what else it may name: `add_generation_prompt`, the special tokens.
 
     Raises:
-        ConfigError: the template is no Jinja, or refuses these messages.
+        ConfigError: the template is no Jinja, refuses these messages, or takes more time or memory
+            than any real one.
     """
+    if source != RELEASED_TEMPLATE:
+        return write_in_process(source, messages, variables)
     try:
-        return _compiled(source).render(messages=messages, **variables)
+        return write(source, messages, variables)
     except (TemplateError, TypeError, KeyError, ValueError, AttributeError) as error:
         raise ConfigError(f"its chat template fails: {error}", fix=FIX) from error
-
-
-@lru_cache(maxsize=4)
-def _compiled(source: str) -> Template:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, loopcontrols]
-    )
-    environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = _now
-    return environment.from_string(source)
-
-
-def _tojson(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
-
-
-def _refuse(message: str) -> NoReturn:
-    raise TemplateError(message)
-
-
-def _now(layout: str) -> str:
-    return datetime.now().strftime(layout)

@@ -8,8 +8,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from smolvlm.datasets.encoding.jinja_template import FIX
-from smolvlm.datasets.encoding.split_template import PROBES, RELEASED_TEMPLATE, ChatTemplate
+from smolvlm.datasets.encoding.jinja_template import FIX, RELEASED_TEMPLATE
+from smolvlm.datasets.encoding.split_template import PROBES, ChatTemplate
 from smolvlm.datasets.encoding.template_items import Shape, SpecialToken, TemplateItem, Words
 from smolvlm.errors import ConfigError
 from smolvlm.protocols import Processor

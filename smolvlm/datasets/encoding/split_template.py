@@ -35,16 +35,6 @@ from smolvlm.datasets.encoding.template_items import (
 )
 from smolvlm.errors import ConfigError
 
-RELEASED_TEMPLATE = (
-    "<|im_start|>{% for message in messages %}{{message['role'] | capitalize}}"
-    "{% if message['content'][0]['type'] == 'image' %}{{':'}}{% else %}{{': '}}{% endif %}"
-    "{% for line in message['content'] %}{% if line['type'] == 'text' %}{{line['text']}}"
-    "{% elif line['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}"
-    "<end_of_utterance>\n{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
-)
-"""Of the released SmolVLM checkpoints; what a checkpoint without a template is given."""
-
 _BEGIN, _END = "\ue000", "\ue001"
 _SPACE = "\u2003"
 """White space that no template writes itself, so that one that trims texts shows it."""

@@ -22,6 +22,7 @@ from smolvlm.datasets.packing.part_meter import Part, PartMeter
 from smolvlm.datasets.packing.workers import over_cores
 from smolvlm.datasets.rows.conversations import OpenSource
 from smolvlm.datasets.rows.readers.conversion import file_identity
+from smolvlm.datasets.rows.sources import MAX_ROW_BYTES
 from smolvlm.disk.atomic_files import replacing
 from smolvlm.disk.disk_space import NO_SPACE, is_full
 from smolvlm.home import cache_dir
@@ -127,6 +128,7 @@ def index_folder(source: OpenSource, prompt: PromptSettings) -> Path:
             spec.keeps_mark_newlines,
             spec.source_fps,
             *([spec.media_markers] if spec.media_markers != "plain" else []),
+            *([spec.max_row_bytes] if spec.max_row_bytes != MAX_ROW_BYTES else []),
             prompt.identity,
         )
     )

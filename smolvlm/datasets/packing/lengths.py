@@ -17,6 +17,7 @@ from smolvlm.datasets.encoding.encode import Encoder
 from smolvlm.datasets.encoding.encoded import media_identity
 from smolvlm.datasets.packing.row_digests import DIGESTS, content_digest, media_sizes_and_times
 from smolvlm.errors import SampleError
+from smolvlm.media.decode_time import decoding
 from smolvlm.media.layout import layout_of
 from smolvlm.media.settings import MediaSettings
 from smolvlm.records import Conversation, Layout, Lengths, Media, VideoRef
@@ -114,6 +115,7 @@ class Meter:
     def __init__(self, encoder: Encoder, settings: MediaSettings) -> None:
         self._encoder = encoder
         self._headers = HeaderReader(settings)
+        self._max_decode_s = settings.max_decode_s
 
     def sizes(
         self,
@@ -134,6 +136,8 @@ class Meter:
             try:
                 sizes = self._measured(conversations[row], media_root)
             except SampleError as error:
+                if error.ends_run:
+                    raise
                 sizes = {
                     "where": error.where,
                     "kind": error.kind,
@@ -146,7 +150,8 @@ class Meter:
         return pa.table(columns, schema=SIZES)
 
     def _measured(self, conversation: Conversation, media_root: Path | None) -> Mapping[str, int]:
-        layouts = self._headers.layouts(conversation.media)
+        with decoding(self._max_decode_s, where=conversation.where):
+            layouts = self._headers.layouts(conversation.media)
         sizes = self._encoder.lengths(conversation, layouts=layouts)
         if not sizes.num_supervised_tokens:
             raise SampleError(

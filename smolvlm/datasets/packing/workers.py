@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import current_process, get_context
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-from smolvlm.errors import ConfigError
+from smolvlm.errors import ConfigError, SampleError
+from smolvlm.media.decode_time import on_overrun
 from smolvlm.parent_process import Parent
 
 GUARD = (
@@ -26,6 +28,7 @@ FEWER = (
 )
 _STARTED = "started"
 """Beside the arguments, once a process has read them."""
+_LAST_WORDS = "last_words"
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -47,6 +50,7 @@ def over_cores(
         num_workers: processes; None is one a core. With one, everything happens in this process.
 
     Raises:
+        SampleError: a process ended itself over a row (`media.decode_time`).
         ConfigError: a process died: killed, or a script starts them without `if __name__ ==
             "__main__":`.
     """
@@ -76,6 +80,8 @@ def over_cores(
             for future in as_completed(running):
                 yield running[future], future.result()
         except BrokenProcessPool as error:
+            if (path.parent / _LAST_WORDS).is_file():
+                raise ForkingPickler.loads((path.parent / _LAST_WORDS).read_bytes()) from None  # pyright: ignore[reportAttributeAccessIssue] - no method
             raise _death(path) from error
         finally:
             pool.shutdown(cancel_futures=True)
@@ -128,6 +134,14 @@ def _start(path: Path) -> None:
     parent.end_with()
     path.with_name(_STARTED).touch()
     _function.append(make(*arguments))
+    on_overrun.append(partial(_leave_word, path.parent / _LAST_WORDS))
+
+
+def _leave_word(path: Path, error: SampleError) -> None:
+    """Say why this process ends itself where the one that started it finds it."""
+    partial_file = path.with_suffix(f".{os.getpid()}")
+    partial_file.write_bytes(ForkingPickler.dumps(error))
+    partial_file.replace(path)
 
 
 def _call(item: object) -> Any:

@@ -13,7 +13,7 @@ from math import ceil
 from typing import Literal, TypeVar
 
 from smolvlm.datasets.rows.causes import Cause, causes_of
-from smolvlm.errors import SampleError
+from smolvlm.errors import SampleError, located
 from smolvlm.records import SkippedRow
 
 Policy = Literal["error", "skip"]
@@ -42,6 +42,9 @@ class BadSamples:
         try:
             return work()
         except SampleError as error:
+            if error.ends_run:
+                with located(where):
+                    raise
             self.note(error, where=where)
             return None
 

@@ -18,6 +18,8 @@ from smolvlm.config.row_files import RowFormat
 from smolvlm.datasets.rows.row_filter import RowFilter
 from smolvlm.errors import ConfigError
 
+MAX_ROW_BYTES = 128 << 20
+"""Of a row as it is read, unless a run says otherwise (`data.max_row_bytes`)."""
 Modality = Literal["text", "image", "multiimage", "video"]
 MediaMarkers = Literal["plain", "distinct"]
 UrlPolicy = Literal["none", "public", "all"]
@@ -156,6 +158,8 @@ class SourceSpec:
     media_markers: MediaMarkers = "plain"
     """What marks the places of media in a user's text: `<image>` or `<|image_token|>`, likewise for
     clips."""
+    max_row_bytes: int = MAX_ROW_BYTES
+    """Of one row as it is read."""
     seed: int = 0
     """Of `random` sampling."""
     on_bad_sample: BadSamplePolicy | None = None

@@ -29,7 +29,10 @@ def open_table(spec: SourceSpec) -> RowTable:
             spec.format,
             label=_label(spec, path),
             reading=ShardReading(
-                media_root=spec.media_root, columns=spec.columns, not_read=spec.not_read
+                media_root=spec.media_root,
+                columns=spec.columns,
+                not_read=spec.not_read,
+                max_row_bytes=spec.max_row_bytes,
             ),
         )
         for path in spec.files
@@ -80,7 +83,7 @@ def _table_of(
     reading: ShardReading,
 ) -> RowTable:
     try:
-        rows = arrow_rows(path, row_format, label=label)
+        rows = arrow_rows(path, row_format, label=label, max_row_bytes=reading.max_row_bytes)
     except OSError as error:
         raise_of_the_machine(error)
         what = f"cannot be read: {shown_text(error.strerror or str(error))}"

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from smolvlm.errors import ConfigError, SampleError
+from smolvlm.media.decode_time import check_time, watched
 from smolvlm.media.decoders import DecoderError, decoder_errors
 from smolvlm.media.video.files import open_stream
 from smolvlm.media.video.frames import ClipIndex
@@ -44,7 +45,7 @@ def read_with_torchcodec(ref: VideoRef, scan: ClipScan, numbers: Sequence[int]) 
         ) from error
     except (RuntimeError, OSError) as error:  # versions that load their libraries on import
         raise _no_ffmpeg(error) from error
-    with open_stream(ref) as file:
+    with open_stream(ref) as file, watched():
         try:
             with decoder_errors():
                 decoder = VideoDecoder(
@@ -54,6 +55,7 @@ def read_with_torchcodec(ref: VideoRef, scan: ClipScan, numbers: Sequence[int]) 
                     seek_mode="exact",
                 )
             for number in numbers:
+                check_time()
                 with decoder_errors():
                     frame = decoder.get_frame_at(number)
                     pixels = frame.data.numpy()
@@ -80,12 +82,13 @@ def read_with_decord(ref: VideoRef, scan: ClipScan, numbers: Sequence[int]) -> I
         import decord
     except ImportError as error:
         raise ConfigError("decord is not installed", fix='pip install "smolvlm[decord]"') from error
-    with open_stream(ref) as file:
+    with open_stream(ref) as file, watched():
         try:
             with decoder_errors():
                 reader = decord.VideoReader(file, num_threads=1)
             position = 0
             for number in numbers:
+                check_time()
                 with decoder_errors():
                     claimed_s = float(reader.get_frame_timestamp(number)[0])
                 _check_time(ref, scan.index, number, claimed_s=claimed_s, backend="decord")

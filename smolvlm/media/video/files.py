@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from smolvlm.disk.system_errors import raise_of_the_machine
 from smolvlm.errors import ConfigError, SampleError
+from smolvlm.media.decode_time import timed, watched
 from smolvlm.media.decoders import DecoderError, decoder_errors
 from smolvlm.media.downloads import CLIP_LIMITS, fetch_missing
 from smolvlm.media.images import MAX_PIXELS
@@ -27,6 +28,7 @@ from smolvlm.media.kinds import (
     foreign_kind,
 )
 from smolvlm.media.regular_files import open_regular
+from smolvlm.media.video.mp4_tables import check_tables
 from smolvlm.records import VideoRef
 
 if TYPE_CHECKING:
@@ -142,7 +144,8 @@ def open_clip(
     from av.container import InputContainer
     from av.container import open as open_container
 
-    with open_stream(ref) as file:
+    with open_stream(ref) as whole, watched():
+        file = timed(whole)
         begin = _begin_of(file, ref)
         if begins_like_still(begin):  # FFmpeg would show it as a clip of one frame
             raise _unknown(ref, begin)
@@ -173,6 +176,7 @@ def _begin_of(file: BinaryIO, ref: VideoRef) -> bytes:
     try:
         begin = file.read(SIGNATURE_BYTES)
         file.seek(0)
+        check_tables(file, name=ref.name)
     except OSError as error:
         raise unreadable(ref, error) from error
     return begin

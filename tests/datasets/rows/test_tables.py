@@ -5,6 +5,7 @@ import io
 import json
 import pickle
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -161,7 +162,7 @@ def test_a_list_is_cut_into_its_elements_however_it_streams(
 def test_lines_are_rows(values: list) -> None:
     data = "\n".join(json.dumps(value) for value in values).encode()
     found = list(json_lines(io.BytesIO(data)))
-    assert [json.loads(text) for _, text in found] == values
+    assert [json.loads(text) for _, text in found if isinstance(text, bytes)] == values
     assert [number for number, _ in found] == list(range(1, len(values) + 1))
 
 
@@ -268,3 +269,50 @@ def test_an_empty_part_is_passed_over_and_named(tmp_path: Path, ending: str) -> 
         write_part(tmp_path / f"p-{number}.{ending}", [])
     with pytest.raises(SampleError, match=r"none of its 4 files has a row\n  fix: check"):
         open_table(spec)
+
+
+@pytest.mark.parametrize("chunk", [7, 100, 1 << 20])
+@pytest.mark.parametrize("size", [2000, 100_000])
+def test_a_row_of_a_list_above_the_limit_is_named(chunk: int, size: int) -> None:
+    data = json.dumps([{"a": 1}, {"a": "x" * size}, {"a": 3}]).encode()
+    with streamed(chunk):
+        rows = json_list(io.BytesIO(data), label="x", max_row_bytes=1000)
+        assert next(rows) == (1, b'{"a": 1}')
+        with pytest.raises(SampleError, match=r"^x:2: .*data\.max_row_bytes = 1,000"):
+            next(rows)
+
+
+def test_rows_behind_a_large_one_are_read_where_they_lie() -> None:
+    values = [{"a": "x" * 5000}, *({"a": n} for n in range(300)), {"a": "y" * 9000}, {"b": "\n"}]
+    data = json.dumps(values, indent=1).encode()
+    with streamed(64):
+        assert [json.loads(text) for _, text in json_list(io.BytesIO(data), label="x")] == values
+        broken = data.replace(b'"b":', b"oops")
+        line = broken[: broken.index(b"oops")].count(b"\n") + 1
+        with pytest.raises(SampleError, match=rf"not JSON: .* \(line {line}, column 3\)"):
+            list(json_list(io.BytesIO(broken), label="x"))
+
+
+@pytest.mark.parametrize("values", ["[],", "{},", "0,", '{"a":[0]},'])
+def test_a_row_of_very_many_values_is_refused(values: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_rows, "_COUNTED_BYTES", 100)
+    monkeypatch.setattr(json_rows, "MAX_ROW_VALUES", 1000)
+    json_rows.read_json("[" + values * 100 + "0]")
+    for text in ("[" + values * 2000 + "0]", ("[" + values * 2000 + "0]").encode()):
+        with pytest.raises(SampleError, match="more than 1,000 values"):
+            json_rows.read_json(text)
+
+
+def test_a_saved_row_above_the_limit_is_a_bad_row(tmp_path: Path) -> None:
+    import datasets
+
+    texts = ["a", "x" * 2000, "c"]
+    datasets.Dataset.from_dict({"question": texts}).save_to_disk(tmp_path / "saved")
+    (spec,) = load_mixture([{"path": "saved"}], base_dir=tmp_path)
+    table = open_table(replace(spec, max_row_bytes=1000))
+    assert [table[0], table[2]] == [{"question": "a"}, {"question": "c"}]
+    with pytest.raises(SampleError, match=r"data\.max_row_bytes = 1,000"):
+        table[1]
+    read = list(table.values("question"))
+    assert [read[0], read[2]] == ["a", "c"]
+    assert isinstance(read[1], SampleError)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from smolvlm.datasets.rows.readers.checked_arrow import CheckedArrow, DamagedFileError
+from smolvlm.datasets.rows.readers.checked_arrow import CheckedArrow, DamagedFileError, Metadata
 from smolvlm.datasets.rows.readers.class_labels import features_in, namers
 from smolvlm.datasets.rows.readers.json import (
     not_json,
@@ -23,11 +23,15 @@ from smolvlm.datasets.rows.readers.json import (
     too_deep,
     too_long_a_number,
 )
+from smolvlm.datasets.rows.readers.streams import MAX_ROW_BYTES, oversize_row
 from smolvlm.datasets.rows.readers.tar import read_tar_row
 from smolvlm.datasets.rows.readers.tar_media import ShardReading, with_media
 from smolvlm.datasets.rows.row_table import RowTable, no_column, value_or_error
 from smolvlm.errors import ConfigError, SampleError
 
+OVERSIZE = b"oversize_row"
+"""Key of a record batch's own metadata: the batch is one row that was passed over, of so many
+bytes."""
 READS_UNTIL_RELEASE = 128
 """Values read between two releases of a mapped file's pages: the system keeps them cached, the
 process lets them go."""
@@ -36,12 +40,17 @@ process lets them go."""
 class ArrowRows:
     """The record batches of an Arrow file: mapped from disk, or in memory."""
 
-    def __init__(self, source: Path | pa.Buffer) -> None:
+    def __init__(self, source: Path | pa.Buffer, *, max_row_bytes: int = MAX_ROW_BYTES) -> None:
         """
+        Args:
+            source: a file that was written here, or what is in memory.
+            max_row_bytes: what a row that was passed over had more of; for its error.
+
         Raises:
             DamagedFileError, OSError, ValueError: it is no file that was written here.
         """
         self._source = source
+        self._max_row_bytes = max_row_bytes
         self._open()
 
     def _open(self) -> None:
@@ -51,11 +60,13 @@ class ArrowRows:
         self.metadata: Mapping[bytes, bytes] | None = self._file.schema.metadata
         self._ends = np.cumsum(self._file.batch_rows()).tolist()
 
-    def __getstate__(self) -> Path | bytes:
-        return self._source if isinstance(self._source, Path) else self._source.to_pybytes()
+    def __getstate__(self) -> tuple[Path | bytes, int]:
+        source = self._source if isinstance(self._source, Path) else self._source.to_pybytes()
+        return source, self._max_row_bytes
 
-    def __setstate__(self, state: Path | bytes) -> None:
-        self._source = state if isinstance(state, Path) else pa.py_buffer(state)
+    def __setstate__(self, state: tuple[Path | bytes, int]) -> None:
+        source, self._max_row_bytes = state
+        self._source = source if isinstance(source, Path) else pa.py_buffer(source)
         try:
             self._open()
         except DamagedFileError:
@@ -69,19 +80,30 @@ class ArrowRows:
 
         Raises:
             ConfigError: the file was damaged since it was opened; it is deleted.
+            SampleError: the row was passed over, for it is too large.
         """
         self._reads += 1
         mapped = self._file.mapped
         if mapped is not None and self._reads % READS_UNTIL_RELEASE == 0:
             _release(mapped)
         batch = bisect_right(self._ends, index)
+        self._check(batch)
         begin = self._ends[batch - 1] if batch else 0
         return self._batch(batch).column(column)[index - begin].as_py()
 
     def values(self, column: int) -> Iterator[Any]:
-        """Yield one column's values; raises as `value`."""
+        """Yield one column's values, of a row that is too large its error; of the other columns
+        nothing is read. Raises as `value`."""
         for number in range(len(self._file)):
-            yield from self._batch(number).column(column).to_pylist()
+            column_values = self._batch(number).column(column)
+            error = value_or_error(lambda number=number: self._check(number))
+            yield from column_values.to_pylist() if error is None else [error]
+
+    def number(self, column: int, index: int) -> int:
+        """Return one value of a column that says which row it is, however large the row is."""
+        batch = bisect_right(self._ends, index)
+        begin = self._ends[batch - 1] if batch else 0
+        return self._batch(batch).column(column)[index - begin].as_py()
 
     def check(self) -> None:
         """Read all of the file, and compare it with what was written.
@@ -95,6 +117,14 @@ class ArrowRows:
                 _release(self._file.mapped)
 
     def _batch(self, number: int) -> pa.RecordBatch:
+        return self._read(number)[0]
+
+    def _check(self, number: int) -> None:
+        _, metadata = self._read(number)
+        if OVERSIZE in metadata:
+            raise oversize_row(int(metadata[OVERSIZE]), self._max_row_bytes)
+
+    def _read(self, number: int) -> tuple[pa.RecordBatch, Metadata]:
         try:
             return self._file.batch(number)
         except DamagedFileError:
@@ -147,7 +177,7 @@ class JsonTable(RowTable):
             raise too_deep() from None
 
     def where(self, index: int) -> str:
-        return f"{self.label}:{self._rows.value(1, index)}"
+        return f"{self.label}:{self._rows.number(1, index)}"
 
 
 class ColumnTable(RowTable):
@@ -181,7 +211,8 @@ class ColumnTable(RowTable):
         if column not in self._rows.names:
             raise no_column(column, self._rows.names, where=self.label)
         for value in self._rows.values(self._rows.names.index(column)):
-            yield value_or_error(lambda value=value: self._named(column, value))
+            is_error = isinstance(value, SampleError)
+            yield value if is_error else value_or_error(lambda v=value: self._named(column, v))
 
     def _named(self, column: str, value: Any) -> Any:
         namer = self._namers.get(column)
@@ -222,5 +253,7 @@ class TarTable(RowTable):
 
     def __getitem__(self, index: int) -> object:
         row, reading = self._index[index], self._reading
-        fields, members = read_tar_row(self._path, row, not_read=reading.not_read)
+        fields, members = read_tar_row(
+            self._path, row, not_read=reading.not_read, max_text_bytes=reading.max_row_bytes
+        )
         return with_media(fields, members, media_root=reading.media_root, columns=reading.columns)

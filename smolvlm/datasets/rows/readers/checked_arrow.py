@@ -8,9 +8,10 @@ finds damage; it does not keep out somebody who may write here and computes it a
 """
 
 import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,16 @@ SEGMENT = np.dtype([("end", "<i8"), ("num_rows", "<i8"), ("digest", "<u8")])
 _TAIL = np.dtype([("magic", "S8"), ("num_segments", "<i8"), ("digest", "<u8")])
 _MAGIC = b"SMOLROWS"
 _HEAD_AND_FOOT = 2
+
+
+Metadata = Mapping[bytes, bytes]
+"""What a record batch says of itself."""
+
+
+class WriteBatch(Protocol):
+    """Writes a record batch."""
+
+    def __call__(self, batch: pa.RecordBatch, metadata: Metadata | None = None) -> None: ...
 
 
 class DamagedFileError(Exception):
@@ -35,13 +46,13 @@ class BatchSink:
         self._segments: list[tuple[int, int]] = []
 
     @contextmanager
-    def writing(self, schema: pa.Schema) -> Iterator[Callable[[pa.RecordBatch], None]]:
-        """Yield what writes a batch; once a sink."""
+    def writing(self, schema: pa.Schema) -> Iterator[WriteBatch]:
+        """Yield what writes a batch, with metadata of its own or without; once a sink."""
         with pa.ipc.new_file(self._stream, schema) as writer:
             self._segments.append((self._stream.tell(), 0))
 
-            def write(batch: pa.RecordBatch) -> None:
-                writer.write_batch(batch)
+            def write(batch: pa.RecordBatch, metadata: Metadata | None = None) -> None:
+                writer.write_batch(batch, custom_metadata=metadata)
                 self._segments.append((self._stream.tell(), batch.num_rows))
 
             yield write
@@ -86,7 +97,9 @@ class CheckedArrow:
             self._check_segment(0)
             self._check_segment(len(self._segments) - 1)
         self._reader = pa.ipc.open_file(pa.BufferReader(arrow))
-        self._batches: list[pa.RecordBatch | None] = [None] * self._reader.num_record_batches
+        self._batches: list[tuple[pa.RecordBatch, Metadata] | None] = [
+            None
+        ] * self._reader.num_record_batches
         if self._segments is not None and len(self._segments) != len(self._batches) + 2:
             raise DamagedFileError
         self.schema: pa.Schema = self._reader.schema
@@ -98,20 +111,21 @@ class CheckedArrow:
         """Return how many rows each batch has."""
         if self._segments is not None:
             return self._segments["num_rows"][1:-1]
-        return np.array([self.batch(number).num_rows for number in range(len(self))], np.int64)
+        return np.array([self.batch(number)[0].num_rows for number in range(len(self))], np.int64)
 
-    def batch(self, number: int) -> pa.RecordBatch:
-        """Return a batch, checked the first time.
+    def batch(self, number: int) -> tuple[pa.RecordBatch, Metadata]:
+        """Return a batch, checked the first time, and its own metadata.
 
         Raises:
             DamagedFileError: it is not what was written.
         """
-        batch = self._batches[number]
-        if batch is None:
+        read = self._batches[number]
+        if read is None:
             if self._segments is not None:
                 self._check_segment(number + 1)
-            batch = self._batches[number] = self._reader.get_batch(number)
-        return batch
+            batch, metadata = self._reader.get_batch_with_custom_metadata(number)
+            read = self._batches[number] = batch, dict(metadata or {})
+        return read
 
     def _check_segment(self, number: int) -> None:
         assert self._segments is not None

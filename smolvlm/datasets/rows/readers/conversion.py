@@ -16,12 +16,17 @@ from typing import TypeVar
 import pyarrow as pa
 
 from smolvlm.config.problems import shown_text
-from smolvlm.datasets.rows.readers.arrow import ArrowRows
-from smolvlm.datasets.rows.readers.checked_arrow import BatchSink, DamagedFileError
+from smolvlm.datasets.rows.readers.arrow import OVERSIZE, ArrowRows
+from smolvlm.datasets.rows.readers.checked_arrow import BatchSink, DamagedFileError, WriteBatch
 from smolvlm.datasets.rows.readers.csv import CsvFile
 from smolvlm.datasets.rows.readers.json import json_lines, json_list
-from smolvlm.datasets.rows.readers.plain_types import plain_batch, plain_schema
-from smolvlm.datasets.rows.readers.streams import is_longer_than, open_rows
+from smolvlm.datasets.rows.readers.parquet import ParquetRows
+from smolvlm.datasets.rows.readers.streams import (
+    MAX_ROW_BYTES,
+    OversizeRow,
+    is_longer_than,
+    open_rows,
+)
 from smolvlm.datasets.rows.readers.tar import tar_index
 from smolvlm.datasets.rows.sources import RowFormat
 from smolvlm.disk.atomic_files import remove_leftovers_in, replacing
@@ -36,14 +41,24 @@ BATCH_BYTES = 8 << 20
 MAX_BATCH_ROWS = 1 << 17
 CHECKED_BYTES = 2 << 30
 """Up to this size a start reads all of an Arrow file: 0.3 s of CPU, more where it is not cached."""
-CONVERSION = 4
+ALONE = -1
+"""The size of a row that is a batch of its own."""
+CONVERSION = 5
 """Raise it when the Arrow files of an earlier version must not be read."""
 Row = TypeVar("Row")
 _JSON_SCHEMA = pa.schema([("json", pa.large_binary()), ("number", pa.int64())])
 
 
-def arrow_rows(path: Path, row_format: RowFormat, *, label: str) -> ArrowRows:
+def arrow_rows(
+    path: Path, row_format: RowFormat, *, label: str, max_row_bytes: int = MAX_ROW_BYTES
+) -> ArrowRows:
     """Return the rows of a file, converted where that was not done yet.
+
+    Args:
+        path: the file.
+        row_format: what is in it.
+        label: what messages call it.
+        max_row_bytes: of one row; one of more is passed over, and an error when it is asked for.
 
     Raises:
         OSError: the file cannot be read.
@@ -51,11 +66,13 @@ def arrow_rows(path: Path, row_format: RowFormat, *, label: str) -> ArrowRows:
     """
     # A shard's index is small, but reading its headers takes long.
     if not is_longer_than(path, IN_MEMORY_BYTES, label=label):
-        return _in_memory(path, row_format, label=label)
-    target = cache_dir() / "rows" / f"{path.stem[:40]}-{file_identity(path)}-{row_format}.arrow"
+        return _in_memory(path, row_format, label=label, max_row_bytes=max_row_bytes)
+    limit = "" if max_row_bytes == MAX_ROW_BYTES else f"-{max_row_bytes}"
+    name = f"{path.stem[:40]}-{file_identity(path)}{limit}-{row_format}.arrow"
+    target = cache_dir() / "rows" / name
     if target.is_file():
         try:
-            return _opened(target)
+            return _opened(target, max_row_bytes)
         except (pa.ArrowException, ValueError, OSError, DamagedFileError):
             notice(f"{target} is damaged and is made anew")
     try:
@@ -64,28 +81,28 @@ def arrow_rows(path: Path, row_format: RowFormat, *, label: str) -> ArrowRows:
         with replacing(target, is_synced=False) as partial:
             with pa.OSFile(str(partial), "wb") as stream:
                 sink = BatchSink(stream)
-                _convert(path, row_format, sink, label=label)
+                _convert(path, row_format, sink, label=label, max_row_bytes=max_row_bytes)
             sink.seal(partial)
     except OSError as error:  # of the source too: it comes again
-        rows = _in_memory(path, row_format, label=label)
+        rows = _in_memory(path, row_format, label=label, max_row_bytes=max_row_bytes)
         why = NO_SPACE if is_full(target) else error.strerror or str(error)
         notice(f"rows are not kept in {target.parent} ({why}), but in memory, and read each time")
         return rows
-    return ArrowRows(target)
+    return ArrowRows(target, max_row_bytes=max_row_bytes)
 
 
-def _opened(target: Path) -> ArrowRows:
+def _opened(target: Path, max_row_bytes: int) -> ArrowRows:
     """Open an Arrow file that is there, and read all of it where that takes no time."""
-    rows = ArrowRows(target)
+    rows = ArrowRows(target, max_row_bytes=max_row_bytes)
     if target.stat().st_size <= CHECKED_BYTES:
         rows.check()
     return rows
 
 
-def _in_memory(path: Path, row_format: RowFormat, *, label: str) -> ArrowRows:
+def _in_memory(path: Path, row_format: RowFormat, *, label: str, max_row_bytes: int) -> ArrowRows:
     stream = pa.BufferOutputStream()
-    _convert(path, row_format, BatchSink(stream), label=label)
-    return ArrowRows(stream.getvalue())
+    _convert(path, row_format, BatchSink(stream), label=label, max_row_bytes=max_row_bytes)
+    return ArrowRows(stream.getvalue(), max_row_bytes=max_row_bytes)
 
 
 def file_identity(path: Path) -> str:
@@ -95,62 +112,77 @@ def file_identity(path: Path) -> str:
     return blake2b(parts.encode(), digest_size=12).hexdigest()
 
 
-def _convert(path: Path, row_format: RowFormat, sink: BatchSink, *, label: str) -> None:
+def _convert(
+    path: Path, row_format: RowFormat, sink: BatchSink, *, label: str, max_row_bytes: int
+) -> None:
     """Write a file's rows to an Arrow file, a few megabytes at a time."""
     with located(label):
         match row_format:
             case "parquet":
-                _convert_parquet(path, sink, label=label)
+                _convert_parquet(path, sink, label=label, max_row_bytes=max_row_bytes)
             case "tar":
                 _write_json(tar_index(path, label=label), sink)
             case "csv" | "tsv":
-                _convert_csv(path, sink, is_tsv=row_format == "tsv", label=label)
+                with open_rows(path, label=label) as stream:
+                    is_tsv = row_format == "tsv"
+                    file = CsvFile(stream, is_tsv=is_tsv, label=label, max_row_bytes=max_row_bytes)
+                    _convert_csv(file, sink)
             case _:
                 with open_rows(path, label=label) as stream:
-                    is_lines = row_format == "jsonl"
-                    _write_json(
-                        json_lines(stream) if is_lines else json_list(stream, label=label), sink
+                    rows = (
+                        json_lines(stream, max_row_bytes=max_row_bytes)
+                        if row_format == "jsonl"
+                        else json_list(stream, label=label, max_row_bytes=max_row_bytes)
                     )
+                    _write_json(rows, sink)
 
 
-def _write_json(rows: Iterator[tuple[int, bytes]], sink: BatchSink) -> None:
+def _write_json(rows: Iterator[tuple[int, bytes | OversizeRow]], sink: BatchSink) -> None:
     with sink.writing(_JSON_SCHEMA) as write:
-        for batch in _batched(rows, size_of=lambda row: len(row[1])):
+        for batch in _batched(rows, size_of=_text_bytes):
             numbers, texts = zip(*batch, strict=True)
-            arrays = [pa.array(texts, pa.large_binary()), pa.array(numbers, pa.int64())]
-            write(pa.record_batch(arrays, _JSON_SCHEMA))
+            oversize = texts[0] if isinstance(texts[0], OversizeRow) else None
+            shown = [b""] if oversize is not None else texts
+            arrays = [pa.array(shown, pa.large_binary()), pa.array(numbers, pa.int64())]
+            _write(write, pa.record_batch(arrays, _JSON_SCHEMA), oversize)
 
 
-def _convert_csv(path: Path, sink: BatchSink, *, is_tsv: bool, label: str) -> None:
-    with open_rows(path, label=label) as stream:
-        file = CsvFile(stream, is_tsv=is_tsv, label=label)
-        schema = pa.schema([(name, pa.large_string()) for name in file.columns])
-        with sink.writing(schema) as write:
-            for batch in _batched(file.rows(), size_of=_cell_bytes):
-                columns = zip(*batch, strict=True)
-                arrays = [pa.array(cells, pa.large_string()) for cells in columns]
-                write(pa.record_batch(arrays, schema))
+def _text_bytes(row: tuple[int, bytes | OversizeRow]) -> int:
+    """Return a text's length; one that was passed over is a batch of its own."""
+    _, text = row
+    return ALONE if isinstance(text, OversizeRow) else len(text)
+
+
+def _write(write: WriteBatch, batch: pa.RecordBatch, oversize: int | None = None) -> None:
+    """Write a batch; one of a row that is too large says how many bytes that has."""
+    write(batch, None if oversize is None else {OVERSIZE: str(int(oversize)).encode()})
+
+
+def _convert_csv(file: CsvFile, sink: BatchSink) -> None:
+    schema = pa.schema([(name, pa.large_string()) for name in file.columns])
+    with sink.writing(schema) as write:
+        for batch in _batched(file.rows(), size_of=_cell_bytes):
+            columns = zip(*batch, strict=True)
+            arrays = [pa.array(cells, pa.large_string()) for cells in columns]
+            write(pa.record_batch(arrays, schema))
 
 
 def _cell_bytes(cells: Sequence[str | None]) -> int:
     return sum(len(cell or "") for cell in cells)
 
 
-def _convert_parquet(path: Path, sink: BatchSink, *, label: str) -> None:
-    import pyarrow.parquet
-
+def _convert_parquet(path: Path, sink: BatchSink, *, label: str, max_row_bytes: int) -> None:
     try:
         with (
-            pyarrow.parquet.ParquetFile(path) as file,
-            sink.writing(schema := plain_schema(file.schema_arrow)) as write,
+            ParquetRows(path, max_row_bytes=max_row_bytes, label=label) as file,
+            sink.writing(file.schema) as write,
         ):
-            rows_per_batch = max(
-                1, file.metadata.num_rows * BATCH_BYTES // max(path.stat().st_size, 1)
-            )
-            # One row group at a time: dictionaries within lists cannot be read across several.
-            for group in range(file.num_row_groups):
-                for batch in file.iter_batches(min(rows_per_batch, 65536), [group]):
-                    write(plain_batch(batch, schema))
+            for batch in file.batches():
+                if isinstance(batch, int):
+                    nothing = [pa.nulls(1, field.type) for field in file.schema]
+                    _write(write, pa.record_batch(nothing, file.schema), batch)
+                else:
+                    write(batch)
     except (pa.ArrowException, ValueError) as error:
         what = f"not a Parquet file: {shown_text(str(error))}"
         raise SampleError(what, kind="bad_file", where=label, fix="write the file anew") from None
@@ -160,8 +192,12 @@ def _batched(rows: Iterator[Row], *, size_of: Callable[[Row], int]) -> Iterator[
     batch: list[Row] = []
     size = 0
     for row in rows:
+        added = size_of(row)
+        if added == ALONE and batch:
+            yield batch
+            batch, size = [], 0
         batch.append(row)
-        size += size_of(row)
+        size = BATCH_BYTES if added == ALONE else size + added
         if size >= BATCH_BYTES or len(batch) >= MAX_BATCH_ROWS:
             yield batch
             batch, size = [], 0

@@ -12,7 +12,12 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 from smolvlm.config.problems import shown_value
-from smolvlm.datasets.rows.readers.streams import MAX_ROW_BYTES, lines_of
+from smolvlm.datasets.rows.readers.streams import (
+    MAX_ROW_BYTES,
+    OversizeRow,
+    lines_of,
+    oversize_row,
+)
 from smolvlm.errors import SampleError
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
@@ -23,14 +28,18 @@ _NO_SEPARATOR = "|"
 class CsvFile:
     """A file's columns, and its rows as they stream by."""
 
-    def __init__(self, stream: BinaryIO, *, is_tsv: bool, label: str) -> None:
+    def __init__(
+        self, stream: BinaryIO, *, is_tsv: bool, label: str, max_row_bytes: int = MAX_ROW_BYTES
+    ) -> None:
         """Read the first line.
 
         Raises:
             SampleError: it does not name the columns, or the file is no CSV.
         """
         self._label = label
-        self._lines = _text_lines(stream, label=label)
+        self._max_row_bytes = max_row_bytes
+        self._row_bytes = 0
+        self._lines = self._text_lines(stream)
         first = next(self._lines, "")
         self._separator = "\t" if is_tsv else _separator(first, label=label)
         self._reader = csv.reader(
@@ -59,9 +68,13 @@ class CsvFile:
             number += 1
 
     def _next(self, number: int) -> list[str] | None:
-        limit = csv.field_size_limit(MAX_ROW_BYTES)  # one for the whole process
+        limit = csv.field_size_limit(self._max_row_bytes)  # one for the whole process
+        self._row_bytes = 0
         try:
             return next(self._reader, None)
+        except SampleError as error:
+            error.where = error.where or f"{self._label}:{max(number, 1)}"
+            raise
         except csv.Error as error:
             fix = 'quote cells with "...", and write a quote within as ""; lines end in a newline'
             raise self._error(f"not CSV: {error}", fix=fix, number=number) from None
@@ -88,19 +101,22 @@ class CsvFile:
             fix = "separate the columns of .tsv by tabs, of .csv by commas, semicolons or tabs"
             raise self._error(what, fix=fix)
 
+    def _text_lines(self, stream: BinaryIO) -> Iterator[str]:
+        lines = lines_of(stream, max_row_bytes=self._max_row_bytes)
+        for number, line in enumerate(lines, start=1):
+            self._row_bytes += int(line) if isinstance(line, OversizeRow) else len(line)
+            if isinstance(line, OversizeRow) or self._row_bytes > self._max_row_bytes:
+                raise oversize_row(self._row_bytes, self._max_row_bytes)
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                what = f"is not UTF-8 text (line {number}, byte {error.start + 1})"
+                fix = "save it as UTF-8"
+                raise SampleError(what, kind="bad_file", where=self._label, fix=fix) from None
+
     def _error(self, what: str, *, fix: str, number: int = 0) -> SampleError:
         where = f"{self._label}:{number}" if number else self._label
         return SampleError(what, kind="bad_file", where=where, fix=fix)
-
-
-def _text_lines(stream: BinaryIO, *, label: str) -> Iterator[str]:
-    for number, line in enumerate(lines_of(stream), start=1):
-        try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            what = f"is not UTF-8 text (line {number}, byte {error.start + 1})"
-            fix = "save it as UTF-8"
-            raise SampleError(what, kind="bad_file", where=label, fix=fix) from None
 
 
 def _separator(first: str, *, label: str) -> str:

@@ -13,10 +13,23 @@ from typing import Any, BinaryIO
 
 from smolvlm.config.problems import shown_text
 from smolvlm.datasets.rows.readers.json_object import no_list
-from smolvlm.datasets.rows.readers.streams import MAX_ROW_BYTES, lines_of
+from smolvlm.datasets.rows.readers.streams import (
+    MAX_ROW_BYTES,
+    OversizeRow,
+    lines_of,
+    oversize_row,
+)
 from smolvlm.errors import SampleError, located
 
 CHUNK_BYTES = 4 << 20
+MAX_ROW_VALUES = 1 << 22
+"""Of commas and brackets in the text of a row above a megabyte: three bytes of `[],` take sixty of
+memory."""
+_COUNTED_BYTES = 1 << 20
+_EDGE_CHARACTERS = 64
+"""More than a word or an escape that the window cuts in two."""
+_UNTERMINATED = "Unterminated string"
+"""What is said of a string that may go on behind the window."""
 _DECODER = json.JSONDecoder(parse_int=str)
 """Only finds where values end; numbers stay text, since Python refuses those of very many
 digits."""
@@ -28,10 +41,25 @@ def read_json(text: str | bytes) -> Any:
     """Return the value that JSON text holds.
 
     Raises:
-        SampleError: an object has a key twice.
+        SampleError: an object has a key twice, or there are very many values.
         ValueError: it is no JSON; as `json.loads`.
     """
+    if len(text) > _COUNTED_BYTES:
+        check_values(text)
     return json.loads(text, object_pairs_hook=_without_twice)
+
+
+def check_values(text: str | bytes) -> None:
+    """Refuse a row that would be millions of values.
+
+    Raises:
+        SampleError: it would.
+    """
+    marks = (b",", b"[", b"{") if isinstance(text, bytes) else (",", "[", "{")
+    if sum(text.count(mark) for mark in marks) > MAX_ROW_VALUES:  # pyright: ignore[reportArgumentType] - of the text's own kind
+        what = f"the row has more than {MAX_ROW_VALUES:,} values (commas and brackets)"
+        fix = "write it as several rows, and media as files"
+        raise SampleError(what, kind="too_large_row", fix=fix)
 
 
 def _without_twice(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -43,24 +71,32 @@ def _without_twice(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return content
 
 
-def json_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+def json_lines(
+    stream: BinaryIO, *, max_row_bytes: int = MAX_ROW_BYTES
+) -> Iterator[tuple[int, bytes | OversizeRow]]:
     """Yield (line number, text) of each line with something on it; blank lines are no rows.
 
     A message's row number is the line's, so that an editor finds it.
     """
-    for number, line in enumerate(lines_of(stream), start=1):
+    for number, line in enumerate(lines_of(stream, max_row_bytes=max_row_bytes), start=1):
+        if isinstance(line, OversizeRow):
+            yield number, line
+            continue
         text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
         if text.strip():
             yield number, text.rstrip(b"\r\n")
 
 
-def json_list(stream: BinaryIO, *, label: str) -> Iterator[tuple[int, bytes]]:
+def json_list(
+    stream: BinaryIO, *, label: str, max_row_bytes: int = MAX_ROW_BYTES
+) -> Iterator[tuple[int, bytes]]:
     """Yield (place in the list, text) of each element of a JSON list, counted from 1.
 
     Raises:
-        SampleError: not a list, not JSON, or not UTF-8; names the row where reading stopped.
+        SampleError: not a list, not JSON, not UTF-8, or a row that is too large; names the row
+            where reading stopped.
     """
-    text = _Window(stream, label=label)
+    text = _Window(stream, label=label, max_row_bytes=max_row_bytes)
     if text.next_character() != "[":
         raise no_list(text.ahead(), where=label)
     text.skip(1)
@@ -97,11 +133,14 @@ def json_list(stream: BinaryIO, *, label: str) -> Iterator[tuple[int, bytes]]:
 class _Window:
     """The part of a file's text that is being read, and where it lies in the file."""
 
-    def __init__(self, stream: BinaryIO, *, label: str) -> None:
+    def __init__(self, stream: BinaryIO, *, label: str, max_row_bytes: int) -> None:
         self._stream = stream
+        self._max_row_bytes = max_row_bytes
         self._label = label
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
         self._text = ""
+        self._aside = ""
+        """Text behind the window that was read already."""
         self._position = 0
         self._bytes_read = 0
         self._lines_before = 0
@@ -131,7 +170,7 @@ class _Window:
             try:
                 _, end = _DECODER.raw_decode(self._text, self._position)
             except json.JSONDecodeError as error:
-                if len(self._text) - self._position > MAX_ROW_BYTES or not self._more():
+                if self._is_final(error) or not self._more():
                     raise self._not_json(error) from None
                 continue
             except RecursionError:
@@ -140,25 +179,49 @@ class _Window:
             # one already.
             if not _NUMBER_TO_THE_EDGE.match(self._text, end) or not self._more():
                 break
-        element = self._text[self._position : end]
+        element = self._text[self._position : end].encode()
+        if len(element) > self._max_row_bytes:
+            raise oversize_row(len(element), self._max_row_bytes)
         self._position = end
-        return element.encode()
+        self._set_aside()
+        return element
+
+    def _is_final(self, error: json.JSONDecodeError) -> bool:
+        """Say whether what is wrong with a row stays wrong however the file goes on.
+
+        Raises:
+            SampleError: the row ends nowhere in the window, and that is more than a row may have.
+        """
+        is_within = error.pos < len(self._text) - _EDGE_CHARACTERS
+        if is_within and not error.msg.startswith(_UNTERMINATED):
+            return True
+        num_ahead = len(self._text) - self._position
+        if num_ahead > max(self._max_row_bytes, CHUNK_BYTES):
+            raise oversize_row(num_ahead, self._max_row_bytes)
+        if num_ahead > CHUNK_BYTES:
+            check_values(self._text[self._position :])
+        return False
+
+    def _set_aside(self) -> None:
+        """Keep the window small behind a large row: a value is decoded before it is measured."""
+        if len(self._text) - self._position > 2 * CHUNK_BYTES:
+            self._drop_behind()
+            self._aside = self._text[CHUNK_BYTES:] + self._aside
+            self._text = self._text[:CHUNK_BYTES]
 
     def _more(self) -> bool:
         """Read on, dropping what lies behind; False at the file's end."""
+        if self._aside:
+            self._drop_behind()
+            size = max(CHUNK_BYTES, len(self._text))
+            self._text, self._aside = self._text + self._aside[:size], self._aside[size:]
+            return True
         if self._is_whole:
             return False
-        behind = self._text[: self._position]
-        if newlines := behind.count("\n"):
-            self._lines_before += newlines
-            self._columns_before = 0
-        self._columns_before += len(behind) - (behind.rfind("\n") + 1)
         data = self._stream.read(max(CHUNK_BYTES, len(self._text) - self._position))
         self._is_whole = not data
         try:
-            self._text = self._text[self._position :] + self._decoder.decode(
-                data, final=self._is_whole
-            )
+            text = self._decoder.decode(data, final=self._is_whole)
         except UnicodeDecodeError as error:
             start = self._bytes_read + error.start - (len(error.object) - len(data))
             what = f"is not UTF-8 text (byte {start})"
@@ -166,8 +229,19 @@ class _Window:
                 what, kind="bad_file", where=self._label, fix="save it as UTF-8"
             ) from None
         self._bytes_read += len(data)
-        self._position = 0
+        self._drop_behind()
+        self._text += text
         return True
+
+    def _drop_behind(self) -> None:
+        """Forget what was passed, but for where it ended."""
+        behind = self._text[: self._position]
+        if newlines := behind.count("\n"):
+            self._lines_before += newlines
+            self._columns_before = 0
+        self._columns_before += len(behind) - (behind.rfind("\n") + 1)
+        self._text = self._text[self._position :]
+        self._position = 0
 
     def _not_json(self, error: json.JSONDecodeError) -> SampleError:
         column = error.colno + (self._columns_before if error.lineno == 1 else 0)

@@ -4,6 +4,7 @@ In: a source. Out: its rows, class labels by their names.
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -11,19 +12,24 @@ import pyarrow as pa
 from smolvlm.config.problems import shown_text, shown_value
 from smolvlm.datasets.rows.readers.class_labels import namers
 from smolvlm.datasets.rows.readers.plain_types import plain_batch, plain_schema
+from smolvlm.datasets.rows.readers.row_sizes import batch_row_bytes, cut_points
+from smolvlm.datasets.rows.readers.streams import MAX_ROW_BYTES, oversize_row
 from smolvlm.datasets.rows.row_table import RowTable, no_column, value_or_error
 from smolvlm.datasets.rows.sources import SourceSpec
 from smolvlm.errors import SampleError
 
-READ_ROWS = 4096
+BATCH_BYTES = 8 << 20
+"""Of values that are made at a time."""
+READ_ROWS = 512
 """Values of one column that are read at a time."""
 
 
 class SavedTable(RowTable):
     """Rows of a Hugging Face data set, in Arrow files already; media are bytes or paths."""
 
-    def __init__(self, dataset: Any, *, label: str) -> None:
+    def __init__(self, dataset: Any, *, label: str, max_row_bytes: int = MAX_ROW_BYTES) -> None:
         super().__init__(label=label)
+        self._max_row_bytes = max_row_bytes
         self.identity_of_rows = str(dataset._fingerprint)
         self._dataset = dataset.with_format("arrow")
         self._features = dataset.features.to_dict()
@@ -46,7 +52,9 @@ class SavedTable(RowTable):
     def __getitem__(self, index: int) -> object:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        row = _plain(self._dataset[index]).to_pylist()[0]
+        table = self._dataset[index]
+        self._check(float(batch_row_bytes(table)[0]))
+        row = _plain(table).to_pylist()[0]
         return {name: self._named(name, value) for name, value in row.items()}
 
     def values(self, column: str) -> Iterator[Any]:
@@ -54,9 +62,21 @@ class SavedTable(RowTable):
             raise no_column(column, self._dataset.column_names, where=self.label)
         only = self._dataset.select_columns([column])
         for start in range(0, len(self), READ_ROWS):
-            table = _plain(only[start : start + READ_ROWS])
-            for value in table.column(0).to_pylist():
-                yield value_or_error(lambda value=value: self._named(column, value))
+            table = only[start : start + READ_ROWS]
+            sizes = batch_row_bytes(table)
+            cuts = cut_points(sizes, min(BATCH_BYTES, self._max_row_bytes))
+            for begin, end in pairwise(cuts):
+                try:
+                    self._check(float(sizes[begin]))
+                except SampleError as error:
+                    yield error
+                    continue
+                for value in _plain(table.slice(begin, end - begin)).column(0).to_pylist():
+                    yield value_or_error(lambda value=value: self._named(column, value))
+
+    def _check(self, num_bytes: float) -> None:
+        if num_bytes > self._max_row_bytes:
+            raise oversize_row(int(min(num_bytes, 1 << 62)), self._max_row_bytes)
 
     def _named(self, column: str, value: Any) -> Any:
         namer = self._namers.get(column)
@@ -105,4 +125,4 @@ def open_saved(spec: SourceSpec) -> RowTable:
     if not len(dataset):
         fix = "take the source out of the mixture"
         raise SampleError("the data set has no rows", kind="bad_file", where=spec.label, fix=fix)
-    return SavedTable(dataset, label=spec.label)
+    return SavedTable(dataset, label=spec.label, max_row_bytes=spec.max_row_bytes)

@@ -1,7 +1,8 @@
 """Files of rows as streams of bytes, decompressed on the way, and cut into lines.
 
 In: a path. Out: an open stream. gzip and zstd are Arrow's. A compressed file may hold any amount,
-so a line that does not end and a file that swells without measure are errors of the file.
+so a line above a row's limit is passed over and told by its length, and a file that swells without
+measure is an error of the file.
 """
 
 import io
@@ -13,14 +14,19 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from smolvlm.config.row_files import row_file
+from smolvlm.datasets.rows.sources import MAX_ROW_BYTES
 from smolvlm.errors import SampleError
 
-MAX_ROW_BYTES = 256 << 20
-"""Of a row's text: one that does not end within so much is an error and not read on."""
+FREE_BYTES = 256 << 20
+"""Up to so much a file may come to whatever its size is."""
 MAX_SWELLING = 200
-"""How many times its size a compressed file may come to, once it is past `MAX_ROW_BYTES`. Text
-comes to 3 to 20 times; gzip could to 1,000, zstd to 30,000."""
+"""How many times its size a compressed file may come to, once it is past `FREE_BYTES`. Text comes
+to 3 to 20 times; gzip could to 1,000, zstd to 30,000, a dictionary in Parquet without end."""
 _BUFFER_BYTES = 1 << 20
+
+
+class OversizeRow(int):
+    """The bytes of a row that was passed over: it has more than it may."""
 
 
 @contextmanager
@@ -66,19 +72,40 @@ def is_longer_than(path: Path, limit: int, *, label: str) -> bool:
     return limit < 0
 
 
-def lines_of(stream: BinaryIO) -> Iterator[bytes]:
-    """Yield the lines of a stream, each with its newline.
+def lines_of(
+    stream: BinaryIO, *, max_row_bytes: int = MAX_ROW_BYTES
+) -> Iterator[bytes | OversizeRow]:
+    """Yield the lines of a stream, each with its newline; of one that is too long, its length."""
+    while line := stream.readline(max_row_bytes + 1):
+        if len(line) <= max_row_bytes:
+            yield line
+            continue
+        num_bytes = len(line)
+        while not line.endswith(b"\n") and (line := stream.readline(_BUFFER_BYTES)):
+            num_bytes += len(line)
+        yield OversizeRow(num_bytes)
 
-    Raises:
-        SampleError: a line longer than `MAX_ROW_BYTES`.
-    """
-    number = 0
-    while line := stream.readline(MAX_ROW_BYTES + 1):
-        number += 1
-        if len(line) > MAX_ROW_BYTES:
-            what = f"line {number:,} is longer than {MAX_ROW_BYTES >> 20} MiB"
-            raise SampleError(what, kind="bad_file", fix="write one row a line, and media as files")
-        yield line
+
+def oversize_row(num_bytes: int, limit: int) -> SampleError:
+    """Return what is wrong with a row of more bytes than it may have."""
+    return SampleError(
+        f"the row has {num_bytes:,} bytes, more than data.max_row_bytes = {limit:,}",
+        kind="too_large_row",
+        fix="write one row a line, and media as files; or raise `data.max_row_bytes` if you have "
+        "the memory: reading a row takes several times its bytes",
+    )
+
+
+def swelling_limit(file_bytes: int) -> int:
+    """Return how many bytes a compressed file of this size may come to."""
+    return max(FREE_BYTES, file_bytes * MAX_SWELLING)
+
+
+def swells(label: str) -> SampleError:
+    """Return what is wrong with a file that comes to more."""
+    what = f"decompresses to more than {MAX_SWELLING} times its size"
+    fix = "decompress it yourself if you trust it, and name the plain file"
+    return SampleError(what, kind="bad_file", where=label, fix=fix)
 
 
 class _Decompressed(io.RawIOBase):
@@ -86,7 +113,7 @@ class _Decompressed(io.RawIOBase):
 
     def __init__(self, inner: pa.NativeFile, *, size: int, name: str, label: str) -> None:
         self._inner = inner
-        self._limit = max(MAX_ROW_BYTES, size * MAX_SWELLING)
+        self._limit = swelling_limit(size)
         self._name = name
         self._label = label
         self._num_read = 0
@@ -103,8 +130,6 @@ class _Decompressed(io.RawIOBase):
             raise SampleError(what, kind="bad_file", where=self._label, fix=fix) from None
         self._num_read += len(data)
         if self._num_read > self._limit:
-            what = f"decompresses to more than {MAX_SWELLING} times its size"
-            fix = "decompress it yourself if you trust it, and name the plain file"
-            raise SampleError(what, kind="bad_file", where=self._label, fix=fix)
+            raise swells(self._label)
         buffer[: len(data)] = data
         return len(data)

@@ -15,13 +15,13 @@ from typing import Any
 
 from smolvlm.config.problems import shown_path, shown_text
 from smolvlm.datasets.rows.readers.json import read_json
+from smolvlm.datasets.rows.readers.streams import MAX_ROW_BYTES, oversize_row
 from smolvlm.datasets.rows.readers.tar_media import MediaMember
 from smolvlm.errors import SampleError
 from smolvlm.media.kinds import is_clip_ending, is_picture_ending
 from smolvlm.records import ImageRef, VideoRef
 
 MAX_MEMBERS = 20_000_000
-MAX_TEXT_BYTES = 16 << 20
 MAX_MEDIA_BYTES = 4 << 30
 MAX_HEADER_BYTES = 1 << 20
 """Of a long name or a pax header."""
@@ -166,7 +166,11 @@ def _as_json(key: str, members: list[Member]) -> bytes:
 
 
 def read_tar_row(
-    path: Path, row: Mapping[str, Any], *, not_read: Collection[str] = ()
+    path: Path,
+    row: Mapping[str, Any],
+    *,
+    not_read: Collection[str] = (),
+    max_text_bytes: int = MAX_ROW_BYTES,
 ) -> tuple[dict[str, object], list[MediaMember]]:
     """Return the fields of a row's text members, and its media, named and not read.
 
@@ -174,6 +178,7 @@ def read_tar_row(
         path: the shard.
         row: as `tar_index` wrote it.
         not_read: endings of members to leave alone, `npy` or `depth.npy`.
+        max_text_bytes: of all its text members.
 
     Raises:
         SampleError: a member is too large, is not the text that it should be, or two members give
@@ -183,6 +188,7 @@ def read_tar_row(
     given_by: dict[str, str] = {}
     json_name = ""
     media: list[MediaMember] = []
+    text_bytes = 0
     for name, offset, size in row["members"]:
         _, ending = _split_name(name)
         kind = ending.rpartition(".")[2]
@@ -195,7 +201,9 @@ def read_tar_row(
             )
             media.append(MediaMember(name=name, ending=ending, ref=ref))
             continue
-        _check_size(size, MAX_TEXT_BYTES, name)
+        text_bytes += size
+        if text_bytes > max_text_bytes:
+            raise oversize_row(text_bytes, max_text_bytes)
         if kind == "json":
             if json_name:
                 raise _two_rows(f"two .json members, `{json_name}` and `{shown_path(name)}`")

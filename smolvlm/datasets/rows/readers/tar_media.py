@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from smolvlm.config.problems import shown_path
+from smolvlm.datasets.rows.readers.streams import MAX_ROW_BYTES
 from smolvlm.datasets.rows.sources import Columns, file_columns
 from smolvlm.errors import SampleError
 from smolvlm.records import ImageRef, Media
@@ -40,6 +41,8 @@ class ShardReading:
     """Our name of a column -> its name in the rows."""
     not_read: frozenset[str] = frozenset()
     """Endings of members to leave alone, among other keys."""
+    max_row_bytes: int = MAX_ROW_BYTES
+    """Of a row's text members together."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -81,3 +81,16 @@ def test_what_a_writer_writes_is_read(rows: list[tuple[str, str]], separator: st
     header = text.getvalue().replace('"a"', "a", 1).replace('"b"', "b", 1)
     file = CsvFile(io.BytesIO(header.encode()), is_tsv=separator == "\t", label="x")
     assert list(file.rows()) == [tuple(cell or None for cell in row) for row in rows]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["x" * 2000, '"' + "x" * 2000 + '"', '"' + "x\n" * 1000 + '"', ",".join(["x" * 50] * 40)],
+)
+def test_a_row_above_the_limit_is_named(cell: str) -> None:
+    data = f"a,b\n1,2\n{cell},3\n4,5\n".encode()
+    file = CsvFile(io.BytesIO(data), is_tsv=False, label="x.csv", max_row_bytes=1000)
+    rows = file.rows()
+    assert next(rows) == ("1", "2")
+    with pytest.raises(SampleError, match=r"^x\.csv:2: .*data\.max_row_bytes = 1,000"):
+        next(rows)

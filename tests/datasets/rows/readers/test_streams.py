@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -11,9 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smolvlm.config.data import DataConfig
 from smolvlm.datasets.rows.mixture import load_mixture
 from smolvlm.datasets.rows.readers import conversion, streams
 from smolvlm.datasets.rows.row_table import RowTable
+from smolvlm.datasets.rows.sources import MAX_ROW_BYTES
 from smolvlm.datasets.rows.tables import open_table
 from smolvlm.errors import ConfigError, SampleError
 
@@ -92,19 +95,33 @@ def test_a_damaged_file_is_named(tmp_path: Path, ending: str) -> None:
 def test_a_file_that_swells_is_not_read_on(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b"{}\n" * 1_000_000))
     with (
-        patch.object(streams, "MAX_ROW_BYTES", 1000),
+        patch.object(streams, "FREE_BYTES", 1000),
         pytest.raises(SampleError, match=r"a\.jsonl\.gz: decompresses to more than 200 times"),
     ):
         table_of(tmp_path / "a.jsonl.gz")
 
 
-def test_a_line_without_end_is_not_read_on(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text("{}\n" + " " * 1001)
-    with (
-        patch.object(streams, "MAX_ROW_BYTES", 1000),
-        pytest.raises(SampleError, match=r"a\.jsonl: line 2 is longer than"),
-    ):
-        table_of(tmp_path / "a.jsonl")
+@pytest.mark.parametrize("ending", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("num_bytes", [1001, 4000])
+def test_a_line_above_the_limit_is_a_bad_row_and_its_neighbours_are_read(
+    tmp_path: Path, ending: str, num_bytes: int
+) -> None:
+    long = json.dumps({"a": "x" * (num_bytes - 9)}).encode()
+    assert len(long) == num_bytes
+    (tmp_path / f"a.jsonl{ending}").write_bytes(
+        compressed(b'{"a": 1}\n' + long + b'\n{"a": 3}\n' + long, ending[1:])
+    )
+    (spec,) = load_mixture([{"path": f"a.jsonl{ending}"}], base_dir=tmp_path)
+    table = open_table(replace(spec, max_row_bytes=1000))
+    assert len(table) == 4
+    assert [table[0], table[2]] == [{"a": 1}, {"a": 3}]
+    for row in (1, 3):
+        with pytest.raises(SampleError, match=r"more than data\.max_row_bytes = 1,000") as raised:
+            table[row]
+        assert raised.value.kind == "too_large_row"
+        assert table.where(row) == f"a.jsonl{ending}:{row + 1}"
+    errors = [value for value in table.values("a") if isinstance(value, SampleError)]
+    assert len(errors) == 2
 
 
 def test_whether_it_is_kept_follows_the_decompressed_size(tmp_path: Path) -> None:
@@ -120,3 +137,7 @@ def test_what_is_read_in_any_order_cannot_be_compressed(tmp_path: Path, name: st
     (tmp_path / name).write_bytes(b"")
     with pytest.raises(ConfigError, match=r"no known format of rows; decompress it"):
         table_of(tmp_path / name)
+
+
+def test_the_default_limit_of_a_row_is_the_settings() -> None:
+    assert DataConfig.model_fields["max_row_bytes"].default == MAX_ROW_BYTES

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from smolvlm.datasets.rows.conversations import open_sources
 from smolvlm.datasets.rows.mixture import load_mixture
-from smolvlm.datasets.rows.readers.tar import tar_index
+from smolvlm.datasets.rows.readers.tar import read_tar_row, tar_index
 from smolvlm.datasets.rows.tables import open_table
 from smolvlm.errors import SampleError
 from smolvlm.media.images import open_rgb
@@ -240,3 +240,19 @@ def test_a_header_that_takes_all_memory_is_refused(kind: bytes, tmp_path: Path) 
         file.write(bytes(1024))
     with pytest.raises(SampleError, match=r"a header of 3,221,225,472 bytes"):
         list(tar_index(path, label="a.tar"))
+
+
+@pytest.mark.parametrize("endings", [["txt"], ["json"], ["a.txt", "b.txt"]])
+def test_text_above_a_rows_limit_is_a_bad_row(tmp_path: Path, endings: list[str]) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as shard:
+        for ending in endings:
+            text = json.dumps({"a": "x" * (1500 // len(endings))}).encode()
+            member = tarfile.TarInfo(f"0.{ending}")
+            member.size = len(text)
+            shard.addfile(member, io.BytesIO(text))
+    ((_, text),) = tar_index(path, label="a.tar")
+    assert read_tar_row(path, json.loads(text))[0]
+    with pytest.raises(SampleError, match=r"data\.max_row_bytes = 1,000") as raised:
+        read_tar_row(path, json.loads(text), max_text_bytes=1000)
+    assert raised.value.kind == "too_large_row"
