@@ -57,7 +57,9 @@ def parts_of(source: OpenSource, prompt: PromptSettings) -> list[Path]:
 
 def test_processes_change_nothing(sources: tuple[OpenSource, ...], prompt: PromptSettings) -> None:
     alone = [
-        Meter(prompt.encoder(), prompt.media).sizes(own.all_rows(), own.rows.tolist())
+        Meter(prompt.encoder(), prompt.media).sizes(
+            own.all_rows(), own.rows.tolist(), media_root=own.spec.media_root
+        )
         for own in sources
     ]
     told: list[tuple[int, int]] = []
@@ -95,9 +97,9 @@ def test_a_stopped_preparation_goes_on(
     measured: list[list[int]] = []
     sizes = Meter.sizes
 
-    def counting(self: Meter, conversations: Any, rows: Any) -> Any:
+    def counting(self: Meter, conversations: Any, rows: Any, **options: Any) -> Any:
         measured.append(list(rows))
-        return sizes(self, conversations, measured[-1])
+        return sizes(self, conversations, measured[-1], **options)
 
     monkeypatch.setattr(Meter, "sizes", counting)
     again = measure_sources(sources, prompt, num_workers=1)
@@ -194,7 +196,7 @@ def test_a_full_disk_keeps_no_sizes_and_ends_nothing(
         assert list(disk.glob("lengths/*/.*")) == []
 
 
-def test_the_columns_are_those_that_index_4_keeps() -> None:
+def test_the_columns_are_those_that_index_6_keeps() -> None:
     """Others would be measured anew, and of millions of rows that takes hours."""
     assert [f"{field.name} {field.type}" for field in SIZES] == [
         *(
@@ -211,6 +213,7 @@ def test_the_columns_are_those_that_index_4_keeps() -> None:
             "modality int8",
             "is_preference bool",
         ),
+        *("content int64", "media_sizes int64", "media_times int64"),
         *("where string", "kind string", "error string", "fix string"),
     ]
 
@@ -222,7 +225,9 @@ def test_a_local_ray_cluster_gives_the_same(
     """Ray's own processes warn of many things; only what comes back matters here, so they are not
     held to errors."""
     alone = [
-        Meter(prompt.encoder(), prompt.media).sizes(own.all_rows(), own.rows.tolist())
+        Meter(prompt.encoder(), prompt.media).sizes(
+            own.all_rows(), own.rows.tolist(), media_root=own.spec.media_root
+        )
         for own in sources
     ]
     code = (

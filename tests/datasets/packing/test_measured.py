@@ -20,6 +20,7 @@ from smolvlm.datasets.packing.measured import (
     settle_rows,
 )
 from smolvlm.datasets.rows.conversations import OpenSource, open_sources
+from smolvlm.datasets.packing.row_digests import DIGESTS
 from smolvlm.datasets.rows.mixture import load_mixture
 from smolvlm.errors import SampleError
 
@@ -38,6 +39,7 @@ def sizes_of(num_rows: int, *, keys: Any = None, **changes: Any) -> pa.Table:
         "prefix_key": 0,
         "modality": 1,
         "is_preference": False,
+        **dict.fromkeys(DIGESTS, 0),
         "where": None,
         "error": None,
         "fix": None,
