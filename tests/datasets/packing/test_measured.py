@@ -19,8 +19,8 @@ from smolvlm.datasets.packing.measured import (
     length_table,
     settle_rows,
 )
-from smolvlm.datasets.rows.conversations import OpenSource, open_sources
 from smolvlm.datasets.packing.row_digests import DIGESTS
+from smolvlm.datasets.rows.conversations import OpenSource, open_sources
 from smolvlm.datasets.rows.mixture import load_mixture
 from smolvlm.errors import SampleError
 
