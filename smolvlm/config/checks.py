@@ -10,6 +10,7 @@ from typing import Any
 
 from smolvlm.config.adapters import PARTS
 from smolvlm.config.argument_source import argument_fields
+from smolvlm.config.deepspeed_file import deepspeed_problems
 from smolvlm.config.eval_metrics import metric_problem
 from smolvlm.config.problems import Problem, shown_value
 from smolvlm.config.schema import SECTIONS, RunConfig
@@ -124,6 +125,7 @@ def _argument_problems(config: RunConfig) -> Iterator[Problem]:
         if not arguments.get(switch):
             for name in filter(arguments.get, names):
                 yield _needs(name, arguments, needed)
+    yield from deepspeed_problems(config)
     if arguments.get("enable_jit_checkpoint") and arguments.get("save_only_model"):
         what = "train.save_only_model is true as well, and nothing resumes from such a checkpoint"
         fix = "choose one of the two"

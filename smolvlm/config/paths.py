@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from smolvlm.config.deepspeed_file import shipped_file
 from smolvlm.config.problems import Problem, shown_value
 from smolvlm.config.schema import EMBEDDED_MODEL
 from smolvlm.config.yaml_text import Settings
@@ -56,8 +57,9 @@ def resolve_paths(
             )
         )
     for name in _READ_ARGUMENTS:
-        if isinstance(train.get(name), str):
-            train[name] = str(_under(run_dir, train[name]))
+        if isinstance(written := train.get(name), str):
+            path = _under(run_dir, written)
+            train[name] = str(path if path.exists() else shipped_file(written) or path)
     for section, name in _MODELS:
         value = resolved[section].get(name)
         if isinstance(value, str) and value:

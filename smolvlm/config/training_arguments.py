@@ -6,7 +6,6 @@ those that cannot take effect: batches are packs that a plan fixes beforehand, e
 learning rate, the loss and the evaluation are this program's.
 """
 
-import json
 import math
 import types
 import typing
@@ -18,10 +17,9 @@ from typing import Any, Literal
 
 from smolvlm.config.argument_ranges import range_problem
 from smolvlm.config.argument_source import argument_fields
+from smolvlm.config.deepspeed_file import deepspeed_problem
 from smolvlm.config.problems import Problem, shown_value
 from smolvlm.config.suggestions import did_you_mean
-from smolvlm.config.yaml_text import read_text
-from smolvlm.errors import ConfigError
 
 _RATES = "set train.language_model_lr, train.connector_lr and train.vision_tower_lr"
 _PACKS = "set data.max_tokens_per_pack, and train.packs_per_step for the packs of a step"
@@ -136,7 +134,7 @@ def argument_problem(name: str, value: object, *, base_dir: Path) -> Problem | N
             fix="choose another, such as adamw_torch_fused",
         )
     if name == "deepspeed":
-        return _deepspeed_problem(value, base_dir=base_dir)
+        return deepspeed_problem(value, base_dir=base_dir)
     return None
 
 
@@ -206,34 +204,3 @@ def _choices(hint: Any) -> list[str]:
 
 def _is_enum(hint: object) -> bool:
     return isinstance(hint, type) and issubclass(hint, Enum)
-
-
-def _deepspeed_problem(value: object, *, base_dir: Path) -> Problem | None:
-    """Return why a DeepSpeed file is refused: its optimizer would drop the parts' rates."""
-    if value is None:
-        return None
-    content = value
-    if isinstance(value, str):
-        path = base_dir / Path(value).expanduser()
-        try:
-            content = json.loads(read_text(path))
-        except ConfigError as error:
-            return Problem(
-                key="train.deepspeed",
-                value=shown_value(value),
-                what=f"{path}: {error.what}",
-                fix=error.fix,
-            )
-        except json.JSONDecodeError as error:
-            return Problem(
-                key="train.deepspeed", value=shown_value(value), what=f"{path} is not JSON: {error}"
-            )
-    if not isinstance(content, dict):
-        return Problem(key="train.deepspeed", value=shown_value(value), what="must hold a mapping")
-    for block in ("optimizer", "scheduler"):
-        if block in content:
-            what = f"has its own `{block}` block, with which the parts' learning rates are dropped"
-            return Problem(
-                key="train.deepspeed", value=shown_value(value), what=what, fix="take the block out"
-            )
-    return None

@@ -75,6 +75,9 @@ def training_arguments(train: TrainConfig, *, num_steps: int) -> TrainingArgumen
         "max_steps": num_steps,
         "per_device_train_batch_size": 1,
         "remove_unused_columns": False,
+        # DeepSpeed reads it where the arguments are made, when only the launcher's variable knows
+        # the ranks.
+        "gradient_accumulation_steps": max(1, train.packs_per_step // _processes_started()),
     }
     if checkpointing := run_settings.get("activation_checkpointing_kwargs"):
         # With other keys alone torch would take the reentrant kind.
@@ -141,6 +144,11 @@ def _blamed(reason: str, settings: Mapping[str, object]) -> str:
         return "train"
     name = names[0][1]
     return f"train.{name}={settings[name]}"
+
+
+def _processes_started() -> int:
+    """Return how many processes the launcher says that it started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def _check_world(num_ranks: int) -> None:

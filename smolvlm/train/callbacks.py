@@ -77,6 +77,8 @@ class WholeGradientCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
+        if args.deepspeed:  # its engine holds the gradients, and steps all parameters that train
+            return
         for parameter in kwargs["model"].parameters():
             if parameter.requires_grad and parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)

@@ -7,6 +7,7 @@ optimizer that has this rate alone, and each group follows its own.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
@@ -24,6 +25,7 @@ def schedule_by_group(optimizer: Optimizer, build: Callable[[], LRScheduler]) ->
     Raises:
         ConfigError: the schedule refuses a tower's rate.
     """
+    _complete(optimizer)
     rates = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
     default = optimizer.defaults.get("lr")
     built: dict[float, LRScheduler] = {}
@@ -42,6 +44,13 @@ def schedule_by_group(optimizer: Optimizer, build: Callable[[], LRScheduler]) ->
     if len(built) == 1 or None in lambdas:  # one that watches a metric scales whatever it finds
         return build()
     return LambdaLR(optimizer, [function for function in lambdas if function is not None])
+
+
+def _complete(optimizer: Any) -> None:
+    """Give DeepSpeed's optimizer, which holds torch's, the `defaults` that schedules read."""
+    held = getattr(optimizer, "optimizer", None)
+    if held is not None and not hasattr(held, "defaults"):
+        held.defaults = held.optimizer.defaults
 
 
 def _built(build: Callable[[], LRScheduler], *, name: str, rate: float) -> LRScheduler:

@@ -103,7 +103,7 @@ NO_RATES = ("train.language_model_lr=0", "train.connector_lr=0", "train.vision_t
         (["train.hub_model_id=a/b"], "set train.push_to_hub: true"),
         (
             ["train.deepspeed={a: 1}", "train.fsdp=full_shard"],
-            "train.deepspeed is set as well; choose one of the two",
+            "asks for deepspeed, and train.fsdp for fsdp2; choose one of the two",
         ),
     ],
 )

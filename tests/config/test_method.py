@@ -171,7 +171,7 @@ def test_it_is_computed_before_unless_asked_otherwise(load: Any) -> None:
         ),
         (
             (*DPO, COPY, "train.fsdp=full_shard"),
-            "a reference that is asked in the step was not tried with train.fsdp",
+            "a reference that is asked in the step was not tried with train.engine: fsdp2",
         ),
     ],
 )
