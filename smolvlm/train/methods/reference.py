@@ -264,5 +264,5 @@ def _key(packs: PackDataset, identity: str) -> bytes:
     for column in (lengths.num_tokens, lengths.num_supervised_tokens, lengths.num_tiles):
         made.update(np.ascontiguousarray(column).tobytes())
     for row in range(len(packs.measured.conversations)):
-        made.update(packs.where(row).encode() + b"\0")
+        made.update(packs.where(row).encode(errors="surrogatepass") + b"\0")
     return made.digest()

@@ -31,7 +31,7 @@ IN_MEMORY_BYTES = 8 << 20
 """Files up to this size, decompressed, are not cached."""
 BATCH_BYTES = 8 << 20
 MAX_BATCH_ROWS = 1 << 17
-CONVERSION = 3
+CONVERSION = 4
 """Raise it when the Arrow files of an earlier version must not be read."""
 Row = TypeVar("Row")
 _JSON_SCHEMA = pa.schema([("json", pa.large_binary()), ("number", pa.int64())])
@@ -79,7 +79,7 @@ def file_identity(path: Path) -> str:
     """Return a digest of a file's path, size and time of change."""
     state = path.stat()
     parts = f"{CONVERSION}\0{path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}"
-    return blake2b(parts.encode(), digest_size=12).hexdigest()
+    return blake2b(parts.encode(errors="surrogatepass"), digest_size=12).hexdigest()
 
 
 def _convert(path: Path, row_format: RowFormat, sink: pa.NativeFile, *, label: str) -> None:
