@@ -7,7 +7,7 @@ damage is an error.
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from math import isfinite
+from sys import float_info
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
@@ -200,7 +200,8 @@ def _by_step(lines: Mapping[float, Metrics]) -> tuple[Metrics, ...]:
 
 
 def _is_finite_number(value: object) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and abs(value) <= float_info.max
 
 
 def _number(line: Mapping[str, object], key: str) -> float:

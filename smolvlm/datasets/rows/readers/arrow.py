@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from smolvlm.config.problems import shown_text
 from smolvlm.datasets.rows.readers.class_labels import features_in, namers
 from smolvlm.datasets.rows.readers.json import (
     not_json,
@@ -29,6 +30,10 @@ from smolvlm.errors import SampleError
 READS_UNTIL_RELEASE = 128
 """Values read between two releases of a mapped file's pages: the system keeps them cached, the
 process lets them go."""
+
+
+_NO_VALUE = (pa.ArrowException, ValueError)
+"""What Arrow raises where a damaged file holds no value, such as text that is no UTF-8."""
 
 
 class ArrowRows:
@@ -60,7 +65,11 @@ class ArrowRows:
         return self._ends[-1] if self._ends else 0
 
     def value(self, column: int, index: int) -> Any:
-        """Return one value as Python objects."""
+        """Return one value as Python objects.
+
+        Raises:
+            SampleError: Arrow makes nothing of it.
+        """
         self._reads += 1
         if (
             self._mapped is not None
@@ -70,12 +79,27 @@ class ArrowRows:
             self._mapped.madvise(mmap.MADV_DONTNEED)
         batch = bisect_right(self._ends, index)
         begin = self._ends[batch - 1] if batch else 0
-        return self._batches[batch].column(column)[index - begin].as_py()
+        return self._made(column, self._batches[batch].column(column)[index - begin])
 
     def values(self, column: int) -> Iterator[Any]:
-        """Yield one column's values; of the others nothing is read."""
+        """Yield one column's values; of the others nothing is read.
+
+        A value that Arrow makes nothing of is given as its `SampleError`.
+        """
         for batch in self._batches:
-            yield from batch.column(column).to_pylist()
+            cells = batch.column(column)
+            try:
+                values = cells.to_pylist()
+            except _NO_VALUE:
+                values = [value_or_error(lambda cell=cell: self._made(column, cell)) for cell in cells]
+            yield from values
+
+    def _made(self, column: int, cell: Any) -> Any:
+        try:
+            return cell.as_py()
+        except _NO_VALUE as error:
+            what = f"column `{shown_text(self.names[column])}`: {shown_text(str(error))}"
+            raise SampleError(what, fix="write the file anew") from None
 
 
 class JsonTable(RowTable):
@@ -142,7 +166,7 @@ class ColumnTable(RowTable):
 
     def _named(self, column: str, value: Any) -> Any:
         namer = self._namers.get(column)
-        return value if namer is None else namer(value)
+        return value if namer is None or isinstance(value, SampleError) else namer(value)
 
 
 class CsvTable(ColumnTable):

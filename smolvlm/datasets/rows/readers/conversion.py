@@ -128,7 +128,7 @@ def _convert_parquet(path: Path, sink: pa.NativeFile, *, label: str) -> None:
 
     try:
         with (
-            pyarrow.parquet.ParquetFile(path) as file,
+            pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file,
             pa.ipc.new_file(sink, schema := plain_schema(file.schema_arrow)) as writer,
         ):
             rows_per_batch = max(
@@ -141,6 +141,11 @@ def _convert_parquet(path: Path, sink: pa.NativeFile, *, label: str) -> None:
     except (pa.ArrowException, ValueError) as error:
         what = f"not a Parquet file: {shown_text(str(error))}"
         raise SampleError(what, kind="bad_file", where=label, fix="write the file anew") from None
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        what = f"the Parquet file is damaged: {shown_text(str(error))}"
+        raise SampleError(what, kind="bad_file", where=label, fix="copy it again") from None
 
 
 def _batched(rows: Iterator[Row], *, size_of: Callable[[Row], int]) -> Iterator[list[Row]]:

@@ -4,6 +4,7 @@ In: a source. Out: its rows, class labels by their names.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ from smolvlm.datasets.rows.readers.plain_types import plain_batch, plain_schema
 from smolvlm.datasets.rows.row_table import RowTable, no_column, value_or_error
 from smolvlm.datasets.rows.sources import SourceSpec
 from smolvlm.errors import SampleError
+from smolvlm.media.decoders import DecoderError, decoder_errors
 
 READ_ROWS = 4096
 """Values of one column that are read at a time."""
@@ -46,7 +48,8 @@ class SavedTable(RowTable):
     def __getitem__(self, index: int) -> object:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        row = _plain(self._dataset[index]).to_pylist()[0]
+        with _damage():
+            row = _plain(self._dataset[index]).to_pylist()[0]
         return {name: self._named(name, value) for name, value in row.items()}
 
     def values(self, column: str) -> Iterator[Any]:
@@ -54,8 +57,9 @@ class SavedTable(RowTable):
             raise no_column(column, self._dataset.column_names, where=self.label)
         only = self._dataset.select_columns([column])
         for start in range(0, len(self), READ_ROWS):
-            table = _plain(only[start : start + READ_ROWS])
-            for value in table.column(0).to_pylist():
+            with _damage():
+                values = _plain(only[start : start + READ_ROWS]).column(0).to_pylist()
+            for value in values:
                 yield value_or_error(lambda value=value: self._named(column, value))
 
     def _named(self, column: str, value: Any) -> Any:
@@ -63,7 +67,27 @@ class SavedTable(RowTable):
         return value if namer is None else namer(value)
 
 
+@contextmanager
+def _damage() -> Iterator[None]:
+    """Turn what Arrow raises on damaged columns into the row's `SampleError`."""
+    try:
+        with decoder_errors():
+            yield
+    except DecoderError as error:
+        what = f"its columns are damaged: {shown_text(str(error))}"
+        raise SampleError(what, fix="save the data set anew") from None
+
+
 def _plain(table: pa.Table) -> pa.Table:
+    """Return a table under plain types.
+
+    Columns that are damaged (an Arrow file has no checksums) may lead out of the file's memory, so
+    they are looked over before a value is read.
+
+    Raises:
+        ArrowInvalid: they are.
+    """
+    table.validate(full=True)
     schema = plain_schema(table.schema)
     if schema.equals(table.schema):
         return table
@@ -75,12 +99,13 @@ def open_saved(spec: SourceSpec) -> RowTable:
     import datasets
 
     try:
-        dataset: Any = (
-            datasets.load_dataset(spec.label, split=spec.split or "train")
-            if spec.format == "hub"
-            else datasets.load_from_disk(str(spec.path))
-        )
-    except (OSError, ValueError, RuntimeError) as error:
+        with decoder_errors():  # of a damaged folder `datasets` raises KeyError, AttributeError ...
+            dataset: Any = (
+                datasets.load_dataset(spec.label, split=spec.split or "train")
+                if spec.format == "hub"
+                else datasets.load_from_disk(str(spec.path))
+            )
+    except DecoderError as error:
         fix = (
             "check the name, the split and the network"
             if spec.format == "hub"
