@@ -28,6 +28,8 @@ from fuzz.names import Name
 
 Plant = Callable[[], None]
 _PRELOADED = "fuzz.kinds"
+START_S = 900.0
+"""A child may take so long to start, on a machine that is busy with other things."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +39,7 @@ class Limits:
     cpu_s: int = 20
     """A whole second more or less: a usual input takes 5 ms."""
     wall_s: float = 300.0
-    """Of waiting, also for a child to start."""
+    """Of waiting for what comes of it."""
     memory_bytes: int = 4 << 30
     """Of address space, above what the child has when it starts."""
 
@@ -147,10 +149,10 @@ def _from_child(
     child.start()
     there.close()
     try:
-        if _received(here, limits) is None:
+        if _received(here, START_S) is None:
             raise RuntimeError(f"a child died before its first input: {child.exitcode}")
         for _ in names:
-            done = _received(here, limits)
+            done = _received(here, limits.wall_s)
             if done is None:
                 yield _Done(faults=(_end_of(child, limits),), num_accepted=0, cpu_s=0.0)
                 return
@@ -161,10 +163,10 @@ def _from_child(
         here.close()
 
 
-def _received(connection: Connection, limits: Limits) -> _Done | None:
+def _received(connection: Connection, wait_s: float) -> _Done | None:
     """Return what a child sent, or None where it died, or sends nothing for too long."""
     try:
-        return connection.recv() if connection.poll(limits.wall_s) else None
+        return connection.recv() if connection.poll(wait_s) else None
     except EOFError:
         return None
 
