@@ -57,7 +57,7 @@ def _show(outcome: Outcome, wall_s: float) -> None:
         say(f"{fault.name} {fault.kind}: {fault.what}")
     for kind, count in outcome.num_inputs.items():
         say(f"{kind}: {count:,} inputs, {outcome.num_accepted[kind]:,} accepted")
-    number = {kind: 0 for kind in ("crash", "hang", "death", "swap")}
+    number = dict.fromkeys(("crash", "hang", "death", "swap"), 0)
     for fault in outcome.faults:
         number[fault.kind] += 1
     say(

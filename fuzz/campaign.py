@@ -130,9 +130,7 @@ def _run_part(
             outcome.num_inputs[name.kind] += 1
             outcome.num_accepted[name.kind] += done.num_accepted
             outcome.cpu_s += done.cpu_s
-            outcome.faults += [
-                Fault(name=name, kind=kind, what=what) for kind, what in done.faults
-            ]
+            outcome.faults += [Fault(name=name, kind=kind, what=what) for kind, what in done.faults]
             if report is not None:
                 report(1)
     return outcome

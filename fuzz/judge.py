@@ -45,9 +45,7 @@ class ExpectedRow:
     """Whether values may stand elsewhere than they were made for."""
 
 
-def judge_rows(
-    checked: CheckedInput, expected: Sequence[ExpectedRow] | None
-) -> Iterator[str]:
+def judge_rows(checked: CheckedInput, expected: Sequence[ExpectedRow] | None) -> Iterator[str]:
     """Yield what is wrong with what came of a file of rows.
 
     Args:

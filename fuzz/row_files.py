@@ -114,9 +114,7 @@ def _separated(
     if found is None or len(found) != len(changed):
         return data, None
     return data, [
-        ExpectedRow(
-            value=value, is_same=row.is_same and _is_plain(row.row), is_moved=row.is_moved
-        )
+        ExpectedRow(value=value, is_same=row.is_same and _is_plain(row.row), is_moved=row.is_moved)
         for value, row in zip(found, changed, strict=True)
     ]
 

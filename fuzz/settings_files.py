@@ -27,7 +27,18 @@ ROOT = Path(__file__).parents[1]
 _NAMED = re.compile(r"(?:json_path|[a-z_]*mixture|path): ([\w./-]+\.(?:jsonl?|yaml))")
 ODD = (
     *("null", "true", "yes", "~", "''", "[]", "{}", "-1", "0", "1e400", "1e-400", "1_000", "0o17"),
-    *("0x1F", "1:30", ".inf", ".nan", "2020-01-01", "!!int x", "!!binary x", "&a [*a]", "*b", "- -"),
+    *(
+        "0x1F",
+        "1:30",
+        ".inf",
+        ".nan",
+        "2020-01-01",
+        "!!int x",
+        "!!binary x",
+        "&a [*a]",
+        "*b",
+        "- -",
+    ),
     *("'unclosed", '"\\uD800"', '"\\0"', "@", "`", "%", "? x", "|", ">", "<<: 1", "9" * 400, "é"),
 )
 SECTION_KEYS = (
@@ -75,9 +86,7 @@ def _changed(text: str, random: Random) -> bytes:
         content = yaml.safe_load(text)
         for _ in range(random.choice((1, 1, 2))):
             _change_value(content, random)
-        return yaml.safe_dump(content, allow_unicode=True, sort_keys=False).encode(
-            errors="replace"
-        )
+        return yaml.safe_dump(content, allow_unicode=True, sort_keys=False).encode(errors="replace")
     if draw < 0.8:
         return _changed_lines(text, random).encode(errors="replace")
     return damaged(text.encode(), random)
@@ -97,7 +106,9 @@ def _change_value(content: Any, random: Random) -> None:
         value = random.choice(list(other.values()) if isinstance(other, dict) else other)
         holder[key] = copy.deepcopy(value)
     elif draw == 3 and isinstance(holder, dict):
-        holder[random.choice(SECTION_KEYS)] = random.choice((True, 1, 0.5, "x", None, [1], {"a": 1}))
+        holder[random.choice(SECTION_KEYS)] = random.choice(
+            (True, 1, 0.5, "x", None, [1], {"a": 1})
+        )
     else:
         odd = (None, True, -1, 0, 10**30, 1.5, float("nan"), [], {}, *ODD_TEXTS)
         holder[key] = random.choice(odd)
@@ -146,9 +157,11 @@ def _read_mixture(path: Path) -> Iterator[str]:
     if isinstance(content, str):
         yield content
         return
-    entries = content if isinstance(content, list) else [
-        entry for group in content.values() for entry in (group or [])
-    ]
+    entries = (
+        content
+        if isinstance(content, list)
+        else [entry for group in content.values() for entry in (group or [])]
+    )
     if len(entries) != len(sources):
         yield f"{len(sources)} sources are read of {len(entries)}"
     for source, entry in zip(sources, entries, strict=False):

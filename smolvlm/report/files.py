@@ -7,8 +7,8 @@ damage is an error.
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from sys import float_info
 from pathlib import Path
+from sys import float_info
 from typing import Any, TypeGuard, TypeVar
 
 from smolvlm.errors import ConfigError, SampleError, located

@@ -60,7 +60,8 @@ def a_dead_process() -> None:
 
 def too_much_memory() -> None:
     def change(row: Conversation) -> Conversation:
-        return row if bytearray(1 << 40) else row
+        assert bytearray(1 << 40)
+        return row
 
     _each_row(change)
 
@@ -116,9 +117,7 @@ def a_lost_turn() -> None:
 
 def a_lost_system_turn() -> None:
     _each_row(
-        lambda row: replace(
-            row, turns=tuple(turn for turn in row.turns if turn.role != "system")
-        )
+        lambda row: replace(row, turns=tuple(turn for turn in row.turns if turn.role != "system"))
     )
 
 

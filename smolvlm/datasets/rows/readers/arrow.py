@@ -91,7 +91,9 @@ class ArrowRows:
             try:
                 values = cells.to_pylist()
             except _NO_VALUE:
-                values = [value_or_error(lambda cell=cell: self._made(column, cell)) for cell in cells]
+                values = [
+                    value_or_error(lambda cell=cell: self._made(column, cell)) for cell in cells
+                ]
             yield from values
 
     def _made(self, column: int, cell: Any) -> Any:
