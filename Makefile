@@ -13,7 +13,7 @@ WHEELS := gpu_check/wheels
 WHEEL_PYTHON ?= 3.12
 WHEEL_PLATFORMS := $(foreach tag,manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014 manylinux1,--platform $(tag)_x86_64)
 
-.PHONY: help env quickstart test quick mutants lint check bench format clean gpu-check gpu-wheels
+.PHONY: help env quickstart test quick mutants fuzz lint check bench format clean gpu-check gpu-wheels
 
 help:
 	@echo "make quickstart  train a small model on easy-VQA and report (STEPS=20 for a short check)"
@@ -22,6 +22,7 @@ help:
 	@echo "make env         make the environment alone: source .venv/bin/activate puts smolvlm on your path"
 	@echo "make check       ruff, pyright, import-linter, tests"
 	@echo "make mutants     change single lines and see whether the tests nearest to them notice (ARGS='--only model')"
+	@echo "make fuzz        check inputs that are damaged in every way (ARGS='--inputs 100000 --seed 0 --only rows,tar')"
 	@echo "make bench       compare with TRL and plain transformers, tower frozen (most of an hour on two cores)"
 	@echo "make gpu-check   what only a GPU can show, into OUT (STAGES=install,exact for some; gpu_check/README.md)"
 	@echo "make gpu-wheels  collect what a bare GPU machine lacks into $(WHEELS)"
@@ -48,6 +49,9 @@ quick: env
 
 mutants: env
 	$(BIN)/python tests/run_mutants.py $(ARGS)
+
+fuzz: env
+	$(BIN)/python -m fuzz $(ARGS)
 
 lint: env
 	$(BIN)/ruff check .

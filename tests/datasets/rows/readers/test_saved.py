@@ -66,7 +66,7 @@ def test_text_that_is_no_utf8_spoils_its_own_row(saved: Path, byte: int) -> None
     data[data.index(b"question 2") + 4] = byte
     path.write_bytes(data)
     table = opened(saved)
-    with pytest.raises(SampleError, match="its columns are damaged: .*UTF8"):
+    with pytest.raises(SampleError, match=r"its columns are damaged: .*UTF8"):
         table[2]
     assert [table[row] for row in (1, 3)] == [ROWS[1], ROWS[3]]
 
