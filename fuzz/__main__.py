@@ -8,15 +8,16 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from random import Random
 
 from fuzz.campaign import Outcome, run_campaign
 from fuzz.kinds import KINDS
 from fuzz.names import parse_kind, parse_name, shared_out
 from smolvlm.terminal import say
 
-SAID_EVERY = 5000
-"""Inputs between two lines that say how far it is."""
+SLICE = 2000
+"""Inputs between two lines that say how far it is; what Ctrl-C stops is counted up to the last."""
 
 
 def main() -> int:
@@ -30,36 +31,27 @@ def main() -> int:
     options = parser.parse_args()
     kinds = [parse_kind(name) for name in options.only.split(",")] if options.only else [*KINDS]
     names = options.input or shared_out(options.inputs, kinds)
-    start = time.monotonic()
-    outcome = run_campaign(
-        names,
-        seed=options.seed,
-        num_processes=min(options.processes, len(names)),
-        report=_progress(len(names)),
-    )
+    Random(options.seed).shuffle(names)  # so that each slice has some of all kinds
+    outcome, start = Outcome(), time.monotonic()
+    try:
+        for begin in range(0, len(names), SLICE):
+            own = names[begin : begin + SLICE]
+            processes = min(options.processes, len(own))
+            done = run_campaign(own, seed=options.seed, num_processes=processes)
+            outcome.add(done)
+            for fault in done.faults:
+                say(f"{fault.name} {fault.kind}: {fault.what}")
+            say(f"{min(begin + SLICE, len(names)):,} of {len(names):,}")
+    except KeyboardInterrupt:
+        say("stopped; what was done until then:")
     _show(outcome, time.monotonic() - start)
     return 1 if outcome.faults else 0
 
 
-def _progress(total: int) -> Callable[[int], None]:
-    done = [0]
-
-    def report(number: int) -> None:
-        done[0] += number
-        if done[0] % SAID_EVERY == 0:
-            say(f"{done[0]:,} of {total:,}")
-
-    return report
-
-
 def _show(outcome: Outcome, wall_s: float) -> None:
-    for fault in outcome.faults:
-        say(f"{fault.name} {fault.kind}: {fault.what}")
-    for kind, count in outcome.num_inputs.items():
-        say(f"{kind}: {count:,} inputs, {outcome.num_accepted[kind]:,} accepted")
-    number = dict.fromkeys(("crash", "hang", "death", "swap"), 0)
-    for fault in outcome.faults:
-        number[fault.kind] += 1
+    for kind in sorted(outcome.num_inputs):
+        say(f"{kind}: {outcome.num_inputs[kind]:,} inputs, {outcome.num_accepted[kind]:,} accepted")
+    number = Counter(fault.kind for fault in outcome.faults)
     say(
         f"{outcome.num_inputs.total():,} inputs in {wall_s:,.0f} s ({outcome.cpu_s:,.0f} s of CPU "
         f"time): {number['crash']} crashes, {number['hang']} hangs, {number['death']} deaths, "

@@ -32,12 +32,12 @@ class _Writer:
         self._number = number
         self.random = random
         self.pictures: dict[str, bytes] = {}
-        self._places = dict.fromkeys(("system", "user", "assistant", "rejected"), 0)
+        self._places: dict[Part, int] = {}
 
     def text(self, part: Part, *, begin: str = "") -> str:
         """Return a text of the next turn of a speaker."""
-        place = self._places[part]
-        self._places[part] += 1
+        place = self._places.get(part, 0)
+        self._places[part] = place + 1
         tag = Tag(self._number, part, place)
         if part in ("assistant", "rejected"):
             return self.random.choice(ANSWERS).format(tag)

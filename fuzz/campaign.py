@@ -1,10 +1,10 @@
-"""Inputs by the thousand, in processes that may die: a crash, a hang or a death is named and passed.
+"""Inputs by the thousand, in processes that may die: what ends one is named, and the rest go on.
 
-In: names of inputs. Out: what is wrong with which, and counts. Inputs are made and checked one after
-another in a child process. The kernel ends it when one input takes too much CPU time (SIGXCPU), so
-also within a library's loop, and refuses it memory above a limit; a wait without CPU time ends by
-the clock. Whatever ended it, a new child goes on with the next input. Faults never depend on how
-busy the machine is, but for that clock, which is set far above.
+In: names of inputs. Out: what is wrong with which, and counts. Inputs are made and checked one
+after another in a child process. The kernel ends it when one input takes too much CPU time
+(SIGXCPU), so also within a library's loop, and refuses it memory above a limit; a wait without CPU
+time ends by the clock. Whatever ended it, a new child takes the next input. Faults do not depend on
+how busy the machine is, but for that clock, which is set far above.
 """
 
 import os
@@ -89,7 +89,6 @@ def run_campaign(
     num_processes: int = 1,
     limits: Limits | None = None,
     plant: Plant | None = None,
-    report: Callable[[int], None] | None = None,
 ) -> Outcome:
     """Make and check inputs, and return all that is wrong.
 
@@ -99,7 +98,6 @@ def run_campaign(
         num_processes: children at a time.
         limits: of one input.
         plant: called in each child before its first input; a test plants a fault with it.
-        report: called now and then with how many inputs are done since it was last called.
 
     Raises:
         RuntimeError: a child died before its first input.
@@ -107,9 +105,7 @@ def run_campaign(
     parts = [names[number::num_processes] for number in range(num_processes)]
     outcome = Outcome()
     with ThreadPoolExecutor(num_processes) as pool:
-        for part in pool.map(
-            lambda part: _run_part(part, seed, limits or Limits(), plant, report), parts
-        ):
+        for part in pool.map(lambda part: _run_part(part, seed, limits or Limits(), plant), parts):
             outcome.add(part)
     outcome.faults.sort(key=lambda fault: fault.name)
     return outcome
@@ -120,7 +116,6 @@ def _run_part(
     seed: int,
     limits: Limits,
     plant: Plant | None,
-    report: Callable[[int], None] | None,
 ) -> Outcome:
     outcome = Outcome()
     left = list(names)
@@ -131,8 +126,6 @@ def _run_part(
             outcome.num_accepted[name.kind] += done.num_accepted
             outcome.cpu_s += done.cpu_s
             outcome.faults += [Fault(name=name, kind=kind, what=what) for kind, what in done.faults]
-            if report is not None:
-                report(1)
     return outcome
 
 

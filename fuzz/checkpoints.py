@@ -58,7 +58,7 @@ def processor_files() -> Mapping[str, bytes]:
 
 
 def fuzz_checkpoints(random: Random, folder: Path, _: Checker) -> tuple[list[str], int]:
-    """Make a checkpoint's files, read them, and return the faults and whether they were accepted."""
+    """Make a checkpoint's files, read them, and return faults and whether they were accepted."""
     judge = _weights if random.random() < WEIGHTS else _processor
     return _judged(judge, random, folder)
 

@@ -128,6 +128,7 @@ def _judge_frames(path: Path, *, is_whole: bool) -> Iterator[str]:
 
 def _by_pyav(path: Path) -> list[np.ndarray] | str:
     import av
+    from av.error import FFmpegError
 
     try:
         with av.open(str(path), metadata_errors="ignore") as container:
@@ -135,5 +136,5 @@ def _by_pyav(path: Path) -> list[np.ndarray] | str:
             # FFmpeg conceals damage to VP8 otherwise in one thread than in several.
             stream.thread_type = "NONE"
             return [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
-    except (av.FFmpegError, ValueError, IndexError) as error:
+    except (FFmpegError, ValueError, IndexError) as error:
         return str(error)

@@ -162,8 +162,11 @@ def is_of_type(value: object, hint: Any) -> bool:
     if _is_enum(hint):
         return not isinstance(value, bool) and value in [member.value for member in hint]
     if hint is float:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return is_number and abs(value) <= sys.float_info.max
+        return (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and abs(value) <= sys.float_info.max
+        )
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return hint is Any or isinstance(value, hint)

@@ -200,8 +200,11 @@ def _by_step(lines: Mapping[float, Metrics]) -> tuple[Metrics, ...]:
 
 
 def _is_finite_number(value: object) -> TypeGuard[int | float]:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and abs(value) <= float_info.max
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and abs(value) <= float_info.max
+    )
 
 
 def _number(line: Mapping[str, object], key: str) -> float:

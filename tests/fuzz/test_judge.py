@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
@@ -122,7 +123,7 @@ ROW = {"question": f"What of {Tag(1, 'user', 0)}?", "answer": f"It is {Tag(1, 'a
 
 
 def faults_of(
-    checker: Checker, folder: Path, rows: list[object], expected: list[object]
+    checker: Checker, folder: Path, rows: Sequence[object], expected: Sequence[object]
 ) -> list[str]:
     (folder / "rows.json").write_text(json.dumps(rows))
     checked = checker({"json_path": "rows.json"}, folder)
