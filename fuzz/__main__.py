@@ -12,7 +12,7 @@ from collections import Counter
 from random import Random
 
 from fuzz.campaign import Outcome, run_campaign
-from fuzz.kinds import KINDS
+from fuzz.kinds import KINDS, Kind
 from fuzz.names import parse_kind, parse_name, shared_out
 from smolvlm.terminal import say
 
@@ -29,7 +29,9 @@ def main() -> int:
     parser.add_argument("--input", action="append", type=parse_name, metavar="KIND:NUMBER")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
-    kinds = [parse_kind(name) for name in options.only.split(",")] if options.only else [*KINDS]
+    kinds: list[Kind] = (
+        [parse_kind(name) for name in options.only.split(",")] if options.only else [*KINDS]
+    )
     names = options.input or shared_out(options.inputs, kinds)
     Random(options.seed).shuffle(names)  # so that each slice has some of all kinds
     outcome, start = Outcome(), time.monotonic()
