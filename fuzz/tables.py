@@ -20,6 +20,7 @@ from fuzz.base_rows import FORMATS, Row
 from fuzz.checked import CheckedInput, Checker
 from fuzz.damage import damaged
 from fuzz.judge import ExpectedRow, judge_rows
+from fuzz.references import UNREADABLE
 from fuzz.row_changes import ChangedRow
 from fuzz.row_files import changed_rows, source_of, write_pictures
 from fuzz.tags import picture_bytes, tags_in
@@ -53,7 +54,7 @@ def fuzz_tables(random: Random, folder: Path, checker: Checker) -> tuple[list[st
 
 
 def _judge(
-    checked: CheckedInput, reference: list[Row] | None, changed: Sequence[ChangedRow] | None
+    checked: CheckedInput, reference: list[Any] | None, changed: Sequence[ChangedRow] | None
 ) -> list[str]:
     if reference is None:
         return list(judge_rows(checked, None))
@@ -115,13 +116,23 @@ def _parquet(table: pa.Table, random: Random) -> bytes:
     return file.getvalue()
 
 
-def _by_pyarrow(data: bytes) -> list[Row] | None:
+def _by_pyarrow(data: bytes) -> list[Any] | None:
     try:
         file = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
         groups = [file.read_row_group(number) for number in range(file.num_row_groups)]
-        return [row for group in groups for row in group.to_pylist()]
+        return [row for group in groups for row in _rows_of(group)]
     except (pa.ArrowException, ValueError, OSError, OverflowError):
         return None
+
+
+def _rows_of(table: pa.Table) -> list[Any]:
+    rows: list[Any] = []
+    for number in range(len(table)):
+        try:
+            rows += table.slice(number, 1).to_pylist()
+        except UnicodeDecodeError:
+            rows.append(UNREADABLE)
+    return rows
 
 
 def _save(table: pa.Table, folder: Path, random: Random) -> bool:

@@ -57,7 +57,6 @@ def test_what_ends_the_process_is_named_and_passed(
     names = ROWS[:4]
     outcome = with_planted(plant, names, Limits(cpu_s=1))
     assert {(fault.kind, fault.what) for fault in outcome.faults} == {(kind, what)}
-    assert len(outcome.faults) > 1  # of some files no row is read
     assert outcome.num_inputs["rows"] == len(names)
 
 

@@ -53,7 +53,7 @@ def bytes_of(
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != "again.yaml"  # what was read, written out
     }
 
 
