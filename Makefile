@@ -13,7 +13,7 @@ WHEELS := gpu_check/wheels
 WHEEL_PYTHON ?= 3.12
 WHEEL_PLATFORMS := $(foreach tag,manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014 manylinux1,--platform $(tag)_x86_64)
 
-.PHONY: help env quickstart test quick mutants kills lint check bench format clean gpu-check gpu-wheels
+.PHONY: help env quickstart test quick mutants kills fuzz lint check bench format clean gpu-check gpu-wheels
 
 help:
 	@echo "make quickstart  train a small model on easy-VQA and report (STEPS=20 for a short check)"
@@ -23,6 +23,7 @@ help:
 	@echo "make check       ruff, pyright, import-linter, tests"
 	@echo "make mutants     change single lines and see whether the tests nearest to them notice (ARGS='--only model')"
 	@echo "make kills       kill a tiny run at KILLS=25 random moments, and compare it with one that was not"
+	@echo "make fuzz        check inputs that are damaged in every way (ARGS='--inputs 100000 --seed 0 --only rows,tar')"
 	@echo "make bench       compare with TRL and plain transformers, tower frozen (most of an hour on two cores)"
 	@echo "make gpu-check   what only a GPU can show, into OUT (STAGES=install,exact for some; gpu_check/README.md)"
 	@echo "make gpu-wheels  collect what a bare GPU machine lacks into $(WHEELS)"
@@ -52,6 +53,9 @@ mutants: env
 
 kills: env
 	OMP_NUM_THREADS=1 $(BIN)/python tests/train/random_kills.py --kills $(or $(KILLS),25)
+
+fuzz: env
+	$(BIN)/python -m fuzz $(ARGS)
 
 lint: env
 	$(BIN)/ruff check .

@@ -6,7 +6,7 @@ those that cannot take effect: batches are packs that a plan fixes beforehand, e
 learning rate, the loss and the evaluation are this program's.
 """
 
-import math
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -161,7 +161,9 @@ def is_of_type(value: object, hint: Any) -> bool:
         return not isinstance(value, bool) and value in [member.value for member in hint]
     if hint is float:
         return (
-            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and abs(value) <= sys.float_info.max
         )
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)

@@ -7,8 +7,8 @@ damage is an error.
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
+from sys import float_info
 from typing import Any, TypeGuard, TypeVar
 
 from smolvlm.errors import ConfigError, SampleError, located
@@ -200,7 +200,11 @@ def _by_step(lines: Mapping[float, Metrics]) -> tuple[Metrics, ...]:
 
 
 def _is_finite_number(value: object) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and abs(value) <= float_info.max
+    )
 
 
 def _number(line: Mapping[str, object], key: str) -> float:

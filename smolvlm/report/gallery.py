@@ -104,7 +104,8 @@ def _in_turns(rows: Sequence[Prediction]) -> Iterator[Prediction]:
 
 
 def _digest(row: Prediction) -> bytes:
-    return blake2b(f"{row.where}\0{row.question}".encode(), digest_size=8).digest()
+    text = f"{row.where}\0{row.question}"
+    return blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()
 
 
 def _is_right(row: Prediction) -> bool:

@@ -191,6 +191,10 @@ def test_types_of_other_shapes() -> None:
     assert is_of_type(None, types.NoneType)
     assert is_of_type({"a": 1}, dict[str, int])
     assert not is_of_type([1], list[str])
+    assert is_of_type(10**300, float)
+    assert not any(
+        is_of_type(own, float) for own in (10**400, -(10**400), float("nan"), float("inf"))
+    )
     assert is_of_type("a", typing.Literal["a", "b"])
     assert type_in_words(str | None) == "text or null"
     assert type_in_words(typing.Literal["a", "b"]) == "'a' or 'b'"

@@ -108,6 +108,8 @@ def test_numbers_that_are_not_finite_are_left_out(tmp_path: Path, line_of: LineO
     first, second = read_run_files(tmp_path).train
     assert "grad_norm" not in first
     assert "loss" not in second
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(line_of(1, grad_norm=10**400)) + "\n")
+    assert "grad_norm" not in read_run_files(tmp_path).train[0]
 
 
 def test_a_last_line_cut_short_is_passed_over_and_an_earlier_one_is_not(

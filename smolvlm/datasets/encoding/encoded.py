@@ -64,7 +64,8 @@ def media_identity(medium: Media) -> bytes:
 
 def _file_identity(path: Path | None, data: bytes | None, span: tuple[int, int] | None) -> bytes:
     if path is not None:
-        return b"p" + f"{path}\0{span or ''}".encode()
+        # Names that are no UTF-8 have half surrogates in them.
+        return b"p" + f"{path}\0{span or ''}".encode(errors="surrogatepass")
     return b"d" + blake2b(data or b"", digest_size=16).digest()
 
 

@@ -1,6 +1,7 @@
 """Which part of a clip a row means: begin and end in seconds, in the spellings that exist."""
 
 import re
+import sys
 from dataclasses import dataclass
 
 from smolvlm.config.problems import shown_value
@@ -62,7 +63,7 @@ def joined_bounds(one: Bounds, other: Bounds) -> Bounds:
 def seconds_of(value: object) -> float | None:
     """Return a number, 0 or more, or a time such as 1:02:03.5 as seconds; None of anything else."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value) if 0 <= value < float("inf") else None
+        return float(value) if 0 <= value <= sys.float_info.max else None
     if not isinstance(value, str):
         return None
     text = value.strip()

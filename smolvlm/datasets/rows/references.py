@@ -2,7 +2,6 @@
 them. Nothing is opened here."""
 
 import base64
-import binascii
 import os
 import re
 from dataclasses import replace
@@ -163,7 +162,7 @@ def encoded_bytes(text: str) -> bytes | None:
         return None
     try:
         data = base64.b64decode(begin[: len(begin) // 4 * 4])
-    except binascii.Error:
+    except ValueError:
         return None
     return data if kind_of_bytes(data) is not None else None
 
@@ -255,7 +254,7 @@ def _of_data_uri(text: str, kind: str) -> bytes:
 def _decoded(text: str, kind: str) -> bytes:
     try:
         data = base64.b64decode("".join(text.split()), validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error is one; of letters beyond ASCII it is a plain one
         what = f"{kind} is embedded as base64 text that is damaged: {error}"
         raise SampleError(what, kind="corrupt_media", fix="encode it anew") from None
     if not data:
@@ -267,7 +266,7 @@ def _of_name(value: str, kind: str, reading: Reading) -> ImageRef:
     """Return a file by its path or address."""
     spec = reading.spec
     if value.lower().startswith("file:"):
-        value = unquote(urlsplit(value).path)
+        value = _path_of_uri(value, kind)
     if address := ADDRESS.match(value):
         can_be_fetched = address[1].lower() in ("http", "https")
         if can_be_fetched and spec.urls != "none":
@@ -286,6 +285,14 @@ def _of_name(value: str, kind: str, reading: Reading) -> ImageRef:
             "if you trust them",
         )
     return ImageRef(path=path)
+
+
+def _path_of_uri(value: str, kind: str) -> str:
+    try:
+        return unquote(urlsplit(value).path)
+    except ValueError as error:  # a bracket in the place of the host
+        what = f"{kind} is no address of a file, {shown_value(value)}: {error}"
+        raise SampleError(what, fix="write the path alone") from None
 
 
 @lru_cache(maxsize=65536)

@@ -1,5 +1,6 @@
 """The turns that a row writes: who speaks, in text or typed blocks, and in which order."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
@@ -120,7 +121,7 @@ def turn_weight(fields: Fields, role: Role) -> float:
     key, value = fields.take_one(WEIGHT_KEYS, what="what is learned of the turn")
     if value is None:
         return 1.0
-    if not isinstance(value, int | float) or not 0 <= value < float("inf"):
+    if not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
         fix = "write true, false, or a number, 0 or more"
         raise SampleError(f"`{fields.place}{key}` is {shown_value(value)}", fix=fix)
     if role != "assistant" and value:

@@ -266,5 +266,5 @@ def _key(packs: PackDataset, identity: str) -> bytes:
     if (digests := packs.measured.digests) is not None:
         made.update(digests.content.tobytes() + digests.media_sizes.tobytes())
     for row in range(len(packs.measured.conversations)):
-        made.update(packs.where(row).encode() + b"\0")
+        made.update(packs.where(row).encode(errors="surrogatepass") + b"\0")
     return made.digest()

@@ -91,6 +91,11 @@ def test_media_are_the_same_by_path_and_place_in_it_or_by_bytes(tmp_path: Path) 
     assert media_identity(ImageRef(data=b"one")) == media_identity(refs[5])
 
 
+def test_names_that_are_no_utf8_are_names() -> None:
+    named = [ImageRef(path=Path(name)) for name in ("caf\udce9.png", "\ud800", "\udfff\0", "café")]
+    assert len({media_identity(ref) for ref in named}) == len(named)
+
+
 def test_pictures_of_one_shard_are_no_tree(
     prompt: PromptSettings, photos: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -100,3 +100,10 @@ def test_half_a_part() -> None:
     with pytest.raises(SampleError, match="`duration` beside a begin: it may be the part's"):
         convert({**QA, "video": "c.mp4", "start": 2, "duration": 3})
     assert media({**QA, "video": "c.mp4", "start": 2, "end": 3, "duration": 9}) == clip(2, 3)
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), float("inf"), float("nan")])
+def test_a_number_that_no_time_is_is_refused(value: float) -> None:
+    for key in (START_KEYS[0], END_KEYS[0], "start_ms", "end_ms"):
+        with pytest.raises(SampleError, match="no time in seconds"):
+            convert({**QA, "video": "c.mp4", key: value})

@@ -150,3 +150,23 @@ def test_a_null_byte_and_a_name_too_long_are_names_of_nothing(tmp_path: Path) ->
 def test_a_jpeg_is_told_from_text() -> None:
     text = base64.b64encode(JPEG).decode()
     assert media({**QA, "image": text}) == (ImageRef(data=JPEG),)
+
+
+@pytest.mark.parametrize("letters", ["é", "×", "０", "\ud800"])
+@pytest.mark.parametrize("at", [0, 7, 40])
+def test_base64_with_other_letters_is_damaged(letters: str, at: int) -> None:
+    text = TEXT[:at] + letters + TEXT[at:]
+    for value in (f"data:image/png;base64,{text}", {"base64": text}):
+        with pytest.raises(SampleError, match="base64 text that is damaged"):
+            convert({**QA, "image": value})
+
+
+def test_text_beyond_ascii_under_other_keys_is_no_picture() -> None:
+    assert convert({**QA, "note": TEXT[:40] + "é" * 200}).unread_keys == ("note",)
+
+
+@pytest.mark.parametrize("value", ["file://[x", "file://]x/a.png", "FILE://[::1/a.png"])
+def test_a_file_address_without_a_host_that_can_be_is_refused(value: str) -> None:
+    for row in ({**QA, "image": value}, {**QA, "video": value}):
+        with pytest.raises(SampleError, match="is no address of a file"):
+            convert(row)

@@ -103,7 +103,7 @@ def test_a_turns_weight_in_every_spelling(key: str, weight: float) -> None:
 
 @pytest.mark.parametrize("key", WEIGHT_KEYS)
 def test_weights_that_cannot_be_meant(key: str) -> None:
-    for value in (-1, "0", float("nan"), float("inf"), [1]):
+    for value in (-1, "0", float("nan"), float("inf"), 10**400, [1]):
         with pytest.raises(SampleError, match=rf"`messages\[\]\.{key}` is "):
             weights({}, {key: value})
     with pytest.raises(SampleError, match="in a turn of the user's, which is not learned"):

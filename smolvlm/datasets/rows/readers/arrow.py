@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from smolvlm.config.problems import shown_text
 from smolvlm.datasets.rows.readers.checked_arrow import CheckedArrow, DamagedFileError, Metadata
 from smolvlm.datasets.rows.readers.class_labels import features_in, namers
 from smolvlm.datasets.rows.readers.json import (
@@ -35,6 +36,10 @@ bytes."""
 READS_UNTIL_RELEASE = 128
 """Values read between two releases of a mapped file's pages: the system keeps them cached, the
 process lets them go."""
+
+
+_NO_VALUE = (pa.ArrowException, ValueError)
+"""What Arrow raises where a damaged file holds no value, such as text that is no UTF-8."""
 
 
 class ArrowRows:
@@ -80,7 +85,7 @@ class ArrowRows:
 
         Raises:
             ConfigError: the file was damaged since it was opened; it is deleted.
-            SampleError: the row was passed over, for it is too large.
+            SampleError: the row was passed over, for it is too large, or Arrow makes nothing of it.
         """
         self._reads += 1
         mapped = self._file.mapped
@@ -89,15 +94,30 @@ class ArrowRows:
         batch = bisect_right(self._ends, index)
         self._check(batch)
         begin = self._ends[batch - 1] if batch else 0
-        return self._batch(batch).column(column)[index - begin].as_py()
+        return self._made(column, self._batch(batch).column(column)[index - begin])
 
     def values(self, column: int) -> Iterator[Any]:
-        """Yield one column's values, of a row that is too large its error; of the other columns
-        nothing is read. Raises as `value`."""
+        """Yield one column's values; of the others nothing is read. Raises as `value`, but for
+        values that cannot be used: their `SampleError` is given in their place."""
         for number in range(len(self._file)):
-            column_values = self._batch(number).column(column)
-            error = value_or_error(lambda number=number: self._check(number))
-            yield from column_values.to_pylist() if error is None else [error]
+            cells = self._batch(number).column(column)
+            if (error := value_or_error(lambda number=number: self._check(number))) is not None:
+                yield error
+                continue
+            try:
+                values = cells.to_pylist()
+            except _NO_VALUE:
+                values = [
+                    value_or_error(lambda cell=cell: self._made(column, cell)) for cell in cells
+                ]
+            yield from values
+
+    def _made(self, column: int, cell: Any) -> Any:
+        try:
+            return cell.as_py()
+        except _NO_VALUE as error:
+            what = f"column `{shown_text(self.names[column])}`: {shown_text(str(error))}"
+            raise SampleError(what, fix="write the file anew") from None
 
     def number(self, column: int, index: int) -> int:
         """Return one value of a column that says which row it is, however large the row is."""
@@ -216,7 +236,7 @@ class ColumnTable(RowTable):
 
     def _named(self, column: str, value: Any) -> Any:
         namer = self._namers.get(column)
-        return value if namer is None else namer(value)
+        return value if namer is None or isinstance(value, SampleError) else namer(value)
 
 
 class CsvTable(ColumnTable):

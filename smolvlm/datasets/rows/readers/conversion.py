@@ -43,7 +43,7 @@ CHECKED_BYTES = 2 << 30
 """Up to this size a start reads all of an Arrow file: 0.3 s of CPU, more where it is not cached."""
 ALONE = -1
 """The size of a row that is a batch of its own."""
-CONVERSION = 5
+CONVERSION = 6
 """Raise it when the Arrow files of an earlier version must not be read."""
 Row = TypeVar("Row")
 _JSON_SCHEMA = pa.schema([("json", pa.large_binary()), ("number", pa.int64())])
@@ -109,7 +109,7 @@ def file_identity(path: Path) -> str:
     """Return a digest of a file's path, size and time of change."""
     state = path.stat()
     parts = f"{CONVERSION}\0{path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}"
-    return blake2b(parts.encode(), digest_size=12).hexdigest()
+    return blake2b(parts.encode(errors="surrogatepass"), digest_size=12).hexdigest()
 
 
 def _convert(
@@ -186,6 +186,11 @@ def _convert_parquet(path: Path, sink: BatchSink, *, label: str, max_row_bytes: 
     except (pa.ArrowException, ValueError) as error:
         what = f"not a Parquet file: {shown_text(str(error))}"
         raise SampleError(what, kind="bad_file", where=label, fix="write the file anew") from None
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        what = f"the Parquet file is damaged: {shown_text(str(error))}"
+        raise SampleError(what, kind="bad_file", where=label, fix="copy it again") from None
 
 
 def _batched(rows: Iterator[Row], *, size_of: Callable[[Row], int]) -> Iterator[list[Row]]:

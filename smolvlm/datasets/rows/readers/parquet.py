@@ -45,7 +45,9 @@ class ParquetRows:
         if sum(group.held_bytes for group in self._groups) > self._limit:
             raise swells(label)
         shared = sorted(set[str]().union(*(group.dictionaries for group in self._groups)))
-        self._file = pyarrow.parquet.ParquetFile(path, read_dictionary=shared)
+        self._file = pyarrow.parquet.ParquetFile(
+            path, read_dictionary=shared, page_checksum_verification=True
+        )
         self.schema = plain_schema(self._file.schema_arrow)
 
     def __enter__(self) -> "ParquetRows":

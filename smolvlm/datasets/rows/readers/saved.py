@@ -4,9 +4,11 @@ In: a source. Out: its rows, class labels by their names.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from smolvlm.config.problems import shown_text, shown_value
@@ -17,6 +19,7 @@ from smolvlm.datasets.rows.readers.streams import MAX_ROW_BYTES, oversize_row
 from smolvlm.datasets.rows.row_table import RowTable, no_column, value_or_error
 from smolvlm.datasets.rows.sources import SourceSpec
 from smolvlm.errors import SampleError
+from smolvlm.media.decoders import DecoderError, decoder_errors
 
 BATCH_BYTES = 8 << 20
 """Of values that are made at a time."""
@@ -53,8 +56,11 @@ class SavedTable(RowTable):
         if not 0 <= index < len(self):
             raise IndexError(index)
         table = self._dataset[index]
-        self._check(float(batch_row_bytes(table)[0]))
-        row = _plain(table).to_pylist()[0]
+        with _damage():
+            num_bytes = float(_row_bytes(table)[0])
+        self._check(num_bytes)
+        with _damage():
+            row = _plain(table).to_pylist()[0]
         return {name: self._named(name, value) for name, value in row.items()}
 
     def values(self, column: str) -> Iterator[Any]:
@@ -63,7 +69,8 @@ class SavedTable(RowTable):
         only = self._dataset.select_columns([column])
         for start in range(0, len(self), READ_ROWS):
             table = only[start : start + READ_ROWS]
-            sizes = batch_row_bytes(table)
+            with _damage():
+                sizes = _row_bytes(table)
             cuts = cut_points(sizes, min(BATCH_BYTES, self._max_row_bytes))
             for begin, end in pairwise(cuts):
                 try:
@@ -71,7 +78,9 @@ class SavedTable(RowTable):
                 except SampleError as error:
                     yield error
                     continue
-                for value in _plain(table.slice(begin, end - begin)).column(0).to_pylist():
+                with _damage():
+                    values = _plain(table.slice(begin, end - begin)).column(0).to_pylist()
+                for value in values:
                     yield value_or_error(lambda value=value: self._named(column, value))
 
     def _check(self, num_bytes: float) -> None:
@@ -83,7 +92,32 @@ class SavedTable(RowTable):
         return value if namer is None else namer(value)
 
 
+@contextmanager
+def _damage() -> Iterator[None]:
+    """Turn what Arrow raises on damaged columns into the row's `SampleError`."""
+    try:
+        with decoder_errors():
+            yield
+    except DecoderError as error:
+        what = f"its columns are damaged: {shown_text(str(error))}"
+        raise SampleError(what, fix="save the data set anew") from None
+
+
+def _row_bytes(table: pa.Table) -> np.ndarray:
+    """Return how many bytes each row has (axis `row`).
+
+    Columns that are damaged (an Arrow file has no checksums) may lead out of the file's memory, so
+    they are looked over before anything of them is read.
+
+    Raises:
+        ArrowInvalid: they are.
+    """
+    table.validate(full=True)
+    return batch_row_bytes(table)
+
+
 def _plain(table: pa.Table) -> pa.Table:
+    """Return a table, which was looked over, under plain types."""
     schema = plain_schema(table.schema)
     if schema.equals(table.schema):
         return table
@@ -95,12 +129,13 @@ def open_saved(spec: SourceSpec) -> RowTable:
     import datasets
 
     try:
-        dataset: Any = (
-            datasets.load_dataset(spec.label, split=spec.split or "train")
-            if spec.format == "hub"
-            else datasets.load_from_disk(str(spec.path))
-        )
-    except (OSError, ValueError, RuntimeError) as error:
+        with decoder_errors():  # of a damaged folder `datasets` raises KeyError, AttributeError ...
+            dataset: Any = (
+                datasets.load_dataset(spec.label, split=spec.split or "train")
+                if spec.format == "hub"
+                else datasets.load_from_disk(str(spec.path))
+            )
+    except DecoderError as error:
         fix = (
             "check the name, the split and the network"
             if spec.format == "hub"

@@ -9,9 +9,9 @@ their ending; where its media go is said in `tar_media.py`. What systems add to 
 import json
 import re
 import tarfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from smolvlm.config.problems import shown_path, shown_text
 from smolvlm.datasets.rows.readers.json import read_json
@@ -25,6 +25,7 @@ MAX_MEMBERS = 20_000_000
 MAX_MEDIA_BYTES = 4 << 30
 MAX_HEADER_BYTES = 1 << 20
 """Of a long name or a pax header."""
+_PADDING_BYTES = 1 << 20
 _HEADERS = frozenset(
     {
         *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
@@ -34,7 +35,10 @@ _HEADERS = frozenset(
 """Types of members that tarfile reads whole."""
 
 Member = tuple[str, int, int]
-"""(name, offset, size in bytes) within the shard."""
+"""(name, offset, size in bytes) within the shard; the offset is `NO_FILE` where nothing lies."""
+NO_FILE = -1
+_VOLUME_LABEL = b"V"
+"""GNU tar's type of a header that only names the archive."""
 _LITTER = re.compile(r"thumbs\.db|desktop\.ini|__.*__|__macosx|paxheaders?(\..*)?|@paxheader", re.I)
 """Names of files and folders that archivers and file managers add; so do all that begin with a
 dot."""
@@ -77,7 +81,7 @@ def tar_index(path: Path, *, label: str) -> Iterator[tuple[int, bytes]]:
                 if count >= MAX_MEMBERS:
                     what = f"more than {MAX_MEMBERS:,} members"
                     raise SampleError(what, kind="bad_file", where=label, fix="split the shard")
-                if not info.isreg() or is_litter(info.name):
+                if info.isdir() or info.type == _VOLUME_LABEL or is_litter(info.name):
                     continue
                 own_key, _ = _split_name(info.name)
                 if own_key != key and members:
@@ -86,7 +90,8 @@ def tar_index(path: Path, *, label: str) -> Iterator[tuple[int, bytes]]:
                     yield number, _as_json(key, members)
                     members = []
                 key = own_key
-                members.append((info.name, info.offset_data, info.size))
+                is_file = info.isreg() and not info.issparse()
+                members.append((info.name, info.offset_data if is_file else NO_FILE, info.size))
             _check_end(path, shard.offset, label=label)
     except (tarfile.TarError, ValueError, EOFError, OverflowError, RecursionError) as error:
         fix = "give a plain .tar (not compressed: rows are read in any order)"
@@ -137,7 +142,10 @@ def _check_end(path: Path, end: int, *, label: str) -> None:
     """
     with path.open("rb") as stream:
         stream.seek(end)
-        if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        end_mark = stream.read(tarfile.BLOCKSIZE)
+        if end_mark == bytes(tarfile.BLOCKSIZE):
+            _check_padding(stream, label=label)
+        else:
             what = (
                 f"the shard is cut short, or damaged at byte {end:,}: no member and no end mark "
                 f"there"
@@ -145,6 +153,15 @@ def _check_end(path: Path, end: int, *, label: str) -> None:
             raise SampleError(
                 what, kind="bad_file", where=label, fix="copy it again, or write it anew"
             )
+
+
+def _check_padding(stream: BinaryIO, *, label: str) -> None:
+    """Refuse a shard with anything behind its end mark: shards that `cat` joined lie so."""
+    while block := stream.read(_PADDING_BYTES):
+        if block.strip(b"\0"):
+            what = "more data behind the shard's end mark, which no reader would find"
+            fix = "join shards with `tar --concatenate`, or name them one by one"
+            raise SampleError(what, kind="bad_file", where=label, fix=fix)
 
 
 def _split_name(name: str) -> tuple[str, str]:
@@ -189,11 +206,8 @@ def read_tar_row(
     json_name = ""
     media: list[MediaMember] = []
     text_bytes = 0
-    for name, offset, size in row["members"]:
-        _, ending = _split_name(name)
+    for name, offset, size, ending in _read_members(row["members"], not_read):
         kind = ending.rpartition(".")[2]
-        if ending in not_read or kind in not_read:
-            continue
         if is_picture_ending(kind) or is_clip_ending(kind):
             _check_size(size, MAX_MEDIA_BYTES, name)
             ref = (ImageRef if is_picture_ending(kind) else VideoRef)(
@@ -224,6 +238,19 @@ def read_tar_row(
     return fields, media
 
 
+def _read_members(
+    members: Sequence[Member], not_read: Collection[str]
+) -> Iterator[tuple[str, int, int, str]]:
+    """Yield (name, offset, size, ending) of the members that are not left alone."""
+    for name, offset, size in members:
+        _, ending = _split_name(name)
+        if ending in not_read or ending.rpartition(".")[2] in not_read:
+            continue
+        if offset == NO_FILE:
+            raise _no_file(name)
+        yield name, offset, size, ending
+
+
 def _check_names(media: list[MediaMember]) -> None:
     seen: set[str] = set()
     for member in media:
@@ -231,6 +258,12 @@ def _check_names(media: list[MediaMember]) -> None:
             what = f"two members of one name, `{shown_path(member.name)}`"
             raise SampleError(what, fix="write the shard anew: names are how a row is known")
         seen.add(member.name)
+
+
+def _no_file(name: str) -> SampleError:
+    what = f"member `{shown_path(name)}` is no plain file: a link, a sparse file or a device"
+    fix = "write the shard anew with what links lead to: tar -h --hard-dereference -cf NEW.tar ..."
+    return SampleError(what, fix=fix)
 
 
 def _two_rows(what: str) -> SampleError:

@@ -9,13 +9,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from smolvlm.datasets.rows.readers import conversion
 from smolvlm.datasets.rows.readers.arrow import ArrowRows, JsonTable
 from smolvlm.datasets.rows.readers.checked_arrow import DamagedFileError
 from smolvlm.datasets.rows.readers.conversion import arrow_rows
-from smolvlm.errors import ConfigError
+from smolvlm.datasets.rows.tables import read_rows
+from smolvlm.errors import ConfigError, SampleError
 from tests.small_disks import memory_disk, run
 
 NUM_ROWS = 2000
@@ -210,3 +213,56 @@ def test_what_a_killed_conversion_left_is_removed_by_that_of_any_file(
     rows_file.write_text(rows_file.read_text() + '{"number": 2000}\n')
     assert numbers(rows_file) == [*range(NUM_ROWS + 1)]
     assert len(list((home / "rows").iterdir())) == 1
+
+
+def test_a_file_in_a_folder_that_is_no_utf8_is_kept_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversion, "IN_MEMORY_BYTES", 0)
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    (folder / "rows.jsonl").write_text('{"question": "a"}\n')
+    assert len(arrow_rows(folder / "rows.jsonl", "jsonl", label="rows.jsonl")) == 1
+
+
+def parquet_of(path: Path, *, has_checksums: bool) -> bytes:
+    rows = [{"question": f"question {number}", "answer": "x" * 40} for number in range(20)]
+    pq.write_table(
+        pa.Table.from_pylist(rows),
+        path,
+        compression="none",
+        use_dictionary=False,
+        write_page_checksum=has_checksums,
+        write_statistics=False,
+    )
+    return path.read_bytes()
+
+
+def test_the_checksums_of_parquet_pages_are_compared(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    data = parquet_of(path, has_checksums=True)
+    at = data.index(b"question 7")
+    for offset in (0, 9):
+        changed = bytearray(data)
+        changed[at + offset] ^= 1
+        path.write_bytes(changed)
+        with pytest.raises(SampleError, match=r"the Parquet file is damaged: .*CRC") as caught:
+            arrow_rows(path, "parquet", label="rows.parquet")
+        assert (caught.value.kind, caught.value.where) == ("bad_file", "rows.parquet")
+
+
+@pytest.mark.parametrize("byte", [0x80, 0xE9, 0xFF])
+def test_text_that_is_no_utf8_spoils_its_own_row(tmp_path: Path, byte: int) -> None:
+    path = tmp_path / "rows.parquet"
+    data = bytearray(parquet_of(path, has_checksums=False))
+    data[data.index(b"question 7") + 3] = byte
+    path.write_bytes(data)
+    table = read_rows(path, "parquet", label="rows.parquet")
+    with pytest.raises(SampleError, match="column `question`: 'utf-8' codec"):
+        table[7]
+    assert [table[row] for row in (6, 8)] == [
+        {"question": f"question {row}", "answer": "x" * 40} for row in (6, 8)
+    ]
+    values = list(table.values("question"))
+    assert isinstance(values[7], SampleError)
+    assert values[:7] + values[8:] == [f"question {row}" for row in range(20) if row != 7]

@@ -256,3 +256,107 @@ def test_text_above_a_rows_limit_is_a_bad_row(tmp_path: Path, endings: list[str]
     with pytest.raises(SampleError, match=r"data\.max_row_bytes = 1,000") as raised:
         read_tar_row(path, json.loads(text), max_text_bytes=1000)
     assert raised.value.kind == "too_large_row"
+
+
+def write_entries(path: Path, entries: list[tuple[str, bytes, bytes]]) -> Path:
+    """Write (name, type, data) into a shard; links lead to `store/a.png`."""
+    with tarfile.open(path, "w") as shard:
+        for name, kind, data in entries:
+            info = tarfile.TarInfo(name)
+            info.type, info.size = kind, len(data)
+            info.linkname = "store/a.png" if kind in (tarfile.LNKTYPE, tarfile.SYMTYPE) else ""
+            shard.addfile(info, io.BytesIO(data))
+    return path
+
+
+@pytest.mark.parametrize("ending", ["png", "json", "answer", "mp4"])
+@pytest.mark.parametrize(
+    "kind", [tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, b"M", b"9"]
+)
+def test_a_member_that_is_no_plain_file_is_its_rows_error(
+    tmp_path: Path, kind: bytes, ending: str
+) -> None:
+    plain = tarfile.REGTYPE
+    write_entries(
+        tmp_path / "x.tar",
+        [
+            ("1.json", plain, asks("one?")),
+            (f"2.{ending}", kind, b""),
+            ("2.question", plain, b"two?"),
+            ("3.json", plain, asks("three?")),
+        ],
+    )
+    (spec,) = load_mixture([{"path": "x.tar"}], base_dir=tmp_path)
+    table = open_table(spec)
+    assert len(table) == 3
+    with pytest.raises(SampleError, match=rf"member `2\.{ending}` is no plain file"):
+        table[1]
+    assert [table[row] for row in (0, 2)] == [
+        {"question": question, "answer": "yes"} for question in ("one?", "three?")
+    ]
+
+
+def test_folders_and_labels_of_an_archive_belong_to_no_row(tmp_path: Path) -> None:
+    entries = [
+        ("label", b"V", b""),
+        ("a", tarfile.DIRTYPE, b""),
+        ("._1.png", tarfile.SYMTYPE, b""),
+        ("a/1.json", tarfile.REGTYPE, asks("one?")),
+    ]
+    write_entries(tmp_path / "x.tar", entries)
+    (spec,) = load_mixture([{"path": "x.tar"}], base_dir=tmp_path)
+    table = open_table(spec)
+    assert [table[row] for row in range(len(table))] == [{"question": "one?", "answer": "yes"}]
+
+
+def test_links_may_be_left_out_on_purpose_and_the_advice_for_them_is_right(tmp_path: Path) -> None:
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    (folder / "1.json").write_bytes(asks("one?"))
+    (folder / "1.txt").write_text("seen")
+    (folder / "2.json").write_bytes(asks("two?"))
+    (folder / "2.txt").hardlink_to(folder / "1.txt")
+    (folder / "3.json").write_bytes(asks("three?"))
+    (folder / "3.txt").symlink_to("1.txt")
+
+    def texts(*options: str, **more: Any) -> list[Any]:
+        command = [
+            "tar",
+            "--sort=name",
+            *options,
+            "-cf",
+            str(tmp_path / "x.tar"),
+            "-C",
+            str(folder),
+        ]
+        subprocess.run([*command, "."], check=True)
+        (spec,) = load_mixture([{"path": "x.tar", **more}], base_dir=tmp_path)
+        table = open_table(spec)
+        rows = [table[row] for row in range(len(table))]
+        return [row.get("txt") for row in rows if isinstance(row, dict)]
+
+    with pytest.raises(SampleError, match=r"tar -h --hard-dereference|no plain file"):
+        texts()
+    assert texts("-h", "--hard-dereference") == ["seen"] * 3
+    assert texts(not_read=["txt"]) == [None] * 3
+
+
+@pytest.mark.parametrize("padding", [0, 512, 1 << 20, 3 << 20])
+def test_shards_that_cat_joined_are_refused_wherever_the_second_begins(
+    tmp_path: Path, padding: int
+) -> None:
+    one = write_shard(tmp_path / "1.tar", [("1.json", asks("one?"))]).read_bytes()
+    two = write_shard(tmp_path / "2.tar", [("2.json", asks("two?"))]).read_bytes()
+    path = tmp_path / "x.tar"
+    path.write_bytes(one + bytes(padding))
+    assert [number for number, _ in tar_index(path, label="x.tar")] == [1]
+    path.write_bytes(one + bytes(padding) + two)
+    with pytest.raises(SampleError, match="more data behind the shard's end mark"):
+        list(tar_index(path, label="x.tar"))
+
+
+def test_the_advice_for_joining_shards_is_right(tmp_path: Path) -> None:
+    path = write_shard(tmp_path / "1.tar", [("1.json", asks("one?"))])
+    write_shard(tmp_path / "2.tar", [("2.json", asks("two?"))])
+    subprocess.run(["tar", "--concatenate", "-f", "1.tar", "2.tar"], check=True, cwd=tmp_path)
+    assert [number for number, _ in tar_index(path, label="1.tar")] == [1, 2]

@@ -1,0 +1,1 @@
+"""Fuzzed inputs for `smolvlm check`: `python -m fuzz`, or `make fuzz`."""
