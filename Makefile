@@ -13,7 +13,7 @@ WHEELS := gpu_check/wheels
 WHEEL_PYTHON ?= 3.12
 WHEEL_PLATFORMS := $(foreach tag,manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014 manylinux1,--platform $(tag)_x86_64)
 
-.PHONY: help env quickstart test quick mutants kills fuzz lint check bench format clean gpu-check gpu-wheels
+.PHONY: help env env-deepspeed quickstart test quick mutants kills engines fuzz lint check bench format clean gpu-check gpu-wheels
 
 help:
 	@echo "make quickstart  train a small model on easy-VQA and report (STEPS=20 for a short check)"
@@ -22,6 +22,7 @@ help:
 	@echo "make env         make the environment alone: source .venv/bin/activate puts smolvlm on your path"
 	@echo "make check       ruff, pyright, import-linter, tests"
 	@echo "make mutants     change single lines and see whether the tests nearest to them notice (ARGS='--only model')"
+	@echo "make engines     every engine on two and four ranks against one rank (DeepSpeed too after make env-deepspeed)"
 	@echo "make kills       kill a tiny run at KILLS=25 random moments, and compare it with one that was not"
 	@echo "make fuzz        check inputs that are damaged in every way (ARGS='--inputs 100000 --seed 0 --only rows,tar')"
 	@echo "make bench       compare with TRL and plain transformers, tower frozen (most of an hour on two cores)"
@@ -50,6 +51,14 @@ quick: env
 
 mutants: env
 	$(BIN)/python tests/run_mutants.py $(ARGS)
+
+engines: env
+	$(BIN)/python -m pytest tests/train/engines --engines $(ARGS)
+
+# DeepSpeed builds an operator when it first runs: here, and not in the middle of a run's first step.
+env-deepspeed: env
+	$(PIP) --editable ".[deepspeed]"
+	$(BIN)/python -c "from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder as b; b().load()"
 
 kills: env
 	OMP_NUM_THREADS=1 $(BIN)/python tests/train/random_kills.py --kills $(or $(KILLS),25)

@@ -14,7 +14,7 @@ import yaml
 from smolvlm.errors import ConfigError
 
 PREEMPTION_S = 120
-"""How long before a job's end, or its preemption, it is told: a checkpoint is written then."""
+"""How long before a job's end, or its preemption, it is told: to end in order."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,9 +47,8 @@ class Job:
 def sbatch_script(job: Job, *, python: str) -> str:
     """Return a script for `sbatch`: one task a node, torchrun in it.
 
-    A job that is to be preempted, or whose time ends, gets SIGUSR1 so many seconds before; it hands
-    SIGTERM to the ranks, which write a checkpoint (`train.enable_jit_checkpoint`), and is queued
-    again. `auto` resumes it there.
+    A job that is to be preempted, or whose time ends, gets SIGUSR1 so many seconds before; it ends
+    the ranks and is queued again. There the run resumes from its newest whole checkpoint.
 
     Args:
         job: what runs.
@@ -79,10 +78,10 @@ def sbatch_script(job: Job, *, python: str) -> str:
         f'  --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node {job.num_ranks} \\',
         '  --rdzv-id "$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}" --rdzv-backend c10d \\',
         '  --rdzv-endpoint "$MASTER_ADDR:$PORT" \\',
-        f"  {job.training} train.enable_jit_checkpoint=true &",
+        f"  {job.training} &",
         "STEP=$!",
         "",
-        "# Before the end of its time, or when another job takes the nodes: save, and queue again.",
+        "# Before the end of its time, or when another job takes the nodes: end, and queue again.",
         "stop() {",
         '  kill -TERM "$STEP"',
         '  wait "$STEP"',

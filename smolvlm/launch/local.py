@@ -25,6 +25,7 @@ from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from smolvlm.parent_process import Parent
 from smolvlm.terminal import say
 from smolvlm.train.step_watch import STALLED
 
@@ -53,7 +54,8 @@ class LocalLaunch:
         names = {override.partition("=")[0] for override in overrides}
         if not torch.cuda.is_available() and "train.use_cpu" not in names:
             overrides.append("train.use_cpu=true")
-        return [sys.executable, "-m", "smolvlm", "train", str(self.run_file), *overrides]
+        command = [sys.executable, "-m", "smolvlm", "train", str(self.run_file), *overrides]
+        return Parent.here().command(command)
 
 
 def launch(settings: LocalLaunch) -> int:

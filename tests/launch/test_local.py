@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ import yaml
 from safetensors.torch import load_file
 
 from smolvlm.build.tiny import tiny_model
+from smolvlm.launch.local import LocalLaunch
+from tests.processes import children_of, is_alive, wait_until
 
 TIMEOUT_S = 400
 CHECKPOINT, DIES_IN_STEP, NUM_STEPS = 2, 4, 6
@@ -108,3 +111,117 @@ def test_a_killed_rank_comes_back_and_the_run_is_the_one_that_nothing_happened_t
     assert losses(tmp_path / "out") == losses(whole)
     ours, theirs = (load_file(folder / "model.safetensors") for folder in (tmp_path / "out", whole))
     assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
+
+
+def test_a_rank_that_stands_still_ends_the_job_which_begins_again(
+    whole: Path, model: Path, tmp_path: Path
+) -> None:
+    """Stopped, not killed: nothing in that process can say anything any more."""
+    run_file = write_run(tmp_path, model, step_timeout_s=15)
+    only_ranks = f"import sys\nif 'train' in sys.orig_argv:\n    exec({KILLER!r})\n"
+    (tmp_path / "sitecustomize.py").write_text(only_ranks)
+    mark = {"MARK": str(tmp_path / "mark"), "STEP": str(DIES_IN_STEP), "HOW": "SIGSTOP"}
+    result = launched(run_file, "--nproc", "2", environment=mark)
+    assert result.returncode == 0, result.stderr
+    assert "error: rank 0 stood still in step" in result.stderr
+    assert "(train.step_timeout_s), over these rows:" in result.stderr
+    assert "all 2 ranks begin again (1 of 3)" in result.stderr
+    assert losses(tmp_path / "out") == losses(whole)
+
+
+def test_a_mistake_is_said_once_and_nothing_starts(model: Path, tmp_path: Path) -> None:
+    run_file = write_run(tmp_path, model)
+    result = launched(run_file, "train.packs_per_stepp=2", "--nproc", "2")
+    assert result.returncode == 1
+    assert result.stderr.count("packs_per_stepp") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_error_of_a_rank_is_not_tried_again(model: Path, tmp_path: Path) -> None:
+    run_file = write_run(tmp_path, model, packs_per_step=3)
+    result = launched(run_file, "--nproc", "2")
+    assert result.returncode == 1
+    assert "train.packs_per_step=3 cannot be dealt to 2 ranks" in result.stderr
+    assert "begin again" not in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_world_of_another_size_is_refused(model: Path, tmp_path: Path) -> None:
+    run_file = write_run(tmp_path, model, use_cpu=True)
+    result = subprocess.run(
+        [sys.executable, "-m", "smolvlm", "train", str(run_file)],
+        env=os.environ | {"SMOLVLM_RANKS": "2"},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "SMOLVLM_RANKS is 2, and this process knows of no other" in result.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_all_ranks(number: signal.Signals, model: Path, tmp_path: Path) -> None:
+    run_file = write_run(tmp_path, model, max_steps=2000)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "smolvlm", "launch", str(run_file), "--nproc", "2"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    metrics = tmp_path / "out" / "metrics.jsonl"
+    wait_until(metrics.is_file, lambda: "the ranks did not begin")
+    ranks = children_of(process.pid)
+    assert len(ranks) >= 2
+    process.send_signal(number)
+    _, said = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 128 + number, said
+    assert "the same command goes on" in said
+    wait_until(lambda: not any(map(is_alive, ranks)), lambda: "ranks outlived the launcher")
+
+
+def test_the_ranks_of_a_killed_launcher_end(model: Path, tmp_path: Path) -> None:
+    run_file = write_run(tmp_path, model, max_steps=2000)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "smolvlm", "launch", str(run_file), "--nproc", "2"],
+        stderr=subprocess.DEVNULL,
+    )
+    wait_until((tmp_path / "out" / "metrics.jsonl").is_file, lambda: "the ranks did not begin")
+    ranks = children_of(process.pid)
+    process.kill()
+    process.wait()
+    wait_until(lambda: not any(map(is_alive, ranks)), lambda: "ranks outlived the launcher")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--nodes", "2"], "need --slurm or --sky"),
+        (["--slurm", "--sky"], "two schedulers"),
+        (["--nproc", "0"], "0 is not in the range"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(
+    model: Path, tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    result = launched(write_run(tmp_path, model), *arguments)
+    assert result.returncode == 2
+    assert words in " ".join(result.stderr.split())
+
+
+def test_a_script_is_written_and_without_sbatch_that_is_said(model: Path, tmp_path: Path) -> None:
+    run_file = write_run(tmp_path, model)
+    script = tmp_path / "job.sbatch"
+    without = {"PATH": os.path.dirname(sys.executable)}
+    result = launched(
+        run_file, "--nproc", "2", "--slurm", "--out", str(script), environment=without
+    )
+    assert result.returncode == 1
+    assert "there is no sbatch on this machine" in result.stderr
+    assert f"train {run_file}" in script.read_text()
+    result = launched(run_file, "--slurm", "--no-submit", "--out", str(tmp_path / "b"))
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_rank_command_keeps_a_device_that_was_chosen() -> None:
+    settings = LocalLaunch(run_file=Path("a.yaml"), overrides=["train.use_cpu=false"], num_ranks=2)
+    assert [word for word in settings.command if "use_cpu" in word] == ["train.use_cpu=false"]

@@ -7,6 +7,7 @@ Plain gradient descent where all trains, since Adam would hide a gradient that i
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.train.runs_apart import runs_apart
 TIMEOUT_S = 900
 """For all runs of the grid together that one call of pytest makes."""
 CHECKPOINT, DIES_IN_STEP = 2, 4
+HAS_DEEPSPEED = find_spec("deepspeed") is not None
 Changes = dict[str, Any]
 
 
@@ -43,8 +45,14 @@ SHARED: tuple[tuple[str, str, int], ...] = (
 """(case, engine, ranks) that `make test` runs."""
 GRID: tuple[tuple[str, str, int], ...] = tuple(
     (case, engine, ranks)
-    for case in ("full", "frozen", "adapters", "dpo", "checkpointing")
-    for engine in ("ddp", "fsdp2")
+    for engines, cases in (
+        (("ddp", "fsdp2"), ("full", "frozen", "adapters", "dpo", "checkpointing")),
+        # An optional package, which builds an operator first (make env-deepspeed).
+        (("zero2",) if HAS_DEEPSPEED else (), ("frozen", "adapters", "dpo", "checkpointing")),
+        (("zero3",) if HAS_DEEPSPEED else (), ("checkpointing", "alone")),
+    )
+    for engine in engines
+    for case in cases
     for ranks in (2, 4)
 )
 
@@ -112,6 +120,7 @@ def cases(
         "full": Case(full | unclipped, chunk_targets=16, max_weight_error=1e-6),
         "frozen": Case(frozen | unclipped, max_weight_error=1e-6),
         "checkpointing": Case(full | checkpointing),
+        "alone": Case(full | unclipped | {"data.eval_mixture": None}, max_weight_error=1e-6),
         "adapters": Case(
             frozen | checkpointing | adapters, weights_file=ADAPTER_WEIGHTS, max_weight_error=1e-4
         ),
@@ -144,7 +153,9 @@ def runs(
 
     def job(folder: Path, case: str, engine: str, ranks: int, **more: Any) -> None:
         settings = cases[case].changes | {
-            "train.engine": engine,
+            "train.engine": {"type": "deepspeed", "config": f"{engine}.json"}
+            if engine.startswith("zero")
+            else engine,
             **({"train.ddp_backend": "gloo"} if ranks > 1 else {}),
             **more.pop("changes", {}),
         }
@@ -248,7 +259,7 @@ def test_the_engine_says_what_it_holds(runs: EngineRuns, shared: tuple[str, str,
     logs = [(runs.folders[shared].parent / f"rank-{rank}.log").read_text() for rank in range(ranks)]
     assert [log.count("engine fsdp2: ") for log in logs] == [engine == "fsdp2", *[0] * (ranks - 1)]
     facts = json.loads((runs.folders[shared] / "run.json").read_text())
-    assert facts["device"]["engine"] == engine
+    assert facts["device"]["engine"] == ("deepspeed" if engine.startswith("zero") else engine)
     if engine == "fsdp2" and case == "full":
         assert f"engine fsdp2: 59 of 59 parameters in shards over {ranks} ranks" in logs[0]
 
