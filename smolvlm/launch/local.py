@@ -15,6 +15,7 @@ import sys
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from signal import Signals
 from tempfile import TemporaryDirectory
@@ -33,6 +34,13 @@ LOOPBACK = "127.0.0.1"
 ASKED_RANKS = "SMOLVLM_RANKS"
 """Environment variable of a rank: how many the launcher was asked for."""
 _SIGNAL_STATUS = 128
+_SHUTDOWN_S = 10
+"""For ranks that are told to end: one that waits for a dead one does not hear it."""
+_TIMEOUT: dict[str, Any] = (
+    {"shutdown_timeout": _SHUTDOWN_S}
+    if "shutdown_timeout" in signature(LaunchConfig).parameters  # older releases wait for 30 s
+    else {}
+)
 _LOOPBACK_INTERFACE = Path("/sys/class/net/lo")
 
 
@@ -94,6 +102,7 @@ def _attempt(settings: LocalLaunch) -> ProcessFailure | None:
             local_addr=LOOPBACK,
             max_restarts=0,
             logs_specs=DefaultLogsSpecs(log_dir=folder),
+            **_TIMEOUT,
         )
         run: Any = elastic_launch(config, entrypoint=program)
         try:

@@ -117,7 +117,7 @@ def training_arguments(train: TrainConfig, *, num_steps: int) -> TrainingArgumen
             "smolvlm train ...; "
             "or show it one: CUDA_VISIBLE_DEVICES=0",
         )
-    _check_world(arguments.world_size)
+    check_world(arguments.world_size)
     if train.packs_per_step % arguments.world_size:
         raise ConfigError(
             f"train.packs_per_step={train.packs_per_step} cannot be dealt to "
@@ -151,7 +151,7 @@ def _processes_started() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _check_world(num_ranks: int) -> None:
+def check_world(num_ranks: int) -> None:
     """Raise ConfigError where the ranks that know of each other are not those that were started, or
     asked for."""
     for name, who in (("WORLD_SIZE", "torchrun"), ("SMOLVLM_RANKS", "smolvlm launch")):
