@@ -45,9 +45,12 @@ class ParquetRows:
         if sum(group.held_bytes for group in self._groups) > self._limit:
             raise swells(label)
         shared = sorted(set[str]().union(*(group.dictionaries for group in self._groups)))
-        self._file = pyarrow.parquet.ParquetFile(
-            path, read_dictionary=shared, page_checksum_verification=True
-        )
+        try:
+            self._file = pyarrow.parquet.ParquetFile(
+                path, read_dictionary=shared, page_checksum_verification=True
+            )
+        except KeyError as error:
+            raise ValueError(f"a row group has a column {error} that the schema lacks") from None
         self.schema = plain_schema(self._file.schema_arrow)
 
     def __enter__(self) -> "ParquetRows":

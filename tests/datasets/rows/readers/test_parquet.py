@@ -157,3 +157,18 @@ def test_any_file_that_arrow_reads_is_read(
     rows = rows_of(path)
     assert [rows.value(0, row) for row in range(len(rows))] == flat
     assert [rows.value(1, row) for row in range(len(rows))] == values
+
+
+def test_a_column_of_a_row_group_that_the_schema_lacks_is_damage(tmp_path: Path) -> None:
+    """One letter of a column's name, changed in the row group's description alone."""
+    path = written(tmp_path / "a.parquet", {"question": ["what"] * 50, "answer": ["x"] * 50})
+    data = path.read_bytes()
+    places = [place for place in range(len(data)) if data.startswith(b"question", place)]
+    refused = 0
+    for place in places:
+        path.write_bytes(data[:place] + b"quertion" + data[place + 8 :])
+        try:
+            arrow_rows(path, "parquet", label="a.parquet", max_row_bytes=1 << 20)
+        except SampleError as error:
+            refused += "not a Parquet file" in str(error)
+    assert refused, "one of the places is the row group's"
