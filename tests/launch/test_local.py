@@ -156,9 +156,7 @@ def test_a_world_of_another_size_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
             with pytest.raises(ConfigError, match=f"{name} is 2, and this process knows of no oth"):
                 check_world(1)
             check_world(2)
-            with pytest.raises(
-                ConfigError, match=f"{name} is 2, and this process knows of 4 in"
-            ):
+            with pytest.raises(ConfigError, match=f"{name} is 2, and this process knows of 4 in"):
                 check_world(4)
 
 

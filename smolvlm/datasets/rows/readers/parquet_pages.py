@@ -8,6 +8,7 @@ for each page. A page is decompressed whole, so none may be larger than a row's 
 left to the reader, which is told of it.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,12 @@ _DICTIONARIES = (2, 8)
 _MIN_VALUE_BYTES = 8
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
 _MAX_DEPTH = 32
+_LONG_LIST = 15
+"""In place of a list's length: it stands behind."""
+_FOOTER_SIZE, _FOOTER_END = 4, 8
+"""Bytes of the footer's length, and of that with the mark behind it."""
+_ROW_GROUPS, _COLUMNS, _META_DATA, _SIZE_STATISTICS = 4, 1, 3, 16
+"""Numbers of fields in `FileMetaData`, `RowGroup`, `ColumnChunk`, `ColumnMetaData`."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -74,6 +81,7 @@ def group_facts(path: Path, metadata: Any, *, max_row_bytes: int, label: str) ->
     """
     found: list[GroupFacts] = []
     with path.open("rb") as stream:
+        _check_footer(stream, metadata, label)
         for number in range(metadata.num_row_groups):
             group = metadata.row_group(number)
             facts = GroupFacts(num_rows=group.num_rows)
@@ -87,6 +95,47 @@ def group_facts(path: Path, metadata: Any, *, max_row_bytes: int, label: str) ->
                     raise
             found.append(facts)
     return found
+
+
+def _check_footer(stream: BinaryIO, metadata: Any, label: str) -> None:
+    """Raise SampleError for columns whose description ends the process where Arrow reads it.
+
+    pyarrow (26) hands over a footer without a look at its columns; where one lacks its description,
+    or counts other levels than it has, an exception of C++ leaves through code that may not throw.
+    """
+    stream.seek(-_FOOTER_END, os.SEEK_END)
+    size = int.from_bytes(stream.read(_FOOTER_SIZE), "little")
+    stream.seek(-_FOOTER_END - size, os.SEEK_END)
+    try:
+        fields, _ = _struct(stream.read(size), 0)
+    except _Short:  # of a newer kind: Arrow has read it
+        return
+    for number, group in enumerate(_listed(fields.get(_ROW_GROUPS))):
+        for place, column in enumerate(_listed(_field(group, _COLUMNS))):
+            if place >= len(metadata.schema):
+                continue
+            kind = metadata.schema.column(place)
+            described = _field(column, _META_DATA)
+            levels = _field(described, _SIZE_STATISTICS)
+            counted = (
+                (_listed(_field(levels, 2)), kind.max_repetition_level),
+                (_listed(_field(levels, 3)), kind.max_definition_level),
+            )
+            if described is None or any(
+                histogram and len(histogram) != most + 1 for histogram, most in counted
+            ):
+                what = f"the description of column `{shown_text(kind.path)}` is damaged"
+                error = _refused(what)
+                error.where = f"{label}, row group {number + 1:,}"
+                raise error
+
+
+def _field(struct: object, number: int) -> Any:
+    return struct.get(number) if isinstance(struct, dict) else None
+
+
+def _listed(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 class _Chunk:
@@ -238,7 +287,26 @@ def _value(data: bytes, place: int, kind: int, depth: int) -> tuple[Any, int]:
         return None, _within(data, place + length)
     if kind in (_BYTE, _DOUBLE):
         return None, _within(data, place + (1 if kind == _BYTE else 8))
-    raise _Short  # lists and maps, which no header of a page has
+    if kind in (_LIST, _SET):
+        return _list(data, place, depth)
+    raise _Short  # maps, which Parquet has none of
+
+
+def _list(data: bytes, place: int, depth: int) -> tuple[list[Any], int]:
+    """Return a list's values, and where it ends."""
+    _within(data, place + 1)
+    count, kind = data[place] >> 4, data[place] & 0x0F
+    place += 1
+    if count == _LONG_LIST:
+        count, place = _varint(data, place)
+    values: list[Any] = []
+    for _ in range(count):
+        if kind in (_TRUE, _FALSE):  # within a list a byte each
+            value, place = None, _within(data, place + 1)
+        else:
+            value, place = _value(data, place, kind, depth + 1)
+        values.append(value)
+    return values, place
 
 
 def _within(data: bytes, place: int) -> int:

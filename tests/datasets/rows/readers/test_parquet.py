@@ -1,5 +1,8 @@
 """Parquet files that hold little and come to much: refused by name, before they are expanded."""
 
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -172,3 +175,46 @@ def test_a_column_of_a_row_group_that_the_schema_lacks_is_damage(tmp_path: Path)
         except SampleError as error:
             refused += "not a Parquet file" in str(error)
     assert refused, "one of the places is the row group's"
+
+
+FOOTERS = """
+import sys
+from pathlib import Path
+from smolvlm.datasets.rows.readers import parquet_pages
+from smolvlm.datasets.rows.readers.conversion import arrow_rows
+from smolvlm.errors import SampleError
+
+if sys.argv[2] == "unchecked":
+    parquet_pages._check_footer = lambda *_: None
+path = Path(sys.argv[1])
+data = path.read_bytes()
+size = int.from_bytes(data[-8:-4], "little")
+refused = 0
+for place in range(len(data) - 8 - size, len(data) - 8):
+    for change in (1, 0x10):
+        changed = bytearray(data)
+        changed[place] ^= change
+        path.write_bytes(changed)
+        try:
+            arrow_rows(path, "parquet", label="a.parquet", max_row_bytes=1 << 20)
+        except SampleError:
+            refused += 1
+print(refused)
+"""
+
+
+@pytest.mark.parametrize("how", ["checked", "unchecked"])
+def test_no_change_of_a_footer_ends_the_process(tmp_path: Path, how: str) -> None:
+    """Left unchecked, columns that count other levels than they have abort it."""
+    rows = [
+        [{"role": "user", "text": f"{n}?"}, {"role": "assistant", "text": "x"}] for n in range(9)
+    ]
+    path = written(tmp_path / "a.parquet", {"messages": rows, "names": [["a"], []] * 4 + [["b"]]})
+    done = subprocess.run(
+        [sys.executable, "-c", FOOTERS, str(path), how], capture_output=True, text=True, timeout=300
+    )
+    if how == "unchecked":
+        assert done.returncode == -signal.SIGABRT, done.stderr[-300:]
+    else:
+        assert done.returncode == 0, done.stderr[-300:]
+        assert int(done.stdout) > 100
