@@ -4,11 +4,19 @@ Pages of history may name files that are gone; the commands that they give have 
 same.
 """
 
+import json
 import re
+import shlex
 import subprocess
+import textwrap
 from pathlib import Path
 
 import pytest
+import yaml
+
+from smolvlm.cli.early_checks import check_run_file
+from smolvlm.cli.main import app
+from smolvlm.config.load import load_run_config
 
 ROOT = Path(__file__).parents[1]
 HISTORY = ("docs/results.md", "CHANGELOG.md")
@@ -280,3 +288,81 @@ def test_which_names_are_missing() -> None:
         "`smolvlm/home.py`"
     )
     assert missing_names(text) == ["no_such in tests/gone.py", "Pack in smolvlm/home.py"]
+
+
+_OPENING = re.compile(r"^ *```")
+LANGUAGES = ("bash", "console", "json", "jsonl", "python", "text", "yaml", "toml", "")
+
+
+def fenced(text: str) -> list[tuple[str, str]]:
+    """Return the language and the text of every fenced block, its indentation taken off.
+
+    A block that begins or ends in the middle of a line is none: its fence stands as language.
+    """
+    blocks: list[tuple[str, str]] = []
+    language: str | None = None
+    lines: list[str] = []
+    for line in text.splitlines():
+        if _OPENING.match(line) is None:
+            lines.append(line)
+        elif language is None:
+            language, lines = line.strip().removeprefix("```"), []
+        else:
+            blocks.append((language, textwrap.dedent("\n".join(lines))))
+            language = None
+    return blocks if language is None else [*blocks, ("never closed", language)]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_fenced_blocks_are_what_they_say(page: str) -> None:
+    """A paragraph's line breaks mean nothing, a block's everything."""
+    for language, block in fenced((ROOT / page).read_text(encoding="utf-8")):
+        assert language in LANGUAGES, f"{page}: a fence with words behind it: {language!r}"
+        match language:
+            case "yaml":
+                yaml.safe_load(block)
+            case "json":
+                json.loads(block if block.lstrip().startswith("{") else f"{{{block}}}")
+            case "jsonl":
+                for line in block.splitlines():
+                    json.loads(line)
+            case "python":
+                compile(block, page, "exec")
+
+
+def test_the_readmes_run_file_is_one(tmp_path: Path) -> None:
+    """As a reader would paste it, beside the rows that it names."""
+    (block,) = [
+        text
+        for language, text in fenced((ROOT / "README.md").read_text(encoding="utf-8"))
+        if language == "yaml"
+    ]
+    (tmp_path / "run.yaml").write_text(block)
+    for name in ("train.jsonl", "eval.jsonl"):
+        (tmp_path / name).write_text('{"question": "What?", "answer": "That."}\n')
+    config = load_run_config(tmp_path / "run.yaml")
+    assert config.train.packs_per_step == 4
+    assert config.rate_of("vision") == 0
+    check_run_file(tmp_path / "run.yaml", [])
+
+
+def test_the_readmes_commands_are_commands() -> None:
+    (block,) = [
+        text
+        for language, text in fenced((ROOT / "README.md").read_text(encoding="utf-8"))
+        if language == "bash"
+    ]
+    names = {
+        command.name or command.callback.__name__
+        for command in app.registered_commands
+        if command.callback is not None
+    }
+    for line in block.splitlines():
+        program, name, *_ = shlex.split(line, comments=True)
+        assert (program, name in names) == ("smolvlm", True), line
+
+
+def test_a_reflowed_block_is_found() -> None:
+    assert fenced("```yaml a: 1\nb: 2\n```\n") == [("yaml a: 1", "b: 2")]
+    assert fenced("  ```bash\n  ls\n  ```\n") == [("bash", "ls")]
+    assert fenced("```\nls ```\n")[-1][0] == "never closed"

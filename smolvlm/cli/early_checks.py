@@ -22,6 +22,31 @@ def check_run_file(run_file: Path, overrides: Sequence[str]) -> None:
     _run_all(_checks_of_run(run_file, overrides))
 
 
+def check_ranks(run_file: Path, overrides: Sequence[str], *, num_ranks: int) -> None:
+    """Raise ConfigError for a run that so many ranks cannot share.
+
+    Args:
+        run_file: whose settings are right.
+        overrides: of the run file.
+        num_ranks: over all machines.
+    """
+    from smolvlm.config.load import load_run_config
+
+    train = load_run_config(run_file, overrides).train
+    if train.packs_per_step % num_ranks:
+        raise ConfigError(
+            f"the {train.packs_per_step} packs of a step cannot be dealt to {num_ranks} ranks",
+            where=f"train.packs_per_step={train.packs_per_step}",
+            fix=f"set it to a multiple of {num_ranks}",
+        )
+    if train.engine == "fsdp2" and num_ranks == 1:
+        raise ConfigError(
+            "one process has nothing to shard over",
+            where="train.engine=fsdp2",
+            fix="start several (--nproc), or take the setting out",
+        )
+
+
 def check_mixture_or_run(
     target: Path, overrides: Sequence[str], *, model: str | None, held_out: Path | None = None
 ) -> None:

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -27,7 +28,7 @@ def launch_here(
     try:
         status = launch(settings)
     except SignalException as stopped:  # torch's agent answers signals, and ends the ranks
-        say(f"stopped by {stopped.sigval.name}; the same command goes on")
+        say(f"the ranks were ended by {stopped.sigval.name}; the same command goes on")
         status = _SIGNAL_STATUS + stopped.sigval
     if status:
         sys.exit(status)
@@ -58,7 +59,22 @@ def submit_to_slurm(job: Job, out: Path | None, *, only_writes: bool) -> None:
 
 
 def write_sky_task(job: Job, out: Path | None) -> None:
-    """Write a SkyPilot task, and say how it is started."""
+    """Write a SkyPilot task, and say how it is started.
+
+    Raises:
+        ConfigError: the run file is outside the current folder, which SkyPilot sends along.
+    """
+    if not job.run_file.is_relative_to(Path.cwd()):
+        raise ConfigError(
+            "it is outside the current folder, which is all that SkyPilot sends along",
+            where=str(job.run_file),
+            fix="go to a folder that holds the run file and all that it names",
+        )
     file = out or Path(f"{job.name}.sky.yaml")
-    write_text(file, sky_task(job))
-    say(f"wrote {file}; start it with: sky launch {file}")
+    inside = replace(job, run_file=job.run_file.relative_to(Path.cwd()))
+    write_text(file, sky_task(inside))
+    say(
+        f"wrote {file}; start it with: sky launch {file}\n"
+        "note: this folder is sent along; what the run names outside of it is not. `setup` "
+        "installs smolvlm from the package index: change it for a checkout"
+    )

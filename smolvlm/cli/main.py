@@ -16,7 +16,12 @@ import typer
 
 from smolvlm import __version__
 from smolvlm.cli.build_command import build
-from smolvlm.cli.early_checks import check_evaluated, check_mixture_or_run, check_run_file
+from smolvlm.cli.early_checks import (
+    check_evaluated,
+    check_mixture_or_run,
+    check_ranks,
+    check_run_file,
+)
 from smolvlm.cli.interruption import interruptible
 from smolvlm.cli.options import Command, Group, Json, RunFileCommand
 from smolvlm.cli.os_errors import explained
@@ -118,10 +123,14 @@ def launch(
     """Train on several processes: here, or as a job of a cluster."""
     if slurm and sky:
         raise typer.BadParameter("--slurm and --sky are two schedulers")
-    if not (slurm or sky) and (nodes > 1 or time or gpu_type or cpu or out or no_submit):
-        raise typer.BadParameter("--nodes and what describes a job need --slurm or --sky")
+    of_jobs = {"--nodes": nodes > 1, "--time": time, "--gpu-type": gpu_type, "--cpu": cpu}
+    of_jobs |= {"--out": out, "--no-submit": no_submit}
+    named = [name for name, value in of_jobs.items() if value]
+    if named and not (slurm or sky):
+        raise typer.BadParameter(f"{' and '.join(named)} need --slurm or --sky")
     check_output_file(out, "--out")
     check_run_file(run_file, overrides or [])
+    check_ranks(run_file, overrides or [], num_ranks=nproc * nodes)
     hide_progress_bars()
     from smolvlm.cli import launch as commands
 

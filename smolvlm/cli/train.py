@@ -9,6 +9,7 @@ from smolvlm.cli.os_errors import says_what_is_safe
 from smolvlm.cli.progress import measuring_bar
 from smolvlm.config.load import load_run_config
 from smolvlm.config.schema import RunConfig
+from smolvlm.disk.system_errors import os_errors_of
 from smolvlm.runs.training import train_and_report
 from smolvlm.terminal import say
 from smolvlm.train.train import TrainedRun
@@ -25,6 +26,7 @@ def train_aloud(config: RunConfig) -> TrainedRun:
     with (
         says_what_is_kept(lambda: notes_of_run(config)),
         says_what_is_safe(lambda: kept_of_run(output_dir)),
+        os_errors_of(output_dir),  # where nothing tells which file
     ):
         return train_and_report(
             config,

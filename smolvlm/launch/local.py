@@ -73,8 +73,9 @@ def launch(settings: LocalLaunch) -> int:
         settings: what is started; the run file was read before.
     """
     _set_environment(settings.num_ranks)
-    for logger in ("torch.distributed.elastic", "torch.distributed"):
-        logging.getLogger(logger).setLevel(logging.ERROR)  # it warns of each process that it ends
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("torch.distributed.elastic"):  # what it would say is said here
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     for restart in range(settings.max_restarts + 1):
         failure = _attempt(settings)
         if failure is None:

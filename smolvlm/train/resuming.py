@@ -235,6 +235,7 @@ def _check_same_run(saved: Mapping[str, Any], identity: RunIdentity, *, folder: 
         if not _is_same(key, theirs.get(key, NOT_SET), ours.get(key, NOT_SET))
         and not _is_moved(key, saved.get("relative", {}), identity.relative)
     ]
+    has_settings = len(differing)
     if identity.rows is None or not identity.rows.bears_changes:
         changed = identity.rows.changes(folder) if identity.rows is not None else []
         if not differing and not changed and saved["plan"] != identity.plan:
@@ -244,10 +245,19 @@ def _check_same_run(saved: Mapping[str, Any], identity: RunIdentity, *, folder: 
         raise ConfigError(
             "the checkpoint belongs to another run:\n" + "\n".join(differing),
             where=str(folder),
-            fix="restore the settings and the rows, choose another train.output_dir, or set "
-            "train.resume_from_checkpoint=false; train.on_changed_data=warn goes on with rows that "
-            "changed",
+            fix=_back(has_settings=has_settings, has_rows=len(differing) > has_settings)
+            + "; or choose another train.output_dir, or set train.resume_from_checkpoint=false",
         )
+
+
+def _back(*, has_settings: int, has_rows: bool) -> str:
+    """Return what would make a run the one that began."""
+    ways = ["restore the settings"] if has_settings else []
+    if has_rows:
+        ways.append(
+            "put rows and files back, or go on with them as they are: train.on_changed_data=warn"
+        )
+    return ", and ".join(ways)
 
 
 def _is_moved(key: str, theirs: Mapping[str, object], ours: Mapping[str, object]) -> bool:

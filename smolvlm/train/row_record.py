@@ -81,9 +81,9 @@ class RowRecord:
             return [self._other_number(kept.digests)]
         content, sizes, times = self._changed(kept)
         lines = [
-            (content, "another text, or other media named in it", False),
-            (sizes, "its files have other sizes", True),
-            (times, "its files were changed since, and had not been read", True),
+            (content, "another text, or other media in it or named in it", False),
+            (sizes, "its files are others, or have other sizes", True),
+            (times, "its files have another time of change, and had not been read before", True),
         ]
         return [
             f"- {self._names(rows, with_media=with_media)}: {words}"

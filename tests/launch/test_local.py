@@ -140,12 +140,24 @@ def test_a_mistake_is_said_once_and_nothing_starts(model: Path, tmp_path: Path) 
     assert not (tmp_path / "out").exists()
 
 
-def test_an_error_of_a_rank_is_not_tried_again(model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("job", [[], ["--slurm", "--no-submit"], ["--sky", "--cpu"]])
+def test_ranks_that_cannot_share_a_step_are_refused_before_anything_starts(
+    model: Path, tmp_path: Path, job: list[str]
+) -> None:
     run_file = write_run(tmp_path, model, packs_per_step=3)
+    result = CliRunner().invoke(app, ["launch", str(run_file), "--nproc", "2", *job])
+    assert isinstance(result.exception, ConfigError)
+    assert "the 3 packs of a step cannot be dealt to 2 ranks" in str(result.exception)
+
+
+def test_an_error_of_a_rank_is_not_tried_again(model: Path, tmp_path: Path) -> None:
+    run_file = write_run(tmp_path, model)
+    (tmp_path / "rows.jsonl").write_text("")
     result = launched(run_file, "--nproc", "2")
     assert result.returncode == 1
-    assert "train.packs_per_step=3 cannot be dealt to 2 ranks" in result.stderr
+    assert "rows.jsonl" in result.stderr
     assert "begin again" not in result.stderr
+    assert "torch/distributed" not in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -174,7 +186,8 @@ def test_a_signal_ends_all_ranks(model: Path, tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 128 + signal.SIGTERM, said
-    assert "the same command goes on" in said
+    assert "the ranks were ended by SIGTERM" in said
+    assert "torch/distributed" not in said
     wait_until(lambda: not any(map(is_alive, ranks)), lambda: "ranks outlived the launcher")
 
 
@@ -194,7 +207,8 @@ def test_the_ranks_of_a_killed_launcher_end(model: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--nodes", "2"], "need --slurm or --sky"),
+        (["--nodes", "2"], "--nodes need --slurm or --sky"),
+        (["--no-submit", "--cpu"], "--cpu and --no-submit need --slurm or --sky"),
         (["--slurm", "--sky"], "two schedulers"),
         (["--nproc", "0"], "should be greater than or equal to 1"),
     ],
