@@ -206,7 +206,7 @@ def test_a_checkpoint_of_an_earlier_version_which_wrote_every_setting_is_the_sam
 def test_other_rows_are_refused(tmp_path: Path, plan: Plan) -> None:
     checkpoint(tmp_path, 5, identity())
     with pytest.raises(
-        ConfigError, match="the rows: files or the order of their rows changed since"
+        ConfigError, match="the rows: their order, or the sizes of their media, changed since"
     ):
         find_checkpoint("auto", output_dir=tmp_path, identity=identity(plan=plan))
 
