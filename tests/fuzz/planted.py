@@ -146,8 +146,8 @@ def an_unread_key_in_silence() -> None:
 
 
 def a_lost_row() -> None:
-    def lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
-        yield from list(_json_lines(stream))[:1]
+    def lines(stream: BinaryIO, **limits: int) -> Iterator[Any]:
+        yield from list(_json_lines(stream, **limits))[:1]
 
     conversion.json_lines = lines
 

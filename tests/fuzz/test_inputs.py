@@ -22,7 +22,7 @@ NUM_OF_A_KIND: dict[Kind, int] = {
     "yaml": 150,
     "pictures": 400,
     "clips": 150,
-    "checkpoints": 20,
+    "checkpoints": 40,
 }
 
 

@@ -39,7 +39,7 @@ def test_a_plain_run_is_covered_whole() -> None:
         ({"vision_cache": True}, "data.vision_cache"),
         ({"activation_checkpointing": True}, "train.activation_checkpointing"),
         ({"torch_compile": True}, "train.torch_compile"),
-        ({"fsdp": "full_shard"}, "train.fsdp"),
+        ({"fsdp": "full_shard"}, "train.engine: fsdp2"),
     ],
 )
 def test_what_is_left_out_is_named(settings: dict[str, Any], words: str) -> None:

@@ -206,6 +206,6 @@ def test_a_process_that_knows_of_no_other_is_refused_where_there_should_be_sever
     section: Section, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each would train the whole run: torchrun on a machine without a GPU, without `use_cpu`."""
-    monkeypatch.setattr(arguments, "_processes_started", lambda: 2)
-    with pytest.raises(ConfigError, match="WORLD_SIZE is 2"):
+    monkeypatch.setenv("SMOLVLM_RANKS", "2")
+    with pytest.raises(ConfigError, match="SMOLVLM_RANKS is 2"):
         training_arguments(section(), num_steps=STEPS)

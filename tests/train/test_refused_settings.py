@@ -55,7 +55,7 @@ SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"optim_args": "betas=what", "optim": "adamw_torch"}, "train.optim_args"),
     ({"report_to": "nothing_like_it"}, "report_to"),
     ({"push_to_hub": True}, "train.push_to_hub"),
-    ({"fsdp": "full_shard"}, "train.fsdp"),
+    ({"fsdp": "full_shard"}, "train.engine"),
     ({"fp16": True}, "train.fp16"),
     ({"metric_for_best_model": "exact_mach"}, "train.metric_for_best_model"),
 ]

@@ -129,6 +129,7 @@ def test_it_is_one_line() -> None:
 def test_its_json_has_the_keys_that_programs_read() -> None:
     content = json.loads(json.dumps(FACTS.as_json()))
     assert content.keys() == {"device", "kernels", "versions", "commit", "modified"}
-    assert content["device"] == {"type": "cpu", "name": "A CPU", "num_ranks": 1, "num_threads": 2}
+    shared = {"num_ranks": 1, "engine": "ddp", "num_threads": 2}
+    assert content["device"] == {"type": "cpu", "name": "A CPU", **shared}
     assert content["kernels"]["autocast_dtype"] is None
     assert content["commit"] == "0123456789abcdef0123456789abcdef01234567"

@@ -47,7 +47,7 @@ def skip_where_installed(package: str) -> None:
         ("debug", "nonsense", "nonsense is not a valid DebugOption"),
         ("torch_compile_mode", "nonsense", "Unrecognized mode"),
         ("optim_args", "nonsense", ""),
-        ("fsdp", "full_shard", "one process has nothing to shard over"),
+        ("engine", "fsdp2", "one process has nothing to shard over"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")

@@ -20,12 +20,12 @@ from smolvlm.datasets.packing.measured import (
 from smolvlm.datasets.rows.conversations import open_sources
 from smolvlm.datasets.rows.mixture import load_mixture
 from smolvlm.errors import SampleError
-from smolvlm.media.tile_grid import TileSettings
 from smolvlm.records import Conversation, ImageRef, Lengths, SkippedRow, Turn
+from tests.media_settings import media_settings
 
 GOOD = [{"question": f"q{number}", "answer": "x"} for number in range(8)]
 BAD = {"question": "q", "answer": ""}
-TILES = TileSettings(tile_side_px=32, longest_edge_px=128, image_splitting=False)
+TILES = media_settings(tile_side_px=32, longest_edge_px=128, image_splitting=False)
 
 
 def load(
