@@ -191,9 +191,7 @@ def _reference(value: object, kind: str, reading: Reading) -> ImageRef:
         )
         fix = "give a path, or encoded bytes; leave the key out of a text row"
         raise SampleError(f"{kind} is {shown}", fix=fix)
-    if value.startswith("data:"):
-        return ImageRef(data=_of_data_uri(value, kind))
-    if encoded_bytes(value) is not None:
+    if value.startswith("data:") or encoded_bytes(value) is not None:
         return ImageRef(data=_decoded(value, kind))
     _note_name(value, reading)
     return _of_name(value, kind, reading)
@@ -220,8 +218,7 @@ def _of_object(fields: Fields, kind: str, reading: Reading) -> ImageRef:
             return ImageRef(data=text)
         if not isinstance(text, str):
             raise SampleError(f"{kind} is of type {type(text).__name__}", fix="give base64 text")
-        is_uri = text.startswith("data:")
-        return ImageRef(data=_of_data_uri(text, kind) if is_uri else _decoded(text, kind))
+        return ImageRef(data=_decoded(text, kind))
     if text is not None:
         what = f"{kind} has both `{name_key}` and bytes as text"
         raise SampleError(what, fix="keep one of the two")
@@ -252,6 +249,9 @@ def _of_data_uri(text: str, kind: str) -> bytes:
 
 
 def _decoded(text: str, kind: str) -> bytes:
+    """Return the bytes of a picture or a clip that is written as base64, as a data URI or bare."""
+    if text[:5].lower() == "data:":
+        return _of_data_uri(text, kind)
     try:
         data = base64.b64decode("".join(text.split()), validate=True)
     except ValueError as error:  # binascii.Error is one; of letters beyond ASCII it is a plain one

@@ -35,6 +35,10 @@ LINES = "\n".join(TEXT[start : start + 76] for start in range(0, len(TEXT), 76))
         URI,
         LINES,
         TEXT.encode(),
+        URI.encode(),
+        URI.replace("data", "DATA"),
+        {"bytes": URI},
+        {"base64": URI},
         {"bytes": PNG},
         {"bytes": PNG, "path": "a.png"},
         {"bytes": TEXT},
@@ -46,7 +50,7 @@ LINES = "\n".join(TEXT[start : start + 76] for start in range(0, len(TEXT), 76))
         {"image_url": {"url": URI}},
         {"type": "base64", "media_type": "image/png", "data": TEXT},
     ],
-    ids=range(15),
+    ids=range(19),
 )
 def test_bytes_however_they_are_written(value: Any) -> None:
     shown = (ImageRef(data=PNG),)
