@@ -66,11 +66,9 @@ class SmolVLMTrainer(EngineTrainer):
         self._parts, self.engine, self.say = parts, parts.engine, parts.say
         self.watch = StepWatch(parts.step_timeout_s, rank=args.process_index)
         self._cost = compute_cost(model)
+        names, logs_rows = parts.step.method.metric_names, parts.log_sample_ids
         self._log = RunLog(
-            Path(args.output_dir or "."),
-            cost=self._cost,
-            metric_names=parts.step.method.metric_names,
-            logs_rows=parts.log_sample_ids,
+            Path(args.output_dir or "."), cost=self._cost, metric_names=names, logs_rows=logs_rows
         )
         self._checkpoints = CheckpointFinisher(
             parts.files, limit=args.save_total_limit, logs=self._log.paths

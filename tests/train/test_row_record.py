@@ -35,7 +35,7 @@ class StopAfter(TrainerCallback):
     def __init__(self, step: int) -> None:
         self._step = step
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002 - transformers'
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step == self._step:
             raise Stopped
 
@@ -213,7 +213,7 @@ def test_pictures_exchanged_while_a_run_goes_on_end_it(
     run_file = write_run(tmp_path, tiny_folder, photos, num_rows=4)
 
     class Exchange(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002 - transformers'
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.global_step == CHECKPOINT:
                 for path in (tmp_path / "pictures").iterdir():
                     repaint(path)

@@ -81,7 +81,7 @@ def over_cores(
                 yield running[future], future.result()
         except BrokenProcessPool as error:
             if (path.parent / _LAST_WORDS).is_file():
-                raise ForkingPickler.loads((path.parent / _LAST_WORDS).read_bytes()) from None  # pyright: ignore[reportAttributeAccessIssue] - no method
+                raise _loaded(path.parent / _LAST_WORDS) from None
             raise _death(path) from error
         finally:
             pool.shutdown(cancel_futures=True)
@@ -128,9 +128,14 @@ def _death(path: Path) -> ConfigError:
     return ConfigError("a process that reads rows died", where="num_workers", fix=GUARD)
 
 
+def _loaded(path: Path) -> Any:
+    loads: Callable[[bytes], Any] = getattr(ForkingPickler, "loads")  # noqa: B009 - has no type
+    return loads(path.read_bytes())
+
+
 def _start(path: Path) -> None:
     # Our own file, in a folder that nobody else may write to.
-    parent, make, arguments = ForkingPickler.loads(path.read_bytes())  # pyright: ignore[reportAttributeAccessIssue] - no method
+    parent, make, arguments = _loaded(path)
     parent.end_with()
     path.with_name(_STARTED).touch()
     _function.append(make(*arguments))
