@@ -102,7 +102,8 @@ def _tags_of(value: Any) -> list[tuple[Path, Tag]]:
     found: list[tuple[Path, Tag]] = []
     for path, leaf in leaves(value):
         if isinstance(leaf, bytes):
-            found += [(path, tag) for tag in _tags_of_picture(leaf)]
+            tags = _tags_of_picture(leaf) or _tags_of_text(leaf.decode("ascii", "replace"))
+            found += [(path, tag) for tag in tags]
         elif isinstance(leaf, str):
             found += [(path, tag) for tag in _tags_of_text(leaf)]
     return found

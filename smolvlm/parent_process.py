@@ -47,11 +47,14 @@ class Parent:
     def end_with(self) -> None:
         """End this process, a child, at once or within seconds after its parent is gone.
 
-        In the parent itself, and the second time, it does nothing.
+        Ctrl-C, which a terminal sends to all processes of a command, is the parent's to answer. In
+        the parent itself, and the second time, it does nothing.
         """
         if os.getpid() in (self.process, *_watched):
             return
         _watched.add(os.getpid())
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         if self.is_main_thread and os.getppid() == self.process:
             _have_linux_kill_us()
         is_gone = self._gone()
@@ -104,4 +107,5 @@ def _have_linux_kill_us() -> None:
 
 if __name__ == "__main__":
     Parent(int(sys.argv[1]), True).end_with()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored signals outlive the next line
     os.execvp(sys.argv[2], sys.argv[2:])  # what Linux was asked stays asked

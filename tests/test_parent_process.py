@@ -149,3 +149,44 @@ def test_a_program_keeps_its_arguments_its_output_and_its_status() -> None:
 
 def test_the_parent_itself_goes_on() -> None:
     Parent.here().end_with()
+
+
+INTERRUPTED = """
+import multiprocessing, os, sys, time
+from smolvlm.parent_process import Parent
+
+def child(parent):
+    parent.end_with()
+    os.write(1, b"%d\\n" % os.getpid())
+    time.sleep(600)
+
+if __name__ == "__main__":
+    started = multiprocessing.get_context(sys.argv[1]).Process(target=child, args=(Parent.here(),))
+    started.start()
+    sys.stdin.readline()
+    print(started.is_alive(), flush=True)
+    started.terminate()
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_ctrl_c_is_left_to_the_parent(tmp_path: Path, method: str) -> None:
+    path = tmp_path / "script.py"
+    path.write_text(INTERRUPTED)
+    with started(str(path), method, num_children=1) as (parent, (child,)):
+        os.kill(child, signal.SIGINT)
+        time.sleep(0.5)
+        said, _ = parent.communicate("\n")
+        assert (said, parent.returncode) == ("True\n", 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the command is started as it is")
+def test_a_program_that_is_not_ours_answers_ctrl_c() -> None:
+    program = (
+        "import subprocess; from smolvlm.parent_process import Parent; "
+        "print(subprocess.run(Parent.here().command(['sh', '-c', 'echo $$; exec sleep 600']))"
+        ".returncode, flush=True)"
+    )
+    with started("-c", program, num_children=1) as (parent, (child,)):
+        os.kill(child, signal.SIGINT)
+        assert parent.communicate()[0] == "-2\n"

@@ -116,12 +116,17 @@ def _raising_signals() -> Iterator[None]:
     process = os.getpid()
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        if os.getpid() != process:  # a process that was forked off: it ends as any other would
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+        if os.getpid() != process:  # a process that was forked off
+            if number != signal.SIGINT:  # Ctrl-C reaches all of a terminal's: its parent ends it
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
             return
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_DFL)
+        # torch raises an error wherever the program is when a loader's worker dies; those that the
+        # same signal ended are no news.
+        if hasattr(signal, "SIGCHLD"):
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         raise Interrupted(number)
 
     earlier = {number: signal.signal(number, stop) for number in _SIGNALS}

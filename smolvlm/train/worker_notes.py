@@ -25,6 +25,8 @@ _NOTHING = -1
 _AT_MOST_ROWS = 8
 _SIGNAL_S = 5.0
 """A busy machine may deliver a worker's signal this much later than its broken connection."""
+_SENT_TO_ALL = ("Hangup", "Interrupt", "Terminated")
+"""Signals by which schedulers and terminals end all processes of a job."""
 
 
 class WorkerNotes:
@@ -91,14 +93,17 @@ def with_late_signal(error: Exception) -> Exception:
     """Return the error that says how a worker died, where `error` came before it.
 
     torch raises it in a signal handler, wherever the program may be by then; so wait for it here.
+    And for the signal that ended the worker, where it is one that is sent to whole jobs: this
+    process is about to be told too.
     """
     text = _whole_text(error)
+    signal = _SIGNAL.search(text)
     is_untold = not isinstance(error, RuntimeError) or bool(_DEATH.search(text))
-    if is_untold and not (_SIGNAL.search(text) or _EXIT_CODE.search(text)):
+    if signal[1] in _SENT_TO_ALL if signal else is_untold and not _EXIT_CODE.search(text):
         try:
             time.sleep(_SIGNAL_S)
         except RuntimeError as late:
-            return late
+            return error if signal else late
     return error
 
 

@@ -16,9 +16,18 @@ import pytest
 
 from smolvlm.cli.interruption import Interrupted, interruptible, says_what_is_kept
 from smolvlm.train.checkpoint_folder import damage_of, missing_state
+from tests.processes import HAS_PROC, children_of
 
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 LIMIT_S = 120
+
+
+@pytest.fixture(autouse=True)
+def _deaths_of_workers_are_heard_of() -> Iterator[None]:
+    """A command that is stopped ends its process; one in this process leaves torch deaf."""
+    handler = signal.getsignal(signal.SIGCHLD)
+    yield
+    signal.signal(signal.SIGCHLD, handler)
 
 
 @contextmanager
@@ -58,6 +67,10 @@ def stop(running: subprocess.Popen[str], log: Path, number: signal.Signals) -> s
         os.killpg(running.pid, number)
     else:
         running.send_signal(number)
+    return messages_of_stopped(running, log, number)
+
+
+def messages_of_stopped(running: subprocess.Popen[str], log: Path, number: signal.Signals) -> str:
     running.wait(LIMIT_S)
     text = log.read_text()
     assert running.returncode == 128 + number, text
@@ -109,6 +122,25 @@ def test_a_run_that_is_stopped_says_its_last_checkpoint_and_goes_on_from_it(
     with process(*words, cwd=tmp_path) as (running, log):
         wait_until(lambda: f"step {last + 1}/" in log.read_text(), running, log)
         assert f"resuming from {folder}\n" in stop(running, log, number)
+
+
+@pytest.mark.skipif(not HAS_PROC, reason="workers are looked up in /proc")
+@pytest.mark.parametrize("number", NAMES)
+def test_a_signal_to_all_processes_is_no_death_of_a_worker(
+    settings: dict[str, Any], write_yaml: Any, tmp_path: Path, number: signal.Signals
+) -> None:
+    """As a scheduler sends it; the workers hear of it first, which is a matter of chance."""
+    beside = {"output_dir": str(tmp_path / "out"), "num_train_epochs": 400}
+    beside |= {"save_strategy": "no", "dataloader_num_workers": 2}
+    content = settings | {"train": settings["train"] | beside, "eval": {"at_start": False}}
+    write_yaml(tmp_path / "run.yaml", content)
+    with process("train", "run.yaml", cwd=tmp_path) as (running, log):
+        wait_until(lambda: "step 2/" in log.read_text(), running, log)
+        for worker in children_of(running.pid):
+            os.kill(worker, number)
+        time.sleep(0.5)
+        running.send_signal(number)
+        messages_of_stopped(running, log, number)
 
 
 def test_a_run_that_is_to_be_saved_when_it_is_stopped_is_and_goes_on_from_there(
