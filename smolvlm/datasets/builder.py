@@ -3,7 +3,7 @@
 The one file here that sees config objects.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +23,9 @@ from smolvlm.datasets.packing.measured import (
 from smolvlm.datasets.packing.plan import Plan, PlanSettings, plan_training
 from smolvlm.datasets.rows.conversations import OpenSource, open_sources
 from smolvlm.datasets.rows.mixture import load_mixture
-from smolvlm.datasets.rows.sources import UrlPolicy
+from smolvlm.datasets.rows.row_table import RowTable
+from smolvlm.datasets.rows.sources import SourceSpec, UrlPolicy
+from smolvlm.datasets.rows.tables import open_table
 from smolvlm.media.video.frames import FrameSettings
 from smolvlm.protocols import Processor
 from smolvlm.records import SkippedRow
@@ -107,6 +109,24 @@ def open_mixture(
         ConfigError: the mixture is wrong.
         SampleError: a file of rows is.
     """
+    return open_sources(_specs(mixture, data))
+
+
+def open_tables(
+    mixture: Path | list[object] | dict[str, object], data: DataConfig
+) -> list[RowTable]:
+    """Open the files of a mixture as `open_mixture` does, and choose no rows.
+
+    Raises:
+        ConfigError: the mixture is wrong.
+        SampleError: a file of rows is.
+    """
+    return [open_table(spec) for spec in _specs(mixture, data)]
+
+
+def _specs(
+    mixture: Path | list[object] | dict[str, object], data: DataConfig
+) -> Iterator[SourceSpec]:
     specs = load_mixture(
         mixture,
         base_dir=data.base_dir,
@@ -115,7 +135,7 @@ def open_mixture(
         keeps_mark_newlines=data.mark_newlines == "keep",
         name="data.mixture",
     )
-    return open_sources(replace(spec, max_row_bytes=data.max_row_bytes) for spec in specs)
+    return (replace(spec, max_row_bytes=data.max_row_bytes) for spec in specs)
 
 
 def url_policy(data: DataConfig) -> UrlPolicy:

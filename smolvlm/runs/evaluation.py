@@ -9,13 +9,14 @@ import torch
 from smolvlm.checkpoints.context import context_tokens
 from smolvlm.checkpoints.peft_layers import base_of, is_adapter_folder
 from smolvlm.config.schema import RunConfig
-from smolvlm.datasets.builder import measure_mixture, one_pass, read_prompt
+from smolvlm.datasets.builder import measure_mixture, one_pass, open_tables, read_prompt
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.errors import ConfigError, located
 from smolvlm.eval.evaluate import Evaluation, Evaluator, RankShare, ScoredModel
 from smolvlm.generate.answers import GenerationSettings
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.runs.evaluation_settings import base_of_trained
+from smolvlm.train.computed_once import computed_once
 from smolvlm.train.run_model import load_run_checkpoint
 
 
@@ -42,9 +43,11 @@ def build_evaluator(
     Raises:
         ConfigError, SampleError: the held-out set is wrong.
     """
-    assert config.data.eval_mixture is not None
-    measured = measure_mixture(
-        config.data.eval_mixture, config.data, prompt=prompt, max_rows=config.eval.max_rows
+    mixture, data = config.data.eval_mixture, config.data
+    assert mixture is not None
+    measured = computed_once(
+        lambda: measure_mixture(mixture, data, prompt=prompt, max_rows=config.eval.max_rows),
+        open_tables=lambda: open_tables(mixture, data),
     )
     uses_bf16 |= config.model.dtype == "bfloat16"
     return Evaluator(

@@ -17,7 +17,7 @@ from smolvlm.checkpoints.load import Checkpoint
 from smolvlm.checkpoints.processor_files import save_processor
 from smolvlm.config.load import dump_run_config
 from smolvlm.config.schema import RunConfig
-from smolvlm.datasets.builder import PlannedData, measure_mixture, plan_data
+from smolvlm.datasets.builder import PlannedData, measure_mixture, open_tables, plan_data
 from smolvlm.datasets.dataset import PackDataset, PackOptions
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.length_cache import Keeping, Report, measure_sources
@@ -30,6 +30,7 @@ from smolvlm.train.arguments import is_bf16_default, planned_length, seed_of, tr
 from smolvlm.train.callbacks import ProgressBarCallback
 from smolvlm.train.checkpoint import CheckpointFiles
 from smolvlm.train.checkpoint_folder import step_of
+from smolvlm.train.computed_once import computed_once
 from smolvlm.train.methods.method import method_of
 from smolvlm.train.plan_notes import plan_summary, start_notes
 from smolvlm.train.resuming import (
@@ -88,6 +89,10 @@ def plan_run(
         ConfigError, SampleError: what is wrong, where, and how to fix it.
     """
     prompt = (base or base_of_run(config.model)).prompt(config.data)
+    return prompt, _planned(config, prompt, report)
+
+
+def _planned(config: RunConfig, prompt: PromptSettings, report: Report | None) -> PlannedData:
     num_epochs, max_steps = planned_length(config.train)
     keeping: Keeping = "anew" if config.train.verify_data else "large"
     measured = measure_mixture(
@@ -97,7 +102,7 @@ def plan_run(
         kind=config.train.method.ROWS,
         measure=partial(measure_sources, keeping=keeping, report=report),
     )
-    planned = plan_data(
+    return plan_data(
         measured,
         config.data,
         packs_per_step=config.train.packs_per_step,
@@ -105,7 +110,6 @@ def plan_run(
         num_epochs=num_epochs,
         max_steps=max_steps,
     )
-    return prompt, planned
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -183,8 +187,12 @@ def _check_and_plan(config: RunConfig, measuring_bar: MeasuringBar) -> _Start:
     check_run_folder(config)
     try_settings(config)
     base = check_model(config)
+    prompt = base.prompt(config.data)
     with measuring_bar() as report:
-        prompt, planned = plan_run(config, base, report=report)
+        planned = computed_once(
+            lambda: _planned(config, prompt, report),
+            open_tables=lambda: open_tables(config.data.mixture, config.data),
+        )
     check_rows(config, num_tiles=int(planned.measured.lengths.num_tiles.sum()))
     arguments = training_arguments(config.train, num_steps=planned.plan.num_steps)
     by_default = is_bf16_default(config.train)
