@@ -28,7 +28,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from smolvlm.parent_process import Parent
 from smolvlm.terminal import say
-from smolvlm.train.step_watch import STALLED
+from smolvlm.train.ranks.step_watch import STALLED
 
 LOOPBACK = "127.0.0.1"
 ASKED_RANKS = "SMOLVLM_RANKS"

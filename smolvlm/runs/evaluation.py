@@ -16,7 +16,7 @@ from smolvlm.eval.evaluate import Evaluation, Evaluator, RankShare, ScoredModel
 from smolvlm.generate.answers import GenerationSettings
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.runs.evaluation_settings import base_of_trained
-from smolvlm.train.computed_once import computed_once
+from smolvlm.train.ranks.computed_once import computed_once
 from smolvlm.train.run_model import load_run_checkpoint
 
 

@@ -1,6 +1,7 @@
 """When to log, evaluate and save, what every step gives the optimizer, and what the terminal shows
 while training."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,6 +20,15 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from smolvlm.datasets.packing.plan import Plan
 from smolvlm.terminal import console as terminal_console
 from smolvlm.terminal import say
+from smolvlm.train.ranks.beats import RankBeats
+from smolvlm.train.ranks.waiting import WaitingRanks
+
+SHOWN_AFTER_S = 3
+"""A wait for another rank of this length is shown behind the bar."""
+SAID_AFTER_S = 60
+"""One of this length is a line, where there is no bar."""
+MENTIONED_WAIT = 0.1
+"""Share of the time, from which on waiting for data is spoken of."""
 
 
 class PlanFlowCallback(DefaultFlowCallback):
@@ -87,7 +97,13 @@ class WholeGradientCallback(TrainerCallback):
 class ProgressBarCallback(TrainerCallback):
     """A bar with steps, time left and the last loss on a terminal; a line a log elsewhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, beats: RankBeats) -> None:
+        """
+        Args:
+            beats: where the other ranks are.
+        """
+        self._beats = beats
+        self._waiting: WaitingRanks | None = None
         self._console = terminal_console()
         self._bar: Progress | None = None
         self._task: Any = None
@@ -99,7 +115,10 @@ class ProgressBarCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: object,
     ) -> None:
-        if not state.is_world_process_zero or args.disable_tqdm or not self._console.is_terminal:
+        if not state.is_world_process_zero:
+            return
+        if args.disable_tqdm or not self._console.is_terminal:
+            self._watch_ranks(self._say_waiting, after_s=SAID_AFTER_S)
             return
         self._bar = Progress(
             TextColumn("training"),
@@ -108,13 +127,27 @@ class ProgressBarCallback(TrainerCallback):
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[status]}"),
+            TextColumn("{task.fields[status]}{task.fields[waits]}"),
             console=self._console,
         )
         self._task = self._bar.add_task(
-            "training", total=state.max_steps, completed=state.global_step, status=""
+            "training", total=state.max_steps, completed=state.global_step, status="", waits=""
         )
         self._bar.start()
+        self._watch_ranks(self._show_waiting, after_s=SHOWN_AFTER_S)
+
+    def _watch_ranks(self, show: Callable[[str], None], *, after_s: float) -> None:
+        if self._beats.num_ranks > 1:
+            self._waiting = WaitingRanks(self._beats, show, after_s=after_s)
+            self._waiting.start()
+
+    def _show_waiting(self, words: str) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, waits=f"  {words}" if words else "")
+
+    def _say_waiting(self, words: str) -> None:
+        if words:
+            say(f"since {SAID_AFTER_S} s this run {words}")
 
     def on_step_end(
         self,
@@ -137,6 +170,8 @@ class ProgressBarCallback(TrainerCallback):
         if not logs or "loss" not in logs or not state.is_world_process_zero:
             return
         status = f"loss {logs['loss']:.4f}  {logs['samples_per_s']:.1f} samples/s"
+        if logs.get("data_wait", 0) >= MENTIONED_WAIT:
+            status += f"  {logs['data_wait']:.0%} of the time waits for data"
         if self._bar is not None:
             self._bar.update(self._task, status=status)
         else:
@@ -149,6 +184,9 @@ class ProgressBarCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: object,
     ) -> None:
+        if self._waiting is not None:
+            self._waiting.stop()
+            self._waiting = None
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

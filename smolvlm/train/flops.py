@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import TrainingArguments
 
 from smolvlm.checkpoints.learning_rates import Kind, kind_of
 from smolvlm.model.flops import decoder_layer_flops, patch_embedding_flops, vision_layer_flops
@@ -115,3 +116,11 @@ def peak_flops_per_s(device: str, dtype: torch.dtype) -> float:
         if ended - begun > MEASURING_S:
             break
     return 2.0 * size**3 / best
+
+
+def peak_flops_of_ranks(arguments: TrainingArguments) -> float:
+    """Return what the devices of all ranks compute at most together, FLOPs a second, as this one's
+    is measured, in the run's precision."""
+    device = "cuda" if torch.cuda.is_available() and not arguments.use_cpu else "cpu"
+    peak = peak_flops_per_s(device, torch.bfloat16 if arguments.bf16 else torch.float32)
+    return peak * arguments.world_size

@@ -1,5 +1,5 @@
-"""What a run says about its steps: `metrics.jsonl`, `samples.jsonl`, and the sums between two log
-lines.
+"""What a run says about its steps: `metrics.jsonl`, `ranks.jsonl`, `samples.jsonl`, and the sums
+between two log lines.
 
 Every number is over all ranks and all packs since the last line. A line is appended in one write,
 so a killed run leaves whole lines; a checkpoint's marker comes after those before it are on the
@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils import gather_object
@@ -23,6 +24,8 @@ from accelerate.utils import gather_object
 from smolvlm.disk.atomic_files import append_line, write_text
 from smolvlm.train.batch import PackInfo
 from smolvlm.train.flops import ComputeCost
+from smolvlm.train.ranks.metrics_text import FILE_NAME, write_metrics_text
+from smolvlm.train.ranks.rank_log import RankLog
 
 SumOverRanks = Callable[[torch.Tensor], torch.Tensor]
 
@@ -189,9 +192,22 @@ class RunLog:
     """
 
     def __init__(
-        self, run_dir: Path, *, cost: ComputeCost, metric_names: Sequence[str], logs_rows: bool
+        self,
+        run_dir: Path,
+        *,
+        cost: ComputeCost,
+        metric_names: Sequence[str],
+        logs_rows: bool,
+        ranks: RankLog,
     ) -> None:
-        """`logs_rows` asks for `samples.jsonl`: which rows each step learned from."""
+        """
+        Args:
+            run_dir: where it is written.
+            cost: of a pack.
+            metric_names: of the method.
+            logs_rows: asks for `samples.jsonl`: which rows each step learned from.
+            ranks: sums up what this rank does.
+        """
         self.watch = Stopwatch()
         self.rates: Mapping[str, float] = {}
         """Key -> each tower's learning rate in the last step."""
@@ -202,41 +218,61 @@ class RunLog:
         self._learned: list[tuple[int, str]] = []
         self._metrics_file = LineFile(run_dir / "metrics.jsonl")
         self._rows_file = LineFile(run_dir / "samples.jsonl")
+        self._ranks = ranks
+        self._ranks_file = LineFile(run_dir / "ranks.jsonl")
+        self._ranks_line: dict[str, Any] = {}
 
     @property
-    def paths(self) -> tuple[Path, Path]:
-        """Its two files, there or not."""
-        return self._metrics_file.path, self._rows_file.path
+    def paths(self) -> tuple[Path, ...]:
+        """Its files, there or not."""
+        return self._metrics_file.path, self._ranks_file.path, self._rows_file.path
 
     def keep_until(self, step: int) -> None:
-        """Drop from both files what a resumed run will write again."""
-        self._metrics_file.keep_until(step)
-        self._rows_file.keep_until(step)
+        """Drop from its files what a resumed run will write again."""
+        for file in (self._metrics_file, self._ranks_file, self._rows_file):
+            file.keep_until(step)
 
     def add(self, info: PackInfo, metrics: Mapping[str, torch.Tensor], *, share: float) -> None:
         """Add a pack; `metrics` and `share` as in `MethodSums.add`."""
         self._counts.add(info, self._cost)
         self._method_sums.add(metrics, share=share)
 
-    def step_line(self, sum_over_ranks: SumOverRanks, *, peak_flops: float) -> dict[str, float]:
+    def step_line(
+        self, sum_over_ranks: SumOverRanks, *, step: int, peak_flops: float
+    ) -> dict[str, float]:
         """Return what a line says of the steps since the last one, and begin anew.
 
         Args:
             sum_over_ranks: of a tensor on the CPU.
+            step: that it follows.
             peak_flops: of all ranks' devices together, FLOPs a second.
         """
+        seconds = self.watch.lap()
         totals = sum_over_ranks(self._counts.as_vector())
-        counts = self._counts.metrics(totals, seconds=self.watch.lap(), peak_flops=peak_flops)
+        counts = self._counts.metrics(totals, seconds=seconds, peak_flops=peak_flops)
         self._counts = StepCounts()
+        ranks = self._ranks.line(sum_over_ranks, step=step, peak_memory_bytes=peak_memory_bytes())
+        self._ranks_line = ranks
+        waits = ranks["data_wait_s"]
+        counts["data_wait"] = round(sum(waits) / len(waits) / seconds, 4)
+        if len(waits) > 1:
+            counts["slowest_rank"] = ranks["slowest_rank"]
         return {**self.rates, **counts, **self._method_sums.means(sum_over_ranks)}
 
     def write(self, line: Mapping[str, object]) -> None:
-        """Append a line to `metrics.jsonl`, unless it is the last one.
+        """Append a line to `metrics.jsonl`, unless it is the last one; one of steps also, of
+        several ranks, to `ranks.jsonl`, and to `metrics.prom` in place of the last one.
 
         A run killed between its last line and its last answers evaluates again.
         """
         if "loss" in line or not self._metrics_file.ends_with(line):
             self._metrics_file.append(line)
+        if "loss" in line:
+            folder = self._metrics_file.path.parent
+            ranks = self._ranks_line if "slowest_rank" in line else {}
+            if ranks:
+                self._ranks_file.append(ranks)
+            write_metrics_text(folder / FILE_NAME, line, ranks, run=folder.name)
 
     def add_rows(self, step: int, infos: Sequence[PackInfo]) -> None:
         """Note which rows a step learns from."""

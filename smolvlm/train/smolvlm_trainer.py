@@ -33,8 +33,8 @@ from smolvlm.train.checkpoint_folder import numbers_alone
 from smolvlm.train.engines.engine_trainer import EngineTrainer
 from smolvlm.train.engines.sharding import whole_weights
 from smolvlm.train.finite import FiniteWatch
-from smolvlm.train.flops import compute_cost, peak_flops_per_s
-from smolvlm.train.log import RunLog, pack_flops
+from smolvlm.train.flops import compute_cost, peak_flops_of_ranks
+from smolvlm.train.log import pack_flops
 from smolvlm.train.optim import (
     build_optimizer,
     check_groups,
@@ -43,10 +43,12 @@ from smolvlm.train.optim import (
     tower_groups,
 )
 from smolvlm.train.prefetch import prefetched_packs
+from smolvlm.train.ranks.beats import RankBeats
+from smolvlm.train.ranks.rank_log import RankLog
+from smolvlm.train.ranks.step_watch import StepWatch
 from smolvlm.train.resting import rest_optimizer
 from smolvlm.train.schedule import schedule_by_group
 from smolvlm.train.skipped_rows import SkippedRows
-from smolvlm.train.step_watch import StepWatch
 from smolvlm.train.trainer_parts import TrainerParts
 
 
@@ -64,12 +66,11 @@ class SmolVLMTrainer(EngineTrainer):
         parts: TrainerParts,
     ) -> None:
         self._parts, self.engine, self.say = parts, parts.engine, parts.say
-        self.watch = StepWatch(parts.step_timeout_s, rank=args.process_index)
+        rank, num_ranks, on_cuda = args.process_index, args.world_size, args.device.type == "cuda"
+        self.watch = StepWatch(parts.step_timeout_s, rank=rank, beats=RankBeats.of_run())
+        self.rank_log = RankLog(rank=rank, num_ranks=num_ranks, on_cuda=on_cuda)
         self._cost = compute_cost(model)
-        names, logs_rows = parts.step.method.metric_names, parts.log_sample_ids
-        self._log = RunLog(
-            Path(args.output_dir or "."), cost=self._cost, metric_names=names, logs_rows=logs_rows
-        )
+        self._log = parts.run_log(args, cost=self._cost, ranks=self.rank_log)
         self._checkpoints = CheckpointFinisher(
             parts.files, limit=args.save_total_limit, logs=self._log.paths
         )
@@ -150,12 +151,14 @@ class SmolVLMTrainer(EngineTrainer):
         assert num_items_in_batch is not None
         info: PackInfo = inputs["info"]
         self._parts.check_media(info.media_states)
-        output = self._parts.step(
-            model,
-            inputs["pack"],
-            bare_model=self.accelerator.unwrap_model(model),
-            normalizer=num_items_in_batch / self.args.world_size,
-        )
+        with self.rank_log.forward(info):
+            output = self._parts.step(
+                model,
+                inputs["pack"],
+                bare_model=self.accelerator.unwrap_model(model),
+                normalizer=num_items_in_batch / self.args.world_size,
+            )
+        self.watch.beats.reach("backward")
         if self._parts.vision_cache is not None and output.computed_features is not None:
             self._parts.vision_cache.write(info.tile_keys, output.computed_features)
         self._log.add(info, output.metrics or {}, share=self._parts.step.share(info))
@@ -262,15 +265,13 @@ class SmolVLMTrainer(EngineTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Complete a log line, hand it on, and write it to `metrics.jsonl`."""
         if "loss" in logs:
+            self.watch.beats.reach("logging")
             self._finite.check(
                 self._sum_over_ranks, step=self.state.global_step, grad_norm=logs.get("grad_norm")
             )
             logs.pop("learning_rate", None)
-            device = "cuda" if torch.cuda.is_available() and not self.args.use_cpu else "cpu"
-            peak = peak_flops_per_s(device, torch.bfloat16 if self.args.bf16 else torch.float32)
-            logs |= self._log.step_line(
-                self._sum_over_ranks, peak_flops=peak * self.args.world_size
-            )
+            step, peak = self.state.global_step, peak_flops_of_ranks(self.args)
+            logs |= self._log.step_line(self._sum_over_ranks, step=step, peak_flops=peak)
             self._write_rows()
         super().log(logs, start_time)
         if self.is_world_process_zero() and (

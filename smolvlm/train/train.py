@@ -30,9 +30,9 @@ from smolvlm.train.arguments import is_bf16_default, planned_length, seed_of, tr
 from smolvlm.train.callbacks import ProgressBarCallback
 from smolvlm.train.checkpoint import CheckpointFiles
 from smolvlm.train.checkpoint_folder import step_of
-from smolvlm.train.computed_once import computed_once
 from smolvlm.train.methods.method import method_of
 from smolvlm.train.plan_notes import plan_summary, start_notes
+from smolvlm.train.ranks.computed_once import computed_once
 from smolvlm.train.resuming import (
     RunIdentity,
     find_checkpoint,
@@ -166,7 +166,8 @@ def train(
     trainer = _build_trainer(config, start, run_model, make_evaluate, say)
     if trainer.is_world_process_zero():
         say("\n".join(_begin(config, start, run_model, trainer)))
-    for callback in (*([ProgressBarCallback()] if shows_progress else []), *callbacks):
+    bar = [ProgressBarCallback(trainer.watch.beats)] if shows_progress else []
+    for callback in (*bar, *callbacks):
         trainer.add_callback(callback)
     is_asked = bool(config.train.arguments.get("enable_jit_checkpoint"))
     with saved_when_stopped(trainer, trainer.finish_checkpoint, is_asked=is_asked):

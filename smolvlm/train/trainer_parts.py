@@ -4,12 +4,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from transformers import TrainingArguments
+
 from smolvlm.checkpoints.learning_rates import LearningRates
 from smolvlm.config.engine import EngineName
 from smolvlm.datasets.packing.row_digests import MediaState
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.protocols import VisionLanguageModel
 from smolvlm.train.checkpoint import CheckpointFiles
+from smolvlm.train.flops import ComputeCost
+from smolvlm.train.log import RunLog
+from smolvlm.train.ranks.rank_log import RankLog
 from smolvlm.train.row_record import RowRecord
 from smolvlm.train.step import StepPolicy
 
@@ -37,6 +42,16 @@ class TrainerParts:
     """How long a pack may take on one of several ranks, or its loading; None is any."""
     say: Callable[[str], None] = lambda _: None
     """Told on one rank what the engine holds, once it does."""
+
+    def run_log(self, arguments: TrainingArguments, *, cost: ComputeCost, ranks: RankLog) -> RunLog:
+        """Return what the run writes of its steps, into its folder."""
+        return RunLog(
+            Path(arguments.output_dir or "."),
+            cost=cost,
+            metric_names=self.step.method.metric_names,
+            logs_rows=self.log_sample_ids,
+            ranks=ranks,
+        )
 
     def check_media(self, states: Iterable[MediaState]) -> None:
         """Compare the files that a pack was read from; raises as `RowRecord.add`."""

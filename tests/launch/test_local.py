@@ -128,6 +128,7 @@ def test_a_rank_that_stands_still_ends_the_job_which_begins_again(
     assert result.returncode == 0, result.stderr
     assert "error: rank 0 stood still in step" in result.stderr
     assert "(train.step_timeout_s), over these rows:" in result.stderr
+    assert f"\nit waits for rank 1 (step {DIES_IN_STEP}, updating weights)" in result.stderr
     assert "all 2 ranks begin again (1 of 3)" in result.stderr
     assert losses(tmp_path / "out") == losses(whole)
 

@@ -12,6 +12,7 @@ from smolvlm.datasets.packing.columns import EMPTY_PACK, PlannedPacks
 from smolvlm.datasets.packing.lengths import Budget
 from smolvlm.datasets.packing.plan import Plan
 from smolvlm.train.callbacks import PlanFlowCallback, ProgressBarCallback, WholeGradientCallback
+from smolvlm.train.ranks.beats import RankBeats
 
 PLAN = Plan(
     packs=PlannedPacks.of([EMPTY_PACK] * 14),
@@ -95,7 +96,10 @@ def test_every_trained_parameter_gets_a_gradient_and_no_frozen_one() -> None:
 
 
 def test_without_a_terminal_a_log_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    bar, nothing = ProgressBarCallback(), cast(Any, SimpleNamespace(disable_tqdm=False))
+    bar, nothing = (
+        ProgressBarCallback(RankBeats(None, rank=0, num_ranks=1)),
+        cast(Any, SimpleNamespace(disable_tqdm=False)),
+    )
     state = TrainerState(global_step=3, max_steps=7, is_world_process_zero=True)
     for args in (
         {},

@@ -11,8 +11,13 @@ from smolvlm.train import log as step_log
 from smolvlm.train.batch import PackInfo
 from smolvlm.train.flops import ComputeCost
 from smolvlm.train.log import LineFile, MethodSums, RunLog, StepCounts, Stopwatch, peak_memory_bytes
+from smolvlm.train.ranks.rank_log import RankLog
 
 COST = ComputeCost(per_token=10.0, per_tile=1000.0, per_target=100.0)
+
+
+def alone() -> RankLog:
+    return RankLog(rank=0, num_ranks=1, on_cuda=False)
 
 
 def info(**changes: int) -> PackInfo:
@@ -89,7 +94,7 @@ def test_whatever_stands_behind_the_last_whole_line_is_dropped(tmp_path: Path, l
 
 
 def test_an_evaluation_that_is_there_already_is_not_written_twice(tmp_path: Path) -> None:
-    log = RunLog(tmp_path, cost=COST, metric_names=(), logs_rows=False)
+    log = RunLog(tmp_path, cost=COST, metric_names=(), logs_rows=False, ranks=alone())
     for line in ({"step": 1, "loss": 2.0}, {"step": 1, "eval_loss": 1.0}) * 2:
         log.write(line)
     log.write({"step": 1, "eval_loss": 1.0})
@@ -136,11 +141,11 @@ def test_what_a_method_logs_is_summed_where_it_is_and_averaged_over_all_ranks() 
 
 
 def test_a_line_begins_anew_and_rows_are_written_once(tmp_path: Path) -> None:
-    log = RunLog(tmp_path, cost=COST, metric_names=["reward"], logs_rows=True)
+    log = RunLog(tmp_path, cost=COST, metric_names=["reward"], logs_rows=True, ranks=alone())
     log.rates = {"learning_rate_connector": 0.1}
     log.add(info(), {"reward": torch.tensor(3.0)}, share=1.0)
     log.add_rows(1, [info()])
-    first, second = (log.step_line(lambda value: value, peak_flops=1.0) for _ in range(2))
+    first, second = (log.step_line(lambda value: value, step=1, peak_flops=1.0) for _ in range(2))
     assert (first["num_tokens"], first["reward"], first["learning_rate_connector"]) == (
         90,
         3.0,
@@ -155,7 +160,7 @@ def test_a_line_begins_anew_and_rows_are_written_once(tmp_path: Path) -> None:
 
 
 def test_rows_are_not_written_unless_asked_for(tmp_path: Path) -> None:
-    log = RunLog(tmp_path, cost=COST, metric_names=[], logs_rows=False)
+    log = RunLog(tmp_path, cost=COST, metric_names=[], logs_rows=False, ranks=alone())
     log.add_rows(1, [info()])
     log.write_rows(is_writer=True)
     assert not (tmp_path / "samples.jsonl").exists()

@@ -129,3 +129,26 @@ def test_packs_that_cannot_be_dealt_are_refused_on_every_rank(runs: BothRuns) ->
             "train.packs_per_step: train.packs_per_step=3 cannot be dealt to 2 ranks\n  fix: set "
             "it to a multiple of 2"
         )
+
+
+def test_what_each_rank_did_stands_beside_the_others(runs: BothRuns) -> None:
+    lines = rows(runs.shared / "ranks.jsonl")
+    steps = [row for row in rows(runs.shared / "metrics.jsonl") if "loss" in row]
+    assert [line["step"] for line in lines] == [row["step"] for row in steps]
+    for line, row in zip(lines, steps, strict=True):
+        assert line["slowest_rank"] == row["slowest_rank"]
+        assert [len(values) for name, values in line.items() if isinstance(values, list)] == [2] * 6
+        for name in ("num_tokens", "num_tiles"):
+            assert sum(line[name]) == row[name]
+        assert all(seconds > 0 for seconds in line["data_wait_s"] + line["forward_s"])
+    newest = (runs.shared / "metrics.prom").read_text()
+    last = steps[-1]["step"]
+    assert f'smolvlm_step{{run="{runs.shared.name}"}} {last}\n' in newest
+    assert f'smolvlm_rank_num_tokens{{run="{runs.shared.name}",rank="1"}} ' in newest
+
+
+def test_one_process_has_no_ranks(runs: BothRuns) -> None:
+    assert not (runs.alone / "ranks.jsonl").exists()
+    steps = [row for row in rows(runs.alone / "metrics.jsonl") if "loss" in row]
+    assert all(0 < row["data_wait"] < 1 and "slowest_rank" not in row for row in steps)
+    assert "rank=" not in (runs.alone / "metrics.prom").read_text()

@@ -6,7 +6,7 @@ state is saved by name and whole under both, so that a run may be resumed under 
 on another number of ranks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ from smolvlm.train.engines.sharding import (
     whole_state,
 )
 from smolvlm.train.optimizer_state import FILE_NAME, load_named_state, named_state, read_state
-from smolvlm.train.step_watch import StepWatch
+from smolvlm.train.ranks.rank_log import RankLog
+from smolvlm.train.ranks.step_watch import StepWatch
 
 SCHEDULE = "scheduler.pt"
 
@@ -39,21 +40,26 @@ class EngineTrainer(Trainer):
     """Told on one rank what the engine holds, once it does."""
     watch: StepWatch = StepWatch(None, rank=0)
     """Ends a rank that stands still."""
+    rank_log: RankLog = RankLog(rank=0, num_ranks=1, on_cuda=False)
+    """Notes what this rank's packs take."""
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train, watched."""
         with self.watch.open():
             return super().train(*args, **kwargs)
 
-    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """Collect a step's packs, watched."""
-        self.watch.beat(self.state.global_step + 1, ())
-        return super().get_batch_samples(*args, **kwargs)
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], *args: Any, **kwargs: Any) -> Any:
+        """Collect a step's packs, watched and timed."""
+        self.watch.beat("loading", self.state.global_step + 1)
+        batches = self.rank_log.waiting(epoch_iterator)
+        return super().get_batch_samples(batches, *args, **kwargs)
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Learn from a pack, watched."""
-        self.watch.beat(self.state.global_step + 1, inputs["info"].where)
-        return super().training_step(model, inputs, *args, **kwargs)
+        self.watch.beat("forward", self.state.global_step + 1, inputs["info"].where)
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        self.watch.beats.reach("updating")
+        return loss
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
         """Cut the model into shards where the engine does, before its optimizer is built.

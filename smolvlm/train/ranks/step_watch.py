@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from smolvlm.terminal import say
+from smolvlm.train.ranks.beats import Phase, RankBeats, waits_for
 from smolvlm.train.worker_notes import listed
 
 STALLED = 75
@@ -27,14 +28,21 @@ class StepWatch:
     """Watches one rank's steps while it is open; without a timeout it does nothing."""
 
     def __init__(
-        self, timeout_s: float | None, *, rank: int, end: Callable[[int], object] = os._exit
+        self,
+        timeout_s: float | None,
+        *,
+        rank: int,
+        beats: RankBeats | None = None,
+        end: Callable[[int], object] = os._exit,
     ) -> None:
         """
         Args:
             timeout_s: between two beats; None is any.
             rank: this process's.
+            beats: tells the other ranks where this one is; None where there are none.
             end: ends the process at once: a thread that waits for another rank cannot be reached.
         """
+        self.beats = beats or RankBeats(None, rank=rank, num_ranks=1)
         self._timeout_s = timeout_s
         self._rank = rank
         self._end = end
@@ -55,18 +63,21 @@ class StepWatch:
             self._closed.set()
             thread.join()
 
-    def beat(self, step: int, rows: Sequence[str]) -> None:
-        """Note that a pack begins.
+    def beat(self, phase: Phase, step: int, rows: Sequence[str] = ()) -> None:
+        """Note that the loading of packs begins, or a pack.
 
         Args:
+            phase: which of them.
             step: that it belongs to.
-            rows: `file:row` of those in it.
+            rows: `file:row` of those in the pack.
         """
+        self.beats.reach(phase, step=step)
         self._beat = (time.monotonic(), step, rows)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Time nothing until the next beat."""
+        self.beats.reach("saving")
         self._beat = None
         yield
         self._beat = None
@@ -79,9 +90,11 @@ class StepWatch:
                 continue
             _, step, rows = beat
             read = f" over these rows: {listed(rows)}" if rows else " waiting for its packs"
+            behind = self.beats.behind()
+            others = f"it {waits_for(behind)}\n" if behind else ""
             say(
                 f"error: rank {self._rank} stood still in step {step} for more than "
-                f"{self._timeout_s:g} s (train.step_timeout_s),{read}\n"
+                f"{self._timeout_s:g} s (train.step_timeout_s),{read}\n{others}"
                 "  fix: look at the rows (`smolvlm inspect`) and at the other ranks' messages; "
                 "where a pack takes that long, raise train.step_timeout_s\n"
                 "what its threads were doing:"

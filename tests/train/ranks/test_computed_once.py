@@ -18,8 +18,8 @@ from smolvlm.config.data import DataConfig
 from smolvlm.datasets.builder import open_mixture, open_tables
 from smolvlm.datasets.rows.conversations import Conversations
 from smolvlm.errors import ConfigError, SampleError, SmolVLMError
-from smolvlm.train import computed_once as module
-from smolvlm.train.computed_once import computed_once
+from smolvlm.train.ranks import computed_once as module
+from smolvlm.train.ranks.computed_once import computed_once
 from tests.train.forking import free_port
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
