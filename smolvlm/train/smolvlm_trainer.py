@@ -265,7 +265,6 @@ class SmolVLMTrainer(EngineTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Complete a log line, hand it on, and write it to `metrics.jsonl`."""
         if "loss" in logs:
-            self.watch.beats.reach("logging")
             self._finite.check(
                 self._sum_over_ranks, step=self.state.global_step, grad_norm=logs.get("grad_norm")
             )

@@ -61,6 +61,11 @@ class EngineTrainer(Trainer):
         self.watch.beats.reach("updating")
         return loss
 
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """What comes behind the weights' update: ranks meet in it where a line is due."""
+        self.watch.beats.reach("logging")
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
         """Cut the model into shards where the engine does, before its optimizer is built.
 

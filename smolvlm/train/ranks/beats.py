@@ -21,7 +21,7 @@ _WORDS: dict[Phase, str] = {
     "forward": "computing a loss",
     "backward": "computing gradients",
     "updating": "updating weights",
-    "logging": "logging",
+    "logging": "logging its step",
     "saving": "saving or evaluating",
 }
 _PREFIX = "smolvlm/place"
