@@ -1,10 +1,11 @@
 """Pictures and clips that rows name by address: fetched when first opened, and kept as files.
 
-Comes in: an http or https address and the file that stands for it. Goes out: nothing but that file,
+Comes in: an http or https address, or one of an object store (`object_stores.py`), and the file
+that stands for it. Goes out: nothing but that file,
 or one `SampleError` that says the address, the cause and the fix. A file is named by a digest of
 its address, so that rows, runs and processes share it, and appears by an atomic rename; the price
 is that processes which want the same one at the same moment each fetch it. It is never looked for
-anew: who knows that it changed deletes the folder.
+anew: who knows that it changed deletes the folder, which is held to a bound (`kept_media.py`).
 
 What an address answers is not trusted. No other protocol is spoken, whatever it redirects to, and
 no server is asked that is not public (`http_client.py`), unless the run allows it; what is too
@@ -24,24 +25,23 @@ from typing import BinaryIO, Literal
 from urllib.error import HTTPError, URLError
 
 from smolvlm.errors import ConfigError, SampleError
-from smolvlm.home import cache_dir
 from smolvlm.media.http_client import (
     NotPublicError,
     Patience,
     WrongRedirectError,
     open_url,
 )
+from smolvlm.media.kept_media import KeptMedia, media_dir
+from smolvlm.media.object_stores import MAY_PASS, StoreError, copy_from_store, is_store_address
 
 _CHUNK_BYTES = 1 << 20
-_MAY_PASS = frozenset({408, 429})
-"""Statuses besides 5xx that are tried again: too slow, too many requests."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DownloadLimits:
     """When an address is given up."""
 
-    kind: Literal["picture", "clip"]
+    kind: Literal["picture", "clip", "file of rows"]
     max_bytes: int
     timeout_s: float = 30.0
     """Longest silence."""
@@ -53,6 +53,8 @@ class DownloadLimits:
 
 PICTURE_LIMITS = DownloadLimits(kind="picture", max_bytes=64 << 20, total_s=300.0)
 CLIP_LIMITS = DownloadLimits(kind="clip", max_bytes=1 << 30)
+ROWS_LIMITS = DownloadLimits(kind="file of rows", max_bytes=1 << 40, total_s=24 * 3600.0)
+_KEPT = KeptMedia()
 
 
 class _MayPassError(Exception):
@@ -62,12 +64,16 @@ class _MayPassError(Exception):
 class _FinalError(Exception):
     """A failure that every try would meet."""
 
+    def __init__(self, what: str, fix: str | None = None) -> None:
+        super().__init__(what)
+        self.fix = fix
+
 
 def kept_file(url: str) -> Path:
     """Return the file that stands for an address: `media` in the cache folder, by 20 bytes of
     BLAKE2b."""
     name = blake2b(url.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
-    return cache_dir() / "media" / name[:2] / name
+    return media_dir() / name[:2] / name
 
 
 def fetch_missing(
@@ -76,7 +82,7 @@ def fetch_missing(
     """Fetch an address into its file, unless that is there already.
 
     Args:
-        url: http or https.
+        url: http, https, or of a store.
         file: as `kept_file` names it.
         limits: when it is given up.
         allow_private: whether servers may be asked whose addresses are not public.
@@ -87,7 +93,23 @@ def fetch_missing(
         ConfigError: the file cannot be written.
     """
     if file.exists():
+        _KEPT.used(file)
         return
+    _fetch_to(file, url, limits, allow_private=allow_private)
+    _KEPT.fetched(file.stat().st_size)
+
+
+def fetch_rows(url: str, file: Path) -> None:
+    """Fetch a file of rows, unless it is there already; whoever wrote the mixture named its server.
+
+    Raises:
+        SampleError, ConfigError: as `fetch_missing`.
+    """
+    if not file.exists():
+        _fetch_to(file, url, ROWS_LIMITS, allow_private=True)
+
+
+def _fetch_to(file: Path, url: str, limits: DownloadLimits, *, allow_private: bool) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=file.parent, prefix=".download-") as folder:
@@ -101,7 +123,7 @@ def fetch_missing(
 
 def _fetch(url: str, sink: BinaryIO, limits: DownloadLimits, *, allow_private: bool) -> None:
     """Write what an address answers; errors of the network end here, not the disk's."""
-    cause = ""
+    cause, fix = "", "check the address and the network, or give the path of a file"
     patience = Patience(deadline=time.monotonic() + limits.total_s, silence_s=limits.timeout_s)
     for number, pause_s in enumerate((0.0, *limits.pauses_s), start=1):
         if number > 1 and time.monotonic() + pause_s >= patience.deadline:
@@ -113,14 +135,14 @@ def _fetch(url: str, sink: BinaryIO, limits: DownloadLimits, *, allow_private: b
             _fetch_once(url, sink, limits, patience, allow_private=allow_private)
             return
         except _FinalError as error:
-            cause = str(error)
+            cause, fix = str(error), error.fix or fix
             break
         except _MayPassError as error:
             cause = f"{error}, {number} {'time' if number == 1 else 'times'}"
     raise SampleError(
         f"{limits.kind} {url[:300]} cannot be downloaded: {cause}",
-        kind="missing_media",
-        fix="check the address and the network, or give the path of a file",
+        kind="bad_file" if limits.kind == "file of rows" else "missing_media",
+        fix=fix,
     )
 
 
@@ -132,6 +154,9 @@ def _fetch_once(
         _MayPassError, _FinalError: why not.
         OSError: of the sink alone.
     """
+    if is_store_address(url):
+        _fetch_from_store(url, sink, limits, patience)
+        return
     with _ask(url, limits, patience, allow_private=allow_private) as response:
         num_announced = response.length
         _check_size(num_announced or 0, limits)
@@ -150,6 +175,17 @@ def _fetch_once(
         raise _FinalError("the answer is empty")
 
 
+def _fetch_from_store(url: str, sink: BinaryIO, limits: DownloadLimits, patience: Patience) -> None:
+    try:
+        for _ in copy_from_store(url, sink, max_bytes=limits.max_bytes):
+            if patience.is_past:
+                raise _too_slow("", limits, patience)
+    except StoreError as error:
+        if error.may_pass:
+            raise _MayPassError(str(error)) from error
+        raise _FinalError(str(error), error.fix) from error
+
+
 def _ask(
     url: str, limits: DownloadLimits, patience: Patience, *, allow_private: bool
 ) -> HTTPResponse:
@@ -157,7 +193,7 @@ def _ask(
         return open_url(_as_ascii(url), patience, allow_private=allow_private)
     except HTTPError as error:
         with error:
-            failure = _MayPassError if error.code >= 500 or error.code in _MAY_PASS else _FinalError
+            failure = _MayPassError if error.code >= 500 or error.code in MAY_PASS else _FinalError
             raise failure(f"status {error.code} {error.reason}") from error
     except NotPublicError as error:
         what = f"{error}; `data.allow_private_urls: true` asks such servers too"

@@ -211,9 +211,16 @@ def test_a_clip_may_be_larger_than_a_picture(
     assert layout_of(clip, prompt.media).num_tiles == 3
 
 
-@pytest.mark.parametrize(
-    "value", ["s3://a/b.png", "gs://a/b.png", "ftp://a/b.png", "hf://a/b.png", "data:image/png,x"]
-)
+@pytest.mark.parametrize("value", ["s3://a/b.png", "gs://a/b.png", "hf://datasets/a/b/c.png"])
+def test_stores_are_asked_where_rows_are_trusted_alone(value: str) -> None:
+    spec = SourceSpec(name="s", path=Path("/r"), label="r", format="json", media_root=Path("/p"))
+    with pytest.raises(SampleError, match=r"is an address(.|\n)*allow_urls: true"):
+        to_conversation({**QA, "image": value}, spec=spec, where="r:1")
+    row = to_conversation({**QA, "image": value}, spec=replace(spec, urls="public"), where="r:1")
+    assert row.media == (ImageRef(path=kept_file(value), url=value),)
+
+
+@pytest.mark.parametrize("value", ["ftp://a/b.png", "data:image/png,x"])
 def test_other_protocols_stay_refused(value: str) -> None:
     spec = SourceSpec(
         name="s", path=Path("/r"), label="r", format="json", media_root=Path("/p"), urls="all"

@@ -127,6 +127,7 @@ def index_folder(source: OpenSource, prompt: PromptSettings) -> Path:
             spec.first_option_index,
             spec.keeps_mark_newlines,
             spec.source_fps,
+            *([spec.media_url] if spec.media_url is not None else []),
             *([spec.media_markers] if spec.media_markers != "plain" else []),
             *([spec.max_row_bytes] if spec.max_row_bytes != MAX_ROW_BYTES else []),
             prompt.identity,

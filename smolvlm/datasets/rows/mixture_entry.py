@@ -2,26 +2,27 @@
 
 `json_path` names the file of rows and `path` the folder of its pictures; where `json_path` is
 missing, `path` names the file of rows. Without a folder of pictures, the rows' own folder is it. A
-name may be a pattern for several files: `shards/*.tar`, `part-{000..127}.jsonl`.
+name may be a pattern for several files: `shards/*.tar`, `part-{000..127}.jsonl`. Both may be
+addresses (`remote_rows.py`).
 """
 
 import os
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from smolvlm.config.problems import Problem, shown_path, shown_text, shown_value
-from smolvlm.config.row_files import READABLE, RowFormat, row_file
+from smolvlm.config.problems import Problem, shown_value
+from smolvlm.config.row_files import RowFormat, row_file
 from smolvlm.config.suggestions import did_you_mean
-from smolvlm.datasets.rows.file_patterns import files_of
+from smolvlm.datasets.rows.entry_files import EntryFiles, entry_files
 from smolvlm.datasets.rows.keys import (
     COLUMN_NAMES,
     CONSTANT_COLUMNS,
     LIST_COLUMNS,
     TEXT_COLUMNS,
 )
+from smolvlm.datasets.rows.remote_rows import is_remote
 from smolvlm.datasets.rows.row_filter import RowFilter, parse_filter
 from smolvlm.datasets.rows.sources import (
     BadSamplePolicy,
@@ -32,9 +33,7 @@ from smolvlm.datasets.rows.sources import (
     parse_sampling,
 )
 from smolvlm.errors import ConfigError
-from smolvlm.home import memory_dir, memory_rows_file
 
-SAVED_MARKS = ("dataset_dict.json", "state.json", "dataset_info.json")
 _KEYS = (
     *("json_path", "path", "name", "modality", "sampling_strategy"),
     *(
@@ -54,7 +53,6 @@ _KEYS = (
         "media_markers",
     ),
 )
-_DIGEST = re.compile("[0-9a-f]{32}")
 IGNORED_KEYS = frozenset({"source", "category", "quality", "duration", "_comment"})
 
 
@@ -84,9 +82,14 @@ def read_source(
             "json_path", "missing: a source needs its file of rows", fix="write `json_path: FILE`"
         )
     media = reader.text("path") if rows_key != "path" else None
-    files, row_format = (
-        reader.files(rows_key, base_dir) if written else ((base_dir / "rows",), "json")
+    found = (
+        entry_files(rows_key, written, base_dir=base_dir, problem=reader.problem)
+        if written
+        else EntryFiles((base_dir / "rows",), "json")
     )
+    files, row_format = found.files, found.format
+    is_local = not media or not is_remote(media)
+    root = (base_dir / os.path.expanduser(media)).absolute() if media and is_local else None
     source = SourceSpec(
         name=reader.text("name")
         or (_stem_of(files[0]) if rows_key != "hub" else str(written).rpartition("/")[2]),
@@ -95,7 +98,8 @@ def read_source(
         label=f"memory:{str(written)[:12]}" if rows_key == "memory" else written or "",
         format=row_format,
         split=reader.split(row_format),
-        media_root=(base_dir / os.path.expanduser(media)).absolute() if media else files[0].parent,
+        media_root=root or files[0].parent,
+        media_url=(found.url if not media else None if is_local else media.rstrip("/")),
         modality=reader.choice("modality", get_args(Modality)),
         row_filter=reader.row_filter(),
         sampling=reader.sampling(),
@@ -144,63 +148,6 @@ class _EntryReader:
             self.problem(name, "must be text", fix="quote it")
             return None
         return value
-
-    def files(self, name: str, base_dir: Path) -> tuple[tuple[Path, ...], RowFormat]:
-        """Return the files of rows that `name` gives, and their format."""
-        written = str(self.entry[name])
-        if name == "hub":
-            return (base_dir / "hub",), "hub"
-        if name == "memory":
-            return (self._memory(written),), "jsonl"
-        path = (base_dir / os.path.expanduser(written)).absolute()
-        if os.path.isdir(path):  # False, too, for a name that no file can have
-            if any((path / mark).is_file() for mark in SAVED_MARKS):
-                return (path,), "saved"
-            self.problem(
-                name,
-                "a folder that `save_to_disk` did not write",
-                fix=f"name its files: `{written}/*.parquet`",
-            )
-            return (path,), "json"
-        try:
-            files = files_of(str(path))
-        except ValueError as error:
-            self.problem(
-                name,
-                f"no pattern of files: {shown_text(str(error))}",
-                fix="write {000..127} or {a,b}, braces in pairs",
-            )
-            return (path,), "json"
-        formats: list[RowFormat | None] = [_format_of(file) for file in files or (path,)]
-        if set(formats) == {None}:
-            ending = shown_value("".join(path.suffixes[-2:]))
-            is_packed = row_file(path) is not None
-            what = f"the ending {ending} is no known format of rows"
-            fix = "decompress it: its rows are read in any order" if is_packed else READABLE
-            self.problem(name, what, fix=fix)
-        elif not files:
-            self.problem(
-                name,
-                f"no such file: {shown_path(path)}",
-                fix="check the path; relative ones start from the mixture's folder",
-            )
-        elif len(set(formats)) > 1:
-            self.problem(
-                name, "names files of several formats", fix="make each format a source of its own"
-            )
-        first: RowFormat | None = formats[0]
-        return files or (path,), "json" if first is None else first
-
-    def _memory(self, digest: str) -> Path:
-        """Return the file of rows that a program handed over."""
-        path = memory_rows_file(digest) if _DIGEST.fullmatch(digest) else None
-        if path is None or not path.is_file():
-            fix = (
-                "hand the same rows over again, as in docs/python.md; or name their file as "
-                "`json_path`"
-            )
-            self.problem("memory", "these rows from a program's memory are not kept here", fix=fix)
-        return path or memory_dir()
 
     def split(self, row_format: RowFormat) -> str | None:
         value = self.text("split")
@@ -332,11 +279,6 @@ class _EntryReader:
                 what = f"`{ours}` is read by `columns` besides"
                 self.problem("constants", what, fix="keep one of the two")
         return {str(ours): str(text) for ours, text in value.items()}
-
-
-def _format_of(file: Path) -> RowFormat | None:
-    named = row_file(file)
-    return named.format if named is not None and named.can_be_read else None
 
 
 def _stem_of(file: Path) -> str:

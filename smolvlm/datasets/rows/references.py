@@ -3,6 +3,7 @@ them. Nothing is opened here."""
 
 import base64
 import os
+import posixpath
 import re
 from dataclasses import replace
 from functools import lru_cache
@@ -16,9 +17,10 @@ from smolvlm.datasets.rows.keys import RATE_KEYS
 from smolvlm.errors import SampleError
 from smolvlm.media.downloads import kept_file
 from smolvlm.media.kinds import begins_like_picture, ending_of, is_picture_ending, kind_of_bytes
+from smolvlm.media.object_stores import is_store_address
 from smolvlm.records import ImageRef, VideoRef
 
-ADDRESS = re.compile(r"^(https?|s3|gs|ftp|hf)://", re.IGNORECASE)
+ADDRESS = re.compile(r"^(https?|s3|gs|gcs|az|abfs|ftp|hf)://", re.IGNORECASE)
 _BEHIND_THE_PATH = re.compile(r"[?#].*", re.DOTALL)
 _DATA_URI = re.compile(r"^data:([^,;]*)((?:;[^,;]*)*),", re.IGNORECASE)
 _BASE64_START = re.compile(r"^[A-Za-z0-9+/]{24,}")
@@ -268,23 +270,48 @@ def _of_name(value: str, kind: str, reading: Reading) -> ImageRef:
     if value.lower().startswith("file:"):
         value = _path_of_uri(value, kind)
     if address := ADDRESS.match(value):
-        can_be_fetched = address[1].lower() in ("http", "https")
-        if can_be_fetched and spec.urls != "none":
-            return ImageRef(path=kept_file(value), url=value, allow_private_url=spec.urls == "all")
-        or_allow = (
-            ", or set `data.allow_urls: true` if you trust the rows" if can_be_fetched else ""
-        )
-        fix = f"download it and give the file's path{or_allow}"
-        raise SampleError(f"{kind} is an address, {shown_value(value)}", fix=fix)
+        return _of_address(value, address[1].lower(), kind, reading)
+    if spec.media_url is not None and not (spec.allow_outside_root and os.path.isabs(value)):
+        url = joined_address(spec.media_url, value)
+        if url is None:
+            raise _outside(value, kind)
+        return ImageRef(path=kept_file(url), url=url, allow_private_url=True)
     path, is_inside = _file(spec.media_root, value)
     if not is_inside and not spec.allow_outside_root:
-        raise SampleError(
-            f"{kind} lies outside the folder of media: {shown_path(value)!r}",
-            kind="outside_root",
-            fix="set the source's `path` to a folder above it, or `data.allow_outside_root: true` "
-            "if you trust them",
-        )
+        raise _outside(value, kind)
     return ImageRef(path=path)
+
+
+def _of_address(value: str, protocol: str, kind: str, reading: Reading) -> ImageRef:
+    """Return what lies at an address, where it may be fetched: those of the source's own folder may
+    in any case."""
+    spec = reading.spec
+    can_be_fetched = protocol in ("http", "https") or is_store_address(value)
+    root = spec.media_url
+    is_own = root is not None and joined_address(root, value.removeprefix(f"{root}/")) == value
+    if can_be_fetched and (is_own or spec.urls != "none"):
+        is_private_allowed = is_own or spec.urls == "all"
+        return ImageRef(path=kept_file(value), url=value, allow_private_url=is_private_allowed)
+    or_allow = ", or set `data.allow_urls: true` if you trust the rows" if can_be_fetched else ""
+    fix = f"download it and give the file's path{or_allow}"
+    raise SampleError(f"{kind} is an address, {shown_value(value)}", fix=fix)
+
+
+def joined_address(root: str, name: str) -> str | None:
+    """Return the address of a relative path from a folder's; None where it leads out of it."""
+    path = posixpath.normpath(name.replace("\\", "/"))
+    if path.startswith(("/", "../")) or path in ("..", ".") or ADDRESS.match(name):
+        return None
+    return f"{root}/{path}"
+
+
+def _outside(value: str, kind: str) -> SampleError:
+    return SampleError(
+        f"{kind} lies outside the folder of media: {shown_path(value)!r}",
+        kind="outside_root",
+        fix="set the source's `path` to a folder above it, or `data.allow_outside_root: true` "
+        "if you trust them",
+    )
 
 
 def _path_of_uri(value: str, kind: str) -> str:

@@ -126,10 +126,12 @@ class SourceSpec:
     format: RowFormat
     media_root: Path
     """Folder that relative paths of pictures and clips start from."""
+    media_url: str | None = None
+    """The address that they start from in its place, without a slash at its end."""
     allow_outside_root: bool = False
     """Whether rows may name media that lie elsewhere: by `..`, by links, by absolute paths."""
     urls: UrlPolicy = "none"
-    """By which http and https addresses rows may name media."""
+    """By which addresses outside `media_url` rows may name media."""
     modality: Modality | None = None
     """A hint only; what a row holds decides."""
     row_filter: RowFilter = field(default_factory=RowFilter)

@@ -7,6 +7,7 @@ from smolvlm.datasets.rows.readers.arrow import ColumnTable, CsvTable, JsonTable
 from smolvlm.datasets.rows.readers.conversion import arrow_rows
 from smolvlm.datasets.rows.readers.saved import open_saved
 from smolvlm.datasets.rows.readers.tar_media import ShardReading
+from smolvlm.datasets.rows.remote_rows import folder_of, is_remote
 from smolvlm.datasets.rows.row_table import ChainTable, RowTable
 from smolvlm.datasets.rows.sources import RowFormat, SourceSpec
 from smolvlm.disk.system_errors import raise_of_the_machine
@@ -49,7 +50,11 @@ def open_table(spec: SourceSpec) -> RowTable:
 
 
 def _label(spec: SourceSpec, path: Path) -> str:
-    return spec.label if len(spec.files) == 1 else str(Path(spec.label).parent / path.name)
+    if len(spec.files) == 1:
+        return spec.label
+    if is_remote(spec.label):  # a path would lose one of its two slashes
+        return f"{folder_of(spec.label)}/{path.name}"
+    return str(Path(spec.label).parent / path.name)
 
 
 def read_rows(path: Path, row_format: RowFormat, *, label: str) -> RowTable:
