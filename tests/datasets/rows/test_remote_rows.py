@@ -1,6 +1,7 @@
 """Rows and their pictures that lie in a store: fetched, kept by version, and as good as files."""
 
 import json
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from smolvlm.datasets.rows import remote_rows
 from smolvlm.datasets.rows.remote_rows import fetched_rows
 from smolvlm.errors import ConfigError, SampleError
 from smolvlm.media.images import open_rgb
-from smolvlm.media.kept_media import VARIABLE, media_dir
+from smolvlm.media.kept_media import make_room, media_dir
 from smolvlm.notices import _SAID
 from smolvlm.records import ImageRef
 from tests.stores import STORES, Store, forget_listings, store
@@ -218,16 +219,13 @@ def test_rows_of_a_web_server_are_fetched_once(
             measured(prompt, json_path=f"{server.address}/set/none.jsonl")
 
 
-def test_pictures_beyond_the_bound_are_fetched_again(
-    shelf: Shelf, prompt: PromptSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes = [len(data) for name, data in shelf.files.items() if "/pictures/" in name]
-    monkeypatch.setenv(VARIABLE, str(0.9e-9 * sum(sizes)))
-    monkeypatch.setattr("smolvlm.media.kept_media._IN_USE_S", 0)
+def test_pictures_that_were_removed_are_fetched_again(shelf: Shelf, prompt: PromptSettings) -> None:
     found = measured(prompt, json_path=f"{shelf.store.root}/set/rows.jsonl")
+    for path in media_dir().glob("*/*"):
+        os.utime(path, (0, 0))  # unused for long
+    assert make_room(media_dir(), 1) == 2
     here = measured(prompt, json_path=str(shelf.folder / "set/rows.jsonl"))
     assert pixels(found) == pixels(here)
-    assert sum(path.is_file() for path in media_dir().rglob("*")) < 2
 
 
 def test_sources_of_a_store_survive_a_process(shelf: Shelf, prompt: PromptSettings) -> None:
