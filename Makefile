@@ -53,7 +53,7 @@ mutants: env
 	$(BIN)/python tests/run_mutants.py $(ARGS)
 
 engines: env
-	$(BIN)/python -m pytest tests/train/engines --engines $(ARGS)
+	$(BIN)/python -m pytest tests/train/engines tests/launch/test_slurm.py --engines $(ARGS)
 
 # DeepSpeed builds an operator when it first runs: here, and not in the middle of a run's first step.
 env-deepspeed: env

@@ -1,8 +1,8 @@
 """A command that is stopped by Ctrl-C or by `kill`: what is kept is said, and how to go on.
 
 The signals SIGINT and SIGTERM raise `Interrupted` in the main thread, once; a second one ends the
-process at once. Whoever knows what outlives the command adds it on the way out
-(`says_what_is_kept`). Exit status 130 or 143, as shells give it; no traceback.
+process at once, a second SIGTERM from some seconds on. Whoever knows what outlives the command adds
+it on the way out (`says_what_is_kept`). Exit status 130 or 143, as shells give it; no traceback.
 """
 
 import os
@@ -10,6 +10,7 @@ import shlex
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from smolvlm.config.schema import RunConfig
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SAME_SIGNAL_S = 5.0
 _SIGNAL_STATUS = 128
 """Added to a signal's number, it is the exit status that shells give."""
 
@@ -107,6 +109,19 @@ def command_again(*overrides: str) -> str:
     return f"to go on: {shlex.join(['smolvlm', *sys.argv[1:], *overrides])}"
 
 
+def _ends_later() -> Callable[[int, FrameType | None], None]:
+    """Return what answers further signals to end: those of the next seconds are the same one, which
+    a scheduler sends to all processes and a launcher hands on to its ranks."""
+    since = time.monotonic()
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        if time.monotonic() - since > _SAME_SIGNAL_S:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    return end
+
+
 @contextmanager
 def _raising_signals() -> Iterator[None]:
     """Make signals raise `Interrupted` while the block runs; in the main thread alone it can be."""
@@ -121,8 +136,8 @@ def _raising_signals() -> Iterator[None]:
                 signal.signal(number, signal.SIG_DFL)
                 os.kill(os.getpid(), number)
             return
-        for each in _SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, _ends_later())
         # torch raises an error wherever the program is when a loader's worker dies; those that the
         # same signal ended are no news.
         if hasattr(signal, "SIGCHLD"):

@@ -226,6 +226,40 @@ def test_notes_of_every_level_are_said_and_other_ends_stay(
         interruptible(lambda: 1 // 0)
 
 
+def test_a_signal_that_comes_twice_is_one_signal(capsys: pytest.CaptureFixture[str]) -> None:
+    """A scheduler sends it to all processes, and torchrun hands it on."""
+
+    def command() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as end:
+        interruptible(command)
+    assert end.value.code == 143
+    assert capsys.readouterr().err == "\nstopped by SIGTERM\n"
+
+
+def test_a_second_signal_later_ends_at_once() -> None:
+    program = (
+        "import os, signal, time; from smolvlm.cli import interruption as module\n"
+        "module._SAME_SIGNAL_S = 0.1\n"
+        "def command():\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(5)\n"
+        "    finally:\n"
+        "        time.sleep(0.3)\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(60)\n"
+        "module.interruptible(command)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], timeout=LIMIT_S, check=False)
+    assert done.returncode == -signal.SIGTERM
+
+
 def test_ranks_but_the_first_say_nothing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,8 +60,9 @@ def test_its_command_is_torchrun_with_the_run(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     words = done.stdout.splitlines()
-    assert words[:4] == [
-        "--kill-on-bad-exit=1",
+    assert words[:5] == [
+        "--kill-on-bad-exit=0",
+        "--wait=120",
         "/opt/env/bin/python",
         "-m",
         "torch.distributed.run",
