@@ -30,6 +30,7 @@ from smolvlm.train.arguments import is_bf16_default, planned_length, seed_of, tr
 from smolvlm.train.callbacks import ProgressBarCallback
 from smolvlm.train.checkpoint import CheckpointFiles
 from smolvlm.train.checkpoint_folder import step_of
+from smolvlm.train.context_packs import context_cut, join_context_group, repeated_for_groups
 from smolvlm.train.methods.method import method_of
 from smolvlm.train.plan_notes import plan_summary, start_notes
 from smolvlm.train.resuming import (
@@ -238,9 +239,12 @@ def _build_trainer(
     say: Callable[[str], None],
 ) -> SmolVLMTrainer:
     prompt, arguments, cache = start.prompt, start.arguments, run_model.vision_cache
+    context_ranks = config.train.context_ranks
+    run_model.checkpoint.model.context_group = join_context_group(config.train, arguments)
+    cut = context_cut(config.train, arguments)
     order = deal_to_ranks(
         start.planned.plan,
-        num_ranks=arguments.world_size,
+        num_ranks=arguments.world_size // context_ranks,
         cost_per_token=run_model.cost.per_token,
         cost_per_tile=run_model.cost.per_tile,
     )
@@ -250,9 +254,10 @@ def _build_trainer(
         encoder=prompt.encoder(loss_weighting=config.data.loss_weighting),
         settings=prompt.media,
         options=PackOptions(
-            order=order,
+            order=repeated_for_groups(order, context_ranks=context_ranks),
             read_features=cache.read if cache else None,
-            plan_attention=attention_planner(arguments.device.type),
+            plan_attention=None if cut else attention_planner(arguments.device.type),
+            cut=cut,
             on_bad_sample=config.data.on_bad_sample,
         ),
     )
@@ -298,11 +303,12 @@ def _begin(
         notes.append(facts.line())
     else:
         notes += begin_run(output_dir, facts, resume=start.resume, is_precision_open=is_open)
-    if num_ranks > 1:
+    if (num_groups := num_ranks // config.train.context_ranks) > 1:
         costs = (run_model.cost.per_token, run_model.cost.per_tile)
-        order = trainer.train_dataset.order
-        waiting = imbalance(start.planned.plan, order, num_ranks=num_ranks, costs=costs)
-        notes.append(f"{num_ranks} ranks wait {waiting:.1%} of the time, by estimated cost")
+        order = trainer.train_dataset.order[:: config.train.context_ranks]
+        waiting = imbalance(start.planned.plan, order, num_ranks=num_groups, costs=costs)
+        who = "ranks" if num_groups == num_ranks else "groups of ranks"
+        notes.append(f"{num_groups} {who} wait {waiting:.1%} of the time, by estimated cost")
     return [*notes, *_resumed(start)]
 
 

@@ -16,6 +16,7 @@ from transformers import Trainer
 
 from smolvlm.config.engine import EngineName
 from smolvlm.protocols import VisionLanguageModel
+from smolvlm.train.context_packs import check_same_packs
 from smolvlm.train.engines.sharding import (
     check_shards,
     gathered,
@@ -48,7 +49,10 @@ class EngineTrainer(Trainer):
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """Collect a step's packs, watched."""
         self.watch.beat(self.state.global_step + 1, ())
-        return super().get_batch_samples(*args, **kwargs)
+        batches, num_items = super().get_batch_samples(*args, **kwargs)
+        if self.model.context_group is not None:
+            check_same_packs(self.model.context_group, batches)
+        return batches, num_items
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Learn from a pack, watched."""

@@ -41,8 +41,12 @@ SHARED: tuple[tuple[str, str, int], ...] = (
     ("full", "ddp", 4),
     ("adapters", "fsdp2", 2),
     ("dpo", "fsdp2", 2),
+    ("full", "fsdp2+2", 4),
+    ("adapters", "ddp+4", 4),
+    ("full", "ddp+2ring", 2),
 )
-"""(case, engine, ranks) that `make test` runs."""
+"""(case, engine, ranks) that `make test` runs; behind a + stands how many ranks hold a pack
+together, and whether keys and values go round in a ring."""
 GRID: tuple[tuple[str, str, int], ...] = tuple(
     (case, engine, ranks)
     for engines, cases in (
@@ -54,6 +58,11 @@ GRID: tuple[tuple[str, str, int], ...] = tuple(
     for engine in engines
     for case in cases
     for ranks in (2, 4)
+) + tuple(
+    (case, f"{engine}+{context}", ranks)
+    for engine in ("ddp", "fsdp2")
+    for case in ("full", "frozen", "adapters", "checkpointing")
+    for context, ranks in (("2", 2), ("4", 4), ("2", 4), ("4ring", 4), ("2ring", 2))
 )
 
 
@@ -152,10 +161,13 @@ def runs(
     jobs: list[dict[str, Any]] = []
 
     def job(folder: Path, case: str, engine: str, ranks: int, **more: Any) -> None:
+        engine, _, context = engine.partition("+")
         settings = cases[case].changes | {
             "train.engine": {"type": "deepspeed", "config": f"{engine}.json"}
             if engine.startswith("zero")
             else engine,
+            **({"train.context_ranks": int(context.removesuffix("ring"))} if context else {}),
+            **({"train.context_exchange": "ring"} if context.endswith("ring") else {}),
             **({"train.ddp_backend": "gloo"} if ranks > 1 else {}),
             **more.pop("changes", {}),
         }
@@ -256,6 +268,7 @@ def test_the_end_is_a_whole_stock_model(
 
 def test_the_engine_says_what_it_holds(runs: EngineRuns, shared: tuple[str, str, int]) -> None:
     case, engine, ranks = shared
+    engine = engine.partition("+")[0]
     logs = [(runs.folders[shared].parent / f"rank-{rank}.log").read_text() for rank in range(ranks)]
     assert [log.count("engine fsdp2: ") for log in logs] == [engine == "fsdp2", *[0] * (ranks - 1)]
     facts = json.loads((runs.folders[shared] / "run.json").read_text())
