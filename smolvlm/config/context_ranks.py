@@ -17,7 +17,7 @@ def context_problems(config: "RunConfig") -> Iterator[Problem]:
     """Yield what cannot work where several ranks hold a pack together."""
     train = config.train
     if train.context_ranks == 1:
-        if "context_exchange" in train.model_fields_set and train.context_exchange != "gather":
+        if train.context_exchange != "gather":
             yield Problem(
                 key="train.context_exchange",
                 value=repr(train.context_exchange),

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from smolvlm.model.attention.merging import merged
 from smolvlm.model.attention.sdpa import is_plain_causal, plan_blocks
@@ -265,8 +264,8 @@ class _Attend(torch.autograd.Function):
         return output
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Any, ...]:
+        (upstream,) = grad_outputs
         query, key, value, *whole = ctx.saved_tensors
         gradients = ctx.rectangle.backward(
             (query, key, value), tuple(whole), upstream, scale=ctx.scale

@@ -10,7 +10,6 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 
 def gather_rows(
@@ -49,9 +48,8 @@ class _GatherRows(torch.autograd.Function):
         return gathered.index_select(0, order)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
-        (order,) = ctx.saved_tensors
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
+        (upstream,), (order,) = grad_outputs, ctx.saved_tensors
         num_own, num_padded = ctx.sizes
         size = num_padded * dist.get_world_size(ctx.group)
         scattered = upstream.new_zeros(size, upstream.shape[1]).index_copy(0, order, upstream)
@@ -83,9 +81,8 @@ class _ExchangeRows(torch.autograd.Function):
         return _sent(rows, num_sent, num_received, group)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
-        num_sent, num_received = ctx.numbers
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
+        (upstream,), (num_sent, num_received) = grad_outputs, ctx.numbers
         return _sent(upstream, num_received, num_sent, ctx.group), None, None, None
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from smolvlm.model.attention.merging import merged
 from smolvlm.model.context_ranks.collectives import padded
@@ -66,8 +65,8 @@ class _Ring(torch.autograd.Function):
         return whole[0].to(query.dtype)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Any, ...]:
+        (upstream,) = grad_outputs
         query, key, value, output, log_sum = ctx.saved_tensors
         rectangles, num_tokens, scale, group = ctx.others
         longest = max(num_tokens)

@@ -9,12 +9,13 @@ on another number of ranks.
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import Trainer
 
 from smolvlm.config.engine import EngineName
+from smolvlm.model.context_ranks.group import ContextGroup
 from smolvlm.protocols import VisionLanguageModel
 from smolvlm.train.context_packs import check_same_packs
 from smolvlm.train.engines.sharding import (
@@ -50,8 +51,9 @@ class EngineTrainer(Trainer):
         """Collect a step's packs, watched."""
         self.watch.beat(self.state.global_step + 1, ())
         batches, num_items = super().get_batch_samples(*args, **kwargs)
-        if self.model.context_group is not None:
-            check_same_packs(self.model.context_group, batches)
+        group = cast("ContextGroup | None", self.model.context_group)
+        if group is not None:
+            check_same_packs(group, batches)
         return batches, num_items
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:

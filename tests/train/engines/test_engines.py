@@ -61,8 +61,11 @@ GRID: tuple[tuple[str, str, int], ...] = tuple(
 ) + tuple(
     (case, f"{engine}+{context}", ranks)
     for engine in ("ddp", "fsdp2")
-    for case in ("full", "frozen", "adapters", "checkpointing")
-    for context, ranks in (("2", 2), ("4", 4), ("2", 4), ("4ring", 4), ("2ring", 2))
+    for case, shares in (
+        ("full", (("2", 2), ("4", 4), ("2", 4), ("2ring", 2), ("4ring", 4))),
+        *((case, (("2", 4), ("4ring", 4))) for case in ("frozen", "adapters", "checkpointing")),
+    )
+    for context, ranks in shares
 )
 
 
