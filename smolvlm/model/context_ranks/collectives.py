@@ -11,6 +11,10 @@ import torch.distributed as dist
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+# torch 2.14 renamed them, and warns of the former names.
+_all_gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
 
 def gather_rows(
     own: Float[Tensor, "own width"],
@@ -42,7 +46,7 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, own: Tensor, order: Tensor, num_padded: int, group: Any) -> Tensor:
         gathered = own.new_empty(num_padded * dist.get_world_size(group), own.shape[1])
-        dist.all_gather_into_tensor(gathered, padded(own, num_padded), group=group)
+        _all_gather(gathered, padded(own, num_padded), group=group)
         ctx.save_for_backward(order)
         ctx.sizes, ctx.group = (len(own), num_padded), group
         return gathered.index_select(0, order)
@@ -54,7 +58,7 @@ class _GatherRows(torch.autograd.Function):
         size = num_padded * dist.get_world_size(ctx.group)
         scattered = upstream.new_zeros(size, upstream.shape[1]).index_copy(0, order, upstream)
         own = upstream.new_empty(num_padded, upstream.shape[1])
-        dist.reduce_scatter_tensor(own, scattered, group=ctx.group)
+        _reduce_scatter(own, scattered, group=ctx.group)
         return own[:num_own], None, None, None
 
 
