@@ -46,6 +46,15 @@ def join_context_group(train: TrainConfig, arguments: TrainingArguments) -> Cont
     return ContextGroup.join(num_ranks=train.context_ranks, device_type=arguments.device.type)
 
 
+def context_notes(train: TrainConfig) -> list[str]:
+    """Return what is to be said at the start, in lines."""
+    if train.context_ranks == 1:
+        return []
+    ways = {"gather": "are gathered, a layer at a time", "ring": "go round them"}
+    words = f"each pack lies on {train.context_ranks} ranks: keys and values"
+    return [f"{words} {ways[train.context_exchange]}"]
+
+
 def repeated_for_groups(
     order: Int64[np.ndarray, " pack"], *, context_ranks: int
 ) -> Int64[np.ndarray, " item"]:

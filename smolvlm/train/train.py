@@ -30,7 +30,12 @@ from smolvlm.train.arguments import is_bf16_default, planned_length, seed_of, tr
 from smolvlm.train.callbacks import ProgressBarCallback
 from smolvlm.train.checkpoint import CheckpointFiles
 from smolvlm.train.checkpoint_folder import step_of
-from smolvlm.train.context_packs import context_cut, join_context_group, repeated_for_groups
+from smolvlm.train.context_packs import (
+    context_cut,
+    context_notes,
+    join_context_group,
+    repeated_for_groups,
+)
 from smolvlm.train.methods.method import method_of
 from smolvlm.train.plan_notes import plan_summary, start_notes
 from smolvlm.train.resuming import (
@@ -296,6 +301,7 @@ def _begin(
     if not start.is_done:
         write_text(output_dir / "run.yaml", dump_run_config(config))
     notes = start_notes(start.prompt, start.planned, warmup=start.arguments.warmup_steps)
+    notes += context_notes(config.train)
     notes += [plan_summary(start.planned), trainer.check_optimizer(), *run_model.notes()]
     facts = run_facts(config, start.arguments, run_model.checkpoint.model)
     is_open = "bf16" not in config.train.arguments

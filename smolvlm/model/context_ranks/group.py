@@ -85,6 +85,15 @@ def _scale_of(query: Tensor, scale: float | None) -> float:
     return query.shape[-1] ** -0.5 if scale is None else scale
 
 
+def _as_computed(*states: Tensor) -> tuple[Tensor, ...]:
+    """Return states in the type that attention is computed in: autocast's where it is on, as SDPA
+    and `flex_attention` cast them. Sent in it too, they are half as many bytes."""
+    device_type = states[0].device.type
+    if not torch.is_autocast_enabled(device_type):
+        return states
+    return tuple(state.to(torch.get_autocast_dtype(device_type)) for state in states)
+
+
 def _check_dropout(dropout: float) -> None:
     if dropout:
         raise ValueError(
@@ -105,6 +114,7 @@ class GatheredScope:
         self, query: Tensor, key: Tensor, value: Tensor, *, scale: float | None, dropout: float
     ) -> Tensor:
         _check_dropout(dropout)
+        query, key, value = _as_computed(query, key, value)
         own = torch.cat([key[0], value[0]])  # (key heads and value heads, own, head)
         heads, num_own, size = own.shape
         rows = gather_rows(
@@ -129,6 +139,7 @@ class RingScope:
         self, query: Tensor, key: Tensor, value: Tensor, *, scale: float | None, dropout: float
     ) -> Tensor:
         _check_dropout(dropout)
+        query, key, value = _as_computed(query, key, value)
         return ring_attention(
             (query, key, value),
             self.rectangles,

@@ -71,6 +71,25 @@ def check_attention(group: ContextGroup) -> None:
                     assert error < tolerance, (name, dtype, goes_round, float(error.detach()))
 
 
+def check_autocast(group: ContextGroup) -> None:
+    """Keys come in float32 there, values in bfloat16; all is computed, and sent, in bfloat16."""
+    scope_end = scope_end_of(PACKS["trees"])
+    held = deal_tokens(scope_end, num_ranks=dist.get_world_size())
+    own = held[dist.get_rank()]
+    query, key, value = states(len(scope_end), dtype=torch.float32)
+    expected = dense(query, key, value, scope_end)[:, :, own]
+    for goes_round in (False, True):
+        scope = group.scope(share_of(scope_end, held, goes_round=goes_round))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = scope.attend(
+                *(query[:, :, own], key[:, :, own], value[:, :, own].bfloat16()),
+                scale=SCALE,
+                dropout=0.0,
+            )
+        assert found.dtype == torch.bfloat16
+        assert (found - expected).norm() < 0.01 * expected.norm()
+
+
 def check_exchange(group: ContextGroup) -> None:
     """Rank r has r rows, and sends the first s of them to rank s."""
     rank, number = dist.get_rank(), dist.get_world_size()
@@ -100,6 +119,7 @@ def check_as_rank(rank: int, *, num_ranks: int, port: int) -> None:
     dist.init_process_group("gloo")
     group = ContextGroup.join(num_ranks=num_ranks, device_type="cpu")
     check_attention(group)
+    check_autocast(group)
     check_exchange(group)
     assert group.has_same([5, 2**61, 7])
     assert not group.has_same([5, 2**61 + rank, 7])

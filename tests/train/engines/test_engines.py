@@ -146,7 +146,8 @@ class EngineRuns:
 
     folders: Mapping[tuple[str, str, int], Path]
     moved: Path
-    """Of the case `full`: two ranks of FSDP2, then four of DDP, then one."""
+    """Of the case `full`: two ranks of FSDP2, then four of DDP, two of which hold a pack together,
+    then one."""
     unmoved: Path
     """The same settings on one rank, never stopped."""
 
@@ -190,7 +191,7 @@ def runs(
         "data.eval_mixture": None,
     }
     job(root / "unmoved", "full", "ddp", 1, changes=saved)
-    for number, (engine, ranks) in enumerate((("fsdp2", 2), ("ddp", 4), ("ddp", 1))):
+    for number, (engine, ranks) in enumerate((("fsdp2", 2), ("ddp+2", 4), ("ddp", 1))):
         dies = {"dies_in_step": DIES_IN_STEP + CHECKPOINT * number} if ranks > 1 else {}
         folder = root / f"moved-{number}"
         output = {"train.output_dir": str(root / "moved" / "out")}
