@@ -2,8 +2,8 @@
 
     python -m benchmarks.context_ranks [--lengths 16384 32768 65536] [--ranks 1 2 4]
 
-Memory: one conversation of so many tokens, forward and backward of a small language model (4
-layers, width 64), float32, one thread a rank, ranks over gloo on this machine. "kept" is what
+Memory: one conversation of so many tokens, forward and backward of a tiny language model (2
+layers, width 32), float32, one thread a rank, ranks over gloo on this machine. "kept" is what
 autograd keeps for the backward pass at the end of the forward (parameters left out, each storage
 once), "gathered" the keys and values of all ranks among it; "peak" is the most resident memory
 above the model's. The most of any rank. Balance: visible pairs of the rank with most over their
@@ -50,11 +50,11 @@ TOWER = VisionDimensions(
     intermediate_size=64,
 )
 LANGUAGE = LanguageDimensions(
-    hidden_size=64,
-    num_layers=4,
-    num_heads=4,
-    num_key_value_heads=2,
-    intermediate_size=192,
+    hidden_size=32,
+    num_layers=2,
+    num_heads=2,
+    num_key_value_heads=1,
+    intermediate_size=96,
     max_positions=2**20,
 )
 NUM_TARGETS = 256
@@ -105,6 +105,7 @@ def main() -> int:
                     has_checkpointing=chosen.checkpointing,
                 )
                 costs = measured(job)
+                print(job, *costs, sep="\n", file=sys.stderr, flush=True)
                 most = max(costs, key=lambda cost: cost.kept)
                 table.add_row(
                     *(f"{length:,}", str(num_ranks), exchange),

@@ -85,6 +85,8 @@ def test_short_conversations_are_cut_into_one_stretch_a_rank() -> None:
 
 def test_long_packs_are_cut_where_blocks_begin() -> None:
     scope_end = np.full(70_001, 70_001)
-    for own in deal_tokens(scope_end, num_ranks=4):
+    held = deal_tokens(scope_end, num_ranks=4)
+    assert sorted(np.concatenate(held).tolist()) == list(range(70_001))
+    for own in held:
         begins = own[np.concatenate([[True], np.diff(own) != 1])]
         assert (begins % UNIT == 0).all()

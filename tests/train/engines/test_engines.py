@@ -42,8 +42,7 @@ SHARED: tuple[tuple[str, str, int], ...] = (
     ("adapters", "fsdp2", 2),
     ("dpo", "fsdp2", 2),
     ("full", "fsdp2+2", 4),
-    ("adapters", "ddp+4", 4),
-    ("full", "ddp+2ring", 2),
+    ("adapters", "ddp+2ring", 2),
 )
 """(case, engine, ranks) that `make test` runs; behind a + stands how many ranks hold a pack
 together, and whether keys and values go round in a ring."""
@@ -64,6 +63,7 @@ GRID: tuple[tuple[str, str, int], ...] = tuple(
     for case, shares in (
         ("full", (("2", 2), ("4", 4), ("2", 4), ("2ring", 2), ("4ring", 4))),
         *((case, (("2", 4), ("4ring", 4))) for case in ("frozen", "adapters", "checkpointing")),
+        ("averaged", (("2", 2),)),
     )
     for context, ranks in shares
 )
@@ -132,6 +132,10 @@ def cases(
         "full": Case(full | unclipped, chunk_targets=16, max_weight_error=1e-6),
         "frozen": Case(frozen | unclipped, max_weight_error=1e-6),
         "checkpointing": Case(full | checkpointing),
+        "averaged": Case(
+            full | unclipped | {"data.average_frames": 2, "data.eval_mixture": None},
+            max_weight_error=1e-6,
+        ),
         "alone": Case(full | unclipped | {"data.eval_mixture": None}, max_weight_error=1e-6),
         "adapters": Case(
             frozen | checkpointing | adapters, weights_file=ADAPTER_WEIGHTS, max_weight_error=1e-4
