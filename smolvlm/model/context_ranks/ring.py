@@ -52,13 +52,14 @@ class _Ring(torch.autograd.Function):
         group: Any,
     ) -> Tensor:
         whole: tuple[Tensor, Tensor] | None = None
-        passing = _packed(key, value, max(num_tokens))
+        passing, last = _packed(key, value, max(num_tokens)), _last_owner(group)
         for owner, rectangle in _visits(rectangles, group):
             if rectangle is not None:
                 keys, values = _unpacked(passing, num_tokens[owner])
                 visit = rectangle.forward(query, keys, values, scale=scale)
                 whole = visit if whole is None else merged(whole, visit)
-            passing = _passed_on(passing, group)
+            if owner != last:
+                passing = _passed_on(passing, group)
         assert whole is not None, "every query sees itself"
         ctx.save_for_backward(query, key, value, *whole)
         ctx.others = (rectangles, num_tokens, scale, group)
@@ -70,7 +71,7 @@ class _Ring(torch.autograd.Function):
         query, key, value, output, log_sum = ctx.saved_tensors
         rectangles, num_tokens, scale, group = ctx.others
         longest = max(num_tokens)
-        passing = _packed(key, value, longest)
+        passing, last = _packed(key, value, longest), _last_owner(group)
         gradients = torch.zeros_like(passing, dtype=output.dtype)
         query_gradient = torch.zeros_like(output)
         for owner, rectangle in _visits(rectangles, group):
@@ -81,7 +82,9 @@ class _Ring(torch.autograd.Function):
                 )
                 query_gradient += of_query
                 gradients += _packed(of_key, of_value, longest)
-            passing, gradients = _passed_on(passing, group), _passed_on(gradients, group)
+            if owner != last:
+                passing = _passed_on(passing, group)
+            gradients = _passed_on(gradients, group)
         # After as many passes as there are ranks the gradients are home.
         of_key, of_value = _unpacked(gradients, key.shape[2])
         dtype = query.dtype
@@ -95,6 +98,11 @@ def _visits(
     rank, number = dist.get_rank(group), len(rectangles)
     owners = [(rank - visit) % number for visit in range(number)]
     return [(owner, rectangles[owner]) for owner in owners]
+
+
+def _last_owner(group: Any) -> int:
+    """Return whose keys come last: those of the next rank, which are not passed on."""
+    return (dist.get_rank(group) + 1) % dist.get_world_size(group)
 
 
 def _packed(key: Tensor, value: Tensor, num_padded: int) -> Tensor:
