@@ -145,6 +145,8 @@ class VisionLanguageModel(Module):
     lm_head: "nn.Linear"
     caches_connector: bool
     touches_vision: bool
+    context_group: object | None
+    """A `ContextGroup`, where several ranks hold a pack together."""
     _hf_peft_config_loaded: bool
 
     pixel_scaling: object

@@ -30,15 +30,11 @@ def check_ranks(run_file: Path, overrides: Sequence[str], *, num_ranks: int) -> 
         overrides: of the run file.
         num_ranks: over all machines.
     """
+    from smolvlm.config.context_ranks import data_ranks
     from smolvlm.config.load import load_run_config
 
     train = load_run_config(run_file, overrides).train
-    if train.packs_per_step % num_ranks:
-        raise ConfigError(
-            f"the {train.packs_per_step} packs of a step cannot be dealt to {num_ranks} ranks",
-            where=f"train.packs_per_step={train.packs_per_step}",
-            fix=f"set it to a multiple of {num_ranks}",
-        )
+    data_ranks(train, num_ranks=num_ranks)
     if train.engine == "fsdp2" and num_ranks == 1:
         raise ConfigError(
             "one process has nothing to shard over",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer
 from pydantic.fields import FieldInfo
 
+from smolvlm.config.context_ranks import ContextExchange, context_problems
 from smolvlm.config.engine import EngineName, with_engine
 from smolvlm.config.method import (
     METHODS,
@@ -61,6 +62,12 @@ class TrainConfig(Section):
     engine: EngineName = "ddp"
     """How ranks share the work: DDP copies the model to each; FSDP2 gives each a share of weights,
     gradients and moments; DeepSpeed does as its file says."""
+    context_ranks: Count = 1
+    """Ranks that hold each pack together, a part of its tokens each: for sequences whose
+    activations one device cannot hold. Divides the ranks of the run."""
+    context_exchange: ContextExchange = "gather"
+    """How those ranks attend to each other's tokens: `gather` keys and values of all on each, a
+    layer at a time; or let them go round in a `ring`, where even those do not fit."""
     method: Annotated[MethodConfig, Field(discriminator="type")] = SftMethod()
     """What is learned, and how; a run file may write its settings beside it."""
     log_sample_ids: bool = False
@@ -127,5 +134,6 @@ class TrainConfig(Section):
         return place[2:] if place[0] == "method" and len(place) > 2 else place
 
     def problems(self, config: "RunConfig") -> Iterator[Problem]:
-        """Yield what is wrong with the settings of the method."""
+        """Yield what is wrong with the settings of the method, and of ranks that share a pack."""
         yield from self.method.problems(config)
+        yield from context_problems(config)

@@ -42,6 +42,9 @@ class PackOptions:
     """The vision cache, where the tower is frozen."""
     plan_attention: PlanAttention | None = None
     """For the device that the packs go to; without it the forward pass plans each pack itself."""
+    cut: Callable[[Pack], Pack] | None = None
+    """Makes of each pack this rank's share, where several ranks hold it together; plans attention
+    itself."""
     on_bad_sample: Policy = "error"
     """What happens to a picture whose pixels turn out corrupt; a source's own setting goes before
     it."""
@@ -158,7 +161,8 @@ class PackDataset(Dataset[Pack]):
                 reason = bad.skipped.pop().reason
                 bad.skipped += [SkippedRow(where=self.where(row), reason=reason) for row in rows]
         raised.settle()
-        return self._join(examples, kept, loader, bad, states)
+        pack = self._join(examples, kept, loader, bad, states)
+        return pack if self.options.cut is None else self.options.cut(pack)
 
     def _raises(self, rows: Rows) -> bool:
         """Say whether an error of a sample ends the run: one of its rows is enough for that."""

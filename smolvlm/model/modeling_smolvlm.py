@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
 from smolvlm.model.attention.rule import SCOPE_ATTENTION, make_scope
+from smolvlm.model.context_ranks.group import ContextGroup
+from smolvlm.model.context_ranks.share import TileExchange
 from smolvlm.model.loss import target_losses, weighted_mean
 from smolvlm.model.slot_means import slot_means
 from smolvlm.model.stock_classes import STOCK_CLASSES
@@ -77,6 +79,8 @@ class PackedTraining(_Stock):
     touches_vision: bool = False
     """Whether a pack without tiles still runs tower and connector: set where ranks must agree on
     gradients."""
+    context_group: ContextGroup | None = None
+    """The ranks that hold each pack together with this one."""
 
     def set_pixel_scaling(self, scaling: PixelScaling) -> None:
         """Keep pixel scaling and the places of a tile's patches as buffers.
@@ -129,11 +133,21 @@ class PackedTraining(_Stock):
         """Return the language model's last hidden states, and features for the cache."""
         input_ids = pack["input_ids"]
         embeddings = self.get_input_embeddings()(input_ids)
-        features, computed = self.image_features(
-            pack["tiles"], pack["cached_features"], pack["slot_tiles"], pack.get("slot_sizes")
-        )
+        slots = (pack["slot_tiles"], pack.get("slot_sizes"))
+        share, group = pack.get("context"), self.context_group
+        if share is None:
+            features, computed = self.image_features(pack["tiles"], pack["cached_features"], *slots)
+            scope = make_scope(pack["scope_end"], pack.get("attention"))
+        else:
+            assert group is not None, "only a rank of a context group gets a share of a pack"
+            features, computed = self.shared_image_features(
+                pack["tiles"], pack["cached_features"], slots, share.exchange
+            )
+            scope = group.scope(share)
         if features is not None:
             places, flat = pack["image_places"], features.flatten(0, 1).to(embeddings.dtype)
+            if share is not None and share.exchange is not None:
+                flat = flat.index_select(0, share.exchange.image_rows)
             embeddings = (
                 embeddings.index_copy(0, places, flat)
                 if len(places)
@@ -147,7 +161,7 @@ class PackedTraining(_Stock):
             # mask of seq x seq.
             attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=embeddings.device),
             use_cache=False,
-            scope=make_scope(pack["scope_end"], pack.get("attention")),
+            scope=scope,
         )
         return output.last_hidden_state[0], computed
 
@@ -164,13 +178,52 @@ class PackedTraining(_Stock):
             tiles, cached, slot_tiles, slot_sizes: as in a `Pack`; frames that share a slot are
                 averaged after the connector, so that what is cached is each frame's own.
         """
-        _, connector = tower_modules(self)
         if not len(slot_tiles):
-            if not self.touches_vision:
-                return None, None
-            side = _vision_config(self).image_size
-            blank = torch.zeros(1, 3, side, side, dtype=torch.uint8, device=slot_tiles.device)
-            return connector(self.tower_features(blank)), None
+            return (self._blank_features() if self.touches_vision else None), None
+        features, computed = self._tile_features(tiles, cached)
+        return _slot_features(features, slot_tiles, slot_sizes), computed
+
+    def shared_image_features(
+        self,
+        tiles: Tensor,
+        cached: Tensor | None,
+        slots: tuple[Tensor, Tensor | None],
+        exchange: TileExchange | None,
+    ) -> tuple[Float[Tensor, "slot tokens hidden"] | None, Tensor | None]:
+        """Return the features of the slots that this rank shows, and its tiles' new features.
+
+        A rank that encodes nothing runs a blank tile, so that it takes part in the exchange, and
+        in the step's gradients.
+
+        Args:
+            tiles, cached: those that this rank encodes.
+            slots: (slot_tiles, slot_sizes), counted in the features that it gets.
+            exchange: None where no rank of the group shows anything.
+        """
+        if exchange is None:
+            return (self._blank_features() if self.touches_vision else None), None
+        assert self.context_group is not None
+        features, computed = (
+            (self._blank_features(), None)
+            if cached is None and not len(tiles)
+            else self._tile_features(tiles, cached)
+        )
+        # One type on all ranks, whichever of them the cache had something for.
+        received = self.context_group.exchange(features.to(self.dtype), exchange)
+        return _slot_features(received, *slots), computed
+
+    def _blank_features(self) -> Float[Tensor, "1 tokens hidden"]:
+        """Return the features of a blank tile: nothing shows them, and their gradient is zero."""
+        side = _vision_config(self).image_size
+        blank = torch.zeros(1, 3, side, side, dtype=torch.uint8, device=self.device)
+        return tower_modules(self)[1](self.tower_features(blank))
+
+    def _tile_features(
+        self, tiles: Tensor, cached: Tensor | None
+    ) -> tuple[Float[Tensor, "tile tokens hidden"], Tensor | None]:
+        """Return the connector's features of computed and then of cached tiles, at least one of
+        them; and what was computed, as the cache stores it."""
+        _, connector = tower_modules(self)
         computed = self.tower_features(tiles) if len(tiles) else None
         if computed is not None and self.caches_connector:
             computed = connector(computed)
@@ -180,9 +233,7 @@ class PackedTraining(_Stock):
         )
         if not self.caches_connector:
             features = connector(features.to(self.dtype) if computed is None else features)
-        shown = features.index_select(0, slot_tiles)
-        means = shown if slot_sizes is None else slot_means(shown, slot_sizes)
-        return means, None if computed is None else computed.detach()
+        return features, None if computed is None else computed.detach()
 
     def tower_features(self, tiles: Tensor) -> Float[Tensor, "tile patch width"]:
         """Return the tower's features of uint8 tiles; no gradient where it is frozen."""
@@ -229,6 +280,14 @@ class PackedTraining(_Stock):
     def use_scope_attention(self) -> None:
         """Let the language model attend by scopes; the tower keeps transformers' SDPA."""
         self.set_attn_implementation({"text_config": SCOPE_ATTENTION, "vision_config": "sdpa"})
+
+
+def _slot_features(
+    features: Tensor, slot_tiles: Tensor, slot_sizes: Tensor | None
+) -> Float[Tensor, "slot tokens hidden"]:
+    """Return what each slot shows: a tile's features, or the mean of several."""
+    shown = features.index_select(0, slot_tiles)
+    return shown if slot_sizes is None else slot_means(shown, slot_sizes)
 
 
 def _vision_config(model: PackedTraining) -> VisionConfig:

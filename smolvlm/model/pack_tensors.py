@@ -10,6 +10,7 @@ from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 
 from smolvlm.model.attention.plan import AttentionPlan
+from smolvlm.model.context_ranks.share import ContextShare
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,3 +47,7 @@ class PackTensors:
     slot_sizes: Int64[Tensor, " slot"] | None
     """How many of `slot_tiles` each slot shows the mean of; None or missing where each shows one
     tile."""
+    context: ContextShare | None = None
+    """Of a pack that several ranks hold together: how this rank's share hangs together with the
+    others'. `scope_end` counts in the whole pack then, `slot_tiles` in the features that the rank
+    gets, and all else in its own tokens and tiles. None or missing where the pack is whole."""

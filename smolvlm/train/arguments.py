@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from smolvlm.config.context_ranks import data_ranks
 from smolvlm.config.eval_metrics import is_greater_better
 from smolvlm.config.schema import TrainConfig
 from smolvlm.errors import ConfigError
@@ -77,7 +78,9 @@ def training_arguments(train: TrainConfig, *, num_steps: int) -> TrainingArgumen
         "remove_unused_columns": False,
         # DeepSpeed reads it where the arguments are made, when only the launcher's variable knows
         # the ranks.
-        "gradient_accumulation_steps": max(1, train.packs_per_step // _processes_started()),
+        "gradient_accumulation_steps": max(
+            1, train.packs_per_step * train.context_ranks // _processes_started()
+        ),
     }
     if checkpointing := run_settings.get("activation_checkpointing_kwargs"):
         # With other keys alone torch would take the reentrant kind.
@@ -118,16 +121,10 @@ def training_arguments(train: TrainConfig, *, num_steps: int) -> TrainingArgumen
             "or show it one: CUDA_VISIBLE_DEVICES=0",
         )
     check_world(arguments.world_size)
-    if train.packs_per_step % arguments.world_size:
-        raise ConfigError(
-            f"train.packs_per_step={train.packs_per_step} cannot be dealt to "
-            f"{arguments.world_size} ranks",
-            where="train.packs_per_step",
-            fix=f"set it to a multiple of {arguments.world_size}",
-        )
+    groups = data_ranks(train, num_ranks=arguments.world_size)
     check_stop_signal(arguments)
     arguments.enable_jit_checkpoint = False  # ours is in its place (`stop_signal.py`)
-    arguments.gradient_accumulation_steps = train.packs_per_step // arguments.world_size
+    arguments.gradient_accumulation_steps = train.packs_per_step // groups
     return arguments
 
 

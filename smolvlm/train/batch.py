@@ -53,7 +53,7 @@ def as_batch(packs: Sequence[Pack]) -> PackBatch:
         where=pack.where,
         media_states=pack.media_states,
         skipped=pack.skipped,
-        num_tokens=len(pack.input_ids) if pack.where else 0,
+        num_tokens=pack.num_tokens,
         budget_tokens=pack.budget_tokens if pack.where else 0,
         num_supervised_tokens=len(pack.target_ids),
         target_weight=float(pack.target_weights.double().sum()),

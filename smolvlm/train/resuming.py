@@ -34,6 +34,8 @@ WITHOUT_EFFECT = (
     "train.resume_from_checkpoint",
     "train.engine",
     "train.step_timeout_s",
+    "train.context_ranks",
+    "train.context_exchange",
     "train.arguments.use_cpu",
     "train.arguments.deepspeed",
     "train.on_changed_data",

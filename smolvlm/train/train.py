@@ -30,6 +30,12 @@ from smolvlm.train.arguments import is_bf16_default, planned_length, seed_of, tr
 from smolvlm.train.callbacks import ProgressBarCallback
 from smolvlm.train.checkpoint import CheckpointFiles
 from smolvlm.train.checkpoint_folder import step_of
+from smolvlm.train.context_packs import (
+    context_cut,
+    context_notes,
+    join_context_group,
+    repeated_for_groups,
+)
 from smolvlm.train.methods.method import method_of
 from smolvlm.train.plan_notes import plan_summary, start_notes
 from smolvlm.train.ranks.computed_once import computed_once
@@ -247,9 +253,12 @@ def _build_trainer(
     say: Callable[[str], None],
 ) -> SmolVLMTrainer:
     prompt, arguments, cache = start.prompt, start.arguments, run_model.vision_cache
+    context_ranks = config.train.context_ranks
+    run_model.checkpoint.model.context_group = join_context_group(config.train, arguments)
+    cut = context_cut(config.train, arguments)
     order = deal_to_ranks(
         start.planned.plan,
-        num_ranks=arguments.world_size,
+        num_ranks=arguments.world_size // context_ranks,
         cost_per_token=run_model.cost.per_token,
         cost_per_tile=run_model.cost.per_tile,
     )
@@ -259,9 +268,10 @@ def _build_trainer(
         encoder=prompt.encoder(loss_weighting=config.data.loss_weighting),
         settings=prompt.media,
         options=PackOptions(
-            order=order,
+            order=repeated_for_groups(order, context_ranks=context_ranks),
             read_features=cache.read if cache else None,
-            plan_attention=attention_planner(arguments.device.type),
+            plan_attention=None if cut else attention_planner(arguments.device.type),
+            cut=cut,
             on_bad_sample=config.data.on_bad_sample,
         ),
     )
@@ -300,6 +310,7 @@ def _begin(
     if not start.is_done:
         write_text(output_dir / "run.yaml", dump_run_config(config))
     notes = start_notes(start.prompt, start.planned, warmup=start.arguments.warmup_steps)
+    notes += context_notes(config.train)
     notes += [plan_summary(start.planned), trainer.check_optimizer(), *run_model.notes()]
     facts = run_facts(config, start.arguments, run_model.checkpoint.model)
     is_open = "bf16" not in config.train.arguments
@@ -307,11 +318,12 @@ def _begin(
         notes.append(facts.line())
     else:
         notes += begin_run(output_dir, facts, resume=start.resume, is_precision_open=is_open)
-    if num_ranks > 1:
+    if (num_groups := num_ranks // config.train.context_ranks) > 1:
         costs = (run_model.cost.per_token, run_model.cost.per_tile)
-        order = trainer.train_dataset.order
-        waiting = imbalance(start.planned.plan, order, num_ranks=num_ranks, costs=costs)
-        notes.append(f"{num_ranks} ranks wait {waiting:.1%} of the time, by estimated cost")
+        order = trainer.train_dataset.order[:: config.train.context_ranks]
+        waiting = imbalance(start.planned.plan, order, num_ranks=num_groups, costs=costs)
+        who = "ranks" if num_groups == num_ranks else "groups of ranks"
+        notes.append(f"{num_groups} {who} wait {waiting:.1%} of the time, by estimated cost")
     return [*notes, *_resumed(start)]
 
 

@@ -148,7 +148,7 @@ def test_ranks_that_cannot_share_a_step_are_refused_before_anything_starts(
     run_file = write_run(tmp_path, model, packs_per_step=3)
     result = CliRunner().invoke(app, ["launch", str(run_file), "--nproc", "2", *job])
     assert isinstance(result.exception, ConfigError)
-    assert "the 3 packs of a step cannot be dealt to 2 ranks" in str(result.exception)
+    assert "packs_per_step=3 cannot be dealt to 2 ranks" in str(result.exception)
 
 
 def test_an_error_of_a_rank_is_not_tried_again(model: Path, tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ from accelerate.utils import send_to_device
 from torch._utils import ExceptionWrapper
 from torch.utils.data._utils.pin_memory import pin_memory
 
+from smolvlm.datasets.packing.context_share import ContextCut
 from smolvlm.datasets.packing.pack import MODEL_TENSORS, Pack
 from smolvlm.errors import SampleError
 from smolvlm.model.attention.flex import plan_flex
+from smolvlm.model.attention.flex_rectangle import plan_flex_rectangle
 from smolvlm.train.batch import as_batch, without_worker_traceback
 from tests.packs import pack_of
 
@@ -80,7 +82,7 @@ def test_every_tensor_of_a_batch_is_pinned_and_nothing_else_is_touched(
     found = [value for value in moved["pack"].values() if isinstance(value, torch.Tensor)]
     found += moved["pack"]["attention"].tensors()
     assert {id(tensor) for tensor in found} == {id(own) for own in pinned}
-    num_none = (num_cached == 0) + 2  # no reference here, and no averaged frames
+    num_none = (num_cached == 0) + 3  # no reference here, no averaged frames, no other rank's part
     assert len(pinned) == len(MODEL_TENSORS) - num_none - 1 + 2, (
         "the attention plan's two in its place"
     )
@@ -105,13 +107,36 @@ def test_a_batch_is_copied_without_waiting_whatever_accelerate_asks(
 
     monkeypatch.setattr(torch.Tensor, "to", to)
     moved = send_to_device(pinned, torch.device("meta"), non_blocking=False)
-    assert len(asked) == len(MODEL_TENSORS) - 2 - 1 + 2
+    assert len(asked) == len(MODEL_TENSORS) - 3 - 1 + 2
     assert all(asked)
     found = [value for value in moved["pack"].values() if isinstance(value, torch.Tensor)]
     assert {value.device.type for value in (*found, *moved["pack"]["attention"].tensors())} == {
         "meta"
     }
     assert moved["info"] is batch["info"]
+
+
+def test_a_share_of_a_pack_is_pinned_and_copied_with_all_that_it_knows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = pack(num_tokens=9, where=("rows.jsonl:1",), num_cached=2)
+    cut = ContextCut(rank=1, num_ranks=2, plan_rectangle=plan_flex_rectangle)
+    batch = as_batch([cut(own)])
+    assert batch["info"].num_tokens == len(batch["pack"]["input_ids"]) == 4
+    pinned: list[torch.Tensor] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.append(tensor.clone())
+        return pinned[-1]
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    moved = pin_memory(batch)
+    context = moved["pack"]["context"]
+    found = [value for value in moved["pack"].values() if isinstance(value, torch.Tensor)]
+    assert {id(tensor) for tensor in (*found, *context.tensors())} == {id(t) for t in pinned}
+    sent = send_to_device(moved, torch.device("meta"), non_blocking=False)
+    assert len(sent["pack"]["context"].tensors()) == len(context.tensors()) == 14
+    assert {value.device.type for value in sent["pack"]["context"].tensors()} == {"meta"}
 
 
 def test_an_error_out_of_a_worker_is_told_as_it_was_raised() -> None:

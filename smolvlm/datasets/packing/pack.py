@@ -38,6 +38,13 @@ class Pack(PackTensors):
     """Rows that the plan put here and that could not be decoded, under `on_bad_sample: skip`."""
 
     @property
+    def num_tokens(self) -> int:
+        """Tokens of rows: none of a pack without rows, which holds a token of filling."""
+        if self.context is not None:
+            return self.context.num_counted
+        return len(self.input_ids) if self.where else 0
+
+    @property
     def num_groups(self) -> int:
         """Answers in the pack."""
         return len(self.group_sizes)
@@ -49,8 +56,10 @@ class Pack(PackTensors):
     def tensors(self) -> tuple[Tensor, ...]:
         """Return all tensors that the model's forward reads, the attention plan's among them."""
         planned = () if self.attention is None else self.attention.tensors()
+        shared = () if self.context is None else self.context.tensors()
         return (
             *planned,
+            *shared,
             *(value for value in self.model_tensors().values() if isinstance(value, Tensor)),
         )
 

@@ -56,7 +56,7 @@ def plan_blocks(
             gathered.append((start, end))
             continue
         flush()
-        if _is_causal(scope_end, start, end):
+        if is_plain_causal(scope_end, start, end):
             blocks.append(Block(start=start, size=end - start))
         else:
             blocks += _tree_blocks(
@@ -74,7 +74,7 @@ def _trees(scope_end: Int[np.ndarray, " seq"]) -> list[tuple[int, int]]:
     return list(zip(starts.tolist(), [*starts[1:].tolist(), len(scope_end)], strict=True))
 
 
-def _is_causal(scope_end: Int[np.ndarray, " seq"], start: int, end: int) -> bool:
+def is_plain_causal(scope_end: Int[np.ndarray, " seq"], start: int, end: int) -> bool:
     """Say whether all of these tokens are seen by all later ones among them."""
     return bool((scope_end[start:end] >= end).all())
 
@@ -82,7 +82,7 @@ def _is_causal(scope_end: Int[np.ndarray, " seq"], start: int, end: int) -> bool
 def _block(
     scope_end: Int[np.ndarray, " seq"], start: int, end: int, ancestors: tuple[int, ...] = ()
 ) -> Block:
-    is_causal = not ancestors and _is_causal(scope_end, start, end)
+    is_causal = not ancestors and is_plain_causal(scope_end, start, end)
     return Block(start=start, size=end - start, ancestors=ancestors, is_causal=is_causal)
 
 

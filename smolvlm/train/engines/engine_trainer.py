@@ -9,13 +9,15 @@ on another number of ranks.
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import Trainer
 
 from smolvlm.config.engine import EngineName
+from smolvlm.model.context_ranks.group import ContextGroup
 from smolvlm.protocols import VisionLanguageModel
+from smolvlm.train.context_packs import check_same_packs
 from smolvlm.train.engines.sharding import (
     check_shards,
     gathered,
@@ -51,8 +53,13 @@ class EngineTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator: Iterator[Any], *args: Any, **kwargs: Any) -> Any:
         """Collect a step's packs, watched and timed."""
         self.watch.beat("loading", self.state.global_step + 1)
-        batches = self.rank_log.waiting(epoch_iterator)
-        return super().get_batch_samples(batches, *args, **kwargs)
+        batches, num_items = super().get_batch_samples(
+            self.rank_log.waiting(epoch_iterator), *args, **kwargs
+        )
+        group = cast("ContextGroup | None", self.model.context_group)
+        if group is not None:
+            check_same_packs(group, batches)
+        return batches, num_items
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Learn from a pack, watched."""

@@ -41,8 +41,11 @@ SHARED: tuple[tuple[str, str, int], ...] = (
     ("full", "ddp", 4),
     ("adapters", "fsdp2", 2),
     ("dpo", "fsdp2", 2),
+    ("full", "fsdp2+2", 4),
+    ("adapters", "ddp+2ring", 2),
 )
-"""(case, engine, ranks) that `make test` runs."""
+"""(case, engine, ranks) that `make test` runs; behind a + stands how many ranks hold a pack
+together, and whether keys and values go round in a ring."""
 GRID: tuple[tuple[str, str, int], ...] = tuple(
     (case, engine, ranks)
     for engines, cases in (
@@ -54,6 +57,15 @@ GRID: tuple[tuple[str, str, int], ...] = tuple(
     for engine in engines
     for case in cases
     for ranks in (2, 4)
+) + tuple(
+    (case, f"{engine}+{context}", ranks)
+    for engine in ("ddp", "fsdp2")
+    for case, shares in (
+        ("full", (("2", 2), ("4", 4), ("2", 4), ("2ring", 2), ("4ring", 4))),
+        *((case, (("2", 4), ("4ring", 4))) for case in ("frozen", "adapters", "checkpointing")),
+        ("averaged", (("2", 2),)),
+    )
+    for context, ranks in shares
 )
 
 
@@ -120,6 +132,10 @@ def cases(
         "full": Case(full | unclipped, chunk_targets=16, max_weight_error=1e-6),
         "frozen": Case(frozen | unclipped, max_weight_error=1e-6),
         "checkpointing": Case(full | checkpointing),
+        "averaged": Case(
+            full | unclipped | {"data.average_frames": 2, "data.eval_mixture": None},
+            max_weight_error=1e-6,
+        ),
         "alone": Case(full | unclipped | {"data.eval_mixture": None}, max_weight_error=1e-6),
         "adapters": Case(
             frozen | checkpointing | adapters, weights_file=ADAPTER_WEIGHTS, max_weight_error=1e-4
@@ -134,7 +150,8 @@ class EngineRuns:
 
     folders: Mapping[tuple[str, str, int], Path]
     moved: Path
-    """Of the case `full`: two ranks of FSDP2, then four of DDP, then one."""
+    """Of the case `full`: two ranks of FSDP2, then four of DDP, two of which hold a pack together,
+    then one."""
     unmoved: Path
     """The same settings on one rank, never stopped."""
 
@@ -152,10 +169,13 @@ def runs(
     jobs: list[dict[str, Any]] = []
 
     def job(folder: Path, case: str, engine: str, ranks: int, **more: Any) -> None:
+        engine, _, context = engine.partition("+")
         settings = cases[case].changes | {
             "train.engine": {"type": "deepspeed", "config": f"{engine}.json"}
             if engine.startswith("zero")
             else engine,
+            **({"train.context_ranks": int(context.removesuffix("ring"))} if context else {}),
+            **({"train.context_exchange": "ring"} if context.endswith("ring") else {}),
             **({"train.ddp_backend": "gloo"} if ranks > 1 else {}),
             **more.pop("changes", {}),
         }
@@ -175,7 +195,7 @@ def runs(
         "data.eval_mixture": None,
     }
     job(root / "unmoved", "full", "ddp", 1, changes=saved)
-    for number, (engine, ranks) in enumerate((("fsdp2", 2), ("ddp", 4), ("ddp", 1))):
+    for number, (engine, ranks) in enumerate((("fsdp2", 2), ("ddp+2", 4), ("ddp", 1))):
         dies = {"dies_in_step": DIES_IN_STEP + CHECKPOINT * number} if ranks > 1 else {}
         folder = root / f"moved-{number}"
         output = {"train.output_dir": str(root / "moved" / "out")}
@@ -256,6 +276,7 @@ def test_the_end_is_a_whole_stock_model(
 
 def test_the_engine_says_what_it_holds(runs: EngineRuns, shared: tuple[str, str, int]) -> None:
     case, engine, ranks = shared
+    engine = engine.partition("+")[0]
     logs = [(runs.folders[shared].parent / f"rank-{rank}.log").read_text() for rank in range(ranks)]
     assert [log.count("engine fsdp2: ") for log in logs] == [engine == "fsdp2", *[0] * (ranks - 1)]
     facts = json.loads((runs.folders[shared] / "run.json").read_text())
