@@ -146,9 +146,7 @@ class _Notes(TrainerCallback):
         self._began = time.process_time()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.steps.append(
-            {"cpu_s": time.process_time() - self._began, "peak_bytes": peak_bytes()}
-        )
+        self.steps.append({"cpu_s": time.process_time() - self._began, "peak_bytes": peak_bytes()})
 
 
 def peak_bytes() -> int:
@@ -195,7 +193,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.plan_memory", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("--measure", type=Path, help="train this run file here, and say what it took")
+    parser.add_argument(
+        "--measure", type=Path, help="train this run file here, and say what it took"
+    )
     parser.add_argument("--folder", type=Path, help="for model and data; kept")
     parser.add_argument("--only", choices=list(RUNS), action="append")
     parser.add_argument("--steps", type=int, default=3)

@@ -233,6 +233,31 @@ def prepare(
 
 
 @app.command(cls=RunFileCommand)
+def plan(
+    run_file: RunFile,
+    overrides: Overrides = None,
+    device: Annotated[
+        str | None, typer.Option(help="H100, A100-80GB, ...; this machine by default.")
+    ] = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure this machine anew.")
+    ] = False,
+    watts: Annotated[
+        float | None, typer.Option(min=0, help="What a device draws; a named one's by default.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Say what a run takes before a weight is read: parameters, steps, memory, time, energy."""
+    check_run_file(run_file, overrides or [])
+    hide_progress_bars()
+    from smolvlm.cli.plan import show_plan
+    from smolvlm.runs.planning import Place
+
+    place = Place(device=device, calibrates=calibrate, watts=watts)
+    show_plan(run_file, overrides or [], place, as_json=json)
+
+
+@app.command(cls=RunFileCommand)
 def check(
     mixture: MixtureOrRun,
     overrides: Overrides = None,

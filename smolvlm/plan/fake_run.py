@@ -57,10 +57,16 @@ class FakeRun:
     """One run's model and method over fake tensors; close it by leaving `fake_run`."""
 
     def __init__(
-        self, config: RunConfig, model: VisionLanguageModel, rates: LearningRates, *, uses_bf16: bool
+        self,
+        config: RunConfig,
+        model: VisionLanguageModel,
+        rates: LearningRates,
+        *,
+        uses_bf16: bool,
     ) -> None:
         self.config, self.model, self.rates, self.uses_bf16 = config, model, rates, uses_bf16
         self.method: Method = method_of(config.train.method)
+        self._traces: dict[tuple[object, ...], Trace] = {}
 
     @property
     def is_tower_frozen(self) -> bool:
@@ -81,14 +87,32 @@ class FakeRun:
             return tokens_per_tile(model), text.hidden_size, dtype
         return (vision.image_size // vision.patch_size) ** 2, vision.hidden_size, dtype
 
-    def trace(self, shape: PackShape, *, is_cached: bool = False, accumulates: bool = False) -> Trace:
+    def trace(
+        self,
+        shape: PackShape,
+        *,
+        is_cached: bool = False,
+        accumulates: bool = False,
+        learns: bool = True,
+    ) -> Trace:
         """Return what forward and backward of one pack are.
 
         Args:
             shape: of the pack.
             is_cached: whether its tiles' features come from the vision cache.
             accumulates: whether gradients of an earlier pack are there.
+            learns: whether there is a backward pass; without it no gradient is kept in mind either.
         """
+        key = (id(shape), is_cached, accumulates, learns)
+        if key not in self._traces:
+            self._traces[key] = self._trace(
+                shape, is_cached=is_cached, accumulates=accumulates, learns=learns
+            )
+        return self._traces[key]
+
+    def _trace(
+        self, shape: PackShape, *, is_cached: bool, accumulates: bool, learns: bool
+    ) -> Trace:
         pack = pack_inputs(
             shape,
             self.model.config,
@@ -102,18 +126,18 @@ class FakeRun:
         tape.hold((*self.model.parameters(), *self.model.buffers()), "weights")
         tape.hold((value for value in pack.values() if isinstance(value, Tensor)), "inputs")
         tape.hold((value.grad for value in trained if value.grad is not None), "gradients")
-        with tape:
-            self._forward_and_backward(pack)
+        with tape, nullcontext() if learns else torch.no_grad():
+            self._run(pack, learns=learns)
         trace = tape.trace(value.grad for value in trained if value.grad is not None)
         for parameter in trained:
             parameter.grad = None
         return trace
 
-    def _forward_and_backward(self, pack: dict[str, Any]) -> None:
-        is_autocast = self.uses_bf16
-        with torch.autocast("cpu", torch.bfloat16) if is_autocast else nullcontext():
+    def _run(self, pack: dict[str, Any], *, learns: bool) -> None:
+        with torch.autocast("cpu", torch.bfloat16) if self.uses_bf16 else nullcontext():
             output = self.model(pack=pack, normalizer=1.0, loss_of=self.method.loss)
-        output.loss.float().backward()
+        if learns:
+            output.loss.float().backward()
 
 
 @contextmanager
@@ -138,9 +162,7 @@ def fake_run(
         yield FakeRun(config, model, rates, uses_bf16=uses_bf16)
 
 
-def _model(
-    config: RunConfig, planned: PlannedModel, rates: LearningRates
-) -> VisionLanguageModel:
+def _model(config: RunConfig, planned: PlannedModel, rates: LearningRates) -> VisionLanguageModel:
     model_config = copy.deepcopy(planned.config)
     if planned.num_rows is not None:
         model_config.text_config.vocab_size = planned.num_rows
@@ -153,9 +175,10 @@ def _model(
         attach_run_adapters(_without_pissa(config), checkpoint, rates)
     model.use_scope_attention()
     freeze(model, rates)
-    model.caches_connector = not (
-        rates.of_tower("vision_tower") or rates.of_tower("connector")
-    ) and config.data.vision_cache
+    model.caches_connector = (
+        not (rates.of_tower("vision_tower") or rates.of_tower("connector"))
+        and config.data.vision_cache
+    )
     model.touches_vision = not rates.of_tower("language_model")
     if has_checkpointing(config):
         stock = cast(Any, model)
@@ -193,7 +216,9 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 def has_checkpointing(config: RunConfig) -> bool:
     """Say whether activations are computed again in the backward pass."""
     arguments = config.train.arguments
-    return bool(arguments.get("activation_checkpointing") or arguments.get("gradient_checkpointing"))
+    return bool(
+        arguments.get("activation_checkpointing") or arguments.get("gradient_checkpointing")
+    )
 
 
 def _without_pissa(config: RunConfig) -> RunConfig:

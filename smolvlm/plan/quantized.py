@@ -13,9 +13,21 @@ from smolvlm.checkpoints.full_weight import WithFullWeight, compute_dtype
 from smolvlm.checkpoints.quantization import HEAD
 from smolvlm.config.quantization import FourBits, FullPrecision, Quantization
 from smolvlm.model.towers import TOWER_OF, tower_of
+from smolvlm.plan.trace import UNPACK
 
 BLOCK, NESTED_BLOCK = 64, 256
 """Weights that share a scale in 4 bits, and scales that share one where they are quantised too."""
+
+
+@torch.library.custom_op(f"smolvlm_plan::{UNPACK}", mutates_args=())
+def unpacked(packed: Tensor, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+    """Return a weight out of its 4 bits: one operation, which has a rate of its own."""
+    raise NotImplementedError("a stand-in has no values to restore")
+
+
+@unpacked.register_fake
+def _(packed: Tensor, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+    return packed.new_empty((rows, columns), dtype=dtype)
 
 
 class StandInLinear(nn.Linear):
@@ -38,14 +50,11 @@ class StandInLinear(nn.Linear):
         if self.is_8bit:
             scale = self.get_buffer("scale_0")
             return self.weight.data.to(dtype, copy=True).mul_(scale.unsqueeze(1).mul(1.0 / 127.0))
-        shape = self.out_features, self.in_features
-        # One read of the packed bytes and one value a weight written, as the operation of 4 bits.
-        values = self.weight.new_empty(shape, dtype=self.stored_dtype).fill_(0.0)
+        values = unpacked(self.weight, self.out_features, self.in_features, self.stored_dtype)
         return values.to(dtype)
 
-    def forward(self, x: Float[Tensor, "*axes in"]) -> Float[Tensor, "*axes out"]:
-        bias = None if self.bias is None else self.bias
-        output = WithFullWeight.apply(x, bias, self, compute_dtype(x))
+    def forward(self, input: Float[Tensor, "*axes in"]) -> Float[Tensor, "*axes out"]:
+        output = WithFullWeight.apply(input, self.bias, self, compute_dtype(input))
         assert isinstance(output, Tensor)
         return output
 

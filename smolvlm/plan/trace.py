@@ -17,14 +17,19 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 Part = Literal["weights", "inputs", "gradients", "activations", "logits"]
-OpKind = Literal["product", "attention", "attention_backward", "special", "plain"]
-"""Products of matrices; attention, and its backward; operations with transcendental functions or
-sums along rows; everything else that moves bytes."""
+OpKind = Literal["product", "attention", "attention_backward", "gelu", "special", "unpack", "plain"]
+"""Products of matrices; attention, and its backward; GELU; other transcendental functions and
+norms; weights restored from 4 bits; everything else that moves bytes."""
+UNPACK = "unpack_4bit"
+"""The name of the operation that restores a weight."""
+LARGE_BYTES = 32 * 2**20
+"""A larger block is mapped anew each time that it is taken on a CPU (glibc's `malloc`), and given
+back when it is freed; smaller ones lie in a heap."""
 
 _ATTENTION = "_scaled_dot_product_flash_attention_for_cpu"
 _SPECIAL = frozenset(
     {
-        *("gelu", "gelu_backward", "silu", "silu_backward", "exp", "tanh", "sigmoid"),
+        *("silu", "silu_backward", "exp", "tanh", "sigmoid"),
         *("_softmax", "_log_softmax", "_softmax_backward_data", "_log_softmax_backward_data"),
         *("native_layer_norm", "native_layer_norm_backward"),
     }
@@ -41,6 +46,8 @@ class OpTotals:
     flops: float = 0.0
     num_bytes: float = 0.0
     """Read and written."""
+    fresh_bytes: float = 0.0
+    """Of results in blocks that are mapped anew."""
 
 
 Operations = dict[tuple[OpKind, torch.dtype], OpTotals]
@@ -52,6 +59,10 @@ class Trace:
 
     peak: Mapping[Part, int]
     """Bytes of each part where their sum is highest."""
+    small_bytes: int
+    """The most that is alive, weights aside, in blocks up to `LARGE_BYTES`."""
+    large_bytes: int
+    """The same in larger ones."""
     operations: Operations
 
     @property
@@ -108,6 +119,17 @@ class _Memory:
                 highest, best = total, dict(live)
         return best
 
+    def highest(self) -> tuple[int, int]:
+        """Return the most that is alive, weights aside, in small blocks and in large ones."""
+        live, most = [0, 0], [0, 0]
+        for number, size in self.events:
+            if self.parts[number] == "weights":
+                continue
+            is_large = abs(size) > LARGE_BYTES
+            live[is_large] += size
+            most[is_large] = max(most[is_large], live[is_large])
+        return most[0], most[1]
+
 
 class Tape(TorchDispatchMode):
     """Notes what is dispatched while it is on; inside a `FakeTensorMode`."""
@@ -132,7 +154,13 @@ class Tape(TorchDispatchMode):
         """
         for gradient in gradients:
             self._memory.rename(gradient, "gradients")
-        return Trace(peak=self._memory.peak(), operations=self._operations)
+        small, large = self._memory.highest()
+        return Trace(
+            peak=self._memory.peak(),
+            small_bytes=small,
+            large_bytes=large,
+            operations=self._operations,
+        )
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
@@ -156,12 +184,13 @@ class Tape(TorchDispatchMode):
         totals = self._operations.setdefault((kind, dtype), OpTotals())
         totals.count += 1
         totals.flops += flops
-        totals.num_bytes += sum(value.numel() * value.element_size() for value in inputs + outputs)
+        totals.num_bytes += sum(map(_num_bytes, inputs + outputs))
+        totals.fresh_bytes += sum(
+            size for value in outputs if (size := _num_bytes(value)) > LARGE_BYTES
+        )
 
 
-def _kind_of(
-    func: Any, name: str, args: Any, kwargs: Any, result: Any
-) -> tuple[OpKind, float]:
+def _kind_of(func: Any, name: str, args: Any, kwargs: Any, result: Any) -> tuple[OpKind, float]:
     """Return an operation's kind, and its FLOPs where it is a product or attention."""
     if name.startswith(_ATTENTION):
         is_backward = name.endswith("backward")
@@ -170,8 +199,18 @@ def _kind_of(
         flops = _attention_flops(queries, keys, is_causal=is_causal)
         return ("attention_backward", 2.5 * flops) if is_backward else ("attention", flops)
     if func._overloadpacket in flop_registry:
-        return "product", float(flop_registry[func._overloadpacket](*args, **kwargs, out_val=result))
+        return "product", float(
+            flop_registry[func._overloadpacket](*args, **kwargs, out_val=result)
+        )
+    if name.startswith("gelu"):
+        return "gelu", 0.0
+    if name == UNPACK:
+        return "unpack", 0.0
     return ("special" if name in _SPECIAL else "plain"), 0.0
+
+
+def _num_bytes(value: Tensor) -> int:
+    return value.numel() * value.element_size()
 
 
 def _attention_flops(queries: Tensor, keys: Tensor, *, is_causal: bool) -> float:
