@@ -32,7 +32,11 @@ from smolvlm.build.configs import (
     tile_side_px,
 )
 from smolvlm.build.processor import PictureSettings
+from smolvlm.config.load import load_run_config
 from smolvlm.disk.atomic_files import making_folder
+from smolvlm.plan.calibration import machine
+from smolvlm.plan.run_plan import RunPlan
+from smolvlm.runs.planning import planner_of
 
 LORA: dict[str, Any] = {"adapters.language.type": "lora", "adapters.language.r": 8}
 TRAINED: dict[str, Any] = {"train.vision_tower_lr": 1e-5}
@@ -48,6 +52,8 @@ RUNS: Mapping[str, dict[str, Any]] = {
 }
 """What each run sets over the common settings of `write_run`."""
 NUM_PICTURES = 24
+TOLERANCE = 0.1
+EXIT_IS_OFF = 3
 
 
 def write_model(folder: Path, *, vision_layers: int, language_layers: int) -> None:
@@ -100,8 +106,8 @@ def _write_lines(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def write_run(folder: Path, name: str, *, steps: int) -> Path:
-    """Write the run file of one of `RUNS` beside model and data."""
+def write_run(folder: Path, name: str, *, steps: int, changes: Sequence[str] = ()) -> Path:
+    """Write the run file of one of `RUNS` beside model and data; `changes` are overrides."""
     sections: dict[str, Any] = {
         "model": {"path": "model"},
         "data": {
@@ -120,7 +126,8 @@ def write_run(folder: Path, name: str, *, steps: int) -> Path:
             "logging_steps": 1,
         },
     }
-    for key, value in RUNS[name].items():
+    written = {key: json.loads(value) for key, value in (one.split("=", 1) for one in changes)}
+    for key, value in (RUNS[name] | written).items():
         section = sections
         *path, last = key.split(".")
         for part in path:
@@ -168,7 +175,6 @@ def forget_peak() -> None:
 
 def measure(run_file: Path) -> dict[str, Any]:
     """Train a run in this process and return what it needed, bytes and seconds."""
-    from smolvlm.config.load import load_run_config
     from smolvlm.runs.training import train_and_report
 
     config = load_run_config(run_file)
@@ -188,30 +194,59 @@ def measured_apart(run_file: Path) -> dict[str, Any]:
     return json.loads(result.stdout.splitlines()[-1])
 
 
+def predicted(run_file: Path) -> RunPlan:
+    """Plan a run for one thread of this machine."""
+    return planner_of(load_run_config(run_file)).plan(compares=False)
+
+
+def row(name: str, plan: RunPlan, measured: Mapping[str, Any]) -> str:
+    """Return a line: memory, and CPU time of all steps, planned and measured."""
+    peak = max(step["peak_bytes"] for step in measured["steps"])
+    cpu_s = sum(step["cpu_s"] for step in measured["steps"])
+    planned_s = plan.time.total_s - plan.time.before_s
+    return (
+        f"{name:<16}{plan.memory.total / 1e6:>10,.0f}{peak / 1e6:>10,.0f}"
+        f"{plan.memory.total / peak - 1:>+9.1%}{planned_s:>10.1f}{cpu_s:>10.1f}"
+        f"{planned_s / cpu_s - 1:>+9.1%}{measured['base_bytes'] / 1e6:>12,.0f}"
+    )
+
+
+HEAD = (
+    f"{'':<16}{'MB plan':>10}{'measured':>10}{'':>9}{'CPU s plan':>10}{'measured':>10}{'':>9}"
+    f"{'imports, MB':>12}"
+)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a line a run."""
+    """Print a line a run; exit status 3 where memory is off by more than a tenth."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.plan_memory", description=__doc__.split("\n")[0]
     )
-    parser.add_argument(
-        "--measure", type=Path, help="train this run file here, and say what it took"
-    )
-    parser.add_argument("--folder", type=Path, help="for model and data; kept")
+    parser.add_argument("--measure", type=Path, help="train this run file here; say what it took")
     parser.add_argument("--only", choices=list(RUNS), action="append")
-    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--layers", type=int, nargs=2, default=(4, 8), help="tower's, language's")
+    parser.add_argument("--set", nargs="*", default=[], help="settings over every run's")
     options = parser.parse_args(arguments)
     if options.measure is not None:
         print(json.dumps(measure(options.measure)))
         return 0
+    torch.set_num_threads(1)
+    is_off = False
     with tempfile.TemporaryDirectory(prefix="smolvlm-bench-") as work:
-        folder = options.folder or Path(work)
-        if not (folder / "model").is_dir():
-            write_model(folder / "model", vision_layers=4, language_layers=8)
-            write_data(folder)
+        folder = Path(work)
+        vision_layers, language_layers = options.layers
+        write_model(folder / "model", vision_layers=vision_layers, language_layers=language_layers)
+        write_data(folder)
+        machine(anew=True)
+        print(HEAD, flush=True)
         for name in options.only or RUNS:
-            run_file = write_run(folder, name, steps=options.steps)
-            print(name, json.dumps(measured_apart(run_file)), flush=True)
-    return 0
+            run_file = write_run(folder, name, steps=options.steps, changes=options.set)
+            plan, measured = predicted(run_file), measured_apart(run_file)
+            print(row(name, plan, measured), flush=True)
+            peak = max(step["peak_bytes"] for step in measured["steps"])
+            is_off |= abs(plan.memory.total / peak - 1) > TOLERANCE
+    return EXIT_IS_OFF if is_off else 0
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from smolvlm.cli.interruption import interruptible
 from smolvlm.cli.options import Command, Group, Json, RunFileCommand
 from smolvlm.cli.os_errors import explained
 from smolvlm.cli.output_files import check_output_file
+from smolvlm.cli.plan_command import plan
 from smolvlm.errors import SmolVLMError
 from smolvlm.quiet import drop_import_warnings, hide_progress_bars
 from smolvlm.terminal import say
@@ -233,31 +234,6 @@ def prepare(
 
 
 @app.command(cls=RunFileCommand)
-def plan(
-    run_file: RunFile,
-    overrides: Overrides = None,
-    device: Annotated[
-        str | None, typer.Option(help="H100, A100-80GB, ...; this machine by default.")
-    ] = None,
-    calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Measure this machine anew.")
-    ] = False,
-    watts: Annotated[
-        float | None, typer.Option(min=0, help="What a device draws; a named one's by default.")
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Say what a run takes before a weight is read: parameters, steps, memory, time, energy."""
-    check_run_file(run_file, overrides or [])
-    hide_progress_bars()
-    from smolvlm.cli.plan import show_plan
-    from smolvlm.runs.planning import Place
-
-    place = Place(device=device, calibrates=calibrate, watts=watts)
-    show_plan(run_file, overrides or [], place, as_json=json)
-
-
-@app.command(cls=RunFileCommand)
 def check(
     mixture: MixtureOrRun,
     overrides: Overrides = None,
@@ -338,6 +314,7 @@ def export(
 
 
 app.command(cls=Command)(build)
+app.command(cls=RunFileCommand)(plan)
 
 
 def main() -> None:

@@ -4,12 +4,14 @@ In: a model as a run trains it, with or without values. Out: a `PartSize` for ea
 parameters, how many of them train, and the bytes of weights, gradients and the optimizer's state.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 from torch import nn
 
+from smolvlm.model.flops import head_width
 from smolvlm.model.towers import is_adapter, tower_of
 from smolvlm.plan.quantized import StandInLinear
 from smolvlm.plan.trace import LARGE_BYTES
@@ -50,6 +52,51 @@ class PartSize:
                 for name in (field.name for field in fields(self))
             }
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelShares:
+    """Bytes of a model that matter where many devices share it."""
+
+    trained_weights: int
+    whole_weights: int
+    """What FSDP2 leaves whole on each rank: a frozen tower."""
+    largest_units: int
+    """What is gathered at once: the unit of embeddings, head and connector, and two layers."""
+    keys_and_values: int
+    """Of a typical pack, all layers."""
+
+
+def model_shares(model: VisionLanguageModel, *, tokens: int, uses_bf16: bool) -> ModelShares:
+    """Return what matters where many devices share a model.
+
+    Args:
+        model: frozen as it will be trained.
+        tokens: of a typical pack.
+        uses_bf16: whether keys and values are of bfloat16.
+    """
+    text = model.config.text_config
+    by_layer: dict[str, int] = defaultdict(int)
+    trained = tower = 0
+    for name, parameter in model.named_parameters():
+        size = parameter.numel() * parameter.element_size()
+        is_tower = tower_of(name) == "vision_tower"
+        trained += size if parameter.requires_grad else 0
+        tower += size if is_tower else 0
+        head, _, rest = name.partition(".layers.")
+        by_layer[f"{head}.{rest.split('.')[0]}" if rest else "root"] += size
+    has_frozen_tower = not any(
+        parameter.requires_grad for parameter in model.model.vision_model.parameters()
+    )
+    layers = sorted((size for name, size in by_layer.items() if name != "root"), reverse=True)
+    width = 2 if uses_bf16 else 4
+    one_layer = 2 * text.num_key_value_heads * head_width(text) * tokens * width
+    return ModelShares(
+        trained_weights=trained,
+        whole_weights=tower if has_frozen_tower else 0,
+        largest_units=by_layer["root"] + sum(layers[:2]),
+        keys_and_values=one_layer * text.num_hidden_layers,
+    )
 
 
 def total(sizes: Iterable[PartSize]) -> PartSize:

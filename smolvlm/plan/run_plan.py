@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float64
 from transformers import TrainingArguments
 
 from smolvlm.config.method import DpoMethod
@@ -15,7 +16,14 @@ from smolvlm.config.schema import RunConfig
 from smolvlm.plan.devices import Device
 from smolvlm.plan.fake_run import FakeRun, PlannedModel, fake_run, has_checkpointing
 from smolvlm.plan.memory import MemoryPlan, plan_memory
-from smolvlm.plan.parameters import ModelPart, PartSize, part_sizes, total
+from smolvlm.plan.parameters import (
+    ModelPart,
+    ModelShares,
+    PartSize,
+    model_shares,
+    part_sizes,
+    total,
+)
 from smolvlm.plan.times import optimizer_seconds, pass_seconds
 from smolvlm.plan.trace import Trace
 from smolvlm.plan.workload import Workload
@@ -60,6 +68,11 @@ class RunPlan:
     None where nobody asked."""
     has_checkpointing: bool
     time: TimePlan
+    pass_s: Float64[np.ndarray, " pack"]
+    """Forward and backward of each pack on one device; of a CPU one thread's CPU time."""
+    optimizer_s: float
+    """The same of the optimizer's step."""
+    shares: ModelShares
     watts: float | None
 
     @property
@@ -115,7 +128,11 @@ def plan_of(
         workload = workload_for(compute_cost(run.model))
         parts = part_sizes(run.model, optimizer=optimizer_of(config))
         memory = _memory(run, workload, around)
-        time, flops = _time(run, workload, around)
+        num_trained = total(parts.values()).num_trained
+        passes = _passes(run, workload, around.device, num_trained=num_trained)
+        shares = model_shares(
+            run.model, tokens=workload.shapes[workload.typical[0]].num_tokens, uses_bf16=uses_bf16
+        )
     other = None
     if compares:
         with fake_run(with_checkpointing(config, not is_on), planned, uses_bf16=uses_bf16) as run:
@@ -126,11 +143,14 @@ def plan_of(
         uses_bf16=uses_bf16,
         parts=parts,
         workload=workload,
-        flops=flops,
+        flops=passes.flops,
         memory=memory,
         other_memory=other,
         has_checkpointing=is_on,
-        time=time,
+        time=_time(passes, workload, around),
+        pass_s=passes.seconds,
+        optimizer_s=passes.optimizer_s,
+        shares=shares,
         watts=None if watts is None else watts * around.num_ranks,
     )
 
@@ -185,9 +205,19 @@ def _pace(
     )
 
 
-def _time(run: FakeRun, workload: Workload, around: Surroundings) -> tuple[TimePlan, float]:
-    """Return the run's time, and its FLOPs."""
-    device, cost = around.device, compute_cost(run.model)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Passes:
+    """All forward and backward passes of a run, on one device."""
+
+    seconds: Float64[np.ndarray, " pack"]
+    optimizer_s: float
+    """Of a step."""
+    judged: "_Judged"
+    flops: float
+
+
+def _passes(run: FakeRun, workload: Workload, device: Device, *, num_trained: int) -> _Passes:
+    cost = compute_cost(run.model)
     first = _pace(run, workload, device, is_cached=False)
     judged = _judged(run, workload, device)
     later = _pace(run, workload, device, is_cached=True) if run.keeps_features else first
@@ -195,27 +225,32 @@ def _time(run: FakeRun, workload: Workload, around: Surroundings) -> tuple[TimeP
     is_computed = is_first & (not judged.fills_cache)
     fresh = workload.costs(cost) * is_computed
     kept = workload.costs(cost, computes_tiles=not run.keeps_features) * ~is_computed
-    passes = fresh * first.seconds + kept * later.seconds
-    per_step = passes.reshape(-1, workload.packs_per_step).sum(axis=1)
-    num_first = min(workload.first_epoch_packs // workload.packs_per_step, workload.num_steps)
-    trained = total(part_sizes(run.model, optimizer=optimizer_of(run.config)).values()).num_trained
-    own = optimizer_seconds(trained, device)
+    return _Passes(
+        seconds=fresh * first.seconds + kept * later.seconds,
+        optimizer_s=optimizer_seconds(num_trained, device),
+        judged=judged,
+        flops=float((fresh * first.flops + kept * later.flops).sum()) + judged.flops,
+    )
+
+
+def _time(passes: _Passes, workload: Workload, around: Surroundings) -> TimePlan:
+    device, ranks = around.device, around.num_ranks
     share = device.threads if device.is_cpu else 1
-    ranks = around.num_ranks
-    first_cpu = float(per_step[:num_first].mean()) if num_first else 0.0
-    later_cpu = float(per_step[num_first:].mean()) if num_first < len(per_step) else first_cpu
+    per_step = passes.seconds.reshape(-1, workload.packs_per_step).sum(axis=1)
+    num_first = workload.first_epoch_packs // workload.packs_per_step
+    first = float(per_step[:num_first].mean()) if num_first and len(per_step) else 0.0
+    later = float(per_step[num_first:].mean()) if num_first < len(per_step) else first
+    own = passes.optimizer_s
+    before_s = passes.judged.seconds / share / ranks
     steps_s = (float(per_step.sum()) / ranks + own * workload.num_steps) / share
-    before_s = judged.seconds / share / ranks
-    plan = TimePlan(
+    return TimePlan(
         before_s=before_s,
-        first_step_s=(first_cpu / ranks + own) / share,
-        later_step_s=(later_cpu / ranks + own) / share,
+        first_step_s=(first / ranks + own) / share,
+        later_step_s=(later / ranks + own) / share,
         optimizer_s=own / share,
         total_s=before_s + steps_s,
-        cpu_s=first_cpu + own if device.is_cpu else None,
+        cpu_s=first + own if device.is_cpu else None,
     )
-    flops = float((fresh * first.flops + kept * later.flops).sum()) + judged.flops
-    return plan, flops
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

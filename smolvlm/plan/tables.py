@@ -6,6 +6,8 @@ from dataclasses import asdict
 from rich.table import Table
 
 from smolvlm.plan.devices import BANDWIDTH_SHARE, PRODUCT_SHARE
+from smolvlm.plan.fits import Proposal
+from smolvlm.plan.many_devices import Cluster, ClusterPlan
 from smolvlm.plan.memory import MemoryPlan
 from smolvlm.plan.parameters import PartSize
 from smolvlm.plan.run_plan import RunPlan
@@ -142,3 +144,60 @@ def as_object(plan: RunPlan) -> dict[str, object]:
 
 def _memory_object(memory: MemoryPlan) -> dict[str, int]:
     return {**asdict(memory), "total": memory.total}
+
+
+def proposal_table(proposals: Sequence[Proposal]) -> Table:
+    """Return what fits, the fastest first; overrides on lines of their own are printed below."""
+    table = Table("", "memory", "time in all", "learns", box=None)
+    for number, proposal in enumerate(proposals, start=1):
+        learned = "what is asked" if not proposal.changes_training else _learned(proposal)
+        table.add_row(
+            f"{number}",
+            shown_bytes(proposal.plan.memory.total),
+            shown_time(proposal.plan.time.total_s),
+            learned,
+        )
+    return table
+
+
+def _learned(proposal: Proposal) -> str:
+    text = " ".join(proposal.overrides)
+    words = ["LoRA in the language model"] if "adapters.language" in text else []
+    words += [f"over {bits} bits" for bits in (8, 4) if f"quantization.bits={bits}" in text]
+    words += ["the tower frozen"] if "vision_tower_lr=0" in text else []
+    return ", ".join(words)
+
+
+def cluster_table(plans: Sequence[ClusterPlan]) -> Table:
+    """Return a line for each engine and number of context ranks."""
+    table = Table(
+        *("engine", "context ranks", "a step", "computing", "communication", "of the step"),
+        *("waiting", "model", "memory of a rank"),
+        box=None,
+    )
+    for plan in plans:
+        table.add_row(
+            plan.engine,
+            f"{plan.context_ranks}",
+            *map(shown_time, (plan.step_s, plan.computing_s, plan.communicating_s)),
+            f"{plan.communication_share:.1%}",
+            f"{plan.waiting:.1%}",
+            *map(shown_bytes, (plan.model_bytes, plan.total_bytes)),
+        )
+    return table
+
+
+def cluster_line(cluster: Cluster) -> str:
+    """Return what the devices' links are taken to be."""
+    links = cluster.links
+    return (
+        f"{cluster.num_ranks} devices on {cluster.num_hosts} hosts; a device sends "
+        f"{links.within_host / 1e9:g} GB/s within a host and {links.between_hosts / 1e9:g} GB/s "
+        f"between hosts (stated), of which {cluster.link_share:.0%} is taken; communication beside "
+        f"computing uses {cluster.overlap:.0%} of it"
+    )
+
+
+def cluster_object(plan: ClusterPlan) -> dict[str, object]:
+    """Return one engine's plan as `--json` prints it; seconds, bytes."""
+    return {**asdict(plan), "communication_share": plan.communication_share}

@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from typing import cast
 
+from smolvlm.build.configs import PublishedSize, published_config
 from smolvlm.checkpoints.base import Base
+from smolvlm.config.load import config_from
 from smolvlm.config.schema import RunConfig, TrainConfig
 from smolvlm.datasets.builder import PlannedData, plan_data
 from smolvlm.datasets.encoding.prompts import PromptSettings
@@ -12,8 +15,10 @@ from smolvlm.datasets.packing.length_cache import Report
 from smolvlm.plan.calibration import machine
 from smolvlm.plan.devices import Device, named_device
 from smolvlm.plan.fake_run import PlannedModel
+from smolvlm.plan.pack_shape import shape_of_conversations
 from smolvlm.plan.run_plan import RunPlan, Surroundings, plan_of
-from smolvlm.plan.workload import Workload, workload_of
+from smolvlm.plan.workload import Workload, synthetic_workload, workload_of
+from smolvlm.protocols import VisionLanguageConfig
 from smolvlm.runs.model import Say, nothing, with_model
 from smolvlm.train.arguments import planned_length, seed_of, trains_in_bf16
 from smolvlm.train.flops import ComputeCost
@@ -141,3 +146,45 @@ def computes_in_bf16(train: TrainConfig, device: Device) -> bool:
     if "bf16" in arguments:
         return bool(arguments["bf16"])
     return device.has_bf16 and not any(arguments.get(name) for name in ("fp16", "deepspeed"))
+
+
+STAGE_TOKENS, STAGE_FRAMES, STAGE_PACKS = 8192, 64, 512
+"""What is published of SmolVLM2's video stage: tokens of a sequence, frames of a clip, sequences of
+a step."""
+STAGE_LEARNED = STAGE_TOKENS // 8
+"""Learned tokens of a sequence: an assumption."""
+
+
+def plan_video_stage(
+    size: PublishedSize, place: Place | None = None, *, say: Say = nothing
+) -> RunPlan:
+    """Plan a step of the published video stage, of no rows: every sequence is full and shows a clip
+    of as many frames as it may.
+
+    Args:
+        size: of the published model; all of it trains, in bfloat16 where the device has it, with
+            activation checkpointing.
+        place: where it is to run; None is this machine.
+        say: receives a note before this machine is measured.
+    """
+    config = config_from(
+        {
+            "model": {"path": f"HuggingFaceTB/SmolVLM2-{size}-Instruct"},
+            "data": {"mixture": [], "max_tokens_per_pack": STAGE_TOKENS},
+            "train": {
+                "output_dir": "runs/video_stage",
+                "vision_tower_lr": 1e-5,
+                "packs_per_step": STAGE_PACKS,
+                "activation_checkpointing": True,
+            },
+        },
+        [],
+        where="the video stage",
+    )
+    shape = shape_of_conversations(
+        1, tokens=STAGE_TOKENS, tiles=STAGE_FRAMES, targets=STAGE_LEARNED
+    )
+    workload = synthetic_workload(shape, num_packs=STAGE_PACKS, packs_per_step=STAGE_PACKS)
+    model = PlannedModel(config=cast("VisionLanguageConfig", published_config(size)))
+    around = surroundings(place or Place(), config.train, say=say)
+    return plan_of(config, model, lambda _: workload, around, compares=False)
