@@ -3,6 +3,7 @@
 Tables on standard error; with `--json` one object on standard output.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,9 @@ from rich.console import Console
 from smolvlm.build.configs import PublishedSize
 from smolvlm.cli.progress import measuring_bar
 from smolvlm.cli.train import to_stderr
-from smolvlm.config.load import load_run_config
+from smolvlm.config.load import dump_run_config, load_run_config
+from smolvlm.config.schema import RunConfig
+from smolvlm.disk.atomic_files import write_text
 from smolvlm.plan.fits import Proposal, bytes_of, proposals
 from smolvlm.plan.many_devices import (
     ENGINES,
@@ -35,6 +38,7 @@ from smolvlm.plan.tables import (
     proposal_table,
     run_lines,
 )
+from smolvlm.report.planned import PLAN_FILE
 from smolvlm.runs.planning import Place, plan_video_stage, planner_of
 from smolvlm.terminal import console as terminal_console
 from smolvlm.terminal import say_json
@@ -62,6 +66,7 @@ def show_plan(
         load_run_config(run_file, overrides), place, say=to_stderr, measuring_bar=measuring_bar
     )
     plan = planner.plan()
+    _keep(plan, planner.config)
     found: list[Proposal] = []
     if limit_bytes is not None:
         found = proposals(
@@ -81,6 +86,14 @@ def show_plan(
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if fits is not None:
         _show_proposals(found, console, fits=fits)
+
+
+def _keep(plan: RunPlan, config: RunConfig) -> None:
+    """Leave the plan in the run's folder, for its report to compare with what it took."""
+    folder = Path(config.train.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    content = as_object(plan) | {"settings": dump_run_config(config)}
+    write_text(folder / PLAN_FILE, json.dumps(content, indent=1))
 
 
 def _show_proposals(found: Sequence[Proposal], console: Console, *, fits: str) -> None:
