@@ -37,12 +37,6 @@ class PackShape:
     def num_tokens(self) -> int:
         return len(self.scope_end)
 
-    @property
-    def num_pairs(self) -> int:
-        """Pairs of a query and a key that it sees."""
-        positions = np.arange(self.num_tokens)
-        return int((self.scope_end - positions).sum())
-
 
 def shape_of(examples: Sequence[Example]) -> PackShape:
     """Return the shape of the pack that some examples make."""
