@@ -48,7 +48,7 @@ class _StepTimes(TrainerCallback):
 
 
 def link_rate() -> float:
-    """Return bytes a second of CPU time that a rank sends in a sum over two; every rank calls it."""
+    """Return the bytes of a sum over two ranks for each second of CPU time; every rank calls it."""
     torch.distributed.init_process_group("gloo")
     values = torch.ones(SUMMED)
     torch.distributed.all_reduce(values)
