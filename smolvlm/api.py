@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from smolvlm.datasets.packing.measured import MeasuredSet
     from smolvlm.eval.evaluate import Evaluation
     from smolvlm.inspect.inspection import Inspection
+    from smolvlm.plan.run_plan import RunPlan
     from smolvlm.runs.answering import LoadedModel
     from smolvlm.train.train import TrainedRun
 
@@ -40,6 +41,7 @@ __all__ = [
     "inspect",
     "load",
     "load_config",
+    "plan",
     "prepare",
     "train",
 ]
@@ -176,6 +178,23 @@ def prepare(
     from smolvlm.runs.mixture import prepare_mixture, settings_of_run
 
     return prepare_mixture(settings_of_run(_config(config)), engine=engine, num_workers=num_workers)
+
+
+def plan(config: Settings, *, device: str | None = None) -> RunPlan:
+    """Return what a run will take: parameters, steps, FLOPs, memory, time, energy.
+
+    Rows are measured and kept; no weights are read.
+
+    Args:
+        config: of `load_config`, or what it takes.
+        device: a name such as `H100`; None is this machine, which is measured once and kept.
+
+    Raises:
+        ConfigError, SampleError: what is wrong, where, and how to fix it.
+    """
+    from smolvlm.runs.planning import Place, planner_of
+
+    return planner_of(_config(config), Place(device=device)).plan()
 
 
 def check(config: Settings, *, num_workers: int | None = None) -> CheckResult:

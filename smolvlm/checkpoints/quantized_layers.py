@@ -20,6 +20,8 @@ from bitsandbytes.nn.modules import Int8Params, Linear4bit, Linear8bitLt, Params
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from smolvlm.checkpoints.full_weight import WithFullWeight, compute_dtype
+
 
 class ExactLinear8bit(Linear8bitLt):
     """A layer whose weights are whole numbers from -127 to 127 times a scale a row."""
@@ -29,7 +31,7 @@ class ExactLinear8bit(Linear8bitLt):
         return weight.data.to(dtype, copy=True).mul_(weight.SCB.unsqueeze(1).mul(1.0 / 127.0))
 
     def forward(self, x: Float[Tensor, "*axes in"]) -> Float[Tensor, "*axes out"]:
-        return _WithFullWeight.apply(x, self.bias, self, _compute_dtype(x))
+        return WithFullWeight.apply(x, self.bias, self, compute_dtype(x))
 
 
 class ExactLinear4bit(Linear4bit):
@@ -40,45 +42,7 @@ class ExactLinear4bit(Linear4bit):
         return dequantize_4bit(weight.data, weight.quant_state).to(dtype)
 
     def forward(self, x: Float[Tensor, "*axes in"]) -> Float[Tensor, "*axes out"]:
-        return _WithFullWeight.apply(x, self.bias, self, _compute_dtype(x))
-
-
-class _WithFullWeight(torch.autograd.Function):
-    """inputs @ weight.T + bias; the weight is restored again for the backward pass, not kept."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        inputs: Tensor,
-        bias: Tensor | None,
-        layer: ExactLinear8bit | ExactLinear4bit,
-        dtype: torch.dtype,
-    ) -> Tensor:
-        ctx.layer, ctx.dtype, ctx.input_dtype = layer, dtype, inputs.dtype
-        own_bias = None if bias is None else bias.to(dtype)
-        return nn.functional.linear(inputs.to(dtype), layer.full_weight(dtype), own_bias)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        (gradient,) = gradients
-        of_inputs, of_bias = ctx.needs_input_grad[:2]
-        weight = ctx.layer.full_weight(ctx.dtype) if of_inputs else None
-        return (
-            None if weight is None else (gradient.to(ctx.dtype) @ weight).to(ctx.input_dtype),
-            gradient.flatten(0, -2).sum(0) if of_bias else None,
-            None,
-            None,
-        )
-
-
-def _compute_dtype(inputs: Tensor) -> torch.dtype:
-    """Return the type that a linear layer computes in: autocast's where on, else the inputs'."""
-    device_type = inputs.device.type
-    return (
-        torch.get_autocast_dtype(device_type)
-        if torch.is_autocast_enabled(device_type)
-        else inputs.dtype
-    )
+        return WithFullWeight.apply(x, self.bias, self, compute_dtype(x))
 
 
 def use_exact_matmul(model: nn.Module) -> None:

@@ -6,13 +6,14 @@ damage is an error.
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from sys import float_info
 from typing import Any, TypeGuard, TypeVar
 
 from smolvlm.errors import ConfigError, SampleError, located
 from smolvlm.eval.metrics import Prediction
+from smolvlm.report.planned import PLAN_FILE
 
 Value = TypeVar("Value")
 
@@ -50,6 +51,8 @@ class RunFiles:
     after: tuple[Prediction, ...]
     baselines: Mapping[str, Mapping[str, float]]
     """Name of a baseline to its accuracy by group."""
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    """Of `plan.json`, which `smolvlm plan` leaves; empty where there is none."""
 
 
 def read_run_files(run_dir: Path) -> RunFiles:
@@ -85,6 +88,7 @@ def read_run_files(run_dir: Path) -> RunFiles:
         before=read_predictions(run_dir / "predictions-before.jsonl"),
         after=read_predictions(predictions),
         baselines=baselines,
+        plan=_read_plan(run_dir / PLAN_FILE),
     )
 
 
@@ -145,6 +149,16 @@ def _start(content: Mapping[str, object]) -> Start:
         commit=None if commit is None else _text(content, "commit"),
         is_modified=content.get("modified") is True,
     )
+
+
+def _read_plan(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        return {}
+    with located(str(path)):
+        content = _json_file(path)
+        if not isinstance(content, dict):
+            raise _wrong("an object")
+    return content
 
 
 def _json_file(path: Path) -> Any:

@@ -18,6 +18,7 @@ from smolvlm.report.charts import accuracy_chart, learning_rate_chart, loss_char
 from smolvlm.report.files import Metrics, RunFiles, read_run_files
 from smolvlm.report.gallery import answer_views
 from smolvlm.report.places import place_rows
+from smolvlm.report.planned import plan_rows
 
 NUM_ANSWERS = 9
 MAX_EVALUATIONS = 6
@@ -74,6 +75,7 @@ def write_run_report(run_dir: Path) -> Path:
         evaluations=_evaluations(run.evals),
         answers=answer_views(run.after, before=run.before, count=NUM_ANSWERS, run_dir=run_dir),
         costs=_costs(run.train),
+        planned=plan_rows(run.plan, run.train, settings=run.settings),
         places=place_rows(run.starts),
         settings=run.settings,
     )

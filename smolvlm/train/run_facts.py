@@ -159,10 +159,15 @@ def device_name(device: torch.device) -> str:
     """Return what its maker calls a device; on MPS and a CPU the processor, or its architecture."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return _cpu_name() or platform.processor() or platform.machine()
+    return cpu_name()
 
 
-def _cpu_name() -> str | None:
+def cpu_name() -> str:
+    """Return what its maker calls this machine's processor, or else its kind."""
+    return _cpu_model() or platform.processor() or platform.machine()
+
+
+def _cpu_model() -> str | None:
     if platform.system() == "Darwin":
         asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
         answer = subprocess.run(asked, capture_output=True, text=True, check=False)

@@ -74,7 +74,7 @@ def check_model(config: RunConfig) -> Base:
 def _check_room(config: RunConfig, base: Base) -> None:
     """Refuse new tokens without rows in the base beside adapters, which load onto it as it is."""
     names = config.model.new_tokens
-    if not names or not (config.token_rows_lr or _adapter_kinds(config)):
+    if not names or not (config.token_rows_lr or adapter_kinds(config)):
         return
     needed, num_rows = base.placement.num_tokens, base.config.text_config.vocab_size
     if needed > num_rows:
@@ -137,7 +137,7 @@ def load_run_model(
     checkpoint = load_run_checkpoint(config, base, device=device)
     quantized = quantized_layers(checkpoint.model, config.quantization)
     rates = learning_rates(config, checkpoint.model.config)
-    adapters = _attach_adapters(config, checkpoint, rates, resume=resume)
+    adapters = attach_run_adapters(config, checkpoint, rates, resume=resume)
     freeze(checkpoint.model, rates)
     return RunModel(
         checkpoint=checkpoint,
@@ -176,7 +176,7 @@ def learning_rates(config: RunConfig, model_config: VisionLanguageConfig) -> Lea
         ConfigError: what is to be frozen does not fit the checkpoint, or leaves nothing of a tower.
     """
     rates: dict[Tower, float] = {tower: config.rate_of(part) for part, tower in TOWER_OF.items()}
-    adapted = _adapter_kinds(config)
+    adapted = adapter_kinds(config)
     return LearningRates(
         full={tower: rate for tower, rate in rates.items() if tower not in adapted},
         adapter={tower: rate for tower, rate in rates.items() if tower in adapted},
@@ -185,15 +185,16 @@ def learning_rates(config: RunConfig, model_config: VisionLanguageConfig) -> Lea
     )
 
 
-def _adapter_kinds(config: RunConfig) -> dict[Tower, AdapterConfig]:
+def adapter_kinds(config: RunConfig) -> dict[Tower, AdapterConfig]:
+    """Return the adapters that the settings ask for, by tower."""
     return {TOWER_OF[part]: entry for part, entry in config.adapters.entries() if entry.is_adapter}
 
 
-def _attach_adapters(
-    config: RunConfig, checkpoint: Checkpoint, rates: LearningRates, *, resume: Path | None
+def attach_run_adapters(
+    config: RunConfig, checkpoint: Checkpoint, rates: LearningRates, *, resume: Path | None = None
 ) -> Adapters | None:
     """Put the adapters into the model that the settings ask for; None where they ask for none."""
-    kinds = _adapter_kinds(config)
+    kinds = adapter_kinds(config)
     rows: Sequence[int] = ()
     if rates.token_rows:
         rows = token_ids(

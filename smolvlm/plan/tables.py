@@ -1,0 +1,203 @@
+"""A plan as tables and as an object: what `smolvlm plan` prints."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+from rich.table import Table
+
+from smolvlm.plan.devices import BANDWIDTH_SHARE, PRODUCT_SHARE
+from smolvlm.plan.fits import Proposal
+from smolvlm.plan.many_devices import Cluster, ClusterPlan
+from smolvlm.plan.memory import MemoryPlan
+from smolvlm.plan.parameters import PartSize
+from smolvlm.plan.run_plan import RunPlan
+
+MEMORY_LINES = (
+    ("program", "the program itself"),
+    ("weights", "weights"),
+    ("gradients", "gradients"),
+    ("optimizer", "optimizer"),
+    ("activations", "activations"),
+    ("logits", "logits"),
+    ("cache", "pack and cached features"),
+    ("loading", "file of quantised weights"),
+    ("holes", "freed, and still resident"),
+)
+
+
+def shown_bytes(size: float) -> str:
+    """Return `0.4 MB`, `12 MB` or `3.21 GB`."""
+    if size >= 1e9:
+        return f"{size / 1e9:.2f} GB"
+    return f"{size / 1e6:.0f} MB" if size >= 1e7 or not size else f"{size / 1e6:.1f} MB"
+
+
+def shown_time(seconds: float) -> str:
+    """Return `0.42 s`, `3 min 20 s`, `5 h 7 min` or `3 d 4 h`."""
+    if seconds < 60:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def parameter_table(plan: RunPlan) -> Table:
+    """Return parameters by part, and what they take."""
+    table = Table("part", "parameters", "trained", "weights", "gradients", "optimizer", box=None)
+    for part, size in (*plan.parts.items(), ("in all", plan.size)):
+        if size.num_parameters:
+            table.add_row(part, *_cells(size))
+    return table
+
+
+def _cells(size: PartSize) -> tuple[str, ...]:
+    return (
+        f"{size.num_parameters:,}",
+        f"{size.num_trained:,}" if size.num_trained else "frozen",
+        *map(shown_bytes, (size.weight_bytes, size.gradient_bytes, size.optimizer_bytes)),
+    )
+
+
+def memory_table(plan: RunPlan) -> Table:
+    """Return the peak of memory by part, with and without checkpointing where both are known."""
+    names = [
+        "as it is",
+        "without checkpointing" if plan.has_checkpointing else "with checkpointing",
+    ]
+    plans: Sequence[MemoryPlan] = [plan.memory]
+    if plan.other_memory is not None:
+        plans = [plan.memory, plan.other_memory]
+    table = Table("memory, at its peak", *names[: len(plans)], box=None)
+    for field, words in MEMORY_LINES:
+        values = [getattr(memory, field) for memory in plans]
+        if any(values):
+            table.add_row(words, *map(shown_bytes, values))
+    table.add_row("in all", *(shown_bytes(memory.total) for memory in plans))
+    return table
+
+
+def run_lines(plan: RunPlan) -> Iterator[str]:
+    """Yield what the run goes through, and what that takes."""
+    work, time, device = plan.workload, plan.time, plan.device
+    yield (
+        f"{work.num_rows:,} rows ({work.num_skipped:,} skipped); {work.num_steps:,} steps of "
+        f"{work.packs_per_step} packs: {work.num_packs:,} packs, {int(work.num_tokens.sum()):,} "
+        f"tokens, {int(work.num_targets.sum()):,} of them learned, {int(work.num_tiles.sum()):,} "
+        "tiles"
+    )
+    yield f"{plan.flops:.3g} FLOPs in all, {plan.flops / max(work.num_steps, 1):.3g} a step"
+    threads = f", {device.threads} threads" if device.is_cpu else ""
+    yield f"on {device.name}{threads}, {'bfloat16' if plan.uses_bf16 else 'float32'}:"
+    cpu = f" ({shown_time(time.cpu_s)} of CPU)" if time.cpu_s is not None else ""
+    yield f"  a step  {shown_time(time.first_step_s)}{cpu}"
+    if time.later_step_s < 0.99 * time.first_step_s:
+        yield f"          {shown_time(time.later_step_s)} once features are kept"
+    if time.before_s:
+        yield f"  before  {shown_time(time.before_s)} for what the reference thinks of the rows"
+    yield f"  in all  {shown_time(time.total_s)}; reading, evaluation and saving are not counted"
+    if plan.energy_kwh is not None:
+        yield f"  energy  {plan.energy_kwh:.3g} kWh at {plan.watts:g} W"
+
+
+def assumption_lines(plan: RunPlan) -> Iterator[str]:
+    """Yield what the figures rest on."""
+    if plan.device.is_cpu:
+        yield "rates are those measured on this machine; --calibrate measures them anew"
+    else:
+        yield (
+            f"assumed: {PRODUCT_SHARE:.0%} of the peak rate in products, {BANDWIDTH_SHARE:.0%} of "
+            "the bandwidth elsewhere"
+        )
+    if plan.memory.holes:
+        yield "freed, and still resident: what the C library's heap keeps; it moves between runs"
+
+
+def as_object(plan: RunPlan) -> dict[str, object]:
+    """Return the plan as `--json` prints it; bytes, seconds, FLOPs, kWh."""
+    work = plan.workload
+    return {
+        "device": plan.device.name,
+        "bf16": plan.uses_bf16,
+        "parts": {part: asdict(size) for part, size in plan.parts.items()},
+        "rows": work.num_rows,
+        "skipped": work.num_skipped,
+        "steps": work.num_steps,
+        "packs": work.num_packs,
+        "packs_per_step": work.packs_per_step,
+        "tokens": int(work.num_tokens.sum()),
+        "learned_tokens": int(work.num_targets.sum()),
+        "tiles": int(work.num_tiles.sum()),
+        "flops": plan.flops,
+        "checkpointing": plan.has_checkpointing,
+        "memory": _memory_object(plan.memory),
+        "memory_with_other_checkpointing": (
+            None if plan.other_memory is None else _memory_object(plan.other_memory)
+        ),
+        "time": asdict(plan.time),
+        "watts": plan.watts,
+        "energy_kwh": plan.energy_kwh,
+    }
+
+
+def _memory_object(memory: MemoryPlan) -> dict[str, int]:
+    return {**asdict(memory), "total": memory.total}
+
+
+def proposal_table(proposals: Sequence[Proposal]) -> Table:
+    """Return what fits, the fastest first; overrides on lines of their own are printed below."""
+    table = Table("", "memory", "time in all", "learns", box=None)
+    for number, proposal in enumerate(proposals, start=1):
+        learned = "what is asked" if not proposal.changes_training else _learned(proposal)
+        table.add_row(
+            f"{number}",
+            shown_bytes(proposal.plan.memory.total),
+            shown_time(proposal.plan.time.total_s),
+            learned,
+        )
+    return table
+
+
+def _learned(proposal: Proposal) -> str:
+    text = " ".join(proposal.overrides)
+    words = ["LoRA in the language model"] if "adapters.language" in text else []
+    words += [f"over {bits} bits" for bits in (8, 4) if f"quantization.bits={bits}" in text]
+    words += ["the tower frozen"] if "vision_tower_lr=0" in text else []
+    return ", ".join(words)
+
+
+def cluster_table(plans: Sequence[ClusterPlan]) -> Table:
+    """Return a line for each engine and number of context ranks."""
+    table = Table(
+        *("engine", "context ranks", "a step", "computing", "communication", "of the step"),
+        *("waiting", "model", "memory of a rank"),
+        box=None,
+    )
+    for plan in plans:
+        table.add_row(
+            plan.engine,
+            f"{plan.context_ranks}",
+            *map(shown_time, (plan.step_s, plan.computing_s, plan.communicating_s)),
+            f"{plan.communication_share:.1%}",
+            f"{plan.waiting:.1%}",
+            *map(shown_bytes, (plan.model_bytes, plan.total_bytes)),
+        )
+    return table
+
+
+def cluster_line(cluster: Cluster) -> str:
+    """Return what the devices' links are taken to be."""
+    links = cluster.links
+    return (
+        f"{cluster.num_ranks} devices on {cluster.num_hosts} hosts; a device sends "
+        f"{links.within_host / 1e9:g} GB/s within a host and {links.between_hosts / 1e9:g} GB/s "
+        f"between hosts (stated), of which {cluster.link_share:.0%} is taken; communication beside "
+        f"computing uses {cluster.overlap:.0%} of it"
+    )
+
+
+def cluster_object(plan: ClusterPlan) -> dict[str, object]:
+    """Return one engine's plan as `--json` prints it; seconds, bytes."""
+    return {**asdict(plan), "communication_share": plan.communication_share}
