@@ -2,8 +2,9 @@
 
 In: each rank's place, said at every turn of a step: the step, how many of its packs are begun, and
 what is being done. Out: the ranks that are behind this one. A place is one write to the store by
-which the ranks found each other (some 0.1 ms); nobody waits for anybody to read it, so it is also
-there when ranks stand still in a collective operation and can say nothing to each other any more.
+which the ranks found each other (10 us on one machine); nobody waits for anybody to read it, so it
+is also there when ranks stand still in a collective operation and can say nothing to each other any
+more.
 """
 
 from collections.abc import Sequence
