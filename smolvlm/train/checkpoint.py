@@ -1,8 +1,10 @@
 """The files of a checkpoint: model or adapters, processor, and the marker that says it is whole.
 
-Files are written in the step's place, since the next step changes what they hold. Getting them to
-the disk, their digests, the marker and the deletion of older checkpoints happen on a thread while
-training goes on; the next save waits for it, and so does the end of the run.
+Files are written in the step's place, since the next step changes what they hold; but for the
+optimizer's state, two thirds of all, of which a copy is written later where memory has room for it.
+That, getting files to the disk, their digests, the marker and the deletion of older checkpoints
+happen on a thread while training goes on; the next save waits for it, and so does the end of the
+run.
 """
 
 import shutil
@@ -108,6 +110,7 @@ class CheckpointFinisher:
         self._logs = logs
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
+        self._writes: list[Callable[[], None]] = []
 
     def __enter__(self) -> None:
         """Do nothing; `with` finishes the last checkpoint at its end."""
@@ -128,7 +131,12 @@ class CheckpointFinisher:
             OSError: the last one could not be finished, or the folder cannot be emptied.
         """
         self.wait()
+        self._writes = []
         clear(folder)
+
+    def write_later(self, write: Callable[[], None]) -> None:
+        """Have something written into the checkpoint that is being written, behind the steps."""
+        self._writes.append(write)
 
     @contextmanager
     def dropping(self, folder: Path) -> Iterator[None]:
@@ -147,7 +155,8 @@ class CheckpointFinisher:
             step: of the run.
             best: folder of the best checkpoint, if there is one; it stays.
         """
-        self._pending = self._thread.submit(self._finish, folder, step, best)
+        writes, self._writes = self._writes, []
+        self._pending = self._thread.submit(self._finish, folder, step, best, writes)
 
     def check(self) -> None:
         """Raise what went wrong with the last checkpoint, if that is known already."""
@@ -164,8 +173,13 @@ class CheckpointFinisher:
         if pending is not None:
             pending.result()
 
-    def _finish(self, folder: Path, step: int, best: str | None) -> None:
+    def _finish(
+        self, folder: Path, step: int, best: str | None, writes: list[Callable[[], None]]
+    ) -> None:
         with self.dropping(folder):
+            with os_errors_of(folder):
+                while writes:
+                    writes.pop(0)()  # and its copy is freed
             for log in self._logs:
                 if log.exists():
                     sync_file(log)

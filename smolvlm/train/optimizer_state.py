@@ -18,13 +18,16 @@ from smolvlm.train.engines.sharding import gathered, like
 FILE_NAME = "optimizer.pt"
 
 
-def named_state(model: nn.Module, optimizer: Optimizer, *, keeps: bool) -> dict[str, Any]:
-    """Return an optimizer's state by names; every rank calls it.
+def named_state(
+    model: nn.Module, optimizer: Optimizer, *, keeps: bool, copies: bool = False
+) -> dict[str, Any]:
+    """Return an optimizer's state by names, on the CPU; every rank calls it.
 
     Args:
         model: whose parameters it steps.
         optimizer: torch's, without a wrapper.
         keeps: whether this rank wants it; the others get an empty one.
+        copies: whether the next step must not change it.
     """
     names = {id(value): name for name, value in model.named_parameters()}
     state: dict[str, dict[str, Any]] = {}
@@ -32,7 +35,7 @@ def named_state(model: nn.Module, optimizer: Optimizer, *, keeps: bool) -> dict[
         for parameter in group["params"]:
             values = optimizer.state.get(parameter, {})
             whole = {
-                key: gathered(value).detach().cpu() if isinstance(value, Tensor) else value
+                key: _whole(value, copies=copies and keeps) if isinstance(value, Tensor) else value
                 for key, value in values.items()
             }
             if keeps and whole:
@@ -42,6 +45,22 @@ def named_state(model: nn.Module, optimizer: Optimizer, *, keeps: bool) -> dict[
         for group in optimizer.param_groups
     ]
     return {"state": state, "param_groups": groups} if keeps else {}
+
+
+def num_state_bytes(optimizer: Optimizer) -> int:
+    """Return how large an optimizer's state is, whole."""
+    return sum(
+        value.numel() * value.element_size()
+        for values in optimizer.state.values()
+        for value in values.values()
+        if isinstance(value, Tensor)
+    )
+
+
+def _whole(value: Tensor, *, copies: bool) -> Tensor:
+    whole = gathered(value)
+    is_live = whole is value and value.device.type == "cpu"
+    return whole.detach().clone() if copies and is_live else whole.detach().cpu()
 
 
 def load_named_state(model: nn.Module, optimizer: Optimizer, saved: Mapping[str, Any]) -> None:

@@ -74,6 +74,7 @@ class SmolVLMTrainer(EngineTrainer):
         self._checkpoints = CheckpointFinisher(
             parts.files, limit=args.save_total_limit, logs=self._log.paths
         )
+        self.write_later = self._checkpoints.write_later
         args.save_total_limit = None  # transformers deletes before the marker is written
         self._skipped = SkippedRows(
             num_rows=len(train_dataset.measured.conversations),

@@ -89,6 +89,43 @@ def test_checkpoints_are_finished_behind_the_steps_and_older_ones_go_only_then(
         assert whole_checkpoints(tmp_path) == [newer] == list(tmp_path.glob("checkpoint-*"))
 
 
+def test_what_is_written_later_is_there_before_the_marker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    goes_on = threading.Event()
+
+    def write() -> None:
+        assert goes_on.wait(60)
+        order.append("state")
+
+    monkeypatch.setattr("smolvlm.train.checkpoint.mark_whole", lambda *_: order.append("marker"))
+    finisher = CheckpointFinisher(files(), limit=None)
+    finisher.begin(tmp_path / "checkpoint-1")
+    finisher.write_later(write)
+    finisher.finish(written(tmp_path, 1), step=1, best=None)
+    assert order == [], "training goes on meanwhile"
+    goes_on.set()
+    finisher.wait()
+    assert order == ["state", "marker"]
+    finisher.finish(tmp_path / "checkpoint-1", step=1, best=None)
+    finisher.wait()
+    assert order == ["state", "marker", "marker"], "once"
+
+
+def test_what_cannot_be_written_later_leaves_no_folder(tmp_path: Path) -> None:
+    def full() -> None:
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    finisher = CheckpointFinisher(files(), limit=None)
+    finisher.begin(tmp_path / "checkpoint-1")
+    finisher.write_later(full)
+    finisher.finish(written(tmp_path, 1), step=1, best=None)
+    with pytest.raises(OSError, match="Input/output error"):
+        finisher.wait()
+    assert list(tmp_path.glob("checkpoint-*")) == []
+
+
 def test_what_goes_wrong_behind_the_steps_is_raised_and_costs_no_older_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

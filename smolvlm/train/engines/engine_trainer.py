@@ -26,7 +26,14 @@ from smolvlm.train.engines.sharding import (
     shard,
     whole_state,
 )
-from smolvlm.train.optimizer_state import FILE_NAME, load_named_state, named_state, read_state
+from smolvlm.train.memory import has_memory_for
+from smolvlm.train.optimizer_state import (
+    FILE_NAME,
+    load_named_state,
+    named_state,
+    num_state_bytes,
+    read_state,
+)
 from smolvlm.train.ranks.rank_log import RankLog
 from smolvlm.train.ranks.step_watch import StepWatch
 
@@ -42,6 +49,8 @@ class EngineTrainer(Trainer):
     """Told on one rank what the engine holds, once it does."""
     watch: StepWatch = StepWatch(None, rank=0)
     """Ends a rank that stands still."""
+    write_later: Callable[[Callable[[], None]], None] = staticmethod(lambda write: write())
+    """Given what writes a checkpoint's largest file, to be done before its marker."""
     rank_log: RankLog = RankLog(rank=0, num_ranks=1, on_cuda=False)
     """Notes what this rank's packs take."""
 
@@ -124,12 +133,17 @@ class EngineTrainer(Trainer):
         if self.is_deepspeed_enabled:
             super()._save_optimizer_and_scheduler(output_dir)
             return
-        is_writer = self.args.should_save
-        state = named_state(self.model, self._bare_optimizer(), keeps=is_writer)
+        is_writer, optimizer = self.args.should_save, self._bare_optimizer()
+        is_later = has_memory_for(num_state_bytes(optimizer))
+        state = named_state(self.model, optimizer, keeps=is_writer, copies=is_later)
         if is_writer:
             schedule: Any = self.lr_scheduler
-            torch.save(state, Path(output_dir) / FILE_NAME)
             torch.save(schedule.state_dict(), Path(output_dir) / SCHEDULE)
+            write = partial(torch.save, state, Path(output_dir) / FILE_NAME)
+            if is_later:
+                self.write_later(write)
+            else:
+                write()
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None or self.is_deepspeed_enabled:
