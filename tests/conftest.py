@@ -48,6 +48,15 @@ is assigned to."""
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="leave out the files of long_tests.txt")
     parser.addoption("--engines", action="store_true", help="run the whole grid of engines")
+    parser.addoption("--grids", action="store_true", help="run what is marked as `grid` too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the further members of a family, and what takes long for little, to `make grids`."""
+    if not config.getoption("--grids"):
+        for item in items:
+            if item.get_closest_marker("grid") is not None:
+                item.add_marker(pytest.mark.skip(reason="one of many: `make grids` runs it"))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

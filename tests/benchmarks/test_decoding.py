@@ -6,6 +6,7 @@ from benchmarks import decoding
 from smolvlm.package_index import fetch_member
 
 
+@pytest.mark.grid
 def test_every_part_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     assert decoding.main(["--rounds", "1"]) == 0
     output = capsys.readouterr().out

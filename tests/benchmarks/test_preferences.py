@@ -10,7 +10,9 @@ pytestmark = pytest.mark.filterwarnings(
 )  # the peer's own
 
 
-@pytest.mark.parametrize("more", [[], ["--adapters"]], ids=["whole", "adapters"])
+@pytest.mark.parametrize(
+    "more", [pytest.param([], marks=pytest.mark.grid), ["--adapters"]], ids=["whole", "adapters"]
+)
 def test_the_losses_of_both_agree(more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--tiny", "--rounds", "1", "--epochs", "2", *more]) == 0
     output = capsys.readouterr()

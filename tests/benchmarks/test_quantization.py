@@ -6,6 +6,7 @@ import pytest
 from benchmarks.quantization import KINDS, main
 
 
+@pytest.mark.grid
 def test_it_measures_every_kind(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--tiny", "--rounds", "1", "--steps", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()

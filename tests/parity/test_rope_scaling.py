@@ -21,9 +21,9 @@ from tests.parity.test_packed_equals_alone import MIXED, texts
 
 OWN_CONTEXT = 32
 SCALINGS = [
-    RopeScaling(type="linear", factor=16.0),
+    pytest.param(RopeScaling(type="linear", factor=16.0), marks=pytest.mark.grid),
     RopeScaling(type="dynamic", factor=16.0),
-    RopeScaling(type="yarn", factor=16.0),
+    pytest.param(RopeScaling(type="yarn", factor=16.0), marks=pytest.mark.grid),
     RopeScaling(type="yarn", factor=16.0, attention_factor=1.5, beta_fast=8.0, beta_slow=2.0),
 ]
 
