@@ -47,6 +47,8 @@ WRITTEN_BY_RUNS = frozenset(
         *(
             "metrics.jsonl",
             "samples.jsonl",
+            "ranks.jsonl",
+            "metrics.prom",
             "predictions.jsonl",
             "baselines.json",
             "trainer_state.json",

@@ -45,8 +45,6 @@ from smolvlm.terminal import say_json
 
 NOTHING_FITS = 1
 CONTEXT_RANKS = (1, 2, 4, 8)
-NUM_SHOWN = 5
-"""Proposals that are printed with their settings."""
 
 
 def show_plan(
@@ -102,7 +100,7 @@ def _show_proposals(found: Sequence[Proposal], console: Console, *, fits: str) -
         raise typer.Exit(NOTHING_FITS)
     console.print(f"\nwhat fits into {fits}, the fastest first:", markup=False, highlight=False)
     console.print(proposal_table(found))
-    for number, proposal in enumerate(found[:NUM_SHOWN], start=1):
+    for number, proposal in enumerate(found, start=1):
         settings = " ".join(proposal.overrides) or "the run file as it is"
         console.print(f"{number}  {settings}", markup=False, highlight=False, soft_wrap=True)
 

@@ -47,6 +47,9 @@ def plan(
     """Say what a run takes before a weight is read: parameters, steps, memory, time, energy."""
     if run_file is None and gpus is None:
         raise typer.BadParameter("give a run file, or --gpus for the published video stage")
+    of_many = {"--hosts": hosts > 1, "--engine": engine, "--context-ranks": context_ranks}
+    if gpus is None and (named := [name for name, is_given in of_many.items() if is_given]):
+        raise typer.BadParameter(f"{' and '.join(named)} need --gpus")
     if fits is not None and gpus is not None:
         raise typer.BadParameter("--fits is of one device, --gpus of many")
     if engine not in (None, "ddp", "zero2", "fsdp2", "zero3"):

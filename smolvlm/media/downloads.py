@@ -54,6 +54,8 @@ class DownloadLimits:
 PICTURE_LIMITS = DownloadLimits(kind="picture", max_bytes=64 << 20, total_s=300.0)
 CLIP_LIMITS = DownloadLimits(kind="clip", max_bytes=1 << 30)
 ROWS_LIMITS = DownloadLimits(kind="file of rows", max_bytes=1 << 40, total_s=24 * 3600.0)
+ASKED_S = 30.0
+"""Longest that a server is asked for a version of a file of rows."""
 _KEPT = KeptMedia()
 
 
@@ -107,6 +109,21 @@ def fetch_rows(url: str, file: Path) -> None:
     """
     if not file.exists():
         _fetch_to(file, url, ROWS_LIMITS, allow_private=True)
+
+
+def version_of_answer(url: str) -> str:
+    """Return a text that changes when what a web server has at an address does, if it says so.
+
+    Raises:
+        StoreError: it does not answer, or with an error.
+    """
+    patience = Patience(deadline=time.monotonic() + ASKED_S, silence_s=ASKED_S)
+    try:
+        with _ask(url, ROWS_LIMITS, patience, allow_private=True) as response:
+            names = ("ETag", "Last-Modified", "Content-Length")
+            return repr([response.headers.get(name) for name in names])
+    except (_FinalError, _MayPassError) as error:
+        raise StoreError(str(error)) from error
 
 
 def _fetch_to(file: Path, url: str, limits: DownloadLimits, *, allow_private: bool) -> None:

@@ -49,7 +49,7 @@ def bytes_of(text: str) -> int:
     Raises:
         ConfigError: it means none.
     """
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMG]I?|)B?\s*", text.upper())
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMG]I?)B?\s*", text.upper())
     size = float(match[1]) * _UNITS[match[2]] if match else 0.0
     if not size:
         fix = "write a size, such as 16GB or 900MB"

@@ -65,7 +65,9 @@ def memory_table(plan: RunPlan) -> Table:
     """Return the peak of memory by part, with and without checkpointing where both are known."""
     names = [
         "as it is",
-        "without checkpointing" if plan.has_checkpointing else "with checkpointing",
+        "without activation checkpointing"
+        if plan.has_checkpointing
+        else "with activation checkpointing",
     ]
     plans: Sequence[MemoryPlan] = [plan.memory]
     if plan.other_memory is not None:

@@ -25,13 +25,13 @@ OWN = ("train.vision_tower_lr=1e-5", "data.max_tokens_per_pack=1200")
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("16GB", 16 * 10**9), ("15.5 GiB", 15.5 * 2**30), ("900mb", 9e8), ("12", 12), ("2G", 2e9)],
+    [("16GB", 16 * 10**9), ("15.5 GiB", 15.5 * 2**30), ("900mb", 9e8), ("2G", 2e9)],
 )
 def test_sizes_are_read(text: str, size: float) -> None:
     assert bytes_of(text) == int(size)
 
 
-@pytest.mark.parametrize("text", ["", "GB", "0GB", "sixteen", "16 TB", "1,5GB"])
+@pytest.mark.parametrize("text", ["", "GB", "0GB", "12", "sixteen", "16 TB", "1,5GB"])
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="16GB or 900MB"):
         bytes_of(text)

@@ -274,11 +274,11 @@ def _of_name(value: str, kind: str, reading: Reading) -> ImageRef:
     if spec.media_url is not None and not (spec.allow_outside_root and os.path.isabs(value)):
         url = joined_address(spec.media_url, value)
         if url is None:
-            raise _outside(value, kind)
+            raise _outside(value, kind, is_local=False)
         return ImageRef(path=kept_file(url), url=url, allow_private_url=True)
     path, is_inside = _file(spec.media_root, value)
     if not is_inside and not spec.allow_outside_root:
-        raise _outside(value, kind)
+        raise _outside(value, kind, is_local=True)
     return ImageRef(path=path)
 
 
@@ -302,15 +302,17 @@ def joined_address(root: str, name: str) -> str | None:
     path = posixpath.normpath(name.replace("\\", "/"))
     if path.startswith(("/", "../")) or path in ("..", ".") or ADDRESS.match(name):
         return None
+    if root.lower().startswith("http"):  # in an address these begin something else
+        path = path.replace("#", "%23").replace("?", "%3F")
     return f"{root}/{path}"
 
 
-def _outside(value: str, kind: str) -> SampleError:
+def _outside(value: str, kind: str, *, is_local: bool) -> SampleError:
+    or_allow = ", or `data.allow_outside_root: true` if you trust them" if is_local else ""
     return SampleError(
         f"{kind} lies outside the folder of media: {shown_path(value)!r}",
         kind="outside_root",
-        fix="set the source's `path` to a folder above it, or `data.allow_outside_root: true` "
-        "if you trust them",
+        fix=f"set the source's `path` to a folder above it{or_allow}",
     )
 
 

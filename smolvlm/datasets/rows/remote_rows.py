@@ -1,10 +1,10 @@
 """Files of rows by their addresses: fetched whole before they are opened, and kept by version.
 
 In: what a mixture writes, `s3://bucket/part-*.parquet`, `hf://datasets/owner/name/rows.jsonl`,
-`https://...`. Out: files in the cache folder (`remote-rows`). A store is asked for the file's
-version at each start; what changed is fetched anew, and where the store does not answer the newest
-copy is read, with a word. What lies at an http address is fetched once. Of several processes that
-want the same file one fetches it.
+`https://...`. Out: files in the cache folder (`remote-rows`). A store or server is asked for the
+file's version at each start (a web server by its `ETag`, else the time of change and the length);
+what changed is fetched anew, and where nobody answers the newest copy is read, with a word. Of
+several processes that want the same file one fetches it.
 """
 
 import re
@@ -23,7 +23,7 @@ from smolvlm.datasets.rows.file_patterns import MAX_FILES, num_alternatives
 from smolvlm.disk.file_lock import LocksUnavailableError, try_lock
 from smolvlm.errors import SampleError
 from smolvlm.home import cache_dir
-from smolvlm.media.downloads import fetch_rows
+from smolvlm.media.downloads import fetch_rows, version_of_answer
 from smolvlm.media.object_stores import (
     StoreError,
     is_store_address,
@@ -76,6 +76,8 @@ def folder_of(url: str) -> str:
 
 def _matching(name: str) -> list[str]:
     if not is_store_address(name):
+        if "*" in name:
+            raise ValueError("of a web server braces alone name several files")
         return [name]
     try:
         return matching_in_store(name)
@@ -87,10 +89,9 @@ def _kept(url: str) -> Path:
     """Return where the present version of a file lies, or is to lie."""
     folder = cache_dir() / "remote-rows" / _digest(url)
     name = PurePosixPath(urlsplit(url).path).name or "rows"
-    if not is_store_address(url):
-        return folder / "0" / name
     try:
-        return folder / _digest(version_in_store(url)) / name
+        version = version_in_store(url) if is_store_address(url) else version_of_answer(url)
+        return folder / _digest(version) / name
     except StoreError as error:
         copies = sorted(folder.glob(f"*/{name}"), key=lambda path: path.stat().st_mtime)
         if not copies:

@@ -41,10 +41,12 @@ def _lines(line: Mapping[str, object], ranks: Mapping[str, object], run: str) ->
             yield from _gauge(name, [(label, value)])
     for name, values in ranks.items():
         if isinstance(values, Sequence) and not isinstance(values, str):
-            figures = [(f'{label},rank="{rank}"', value) for rank, value in enumerate(values)]
+            figures = [
+                (f'{label},rank="{rank}"', value)
+                for rank, value in enumerate(values)
+                if value is not None
+            ]
             yield from _gauge(f"rank_{name}", figures)
-    if "slowest_rank" in ranks:
-        yield from _gauge("slowest_rank", [(label, float(str(ranks["slowest_rank"])))])
 
 
 def _gauge(name: str, figures: Sequence[tuple[str, float]]) -> Iterator[str]:

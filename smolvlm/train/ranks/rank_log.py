@@ -112,16 +112,19 @@ def slowest(columns: Mapping[str, list[float]]) -> int:
     return times.index(max(times))
 
 
-def _rounded(columns: Mapping[str, list[float]]) -> dict[str, list[float]]:
-    """Return the columns of a line, the fill of packs in place of what it is made of."""
+def _rounded(columns: Mapping[str, list[float]]) -> dict[str, list[Any]]:
+    """Return the columns of a line, the fill of packs in place of what it is made of.
+
+    Of ranks that hold a pack together one knows its fill; it is None of the others.
+    """
     counts = ("num_tokens", "num_tiles")
-    line: dict[str, list[float]] = {
+    line: dict[str, list[Any]] = {
         name: [round(value, 4) for value in columns[name]]
         for name in ("data_wait_s", "forward_s", "peak_memory_gb")
     }
     line |= {name: [int(value) for value in columns[name]] for name in counts}
     line["pack_fill"] = [
-        round(used / budget, 4) if budget else 0.0
+        round(used / budget, 4) if budget else None
         for used, budget in zip(columns["num_tokens"], columns["budget_tokens"], strict=True)
     ]
     return line

@@ -204,19 +204,44 @@ def test_a_copy_is_read_where_the_store_does_not_answer(
         measured(prompt, json_path=f"{served.root}/set/more-0.jsonl")
 
 
-def test_rows_of_a_web_server_are_fetched_once(
-    files: dict[str, bytes], prompt: PromptSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_rows_of_a_web_server_are_fetched_again_once_they_changed(
+    files: dict[str, bytes],
+    prompt: PromptSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("SMOLVLM_HOME", str(tmp_path))
+    _SAID.clear()
     with web_server() as server:
         for name, data in files.items():
             server.serve(f"/{name}", data)
         url = f"{server.address}/set/rows.jsonl"
         found = [measured(prompt, json_path=url) for _ in range(2)]
         assert [len(rows.conversations) for rows in found] == [2, 2]
-        assert server.asked.count("/set/rows.jsonl") == 1
+        copies = list((tmp_path / "remote-rows").glob("*/*/rows.jsonl"))
+        assert len(copies) == 1
+        server.serve("/set/rows.jsonl", lines(ROWS * 2))
+        assert len(measured(prompt, json_path=url).conversations) == 4
+        assert caplog.text == ""
         with pytest.raises(ConfigError, match=r"status 404"):
             measured(prompt, json_path=f"{server.address}/set/none.jsonl")
+        with pytest.raises(ConfigError, match="of a web server braces alone name several files"):
+            measured(prompt, json_path=f"{server.address}/set/*.jsonl")
+    assert len(measured(prompt, json_path=url).conversations) == 4, "the newest copy"
+    assert f"{url} cannot be asked for (no connection" in caplog.text
+
+
+def test_names_that_an_address_would_cut_are_whole(
+    files: dict[str, bytes], prompt: PromptSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SMOLVLM_HOME", str(tmp_path))
+    row = {**ROWS[0], "image": "a#1 b?.png"}
+    with web_server() as server:
+        server.serve("/set/rows.jsonl", lines([row]))
+        server.serve("/set/a%231%20b%3F.png", files["set/pictures/coffee.png"])
+        found = measured(prompt, json_path=f"{server.address}/set/rows.jsonl")
+        assert len(pixels(found)) == 1
 
 
 def test_pictures_that_were_removed_are_fetched_again(shelf: Shelf, prompt: PromptSettings) -> None:

@@ -14,6 +14,7 @@ LINE = {
     "loss_photos/a": 2.0,
     "note": "text",
     "flag": True,
+    "slowest_rank": 1,
     "bad": float("nan"),
     "worst": float("-inf"),
 }

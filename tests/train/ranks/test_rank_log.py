@@ -42,6 +42,7 @@ def test_each_ranks_figures_stand_at_its_place() -> None:
     assert line["peak_memory_gb"] == [3.0, 2.0]
     again = log.line(rows_of_others, step=13, peak_memory_bytes=0)
     assert (again["data_wait_s"][0], again["num_tokens"][0]) == (0, 0), "it begins anew"
+    assert again["pack_fill"] == [None, 0.25], "nothing is no empty pack"
 
 
 def test_an_error_of_the_loader_passes_through() -> None:
