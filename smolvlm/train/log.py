@@ -28,6 +28,17 @@ from smolvlm.train.ranks.metrics_text import FILE_NAME, write_metrics_text
 from smolvlm.train.ranks.rank_log import RankLog
 
 SumOverRanks = Callable[[torch.Tensor], torch.Tensor]
+MEASURED_KEYS = frozenset(
+    {
+        "samples_per_s",
+        "supervised_tokens_per_s",
+        "mfu",
+        "peak_memory_gb",
+        "data_wait",
+        "slowest_rank",
+    }
+)
+"""Of a line of steps; two runs that are equal to the bit agree in all others."""
 
 
 @dataclass(slots=True)

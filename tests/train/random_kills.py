@@ -28,9 +28,9 @@ from safetensors.torch import load_file
 
 from smolvlm.build.tiny import tiny_model
 from smolvlm.train.checkpoint_folder import own_checkpoints, whole_checkpoints
+from smolvlm.train.log import MEASURED_KEYS
 
 NUM_PICTURES, NUM_WORDS = 6, 12
-MEASURED = {"samples_per_s", "supervised_tokens_per_s", "mfu", "peak_memory_gb"}
 """Of a log line, what depends on the machine's speed."""
 LIMIT_S = 300
 """For one start."""
@@ -120,7 +120,9 @@ def phase_of(out: Path) -> str:
 
 def lines_of(out: Path) -> list[dict[str, Any]]:
     lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
-    return [{key: line[key] for key in line.keys() - MEASURED} for line in lines if "loss" in line]
+    return [
+        {key: line[key] for key in line.keys() - MEASURED_KEYS} for line in lines if "loss" in line
+    ]
 
 
 def differences(out: Path, whole: Path) -> list[str]:

@@ -18,6 +18,7 @@ from smolvlm.cli.evaluate import run_evaluation
 from smolvlm.errors import ConfigError
 from smolvlm.model.towers import is_adapter, tower_of
 from smolvlm.train.checkpoint_folder import whole_checkpoints
+from smolvlm.train.log import MEASURED_KEYS
 from tests.train.runs_apart import runs_apart
 
 # peft 0.21 asks the stock model by an old name, which transformers 5.23 warns of.
@@ -185,11 +186,10 @@ def test_killed_and_resumed_is_equal_to_the_last_bit(runs: AdapterRuns, name: st
     whole, resumed = runs.whole[name], runs.resumed[name]
     messages = (resumed.parent / "again.log").read_text()
     assert f"resuming from {resumed / f'checkpoint-{CHECKPOINT}'}\n" in messages
-    measured = {"samples_per_s", "supervised_tokens_per_s", "mfu", "peak_memory_gb"}
     lines = [row for row in rows(resumed / "metrics.jsonl") if "loss" in row]
     for ours, theirs in zip(lines, whole.steps, strict=True):
-        assert {key: ours[key] for key in ours.keys() - measured} == {
-            key: theirs[key] for key in theirs.keys() - measured
+        assert {key: ours[key] for key in ours.keys() - MEASURED_KEYS} == {
+            key: theirs[key] for key in theirs.keys() - MEASURED_KEYS
         }
     ours, theirs = (load_file(folder / ADAPTER_WEIGHTS) for folder in (resumed, whole.folder))
     assert ours.keys() == theirs.keys()

@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 
 from smolvlm.checkpoints.peft_layers import ADAPTER_WEIGHTS
 from smolvlm.config.load import load_run_config
+from smolvlm.train.log import MEASURED_KEYS
 from smolvlm.train.train import train
 from tests.train.runs_apart import runs_apart
 
 KILLED_IN_STEP, CHECKPOINT, NUM_STEPS = 5, 4, 7
 CHILD_TIMEOUT_S = 400
-MEASURED = {"samples_per_s", "supervised_tokens_per_s", "mfu", "peak_memory_gb"}
 RUNS: dict[str, dict[str, dict[str, Any]]] = {
     "cached": {"train": {"connector_lr": 5e-4}},
     "adapter": {
@@ -132,7 +132,7 @@ def test_losses_and_metrics_are_equal_to_the_last_bit(
 ) -> None:
     ours, theirs = (
         [
-            {key: value for key, value in row.items() if key not in MEASURED}
+            {key: value for key, value in row.items() if key not in MEASURED_KEYS}
             for row in rows(folder / "metrics.jsonl")
             if "loss" in row
         ]

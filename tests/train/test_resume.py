@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from smolvlm.config.load import load_run_config
 from smolvlm.errors import ConfigError
 from smolvlm.train.checkpoint_folder import MARKER, whole_checkpoints
+from smolvlm.train.log import MEASURED_KEYS
 from smolvlm.train.train import train
 
 KILLED_IN_STEP, CHECKPOINT = 9, 6
@@ -38,11 +39,10 @@ def test_it_was_killed_after_a_checkpoint_and_went_on_from_there(stopped: Any) -
 
 
 def test_losses_rates_and_counts_are_equal_to_the_last_bit(stopped: Any) -> None:
-    measured = {"samples_per_s", "supervised_tokens_per_s", "mfu", "peak_memory_gb"}
     lines = [row for row in rows(stopped.resumed / "metrics.jsonl") if "loss" in row]
     for ours, theirs in zip(lines, stopped.whole.steps, strict=True):
-        assert {key: ours[key] for key in ours.keys() - measured} == {
-            key: theirs[key] for key in theirs.keys() - measured
+        assert {key: ours[key] for key in ours.keys() - MEASURED_KEYS} == {
+            key: theirs[key] for key in theirs.keys() - MEASURED_KEYS
         }
 
 

@@ -39,6 +39,7 @@ STEP_KEYS = {
     "supervised_tokens_per_s",
     "mfu",
     "peak_memory_gb",
+    "data_wait",
 }
 CHECKPOINT_FILES = {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json"}
 
