@@ -121,4 +121,5 @@ def pack_inputs(
         "cached_features": features,
         "slot_tiles": numbers(shown),
         "slot_sizes": numbers(len(shape.slot_sizes)) if is_averaged else None,
+        "context": None,
     }
