@@ -22,6 +22,7 @@ BLOCK, NESTED_BLOCK = 64, 256
 @torch.library.custom_op(f"smolvlm_plan::{UNPACK}", mutates_args=())
 def unpacked(packed: Tensor, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
     """Return a weight out of its 4 bits: one operation, which has a rate of its own."""
+    # Fake tensors take the function below; with true ones somebody would get values that are none.
     raise NotImplementedError("a stand-in has no values to restore")
 
 
