@@ -17,9 +17,11 @@ from safetensors.torch import load_file
 from smolvlm.checkpoints.peft_layers import ADAPTER_WEIGHTS
 from tests.train.runs_apart import runs_apart
 
-TIMEOUT_S = 900
+TIMEOUT_S = 3600
 """For all runs of the grid together that one call of pytest makes."""
 CHECKPOINT, DIES_IN_STEP = 2, 4
+EPOCHS, GRID_EPOCHS = 3, 7
+"""Nine steps, and 21."""
 HAS_DEEPSPEED = find_spec("deepspeed") is not None
 Changes = dict[str, Any]
 
@@ -71,9 +73,14 @@ GRID: tuple[tuple[str, str, int], ...] = tuple(
 
 @pytest.fixture(scope="module")
 def cases(
-    rows_folder: Path, photos: dict[str, Path], clips: dict[str, Path], tmp_path_factory: Any
+    rows_folder: Path,
+    photos: dict[str, Path],
+    clips: dict[str, Path],
+    tmp_path_factory: Any,
+    request: pytest.FixtureRequest,
 ) -> Mapping[str, Case]:
     folder = tmp_path_factory.mktemp("engine-rows")
+    epochs = GRID_EPOCHS if request.config.getoption("--engines") else EPOCHS
     shown = [
         {"video": str(clips[name]), "question": "What is shown?", "answer": f"a {name} clip"}
         for name in ("steady", "uneven", "frames")
@@ -104,7 +111,7 @@ def cases(
         "train.connector_lr": 0.05,
         "train.vision_tower_lr": 0.01,
         "train.packs_per_step": 4,
-        "train.num_train_epochs": 3,
+        "train.num_train_epochs": epochs,
     }
     unclipped = {
         "train.max_grad_norm": 0.0,
@@ -124,7 +131,7 @@ def cases(
     }
     dpo = {
         "train.method": "dpo",
-        "train.num_train_epochs": 6,
+        "train.num_train_epochs": 2 * epochs,
         "data.mixture": [{"json_path": str(folder / "pairs.jsonl")}],
         "data.eval_mixture": None,
     }
