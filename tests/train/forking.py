@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -70,6 +71,37 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def codes(processes: Sequence[int]) -> list[int]:
-    """Wait for processes; return their exit codes, a signal as a negative number."""
-    return [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
+def note_kinds(file: Path) -> None:
+    """Note a line for each pack that this process trains on: the step, and what the pack has."""
+    training_step = SmolVLMTrainer.training_step
+
+    def noted_step(self: SmolVLMTrainer, model: Any, inputs: Any, *args: Any, **kw: Any) -> Any:
+        info = inputs["info"]
+        has = "cached" if not info.num_computed_tiles else "pictures"
+        kind = (has if info.num_tiles else "text") if info.where else "empty"
+        with file.open("a") as notes:
+            notes.write(f"{self.state.global_step + 1} {kind}\n")
+        return training_step(self, model, inputs, *args, **kw)
+
+    SmolVLMTrainer.training_step = noted_step
+
+
+def codes(processes: Sequence[int], *, limit_s: float = float("inf")) -> list[int]:
+    """Wait for processes; return their exit codes, a signal as a negative number.
+
+    Raises:
+        TimeoutError: some were not done within the limit; all are killed then.
+    """
+    end, found = time.monotonic() + limit_s, dict[int, int]()
+    while len(found) < len(processes):
+        for process in set(processes) - found.keys():
+            done, status = os.waitpid(process, os.WNOHANG)
+            if done:
+                found[process] = os.waitstatus_to_exitcode(status)
+        if time.monotonic() > end:
+            for process in (stuck := set(processes) - found.keys()):
+                os.kill(process, signal.SIGKILL)
+                os.waitpid(process, 0)
+            raise TimeoutError(f"{len(stuck)} of {len(processes)} not done after {limit_s:.0f} s")
+        time.sleep(0.01)
+    return [found[process] for process in processes]

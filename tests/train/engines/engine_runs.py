@@ -1,9 +1,11 @@
 """Runs on several ranks each, one after another: `engine_runs.py JOBS.json`.
 
-A job is `{"run": RUN.yaml, "ranks": N}`; with `"dies_in_step": S` every rank is killed (SIGKILL) in
-the middle of that step, with `"chunk_targets": C` the head takes so many targets at a time. What
-rank K prints goes to `rank-K.log` beside its run file. Exit status 0 means that every rank of every
-job ended as it should; one that hangs is killed with all others by whoever started this.
+A job is `{"run": RUN.yaml, "ranks": N}`. With `"dies_in_step": S` every rank is killed (SIGKILL) in
+the middle of that step; with `"chunk_targets": C` the head takes so many targets at a time; with
+`"notes_kinds": true` rank K notes the kinds of its packs in `kinds-K.txt`. What it prints goes to
+`rank-K.log` beside its run file. Exit status 0 means that every rank of every job ended as it
+should, with `"limit_s": S` within so many seconds. One that hangs without a limit is killed with
+all others by whoever started this.
 """
 
 import json
@@ -15,7 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from forking import be_rank, codes, die_in_step, forked, free_port, train
+from forking import be_rank, codes, die_in_step, forked, free_port, note_kinds, train
 
 from smolvlm.model import loss
 
@@ -25,6 +27,8 @@ def train_as_rank(job: dict[str, Any], *, rank: int, port: int) -> None:
         be_rank(rank, num_ranks=job["ranks"], port=port)
     if "dies_in_step" in job:
         die_in_step(job["dies_in_step"])
+    if job.get("notes_kinds"):
+        note_kinds(Path(job["run"]).with_name(f"kinds-{rank}.txt"))
     loss.CHUNK_TARGETS = job.get("chunk_targets", loss.CHUNK_TARGETS)
     train(Path(job["run"]))
 
@@ -37,7 +41,11 @@ for job in json.loads(Path(sys.argv[1]).read_text()):
         for rank in range(job["ranks"])
     ]
     expected = -signal.SIGKILL if "dies_in_step" in job else 0
-    if set(ended := codes(ranks)) != {expected}:
+    try:
+        ended: Any = codes(ranks, limit_s=job.get("limit_s", float("inf")))
+    except TimeoutError as error:
+        ended = [str(error)]
+    if set(ended) != {expected}:
         failed.append(f"{job['run']}: {ended}")
         logs = [(folder / f"rank-{rank}.log").read_text() for rank in range(job["ranks"])]
         failed += [log[-3000:] for log in logs]
