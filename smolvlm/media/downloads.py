@@ -5,7 +5,7 @@ that stands for it. Goes out: nothing but that file,
 or one `SampleError` that says the address, the cause and the fix. A file is named by a digest of
 its address, so that rows, runs and processes share it, and appears by an atomic rename; the price
 is that processes which want the same one at the same moment each fetch it. It is never looked for
-anew: who knows that it changed deletes the folder, which is held to a bound (`kept_media.py`).
+anew: who knows that it changed deletes the folder, which is held to a bound (`kept_files.py`).
 
 What an address answers is not trusted. No other protocol is spoken, whatever it redirects to, and
 no server is asked that is not public (`http_client.py`), unless the run allows it; what is too
@@ -31,7 +31,7 @@ from smolvlm.media.http_client import (
     WrongRedirectError,
     open_url,
 )
-from smolvlm.media.kept_media import KeptMedia, media_dir
+from smolvlm.media.kept_files import MEDIA, ROWS, KeptFiles, media_dir, rows_dir
 from smolvlm.media.object_stores import MAY_PASS, StoreError, copy_from_store, is_store_address
 
 _CHUNK_BYTES = 1 << 20
@@ -56,7 +56,8 @@ CLIP_LIMITS = DownloadLimits(kind="clip", max_bytes=1 << 30)
 ROWS_LIMITS = DownloadLimits(kind="file of rows", max_bytes=1 << 40, total_s=24 * 3600.0)
 ASKED_S = 30.0
 """Longest that a server is asked for a version of a file of rows."""
-_KEPT = KeptMedia()
+_KEPT = KeptFiles(MEDIA, media_dir)
+_KEPT_ROWS = KeptFiles(ROWS, rows_dir)
 
 
 class _MayPassError(Exception):
@@ -107,8 +108,10 @@ def fetch_rows(url: str, file: Path) -> None:
     Raises:
         SampleError, ConfigError: as `fetch_missing`.
     """
+    _KEPT_ROWS.used(file)
     if not file.exists():
         _fetch_to(file, url, ROWS_LIMITS, allow_private=True)
+        _KEPT_ROWS.fetched(file.stat().st_size)
 
 
 def version_of_answer(url: str) -> str:

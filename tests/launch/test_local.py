@@ -22,17 +22,19 @@ from smolvlm.train.arguments import check_world
 from tests.processes import children_of, is_alive, wait_until
 
 TIMEOUT_S = 400
-CHECKPOINT, DIES_IN_STEP, NUM_STEPS = 2, 4, 6
+CHECKPOINT, DIES_IN_STEP, NUM_STEPS, NUM_RESTARTS = 2, 4, 6, 10
 KILLER = """
 import os, runpy, signal, sys
 from pathlib import Path
 from smolvlm.train.smolvlm_trainer import SmolVLMTrainer
-mark, step, how = Path(os.environ["MARK"]), int(os.environ["STEP"]), os.environ["HOW"]
+mark, how = Path(os.environ["MARK"]), os.environ["HOW"]
+steps = {int(step) for step in os.environ["STEP"].split()}
 step_of = SmolVLMTrainer.training_step
 def training_step(self, *args, **kwargs):
-    loss = step_of(self, *args, **kwargs)
-    if self.args.process_index == 1 and self.state.global_step + 1 == step and not mark.exists():
-        mark.touch()
+    loss, step = step_of(self, *args, **kwargs), self.state.global_step + 1
+    done = mark.read_text().split() if mark.exists() else []
+    if self.args.process_index == 1 and step in steps and str(step) not in done:
+        mark.write_text(" ".join([*done, str(step)]))
         os.kill(os.getpid(), getattr(signal, how))
     return loss
 SmolVLMTrainer.training_step = training_step
@@ -66,7 +68,10 @@ def write_run(folder: Path, model: Path, **train: Any) -> Path:
 
 
 def launched(
-    run_file: Path, *arguments: str, environment: dict[str, str] | None = None
+    run_file: Path,
+    *arguments: str,
+    environment: dict[str, str] | None = None,
+    timeout_s: float = TIMEOUT_S,
 ) -> subprocess.CompletedProcess[str]:
     """Run the command; a `sitecustomize` beside the run file, if there is one, is read by ranks."""
     paths = [str(run_file.parent), os.environ.get("PYTHONPATH", "")]
@@ -75,7 +80,7 @@ def launched(
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))} | (environment or {}),
         capture_output=True,
         text=True,
-        timeout=TIMEOUT_S,
+        timeout=timeout_s,
         check=False,
     )
 
@@ -114,6 +119,28 @@ def test_a_killed_rank_comes_back_and_the_run_is_the_one_that_nothing_happened_t
     assert losses(tmp_path / "out") == losses(whole)
     ours, theirs = (load_file(folder / "model.safetensors") for folder in (tmp_path / "out", whole))
     assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
+
+
+@pytest.mark.grid
+def test_ten_of_ten_restarts_work(model: Path, tmp_path: Path) -> None:
+    """A rendezvous that keeps a dead attempt's addresses fails in some of them."""
+    deaths = [str(3 + 2 * restart) for restart in range(NUM_RESTARTS)]
+    settings = {"max_steps": int(deaths[-1]) + 1}
+    whole, killed = (
+        write_run(tmp_path, model, **settings),
+        write_run(tmp_path / "killed", model, **settings),
+    )
+    assert launched(whole, "--nproc", "2").returncode == 0
+    only_ranks = f"import sys\nif 'train' in sys.orig_argv:\n    exec({KILLER!r})\n"
+    (killed.parent / "sitecustomize.py").write_text(only_ranks)
+    mark = {"MARK": str(tmp_path / "mark"), "STEP": " ".join(deaths), "HOW": "SIGKILL"}
+    restarts = ("--max-restarts", str(NUM_RESTARTS))
+    limit = NUM_RESTARTS * TIMEOUT_S / 4
+    result = launched(killed, "--nproc", "2", *restarts, environment=mark, timeout_s=limit)
+    assert result.returncode == 0, result.stderr
+    assert f"all 2 ranks begin again ({NUM_RESTARTS} of {NUM_RESTARTS})" in result.stderr
+    assert (tmp_path / "mark").read_text().split() == deaths
+    assert losses(killed.parent / "out") == losses(whole.parent / "out")
 
 
 def test_a_rank_that_stands_still_ends_the_job_which_begins_again(

@@ -1,5 +1,8 @@
 """A tiny run, killed (SIGKILL) at random moments and given again: `random_kills.py --kills 25`.
 
+With `--ranks 2` two processes train, under DDP and FSDP2 in turn: one of them is killed, and the
+others a moment later, as a launcher does.
+
 The moments are spread evenly over the time that the run takes when nobody kills it, its start and
 its end with them: rows are measured, features cached, checkpoints written and marked, a model
 saved. A run that ends before its moment is compared with the one that was never killed: every loss,
@@ -16,13 +19,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from forking import forked, train
+from forking import be_rank, forked, free_port, train
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -31,9 +35,9 @@ from smolvlm.train.checkpoint_folder import own_checkpoints, whole_checkpoints
 from smolvlm.train.log import MEASURED_KEYS
 
 NUM_PICTURES, NUM_WORDS = 6, 12
-"""Of a log line, what depends on the machine's speed."""
 LIMIT_S = 300
 """For one start."""
+Moments = Sequence[float]
 
 
 def write_rows(folder: Path) -> list[dict[str, str]]:
@@ -58,8 +62,18 @@ KINDS: dict[str, dict[str, Any]] = {
 are not equal to the bit, killed or not: workers that read ahead find in a cache that is being
 filled what it holds at that moment, and features depend a little on the tiles beside them."""
 
+RANK_KINDS: dict[str, dict[str, Any]] = {
+    "ddp": {"vision_tower_lr": 2e-4, "engine": "ddp"},
+    "fsdp2": {"vision_tower_lr": 2e-4, "engine": "fsdp2", "dataloader_num_workers": 1},
+}
+"""Of several ranks, each of which may find in one cache what another put there: none is used."""
+LAST_ONE_S = 0.5
+"""Other ranks outlive the one that is killed by up to so long."""
 
-def write_run(root: Path, kind: str, name: str, mixture: list[dict[str, str]]) -> Path:
+
+def write_run(
+    root: Path, kind: str, name: str, mixture: list[dict[str, str]], *, num_ranks: int
+) -> Path:
     """Write a run file into a folder of its own."""
     cache = {"vision_cache_dir": str(root / name / "cache")} if kind == "cached" else {}
     content = {
@@ -73,7 +87,8 @@ def write_run(root: Path, kind: str, name: str, mixture: list[dict[str, str]]) -
         "train": {
             "output_dir": str(root / name / "out"),
             "language_model_lr": 1e-3,
-            "packs_per_step": 1,
+            "packs_per_step": num_ranks,
+            "ddp_backend": "gloo" if num_ranks > 1 else None,
             "num_train_epochs": 6,
             "lr_scheduler_type": "cosine",
             "use_cpu": True,
@@ -83,7 +98,7 @@ def write_run(root: Path, kind: str, name: str, mixture: list[dict[str, str]]) -
             "save_steps": 2,
             "save_total_limit": 2,
             "disable_tqdm": True,
-            **KINDS[kind],
+            **(KINDS | RANK_KINDS)[kind],
         },
     }
     (root / name).mkdir()
@@ -91,18 +106,38 @@ def write_run(root: Path, kind: str, name: str, mixture: list[dict[str, str]]) -
     return root / name / "run.yaml"
 
 
-def start(run_file: Path, *, killed_after_s: float | None = None) -> int | None:
-    """Give a run's command; return its status, or None where it was killed before its end."""
-    process = forked(partial(train, run_file), run_file.parent / "messages.log")
-    end = time.monotonic() + (LIMIT_S if killed_after_s is None else killed_after_s)
-    while time.monotonic() < end:
-        done, status = os.waitpid(process, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
+def train_as_rank(run_file: Path, *, rank: int, num_ranks: int, port: int) -> None:
+    if num_ranks > 1:
+        be_rank(rank, num_ranks=num_ranks, port=port)
+    train(run_file)
+
+
+def start(run_file: Path, moments: Moments | None = None, *, num_ranks: int = 1) -> int | None:
+    """Give a run's command; return its status, or None where it was killed before its end.
+
+    Args:
+        moments: seconds after which each rank is killed; None where none is.
+    """
+    port, log = free_port(), run_file.parent / "messages.log"
+    ranks = [
+        forked(partial(train_as_rank, run_file, rank=rank, num_ranks=num_ranks, port=port), log)
+        for rank in range(num_ranks)
+    ]
+    began, statuses, killed = time.monotonic(), dict[int, int](), set[int]()
+    while len(statuses) < num_ranks:
+        passed = time.monotonic() - began
+        for process in set(ranks) - statuses.keys():
+            limit_s = LIMIT_S if moments is None else moments[ranks.index(process)]
+            if passed > limit_s:
+                os.kill(process, signal.SIGKILL)
+                killed.add(process)
+            done, status = os.waitpid(process, 0 if process in killed else os.WNOHANG)
+            if done:
+                statuses[process] = os.waitstatus_to_exitcode(status)
         time.sleep(0.002)
-    os.kill(process, signal.SIGKILL)
-    os.waitpid(process, 0)
-    if killed_after_s is None:
+    if not killed:
+        return max(statuses.values(), key=abs)
+    if moments is None:
         raise TimeoutError(f"{run_file} was not done after {LIMIT_S} s")
     return None
 
@@ -137,24 +172,34 @@ def differences(out: Path, whole: Path) -> list[str]:
     return found + [f"{len(changed)} tensors"] * bool(changed)
 
 
-def kill_and_compare(root: Path, *, num_kills: int, seed: int) -> list[str]:
+def moments_of(rng: random.Random, seconds: float, num_ranks: int) -> Moments:
+    """Choose when each rank is killed: one of them first, the others up to half a second later."""
+    first = rng.uniform(0, seconds)
+    moments = [first, *(first + rng.uniform(0, LAST_ONE_S) for _ in range(num_ranks - 1))]
+    rng.shuffle(moments)
+    return moments
+
+
+def kill_and_compare(root: Path, *, num_kills: int, seed: int, num_ranks: int = 1) -> list[str]:
     """Kill runs so many times, of each kind in turn; return what was not as it should be."""
     tiny_model(root / "tiny", hidden_size=32)
     mixture, seconds = write_rows(root), dict[str, float]()
-    for kind in KINDS:
-        whole, began = write_run(root, kind, kind, mixture), time.monotonic()
-        assert start(whole) == 0, (whole.parent / "messages.log").read_text()
+    kinds = [*(KINDS if num_ranks == 1 else RANK_KINDS)]
+    for kind in kinds:
+        whole, began = write_run(root, kind, kind, mixture, num_ranks=num_ranks), time.monotonic()
+        status = start(whole, num_ranks=num_ranks)
+        assert status == 0, (whole.parent / "messages.log").read_text()
         seconds[kind] = time.monotonic() - began
     rng, phases, problems, number = random.Random(seed), Counter[str](), list[str](), 0
     while phases.total() < num_kills:
-        kind = [*KINDS][number % len(KINDS)]
+        kind = kinds[number % len(kinds)]
         number += 1
-        run_file = write_run(root, kind, f"run-{number}", mixture)
+        run_file = write_run(root, kind, f"run-{number}", mixture, num_ranks=num_ranks)
         out, status = run_file.parent / "out", None
         while status is None:
             is_left = phases.total() < num_kills
-            moment = rng.uniform(0, seconds[kind]) if is_left else None
-            status = start(run_file, killed_after_s=moment)
+            moments = moments_of(rng, seconds[kind], num_ranks) if is_left else None
+            status = start(run_file, moments, num_ranks=num_ranks)
             phases.update([phase_of(out)] if status is None else [])
         if status:
             log = (run_file.parent / "messages.log").read_text()
@@ -172,11 +217,14 @@ def main() -> int:
     """Return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=25)
+    parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         os.environ["SMOLVLM_HOME"] = str(Path(folder) / "home")
-        problems = kill_and_compare(Path(folder), num_kills=options.kills, seed=options.seed)
+        problems = kill_and_compare(
+            Path(folder), num_kills=options.kills, seed=options.seed, num_ranks=options.ranks
+        )
     print("\n".join(problems), end="\n" * bool(problems), file=sys.stderr)
     return int(bool(problems))
 

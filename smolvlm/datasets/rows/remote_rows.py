@@ -22,8 +22,8 @@ from braceexpand import braceexpand
 from smolvlm.datasets.rows.file_patterns import MAX_FILES, num_alternatives
 from smolvlm.disk.file_lock import LocksUnavailableError, try_lock
 from smolvlm.errors import SampleError
-from smolvlm.home import cache_dir
 from smolvlm.media.downloads import fetch_rows, version_of_answer
+from smolvlm.media.kept_files import rows_dir
 from smolvlm.media.object_stores import (
     StoreError,
     is_store_address,
@@ -87,7 +87,7 @@ def _matching(name: str) -> list[str]:
 
 def _kept(url: str) -> Path:
     """Return where the present version of a file lies, or is to lie."""
-    folder = cache_dir() / "remote-rows" / _digest(url)
+    folder = rows_dir() / _digest(url)
     name = PurePosixPath(urlsplit(url).path).name or "rows"
     try:
         version = version_in_store(url) if is_store_address(url) else version_of_answer(url)

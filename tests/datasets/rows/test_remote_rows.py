@@ -18,7 +18,7 @@ from smolvlm.datasets.rows import remote_rows
 from smolvlm.datasets.rows.remote_rows import fetched_rows
 from smolvlm.errors import ConfigError, SampleError
 from smolvlm.media.images import open_rgb
-from smolvlm.media.kept_media import make_room, media_dir
+from smolvlm.media.kept_files import MEDIA, make_room, media_dir
 from smolvlm.notices import _SAID
 from smolvlm.records import ImageRef
 from tests.stores import STORES, Store, forget_listings, store
@@ -248,7 +248,7 @@ def test_pictures_that_were_removed_are_fetched_again(shelf: Shelf, prompt: Prom
     found = measured(prompt, json_path=f"{shelf.store.root}/set/rows.jsonl")
     for path in media_dir().glob("*/*"):
         os.utime(path, (0, 0))  # unused for long
-    assert make_room(media_dir(), 1) == 2
+    assert make_room(media_dir(), 1, MEDIA) == 2
     here = measured(prompt, json_path=str(shelf.folder / "set/rows.jsonl"))
     assert pixels(found) == pixels(here)
 
