@@ -24,7 +24,7 @@ help:
 	@echo "make mutants     change single lines and see whether the tests nearest to them notice (ARGS='--only model')"
 	@echo "make engines     every engine on two and four ranks against one rank (DeepSpeed too after make env-deepspeed)"
 	@echo "make grids       the tests of families of which make test runs a part"
-	@echo "make kills       kill a tiny run at KILLS=25 random moments, and compare it with one that was not"
+	@echo "make kills       kill a tiny run at KILLS=25 random moments, and compare it with one that was not (RANKS=2)"
 	@echo "make fuzz        check inputs that are damaged in every way (ARGS='--inputs 100000 --seed 0 --only rows,tar')"
 	@echo "make bench       compare with TRL and plain transformers, tower frozen (most of an hour on two cores)"
 	@echo "make gpu-check   what only a GPU can show, into OUT (STAGES=install,exact for some; gpu_check/README.md)"
@@ -65,7 +65,7 @@ env-deepspeed: env
 	$(BIN)/python -c "from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder as b; b().load()"
 
 kills: env
-	OMP_NUM_THREADS=1 $(BIN)/python tests/train/random_kills.py --kills $(or $(KILLS),25)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/train/random_kills.py --kills $(or $(KILLS),25) --ranks $(or $(RANKS),1)
 
 fuzz: env
 	$(BIN)/python -m fuzz $(ARGS)

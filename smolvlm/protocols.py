@@ -124,6 +124,18 @@ class Processor(Protocol):
     ) -> str: ...
 
 
+class FeatureCache(Protocol):
+    """Features of tiles by their content keys: the vision cache, or a conversation's own."""
+
+    def read(self, keys: Sequence[bytes]) -> "list[Tensor | None]":
+        """Return the features of each key, None where there are none."""
+        ...
+
+    def write(self, keys: Sequence[bytes], features: "Tensor") -> None:
+        """Keep the features of some tiles."""
+        ...
+
+
 class InnerModel(Module):
     """`model.model`: the towers."""
 

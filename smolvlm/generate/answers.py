@@ -17,11 +17,11 @@ from smolvlm.datasets.encoding.encoded import EncodedConversation
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.tiles import TileLoader
 from smolvlm.errors import located
+from smolvlm.generate.text_stream import OnText, TextStream
 from smolvlm.media.decode_time import decoding
 from smolvlm.media.layout import layout_of
 from smolvlm.model.evaluating import evaluating
-from smolvlm.model.vision_cache import VisionCache
-from smolvlm.protocols import VisionLanguageModel
+from smolvlm.protocols import FeatureCache, VisionLanguageModel
 from smolvlm.records import Conversation
 
 
@@ -52,7 +52,7 @@ class Generator:
         prompt: PromptSettings,
         settings: GenerationSettings,
         *,
-        cache: VisionCache | None = None,
+        cache: FeatureCache | None = None,
     ) -> None:
         self._model = model
         self._prompt = prompt
@@ -88,7 +88,27 @@ class Generator:
                     answers[number] = text
         return answers
 
-    def _batch(self, questions: Sequence[Question]) -> list[str]:
+    def stream(self, conversation: Conversation, on_text: OnText) -> tuple[str, int]:
+        """Return the answer to the last turn, and how many tokens it took.
+
+        Args:
+            conversation: see `answers`.
+            on_text: told each piece of the answer as soon as it stands; together they are the
+                answer.
+        """
+        question, tokens = self.question(conversation), self._prompt.tokens
+        stream = TextStream(
+            lambda ids: self._prompt.text.decode(ids, stop=tokens.end_of_turn),
+            on_text,
+            max_tokens=self._room(question),
+        )
+        with evaluating(self._model, self._settings.compute_dtype):
+            (text,) = self._batch([question], stream)
+        return text, stream.num_tokens
+
+    def _batch(
+        self, questions: Sequence[Question], streamer: TextStream | None = None
+    ) -> list[str]:
         tokens = self._prompt.tokens
         longest = max(len(question.prompt.input_ids) for question in questions)
         ids = torch.full((len(questions), longest), tokens.pad)
@@ -113,6 +133,7 @@ class Generator:
             use_cache=True,
             eos_token_id=tokens.end_of_turn,
             pad_token_id=tokens.pad,
+            streamer=streamer,
         )
         ids_said = [
             row[: self._room(question)]

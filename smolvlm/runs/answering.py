@@ -14,6 +14,7 @@ from PIL import Image
 
 from smolvlm.checkpoints.context import context_tokens
 from smolvlm.checkpoints.load import Checkpoint
+from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.builder import read_prompt
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.errors import ConfigError, located
@@ -50,7 +51,7 @@ class LoadedModel:
             SampleError: a picture or a clip cannot be read.
             ConfigError: something is neither.
         """
-        blocks = (*(_media(one) for one in media), question)
+        blocks = (*map(as_media, media), question)
         before = (Turn(role="system", blocks=(system,)),) if system is not None else ()
         turns = (*before, Turn(role="user", blocks=blocks), Turn(role="assistant", blocks=("",)))
         row = Conversation(turns=turns, where="question", source="question")
@@ -69,7 +70,15 @@ def load_model(path: str | Path, *, device: torch.device | str | None = None) ->
     Raises:
         ConfigError: there is no such checkpoint, or it is not of the family.
     """
-    config = trained_config(Path(path)) or bare_config(str(path))
+    return load_answering(trained_config(Path(path)) or bare_config(str(path)), device=device)
+
+
+def load_answering(config: RunConfig, *, device: torch.device | str | None = None) -> LoadedModel:
+    """Load the model that settings name, which shows media as they say.
+
+    Raises:
+        ConfigError: as `load_model`.
+    """
     checkpoint = load_run_checkpoint(config)
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if not config.quantization.bits:
@@ -84,8 +93,8 @@ def load_model(path: str | Path, *, device: torch.device | str | None = None) ->
     return LoadedModel(checkpoint=checkpoint, prompt=prompt)
 
 
-def _media(medium: Shown) -> Media:
-    """Return what a row would name."""
+def as_media(medium: Shown) -> Media:
+    """Return what a row would name; raises as `LoadedModel.ask`."""
     if isinstance(medium, np.ndarray):
         medium = Image.fromarray(medium)
     if isinstance(medium, Image.Image):

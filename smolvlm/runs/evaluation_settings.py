@@ -53,11 +53,18 @@ def trained_config(folder: Path, overrides: Sequence[str] = ()) -> RunConfig | N
     return load_run_config(run_file, [*overrides, f"model.path={folder.absolute()}"])
 
 
+def config_of_base(folder: Path) -> RunConfig | None:
+    """Return the settings of the run whose folder, or whose checkpoint, this is, with the weights
+    that it began from; None without one."""
+    run_file = _run_file_of(folder)
+    return None if run_file is None else load_run_config(run_file)
+
+
 def base_of_trained(folder: Path) -> str | None:
     """Return the `model.path` of the run whose folder, or whose checkpoint, this is; None without
     one."""
-    run_file = _run_file_of(folder)
-    return None if run_file is None else load_run_config(run_file).model.path
+    config = config_of_base(folder)
+    return None if config is None else config.model.path
 
 
 def _run_file_of(folder: Path) -> Path | None:

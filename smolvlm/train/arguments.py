@@ -121,6 +121,8 @@ def training_arguments(train: TrainConfig, *, num_steps: int) -> TrainingArgumen
             "or show it one: CUDA_VISIBLE_DEVICES=0",
         )
     check_world(arguments.world_size)
+    if settings.get("deepspeed") and arguments.world_size > 1:
+        _tell_deepspeed_of_the_ranks()
     groups = data_ranks(train, num_ranks=arguments.world_size)
     check_stop_signal(arguments)
     arguments.enable_jit_checkpoint = False  # ours is in its place (`stop_signal.py`)
@@ -146,6 +148,18 @@ def _blamed(reason: str, settings: Mapping[str, object]) -> str:
 def _processes_started() -> int:
     """Return how many processes the launcher says that it started."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _tell_deepspeed_of_the_ranks() -> None:
+    """Let DeepSpeed use the process group that exists.
+
+    accelerate (1.15) does so on GPUs alone. On CPUs ZeRO-3, which cuts weights up while they are
+    loaded, would take this process for the only one.
+    """
+    from deepspeed import comm  # pyright: ignore[reportMissingImports] - an extra
+
+    if not comm.is_initialized():
+        comm.init_distributed()
 
 
 def check_world(num_ranks: int) -> None:

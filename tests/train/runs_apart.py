@@ -7,6 +7,28 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def selected_keys(request: pytest.FixtureRequest, parameter: str) -> list[Any]:
+    """Return the values of a parameter that this module's selected tests have, each once: a fixture
+    for all of them does no more than they need."""
+    items: list[Any] = request.session.items
+    return list(
+        dict.fromkeys(
+            item.callspec.params[parameter]
+            for item in items
+            if item.path == request.path and parameter in getattr(item, "fixturenames", ())
+        )
+    )
+
+
+def problem_of(folder: Path) -> str | None:
+    """Return what was wrong with the run of a folder (`engine_runs.py`); None where nothing was."""
+    file = folder / "problem.txt"
+    return file.read_text() if file.is_file() else None
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import pytest
 from safetensors.torch import load_file
 
 from smolvlm.checkpoints.peft_layers import ADAPTER_WEIGHTS
-from tests.train.runs_apart import runs_apart
+from tests.train.runs_apart import problem_of, runs_apart, selected_keys
 
 TIMEOUT_S = 3600
 """For all runs of the grid together that one call of pytest makes."""
@@ -138,7 +138,7 @@ def cases(
     return {
         "full": Case(full | unclipped, chunk_targets=16, max_weight_error=1e-6),
         "frozen": Case(frozen | unclipped, max_weight_error=1e-6),
-        "checkpointing": Case(full | checkpointing),
+        "checkpointing": Case(full | unclipped | checkpointing, max_weight_error=1e-6),
         "averaged": Case(
             full | unclipped | {"data.average_frames": 2, "data.eval_mixture": None},
             max_weight_error=1e-6,
@@ -171,8 +171,8 @@ def runs(
     request: pytest.FixtureRequest,
 ) -> EngineRuns:
     root = tmp_path_factory.mktemp("engines")
-    wanted = GRID if request.config.getoption("--engines") else SHARED
-    wanted = (*((case, "ddp", 1) for case in dict.fromkeys(name for name, _, _ in wanted)), *wanted)
+    wanted = selected_keys(request, "shared")
+    wanted = [*((case, "ddp", 1) for case in dict.fromkeys(key[0] for key in wanted)), *wanted]
     jobs: list[dict[str, Any]] = []
 
     def job(folder: Path, case: str, engine: str, ranks: int, **more: Any) -> None:
@@ -212,6 +212,19 @@ def runs(
         pass
     folders = {key: root / f"{key[0]}-{key[1]}-{key[2]}" / "out" for key in wanted}
     return EngineRuns(folders, moved=root / "moved" / "out", unmoved=root / "unmoved" / "out")
+
+
+@pytest.fixture(autouse=True)
+def ended_well(request: pytest.FixtureRequest, runs: EngineRuns) -> None:
+    """Hold a test's runs to have ended as they should, with what they said otherwise."""
+    if "shared" in request.fixturenames:
+        shared = request.getfixturevalue("shared")
+        found = [runs.folders[key] for key in (shared, (shared[0], "ddp", 1))]
+    else:
+        moved = runs.moved.parents[1]
+        found = [runs.unmoved, *(moved / f"moved-{number}" / "out" for number in range(3))]
+    for folder in found:
+        assert problem_of(folder.parent) is None, problem_of(folder.parent)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

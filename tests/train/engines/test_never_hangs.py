@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.train.runs_apart import runs_apart
+from tests.train.runs_apart import problem_of, runs_apart, selected_keys
 
 LIMIT_S, TIMEOUT_S = 180, 3600
 """For one run, some five seconds of work; for all."""
@@ -84,9 +84,8 @@ def runs(
     with runs_apart("engines/engine_runs.py", root / "warm.json", logs=root, timeout_s=LIMIT_S):
         pass
 
-    wanted = GRID if request.config.getoption("--engines") else SHARED
     jobs, folders = [], dict[Key, Path]()
-    for key in wanted:
+    for key in selected_keys(request, "key"):
         tower, engine, ranks, is_chunked = key
         folder = folders[key] = root / "-".join(map(str, key))
         engine, _, context = engine.partition("+")
@@ -125,8 +124,9 @@ def kinds_by_step(folder: Path, ranks: int) -> list[set[str]]:
 def test_ranks_with_other_work_than_each_other_end_together(
     runs: Mapping[Key, Path], key: Key
 ) -> None:
-    """The runs are finished, or the fixture has failed; here, that they met what they should."""
+    """They end at all; and they met what they should."""
     tower, engine, ranks, _ = key
+    assert problem_of(runs[key]) is None, problem_of(runs[key])
     steps = kinds_by_step(runs[key], ranks)
     assert {kind for kinds in steps for kind in kinds} >= {*KINDS[tower]}
     for one, other in product(KINDS[tower], KINDS[tower]):
