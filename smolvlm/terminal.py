@@ -38,6 +38,11 @@ def say(*texts: object, to: TextIO | None = None) -> None:
     print(visible(line), file=to or sys.stderr)
 
 
+def say_piece(text: str) -> None:
+    """Write a piece of a longer text on standard output, seen at once."""
+    print(visible(text), end="", flush=True)
+
+
 def say_json(value: object) -> None:
     """Write a value as one line of JSON on standard output; it reads back as it was."""
     print(json_text(value))

@@ -16,6 +16,7 @@ import typer
 
 from smolvlm import __version__
 from smolvlm.cli.build_command import build
+from smolvlm.cli.chat_command import chat
 from smolvlm.cli.early_checks import (
     check_evaluated,
     check_mixture_or_run,
@@ -314,6 +315,7 @@ def export(
 
 
 app.command(cls=Command)(build)
+app.command(cls=Command)(chat)
 app.command(cls=RunFileCommand)(plan)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from smolvlm.checkpoints.peft_layers import adapters_off, is_adapter_folder
-from smolvlm.errors import ConfigError
+from smolvlm.errors import ConfigError, located
 from smolvlm.generate.answers import GenerationSettings, Generator
 from smolvlm.generate.text_stream import OnText
 from smolvlm.media.layout import layout_of
@@ -93,8 +93,10 @@ class Chat:
             SampleError: it cannot be read.
             ConfigError: it is neither.
         """
-        media = as_media(medium)
-        layout_of(media, self.model.prompt.media)
+        where = str(medium) if isinstance(medium, str | Path) else type(medium).__name__
+        with located(where):
+            media = as_media(medium)
+            layout_of(media, self.model.prompt.media)
         return media
 
     def ask(self, question: str, media: Sequence[Media] = (), *, on_text: OnText) -> Reply:
@@ -140,7 +142,8 @@ class Chat:
         context = self.model.prompt.context_tokens
         if context is not None and num_tokens >= context:
             what = f"the conversation is {num_tokens:,} tokens, and the model sees {context:,}"
-            raise ConfigError(what, where="chat", fix="start a new one (/new), or show fewer frames")
+            fix = "begin a new one (/new), or show fewer frames"
+            raise ConfigError(what, where="chat", fix=fix)
 
 
 class _Features:

@@ -142,10 +142,13 @@ def start(run_file: Path, moments: Moments | None = None, *, num_ranks: int = 1)
     return None
 
 
+EARLY = "before its first step"
+
+
 def phase_of(out: Path) -> str:
     """Say how far a killed run had come, by what it left."""
     if not (out / "metrics.jsonl").exists():
-        return "before its first step"
+        return EARLY
     if (out / "model.safetensors").exists():
         return "after its model was saved"
     if len(own_checkpoints(out)) > len(whole_checkpoints(out)):
@@ -172,9 +175,18 @@ def differences(out: Path, whole: Path) -> list[str]:
     return found + [f"{len(changed)} tensors"] * bool(changed)
 
 
-def moments_of(rng: random.Random, seconds: float, num_ranks: int) -> Moments:
-    """Choose when each rank is killed: one of them first, the others up to half a second later."""
-    first = rng.uniform(0, seconds)
+def moments_of(
+    rng: random.Random, seconds: float, num_ranks: int, *, num_early: int = 0
+) -> Moments:
+    """Choose when each rank is killed: one of them first, the others up to half a second later.
+
+    Args:
+        rng: chooses.
+        seconds: that the run took when nobody killed it.
+        num_early: how many starts on end were killed before a step: on a machine that has become
+            slower all would be, so each makes the next one's moment later.
+    """
+    first = rng.uniform(0, seconds) * (1 + num_early / 2)
     moments = [first, *(first + rng.uniform(0, LAST_ONE_S) for _ in range(num_ranks - 1))]
     rng.shuffle(moments)
     return moments
@@ -195,12 +207,16 @@ def kill_and_compare(root: Path, *, num_kills: int, seed: int, num_ranks: int = 
         kind = kinds[number % len(kinds)]
         number += 1
         run_file = write_run(root, kind, f"run-{number}", mixture, num_ranks=num_ranks)
-        out, status = run_file.parent / "out", None
+        out, status, num_early = run_file.parent / "out", None, 0
         while status is None:
             is_left = phases.total() < num_kills
-            moments = moments_of(rng, seconds[kind], num_ranks) if is_left else None
+            moments = (
+                moments_of(rng, seconds[kind], num_ranks, num_early=num_early) if is_left else None
+            )
             status = start(run_file, moments, num_ranks=num_ranks)
-            phases.update([phase_of(out)] if status is None else [])
+            if status is None:
+                phases.update([phase := phase_of(out)])
+                num_early = num_early + 1 if phase == EARLY else 0
         if status:
             log = (run_file.parent / "messages.log").read_text()
             problems.append(f"run {number} ended with status {status}: {log[-2000:]}")
