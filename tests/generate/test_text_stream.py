@@ -1,4 +1,4 @@
-"""What is shown of an answer while it is generated is never taken back, and is the whole at last."""
+"""What is shown of an answer while it is generated is never taken back, and in the end complete."""
 
 import torch
 from hypothesis import given

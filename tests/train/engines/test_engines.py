@@ -131,7 +131,7 @@ def cases(
     }
     dpo = {
         "train.method": "dpo",
-        "train.num_train_epochs": 2 * epochs,
+        "train.num_train_epochs": 3 * epochs,
         "data.mixture": [{"json_path": str(folder / "pairs.jsonl")}],
         "data.eval_mixture": None,
     }
