@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from smolvlm.cli.ending import ending_lines
 from smolvlm.cli.evaluate import show_metrics
 from smolvlm.cli.interruption import kept_of_run, notes_of_run, says_what_is_kept
 from smolvlm.cli.os_errors import says_what_is_safe
@@ -16,8 +17,13 @@ from smolvlm.train.train import TrainedRun
 
 
 def run_training(run_file: Path, overrides: Sequence[str]) -> TrainedRun:
-    """Train as a run file says."""
-    return train_aloud(load_run_config(run_file, overrides))
+    """Train as a run file says, and say at the end what it left and what comes next."""
+    config = load_run_config(run_file, overrides)
+    run = train_aloud(config)
+    if run.trainer.is_world_process_zero():
+        out, num_steps = Path(config.train.output_dir), run.trainer.state.global_step
+        say("\n".join(ending_lines(out, base=config.model.path, num_steps=num_steps)))
+    return run
 
 
 def train_aloud(config: RunConfig) -> TrainedRun:
