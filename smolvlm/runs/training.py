@@ -20,6 +20,7 @@ from smolvlm.errors import ConfigError
 from smolvlm.eval.evaluate import Evaluation, Evaluator, Metric, write_predictions
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.protocols import VisionLanguageModel
+from smolvlm.publish.model_card import write_model_card
 from smolvlm.report.report import write_run_report
 from smolvlm.runs.evaluation import build_evaluator
 from smolvlm.runs.model import Say, nothing, with_model
@@ -79,6 +80,7 @@ def train_and_report(
             evaluation.after(run)
         if run.trainer.is_world_process_zero():
             write_run_report(Path(config.train.output_dir))
+            write_model_card(Path(config.train.output_dir))
     return run
 
 

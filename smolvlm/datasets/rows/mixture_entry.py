@@ -51,6 +51,7 @@ _KEYS = (
         "on_bad_sample",
         "source_fps",
         "media_markers",
+        "license",
     ),
 )
 IGNORED_KEYS = frozenset({"source", "category", "quality", "duration", "_comment"})
@@ -114,6 +115,7 @@ def read_source(
         seed=reader.whole_number("seed", default=0, minimum=0),
         on_bad_sample=reader.choice("on_bad_sample", get_args(BadSamplePolicy)),
     )
+    reader.text("license")  # for the model card, which reads it from the settings
     places = [name for name in ("json_path", "hub", "memory") if entry.get(name) is not None]
     if len(places) > 1:
         reader.problem(
