@@ -12,6 +12,9 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Float64
 
+from smolvlm.config.context_ranks import context_problems
+from smolvlm.config.engine import EngineName
+from smolvlm.config.schema import RunConfig
 from smolvlm.errors import ConfigError
 from smolvlm.plan.devices import Device
 from smolvlm.plan.run_plan import RunPlan
@@ -108,8 +111,8 @@ def links_of(device: Device) -> Links:
     return LINKS.get(device.name, OTHER_LINKS)
 
 
-def check_cluster(plan: RunPlan, cluster: Cluster, context_ranks: int) -> None:
-    """Refuse a cluster that the run's packs cannot be dealt to.
+def check_hosts(cluster: Cluster) -> None:
+    """Refuse devices that the hosts do not share evenly.
 
     Raises:
         ConfigError: says which number to change.
@@ -120,6 +123,17 @@ def check_cluster(plan: RunPlan, cluster: Cluster, context_ranks: int) -> None:
             where=f"--hosts {cluster.num_hosts}",
             fix="name a number that divides the devices",
         )
+
+
+def check_layout(plan: RunPlan, cluster: Cluster, engine: Engine, context_ranks: int) -> None:
+    """Refuse what training would, and a cluster that the run's packs cannot be dealt to.
+
+    Raises:
+        ConfigError: says which setting or number to change.
+    """
+    check_hosts(cluster)
+    if context_ranks > 1:
+        _check_context(plan.config, engine)
     if cluster.ranks_a_host % context_ranks:
         raise ConfigError(
             f"{context_ranks} ranks of a context do not fit evenly into a host's "
@@ -137,6 +151,14 @@ def check_cluster(plan: RunPlan, cluster: Cluster, context_ranks: int) -> None:
         )
 
 
+def _check_context(config: RunConfig, engine: Engine) -> None:
+    """Refuse what cannot work where several ranks hold a pack together."""
+    of_run: EngineName = "deepspeed" if engine in ("zero2", "zero3") else engine
+    train = config.train.model_copy(update={"engine": of_run, "context_ranks": 2})
+    for problem in context_problems(config.model_copy(update={"train": train})):
+        raise ConfigError(problem.what, where=problem.key, fix=problem.fix)
+
+
 def plan_cluster(
     plan: RunPlan, cluster: Cluster, *, engine: Engine, context_ranks: int = 1
 ) -> ClusterPlan:
@@ -151,7 +173,7 @@ def plan_cluster(
     Raises:
         ConfigError: the run's packs cannot be dealt so.
     """
-    check_cluster(plan, cluster, context_ranks)
+    check_layout(plan, cluster, engine, context_ranks)
     data_ranks = cluster.num_ranks // context_ranks
     packs = plan.workload.packs_per_step // data_ranks
     slowest, mean = _loads(plan.pass_s, plan.workload.packs_per_step, data_ranks)

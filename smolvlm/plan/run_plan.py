@@ -24,7 +24,7 @@ from smolvlm.plan.parameters import (
     part_sizes,
     total,
 )
-from smolvlm.plan.times import optimizer_seconds, pass_seconds
+from smolvlm.plan.times import mapping_seconds, optimizer_seconds, pass_seconds
 from smolvlm.plan.trace import Trace
 from smolvlm.plan.workload import Workload
 from smolvlm.train.flops import ComputeCost, compute_cost
@@ -47,6 +47,8 @@ class TimePlan:
     a vision cache."""
     optimizer_s: float
     """Of each of these: the optimizer's."""
+    state_s: float
+    """Of the first step besides: the pages of the optimizer's state are mapped; 0 of a GPU."""
     total_s: float
     cpu_s: float | None
     """CPU time of a whole step of the first epoch, all threads together; None of a GPU."""
@@ -56,6 +58,8 @@ class TimePlan:
 class RunPlan:
     """What a run will be."""
 
+    config: RunConfig
+    """The settings that it was planned for."""
     device: Device
     uses_bf16: bool
     parts: Mapping[ModelPart, PartSize]
@@ -128,8 +132,7 @@ def plan_of(
         workload = workload_for(compute_cost(run.model))
         parts = part_sizes(run.model, optimizer=optimizer_of(config))
         memory = _memory(run, workload, around)
-        num_trained = total(parts.values()).num_trained
-        passes = _passes(run, workload, around.device, num_trained=num_trained)
+        passes = _passes(run, workload, around.device, size=total(parts.values()))
         shares = model_shares(
             run.model, tokens=workload.shapes[workload.typical[0]].num_tokens, uses_bf16=uses_bf16
         )
@@ -139,6 +142,7 @@ def plan_of(
             other = _memory(run, workload, around)
     watts = around.watts if around.watts is not None else around.device.watts
     return RunPlan(
+        config=config,
         device=around.device,
         uses_bf16=uses_bf16,
         parts=parts,
@@ -212,11 +216,13 @@ class _Passes:
     seconds: Float64[np.ndarray, " pack"]
     optimizer_s: float
     """Of a step."""
+    state_s: float
+    """Of the first step."""
     judged: "_Judged"
     flops: float
 
 
-def _passes(run: FakeRun, workload: Workload, device: Device, *, num_trained: int) -> _Passes:
+def _passes(run: FakeRun, workload: Workload, device: Device, *, size: PartSize) -> _Passes:
     cost = compute_cost(run.model)
     first = _pace(run, workload, device, is_cached=False)
     judged = _judged(run, workload, device)
@@ -227,7 +233,8 @@ def _passes(run: FakeRun, workload: Workload, device: Device, *, num_trained: in
     kept = workload.costs(cost, computes_tiles=not run.keeps_features) * ~is_computed
     return _Passes(
         seconds=fresh * first.seconds + kept * later.seconds,
-        optimizer_s=optimizer_seconds(num_trained, device),
+        optimizer_s=optimizer_seconds(size.num_trained, device),
+        state_s=mapping_seconds(size.optimizer_bytes, device),
         judged=judged,
         flops=float((fresh * first.flops + kept * later.flops).sum()) + judged.flops,
     )
@@ -242,13 +249,14 @@ def _time(passes: _Passes, workload: Workload, around: Surroundings) -> TimePlan
     later = float(per_step[num_first:].mean()) if num_first < len(per_step) else first
     own = passes.optimizer_s
     before_s = passes.judged.seconds / share / ranks
-    steps_s = (float(per_step.sum()) / ranks + own * workload.num_steps) / share
+    steps_s = float(per_step.sum()) / ranks + own * workload.num_steps + passes.state_s
     return TimePlan(
         before_s=before_s,
         first_step_s=(first / ranks + own) / share,
         later_step_s=(later / ranks + own) / share,
         optimizer_s=own / share,
-        total_s=before_s + steps_s,
+        state_s=passes.state_s / share,
+        total_s=before_s + steps_s / share,
         cpu_s=first + own if device.is_cpu else None,
     )
 
