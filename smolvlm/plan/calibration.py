@@ -9,6 +9,7 @@ something else: it sets a cut-off tower's last norm.)
 
 import importlib.util
 import json
+import mmap
 import platform
 import statistics
 import subprocess
@@ -51,6 +52,7 @@ _ENOUGH_S = 0.5
 """No further turn is begun after so much CPU time: products of a type that the processor has no
 units for take long."""
 _STATE_PARAMETERS = 32_000_000
+_FRESH_BYTES = 64 * 10**6
 _PRINT_RESIDENT = """
 import smolvlm.train.train, smolvlm.eval.evaluate, smolvlm.report.report
 from smolvlm.plan.resident import resident_bytes
@@ -328,15 +330,18 @@ def _optimizer() -> float:
 
 
 def _fresh() -> float:
-    """Return bytes a second at which new pages are mapped and first written."""
-    values = torch.zeros(16_000_000, dtype=torch.float32)
-    old = torch.empty_like(values)
-    mapped = _cpu_s(lambda _: values.clone(), turns=_FEWEST_TURNS)
-    return (
-        4.0
-        * values.numel()
-        / max(mapped - _cpu_s(lambda _: old.copy_(values), turns=_FEWEST_TURNS), 1e-9)
-    )
+    """Return bytes a second at which new pages are mapped and first written.
+
+    The system is asked for them, since `malloc` may give a block of what was freed before.
+    """
+    written = torch.zeros(_FRESH_BYTES // 4)
+
+    def write_new(_: int) -> None:
+        pages = mmap.mmap(-1, _FRESH_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        torch.frombuffer(pages, dtype=torch.float32).fill_(1.0)
+
+    new = _cpu_s(write_new)
+    return _FRESH_BYTES / max(new - _cpu_s(lambda _: written.fill_(1.0)), 1e-9)
 
 
 def _operation() -> float:

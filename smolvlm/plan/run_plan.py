@@ -16,6 +16,7 @@ from smolvlm.config.schema import RunConfig
 from smolvlm.plan.devices import Device
 from smolvlm.plan.fake_run import FakeRun, PlannedModel, fake_run, has_checkpointing
 from smolvlm.plan.memory import MemoryPlan, plan_memory
+from smolvlm.plan.pack_shape import shape_of_conversations
 from smolvlm.plan.parameters import (
     ModelPart,
     ModelShares,
@@ -32,6 +33,8 @@ from smolvlm.train.flops import ComputeCost, compute_cost
 WorkloadFor = Callable[[ComputeCost], Workload]
 
 _JOULES_PER_KWH = 3.6e6
+_EMPTY = shape_of_conversations(1, tokens=2, targets=1)
+"""What any pack takes, however little is in it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +77,8 @@ class RunPlan:
     time: TimePlan
     pass_s: Float64[np.ndarray, " pack"]
     """Forward and backward of each pack on one device; of a CPU one thread's CPU time."""
+    empty_pass_s: float
+    """The same of a pack of next to nothing: operations started, gradients of weights written."""
     optimizer_s: float
     """The same of the optimizer's step."""
     shares: ModelShares
@@ -153,6 +158,7 @@ def plan_of(
         has_checkpointing=is_on,
         time=_time(passes, workload, around),
         pass_s=passes.seconds,
+        empty_pass_s=passes.empty_s,
         optimizer_s=passes.optimizer_s,
         shares=shares,
         watts=None if watts is None else watts * around.num_ranks,
@@ -214,6 +220,8 @@ class _Passes:
     """All forward and backward passes of a run, on one device."""
 
     seconds: Float64[np.ndarray, " pack"]
+    empty_s: float
+    """Of a pack of next to nothing."""
     optimizer_s: float
     """Of a step."""
     state_s: float
@@ -233,6 +241,7 @@ def _passes(run: FakeRun, workload: Workload, device: Device, *, size: PartSize)
     kept = workload.costs(cost, computes_tiles=not run.keeps_features) * ~is_computed
     return _Passes(
         seconds=fresh * first.seconds + kept * later.seconds,
+        empty_s=pass_seconds(run.trace(_EMPTY), device),
         optimizer_s=optimizer_seconds(size.num_trained, device),
         state_s=mapping_seconds(size.optimizer_bytes, device),
         judged=judged,

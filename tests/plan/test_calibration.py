@@ -102,3 +102,13 @@ def test_rates_are_measured_and_positive() -> None:
     assert min(getattr(rates, field.name) for field in fields(rates)) > 1e6
     assert calibration._optimizer() > 1e6
     assert 0 < calibration._operation() < 1e-3
+
+
+@pytest.mark.usefixtures("few_operands")
+def test_new_pages_cost_more_than_old_ones_whatever_was_freed_before() -> None:
+    freed = [torch.ones(16_000_000) for _ in range(2)]
+    small = torch.ones(10)
+    del freed
+    assert len(small) == 10
+    # 64 MB are written within 10 ms where they are there already.
+    assert 1e8 < calibration._fresh() < 3e10
