@@ -29,7 +29,7 @@ class LeftOut:
     """Layouts that are not possible, for one reason."""
 
     engines: Sequence[Engine]
-    context_ranks: int
+    context_ranks: Sequence[int]
     reason: str
 
 
@@ -72,9 +72,12 @@ def plan_layouts(
                 engines[count, error.what].append(name)
     if not plans and refusal is not None:
         raise refusal
+    counts: dict[tuple[tuple[Engine, ...], str], list[int]] = defaultdict(list)
+    for (count, reason), names in engines.items():
+        counts[tuple(names), reason].append(count)
     left_out = [
-        LeftOut(engines=names, context_ranks=count, reason=reason)
-        for (count, reason), names in engines.items()
+        LeftOut(engines=names, context_ranks=ranks, reason=reason)
+        for (names, reason), ranks in counts.items()
     ]
     return Layouts(plans=plans, left_out=left_out)
 

@@ -206,7 +206,7 @@ def plan_cluster(
         step_s=computing + gathered - hidden + context,
         computing_s=computing,
         communicating_s=gathered + context,
-        waiting=1 - mean / slowest if slowest else 0.0,
+        waiting=max(0.0, 1 - mean / slowest) if slowest else 0.0,
         model_bytes=model_bytes,
         total_bytes=total_bytes,
     )

@@ -214,8 +214,8 @@ def _learned(proposal: Proposal) -> str:
 def cluster_table(plans: Sequence[ClusterPlan]) -> Table:
     """Return a line for each engine and number of context ranks."""
     table = Table(
-        *("engine", "context ranks", "a step", "computing", "communication", "of the step"),
-        *("waiting", "model", "memory of a rank"),
+        *("engine", "context ranks", "a step", "compute", "network", "its share"),
+        *("waiting", "model", "a rank's memory"),
         box=None,
     )
     for plan in plans:
@@ -254,8 +254,9 @@ def _source_of_links(plan: RunPlan) -> str:
 def left_out_lines(left_out: Sequence[LeftOut]) -> Iterator[str]:
     """Yield which layouts are not possible, and why."""
     for one in left_out:
-        ranks = plural(one.context_ranks, "context rank")
-        yield f"not possible: {', '.join(one.engines)} with {ranks}: {one.reason}"
+        ranks = ", ".join(map(str, one.context_ranks))
+        noun = "context rank" if ranks == "1" else "context ranks"
+        yield f"not possible: {', '.join(one.engines)} with {ranks} {noun}: {one.reason}"
 
 
 def cluster_object(one: ClusterPlan, plan: RunPlan, cluster: Cluster) -> dict[str, object]:

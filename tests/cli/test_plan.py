@@ -104,7 +104,7 @@ def test_a_run_on_many_devices(run_file: Path, smolvlm_command: Any) -> None:
     assert "8 packs; on average" in lines["a"]
     assert "8 on 2 hosts, each H100, bfloat16" in lines["devices"]
     assert "450 GB/s of a device within a host, 50 between hosts (stated" in lines["links"]
-    assert "not possible: zero2, zero3 with 2 context ranks" in below
+    assert "not possible: zero2, zero3 with 2, 4 context ranks" in below
 
 
 def test_packs_that_cannot_be_dealt_are_refused(run_file: Path, smolvlm_command: Any) -> None:

@@ -33,7 +33,10 @@ def test_what_is_possible_is_planned_and_the_rest_is_named(plan: RunPlan) -> Non
         (engine, ranks) for engine in ("ddp", "fsdp2") for ranks in (3, 6)
     ]
     reasons = {
-        (engine, one.context_ranks): one.reason for one in found.left_out for engine in one.engines
+        (engine, count): one.reason
+        for one in found.left_out
+        for engine in one.engines
+        for count in one.context_ranks
     }
     assert "cannot be dealt to 6 ranks" in reasons["ddp", 1]
     assert "cannot be dealt to 3 ranks" in reasons["fsdp2", 2]
