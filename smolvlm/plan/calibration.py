@@ -44,13 +44,11 @@ _SHAPE = (1024, 3072)
 _TURNS = 24
 """Operands of each kind, taken in turn: some 300 MB. On a processor that keeps them in its caches
 sums of tensors are twice as fast as in a step, and products by a tenth."""
-_ATTENTION_TURNS = 4
-"""It computes far more for each byte."""
+_ATTENTION_TURNS = 4  # it computes far more for each byte
 _WARM_UP_TURNS = 2
 _FEWEST_TURNS = 3
 _ENOUGH_S = 0.5
-"""No further turn is begun after so much CPU time: products of a type that the processor has no
-units for take long."""
+"""No further turn is begun after so much CPU time."""
 _STATE_PARAMETERS = 32_000_000
 _FRESH_BYTES = 64 * 10**6
 _PRINT_RESIDENT = """
@@ -204,13 +202,8 @@ def _cpu_s(work: Callable[[int], object], *, turns: int = 0) -> float:
 
 
 def _operands(*shape: int, dtype: torch.dtype) -> list[Tensor]:
-    first = _random(*shape, dtype=dtype)
+    first = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
     return [first, *(first.clone() for _ in range(_TURNS - 1))]
-
-
-def _random(*shape: int, dtype: torch.dtype) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(shape, generator=generator).to(dtype)
 
 
 def _rates(dtype: torch.dtype) -> Rates:
