@@ -14,7 +14,7 @@ import torch
 from smolvlm.build.configs import published_config
 from smolvlm.config.load import config_from
 from smolvlm.config.schema import RunConfig
-from smolvlm.plan.devices import named_device
+from smolvlm.plan.devices import PRODUCT_SHARE, named_device
 from smolvlm.plan.fake_run import PlannedModel
 from smolvlm.plan.pack_shape import shape_of_conversations
 from smolvlm.plan.run_plan import RunPlan, Surroundings, plan_of
@@ -62,8 +62,8 @@ class PublishedRun:
     device: str
     num_devices: int
     hours: float
-    parameters: float
-    tokens: float
+    weight_tokens: float
+    """Parameters times the tokens or patches that pass through them, summed over the parts."""
     passes: int
     """Passes over the weights, each 2 FLOPs a parameter and token: 3 where all train, 2 where
     gradients only pass through."""
@@ -72,10 +72,14 @@ class PublishedRun:
     assumed: str
 
     @property
+    def peak_hours(self) -> float:
+        """What it would take at the devices' peak rate."""
+        peak = named_device(self.device).rates_for(torch.bfloat16).product_flops / PRODUCT_SHARE
+        return 2.0 * self.passes * self.weight_tokens / (peak * self.num_devices) / 3600
+
+    @property
     def planned_hours(self) -> float:
-        peak = named_device(self.device).rates_for(torch.bfloat16).product_flops / 0.5
-        flops = 2.0 * self.passes * self.parameters * self.tokens
-        return flops / (peak * self.share * self.num_devices) / 3600
+        return self.peak_hours / self.share
 
 
 RUNS = (
@@ -84,8 +88,7 @@ RUNS = (
         device="A100-80GB",
         num_devices=8,
         hours=5.5,
-        parameters=13.4e9,
-        tokens=558e3 * 620,
+        weight_tokens=13.4e9 * 558e3 * 620,
         passes=2,
         share=0.5,
         assumed="620 tokens a row (576 of the picture); 50 % of the peak",
@@ -95,8 +98,7 @@ RUNS = (
         device="A100-80GB",
         num_devices=8,
         hours=20,
-        parameters=13.4e9,
-        tokens=665e3 * 1050,
+        weight_tokens=13.4e9 * 665e3 * 1050,
         passes=3,
         share=0.5,
         assumed="1,050 tokens a row; 50 % of the peak",
@@ -106,8 +108,7 @@ RUNS = (
         device="A800",
         num_devices=128,
         hours=96,
-        parameters=8.5e9,
-        tokens=64e9,
+        weight_tokens=8.5e9 * 64e9,
         passes=3,
         share=0.45,
         assumed="all of the 64 G tokens; the 45 % that is published",
@@ -117,11 +118,10 @@ RUNS = (
         device="H100",
         num_devices=1,
         hours=6,
-        parameters=222e6,
-        tokens=1.7e6 * 200,
+        weight_tokens=5 * 1.7e6 * (85e6 * 196 + 135e6 * (49 + 128)),
         passes=3,
         share=0.5,
-        assumed="200 tokens or patches a row; 50 % of the peak",
+        assumed="5 epochs; 196 patches, 49 tokens of them and 128 of text a row; 50 % of the peak",
     ),
 )
 
@@ -144,7 +144,7 @@ def main() -> int:
         ratio = run.hours / run.planned_hours
         print(
             f"  {run.name:<28}{run.planned_hours:8.1f} planned{run.hours:8.1f} published "
-            f"({ratio:.1f}x)  {run.assumed}"
+            f"({ratio:.1f}x; {run.peak_hours / run.hours:.0%} of the peak)  {run.assumed}"
         )
     return 0
 

@@ -28,7 +28,7 @@ def launch_here(
     try:
         status = launch(settings)
     except SignalException as stopped:  # torch's agent answers signals, and ends the ranks
-        say(f"the ranks were ended by {stopped.sigval.name}; the same command goes on")
+        say(f"the ranks were ended by {stopped.sigval.name}")  # the first says how to go on
         status = _SIGNAL_STATUS + stopped.sigval
     if status:
         sys.exit(status)

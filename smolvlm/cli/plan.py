@@ -4,7 +4,7 @@ Tables on standard error; with `--json` one object on standard output.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,22 +18,18 @@ from smolvlm.config.load import dump_run_config, load_run_config
 from smolvlm.config.schema import RunConfig
 from smolvlm.disk.atomic_files import write_text
 from smolvlm.plan.fits import Proposal, bytes_of, proposals
-from smolvlm.plan.many_devices import (
-    ENGINES,
-    Cluster,
-    ClusterPlan,
-    Engine,
-    links_of,
-    plan_cluster,
-)
+from smolvlm.plan.layouts import plan_layouts
+from smolvlm.plan.many_devices import Cluster, Engine, links_of
 from smolvlm.plan.run_plan import RunPlan
 from smolvlm.plan.tables import (
     as_object,
     assumption_lines,
-    cluster_line,
+    cluster_lines,
     cluster_object,
     cluster_table,
+    left_out_lines,
     memory_table,
+    model_line,
     parameter_table,
     proposal_table,
     run_lines,
@@ -44,7 +40,6 @@ from smolvlm.terminal import console as terminal_console
 from smolvlm.terminal import say_json
 
 NOTHING_FITS = 1
-CONTEXT_RANKS = (1, 2, 4, 8)
 
 
 def show_plan(
@@ -78,12 +73,17 @@ def show_plan(
         fitting = [{"overrides": [*one.overrides], **as_object(one.plan)} for one in found]
         say_json(as_object(plan) | ({} if fits is None else {"fits": fitting}))
     console = terminal_console()
+    _show_lines((model_line(plan),), console)
     console.print(parameter_table(plan))
     console.print(memory_table(plan))
-    for line in (*run_lines(plan), *assumption_lines(plan)):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    _show_lines((*run_lines(plan), *assumption_lines(plan)), console)
     if fits is not None:
         _show_proposals(found, console, fits=fits)
+
+
+def _show_lines(lines: Iterable[str], console: Console) -> None:
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _keep(plan: RunPlan, config: RunConfig) -> None:
@@ -114,7 +114,7 @@ class ClusterOptions:
     engine: Engine | None = None
     """None is each of them."""
     context_ranks: int | None = None
-    """None is 1, 2, 4 and 8, where a host has so many."""
+    """None is each number up to 8 that divides the devices of a host."""
 
 
 def show_cluster(
@@ -146,25 +146,12 @@ def show_cluster(
     cluster = Cluster(
         num_ranks=options.num_gpus, num_hosts=options.num_hosts, links=links_of(plan.device)
     )
-    plans = list(_cluster_plans(plan, cluster, options))
+    found = plan_layouts(plan, cluster, engine=options.engine, context_ranks=options.context_ranks)
     if as_json:
-        for one in plans:
-            say_json(cluster_object(one))
+        for one in found.plans:
+            say_json(cluster_object(one, plan, cluster))
     console = terminal_console()
-    console.print(cluster_table(plans))
-    for line in (cluster_line(cluster), *assumption_lines(plan)):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _cluster_plans(
-    plan: RunPlan, cluster: Cluster, options: ClusterOptions
-) -> Iterator[ClusterPlan]:
-    counts = CONTEXT_RANKS if options.context_ranks is None else (options.context_ranks,)
-    packs = plan.workload.packs_per_step
-    for engine in ENGINES if options.engine is None else (options.engine,):
-        for count in counts:
-            is_asked = options.context_ranks is not None or count == 1
-            data_ranks = max(cluster.num_ranks // count, 1)
-            fits = cluster.num_ranks // cluster.num_hosts % count == 0 and packs % data_ranks == 0
-            if is_asked or fits:
-                yield plan_cluster(plan, cluster, engine=engine, context_ranks=count)
+    name = "the published video stage" if run_file is None else str(run_file)
+    _show_lines((f"{'run':<9}{name}", model_line(plan), *cluster_lines(plan, cluster)), console)
+    console.print(cluster_table(found.plans))
+    _show_lines((*left_out_lines(found.left_out), *assumption_lines(plan)), console)

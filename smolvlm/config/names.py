@@ -1,6 +1,7 @@
 """Which names the run file knows, and what an unknown one was probably meant to be."""
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from shlex import quote
 from typing import Any
 
@@ -13,6 +14,8 @@ from smolvlm.config.yaml_text import Settings
 
 _OF_TWO_MEANINGS = frozenset({("batch_size", "train"), ("batch_size", "data")})
 """(name, section) that another section has, in another sense."""
+_VAGUE = 0.6
+"""How much a name of `TrainingArguments` is like one that nothing resembles, to be named at all."""
 
 
 def known_sections(
@@ -163,7 +166,16 @@ def _meant(section: str, name: str) -> str:
             return f"did you mean {other}.{match}?"
     if name in REFUSED:
         return REFUSED[name]
-    return f"the settings of `{section}` are {', '.join(own_names(section))}"
+    known = f"the settings of `{section}` are {', '.join(own_names(section))}"
+    return known if section != "train" else f"{known}; {_stock_hint(name)}"
+
+
+def _stock_hint(name: str) -> str:
+    """Return that the names of `TrainingArguments` may stand in `train` too, with the nearest."""
+    stock = (known for known in argument_types() if known not in REFUSED)
+    close = get_close_matches(name.lower(), stock, n=1, cutoff=_VAGUE)
+    near = f", where `{close[0]}` is nearest" if close else ""
+    return f"the names of transformers.TrainingArguments are read too{near}"
 
 
 def shown_setting(name: str, value: object) -> str:

@@ -1,13 +1,15 @@
 """This machine's rates: measured once within a minute, and kept.
 
 In: nothing. Out: a `Device`. What is measured is CPU time, so that a busy machine does not decide;
-sizes are those of the family's layers. The file, `machine.json` in the folder that `$SMOLVLM_HOME`
+sizes are those of the family's layers, and operands are taken in turn, since a step's do not lie in
+the processor's caches. The file, `machine.json` in the folder that `$SMOLVLM_HOME`
 names, is made anew for another processor, torch or number of threads. (`build/calibration.py` is
 something else: it sets a cut-off tower's last norm.)
 """
 
 import importlib.util
 import json
+import mmap
 import platform
 import statistics
 import subprocess
@@ -25,16 +27,30 @@ from torch.nn import functional
 from smolvlm.disk.atomic_files import write_text
 from smolvlm.home import cache_dir
 from smolvlm.plan.devices import Device, Rates
+from smolvlm.plan.times import OPTIMIZER_BYTES_A_PARAMETER
+from smolvlm.plan.trace import BACKWARD_FLOPS, attention_flops
 from smolvlm.train.run_facts import cpu_name
 
 FILE = "machine.json"
-_PRODUCTS = ((1024, 576, 1536), (1024, 1536, 576), (2048, 768, 3072), (2048, 3072, 768))
+DAY_S = 86_400
+_METHOD = 2
+"""Counts the ways in which a machine was measured so far; what another way measured is not kept."""
+_PRODUCTS = ((1024, 576, 1536), (1024, 1536, 576), (1024, 768, 3072), (1024, 3072, 768))
 """Rows, inputs and outputs of the products that are measured."""
 _ATTENTIONS = ((2, 12, 1024, 64, False), (1, 9, 1024, 64, True))
 """Batch, heads, tokens, width, whether causal: a tower's, and a language model's."""
 _SHAPE = (1024, 3072)
 """Of the tensors that other operations are measured on: 12.6 MB in float32."""
-_ROUNDS = 3
+_TURNS = 24
+"""Operands of each kind, taken in turn: some 300 MB. On a processor that keeps them in its caches
+sums of tensors are twice as fast as in a step, and products by a tenth."""
+_ATTENTION_TURNS = 4  # it computes far more for each byte
+_WARM_UP_TURNS = 2
+_FEWEST_TURNS = 3
+_ENOUGH_S = 0.5
+"""No further turn is begun after so much CPU time."""
+_STATE_PARAMETERS = 32_000_000
+_FRESH_BYTES = 64 * 10**6
 _PRINT_RESIDENT = """
 import smolvlm.train.train, smolvlm.eval.evaluate, smolvlm.report.report
 from smolvlm.plan.resident import resident_bytes
@@ -50,20 +66,24 @@ class Machine:
     device: Device
     program_bytes: int
     """Resident in a process that has imported what trains, and nothing more."""
-    measured_at: float
-    """Seconds since 1970."""
 
 
-def machine(*, anew: bool = False) -> Machine:
+def machine(*, anew: bool = False, say: Callable[[str], None] = lambda _: None) -> Machine:
     """Return this machine, measured where it was not before.
 
     Args:
         anew: measure in any case.
+        say: receives a note where it is measured now, or was more than a day ago.
     """
     path = cache_dir() / FILE
     kept = None if anew else _kept(path)
     if kept is not None:
+        days = int((time.time() - (kept.device.measured_at or 0.0)) // DAY_S)
+        if days:
+            ago = "a day" if days == 1 else f"{days:,} days"
+            say(f"this machine's speed was measured {ago} ago; --calibrate measures it anew")
         return kept
+    say("measuring this machine's speed, which is kept: about a minute")
     measured = _measured()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps({"key": _key(), **_as_json(measured)}, indent=1))
@@ -71,7 +91,7 @@ def machine(*, anew: bool = False) -> Machine:
 
 
 def _key() -> list[object]:
-    return [cpu_name(), platform.machine(), torch.__version__, torch.get_num_threads()]
+    return [_METHOD, cpu_name(), platform.machine(), torch.__version__, torch.get_num_threads()]
 
 
 def _kept(path: Path) -> Machine | None:
@@ -92,7 +112,7 @@ def _as_json(measured: Machine) -> dict[str, Any]:
         "fresh_bytes": device.fresh_bytes,
         "operation_s": device.operation_s,
         "program_bytes": measured.program_bytes,
-        "measured_at": measured.measured_at,
+        "measured_at": device.measured_at,
     }
 
 
@@ -107,11 +127,12 @@ def _from_json(content: dict[str, Any]) -> Machine | None:
             optimizer_bytes=content["optimizer_bytes"],
             fresh_bytes=content["fresh_bytes"],
             operation_s=content["operation_s"],
+            measured_at=float(content["measured_at"]),
         )
-        program_bytes, measured_at = content["program_bytes"], content["measured_at"]
-    except (AttributeError, KeyError, TypeError):
+        program_bytes = content["program_bytes"]
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None
-    return Machine(device=device, program_bytes=program_bytes, measured_at=measured_at)
+    return Machine(device=device, program_bytes=program_bytes)
 
 
 def _device(
@@ -120,6 +141,7 @@ def _device(
     optimizer_bytes: float,
     fresh_bytes: float,
     operation_s: float,
+    measured_at: float,
 ) -> Device:
     return Device(
         name=cpu_name(),
@@ -131,6 +153,7 @@ def _device(
         memory_bytes=None,
         watts=None,
         threads=torch.get_num_threads(),
+        measured_at=measured_at,
     )
 
 
@@ -142,8 +165,14 @@ def _measured() -> Machine:
         optimizer, fresh, operation = _optimizer(), _fresh(), _operation()
     finally:
         torch.set_num_threads(threads)
-    device = _device(rates, optimizer_bytes=optimizer, fresh_bytes=fresh, operation_s=operation)
-    return Machine(device=device, program_bytes=_program_bytes(), measured_at=time.time())
+    device = _device(
+        rates,
+        optimizer_bytes=optimizer,
+        fresh_bytes=fresh,
+        operation_s=operation,
+        measured_at=time.time(),
+    )
+    return Machine(device=device, program_bytes=_program_bytes())
 
 
 def _program_bytes() -> int:
@@ -153,45 +182,53 @@ def _program_bytes() -> int:
     return int(result.stdout)
 
 
-def _cpu_s(work: Callable[[], object]) -> float:
-    """Return the CPU time of some work: the median of a few rounds, after one to warm up."""
-    work()
+def _cpu_s(work: Callable[[int], object], *, turns: int = 0) -> float:
+    """Return the CPU time of some work: the median over its operands, after a few to warm up.
+
+    Args:
+        work: receives the number of the operand that it takes.
+        turns: how many operands there are; 0 is `_TURNS`.
+    """
+    for turn in range(_WARM_UP_TURNS):
+        work(turn)
     times: list[float] = []
-    for _ in range(_ROUNDS):
+    for turn in range(turns or _TURNS):
         began = time.process_time()
-        work()
+        work(turn)
         times.append(time.process_time() - began)
+        if len(times) >= _FEWEST_TURNS and sum(times) > _ENOUGH_S:
+            break
     return max(statistics.median(times), 1e-9)
 
 
-def _random(*shape: int, dtype: torch.dtype, needs_gradient: bool = False) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    values = torch.randn(shape, generator=generator).to(dtype)
-    return values.requires_grad_(needs_gradient)
+def _operands(*shape: int, dtype: torch.dtype) -> list[Tensor]:
+    first = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    return [first, *(first.clone() for _ in range(_TURNS - 1))]
 
 
 def _rates(dtype: torch.dtype) -> Rates:
     forward, backward = _attention_rates(dtype)
-    values = _random(*_SHAPE, dtype=dtype)
-    size = values.numel() * values.element_size()
+    values = _operands(*_SHAPE, dtype=dtype)
+    others = [*values[1:], values[0]]
+    size = values[0].numel() * values[0].element_size()
     weight = torch.ones(_SHAPE[1], dtype=dtype)
     aten: Any = torch.ops.aten
     gelu = _bytes_a_second(
-        (2 * size, lambda: functional.gelu(values, approximate="tanh")),
-        (3 * size, lambda: aten.gelu_backward(values, values, approximate="tanh")),
+        (2 * size, lambda turn: functional.gelu(values[turn], approximate="tanh")),
+        (3 * size, lambda turn: aten.gelu_backward(values[turn], others[turn], approximate="tanh")),
     )
     special = _bytes_a_second(
-        (2 * size, lambda: functional.silu(values)),
-        (3 * size, lambda: aten.silu_backward(values, values)),
-        (2 * size, lambda: functional.layer_norm(values, _SHAPE[1:], weight, weight)),
-        (2 * size, lambda: torch.log_softmax(values, -1)),
+        (2 * size, lambda turn: functional.silu(values[turn])),
+        (3 * size, lambda turn: aten.silu_backward(values[turn], others[turn])),
+        (2 * size, lambda turn: functional.layer_norm(values[turn], _SHAPE[1:], weight, weight)),
+        (2 * size, lambda turn: torch.log_softmax(values[turn], -1)),
     )
     plain = _bytes_a_second(
-        (3 * size, lambda: values + values),
-        (3 * size, lambda: values * values),
-        (2 * size, lambda: values.clone()),
-        (size, lambda: values.sum(0)),
-        (4 * size, lambda: torch.cat([values, values])),
+        (3 * size, lambda turn: values[turn] + others[turn]),
+        (3 * size, lambda turn: values[turn] * others[turn]),
+        (2 * size, lambda turn: values[turn].clone()),
+        (size, lambda turn: values[turn].sum(0)),
+        (4 * size, lambda turn: torch.cat([values[turn], others[turn]])),
     )
     return Rates(
         product_flops=_product_rate(dtype),
@@ -204,7 +241,7 @@ def _rates(dtype: torch.dtype) -> Rates:
     )
 
 
-def _bytes_a_second(*work: tuple[float, Callable[[], object]]) -> float:
+def _bytes_a_second(*work: tuple[float, Callable[[int], object]]) -> float:
     return sum(size for size, _ in work) / sum(_cpu_s(run) for _, run in work)
 
 
@@ -212,12 +249,12 @@ def _product_rate(dtype: torch.dtype) -> float:
     flops = seconds = 0.0
     for rows, inputs, outputs in _PRODUCTS:
         left, weight, gradient = (
-            _random(*shape, dtype=dtype)
+            _operands(*shape, dtype=dtype)
             for shape in ((rows, inputs), (outputs, inputs), (rows, outputs))
         )
-        seconds += _cpu_s(lambda: left @ weight.T)  # noqa: B023 - called at once
-        seconds += _cpu_s(lambda: gradient @ weight)  # noqa: B023
-        seconds += _cpu_s(lambda: gradient.T @ left)  # noqa: B023
+        seconds += _cpu_s(lambda turn: left[turn] @ weight[turn].T)  # noqa: B023 - called at once
+        seconds += _cpu_s(lambda turn: gradient[turn] @ weight[turn])  # noqa: B023
+        seconds += _cpu_s(lambda turn: gradient[turn].T @ left[turn])  # noqa: B023
         flops += 3 * 2.0 * rows * inputs * outputs
     return flops / seconds
 
@@ -226,24 +263,32 @@ def _attention_rates(dtype: torch.dtype) -> tuple[float, float]:
     """Return FLOPs a second of attention and of its backward, counted as `trace.py` does."""
     flops = forward = backward = 0.0
     for batch, heads, tokens, width, is_causal in _ATTENTIONS:
-        states = _random(batch, heads, tokens, width, dtype=dtype, needs_gradient=True)
+        states = [
+            state.requires_grad_()
+            for state in _operands(batch, heads, tokens, width, dtype=dtype)[:_ATTENTION_TURNS]
+        ]
 
-        def attend() -> Tensor:
+        def attend(turn: int) -> Tensor:
+            state = states[turn]  # noqa: B023 - called at once
             return functional.scaled_dot_product_attention(
-                states,  # noqa: B023 - called at once
-                states,  # noqa: B023
-                states,  # noqa: B023
+                *(state, state, state),
                 is_causal=is_causal,  # noqa: B023
             )
 
-        output = attend()
-        gradient = torch.ones_like(output)
-        forward += _cpu_s(attend)
+        outputs = [attend(turn) for turn in range(_ATTENTION_TURNS)]
+        gradient = torch.ones_like(outputs[0])
+        forward += _cpu_s(attend, turns=_ATTENTION_TURNS)
         backward += _cpu_s(
-            lambda: torch.autograd.grad(output, states, gradient, retain_graph=True)  # noqa: B023
+            lambda turn: torch.autograd.grad(
+                outputs[turn],  # noqa: B023
+                states[turn],  # noqa: B023
+                gradient,  # noqa: B023
+                retain_graph=True,
+            ),
+            turns=_ATTENTION_TURNS,
         )
-        flops += 4.0 * batch * heads * tokens**2 * width / (2 if is_causal else 1)
-    return flops / forward, 2.5 * flops / backward
+        flops += attention_flops(states[0], states[0], is_causal=is_causal).computed
+    return flops / forward, BACKWARD_FLOPS * flops / backward
 
 
 def _unpack_rate(otherwise: float) -> float:
@@ -256,36 +301,50 @@ def _unpack_rate(otherwise: float) -> float:
         return otherwise
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
-    weight = _random(1024, 1536, dtype=torch.float32)
-    packed, state = quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
-    size = weight.numel() * weight.element_size() + packed.numel()
-    return _bytes_a_second((size, lambda: dequantize_4bit(packed, state)))
+    weights = [
+        quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
+        for weight in _operands(1024, 1536, dtype=torch.float32)
+    ]
+    size = 4 * 1024 * 1536 + weights[0][0].numel()
+    return _bytes_a_second((size, lambda turn: dequantize_4bit(*weights[turn])))
 
 
 def _optimizer() -> float:
-    """Return bytes a second of AdamW's step: four values read and three written a parameter."""
-    parameter = torch.zeros(4_000_000, requires_grad=True)
+    """Return bytes a second of AdamW's step with clipping before it, as `times.py` counts them."""
+    parameter = torch.zeros(_STATE_PARAMETERS, requires_grad=True)
     parameter.grad = torch.ones_like(parameter)
     optimizer = torch.optim.AdamW([parameter], fused=True)
-    return 28.0 * parameter.numel() / _cpu_s(optimizer.step)
+
+    def step(_: int) -> None:
+        torch.nn.utils.clip_grad_norm_([parameter], 1.0)
+        optimizer.step()
+
+    return OPTIMIZER_BYTES_A_PARAMETER * _STATE_PARAMETERS / _cpu_s(step, turns=_FEWEST_TURNS)
 
 
 def _fresh() -> float:
-    """Return bytes a second at which new pages are mapped and first written."""
-    values = torch.zeros(16_000_000, dtype=torch.float32)
-    old = torch.empty_like(values)
-    mapped = _cpu_s(lambda: values.clone())
-    return 4.0 * values.numel() / max(mapped - _cpu_s(lambda: old.copy_(values)), 1e-9)
+    """Return bytes a second at which new pages are mapped and first written.
+
+    The system is asked for them, since `malloc` may give a block of what was freed before.
+    """
+    written = torch.zeros(_FRESH_BYTES // 4)
+
+    def write_new(_: int) -> None:
+        pages = mmap.mmap(-1, _FRESH_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        torch.frombuffer(pages, dtype=torch.float32).fill_(1.0)
+
+    new = _cpu_s(write_new)
+    return _FRESH_BYTES / max(new - _cpu_s(lambda _: written.fill_(1.0)), 1e-9)
 
 
 def _operation() -> float:
     """Return what an operation costs by itself: forward and backward, on next to nothing."""
     values = torch.ones(8, requires_grad=True)
 
-    def chain() -> None:
+    def chain(_: int) -> None:
         result = values
         for _ in range(500):
             result = result * 1.0
         result.sum().backward()
 
-    return _cpu_s(chain) / 1000
+    return _cpu_s(chain, turns=_FEWEST_TURNS) / 1000

@@ -72,6 +72,8 @@ class Device:
     """Of a CPU: what the rates are shared by; they are those of one thread's CPU time."""
     has_bf16: bool = False
     """Whether a run computes in bfloat16 by default."""
+    measured_at: float | None = None
+    """When its rates were measured, seconds since 1970; None are its maker's figures."""
 
     @property
     def is_cpu(self) -> bool:

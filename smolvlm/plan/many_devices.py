@@ -10,11 +10,16 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
+import torch
 from jaxtyping import Float64
 
+from smolvlm.config.context_ranks import context_problems
+from smolvlm.config.engine import EngineName
+from smolvlm.config.schema import RunConfig
 from smolvlm.errors import ConfigError
 from smolvlm.plan.devices import Device
 from smolvlm.plan.run_plan import RunPlan
+from smolvlm.plan.times import mapping_seconds
 
 Engine = Literal["ddp", "zero2", "fsdp2", "zero3"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
@@ -58,6 +63,10 @@ class Cluster:
     links: Links
     link_share: float = LINK_SHARE
     overlap: float = OVERLAP
+    gather_cost: float = 1.0
+    """What gathering takes, of what its bytes take on the links; gloo copies them about."""
+    scatter_cost: float = 1.0
+    """The same of sums of which each keeps its share."""
 
     @property
     def ranks_a_host(self) -> int:
@@ -65,7 +74,16 @@ class Cluster:
 
     def gathering_s(self, num_bytes: float, *, num_ranks: int | None = None) -> float:
         """Return what it takes until each of some ranks has all of so many bytes, a share of which
-        each had; or until each has its share of a sum.
+        each had."""
+        return self.gather_cost * self.passing_s(num_bytes, num_ranks=num_ranks)
+
+    def scattering_s(self, num_bytes: float, *, num_ranks: int | None = None) -> float:
+        """Return what it takes until each of some ranks has its share of a sum."""
+        return self.scatter_cost * self.passing_s(num_bytes, num_ranks=num_ranks)
+
+    def passing_s(self, num_bytes: float, *, num_ranks: int | None = None) -> float:
+        """Return what the links take to bring each rank the shares of the others; a sum that all
+        have in the end takes it twice.
 
         Args:
             num_bytes: of the whole.
@@ -108,8 +126,8 @@ def links_of(device: Device) -> Links:
     return LINKS.get(device.name, OTHER_LINKS)
 
 
-def check_cluster(plan: RunPlan, cluster: Cluster, context_ranks: int) -> None:
-    """Refuse a cluster that the run's packs cannot be dealt to.
+def check_hosts(cluster: Cluster) -> None:
+    """Refuse devices that the hosts do not share evenly.
 
     Raises:
         ConfigError: says which number to change.
@@ -120,6 +138,17 @@ def check_cluster(plan: RunPlan, cluster: Cluster, context_ranks: int) -> None:
             where=f"--hosts {cluster.num_hosts}",
             fix="name a number that divides the devices",
         )
+
+
+def check_layout(plan: RunPlan, cluster: Cluster, engine: Engine, context_ranks: int) -> None:
+    """Refuse what training would, and a cluster that the run's packs cannot be dealt to.
+
+    Raises:
+        ConfigError: says which setting or number to change.
+    """
+    check_hosts(cluster)
+    if context_ranks > 1:
+        _check_context(plan.config, engine)
     if cluster.ranks_a_host % context_ranks:
         raise ConfigError(
             f"{context_ranks} ranks of a context do not fit evenly into a host's "
@@ -137,6 +166,14 @@ def check_cluster(plan: RunPlan, cluster: Cluster, context_ranks: int) -> None:
         )
 
 
+def _check_context(config: RunConfig, engine: Engine) -> None:
+    """Refuse what cannot work where several ranks hold a pack together."""
+    of_run: EngineName = "deepspeed" if engine in ("zero2", "zero3") else engine
+    train = config.train.model_copy(update={"engine": of_run, "context_ranks": 2})
+    for problem in context_problems(config.model_copy(update={"train": train})):
+        raise ConfigError(problem.what, where=problem.key, fix=problem.fix)
+
+
 def plan_cluster(
     plan: RunPlan, cluster: Cluster, *, engine: Engine, context_ranks: int = 1
 ) -> ClusterPlan:
@@ -151,28 +188,39 @@ def plan_cluster(
     Raises:
         ConfigError: the run's packs cannot be dealt so.
     """
-    check_cluster(plan, cluster, context_ranks)
+    check_layout(plan, cluster, engine, context_ranks)
     data_ranks = cluster.num_ranks // context_ranks
     packs = plan.workload.packs_per_step // data_ranks
     slowest, mean = _loads(plan.pass_s, plan.workload.packs_per_step, data_ranks)
-    passes = slowest / context_ranks
+    passes = _shared_s(plan, slowest, packs, context_ranks)
     sharded = cluster.num_ranks if engine in _SHARDS_STATE else 1
     optimizer_s = plan.optimizer_s / sharded
     gathered, hideable = _communication(plan, cluster, engine=engine, packs=packs, passes=passes)
     context = packs * _context_s(plan, cluster, context_ranks)
     hidden = min(gathered, cluster.overlap * hideable) if plan.device.is_overlapped else 0.0
     model_bytes, total_bytes = _memory(plan, engine, cluster.num_ranks, context_ranks)
-    computing = passes + optimizer_s
+    computing = passes + packs * _copying_s(plan, engine) + optimizer_s
     return ClusterPlan(
         engine=engine,
         context_ranks=context_ranks,
         step_s=computing + gathered - hidden + context,
         computing_s=computing,
         communicating_s=gathered + context,
-        waiting=1 - mean / slowest if slowest else 0.0,
+        waiting=max(0.0, 1 - mean / slowest) if slowest else 0.0,
         model_bytes=model_bytes,
         total_bytes=total_bytes,
     )
+
+
+def _shared_s(plan: RunPlan, seconds: float, packs: int, context_ranks: int) -> float:
+    """Return what passes of some packs take where ranks share each: what a pack without tokens
+    takes is not shared."""
+    if context_ranks == 1:
+        return seconds
+    alone = min(packs * plan.empty_pass_s, seconds)
+    if plan.device.is_overlapped:
+        return max(seconds / context_ranks, alone)
+    return alone + (seconds - alone) / context_ranks
 
 
 def _loads(
@@ -200,23 +248,47 @@ def _communication(
 ) -> tuple[float, float]:
     """Return what a step's collectives take, and beside how much computing they may go on."""
     size = plan.size
-    gradients = cluster.gathering_s(size.gradient_bytes)
     if engine == "ddp":
-        return 2 * gradients, BACKWARD_SHARE * passes / packs
+        return 2 * cluster.passing_s(size.gradient_bytes), BACKWARD_SHARE * passes / packs
+    gradients = cluster.scattering_s(size.gradient_bytes)
     if engine == "zero2":
         trained = cluster.gathering_s(plan.shares.trained_weights)
         return packs * gradients + trained, BACKWARD_SHARE * passes
-    whole = plan.shares.whole_weights if engine == "fsdp2" else 0
-    weights = size.weight_bytes - whole
-    return packs * (2 * cluster.gathering_s(weights) + gradients), passes
+    gathered = _gathered_bytes(plan, engine)
+    return packs * (cluster.gathering_s(gathered) + gradients), passes
+
+
+def _gathered_bytes(plan: RunPlan, engine: Engine) -> int:
+    """Return the bytes of weights that a pack's pass gathers: each layer forward and backward, and
+    under FSDP2 what is outside of layers once."""
+    if engine == "zero3":
+        return 2 * plan.size.weight_bytes
+    once = plan.shares.root_weights
+    return 2 * (plan.size.weight_bytes - plan.shares.whole_weights - once) + once
+
+
+def _copying_s(plan: RunPlan, engine: Engine) -> float:
+    """Return what FSDP2 takes of a pack's pass to copy weights out of the buffer that they are
+    gathered in, and gradients into the one that they are summed in.
+
+    On a CPU the buffers of what is outside of layers, and its weights, are new pages each time.
+    """
+    if engine != "fsdp2":
+        return 0.0
+    moved = 2 * (_gathered_bytes(plan, engine) + plan.size.gradient_bytes)
+    plain_bytes = plan.device.rates_for(torch.float32).plain_bytes
+    fresh = mapping_seconds(3 * plan.shares.root_weights, plan.device)
+    return moved / plain_bytes + fresh
 
 
 def _context_s(plan: RunPlan, cluster: Cluster, context_ranks: int) -> float:
-    """Return what keys and values of a pack take: gathered forward and backward, and their
-    gradients summed."""
+    """Return what keys and values of a pack take: gathered once, and again where activations are
+    computed again, and their gradients summed."""
     if context_ranks == 1:
         return 0.0
-    return 3 * cluster.gathering_s(plan.shares.keys_and_values, num_ranks=context_ranks)
+    size, times = plan.shares.keys_and_values, 2 if plan.has_checkpointing else 1
+    gathered = times * cluster.gathering_s(size, num_ranks=context_ranks)
+    return gathered + cluster.scattering_s(size, num_ranks=context_ranks)
 
 
 def _memory(plan: RunPlan, engine: Engine, num_ranks: int, context_ranks: int) -> tuple[int, int]:

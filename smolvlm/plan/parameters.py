@@ -61,6 +61,8 @@ class ModelShares:
     trained_weights: int
     whole_weights: int
     """What FSDP2 leaves whole on each rank: a frozen tower."""
+    root_weights: int
+    """Of the unit of embeddings, head and connector, which FSDP2 gathers once a pack."""
     largest_units: int
     """What is gathered at once: the unit of embeddings, head and connector, and two layers."""
     keys_and_values: int
@@ -77,23 +79,26 @@ def model_shares(model: VisionLanguageModel, *, tokens: int, uses_bf16: bool) ->
     """
     text = model.config.text_config
     by_layer: dict[str, int] = defaultdict(int)
+    has_frozen_tower = not any(
+        parameter.requires_grad for parameter in model.model.vision_model.parameters()
+    )
     trained = tower = 0
     for name, parameter in model.named_parameters():
         size = parameter.numel() * parameter.element_size()
         is_tower = tower_of(name) == "vision_tower"
         trained += size if parameter.requires_grad else 0
         tower += size if is_tower else 0
+        if is_tower and has_frozen_tower:
+            continue
         head, _, rest = name.partition(".layers.")
         by_layer[f"{head}.{rest.split('.')[0]}" if rest else "root"] += size
-    has_frozen_tower = not any(
-        parameter.requires_grad for parameter in model.model.vision_model.parameters()
-    )
     layers = sorted((size for name, size in by_layer.items() if name != "root"), reverse=True)
     width = 2 if uses_bf16 else 4
     one_layer = 2 * text.num_key_value_heads * head_width(text) * tokens * width
     return ModelShares(
         trained_weights=trained,
         whole_weights=tower if has_frozen_tower else 0,
+        root_weights=by_layer["root"],
         largest_units=by_layer["root"] + sum(layers[:2]),
         keys_and_values=one_layer * text.num_hidden_layers,
     )

@@ -16,6 +16,7 @@ from smolvlm.config.schema import RunConfig
 from smolvlm.plan.devices import Device
 from smolvlm.plan.fake_run import FakeRun, PlannedModel, fake_run, has_checkpointing
 from smolvlm.plan.memory import MemoryPlan, plan_memory
+from smolvlm.plan.pack_shape import shape_of_conversations
 from smolvlm.plan.parameters import (
     ModelPart,
     ModelShares,
@@ -24,7 +25,7 @@ from smolvlm.plan.parameters import (
     part_sizes,
     total,
 )
-from smolvlm.plan.times import optimizer_seconds, pass_seconds
+from smolvlm.plan.times import mapping_seconds, optimizer_seconds, pass_seconds
 from smolvlm.plan.trace import Trace
 from smolvlm.plan.workload import Workload
 from smolvlm.train.flops import ComputeCost, compute_cost
@@ -32,6 +33,8 @@ from smolvlm.train.flops import ComputeCost, compute_cost
 WorkloadFor = Callable[[ComputeCost], Workload]
 
 _JOULES_PER_KWH = 3.6e6
+_EMPTY = shape_of_conversations(1, tokens=2, targets=1)
+"""What any pack takes, however little is in it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +50,8 @@ class TimePlan:
     a vision cache."""
     optimizer_s: float
     """Of each of these: the optimizer's."""
+    state_s: float
+    """Of the first step besides: the pages of the optimizer's state are mapped; 0 of a GPU."""
     total_s: float
     cpu_s: float | None
     """CPU time of a whole step of the first epoch, all threads together; None of a GPU."""
@@ -56,6 +61,8 @@ class TimePlan:
 class RunPlan:
     """What a run will be."""
 
+    config: RunConfig
+    """The settings that it was planned for."""
     device: Device
     uses_bf16: bool
     parts: Mapping[ModelPart, PartSize]
@@ -70,6 +77,8 @@ class RunPlan:
     time: TimePlan
     pass_s: Float64[np.ndarray, " pack"]
     """Forward and backward of each pack on one device; of a CPU one thread's CPU time."""
+    empty_pass_s: float
+    """The same of a pack of next to nothing: operations started, gradients of weights written."""
     optimizer_s: float
     """The same of the optimizer's step."""
     shares: ModelShares
@@ -128,8 +137,7 @@ def plan_of(
         workload = workload_for(compute_cost(run.model))
         parts = part_sizes(run.model, optimizer=optimizer_of(config))
         memory = _memory(run, workload, around)
-        num_trained = total(parts.values()).num_trained
-        passes = _passes(run, workload, around.device, num_trained=num_trained)
+        passes = _passes(run, workload, around.device, size=total(parts.values()))
         shares = model_shares(
             run.model, tokens=workload.shapes[workload.typical[0]].num_tokens, uses_bf16=uses_bf16
         )
@@ -139,6 +147,7 @@ def plan_of(
             other = _memory(run, workload, around)
     watts = around.watts if around.watts is not None else around.device.watts
     return RunPlan(
+        config=config,
         device=around.device,
         uses_bf16=uses_bf16,
         parts=parts,
@@ -149,6 +158,7 @@ def plan_of(
         has_checkpointing=is_on,
         time=_time(passes, workload, around),
         pass_s=passes.seconds,
+        empty_pass_s=passes.empty_s,
         optimizer_s=passes.optimizer_s,
         shares=shares,
         watts=None if watts is None else watts * around.num_ranks,
@@ -210,13 +220,17 @@ class _Passes:
     """All forward and backward passes of a run, on one device."""
 
     seconds: Float64[np.ndarray, " pack"]
+    empty_s: float
+    """Of a pack of next to nothing."""
     optimizer_s: float
     """Of a step."""
+    state_s: float
+    """Of the first step."""
     judged: "_Judged"
     flops: float
 
 
-def _passes(run: FakeRun, workload: Workload, device: Device, *, num_trained: int) -> _Passes:
+def _passes(run: FakeRun, workload: Workload, device: Device, *, size: PartSize) -> _Passes:
     cost = compute_cost(run.model)
     first = _pace(run, workload, device, is_cached=False)
     judged = _judged(run, workload, device)
@@ -227,7 +241,9 @@ def _passes(run: FakeRun, workload: Workload, device: Device, *, num_trained: in
     kept = workload.costs(cost, computes_tiles=not run.keeps_features) * ~is_computed
     return _Passes(
         seconds=fresh * first.seconds + kept * later.seconds,
-        optimizer_s=optimizer_seconds(num_trained, device),
+        empty_s=pass_seconds(run.trace(_EMPTY), device),
+        optimizer_s=optimizer_seconds(size.num_trained, device),
+        state_s=mapping_seconds(size.optimizer_bytes, device),
         judged=judged,
         flops=float((fresh * first.flops + kept * later.flops).sum()) + judged.flops,
     )
@@ -242,13 +258,14 @@ def _time(passes: _Passes, workload: Workload, around: Surroundings) -> TimePlan
     later = float(per_step[num_first:].mean()) if num_first < len(per_step) else first
     own = passes.optimizer_s
     before_s = passes.judged.seconds / share / ranks
-    steps_s = (float(per_step.sum()) / ranks + own * workload.num_steps) / share
+    steps_s = float(per_step.sum()) / ranks + own * workload.num_steps + passes.state_s
     return TimePlan(
         before_s=before_s,
         first_step_s=(first / ranks + own) / share,
         later_step_s=(later / ranks + own) / share,
         optimizer_s=own / share,
-        total_s=before_s + steps_s,
+        state_s=passes.state_s / share,
+        total_s=before_s + steps_s / share,
         cpu_s=first + own if device.is_cpu else None,
     )
 

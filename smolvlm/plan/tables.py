@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from datetime import datetime
 
 from rich.table import Table
 
+from smolvlm.pages.token_text import plural
 from smolvlm.plan.devices import BANDWIDTH_SHARE, PRODUCT_SHARE
 from smolvlm.plan.fits import Proposal
-from smolvlm.plan.many_devices import Cluster, ClusterPlan
+from smolvlm.plan.layouts import LeftOut
+from smolvlm.plan.many_devices import LINKS, Cluster, ClusterPlan
 from smolvlm.plan.memory import MemoryPlan
 from smolvlm.plan.parameters import PartSize
 from smolvlm.plan.run_plan import RunPlan
@@ -81,34 +84,71 @@ def memory_table(plan: RunPlan) -> Table:
     return table
 
 
+def model_line(plan: RunPlan) -> str:
+    """Return which model trains, and how."""
+    size, checkpointing = plan.size, "with" if plan.has_checkpointing else "without"
+    return (
+        f"{'model':<9}{plan.config.model.path}: {size.num_parameters:,} parameters, "
+        f"{size.num_trained:,} of them trained; {plan.config.train.method.type}, "
+        f"{_precision(plan)}, {checkpointing} activation checkpointing"
+    )
+
+
+def _precision(plan: RunPlan) -> str:
+    return "bfloat16" if plan.uses_bf16 else "float32"
+
+
+def _step_line(plan: RunPlan) -> str:
+    """Return what a step of the run learns from."""
+    work, steps = plan.workload, max(plan.workload.num_steps, 1)
+    tokens, learned, tiles = (
+        float(column.sum()) / steps
+        for column in (work.num_tokens, work.num_targets, work.num_tiles)
+    )
+    return (
+        f"{'a step':<9}{plural(work.packs_per_step, 'pack')}; on average {tokens:,.0f} tokens "
+        f"({learned:,.0f} of them learned), {tiles:,.0f} tiles, {plan.flops / steps:.3g} FLOPs"
+    )
+
+
 def run_lines(plan: RunPlan) -> Iterator[str]:
     """Yield what the run goes through, and what that takes."""
-    work, time, device = plan.workload, plan.time, plan.device
+    work, time = plan.workload, plan.time
+    yield f"{'mixture':<9}{plural(work.num_rows, 'row')}, and {work.num_skipped:,} skipped"
     yield (
-        f"{work.num_rows:,} rows ({work.num_skipped:,} skipped); {work.num_steps:,} steps of "
-        f"{work.packs_per_step} packs: {work.num_packs:,} packs, {int(work.num_tokens.sum()):,} "
-        f"tokens, {int(work.num_targets.sum()):,} of them learned, {int(work.num_tiles.sum()):,} "
-        "tiles"
+        f"{'run':<9}{plural(work.num_steps, 'step')}: {plural(work.num_packs, 'pack')}, "
+        f"{int(work.num_tokens.sum()):,} tokens ({int(work.num_targets.sum()):,} of them learned), "
+        f"{int(work.num_tiles.sum()):,} tiles, {plan.flops:.3g} FLOPs"
     )
-    yield f"{plan.flops:.3g} FLOPs in all, {plan.flops / max(work.num_steps, 1):.3g} a step"
-    threads = f", {device.threads} threads" if device.is_cpu else ""
-    yield f"on {device.name}{threads}, {'bfloat16' if plan.uses_bf16 else 'float32'}:"
+    yield _step_line(plan)
+    yield f"{'device':<9}{_device_words(plan)}"
     cpu = f" ({shown_time(time.cpu_s)} of CPU)" if time.cpu_s is not None else ""
-    yield f"  a step  {shown_time(time.first_step_s)}{cpu}"
+    yield f"{'time':<9}a step {shown_time(time.first_step_s)}{cpu}"
     if time.later_step_s < 0.99 * time.first_step_s:
-        yield f"          {shown_time(time.later_step_s)} once features are kept"
+        yield f"{'':<9}a step {shown_time(time.later_step_s)} once features are kept"
     if time.before_s:
-        yield f"  before  {shown_time(time.before_s)} for what the reference thinks of the rows"
-    yield f"  in all  {shown_time(time.total_s)}; reading, evaluation and saving are not counted"
-    if plan.energy_kwh is not None:
-        yield f"  energy  {plan.energy_kwh:.3g} kWh at {plan.watts:g} W"
+        yield f"{'':<9}before the first step {shown_time(time.before_s)}: the reference's answers"
+    yield f"{'':<9}the run {shown_time(time.total_s)}, without reading, evaluation and saving"
+    if plan.energy_kwh is None:
+        yield f"{'energy':<9}give --watts"
+    else:
+        yield f"{'energy':<9}the run {plan.energy_kwh:.3g} kWh at {plan.watts:g} W"
+
+
+def _device_words(plan: RunPlan) -> str:
+    """Return what computes, in which precision, and where its rates come from."""
+    device = plan.device
+    threads = f", {plural(device.threads, 'thread')}" if device.is_cpu else ""
+    rates = "rates of its maker"
+    if device.measured_at is not None:
+        when = datetime.fromtimestamp(device.measured_at).strftime("%Y-%m-%d %H:%M")
+        rates = f"rates measured here, {when}"
+    return f"{device.name}{threads}, {_precision(plan)}; {rates}"
 
 
 def assumption_lines(plan: RunPlan) -> Iterator[str]:
     """Yield what the figures rest on."""
-    if plan.device.is_cpu:
-        yield "rates are those measured on this machine; --calibrate measures them anew"
-    else:
+    if not plan.device.is_cpu:
         yield (
             f"assumed: {PRODUCT_SHARE:.0%} of the peak rate in products, {BANDWIDTH_SHARE:.0%} of "
             "the bandwidth elsewhere"
@@ -121,6 +161,7 @@ def as_object(plan: RunPlan) -> dict[str, object]:
     """Return the plan as `--json` prints it; bytes, seconds, FLOPs, kWh."""
     work = plan.workload
     return {
+        "model_path": plan.config.model.path,
         "device": plan.device.name,
         "bf16": plan.uses_bf16,
         "parts": {part: asdict(size) for part, size in plan.parts.items()},
@@ -173,8 +214,8 @@ def _learned(proposal: Proposal) -> str:
 def cluster_table(plans: Sequence[ClusterPlan]) -> Table:
     """Return a line for each engine and number of context ranks."""
     table = Table(
-        *("engine", "context ranks", "a step", "computing", "communication", "of the step"),
-        *("waiting", "model", "memory of a rank"),
+        *("engine", "context ranks", "a step", "compute", "network", "its share"),
+        *("waiting", "model", "a rank's memory"),
         box=None,
     )
     for plan in plans:
@@ -189,17 +230,47 @@ def cluster_table(plans: Sequence[ClusterPlan]) -> Table:
     return table
 
 
-def cluster_line(cluster: Cluster) -> str:
-    """Return what the devices' links are taken to be."""
+def cluster_lines(plan: RunPlan, cluster: Cluster) -> Iterator[str]:
+    """Yield what a step learns from, the devices, and what their links are taken to be."""
     links = cluster.links
-    return (
-        f"{cluster.num_ranks} devices on {cluster.num_hosts} hosts; a device sends "
-        f"{links.within_host / 1e9:g} GB/s within a host and {links.between_hosts / 1e9:g} GB/s "
-        f"between hosts (stated), of which {cluster.link_share:.0%} is taken; communication beside "
-        f"computing uses {cluster.overlap:.0%} of it"
+    yield _step_line(plan)
+    yield (
+        f"{'devices':<9}{cluster.num_ranks} on {plural(cluster.num_hosts, 'host')}, each "
+        f"{_device_words(plan)}"
+    )
+    yield (
+        f"{'links':<9}{links.within_host / 1e9:g} GB/s of a device within a host, "
+        f"{links.between_hosts / 1e9:g} between hosts ({_source_of_links(plan)}), of which "
+        f"{cluster.link_share:.0%} is taken; beside computing {cluster.overlap:.0%} of the time"
     )
 
 
-def cluster_object(plan: ClusterPlan) -> dict[str, object]:
-    """Return one engine's plan as `--json` prints it; seconds, bytes."""
-    return {**asdict(plan), "communication_share": plan.communication_share}
+def _source_of_links(plan: RunPlan) -> str:
+    if plan.device.name in LINKS:
+        return "stated for it"
+    return "of PCIe and a 100 Gb/s adapter: none are known of it"
+
+
+def left_out_lines(left_out: Sequence[LeftOut]) -> Iterator[str]:
+    """Yield which layouts are not possible, and why."""
+    for one in left_out:
+        ranks = ", ".join(map(str, one.context_ranks))
+        noun = "context rank" if ranks == "1" else "context ranks"
+        yield f"not possible: {', '.join(one.engines)} with {ranks} {noun}: {one.reason}"
+
+
+def cluster_object(one: ClusterPlan, plan: RunPlan, cluster: Cluster) -> dict[str, object]:
+    """Return one engine's plan as `--json` prints it; seconds, bytes, bytes a second."""
+    work = plan.workload
+    return {
+        **asdict(one),
+        "communication_share": one.communication_share,
+        "model_path": plan.config.model.path,
+        "device": plan.device.name,
+        "bf16": plan.uses_bf16,
+        "devices": cluster.num_ranks,
+        "hosts": cluster.num_hosts,
+        "links": asdict(cluster.links),
+        "packs_per_step": work.packs_per_step,
+        "tokens_per_step": float(work.num_tokens.sum()) / max(work.num_steps, 1),
+    }

@@ -26,6 +26,12 @@ LARGE_BYTES = 32 * 2**20
 """A larger block is mapped anew each time that it is taken on a CPU (glibc's `malloc`), and given
 back when it is freed; smaller ones lie in a heap."""
 
+KEY_BLOCK = 512
+"""Keys that attention on a CPU takes at once; of the last block of a causal one all are computed
+(`kvSplitSize` in torch's FlashAttentionKernel.cpp)."""
+BACKWARD_FLOPS = 2.5
+"""Of attention's backward, for each of its forward: five products for two."""
+
 _ATTENTION = "_scaled_dot_product_flash_attention_for_cpu"
 _SPECIAL = frozenset(
     {
@@ -44,6 +50,8 @@ class OpTotals:
 
     count: int = 0
     flops: float = 0.0
+    computed: float = 0.0
+    """The same with what a CPU computes and masks: whole blocks of keys in causal attention."""
     num_bytes: float = 0.0
     """Read and written."""
     fresh_bytes: float = 0.0
@@ -179,42 +187,65 @@ class Tape(TorchDispatchMode):
         if func.is_view or name in _VIEWS:
             return
         inputs = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
-        kind, flops = _kind_of(func, name, args, kwargs, result)
+        kind, amount = _kind_of(func, name, args, kwargs, result)
         dtype = next((value.dtype for value in outputs if value.is_floating_point()), torch.int64)
         totals = self._operations.setdefault((kind, dtype), OpTotals())
         totals.count += 1
-        totals.flops += flops
+        totals.flops += amount.useful
+        totals.computed += amount.computed
         totals.num_bytes += sum(map(_num_bytes, inputs + outputs))
         totals.fresh_bytes += sum(
             size for value in outputs if (size := _num_bytes(value)) > LARGE_BYTES
         )
 
 
-def _kind_of(func: Any, name: str, args: Any, kwargs: Any, result: Any) -> tuple[OpKind, float]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Flops:
+    """FLOPs of a product or of attention."""
+
+    useful: float = 0.0
+    computed: float = 0.0
+    """With what is computed on a CPU and then masked."""
+
+    def __mul__(self, factor: float) -> "Flops":
+        return Flops(useful=self.useful * factor, computed=self.computed * factor)
+
+
+def _kind_of(func: Any, name: str, args: Any, kwargs: Any, result: Any) -> tuple[OpKind, Flops]:
     """Return an operation's kind, and its FLOPs where it is a product or attention."""
     if name.startswith(_ATTENTION):
         is_backward = name.endswith("backward")
         queries, keys = (args[1], args[2]) if is_backward else (args[0], args[1])
         is_causal = kwargs.get("is_causal", False) or any(value is True for value in args)
-        flops = _attention_flops(queries, keys, is_causal=is_causal)
-        return ("attention_backward", 2.5 * flops) if is_backward else ("attention", flops)
+        flops = attention_flops(queries, keys, is_causal=is_causal)
+        if is_backward:
+            return "attention_backward", flops * BACKWARD_FLOPS
+        return "attention", flops
     if func._overloadpacket in flop_registry:
-        return "product", float(
-            flop_registry[func._overloadpacket](*args, **kwargs, out_val=result)
-        )
+        flops = float(flop_registry[func._overloadpacket](*args, **kwargs, out_val=result))
+        return "product", Flops(useful=flops, computed=flops)
     if name.startswith("gelu"):
-        return "gelu", 0.0
+        return "gelu", Flops()
     if name == UNPACK:
-        return "unpack", 0.0
-    return ("special" if name in _SPECIAL else "plain"), 0.0
+        return "unpack", Flops()
+    return ("special" if name in _SPECIAL else "plain"), Flops()
 
 
 def _num_bytes(value: Tensor) -> int:
     return value.numel() * value.element_size()
 
 
-def _attention_flops(queries: Tensor, keys: Tensor, *, is_causal: bool) -> float:
-    """Return the FLOPs of scores and sums, forward; half of them where it is causal."""
+def attention_flops(queries: Tensor, keys: Tensor, *, is_causal: bool) -> Flops:
+    """Return the FLOPs of scores and sums, forward; of causal attention half are of use.
+
+    Args:
+        queries, keys: (batch, heads, tokens, width).
+        is_causal: whether a query sees no later key.
+    """
     batch, heads, num_queries, width = queries.shape
-    flops = 4.0 * batch * heads * num_queries * keys.shape[2] * width
-    return flops / 2 if is_causal else flops
+    num_keys = keys.shape[2]
+    flops = 4.0 * batch * heads * num_queries * num_keys * width
+    if not is_causal:
+        return Flops(useful=flops, computed=flops)
+    share = min((num_keys + KEY_BLOCK) / (2 * num_keys), 1.0)
+    return Flops(useful=flops / 2, computed=flops * share)

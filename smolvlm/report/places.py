@@ -30,12 +30,27 @@ def place_rows(starts: Sequence[Start]) -> list[tuple[str, str]]:
 
 
 def _device(device: Mapping[str, object]) -> str:
-    """Return `cpu: Intel Xeon, 2 threads, 1 rank`; keys that are missing are left out."""
+    """Return `cpu: Intel Xeon, 2 threads, 4 ranks (fsdp2, 2 to a pack, gather)`; keys that are
+    missing are left out."""
     words = [f"{device.get('type', '')}: {device.get('name', '')}".strip(": ")]
     for key, noun in (("num_threads", "thread"), ("num_ranks", "rank")):
         if isinstance(count := device.get(key), int):
             words.append(plural(count, noun))
+    if _count(device, "num_ranks") > 1 and (sharing := _sharing(device)):
+        words[-1] += f" ({sharing})"
     return ", ".join(words)
+
+
+def _sharing(device: Mapping[str, object]) -> str:
+    """Return how ranks share the work."""
+    words = [str(device["engine"])] if "engine" in device else []
+    if (ranks := _count(device, "context_ranks")) > 1:
+        words += [f"{ranks} to a pack", str(device.get("context_exchange", ""))]
+    return ", ".join(filter(None, words))
+
+
+def _count(device: Mapping[str, object], key: str) -> int:
+    return value if isinstance(value := device.get(key), int) else 0
 
 
 def _summary(start: Start, newest: Start) -> str:

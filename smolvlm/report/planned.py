@@ -1,7 +1,9 @@
 """What was planned of a run beside what it took: the rows of a table.
 
-In: `plan.json`, as `smolvlm plan` leaves it in the run's folder, and the run's log lines. A plan
-that was made under other settings says so.
+In: `plan.json`, as `smolvlm plan` leaves it in the run's folder, and the run's log lines. The first
+line is warm-up and counts neither in time nor in memory: pages and the optimizer's state are new,
+kernels are chosen, and memory has not been at its peak. A plan that was made under other settings
+says so.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,6 +11,7 @@ from statistics import median
 from typing import Any
 
 PLAN_FILE = "plan.json"
+WARM_UP_LINES = 1
 
 
 def plan_rows(
@@ -18,17 +21,17 @@ def plan_rows(
 
     Args:
         plan: the file's content; empty where there is none.
-        train: training lines, by step.
+        train: training lines, by step; one alone is not compared.
         settings: text of the run's `run.yaml`.
     """
-    if not plan or not train:
+    if not plan or len(train) <= WARM_UP_LINES:
         return []
     rows: list[tuple[str, str, str, str]] = []
     step_s = step_seconds(train)
     planned_s = _number(plan, "time", "first_step_s")
     if step_s and planned_s:
         rows.append(_row("a step, s (median)", planned_s, step_s, decimals=2))
-    peaks = [line["peak_memory_gb"] for line in train if line.get("peak_memory_gb")]
+    peaks = [line["peak_memory_gb"] for line in train[WARM_UP_LINES:] if line.get("peak_memory_gb")]
     planned_bytes = _number(plan, "memory", "total")
     if peaks and planned_bytes:
         rows.append(_row("peak memory, GB", planned_bytes / 1e9, max(peaks), decimals=2))
@@ -42,8 +45,8 @@ def plan_rows(
 
 
 def step_seconds(train: Sequence[Mapping[str, float]]) -> float:
-    """Return the median time of a step, seconds: each line says its samples and samples a
-    second."""
+    """Return the median time of a step, seconds, the first line left out: each line says its
+    samples and samples a second."""
     times: list[float] = []
     before = 0.0
     for line in train:
@@ -51,7 +54,7 @@ def step_seconds(train: Sequence[Mapping[str, float]]) -> float:
         if steps > 0 and line.get("samples_per_s"):
             times.append(line.get("num_samples", 0) / line["samples_per_s"] / steps)
         before = line["step"]
-    return median(times) if times else 0.0
+    return median(times[WARM_UP_LINES:]) if len(times) > WARM_UP_LINES else 0.0
 
 
 def _row(name: str, planned: float, measured: float, *, decimals: int) -> tuple[str, str, str, str]:

@@ -125,8 +125,7 @@ def surroundings(place: Place, train: TrainConfig, *, say: Say = nothing) -> Sur
     if place.device is not None:
         device, program_bytes = named_device(place.device), 0
     else:
-        say("this machine's speed is measured once and kept: up to a minute, without --device")
-        measured = machine(anew=place.calibrates)
+        measured = machine(anew=place.calibrates, say=say)
         device, program_bytes = measured.device, measured.program_bytes
     return Surroundings(
         device=device,

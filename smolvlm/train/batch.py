@@ -19,6 +19,8 @@ class PackInfo:
 
     tile_keys: tuple[bytes, ...]
     where: tuple[str, ...]
+    rows: tuple[str, ...]
+    """`where` of all that this rank works on: of a pack that several ranks hold, on each."""
     media_states: tuple[MediaState, ...]
     skipped: tuple[SkippedRow, ...]
     num_tokens: int
@@ -51,6 +53,7 @@ def as_batch(packs: Sequence[Pack]) -> PackBatch:
     info = PackInfo(
         tile_keys=pack.tile_keys,
         where=pack.where,
+        rows=pack.shared_where or pack.where,
         media_states=pack.media_states,
         skipped=pack.skipped,
         num_tokens=pack.num_tokens,

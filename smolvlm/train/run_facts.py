@@ -16,6 +16,7 @@ import torch
 from transformers import TrainingArguments
 from transformers.training_args import OptimizerNames
 
+from smolvlm.config.context_ranks import ContextExchange
 from smolvlm.config.engine import EngineName
 from smolvlm.config.quantization import Quantization
 from smolvlm.config.schema import RunConfig
@@ -40,6 +41,10 @@ class RunFacts:
     num_ranks: int
     engine: EngineName
     """How they share the work."""
+    context_ranks: int
+    """How many of them hold each pack together."""
+    context_exchange: ContextExchange | None
+    """How those attend to each other's tokens; None where each rank has whole packs."""
     num_threads: int | None
     """Of each rank, on a CPU; None elsewhere."""
     weights_dtype: str
@@ -64,7 +69,7 @@ class RunFacts:
     def line(self) -> str:
         """Return all that a reader of the log wants to know of it, in one line."""
         threads = f", {_counted(self.num_threads, 'thread')}" if self.num_threads else ""
-        ranks = f" on {self.num_ranks} ranks ({self.engine})" if self.num_ranks > 1 else ""
+        ranks = f" on {self.num_ranks} ranks ({self._sharing()})" if self.num_ranks > 1 else ""
         parts = (
             f"{self.device_type} ({self.device_name}{threads}){ranks}",
             self._precision_words(),
@@ -75,6 +80,12 @@ class RunFacts:
             self._version_words(),
         )
         return f"{'runs on':<16}{'; '.join(parts)}"
+
+    def _sharing(self) -> str:
+        """Return how ranks share the work: `fsdp2, 2 to a pack, ring`."""
+        if self.context_exchange is None:
+            return self.engine
+        return f"{self.engine}, {self.context_ranks} to a pack, {self.context_exchange}"
 
     def _precision_words(self) -> str:
         """Return the types of weights and products: `float32 weights, bfloat16 autocast`."""
@@ -94,6 +105,12 @@ class RunFacts:
         modified = " (modified)" if self.commit.is_modified else ""
         return f"{words} at {self.commit.name[:12]}{modified}"
 
+    def _context(self) -> dict[str, object]:
+        """Return `context_ranks`, and how they exchange where there are several."""
+        if self.context_exchange is None:
+            return {"context_ranks": self.context_ranks}
+        return {"context_ranks": self.context_ranks, "context_exchange": self.context_exchange}
+
     def as_json(self) -> dict[str, object]:
         """Return the facts as `run.json` holds them: `device`, `kernels`, `versions`, `commit`."""
         return {
@@ -102,6 +119,7 @@ class RunFacts:
                 "name": self.device_name,
                 "num_ranks": self.num_ranks,
                 "engine": self.engine,
+                **self._context(),
                 "num_threads": self.num_threads,
             },
             "kernels": {
@@ -139,6 +157,8 @@ def run_facts(
         device_name=device_name(device),
         num_ranks=arguments.world_size,
         engine=config.train.engine,
+        context_ranks=config.train.context_ranks,
+        context_exchange=config.train.context_exchange if config.train.context_ranks > 1 else None,
         num_threads=torch.get_num_threads() if device.type == "cpu" else None,
         weights_dtype=config.model.dtype,
         quantization=_quantization(config.quantization),

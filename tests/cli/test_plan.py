@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from smolvlm.cli import plan as command
+
 H100 = ("--device", "H100")
 SMALLEST = (
     *("adapters.language.type=lora", "train.connector_lr=0", "quantization.bits=4"),
@@ -35,13 +37,18 @@ def test_a_plan_is_printed_and_kept(run_file: Path, smolvlm_command: Any) -> Non
     assert found["energy_kwh"] > 0
     assert [] in [proposal["overrides"] for proposal in found["fits"]]
     assert "in all" in outcome.messages
+    assert "of its maker" in outcome.messages
+    assert "speed is measured" not in outcome.messages
     assert "what fits into 80GB" in outcome.messages
     kept = json.loads((run_file.parent / "run" / "plan.json").read_text())
     assert kept["memory"] == found["memory"]
     assert "language_model_lr" in kept["settings"]
 
 
-def test_nothing_that_fits_is_status_1(run_file: Path, smolvlm_command: Any) -> None:
+def test_nothing_that_fits_is_status_1(
+    run_file: Path, smolvlm_command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "proposals", lambda *_, **__: [])  # each of them takes seconds
     outcome = smolvlm_command("plan", run_file, *SMALLEST, *H100, "--fits", "1MB")
     assert outcome.status == 1
     assert "nothing that was tried fits into 1MB" in outcome.messages
@@ -82,13 +89,26 @@ def test_a_run_on_many_devices(run_file: Path, smolvlm_command: Any) -> None:
     assert outcome.status == 0, outcome.messages
     rows = [(found["engine"], found["context_ranks"]) for found in outcome.objects]
     assert rows == [
-        (name, ranks) for name in ("ddp", "zero2", "fsdp2", "zero3") for ranks in (1, 2, 4)
+        *(("ddp", ranks) for ranks in (1, 2, 4)),
+        ("zero2", 1),
+        *(("fsdp2", ranks) for ranks in (1, 2, 4)),
+        ("zero3", 1),
     ]
-    assert "8 devices on 2 hosts" in outcome.messages
+    first = outcome.objects[0]
+    assert (first["device"], first["devices"], first["hosts"]) == ("H100", 8, 2)
+    assert first["packs_per_step"] == 8
+    assert first["tokens_per_step"] > 0
+    above, _, below = outcome.messages.partition("waiting")
+    lines = dict(line.split(maxsplit=1) for line in above.splitlines() if line[:1].isalpha())
+    assert lines["model"].startswith(first["model_path"])
+    assert "8 packs; on average" in lines["a"]
+    assert "8 on 2 hosts, each H100, bfloat16" in lines["devices"]
+    assert "450 GB/s of a device within a host, 50 between hosts (stated" in lines["links"]
+    assert "not possible: zero2, zero3 with 2, 4 context ranks" in below
 
 
 def test_packs_that_cannot_be_dealt_are_refused(run_file: Path, smolvlm_command: Any) -> None:
-    arguments = ("train.packs_per_step=4", *H100, "--gpus", "8", "--engine", "ddp")
+    arguments = ("train.packs_per_step=4", *H100, "--gpus", "8", "--context-ranks", "1")
     outcome = smolvlm_command("plan", run_file, *arguments)
     assert outcome.status == 1
     assert "set it to a multiple of 8" in outcome.messages

@@ -234,6 +234,15 @@ def test_everything_wrong_is_said_at_once(run_dir: Path) -> None:
             "data.colour=x",
             "no such setting; the settings of `data` are mixture, eval_mixture, base_dir, ",
         ),
+        (
+            "train.gradient_norm=1",
+            "reference_model; the names of transformers.TrainingArguments are read too, where "
+            "`max_grad_norm` is nearest",
+        ),
+        (
+            "train.zzz=1",
+            "reference_model; the names of transformers.TrainingArguments are read too",
+        ),
     ],
 )
 def test_single_mistakes(load: Any, override: str, message: str) -> None:

@@ -215,6 +215,8 @@ def test_a_signal_ends_all_ranks(model: Path, tmp_path: Path) -> None:
     _, said = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 128 + signal.SIGTERM, said
     assert "the ranks were ended by SIGTERM" in said
+    assert said.count("to go on") == 1
+    assert "goes on" not in said
     assert "torch/distributed" not in said
     wait_until(lambda: not any(map(is_alive, ranks)), lambda: "ranks outlived the launcher")
 

@@ -54,6 +54,10 @@ def test_a_frozen_tower_stays_whole_under_fsdp2(
         state = small_state_bytes(run.model, optimizer="adamw_torch")
     assert shares.whole_weights == sizes["vision tower"].weight_bytes
     assert shares.trained_weights == total(sizes.values()).gradient_bytes
+    outside = ("connector", "embeddings", "output head")
+    # The norm behind the last layer is outside of them too.
+    norm = 4 * run.model.config.text_config.hidden_size
+    assert shares.root_weights == norm + sum(sizes[part].weight_bytes for part in outside)
     # Two layers, keys and values of 2 heads of width 16, float32.
     assert shares.keys_and_values == 2 * 2 * 2 * 16 * 100 * 4
     assert state == total(sizes.values()).optimizer_bytes

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from smolvlm.plan.trace import LARGE_BYTES, Tape
+from smolvlm.plan.trace import LARGE_BYTES, Tape, attention_flops
 
 
 def test_what_is_alive_at_its_peak_is_named_by_part() -> None:
@@ -73,6 +73,17 @@ def test_attention_counts_half_where_it_is_causal(is_causal: bool) -> None:
     forward = 4 * 2 * 8 * 8 * 4 / (2 if is_causal else 1)
     assert trace.operations["attention", torch.float32].flops == forward
     assert trace.operations["attention_backward", torch.float32].flops == 2.5 * forward
+
+
+@pytest.mark.parametrize(("tokens", "share"), [(8, 1.0), (512, 1.0), (1024, 0.75), (2048, 0.625)])
+def test_a_cpu_computes_whole_blocks_of_keys(tokens: int, share: float) -> None:
+    with FakeTensorMode():
+        states = torch.empty(1, 2, tokens, 4)
+        whole = attention_flops(states, states, is_causal=False)
+        causal = attention_flops(states, states, is_causal=True)
+    assert whole.computed == whole.useful == 4 * 2 * tokens**2 * 4
+    assert causal.useful == whole.useful / 2
+    assert causal.computed == share * whole.computed
 
 
 def test_kinds_of_operations() -> None:

@@ -153,6 +153,16 @@ def test_an_earlier_start_is_told_by_what_was_different(
     assert text.endswith("autocast dtype bfloat16"), "and nothing that was the same"
 
 
+def test_ranks_that_share_packs_are_named(
+    write_run: Callable[..., Path], start_of: Callable[..., Any]
+) -> None:
+    shared = {"engine": "fsdp2", "context_ranks": 2, "context_exchange": "gather"}
+    device = {"type": "cpu", "name": "A CPU", "num_ranks": 4, "num_threads": 1, **shared}
+    run_dir = write_run(steps=1, start=start_of(device=device))
+    text = text_of(write_run_report(run_dir).read_text(encoding="utf-8"))
+    assert "A CPU, 1 thread, 4 ranks (fsdp2, 2 to a pack, gather)" in text
+
+
 def test_answers_alone(write_run: Callable[..., Path], answer_of: LineOf) -> None:
     run_dir = write_run(steps=1, after=[answer_of(1, images=["gone.png"])])
     (run_dir / "metrics.jsonl").unlink()

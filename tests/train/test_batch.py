@@ -1,6 +1,7 @@
 """What a loader hands over: a pack's tensors with what is counted of it, or an error without a
 worker's traceback."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,15 @@ def test_a_batch_is_one_pack_with_its_counts() -> None:
     assert (info.num_tokens, info.budget_tokens, info.num_supervised_tokens) == (9, 16, 2)
     assert info.target_weight == pytest.approx(0.75)
     assert (info.num_tiles, info.num_computed_tiles, info.tile_keys) == (3, 1, (b"key",))
+    assert info.rows == info.where == ("rows.jsonl:1",)
+
+
+def test_each_rank_that_holds_a_pack_knows_its_rows() -> None:
+    shared = replace(
+        pack(num_tokens=9, where=(), num_cached=0), shared_where=("rows.jsonl:1", "rows.jsonl:2")
+    )
+    info = as_batch([shared])["info"]
+    assert (info.where, info.rows) == ((), ("rows.jsonl:1", "rows.jsonl:2"))
 
 
 def test_a_pack_without_rows_fills_nothing() -> None:

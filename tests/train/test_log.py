@@ -33,6 +33,7 @@ def info(**changes: int) -> PackInfo:
         tile_keys=(b"a", b"b"),
         media_states=(),
         where=("rows.jsonl:1", "rows.jsonl:2"),
+        rows=("rows.jsonl:1", "rows.jsonl:2"),
         skipped=skipped,
         target_weight=1.0,
         num_groups=2,

@@ -1,6 +1,7 @@
 """What a run says of device, precision, kernels and versions is what it computes with."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -100,6 +101,8 @@ FACTS = RunFacts(
     device_name="A CPU",
     num_ranks=1,
     engine="ddp",
+    context_ranks=1,
+    context_exchange=None,
     num_threads=2,
     weights_dtype="float32",
     quantization=None,
@@ -126,10 +129,22 @@ def test_it_is_one_line() -> None:
     )
 
 
+def test_ranks_that_hold_a_pack_together_are_named(
+    write_run: Any, tmp_path: Path, model: Any
+) -> None:
+    changes = {"train.context_ranks": 2, "train.context_exchange": "ring"}
+    facts = facts_of(write_run, tmp_path, model, changes=changes)
+    device = facts.as_json()["device"]
+    assert isinstance(device, dict)
+    assert (device["context_ranks"], device["context_exchange"]) == (2, "ring")
+    of_four = replace(facts, num_ranks=4)
+    assert " on 4 ranks (ddp, 2 to a pack, ring); " in of_four.line()
+
+
 def test_its_json_has_the_keys_that_programs_read() -> None:
     content = json.loads(json.dumps(FACTS.as_json()))
     assert content.keys() == {"device", "kernels", "versions", "commit", "modified"}
-    shared = {"num_ranks": 1, "engine": "ddp", "num_threads": 2}
+    shared = {"num_ranks": 1, "engine": "ddp", "context_ranks": 1, "num_threads": 2}
     assert content["device"] == {"type": "cpu", "name": "A CPU", **shared}
     assert content["kernels"]["autocast_dtype"] is None
     assert content["commit"] == "0123456789abcdef0123456789abcdef01234567"

@@ -96,6 +96,7 @@ class ContextCut:
             slot_tiles=tiles.slot_tiles(self.rank),
             slot_sizes=tiles.slot_sizes(self.rank),
             where=pack.where if is_first else (),
+            shared_where=pack.where,
             skipped=pack.skipped if is_first else (),
             context=share,
         )

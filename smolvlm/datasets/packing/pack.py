@@ -36,6 +36,9 @@ class Pack(PackTensors):
     """The token budget it was packed for; its fill is seq / budget_tokens."""
     skipped: tuple[SkippedRow, ...]
     """Rows that the plan put here and that could not be decoded, under `on_bad_sample: skip`."""
+    shared_where: tuple[str, ...] = ()
+    """`where` of the whole pack on each of the ranks that hold it together; the first alone counts
+    its rows."""
 
     @property
     def num_tokens(self) -> int:

@@ -72,7 +72,7 @@ class EngineTrainer(Trainer):
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Learn from a pack, watched."""
-        self.watch.beat("forward", self.state.global_step + 1, inputs["info"].where)
+        self.watch.beat("forward", self.state.global_step + 1, inputs["info"].rows)
         loss = super().training_step(model, inputs, *args, **kwargs)
         self.watch.beats.reach("updating")
         return loss

@@ -187,6 +187,7 @@ def test_what_is_counted_once_is_the_first_ranks() -> None:
     )
     assert (first.where, first.skipped) == (pack.where, pack.skipped)
     assert (second.where, second.skipped) == ((), ())
+    assert first.shared_where == second.shared_where == pack.where
 
 
 @pytest.mark.parametrize("num_ranks", [2, 5])

@@ -107,6 +107,7 @@ def test_a_packs_share_is_its_pairs_or_its_weights() -> None:
         tile_keys=(),
         media_states=(),
         where=("a", "b"),
+        rows=("a", "b"),
         skipped=(),
     )
     assert Supervised().share(info) == 4.5
