@@ -16,6 +16,7 @@ import pytest
 
 from smolvlm.cli.interruption import Interrupted, interruptible, says_what_is_kept
 from smolvlm.train.checkpoint_folder import damage_of, missing_state
+from tests.grids import part_of
 from tests.processes import HAS_PROC, children_of
 
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
@@ -125,7 +126,7 @@ def test_a_run_that_is_stopped_says_its_last_checkpoint_and_goes_on_from_it(
 
 
 @pytest.mark.skipif(not HAS_PROC, reason="workers are looked up in /proc")
-@pytest.mark.parametrize("number", NAMES)
+@pytest.mark.parametrize("number", part_of(NAMES, (signal.SIGTERM,)))
 def test_a_signal_to_all_processes_is_no_death_of_a_worker(
     settings: dict[str, Any], write_yaml: Any, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -183,7 +184,7 @@ def test_a_run_that_is_stopped_before_its_first_checkpoint_says_so(
     assert again == "to go on: smolvlm train run.yaml"
 
 
-@pytest.mark.parametrize("number", NAMES)
+@pytest.mark.parametrize("number", part_of(NAMES, (signal.SIGINT,)))
 def test_a_preparation_that_is_stopped_keeps_what_it_measured(
     settings: dict[str, Any],
     write_yaml: Any,

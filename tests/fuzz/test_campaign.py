@@ -7,6 +7,7 @@ import pytest
 from fuzz.campaign import Limits, Outcome, run_campaign
 from fuzz.names import Name, shared_out
 from tests.fuzz import planted
+from tests.grids import as_grid
 
 ROWS = shared_out(60, ["rows"])
 
@@ -21,15 +22,15 @@ def with_planted(
     ("plant", "kind", "what"),
     [
         (planted.an_exception, "crash", "KeyError: 'planted'"),
-        (planted.too_much_memory, "crash", "MemoryError"),
-        (planted.the_row_before, "swap", "is none of the row's own"),
+        as_grid((planted.too_much_memory, "crash", "MemoryError")),
+        as_grid((planted.the_row_before, "swap", "is none of the row's own")),
         (planted.another_picture, "swap", "is none of the row's own"),
-        (planted.a_lost_picture, "swap", "is lost without a word"),
-        (planted.a_lost_turn, "swap", "is lost without a word"),
-        (planted.a_lost_system_turn, "swap", "system 0 at"),
+        as_grid((planted.a_lost_picture, "swap", "is lost without a word")),
+        as_grid((planted.a_lost_turn, "swap", "is lost without a word")),
+        as_grid((planted.a_lost_system_turn, "swap", "system 0 at")),
         (planted.turns_in_another_order, "swap", "turns stand in the order"),
-        (planted.speakers_exchanged, "swap", "is said by"),
-        (planted.an_unread_key_in_silence, "swap", "is lost without a word"),
+        as_grid((planted.speakers_exchanged, "swap", "is said by")),
+        as_grid((planted.an_unread_key_in_silence, "swap", "is lost without a word")),
         (planted.a_lost_row, "swap", "rows are read where the reference reads"),
     ],
 )
