@@ -5,7 +5,9 @@ BIN := $(VENV)/bin
 CONSTRAINTS ?= constraints.txt
 JOBS ?= 2
 PIP := $(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS),)
-STAMP := $(VENV)/.made-from-$(shell cat pyproject.toml $(CONSTRAINTS) | cksum | cut -d' ' -f1)
+MADE_FROM := $(shell cat pyproject.toml $(CONSTRAINTS) | cksum | cut -d' ' -f1)
+STAMP := $(VENV)/.made-from-$(MADE_FROM)
+DEV_STAMP := $(VENV)/.dev-made-from-$(MADE_FROM)
 
 # The GPU check runs on machines without this environment, so it builds none: what is there has to do.
 RUNNER := $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
@@ -13,13 +15,14 @@ WHEELS := gpu_check/wheels
 WHEEL_PYTHON ?= 3.12
 WHEEL_PLATFORMS := $(foreach tag,manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014 manylinux1,--platform $(tag)_x86_64)
 
-.PHONY: help env env-deepspeed quickstart test quick mutants kills engines grids fuzz lint check bench format clean gpu-check gpu-wheels
+.PHONY: help env dev env-deepspeed quickstart test quick mutants kills engines grids fuzz lint check bench format clean gpu-check gpu-wheels
 
 help:
 	@echo "make quickstart  train a small model on easy-VQA and report (STEPS=20 for a short check)"
 	@echo "make test        make the environment and run every test (JOBS=2 at a time)"
 	@echo "make quick       the tests that are done in two minutes: all but the files of tests/long_tests.txt"
 	@echo "make env         make the environment alone: source .venv/bin/activate puts smolvlm on your path"
+	@echo "make dev         the same with what developers need besides: tests, linters, the libraries compared with"
 	@echo "make check       ruff, pyright, import-linter, tests"
 	@echo "make mutants     change single lines and see whether the tests nearest to them notice (ARGS='--only model')"
 	@echo "make engines     every engine on two and four ranks against one rank (DeepSpeed too after make env-deepspeed)"
@@ -37,40 +40,47 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(PIP) "torch>=2.9" "torchvision>=0.24"
-	$(PIP) --editable ".[dev]"
+	$(PIP) --editable ".[train,quickstart]"
 	rm -f $(VENV)/.made-from-*
+	touch $@
+
+dev: $(DEV_STAMP)
+
+$(DEV_STAMP): $(STAMP)
+	$(PIP) --editable ".[dev]"
+	rm -f $(VENV)/.dev-made-from-*
 	touch $@
 
 quickstart: env
 	$(BIN)/smolvlm quickstart $(if $(STEPS),--steps $(STEPS) --check,) $(if $(OUT),--out $(OUT),)
 
-test: env
+test: dev
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
-quick: env
+quick: dev
 	$(BIN)/python -m pytest -n $(JOBS) --quick $(ARGS)
 
-mutants: env
+mutants: dev
 	$(BIN)/python tests/run_mutants.py $(ARGS)
 
-engines: env
+engines: dev
 	$(BIN)/python -m pytest tests/train/engines tests/launch/test_slurm.py --engines $(ARGS)
 
-grids: env
+grids: dev
 	$(BIN)/python -m pytest -n $(JOBS) -m grid --grids $(ARGS)
 
 # DeepSpeed builds an operator when it first runs: here, and not in the middle of a run's first step.
-env-deepspeed: env
+env-deepspeed: dev
 	$(PIP) --editable ".[deepspeed]"
 	$(BIN)/python -c "from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder as b; b().load()"
 
-kills: env
+kills: dev
 	OMP_NUM_THREADS=1 $(BIN)/python tests/train/random_kills.py --kills $(or $(KILLS),25) --ranks $(or $(RANKS),1)
 
-fuzz: env
+fuzz: dev
 	$(BIN)/python -m fuzz $(ARGS)
 
-lint: env
+lint: dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
@@ -78,7 +88,7 @@ lint: env
 
 check: lint test
 
-bench: env
+bench: dev
 	$(BIN)/python -m benchmarks.peers
 
 gpu-check:
@@ -90,7 +100,7 @@ gpu-wheels:
 		$(WHEEL_PLATFORMS) --dest $(WHEELS) --requirement gpu_check/wheels.txt
 	@du -sh $(WHEELS)
 
-format: env
+format: dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from smolvlm.build.configs import PUBLISHED_LANGUAGE_MODELS, LanguageDimensions
+from smolvlm.build.optional_packages import read_with
 from smolvlm.build.tokenizer import TEXT_VOCABULARY_SIZE, VOCABULARY_SIZE
 from smolvlm.errors import ConfigError
 
@@ -142,7 +143,8 @@ def extend_vocabulary(
 
 
 def _open(gguf_file: Path) -> "GGUFReader":
-    from gguf import GGUFReader
+    with read_with("gguf"):
+        from gguf import GGUFReader
 
     try:
         return GGUFReader(gguf_file)
@@ -156,7 +158,8 @@ def _open(gguf_file: Path) -> "GGUFReader":
 def _tensors(
     gguf_file: Path, num_layers: int, dimensions: LanguageDimensions
 ) -> Iterator[tuple[str, Tensor]]:
-    from gguf import dequantize
+    with read_with("gguf"):
+        from gguf import dequantize
 
     names = {
         "token_embd.weight": "embed_tokens.weight",

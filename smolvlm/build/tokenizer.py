@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from smolvlm.build.optional_packages import read_with
 from smolvlm.build.sources import language_model_gguf
 from smolvlm.disk.atomic_files import write_text
 from smolvlm.errors import ConfigError
@@ -143,7 +144,8 @@ def _text_special_tokens(text: str) -> list[str]:
 
 def read_gguf_vocabulary(gguf_file: Path) -> tuple[list[str], list[str]]:
     """Return the tokens and merges that a GGUF file stores."""
-    from gguf import GGUFReader
+    with read_with("gguf"):
+        from gguf import GGUFReader
 
     fields = GGUFReader(gguf_file).fields
     return fields["tokenizer.ggml.tokens"].contents(), fields["tokenizer.ggml.merges"].contents()

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from smolvlm.build.configs import VisionDimensions
+from smolvlm.build.optional_packages import read_with
 from smolvlm.build.part import VisionPart
 from smolvlm.build.tower_tensors import (
     IMAGENET_MEAN,
@@ -81,8 +82,9 @@ def vit_s14(path: Path) -> VisionPart:
 
 def read_onnx(path: Path) -> OnnxWeights:
     """Read the tower's tensors; find the nameless linears through the nodes that use them."""
-    import onnx
-    from onnx import numpy_helper
+    with read_with("onnx"):
+        import onnx
+        from onnx import numpy_helper
 
     graph = onnx.load(path).graph
     stored = {item.name: item for item in graph.initializer}
