@@ -18,7 +18,9 @@ from smolvlm.datasets.packing.measured import MeasuredSet
 from smolvlm.datasets.packing.pack import on_device
 from smolvlm.datasets.packing.plan import PlanSettings, plan_training
 from smolvlm.disk.atomic_files import replacing
-from smolvlm.eval.metrics import Prediction, exact_match, vqa_accuracy
+from smolvlm.eval.metrics.exact_match import exact_match
+from smolvlm.eval.metrics.vqa_accuracy import vqa_accuracy
+from smolvlm.eval.prediction import Prediction
 from smolvlm.generate.answers import GenerationSettings, Generator
 from smolvlm.model.evaluating import evaluating
 from smolvlm.model.vision_cache import VisionCache

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
-from smolvlm.eval.metrics import Prediction, balanced_accuracy, true_answer
+from smolvlm.eval.prediction import Prediction, balanced_accuracy, true_answer
 
 NORMAL_QUANTILE_95 = 1.959963984540054
 YES_NO = frozenset({"yes", "no"})

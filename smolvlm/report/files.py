@@ -12,7 +12,7 @@ from sys import float_info
 from typing import Any, TypeGuard, TypeVar
 
 from smolvlm.errors import ConfigError, SampleError, located
-from smolvlm.eval.metrics import Prediction
+from smolvlm.eval.prediction import Prediction
 from smolvlm.report.planned import PLAN_FILE
 
 Value = TypeVar("Value")

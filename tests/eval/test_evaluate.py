@@ -16,7 +16,9 @@ from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.lengths import Budget
 from smolvlm.datasets.packing.plan import PlanSettings
 from smolvlm.eval.evaluate import Evaluation, Evaluator, Metric, write_predictions
-from smolvlm.eval.metrics import Prediction, exact_match, vqa_accuracy
+from smolvlm.eval.metrics.exact_match import exact_match
+from smolvlm.eval.metrics.vqa_accuracy import vqa_accuracy
+from smolvlm.eval.prediction import Prediction
 from smolvlm.generate.answers import GenerationSettings, Generator
 from smolvlm.media.images import open_rgb
 from smolvlm.records import Conversation, ImageRef

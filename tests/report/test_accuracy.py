@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smolvlm.eval.metrics import Prediction
+from smolvlm.eval.prediction import Prediction
 from smolvlm.report.accuracy import accuracies, accuracy_of, weighted_overall, wilson_interval
 
 
