@@ -5,7 +5,9 @@ from pathlib import Path
 
 from rich.table import Table
 
-from smolvlm.eval.evaluate import Evaluation, Metric, write_predictions
+from smolvlm.eval.evaluate import Evaluation
+from smolvlm.eval.prediction_files import write_predictions
+from smolvlm.eval.scoring import Metric
 from smolvlm.runs.evaluation import evaluate_checkpoint
 from smolvlm.runs.evaluation_settings import evaluated_config
 from smolvlm.runs.model import with_model
@@ -45,6 +47,9 @@ def _print_objects(evaluation: Evaluation) -> None:
             "num_rows": metric.num_rows,
             "source": metric.source,
         }
+        interval = metric.interval
+        if interval is not None:
+            row |= {"low": interval.low, "high": interval.high, "interval": interval.method}
         if model is not None:
             adapter = model.checkpoint if model.is_adapter else None
             row |= {"checkpoint": model.checkpoint, "base": model.base, "adapter": adapter}
@@ -53,7 +58,11 @@ def _print_objects(evaluation: Evaluation) -> None:
 
 def show_metrics(metrics: Sequence[Metric]) -> None:
     """Print a table on standard error."""
-    table = Table("source", "metric", "value", "rows", box=None)
+    table = Table("source", "metric", "value", "95 % interval", "rows", box=None)
     for metric in metrics:
-        table.add_row(metric.source, metric.name, f"{metric.value:.4f}", f"{metric.num_rows:,}")
+        ends = metric.interval
+        shown = "" if ends is None else f"{ends.low:.4f} to {ends.high:.4f}"
+        table.add_row(
+            metric.source, metric.name, f"{metric.value:.4f}", shown, f"{metric.num_rows:,}"
+        )
     terminal_console().print(table)

@@ -4,10 +4,21 @@ In: rows with their answers. Out: shares of right answers, by source and by true
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from smolvlm.eval.metrics.exact_match import normalize_answer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenScores:
+    """The tokens that would be learned of a row, predicted with the true text before each."""
+
+    loss: float
+    """Summed, nats."""
+    num_right: int
+    """Those that were the most probable token."""
+    num_tokens: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,9 +35,15 @@ class Prediction:
     references: tuple[str, ...]
     """Accepted answers, the row's own first."""
     correct: float
-    """1 for right, 0 for wrong, or a share of agreement."""
+    """1 for right, 0 for wrong, or a share of agreement: the first of its source's metrics."""
     images: tuple[str, ...]
     """Names of its pictures."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """The row's worth by each metric of its source."""
+    tokens: TokenScores | None = None
+    """What the model made of the true answer; None where that was not asked."""
+    key: str = ""
+    """Digest of model, settings and prompt that the answer belongs to; empty where none is kept."""
 
 
 def accuracy_by_source(predictions: Iterable[Prediction]) -> dict[str, tuple[float, int]]:

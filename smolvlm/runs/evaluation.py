@@ -11,8 +11,9 @@ from smolvlm.checkpoints.peft_layers import base_of, is_adapter_folder
 from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.builder import measure_mixture, one_pass, open_tables, read_prompt
 from smolvlm.datasets.encoding.prompts import PromptSettings
+from smolvlm.datasets.rows.mixture import load_mixture
 from smolvlm.errors import ConfigError, located
-from smolvlm.eval.evaluate import Evaluation, Evaluator, RankShare, ScoredModel
+from smolvlm.eval.evaluate import Evaluation, EvaluationOptions, Evaluator, RankShare, ScoredModel
 from smolvlm.generate.answers import GenerationSettings
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.runs.evaluation_settings import base_of_trained
@@ -59,9 +60,24 @@ def build_evaluator(
             compute_dtype=torch.bfloat16 if uses_bf16 else torch.float32,
         ),
         plan=one_pass(config.data),
-        cache=cache,
-        share=RankShare(rank=rank, num_ranks=num_ranks),
+        options=EvaluationOptions(
+            metrics=metrics_by_source(config),
+            cache=cache,
+            share=RankShare(rank=rank, num_ranks=num_ranks),
+        ),
     )
+
+
+def metrics_by_source(config: RunConfig) -> dict[str, tuple[str, ...]]:
+    """Return the metrics of each source of a run's `eval_mixture`, by its name; rows are not read.
+
+    Raises:
+        ConfigError: the mixture is wrong.
+    """
+    mixture = config.data.eval_mixture
+    assert mixture is not None
+    sources = load_mixture(mixture, base_dir=config.data.base_dir)
+    return {source.name: source.metrics or config.eval.metrics for source in sources}
 
 
 def evaluate_checkpoint(config: RunConfig) -> Evaluation:

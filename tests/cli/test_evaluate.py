@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -19,14 +20,18 @@ def evaluated(out: Path, smolvlm_command: Any) -> Any:
 def test_json_lines_are_metrics_and_nothing_else(evaluated: Any) -> None:
     assert evaluated.status == 0
     assert all(
-        metric.keys() == {"name", "value", "num_rows", "source", "checkpoint", "base", "adapter"}
+        metric.keys()
+        == {
+            *("name", "value", "num_rows", "source", "checkpoint", "base", "adapter"),
+            *("low", "high", "interval"),
+        }
         for metric in evaluated.objects
     )
     assert {
         (metric["name"], metric["source"], metric["num_rows"]) for metric in evaluated.objects
     } == {
         (name, source, 6 if source == "all" else 3)
-        for name in ("exact_match", "vqa_accuracy", "loss")
+        for name in ("exact_match", "vqa_accuracy", "token_accuracy", "loss")
         for source in ("all", "photos", "words")
     }
 
@@ -38,7 +43,16 @@ def test_a_run_folder_scores_as_the_run_did_at_its_end(
     for metric in evaluated.objects:
         suffix = "" if metric["source"] == "all" else f"_{metric['source']}"
         assert metric["value"] == pytest.approx(logged[f"eval_{metric['name']}{suffix}"], rel=1e-6)
-    assert json_rows(out.parent / "again.jsonl") == json_rows(out / "predictions.jsonl")
+    again, before = (
+        json_rows(folder / name)
+        for folder, name in ((out.parent, "again.jsonl"), (out, "predictions.jsonl"))
+    )
+    for one, other in zip(again, before, strict=True):
+        assert one | {"key": None} == other | {"loss": pytest.approx(other["loss"], rel=1e-5)}
+    tables = [
+        pq.read_table(path) for path in (out.parent / "again.parquet", out / "predictions.parquet")
+    ]
+    assert [table.num_rows for table in tables] == [len(again)] * 2
 
 
 def test_a_checkpoint_within_a_run_is_another_model(
