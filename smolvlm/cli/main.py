@@ -161,8 +161,15 @@ def evaluate(
         Path | None, typer.Option(help="Held-out mixture; the run's eval_mixture by default.")
     ] = None,
     predictions: Annotated[
-        Path | None, typer.Option(help="Write every answer to this file (JSON lines).")
+        Path | None,
+        typer.Option(
+            help="Write every answer to this file (JSON lines) and a Parquet one beside it; one "
+            "that was stopped goes on from there."
+        ),
     ] = None,
+    base: Annotated[
+        bool, typer.Option("--base", help="Ask what the model was trained from too, and compare.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Generate answers to a held-out set and score them."""
@@ -171,7 +178,14 @@ def evaluate(
     hide_progress_bars()
     from smolvlm.cli.evaluate import run_evaluation
 
-    run_evaluation(target, overrides or [], mixture=mixture, predictions=predictions, as_json=json)
+    run_evaluation(
+        target,
+        overrides or [],
+        mixture=mixture,
+        predictions=predictions,
+        base=base,
+        as_json=json,
+    )
 
 
 @app.command(cls=RunFileCommand)

@@ -8,15 +8,13 @@ result.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 from accelerate.utils import gather_object
 
-from smolvlm.config.eval_metrics import DEFAULT_METRICS, TOKEN_METRICS
+from smolvlm.config.eval_metrics import DEFAULT_METRICS
 from smolvlm.datasets.dataset import PackDataset, PackOptions
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.measured import MeasuredSet
 from smolvlm.datasets.packing.plan import PlanSettings, plan_training
-from smolvlm.eval.intervals import Summed, bootstrap_intervals, ratio
 from smolvlm.eval.prediction import Prediction
 from smolvlm.eval.scoring import (
     Metric,
@@ -24,9 +22,11 @@ from smolvlm.eval.scoring import (
     check_references,
     row_scores,
     share_right,
+    token_metrics,
 )
 from smolvlm.eval.token_scores import RowTokens, token_scores
 from smolvlm.generate.answers import GenerationSettings, Generator
+from smolvlm.generate.kept_answers import KeptAnswers
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.protocols import VisionLanguageModel
 from smolvlm.records import Conversation
@@ -100,6 +100,8 @@ class EvaluationOptions:
     """Of the model's frozen tower."""
     share: RankShare = RankShare()
     """Of this process."""
+    kept: KeptAnswers | None = None
+    """Answers of a stopped evaluation of the same rows; new ones are kept there."""
 
 
 class Evaluator:
@@ -148,9 +150,14 @@ class Evaluator:
         for row in asked:
             check_references(metrics.get(row.source, DEFAULT_METRICS), row)
         generator = Generator(model, self._prompt, self._generation, cache=self._options.cache)
-        answers = generator.answers(conversations)
+        answers = (
+            [(answer, "") for answer in generator.answers(conversations)]
+            if self._options.kept is None
+            else generator.kept_answers(conversations, self._options.kept)
+        )
         predictions = [
-            replace(row, answer=answer) for row, answer in zip(asked, answers, strict=True)
+            replace(row, answer=answer, key=key)
+            for row, (answer, key) in zip(asked, answers, strict=True)
         ]
         packs = (self._packs[number] for number in range(len(self._packs))[share.members])
         tokens = token_scores(
@@ -231,28 +238,6 @@ def _metrics(
     for source in [ALL_SOURCES, *(sources if len(sources) > 1 else [])]:
         answered = [row for row in predictions if source in (ALL_SOURCES, row.source)]
         metrics += answer_metrics(names[source], answered, source=source)
-        learned = [row for row in tokens if source in (ALL_SOURCES, row.source)]
-        metrics += _token_metrics(learned, source=source, num_rows=len(answered))
+        learned = [row.scores for row in tokens if source in (ALL_SOURCES, row.source)]
+        metrics += token_metrics(learned, source=source, num_rows=len(answered))
     return metrics
-
-
-def _token_metrics(rows: Sequence[RowTokens], *, source: str, num_rows: int) -> list[Metric]:
-    """Return token accuracy and loss: sums over tokens, whose intervals are drawn by rows."""
-    counts = np.array(
-        [[row.scores.num_right, row.scores.loss, row.scores.num_tokens] for row in rows]
-    ).reshape(-1, 3)
-    summed = [
-        Summed(statistics=counts[:, [0, 2]], value=ratio),
-        Summed(statistics=counts[:, [1, 2]], value=ratio),
-    ]
-    intervals = bootstrap_intervals(summed) if rows else [None, None]
-    return [
-        Metric(
-            name=name,
-            value=float(ratio(score.statistics.sum(0, keepdims=True))[0]),
-            num_rows=num_rows,
-            source=source,
-            interval=interval,
-        )
-        for name, score, interval in zip(TOKEN_METRICS, summed, intervals, strict=True)
-    ]

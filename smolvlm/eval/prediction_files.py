@@ -34,20 +34,39 @@ SCHEMA = pa.schema(
 )
 
 
-def write_predictions(predictions: Sequence[Prediction], path: Path) -> None:
+BASE_SCHEMA = pa.schema(
+    [
+        *SCHEMA,
+        ("base_prediction", pa.string()),
+        ("base_scores", pa.map_(pa.string(), pa.float64())),
+        ("base_key", pa.string()),
+    ]
+)
+"""Where the base answered too."""
+
+
+def write_predictions(
+    predictions: Sequence[Prediction], path: Path, *, base: Sequence[Prediction] | None = None
+) -> None:
     """Write the rows in place of what is there, and their Parquet twin beside them.
 
     Args:
         predictions: in their order.
         path: of the JSON lines; a pipe or a device gets no twin.
+        base: what another model said to the rows; stands beside each answer.
     """
     rows = [_row(prediction) for prediction in predictions]
+    if base is not None:
+        others = {(row.where, row.source): row for row in base}
+        for row in rows:
+            row |= _beside(others.get((row["where"], row["source"])))
+    schema = SCHEMA if base is None else BASE_SCHEMA
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     with replacing(path) as temporary:
         temporary.write_bytes(b"".join(map(_utf8, lines)))
     if path.is_file():
         with replacing(path.with_suffix(".parquet")) as temporary:
-            pq.write_table(_table(rows), temporary)
+            pq.write_table(_table(rows, schema), temporary)
 
 
 def _row(prediction: Prediction) -> dict[str, Any]:
@@ -70,9 +89,17 @@ def _row(prediction: Prediction) -> dict[str, Any]:
     }
 
 
-def _table(rows: Sequence[dict[str, Any]]) -> pa.Table:
-    columns = {name: [_cell(row[name]) for row in rows] for name in SCHEMA.names}
-    return pa.table(columns, schema=SCHEMA)
+def _beside(base: Prediction | None) -> dict[str, Any]:
+    return {
+        "base_prediction": None if base is None else base.answer,
+        "base_scores": None if base is None else dict(base.scores),
+        "base_key": None if base is None else base.key or None,
+    }
+
+
+def _table(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    columns = {name: [_cell(row[name]) for row in rows] for name in schema.names}
+    return pa.table(columns, schema=schema)
 
 
 def _cell(value: Any) -> Any:

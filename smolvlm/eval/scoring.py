@@ -9,9 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from smolvlm.config.eval_metrics import TOKEN_METRICS
 from smolvlm.config.problems import shown_value
 from smolvlm.errors import SampleError
-from smolvlm.eval.intervals import Interval, Summed, bootstrap_intervals, mean_of, wilson_interval
+from smolvlm.eval.intervals import (
+    Interval,
+    Summed,
+    bootstrap_intervals,
+    mean_of,
+    ratio,
+    wilson_interval,
+)
 from smolvlm.eval.metrics.anls import anls
 from smolvlm.eval.metrics.bleu import bleu_counts, bleu_of_counts
 from smolvlm.eval.metrics.cider_d import cider_d_rows
@@ -26,7 +34,7 @@ from smolvlm.eval.metrics.grounding import (
 from smolvlm.eval.metrics.multiple_choice import chosen_option, multiple_choice, question_options
 from smolvlm.eval.metrics.relaxed_accuracy import relaxed_accuracy
 from smolvlm.eval.metrics.vqa_accuracy import vqa_accuracy
-from smolvlm.eval.prediction import Prediction
+from smolvlm.eval.prediction import Prediction, TokenScores
 
 Rows = Sequence[Prediction]
 
@@ -129,6 +137,20 @@ def summed_scores(name: str, rows: Rows) -> Summed:
     return ANSWER_METRICS[name].summed(rows, [row.scores[name] for row in rows])
 
 
+def summed_tokens(rows: Sequence[TokenScores]) -> dict[str, Summed]:
+    """Return token accuracy and loss, sums over tokens, as functions of sums over rows."""
+    counts = np.array([[row.num_right, row.loss, row.num_tokens] for row in rows]).reshape(-1, 3)
+    return {
+        name: Summed(statistics=counts[:, [column, 2]], value=ratio)
+        for column, name in enumerate(TOKEN_METRICS)
+    }
+
+
+def value_of(summed: Summed) -> float:
+    """Return a score over all its rows."""
+    return float(summed.value(summed.statistics.sum(0, keepdims=True))[0])
+
+
 def answer_metrics(names: Sequence[str], rows: Rows, *, source: str) -> list[Metric]:
     """Return the metrics of one source's rows, or of all, with their intervals.
 
@@ -145,7 +167,7 @@ def answer_metrics(names: Sequence[str], rows: Rows, *, source: str) -> list[Met
     metrics: list[Metric] = []
     for name in names:
         metric = ANSWER_METRICS[name]
-        value = float(summed[name].value(summed[name].statistics.sum(0, keepdims=True))[0])
+        value = value_of(summed[name])
         interval = intervals.get(name) or _wilson(value, len(rows))
         metrics.append(
             Metric(name=name, value=value, num_rows=len(rows), source=source, interval=interval)
@@ -167,6 +189,24 @@ def answer_metrics(names: Sequence[str], rows: Rows, *, source: str) -> list[Met
 def _wilson(share: float, num_rows: int) -> Interval:
     low, high = wilson_interval(share, num_rows)
     return Interval(low=low, high=high, method="wilson")
+
+
+def token_metrics(rows: Sequence[TokenScores], *, source: str, num_rows: int) -> list[Metric]:
+    """Return token accuracy and loss with their intervals.
+
+    Args:
+        rows: that could be packed.
+        source: what the metrics are said to be of.
+        num_rows: that were answered.
+    """
+    summed = summed_tokens(rows)
+    intervals = bootstrap_intervals(list(summed.values())) if rows else [None] * len(summed)
+    return [
+        Metric(
+            name=name, value=value_of(score), num_rows=num_rows, source=source, interval=interval
+        )
+        for (name, score), interval in zip(summed.items(), intervals, strict=True)
+    ]
 
 
 def row_scores(names: Sequence[str], rows: Rows) -> list[dict[str, float]]:

@@ -16,7 +16,7 @@ from smolvlm.config.eval_metrics import metric_problem
 from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.errors import ConfigError
-from smolvlm.eval.evaluate import Evaluation, Evaluator
+from smolvlm.eval.evaluate import Evaluation, EvaluationOptions, Evaluator, RankShare
 from smolvlm.eval.prediction_files import write_predictions
 from smolvlm.eval.scoring import Metric
 from smolvlm.model.vision_cache import VisionCache
@@ -112,10 +112,11 @@ class _RunEvaluation:
         evaluator = build_evaluator(
             self._config,
             prompt,
-            cache=cache,
             uses_bf16=trains_in_bf16(self._config.train),
-            rank=state.process_index,
-            num_ranks=state.num_processes,
+            options=EvaluationOptions(
+                cache=cache,
+                share=RankShare(rank=state.process_index, num_ranks=state.num_processes),
+            ),
         )
         self._evaluator = evaluator
         before = self._output_dir / "predictions-before.jsonl"

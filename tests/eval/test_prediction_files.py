@@ -10,7 +10,7 @@ import pytest
 
 from smolvlm.eval.metrics.exact_match import exact_match
 from smolvlm.eval.prediction import Prediction, TokenScores
-from smolvlm.eval.prediction_files import SCHEMA, write_predictions
+from smolvlm.eval.prediction_files import BASE_SCHEMA, SCHEMA, write_predictions
 
 PREDICTIONS = [
     Prediction(
@@ -71,6 +71,18 @@ def test_the_parquet_file_has_the_same_rows(tmp_path: Path) -> None:
     assert [{**row, "scores": dict(row["scores"])} for row in rows] == lines
     write_predictions([], tmp_path / "said.jsonl")
     assert pq.read_table(tmp_path / "said.parquet").num_rows == 0
+
+
+def test_what_the_base_said_stands_beside_each_answer(tmp_path: Path) -> None:
+    base = [replace(PREDICTIONS[0], answer="a bar", scores={"exact_match": 1.0}, key="cd34")]
+    write_predictions(PREDICTIONS, tmp_path / "said.jsonl", base=base)
+    first, second = map(json.loads, (tmp_path / "said.jsonl").read_text().splitlines())
+    assert (first["prediction"], first["base_prediction"]) == ("The café", "a bar")
+    assert (first["base_scores"], first["base_key"]) == ({"exact_match": 1.0}, "cd34")
+    assert second["base_prediction"] is None
+    table = pq.read_table(tmp_path / "said.parquet")
+    assert table.schema.equals(BASE_SCHEMA)
+    assert table["base_prediction"].to_pylist() == ["a bar", None]
 
 
 def test_a_device_gets_the_lines_alone() -> None:
