@@ -70,6 +70,8 @@ def test_captions_are_worth_what_pycocoevalcap_gives_them(part: dict[str, Any]) 
     assert 0 < part["value"] < 10
     cut = [" ".join(cider_d.caption_tokens(caption)) for caption in part["answers"]]
     assert cut == part["tokens"]
+    for references, tokens in zip(part["references"], part["reference_tokens"], strict=True):
+        assert [" ".join(cider_d.caption_tokens(caption)) for caption in references] == tokens
     rows = cider_d.cider_d_rows(part["answers"], part["references"])
     assert rows == pytest.approx(part["rows"], abs=1e-12)
     assert cider_d.cider_d(part["answers"], part["references"]) == pytest.approx(part["value"])
