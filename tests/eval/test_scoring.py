@@ -79,12 +79,12 @@ def test_what_could_not_be_read_is_counted() -> None:
         ["multiple_choice"],
         [
             predicted("B", "B", question=question), predicted("neither", "B", question=question),
-            predicted("A", "B", question=question), predicted("", "A", question=question),
+            predicted("A", "B", question=question), predicted("(A)", "B", question=question),
         ],
     )  # fmt: skip
     right, unreadable = answer_metrics(["multiple_choice"], rows, source="all")
     assert (right.name, right.value) == ("multiple_choice", 0.25)
-    assert (unreadable.name, unreadable.value) == ("multiple_choice_unreadable", 0.5)
+    assert (unreadable.name, unreadable.value) == ("multiple_choice_unreadable", 0.25)
     boxes = scored(["iou"], [predicted("[0, 0, 1, 1]", "[0, 0, 1, 1]"), predicted("?", "1 1 2 2")])
     assert [metric.value for metric in answer_metrics(["iou"], boxes, source="all")] == [0.5, 0.5]
 
