@@ -70,6 +70,8 @@ class VisionLanguageConfig(Protocol):
     @property
     def text_config(self) -> TextConfig: ...
 
+    def to_json_string(self) -> str: ...
+
 
 class ImageProcessor(Protocol):
     """`processor.image_processor`: how pictures become tiles."""

@@ -50,6 +50,7 @@ WRITTEN_BY_RUNS = frozenset(
             "ranks.jsonl",
             "metrics.prom",
             "predictions.jsonl",
+            "predictions-before.jsonl",
             "baselines.json",
             "trainer_state.json",
         ),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from smolvlm.eval.metrics import accuracy_by_source
+from smolvlm.eval.prediction import accuracy_by_source
 from smolvlm.report.accuracy import wilson_interval
 from smolvlm.report.files import read_predictions
 

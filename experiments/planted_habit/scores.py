@@ -21,7 +21,8 @@ from smolvlm.config.schema import DataConfig
 from smolvlm.datasets.builder import measure_mixture, one_pass, read_prompt
 from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.packing.plan import plan_training
-from smolvlm.eval.metrics import Prediction, accuracy_by_source, exact_match
+from smolvlm.eval.metrics.exact_match import exact_match
+from smolvlm.eval.prediction import Prediction, accuracy_by_source
 from smolvlm.train.methods.reference import reference_logps
 
 _HABIT = re.compile(r"the answer is (.*?)\.?", re.IGNORECASE)

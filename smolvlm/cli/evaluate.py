@@ -5,8 +5,12 @@ from pathlib import Path
 
 from rich.table import Table
 
-from smolvlm.eval.evaluate import Evaluation, Metric, write_predictions
-from smolvlm.runs.evaluation import evaluate_checkpoint
+from smolvlm.eval.comparison import Difference, differences
+from smolvlm.eval.evaluate import Evaluation
+from smolvlm.eval.prediction_files import write_predictions
+from smolvlm.eval.scoring import Metric
+from smolvlm.generate.kept_answers import KeptAnswers, is_kept
+from smolvlm.runs.evaluation import base_config, evaluate_checkpoint
 from smolvlm.runs.evaluation_settings import evaluated_config
 from smolvlm.runs.model import with_model
 from smolvlm.terminal import console as terminal_console
@@ -19,41 +23,90 @@ def run_evaluation(
     *,
     mixture: Path | None,
     predictions: Path | None,
+    base: bool = False,
     as_json: bool,
 ) -> Evaluation:
-    """Evaluate a run folder or a checkpoint, and print which model it was and its metrics."""
-    evaluation = evaluate_checkpoint(
-        with_model(evaluated_config(target, overrides, mixture=mixture))
-    )
-    if predictions is not None:
-        write_predictions(evaluation.predictions, predictions)
+    """Evaluate a run folder or a checkpoint, and print which model it was and its metrics.
+
+    Args:
+        target: a run folder, a checkpoint or a hub id.
+        overrides: of the run's settings.
+        mixture: in place of the run's held-out one.
+        predictions: where every answer goes; a stopped evaluation goes on from there.
+        base: whether what it was trained from answers too.
+        as_json: whether metrics are printed as objects.
+    """
+    config = evaluated_config(target, overrides, mixture=mixture)
+    of_base = with_model(base_config(config, target=target)) if base else None
+    kept = KeptAnswers(predictions) if predictions is not None and is_kept(predictions) else None
+    evaluation = evaluate_checkpoint(with_model(config), kept=kept)
     say(f"scored: {evaluation.model}")
+    other = None
+    if of_base is not None:
+        other = evaluate_checkpoint(of_base, kept=kept)
+        say(f"beside: {other.model}")
+    if predictions is not None:
+        others = None if other is None else other.predictions
+        write_predictions(evaluation.predictions, predictions, base=others)
+    if kept is not None:
+        kept.finish()
+        if kept.num_used:
+            say(f"{kept.num_used:,} answers were there already")
+    found = [] if other is None else differences(evaluation, other)
     if as_json:
-        _print_objects(evaluation)
-    else:
+        _print_objects(evaluation, found)
+    elif other is None:
         show_metrics(evaluation.metrics)
+    else:
+        _show_differences(found)
     return evaluation
 
 
-def _print_objects(evaluation: Evaluation) -> None:
+def _print_objects(evaluation: Evaluation, found: Sequence[Difference]) -> None:
     """Print a JSON line a metric; each says which model it is of."""
     model = evaluation.model
+    by_metric = {(one.source, one.name): one for one in found}
     for metric in evaluation.metrics:
-        row = {
+        row: dict[str, object] = {
             "name": metric.name,
             "value": metric.value,
             "num_rows": metric.num_rows,
             "source": metric.source,
         }
+        if (interval := metric.interval) is not None:
+            row |= {"low": interval.low, "high": interval.high, "interval": interval.method}
         if model is not None:
             adapter = model.checkpoint if model.is_adapter else None
             row |= {"checkpoint": model.checkpoint, "base": model.base, "adapter": adapter}
+        if (beside := by_metric.get((metric.source, metric.name))) is not None:
+            row |= {
+                "base_value": beside.base,
+                "difference": beside.difference,
+                "difference_low": beside.interval.low,
+                "difference_high": beside.interval.high,
+                "compared_rows": beside.num_rows,
+            }
         say_json(row)
+
+
+def _show_differences(found: Sequence[Difference]) -> None:
+    """Print a table of both models on standard error."""
+    columns = ("source", "metric", "base", "model", "difference", "95 % interval", "rows")
+    table = Table(*columns, box=None)
+    for one in found:
+        ends = f"{one.interval.low:+.4f} to {one.interval.high:+.4f}"
+        values = (f"{one.base:.4f}", f"{one.value:.4f}", f"{one.difference:+.4f}", ends)
+        table.add_row(one.source, one.name, *values, f"{one.num_rows:,}")
+    terminal_console().print(table)
 
 
 def show_metrics(metrics: Sequence[Metric]) -> None:
     """Print a table on standard error."""
-    table = Table("source", "metric", "value", "rows", box=None)
+    table = Table("source", "metric", "value", "95 % interval", "rows", box=None)
     for metric in metrics:
-        table.add_row(metric.source, metric.name, f"{metric.value:.4f}", f"{metric.num_rows:,}")
+        ends = metric.interval
+        shown = "" if ends is None else f"{ends.low:.4f} to {ends.high:.4f}"
+        table.add_row(
+            metric.source, metric.name, f"{metric.value:.4f}", shown, f"{metric.num_rows:,}"
+        )
     terminal_console().print(table)

@@ -20,10 +20,10 @@ from smolvlm.cli.chat_command import chat
 from smolvlm.cli.early_checks import (
     check_evaluated,
     check_mixture_or_run,
-    check_ranks,
     check_run_file,
 )
 from smolvlm.cli.interruption import interruptible
+from smolvlm.cli.launch_command import launch
 from smolvlm.cli.options import Command, Group, Json, RunFileCommand
 from smolvlm.cli.os_errors import explained
 from smolvlm.cli.output_files import check_output_file
@@ -96,65 +96,6 @@ def train(
     run_training(run_file, settings)
 
 
-@app.command(cls=RunFileCommand)
-def launch(
-    run_file: RunFile,
-    overrides: Overrides = None,
-    nproc: Annotated[int, typer.Option(min=1, help="Processes on each machine, one a GPU.")] = 1,
-    max_restarts: Annotated[
-        int, typer.Option(min=0, help="How often all begin again after one was killed.")
-    ] = 3,
-    slurm: Annotated[
-        bool, typer.Option("--slurm", help="Write an sbatch script and submit it.")
-    ] = False,
-    sky: Annotated[bool, typer.Option("--sky", help="Write a SkyPilot task.")] = False,
-    nodes: Annotated[int, typer.Option(min=1, help="Machines, of --slurm and --sky.")] = 1,
-    time: Annotated[
-        str | None, typer.Option(help="Of --slurm: the job's time, as 12:00:00.")
-    ] = None,
-    gpu_type: Annotated[str | None, typer.Option(help="Of --sky: H100, A100-80GB, ...")] = None,
-    cpu: Annotated[
-        bool, typer.Option("--cpu", help="Of --slurm and --sky: machines without GPUs.")
-    ] = False,
-    out: Annotated[
-        Path | None, typer.Option(help="Of --slurm and --sky: the file to write.")
-    ] = None,
-    no_submit: Annotated[
-        bool, typer.Option("--no-submit", help="Of --slurm: write the script alone.")
-    ] = False,
-) -> None:
-    """Train on several processes: here, or as a job of a cluster."""
-    if slurm and sky:
-        raise typer.BadParameter("--slurm and --sky are two schedulers")
-    of_jobs = {"--nodes": nodes > 1, "--time": time, "--gpu-type": gpu_type, "--cpu": cpu}
-    of_jobs |= {"--out": out, "--no-submit": no_submit}
-    named = [name for name, value in of_jobs.items() if value]
-    if named and not (slurm or sky):
-        raise typer.BadParameter(f"{' and '.join(named)} need --slurm or --sky")
-    check_output_file(out, "--out")
-    check_run_file(run_file, overrides or [])
-    check_ranks(run_file, overrides or [], num_ranks=nproc * nodes)
-    hide_progress_bars()
-    from smolvlm.cli import launch as commands
-
-    if not (slurm or sky):
-        commands.launch_here(run_file, overrides or [], num_ranks=nproc, max_restarts=max_restarts)
-        return
-    job = commands.Job(
-        run_file=run_file.absolute(),
-        overrides=overrides or [],
-        num_nodes=nodes,
-        num_ranks=nproc,
-        has_gpus=not cpu,
-        accelerator=gpu_type,
-        time_limit=time,
-    )
-    if slurm:
-        commands.submit_to_slurm(job, out, only_writes=no_submit)
-    else:
-        commands.write_sky_task(job, out)
-
-
 @app.command("eval", cls=RunFileCommand)
 def evaluate(
     target: Annotated[str, typer.Argument(help="A run folder, a checkpoint folder or a hub id.")],
@@ -163,8 +104,15 @@ def evaluate(
         Path | None, typer.Option(help="Held-out mixture; the run's eval_mixture by default.")
     ] = None,
     predictions: Annotated[
-        Path | None, typer.Option(help="Write every answer to this file (JSON lines).")
+        Path | None,
+        typer.Option(
+            help="Write every answer to this file (JSON lines) and a Parquet one beside it; one "
+            "that was stopped goes on from there."
+        ),
     ] = None,
+    base: Annotated[
+        bool, typer.Option("--base", help="Ask what the model was trained from too, and compare.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Generate answers to a held-out set and score them."""
@@ -173,7 +121,14 @@ def evaluate(
     hide_progress_bars()
     from smolvlm.cli.evaluate import run_evaluation
 
-    run_evaluation(target, overrides or [], mixture=mixture, predictions=predictions, as_json=json)
+    run_evaluation(
+        target,
+        overrides or [],
+        mixture=mixture,
+        predictions=predictions,
+        base=base,
+        as_json=json,
+    )
 
 
 @app.command(cls=RunFileCommand)
@@ -315,6 +270,7 @@ def export(
     run_export(checkpoint, to=to, out=out, merge=merge)
 
 
+app.command(cls=RunFileCommand)(launch)
 app.command(cls=Command)(build)
 app.command(cls=Command)(chat)
 app.command(cls=Command)(push)

@@ -20,14 +20,9 @@ from smolvlm.cli.train import to_stderr, train_aloud
 from smolvlm.config.load import load_run_config
 from smolvlm.disk.atomic_files import write_text
 from smolvlm.errors import SmolVLMError
-from smolvlm.eval.metrics import (
-    Prediction,
-    accuracy_by_source,
-    balanced_accuracy,
-    exact_match,
-    lookup_answers,
-    majority_answers,
-)
+from smolvlm.eval.baselines import lookup_answers, majority_answers
+from smolvlm.eval.metrics.exact_match import exact_match
+from smolvlm.eval.prediction import Prediction, accuracy_by_source, balanced_accuracy
 from smolvlm.quickstart.easy_vqa import prepare_easy_vqa
 from smolvlm.report.files import read_predictions
 from smolvlm.runs.model import with_model

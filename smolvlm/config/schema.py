@@ -13,10 +13,11 @@ from pydantic import Field
 
 from smolvlm.config.adapters import PARTS, AdapterConfig, AdaptersConfig, PartName
 from smolvlm.config.data import DataConfig
+from smolvlm.config.eval_metrics import DEFAULT_METRICS, metric_names, unknown_metric
 from smolvlm.config.freeze import FreezeConfig
 from smolvlm.config.new_tokens import WORDS as NEW_TOKENS_WORDS
 from smolvlm.config.new_tokens import NewTokens, new_token_problems
-from smolvlm.config.problems import Problem
+from smolvlm.config.problems import Problem, shown_value
 from smolvlm.config.quantization import FullPrecision, Quantization, QuantizationConfig
 from smolvlm.config.rope import RopeScaling
 from smolvlm.config.section import Count, Section
@@ -59,6 +60,26 @@ class EvalConfig(Section):
     at_start: bool = False
     at_end: bool = True
     """Evaluate once training is done; takes effect where there is an `eval_mixture`."""
+    metric: str | list[str] | None = None
+    """What answers are scored by, one or several, where their source has no `metric` of its own;
+    None is `exact_match` and `vqa_accuracy`. The first one decides what the report calls right."""
+
+    FIELD_WORDS: ClassVar[Mapping[str, str]] = {"metric": "must be a metric, or a list of them"}
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics' names."""
+        return metric_names(self.metric) or DEFAULT_METRICS
+
+    def problems(self, config: "RunConfig") -> Iterator[Problem]:
+        """Yield a metric that is none."""
+        del config
+        if self.metric is None:
+            return
+        wrong = unknown_metric(self.metrics) if self.metric else ("the list is empty", None)
+        if wrong is not None:
+            value = shown_value(self.metric)
+            yield Problem(key="eval.metric", value=value, what=wrong[0], fix=wrong[1])
 
 
 class RunConfig(Section):

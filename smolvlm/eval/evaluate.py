@@ -5,37 +5,35 @@ num_rows, source). With several ranks each takes its share of the rows; every ra
 result.
 """
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from accelerate.utils import gather_object
 
+from smolvlm.config.eval_metrics import DEFAULT_METRICS
 from smolvlm.datasets.dataset import PackDataset, PackOptions
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.measured import MeasuredSet
-from smolvlm.datasets.packing.pack import on_device
 from smolvlm.datasets.packing.plan import PlanSettings, plan_training
-from smolvlm.disk.atomic_files import replacing
-from smolvlm.eval.metrics import Prediction, exact_match, vqa_accuracy
+from smolvlm.eval.prediction import Prediction
+from smolvlm.eval.scoring import (
+    Metric,
+    answer_metrics,
+    check_references,
+    row_scores,
+    share_right,
+    token_metrics,
+)
+from smolvlm.eval.token_scores import RowTokens, token_scores
 from smolvlm.generate.answers import GenerationSettings, Generator
-from smolvlm.model.evaluating import evaluating
+from smolvlm.generate.kept_answers import KeptAnswers
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.protocols import VisionLanguageModel
 from smolvlm.records import Conversation
 
 ALL_SOURCES = "all"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Metric:
-    """One number."""
-
-    name: str
-    value: float
-    num_rows: int
-    source: str
+MetricsBySource = Mapping[str, tuple[str, ...]]
+"""Name of a source to the metrics of its answers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,13 +63,17 @@ class Evaluation:
     """What was scored; None of a model in memory, as during training."""
 
     def as_log(self) -> dict[str, float]:
-        """Return `{name: value}` over all rows and `{name_source: value}` by source."""
-        return {
-            metric.name
-            if metric.source == ALL_SOURCES
-            else f"{metric.name}_{metric.source}": metric.value
-            for metric in self.metrics
-        }
+        """Return `{name: value}` over all rows and `{name_source: value}` by source, with the ends
+        of their intervals as `..._ci95_low` and `..._ci95_high`."""
+        values: dict[str, float] = {}
+        ends: dict[str, float] = {}
+        for metric in self.metrics:
+            of_source = "" if metric.source == ALL_SOURCES else f"_{metric.source}"
+            values[f"{metric.name}{of_source}"] = metric.value
+            if metric.interval is not None:
+                ends[f"{metric.name}{of_source}_ci95_low"] = metric.interval.low
+                ends[f"{metric.name}{of_source}_ci95_high"] = metric.interval.high
+        return values | {name: end for name, end in ends.items() if name not in values}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +90,20 @@ class RankShare:
         return slice(self.rank, None, self.num_ranks)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationOptions:
+    """What an evaluation may have besides rows, prompt and model."""
+
+    metrics: MetricsBySource = field(default_factory=dict)
+    """Of sources that have others than the default ones."""
+    cache: VisionCache | None = None
+    """Of the model's frozen tower."""
+    share: RankShare = RankShare()
+    """Of this process."""
+    kept: KeptAnswers | None = None
+    """Answers of a stopped evaluation of the same rows; new ones are kept there."""
+
+
 class Evaluator:
     """Evaluates one held-out set, as often as asked."""
 
@@ -98,14 +114,22 @@ class Evaluator:
         prompt: PromptSettings,
         generation: GenerationSettings,
         plan: PlanSettings,
-        cache: VisionCache | None = None,
-        share: RankShare = RankShare(),
+        options: EvaluationOptions = EvaluationOptions(),
     ) -> None:
+        """Plan the packs of one pass.
+
+        Args:
+            measured: the held-out rows.
+            prompt: of the model.
+            generation: how answers are generated.
+            plan: how rows are packed for their loss.
+            options: metrics, cache, ranks.
+        """
         self._measured = measured
         self._prompt = prompt
         self._generation = generation
-        self._cache = cache
-        self._share = share
+        self._options = options
+        cache = options.cache
         self._packs = PackDataset(
             measured,
             plan_training(measured.lengths, plan),
@@ -115,40 +139,75 @@ class Evaluator:
         )
 
     def __call__(self, model: VisionLanguageModel) -> Evaluation:
-        """Generate an answer to every row, and take the loss of the true one."""
-        conversations = self._measured.conversations[self._share.members]
-        generator = Generator(model, self._prompt, self._generation, cache=self._cache)
+        """Generate an answer to every row, and take the loss of the true one.
+
+        Raises:
+            SampleError: a row has no reference that its source's metrics could score.
+        """
+        share, metrics = self._options.share, self._options.metrics
+        conversations = self._measured.conversations[share.members]
+        asked = [_asked(row) for row in conversations]
+        for row in asked:
+            check_references(metrics.get(row.source, DEFAULT_METRICS), row)
+        generator = Generator(model, self._prompt, self._generation, cache=self._options.cache)
+        answers = (
+            [(answer, "") for answer in generator.answers(conversations)]
+            if self._options.kept is None
+            else generator.kept_answers(conversations, self._options.kept)
+        )
         predictions = [
-            _prediction(row, answer)
-            for row, answer in zip(conversations, generator.answers(conversations), strict=True)
+            replace(row, answer=answer, key=key)
+            for row, (answer, key) in zip(asked, answers, strict=True)
         ]
-        losses = self._losses(model)
-        if self._share.num_ranks > 1:
+        packs = (self._packs[number] for number in range(len(self._packs))[share.members])
+        tokens = token_scores(
+            model, packs, sources=self._packs.sources, compute_dtype=self._generation.compute_dtype
+        )
+        if share.num_ranks > 1:
             predictions = gather_object(predictions)
-            losses = gather_object(losses)
+            tokens = gather_object(tokens)
         rows = self._measured.conversations
         place = {rows.where(number): number for number in range(len(rows))}
         predictions.sort(key=lambda prediction: place[prediction.where])
-        return Evaluation(
-            predictions=tuple(predictions), metrics=tuple(_metrics(predictions, losses))
+        tokens.sort(key=lambda row: place[row.where])
+        return evaluation_of(predictions, tokens, metrics)
+
+
+def evaluation_of(
+    answered: Sequence[Prediction], tokens: Sequence[RowTokens], metrics: MetricsBySource
+) -> Evaluation:
+    """Score answers, and return them with the metrics of all rows and of each source.
+
+    Args:
+        answered: all rows, without scores.
+        tokens: of the rows that could be packed.
+        metrics: of sources that have others than the default ones.
+    """
+    by_row = {(row.where, row.source): row.scores for row in tokens}
+    sources = sorted({row.source for row in answered})
+    scores: dict[int, dict[str, float]] = {}
+    for source in sources:
+        numbers = [number for number, row in enumerate(answered) if row.source == source]
+        found = row_scores(
+            metrics.get(source, DEFAULT_METRICS), [answered[number] for number in numbers]
         )
+        scores |= dict(zip(numbers, found, strict=True))
+    predictions = [
+        replace(
+            row,
+            scores=scores[number],
+            correct=share_right(scores[number]),
+            tokens=by_row.get((row.where, row.source)),
+        )
+        for number, row in enumerate(answered)
+    ]
+    return Evaluation(
+        predictions=tuple(predictions), metrics=tuple(_metrics(predictions, tokens, metrics))
+    )
 
-    def _losses(self, model: VisionLanguageModel) -> list[tuple[str, float, int]]:
-        """Return (source, summed loss, supervised tokens) of this rank's packs."""
-        losses: list[tuple[str, float, int]] = []
-        for number in range(len(self._packs))[self._share.members]:
-            pack = self._packs[number]
-            tensors = on_device(pack.model_tensors(), model.device)
-            with evaluating(model, self._generation.compute_dtype):
-                target_losses = model(pack=tensors).target_losses.double().cpu()
-            for source_number, source in enumerate(self._packs.sources):
-                chosen = target_losses[pack.target_sources == source_number]
-                if len(chosen):
-                    losses.append((source, float(chosen.sum()), len(chosen)))
-        return losses
 
-
-def _prediction(conversation: Conversation, answer: str) -> Prediction:
+def _asked(conversation: Conversation) -> Prediction:
+    """Return a row without its answer and scores."""
     *earlier, last = conversation.turns
     truth = "".join(block for block in last.blocks if isinstance(block, str)).strip()
     question = " ".join(
@@ -160,55 +219,25 @@ def _prediction(conversation: Conversation, answer: str) -> Prediction:
         source=conversation.source,
         group=conversation.source,
         question=question,
-        answer=answer,
+        answer="",
         references=references,
-        correct=exact_match(answer, references),
+        correct=0.0,
         images=tuple(medium.name for medium in conversation.media),
     )
 
 
 def _metrics(
-    predictions: Sequence[Prediction], losses: Sequence[tuple[str, float, int]]
+    predictions: Sequence[Prediction], tokens: Sequence[RowTokens], chosen: MetricsBySource
 ) -> list[Metric]:
-    scores: list[tuple[str, Callable[[str, Sequence[str]], float]]] = [
-        ("exact_match", exact_match),
-        ("vqa_accuracy", vqa_accuracy),
-    ]
+    """Return the metrics of all rows, those that every source has, and of each of several."""
     sources = sorted({prediction.source for prediction in predictions})
+    names = {source: chosen.get(source, DEFAULT_METRICS) for source in sources}
+    first, *others = names.values() or [DEFAULT_METRICS]
+    names[ALL_SOURCES] = tuple(name for name in first if all(name in other for other in others))
     metrics: list[Metric] = []
     for source in [ALL_SOURCES, *(sources if len(sources) > 1 else [])]:
-        answered = [
-            prediction for prediction in predictions if source in (ALL_SOURCES, prediction.source)
-        ]
-        for name, score in scores:
-            total = sum(score(prediction.answer, prediction.references) for prediction in answered)
-            metrics.append(
-                Metric(
-                    name=name,
-                    value=total / max(len(answered), 1),
-                    num_rows=len(answered),
-                    source=source,
-                )
-            )
-        parts = [(value, count) for name, value, count in losses if source in (ALL_SOURCES, name)]
-        tokens = sum(count for _, count in parts)
-        loss = sum(value for value, _ in parts) / max(tokens, 1)
-        metrics.append(Metric(name="loss", value=loss, num_rows=len(answered), source=source))
+        answered = [row for row in predictions if source in (ALL_SOURCES, row.source)]
+        metrics += answer_metrics(names[source], answered, source=source)
+        learned = [row.scores for row in tokens if source in (ALL_SOURCES, row.source)]
+        metrics += token_metrics(learned, source=source, num_rows=len(answered))
     return metrics
-
-
-def write_predictions(predictions: Sequence[Prediction], path: Path) -> None:
-    """Write one JSON object a row, in place of what is there: what the report reads."""
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for prediction in predictions:
-            row = {
-                "where": prediction.where,
-                "source": prediction.source,
-                "group": prediction.group,
-                "question": prediction.question,
-                "prediction": prediction.answer,
-                "references": list(prediction.references),
-                "correct": prediction.correct,
-                "images": list(prediction.images),
-            }
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")

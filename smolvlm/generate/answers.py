@@ -17,6 +17,7 @@ from smolvlm.datasets.encoding.encoded import EncodedConversation
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.tiles import TileLoader
 from smolvlm.errors import located
+from smolvlm.generate.kept_answers import KeptAnswers, answer_key, model_digest
 from smolvlm.generate.text_stream import OnText, TextStream
 from smolvlm.media.decode_time import decoding
 from smolvlm.media.layout import layout_of
@@ -76,13 +77,9 @@ class Generator:
     def answers(self, conversations: Sequence[Conversation]) -> list[str]:
         """Return the answer to each last turn, stripped; it ends where the context does."""
         questions = [self.question(conversation) for conversation in conversations]
-        order = sorted(
-            range(len(questions)), key=lambda number: len(questions[number].prompt.input_ids)
-        )
         answers = [""] * len(questions)
         with evaluating(self._model, self._settings.compute_dtype):
-            for start in range(0, len(order), self._settings.batch_size):
-                numbers = order[start : start + self._settings.batch_size]
+            for numbers in self._batches(questions):
                 texts = self._batch([questions[number] for number in numbers])
                 for number, text in zip(numbers, texts, strict=True):
                     answers[number] = text
@@ -105,6 +102,41 @@ class Generator:
         with evaluating(self._model, self._settings.compute_dtype):
             (text,) = self._batch([question], stream)
         return text, stream.num_tokens
+
+    def kept_answers(
+        self, conversations: Sequence[Conversation], kept: KeptAnswers
+    ) -> list[tuple[str, str]]:
+        """Return (answer, key) of each last turn; ask only what is not kept, and keep it.
+
+        Batches are those of `answers`, and one of which some answer is missing is asked whole: what
+        is said does not depend on where an earlier evaluation was stopped.
+        """
+        questions = [self.question(conversation) for conversation in conversations]
+        asked_of = (model_digest(self._model), self._model.device.type, self._settings)
+        asked_of = (*asked_of, self._prompt.context_tokens)
+        keys: list[str] = []
+        for question in questions:
+            with self._reading(question.where):
+                keys.append(answer_key(question.prompt, self._prompt.media, asked_of))
+        answers = [""] * len(questions)
+        with evaluating(self._model, self._settings.compute_dtype):
+            for numbers in self._batches(questions):
+                batch = [keys[number] for number in numbers]
+                texts = kept.get(batch)
+                if texts is None:
+                    texts = self._batch([questions[number] for number in numbers])
+                    kept.add(dict(zip(batch, texts, strict=True)))
+                for number, text in zip(numbers, texts, strict=True):
+                    answers[number] = text
+        return list(zip(answers, keys, strict=True))
+
+    def _batches(self, questions: Sequence[Question]) -> Iterator[list[int]]:
+        """Yield the numbers of the questions that go together: those of like length."""
+        order = sorted(
+            range(len(questions)), key=lambda number: len(questions[number].prompt.input_ids)
+        )
+        for start in range(0, len(order), self._settings.batch_size):
+            yield order[start : start + self._settings.batch_size]
 
     def _batch(
         self, questions: Sequence[Question], streamer: TextStream | None = None

@@ -7,11 +7,10 @@ and among the no questions, is one half for anything that always says the same.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
 
-from smolvlm.eval.metrics import Prediction, balanced_accuracy, true_answer
+from smolvlm.eval.intervals import wilson_interval
+from smolvlm.eval.prediction import Prediction, balanced_accuracy, true_answer
 
-NORMAL_QUANTILE_95 = 1.959963984540054
 YES_NO = frozenset({"yes", "no"})
 OVERALL = "overall"
 
@@ -54,23 +53,6 @@ def accuracy_of(rows: Sequence[Prediction], *, group: str) -> Accuracy:
     return Accuracy(
         group=group, num_rows=len(rows), value=value, low=low, high=high, balanced=balanced
     )
-
-
-def wilson_interval(share: float, num_rows: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share observed on `num_rows` rows (Wilson 1927), within [0, 1].
-
-    With partly right answers the observed mean stands in for the share, which makes the interval a
-    little too wide.
-
-    Raises:
-        ValueError: no rows, or a share outside [0, 1].
-    """
-    if num_rows < 1 or not 0 <= share <= 1:
-        raise ValueError(f"a share of {share} of {num_rows} rows")
-    squared = NORMAL_QUANTILE_95**2 / num_rows
-    centre = (share + squared / 2) / (1 + squared)
-    half = sqrt(squared * share * (1 - share) + squared**2 / 4) / (1 + squared)
-    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
 def weighted_overall(by_group: Mapping[str, float], sizes: Mapping[str, int]) -> float | None:

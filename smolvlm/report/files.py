@@ -11,8 +11,9 @@ from pathlib import Path
 from sys import float_info
 from typing import Any, TypeGuard, TypeVar
 
+from smolvlm.config.eval_metrics import ANSWER_METRICS
 from smolvlm.errors import ConfigError, SampleError, located
-from smolvlm.eval.metrics import Prediction
+from smolvlm.eval.prediction import Prediction
 from smolvlm.report.planned import PLAN_FILE
 
 Value = TypeVar("Value")
@@ -123,7 +124,14 @@ def _prediction(line: Mapping[str, object]) -> Prediction:
         references=_texts(line, "references"),
         correct=_share(line, "correct"),
         images=_texts(line, "images"),
+        scores=_scores(line),
     )
+
+
+def _scores(line: Mapping[str, object]) -> dict[str, float]:
+    """Return a row's scores by metric; none of a file that was written without."""
+    scores = _object(line, "scores") if "scores" in line else {}
+    return {name: _number(scores, name) for name in scores if name in ANSWER_METRICS}
 
 
 def _read_starts(path: Path) -> tuple[Start, ...]:

@@ -10,7 +10,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from smolvlm.errors import SampleError
-from smolvlm.eval.metrics import Prediction
+from smolvlm.eval.prediction import Prediction
 from smolvlm.media.downloads import kept_file
 from smolvlm.media.kinds import ending_of, is_clip_ending
 from smolvlm.pages.thumbnails import medium_uri

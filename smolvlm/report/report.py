@@ -19,6 +19,7 @@ from smolvlm.report.files import Metrics, RunFiles, read_run_files
 from smolvlm.report.gallery import answer_views
 from smolvlm.report.places import place_rows
 from smolvlm.report.planned import plan_rows
+from smolvlm.report.scores import score_rows
 
 NUM_ANSWERS = 9
 MAX_EVALUATIONS = 6
@@ -69,6 +70,7 @@ def write_run_report(run_dir: Path) -> Path:
         baseline_names=[name.replace("_", " ") for name in run.baselines],
         has_before=bool(run.before),
         has_balanced=any(row.after.balanced is not None for row in rows),
+        scores=score_rows(run.after, run.before),
         accuracy_chart=accuracy_chart(accuracies(run.before), accuracies(run.after), run.baselines),
         loss_chart=loss_chart(run.train, run.evals),
         rate_chart=learning_rate_chart(run.train),
@@ -215,7 +217,9 @@ def _evaluations(evals: Sequence[Metrics]) -> tuple[list[str], list[tuple[str, l
     count = min(len(evals), MAX_EVALUATIONS)
     places = [round(place * (len(evals) - 1) / max(count - 1, 1)) for place in range(count)]
     shown = [evals[place] for place in places]
-    names = sorted({key for line in shown for key in line if key.startswith("eval_")})
+    names = sorted(
+        {key for line in shown for key in line if key.startswith("eval_") and "_ci95_" not in key}
+    )
     rows = [
         (name.removeprefix("eval_"), [_plain(line.get(name)) for line in shown]) for name in names
     ]

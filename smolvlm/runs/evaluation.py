@@ -11,10 +11,11 @@ from smolvlm.checkpoints.peft_layers import base_of, is_adapter_folder
 from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.builder import measure_mixture, one_pass, open_tables, read_prompt
 from smolvlm.datasets.encoding.prompts import PromptSettings
+from smolvlm.datasets.rows.mixture import load_mixture
 from smolvlm.errors import ConfigError, located
-from smolvlm.eval.evaluate import Evaluation, Evaluator, RankShare, ScoredModel
+from smolvlm.eval.evaluate import Evaluation, EvaluationOptions, Evaluator, ScoredModel
 from smolvlm.generate.answers import GenerationSettings
-from smolvlm.model.vision_cache import VisionCache
+from smolvlm.generate.kept_answers import KeptAnswers
 from smolvlm.runs.evaluation_settings import base_of_trained
 from smolvlm.train.ranks.computed_once import computed_once
 from smolvlm.train.run_model import load_run_checkpoint
@@ -24,21 +25,18 @@ def build_evaluator(
     config: RunConfig,
     prompt: PromptSettings,
     *,
-    cache: VisionCache | None,
     uses_bf16: bool,
-    rank: int = 0,
-    num_ranks: int = 1,
+    options: EvaluationOptions | None = None,
 ) -> Evaluator:
     """Build the evaluation of a run's `eval_mixture`.
 
     Args:
         config: the run's settings.
         prompt: of the model.
-        cache: the run's, where its tower is frozen.
         uses_bf16: whether it runs under bfloat16 autocast; it does so too where the weights are
             bfloat16.
-        rank: of this process.
-        num_ranks: that share the rows.
+        options: the run's cache where its tower is frozen, the ranks, answers that are kept; the
+            metrics are those of the settings.
 
     Raises:
         ConfigError, SampleError: the held-out set is wrong.
@@ -59,13 +57,28 @@ def build_evaluator(
             compute_dtype=torch.bfloat16 if uses_bf16 else torch.float32,
         ),
         plan=one_pass(config.data),
-        cache=cache,
-        share=RankShare(rank=rank, num_ranks=num_ranks),
+        options=replace(options or EvaluationOptions(), metrics=metrics_by_source(config)),
     )
 
 
-def evaluate_checkpoint(config: RunConfig) -> Evaluation:
+def metrics_by_source(config: RunConfig) -> dict[str, tuple[str, ...]]:
+    """Return the metrics of each source of a run's `eval_mixture`, by its name; rows are not read.
+
+    Raises:
+        ConfigError: the mixture is wrong.
+    """
+    mixture = config.data.eval_mixture
+    assert mixture is not None
+    sources = load_mixture(mixture, base_dir=config.data.base_dir)
+    return {source.name: source.metrics or config.eval.metrics for source in sources}
+
+
+def evaluate_checkpoint(config: RunConfig, *, kept: KeptAnswers | None = None) -> Evaluation:
     """Answer a run's held-out set with the model that `model.path` names, and score the answers.
+
+    Args:
+        config: the run's settings.
+        kept: answers of a stopped evaluation; new ones are kept there.
 
     Raises:
         ConfigError, SampleError: there is no held-out set, or it or the checkpoint is wrong.
@@ -85,8 +98,30 @@ def evaluate_checkpoint(config: RunConfig) -> Evaluation:
     uses_bf16 = bool(
         config.train.arguments.get("bf16")
     )  # a GPU's own choice is not asked of this CPU
-    evaluate = build_evaluator(config, prompt, cache=None, uses_bf16=uses_bf16)
+    evaluate = build_evaluator(
+        config, prompt, uses_bf16=uses_bf16, options=EvaluationOptions(kept=kept)
+    )
     return replace(evaluate(checkpoint.model), model=scored_model(config.model.path))
+
+
+def base_config(config: RunConfig, *, target: str) -> RunConfig:
+    """Return the settings of an evaluation of what a model was trained from, on the same rows.
+
+    Args:
+        config: of the model's own evaluation.
+        target: as the user named it.
+
+    Raises:
+        ConfigError: nothing beside the model says what it was trained from.
+    """
+    base = scored_model(config.model.path).base
+    if base is None:
+        raise ConfigError(
+            "nothing here says what it was trained from, so there is no base to compare with",
+            where=f"{target} --base",
+            fix="give a run's output folder, one of its checkpoints, or an adapter's folder",
+        )
+    return config.model_copy(update={"model": config.model.model_copy(update={"path": base})})
 
 
 def scored_model(path: str) -> ScoredModel:

@@ -15,14 +15,15 @@ from smolvlm.checkpoints.load import Checkpoint
 from smolvlm.config.eval_metrics import metric_problem
 from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.encoding.prompts import PromptSettings
-from smolvlm.datasets.rows.mixture import load_mixture
 from smolvlm.errors import ConfigError
-from smolvlm.eval.evaluate import Evaluation, Evaluator, Metric, write_predictions
+from smolvlm.eval.evaluate import Evaluation, EvaluationOptions, Evaluator, RankShare
+from smolvlm.eval.prediction_files import write_predictions
+from smolvlm.eval.scoring import Metric
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.protocols import VisionLanguageModel
 from smolvlm.publish.model_card import write_model_card
 from smolvlm.report.report import write_run_report
-from smolvlm.runs.evaluation import build_evaluator
+from smolvlm.runs.evaluation import build_evaluator, metrics_by_source
 from smolvlm.runs.model import Say, nothing, with_model
 from smolvlm.train.arguments import trains_in_bf16
 from smolvlm.train.engines.sharding import whole_weights
@@ -90,8 +91,7 @@ def check_best_metric(config: RunConfig) -> None:
     metric, mixture = config.train.arguments.get("metric_for_best_model"), config.data.eval_mixture
     if metric is None or mixture is None:
         return
-    sources = [spec.name for spec in load_mixture(mixture, base_dir=config.data.base_dir)]
-    if (what := metric_problem(metric, sources)) is not None:
+    if (what := metric_problem(metric, metrics_by_source(config))) is not None:
         where = f"train.metric_for_best_model={metric}"
         raise ConfigError(what, where=where, fix="name one of these")
 
@@ -114,10 +114,11 @@ class _RunEvaluation:
         evaluator = build_evaluator(
             self._config,
             prompt,
-            cache=cache,
             uses_bf16=trains_in_bf16(self._config.train),
-            rank=state.process_index,
-            num_ranks=state.num_processes,
+            options=EvaluationOptions(
+                cache=cache,
+                share=RankShare(rank=state.process_index, num_ranks=state.num_processes),
+            ),
         )
         self._evaluator = evaluator
         before = self._output_dir / "predictions-before.jsonl"

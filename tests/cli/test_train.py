@@ -13,8 +13,13 @@ import smolvlm.train.arguments
 import smolvlm.train.train
 from smolvlm.generate.answers import GenerationSettings
 
-SCORES = ("exact_match", "vqa_accuracy", "loss")
-EVAL_KEYS = {f"eval_{score}{source}" for score in SCORES for source in ("", "_photos", "_words")}
+SCORES = ("exact_match", "vqa_accuracy", "token_accuracy", "loss")
+EVAL_KEYS = {
+    f"eval_{score}{source}{end}"
+    for score in SCORES
+    for source in ("", "_photos", "_words")
+    for end in ("", "_ci95_low", "_ci95_high")
+}
 
 
 def test_it_trains_evaluates_and_reports(trained: Any, out: Path, json_rows: Any) -> None:

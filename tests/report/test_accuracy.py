@@ -3,11 +3,9 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from smolvlm.eval.metrics import Prediction
-from smolvlm.report.accuracy import accuracies, accuracy_of, weighted_overall, wilson_interval
+from smolvlm.eval.prediction import Prediction
+from smolvlm.report.accuracy import accuracies, accuracy_of, weighted_overall
 
 
 def row(
@@ -39,34 +37,6 @@ def test_each_group_has_its_own_mean_and_number() -> None:
 def test_a_group_without_rows_is_a_broken_contract() -> None:
     with pytest.raises(ValueError, match="no rows in group shape"):
         accuracy_of([], group="shape")
-
-
-@pytest.mark.parametrize(
-    ("right", "num_rows", "low", "high"),
-    [
-        (0, 10, 0.0, 0.2775),
-        (10, 10, 0.7225, 1.0),
-        (5, 10, 0.2366, 0.7634),
-        (81, 263, 0.2553, 0.3662),
-        (1, 1, 0.2065, 1),
-    ],
-)
-def test_wilson_intervals_are_those_of_the_tables(
-    right: int, num_rows: int, low: float, high: float
-) -> None:
-    assert wilson_interval(right / num_rows, num_rows) == pytest.approx((low, high), abs=5e-5)
-
-
-@given(share=st.floats(0, 1), num_rows=st.integers(1, 10**7))
-def test_the_interval_holds_the_share_within_0_and_1(share: float, num_rows: int) -> None:
-    low, high = wilson_interval(share, num_rows)
-    assert 0 <= low <= share <= high <= 1
-
-
-@pytest.mark.parametrize(("share", "num_rows"), [(0.5, 0), (1.01, 3), (-0.1, 3)])
-def test_what_is_no_share_is_refused(share: float, num_rows: int) -> None:
-    with pytest.raises(ValueError, match="a share of"):
-        wilson_interval(share, num_rows)
 
 
 def test_balanced_is_for_yes_and_no_alone() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smolvlm.eval.metrics import Prediction
+from smolvlm.eval.prediction import Prediction
 from smolvlm.media.downloads import kept_file
 from smolvlm.report.gallery import MAX_CHARACTERS, answer_views, choose
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from smolvlm.config.eval_metrics import metric_names, unknown_metric
 from smolvlm.config.problems import Problem, shown_value
 from smolvlm.config.row_files import RowFormat, row_file
 from smolvlm.config.suggestions import did_you_mean
@@ -52,6 +53,7 @@ _KEYS = (
         "source_fps",
         "media_markers",
         "license",
+        "metric",
     ),
 )
 IGNORED_KEYS = frozenset({"source", "category", "quality", "duration", "_comment"})
@@ -114,6 +116,7 @@ def read_source(
         media_markers=reader.choice("media_markers", get_args(MediaMarkers)) or "plain",
         seed=reader.whole_number("seed", default=0, minimum=0),
         on_bad_sample=reader.choice("on_bad_sample", get_args(BadSamplePolicy)),
+        metrics=reader.metrics(),
     )
     reader.text("license")  # for the model card, which reads it from the settings
     places = [name for name in ("json_path", "hub", "memory") if entry.get(name) is not None]
@@ -207,6 +210,18 @@ class _EntryReader:
         except ConfigError as error:
             self.problem("filter", error.what, fix=error.fix)
             return RowFilter()
+
+    def metrics(self) -> tuple[str, ...]:
+        value = self.entry.get("metric")
+        if value is None:
+            return ()
+        names = metric_names(value)
+        if names is None:
+            fix = "write `metric: anls`, or `metric: [anls, exact_match]`"
+            self.problem("metric", "must be a metric, or a list of them", fix=fix)
+        elif (wrong := unknown_metric(names)) is not None:
+            self.problem("metric", wrong[0], fix=wrong[1])
+        return names or ()
 
     def columns(self) -> Mapping[str, str | tuple[str, ...]]:
         value = self.entry.get("columns")

@@ -166,6 +166,8 @@ class SourceSpec:
     """Of `random` sampling."""
     on_bad_sample: BadSamplePolicy | None = None
     """None follows the run's `data.on_bad_sample`."""
+    metrics: tuple[str, ...] = ()
+    """What answers are scored by where the source is held out; none follows `eval.metric`."""
 
     @property
     def files(self) -> tuple[Path, ...]:

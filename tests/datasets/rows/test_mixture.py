@@ -81,6 +81,31 @@ def test_another_shape_is_refused(folder: Path, content: object) -> None:
         load_mixture(folder / "mix.yaml", base_dir=folder)
 
 
+def test_a_source_has_a_metric_or_several(folder: Path) -> None:
+    entries = [{"path": "a.json", "metric": "anls"}, {"path": "b.jsonl", "metric": ["iou", "bleu"]}]
+    assert [
+        one.metrics for one in load_mixture([*entries, {"path": "a.json"}], base_dir=folder)
+    ] == [
+        ("anls",),
+        ("iou", "bleu"),
+        (),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("metric", "problem"),
+    [
+        ("anl", r"\[0\]\.metric = 'anl': `anl` is no metric of answers; did you mean `anls`\?"),
+        (["anls", "wer"], r"`wer` is no metric of answers; the metrics are exact_match, .*"),
+        ([], r"must be a metric, or a list of them; write `metric: anls`"),
+        (3, r"must be a metric, or a list of them"),
+    ],
+)
+def test_an_unknown_metric_is_refused(folder: Path, metric: object, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        load_mixture([{"path": "a.json", "metric": metric}], base_dir=folder)
+
+
 def test_a_missing_mixture_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"gone\.yaml: no such file"):
         load_mixture("gone.yaml", base_dir=tmp_path)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from experiments.charts.questions import CHART_QUESTION_TYPES, prepare_charts
 from experiments.charts.tables import CHART_WHEEL
-from smolvlm.eval.metrics import lookup_answers
+from smolvlm.eval.baselines import lookup_answers
 from smolvlm.package_index import fetch_wheel
 
 SIZES = {"train": 3, "eval": 1}

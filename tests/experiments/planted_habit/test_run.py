@@ -10,7 +10,7 @@ import pytest
 
 from experiments.planted_habit.run import main
 from experiments.planted_habit.scores import in_habit, scores_of, without_habit
-from smolvlm.eval.metrics import Prediction
+from smolvlm.eval.prediction import Prediction
 
 SHORT = (
     "data.max_tokens_per_pack=256",
