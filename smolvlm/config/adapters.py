@@ -91,8 +91,11 @@ class AdaptersConfig(Section):
     """Adapters by tower; None is a tower that follows its learning rate."""
 
     language: Entry = None
+    """Of the language model; a kind of adapter, or a mapping."""
     connector: Entry = None
+    """Of the connector; likewise."""
     vision: Entry = None
+    """Of the vision tower; likewise."""
 
     def entries(self) -> Iterator[tuple[PartName, AdapterConfig]]:
         """Yield the towers that have an entry."""

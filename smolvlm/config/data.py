@@ -53,7 +53,10 @@ class DataConfig(Section):
     """Whether, with `allow_urls`, those may lead to servers that are not public: this machine, its
     network."""
     max_tokens_per_pack: Count = 4096
+    """Tokens that are computed together, of several conversations; a longer conversation is a bad
+    row."""
     max_tiles_per_pack: Count = 64
+    """Tiles that are encoded together."""
     share_media: bool = True
     """Conversations that begin with the same pictures become one tree, and the pictures are read
     once."""
@@ -96,6 +99,7 @@ class DataConfig(Section):
     loss_weighting: Literal["token", "sample", "sqrt"] = "token"
     """Weight of each of a conversation's n supervised tokens: 1, 1/n or 1/sqrt(n)."""
     on_bad_sample: Literal["error", "skip"] = "error"
+    """Whether a row that cannot be used ends the run or is passed over and counted."""
     max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Largest share of a source's rows that may be skipped."""
     vision_cache: bool = True

@@ -43,14 +43,17 @@ class FreezeConfig(Section):
     }
 
     embeddings: bool = False
-    """The language model's; where a checkpoint ties the output head to them, the two go
-    together."""
+    """Whether the language model's are frozen; where a checkpoint ties the output head to them, the
+    two go together."""
     output_head: bool = False
+    """Whether the layer that gives each token's score is frozen."""
     language_layers: LayerRange | None = None
-    """With the last layer goes the norm behind it; so in the vision tower too."""
+    """The layers [first, behind the last] that are frozen; with the last one of all goes the norm
+    behind it."""
     vision_embeddings: bool = False
     """Of patches and of positions."""
     vision_layers: LayerRange | None = None
+    """The same of the vision tower."""
 
     def asked(self, part: PartName) -> list[str]:
         """Return the names of the settings that freeze something in a tower."""

@@ -90,13 +90,14 @@ class FullPrecision(QuantizationConfig):
     """Nothing is quantised."""
 
     bits: None = None
+    """Bits a weight, 8 or 4; None quantises nothing."""
 
 
 class _FewerBits(QuantizationConfig):
     """Towers' linear layers are held in few bits."""
 
     towers: Annotated[list[PartName], Field(min_length=1)] | None = None
-    """None is the language model alone."""
+    """Which towers are quantised; None is the language model alone."""
 
     @property
     def parts(self) -> tuple[PartName, ...]:

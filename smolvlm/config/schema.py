@@ -54,10 +54,13 @@ class EvalConfig(Section):
     """How answers are generated and scored."""
 
     max_new_tokens: Count = 32
+    """Where an answer that does not end is cut."""
     batch_size: Count = 32
+    """Questions that are answered together; scores do not depend on it."""
     max_rows: Count | None = None
     """Rows of each source; None is all."""
     at_start: bool = False
+    """Evaluate the untrained model first, to compare with."""
     at_end: bool = True
     """Evaluate once training is done; takes effect where there is an `eval_mixture`."""
     metric: str | list[str] | None = None

@@ -47,10 +47,13 @@ class TrainConfig(Section):
     }
 
     output_dir: FilePath
+    """Folder of the run: its model, checkpoints, log and report."""
     language_model_lr: LearningRate = 2e-5
-    """0 freezes the part; so for the other two."""
+    """Learning rate of the language model, embeddings and head included; 0 freezes it."""
     connector_lr: LearningRate = 1e-4
+    """Learning rate of what joins the vision tower to the language model; 0 freezes it."""
     vision_tower_lr: LearningRate = 0.0
+    """Learning rate of the vision tower; 0 freezes it, and its features are kept."""
     new_tokens_lr: LearningRate | None = None
     """Of the rows of single tokens where the language model does not train in full; None is its
     adapter's rate, or `NEW_TOKENS_LR` without one."""

@@ -1,0 +1,37 @@
+"""`smolvlm settings` answers by a setting's name, its last part, or its section."""
+
+from typing import Any
+
+import pytest
+
+
+@pytest.mark.parametrize("name", ["data.fps", "fps"])
+def test_one_setting(smolvlm_command: Any, name: str) -> None:
+    outcome = smolvlm_command("settings", name)
+    assert outcome.status == 0
+    first, second = outcome.output.splitlines()
+    assert first == "data.fps  number above 0; default 1"
+    assert second.startswith("    Frames shown of a second of video")
+
+
+def test_a_section_all_of_them_and_as_json(smolvlm_command: Any) -> None:
+    section = smolvlm_command("settings", "quantization", "--json").objects
+    assert {one["key"] for one in section} == {
+        "quantization.bits",
+        "quantization.towers",
+        "quantization.quant_type",
+        "quantization.double_quant",
+    }
+    every = smolvlm_command("settings", "--json").objects
+    assert len(every) > 80
+    assert {"key": "train.output_dir", "type": "path", "default": None} in [
+        {name: one[name] for name in ("key", "type", "default")} for one in every
+    ]
+
+
+def test_names_of_transformers_and_names_of_nobody(smolvlm_command: Any) -> None:
+    outcome = smolvlm_command("settings", "warmup_steps")
+    assert outcome.output.splitlines()[0] == "train.warmup_steps"
+    outcome = smolvlm_command("settings", "train.conector_lr")
+    assert outcome.status == 2
+    assert "did you mean train.connector_lr?" in outcome.messages
