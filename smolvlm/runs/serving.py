@@ -1,7 +1,7 @@
 """What `transformers serve` is given for a run: a folder that its stock classes load.
 
-In: a run's folder, a checkpoint's, an adapter's. Out: the folder itself, or of an adapter the merged
-model, made once and kept in the cache folder by a digest of the adapter.
+In: a run's folder, a checkpoint's, an adapter's. Out: the folder itself, or of an adapter the
+merged model, made once and kept in the cache folder by a digest of the adapter.
 """
 
 from hashlib import blake2b

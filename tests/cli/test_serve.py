@@ -37,8 +37,7 @@ def served(folder: Path, log: Path) -> Iterator[tuple[str, str]]:
         port = listener.getsockname()[1]
     with log.open("w") as messages:
         process = subprocess.Popen(
-            [sys.executable, "-m", "smolvlm", "serve", str(folder), "--port", str(port)]
-            + ["--device", "cpu"],
+            [sys.executable, "-m", "smolvlm", "serve", str(folder), *on_loopback(port)],
             env=os.environ | {"SMOLVLM_HOME": str(log.parent / "home")},
             stderr=messages,
             stdout=messages,
@@ -60,6 +59,10 @@ def served(folder: Path, log: Path) -> Iterator[tuple[str, str]]:
     finally:
         process.kill()
         process.wait()
+
+
+def on_loopback(port: int) -> list[str]:
+    return ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
 
 
 def is_healthy(address: str) -> bool:
