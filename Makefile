@@ -15,7 +15,7 @@ WHEELS := gpu_check/wheels
 WHEEL_PYTHON ?= 3.12
 WHEEL_PLATFORMS := $(foreach tag,manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014 manylinux1,--platform $(tag)_x86_64)
 
-.PHONY: help env dev env-deepspeed quickstart test quick mutants kills engines grids fuzz lint check bench format clean gpu-check gpu-wheels
+.PHONY: help env dev env-deepspeed quickstart test quick mutants kills engines grids fuzz lint check sbom bench format clean gpu-check gpu-wheels
 
 help:
 	@echo "make quickstart  train a small model on easy-VQA and report (STEPS=20 for a short check)"
@@ -29,6 +29,7 @@ help:
 	@echo "make grids       the tests of families of which make test runs a part"
 	@echo "make kills       kill a tiny run at KILLS=25 random moments, and compare it with one that was not (RANKS=2)"
 	@echo "make fuzz        check inputs that are damaged in every way (ARGS='--inputs 100000 --seed 0 --only rows,tar')"
+	@echo "make sbom        what is installed (CycloneDX, build/sbom.json) and its licences (build/licences.md)"
 	@echo "make bench       compare with TRL and plain transformers, tower frozen (most of an hour on two cores)"
 	@echo "make gpu-check   what only a GPU can show, into OUT (STAGES=install,exact for some; gpu_check/README.md)"
 	@echo "make gpu-wheels  collect what a bare GPU machine lacks into $(WHEELS)"
@@ -87,6 +88,13 @@ lint: dev
 	$(BIN)/lint-imports
 
 check: lint test
+
+# What users install, and under which licences; the tools that look lie beside it.
+sbom: env
+	$(PYTHON) -m venv build/sbom-tools
+	build/sbom-tools/bin/python -m pip install --quiet "cyclonedx-bom==7.5.0" "pip-licenses==5.5.5"
+	build/sbom-tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o build/sbom.json $(BIN)/python
+	build/sbom-tools/bin/pip-licenses --python=$(BIN)/python --format=markdown --output-file=build/licences.md
 
 bench: dev
 	$(BIN)/python -m benchmarks.peers
