@@ -54,6 +54,7 @@ WRITTEN_BY_RUNS = frozenset(
             "baselines.json",
             "trainer_state.json",
         ),
+        *("build/sbom.json", "build/licences.md"),
         *(
             "tokenizer.json",
             "tokenizer_config.json",
