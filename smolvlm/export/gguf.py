@@ -83,7 +83,13 @@ def prove_gguf(
     references = reference_answers(staged, processor, prompt, asked)
     longest = max(reference.num_prompt_tokens for reference in references) + MAX_NEW_TOKENS
     context_tokens = (longest // _CONTEXT_STEP + 1) * _CONTEXT_STEP
-    answers = llama_cpp_answers(text_file, mmproj_file, asked, context_tokens=context_tokens)
+    answers = llama_cpp_answers(
+        text_file,
+        mmproj_file,
+        asked,
+        context_tokens=context_tokens,
+        end_of_turn=prompt.tokens.end_of_turn,
+    )
     bound = BOUNDS[dtype]
     return Proof(
         runtime=with_version(PACKAGE),
@@ -129,7 +135,8 @@ def check_gguf(exported: Exported, *, proves: bool) -> None:
 
 def _check_pictures(exported: Exported) -> None:
     pictures, tokens = exported.prompt.media.pictures, exported.prompt.tokens
-    if pictures.image_splitting and pictures.longest_edge_px > pictures.tile_side_px:
+    is_cut = pictures.longest_edge_px > pictures.tile_side_px
+    if pictures.image_splitting == "overview" or (pictures.image_splitting and is_cut):
         return
     one_tile, shown = (len(image_block(tokens, Grid(rows=n, columns=n))) for n in (0, 1))
     raise ConfigError(

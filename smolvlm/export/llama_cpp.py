@@ -26,7 +26,12 @@ PACKAGE = "xllamacpp"
 
 
 def llama_cpp_answers(
-    text_file: Path, mmproj_file: Path, asked: Sequence[ProofPrompt], *, context_tokens: int
+    text_file: Path,
+    mmproj_file: Path,
+    asked: Sequence[ProofPrompt],
+    *,
+    context_tokens: int,
+    end_of_turn: int,
 ) -> list[Answer]:
     """Answer greedily with llama.cpp.
 
@@ -35,6 +40,7 @@ def llama_cpp_answers(
         mmproj_file: GGUF of vision tower and connector.
         asked: the questions.
         context_tokens: what the longest prompt and its answer take.
+        end_of_turn: the token that ends an answer.
 
     Raises:
         ConfigError: llama.cpp does not load the files, or ends.
@@ -65,19 +71,33 @@ def llama_cpp_answers(
                 where=str(text_file.name),
                 fix="try another version of xllamacpp, or --no-proof",
             )
-        return [answer_from(reply) for reply in json.loads(result.read_text(encoding="utf-8"))]
+        replies = json.loads(result.read_text(encoding="utf-8"))
+        return [answer_from(reply, end_of_turn=end_of_turn) for reply in replies]
 
 
-def answer_from(reply: Mapping[str, Any]) -> Answer:
-    """Return what a reply of an OpenAI-style server with log-probabilities says."""
-    steps = reply["choices"][0]["logprobs"]["content"]
+def answer_from(reply: Mapping[str, Any], *, end_of_turn: int) -> Answer:
+    """Return what a reply of llama.cpp's server says.
+
+    It tells no log-probabilities of a token that ends amid a character of several bytes (seen with
+    xllamacpp 2026.10): those steps are empty.
+
+    Args:
+        reply: with log-probabilities, and verbose.
+        end_of_turn: the token that ends an answer.
+    """
+    token_ids = [int(token) for token in reply["__verbose"]["tokens"]]
+    if token_ids[-1:] == [end_of_turn]:
+        token_ids.pop()
+    told = list((reply["choices"][0].get("logprobs") or {"content": []})["content"])
+    top_logprobs: list[dict[int, float]] = []
+    for token in token_ids:
+        is_told = bool(told) and int(told[0]["id"]) == token
+        top = told.pop(0)["top_logprobs"] if is_told else ()
+        top_logprobs.append({int(each["id"]): float(each["logprob"]) for each in top})
     return Answer(
         num_prompt_tokens=int(reply["usage"]["prompt_tokens"]),
-        token_ids=tuple(int(step["id"]) for step in steps),
-        top_logprobs=tuple(
-            {int(token["id"]): float(token["logprob"]) for token in step["top_logprobs"]}
-            for step in steps
-        ),
+        token_ids=tuple(token_ids),
+        top_logprobs=tuple(top_logprobs),
     )
 
 
@@ -93,4 +113,6 @@ def _request(asked: ProofPrompt) -> dict[str, Any]:
         "temperature": 0,
         "logprobs": True,
         "top_logprobs": TOP,
+        "return_tokens": True,
+        "verbose": True,
     }

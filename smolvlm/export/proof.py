@@ -50,7 +50,7 @@ class Answer:
     token_ids: tuple[int, ...]
     """Without the end of the turn."""
     top_logprobs: tuple[Mapping[int, float], ...]
-    """At each step, of the likeliest tokens."""
+    """At each step, of the likeliest tokens; empty where the runtime tells none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,7 +122,8 @@ def compare(
     for step in range(num_compared):
         likely = _likely(answer.top_logprobs[step])
         expected = reference.logprobs[step]
-        difference = max(difference, *(abs(float(expected[t]) - v) for t, v in likely.items()))
+        found = [abs(float(expected[token]) - value) for token, value in likely.items()]
+        difference = max([difference, *found])
     is_tie = False
     if parting is not None:
         one, other = (float(reference.logprobs[parting][token]) for token in pairs[parting])
@@ -168,8 +169,8 @@ def proof_text(proof: Proof) -> str:
 
 
 def _likely(top: Mapping[int, float]) -> dict[int, float]:
-    best = max(top.values())
-    return {token: value for token, value in top.items() if value >= best - LIKELY_NATS}
+    least = max(top.values(), default=0.0) - LIKELY_NATS
+    return {token: value for token, value in top.items() if value >= least}
 
 
 def _record(each: Comparison, bound: float) -> dict[str, Any]:

@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 from gguf import GGUFReader
 
+from smolvlm.checkpoints.processor_files import save_processor
+from smolvlm.datasets.encoding.prompts import read_prompt_settings
 from smolvlm.errors import ConfigError
 from smolvlm.export.exported import Exported, read_exported
 from smolvlm.export.gguf import check_gguf, export_gguf, prove_gguf
+from smolvlm.export.merge import export_for_transformers
+from smolvlm.export.proof import proof_text
 from smolvlm.export.staged import stage, template_of
 from tests.export.conftest import set_pictures
 
@@ -96,6 +100,19 @@ def test_without_a_proof_the_record_says_so(
     record = json.loads((tmp_path / "out" / "proof.json").read_text())
     assert (record["holds"], record["not_run"]) == (None, "--no-proof was given")
     assert (tmp_path / "out" / "model-q8_0.gguf").is_file()
+
+
+def test_one_tile_and_its_overview_are_what_llama_cpp_shows(
+    runtime: None, exported: Exported, tmp_path: Path
+) -> None:
+    media = read_prompt_settings(exported.base.processor, image_splitting="overview").media
+    folder = tmp_path / "overview"
+    export_for_transformers(exported.folder, folder, merge=False)
+    save_processor(str(exported.folder), folder, media=media)
+    proof = export_gguf(read_exported(folder), tmp_path / "out", dtype="f32", proves=True)
+    assert proof.holds, proof_text(proof)
+    for each in proof.comparisons:
+        assert each.reference.num_prompt_tokens == each.answer.num_prompt_tokens
 
 
 def refusal(exported: Exported) -> str:
