@@ -2,14 +2,18 @@
 here."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from smolvlm.errors import ConfigError
 from smolvlm.terminal import say
 
-FORMS = ("transformers", "gguf")
-DTYPES = {"gguf": ("f16", "f32", "q8_0")}
+if TYPE_CHECKING:
+    from smolvlm.export.proof import Proof
+
+FORMS = ("transformers", "gguf", "onnx", "browser")
+DTYPES = {"gguf": ("f16", "f32", "q8_0"), "onnx": ("f32",), "browser": ("f32",)}
 """Form -> the types of weights that it can have, the default first."""
 DRIFTED = 3
 """Exit status where the runtime answers otherwise than transformers."""
@@ -38,15 +42,28 @@ def run_export(
     if dtype is not None and dtype not in allowed:
         fix = f"give one of {', '.join(allowed)}"
         raise ConfigError(f"--to {to} has no such weights", where=f"--dtype {dtype}", fix=fix)
-    from smolvlm.export.exported import read_exported
-    from smolvlm.export.gguf import export_gguf
     from smolvlm.export.proof import proof_text
 
-    proof = export_gguf(read_exported(checkpoint), out, dtype=dtype or allowed[0], proves=proves)
+    proof = _export_with_proof(checkpoint, to, out, dtype=dtype or allowed[0], proves=proves)
     _say_written(out, [path for path in sorted(out.rglob("*")) if path.is_file()])
     say(proof_text(proof))
     if proof.holds is False:
         raise typer.Exit(DRIFTED)
+
+
+def _export_with_proof(
+    checkpoint: Path, to: str, out: Path, *, dtype: str, proves: bool
+) -> "Proof":
+    from smolvlm.export.exported import read_exported
+
+    exported = read_exported(checkpoint)
+    if to == "gguf":
+        from smolvlm.export.gguf import export_gguf
+
+        return export_gguf(exported, out, dtype=dtype, proves=proves)
+    from smolvlm.export.onnx_folder import export_onnx
+
+    return export_onnx(exported, out, form="onnx" if to == "onnx" else "browser", proves=proves)
 
 
 def _say_written(out: Path, written: list[Path]) -> None:

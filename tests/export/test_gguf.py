@@ -17,6 +17,7 @@ from smolvlm.export.gguf import check_gguf, export_gguf, prove_gguf
 from smolvlm.export.merge import export_for_transformers
 from smolvlm.export.proof import proof_text
 from smolvlm.export.staged import stage, template_of
+from smolvlm.terminal import say
 from tests.export.conftest import set_pictures
 
 
@@ -113,6 +114,22 @@ def test_one_tile_and_its_overview_are_what_llama_cpp_shows(
     assert proof.holds, proof_text(proof)
     for each in proof.comparisons:
         assert each.reference.num_prompt_tokens == each.answer.num_prompt_tokens
+
+
+@pytest.mark.parametrize("longest_edge", [32, 128])
+def test_one_tile_a_picture_would_drift(
+    runtime: None,
+    exported: Exported,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    longest_edge: int,
+) -> None:
+    folder = shutil.copytree(exported.folder, tmp_path / "unsplit")
+    set_pictures(folder, do_image_splitting=False, size={"longest_edge": longest_edge})
+    monkeypatch.setattr("smolvlm.export.gguf._check_pictures", lambda _: None)
+    proof = export_gguf(read_exported(folder), tmp_path / "out", dtype="f32", proves=True)
+    say(proof_text(proof))  # the table of docs/exporting.md: pytest -s
+    assert proof.holds is False
 
 
 def refusal(exported: Exported) -> str:
