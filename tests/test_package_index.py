@@ -135,3 +135,17 @@ def test_a_source_archive_that_cannot_be_had_says_where_to_put_it(
         fetch_archive(source_archive)
     assert "could not download this source archive (1 MB)" in caught.value.what
     assert f"put the source archive file at {file}" in str(caught.value)
+
+
+def test_pip_is_told_a_source_archives_digest(
+    source_archive: SourceArchive, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """pip builds its metadata, which runs code of the archive: the digest has to come first."""
+    served = tmp_path / "index"
+    served.mkdir()
+    fetch_archive(source_archive).rename(served / "tool-1.0.tar.gz")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(served))
+    pinned = SourceArchive(name="tool", version="1.0", sha256="0" * 64, size_mb=1)
+    with pytest.raises(ConfigError, match=f"its SHA-256 is not {'0' * 64}"):
+        fetch_archive(pinned)
