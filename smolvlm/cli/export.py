@@ -54,6 +54,9 @@ def run_export(
 def _export_with_proof(
     checkpoint: Path, to: str, out: Path, *, dtype: str, proves: bool
 ) -> "Proof":
+    from smolvlm.export.packages import check_form
+
+    check_form(to, proves=proves)  # before what takes seconds to import
     from smolvlm.export.exported import read_exported
 
     exported = read_exported(checkpoint)

@@ -15,7 +15,7 @@ from smolvlm.export.exported import Exported
 from smolvlm.export.gguf_converter import convert, fetch_converter
 from smolvlm.export.gguf_template import mended_template
 from smolvlm.export.llama_cpp import PACKAGE, llama_cpp_answers
-from smolvlm.export.packages import check_packages, with_version
+from smolvlm.export.packages import check_form, with_version
 from smolvlm.export.proof import MAX_NEW_TOKENS, Proof, compare, write_proof
 from smolvlm.export.proof_prompts import proof_prompts
 from smolvlm.export.reference import reference_answers
@@ -24,7 +24,6 @@ from smolvlm.records import Grid
 
 BOUNDS = {"f32": 0.03, "f16": 0.06, "q8_0": 0.2}
 """Type of the language model's weights -> the bound on log-probabilities, in nats."""
-WHERE = "--to gguf"
 _CONTEXT_STEP = 256
 """llama.cpp's contexts are multiples of it."""
 _ROPES = ("default", "linear", "yarn", "llama3")
@@ -130,7 +129,7 @@ def check_gguf(exported: Exported, *, proves: bool) -> None:
             fix="train with data.average_frames: 1",
         )
     _check_pictures(exported)
-    check_packages(["sentencepiece", *([PACKAGE] if proves else [])], where=WHERE)
+    check_form("gguf", proves=proves)
 
 
 def _check_pictures(exported: Exported) -> None:

@@ -50,6 +50,7 @@ def convert(model: Path, out: Path, *, dtype: str, is_mmproj: bool) -> None:
         capture_output=True,
         text=True,
         check=False,
+        stdin=subprocess.DEVNULL,  # transformers would ask whether to run a stranger's code
         env=os.environ | offline,
     )
     if result.returncode != 0 or not out.is_file():

@@ -69,9 +69,10 @@ def export_for_transformers(checkpoint: Path, out: Path, *, merge: bool) -> list
 
 
 def write_merged(checkpoint: Path, folder: Path) -> None:
-    """Write a model whose weights hold what an adapter adds."""
+    """Write a model in float32 whose weights hold what an adapter adds, where there is one."""
     model = load_checkpoint(str(checkpoint), dtype=torch.float32).model
-    merge_adapter(model)
+    if is_adapter_folder(checkpoint):
+        merge_adapter(model)
     model.save_pretrained(folder)
     name_rope_for_older_readers(folder / "config.json")
 

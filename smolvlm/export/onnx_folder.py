@@ -17,7 +17,7 @@ from smolvlm.errors import ConfigError
 from smolvlm.export.exported import Exported
 from smolvlm.export.onnx_models import MAX_INLINE_BYTES, write_graphs
 from smolvlm.export.onnx_run import PACKAGE, OnnxModel
-from smolvlm.export.packages import check_packages, with_version
+from smolvlm.export.packages import check_form, with_version
 from smolvlm.export.proof import Proof, compare, write_proof
 from smolvlm.export.proof_prompts import proof_prompts
 from smolvlm.export.reference import reference_answers, stock_tensors
@@ -51,7 +51,7 @@ def export_onnx(
         staged.mkdir()
         stage(exported, staged, template=template_of(exported.base.processor))
         model: Any = AutoModelForImageTextToText.from_pretrained(
-            staged, dtype=torch.float32, attn_implementation="sdpa"
+            staged, dtype=torch.float32, attn_implementation="sdpa", trust_remote_code=False
         ).eval()
         _check_size(model, form=form)
         (folder / "onnx").mkdir()
@@ -124,8 +124,7 @@ def check_onnx(exported: Exported, *, form: Literal["onnx", "browser"], proves: 
             where=where,
             fix="train with data.average_frames: 1",
         )
-    runtime = [PACKAGE] if proves and form == "onnx" else []
-    check_packages(["onnx", "onnxscript", *runtime], where=f"--to {form}")
+    check_form(form, proves=proves)
 
 
 def _check_size(model: Any, *, form: str) -> None:

@@ -34,7 +34,9 @@ def reference_answers(
         prompt: how it is asked.
         asked: the questions.
     """
-    model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    model: Any = AutoModelForImageTextToText.from_pretrained(
+        folder, dtype=torch.float32, trust_remote_code=False
+    ).eval()
     settings = GenerationConfig(
         do_sample=False,
         max_new_tokens=MAX_NEW_TOKENS,

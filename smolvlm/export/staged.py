@@ -1,10 +1,12 @@
 """A checkpoint as other programs' converters want to find it: whole weights, flat files.
 
 In: an `Exported`. Out: a folder that plain transformers loads too. Weights are linked; an adapter
-is merged into its base first. Three things are written otherwise than transformers writes them,
-each since some converter reads it only so: `text_config.architectures`, the picture settings
-themselves in `preprocessor_config.json`, and a tokenizer class that takes tokenizer.json as it
-stands.
+is merged into its base first, and weights in another form than safetensors are saved anew. What
+would have a converter run code that lies beside a checkpoint (`auto_map`) is left out.
+
+Three things are written otherwise than transformers writes them, each since some converter reads it
+only so: `text_config.architectures`, the picture settings themselves in
+`preprocessor_config.json`, and a tokenizer class that takes tokenizer.json as it stands.
 """
 
 import json
@@ -22,6 +24,8 @@ from smolvlm.protocols import JsonObject, Processor
 TEXT_ARCHITECTURES = {"llama": "LlamaForCausalLM"}
 """Model type of a language model -> its class; those that a converter is known for."""
 
+_FOREIGN_CODE = "auto_map"
+
 
 def stage(exported: Exported, folder: Path, *, template: str) -> None:
     """Write a checkpoint into an empty folder.
@@ -31,10 +35,11 @@ def stage(exported: Exported, folder: Path, *, template: str) -> None:
         folder: on the same machine for as long as the weights are needed.
         template: its chat template.
     """
-    if exported.is_adapter:
+    files = _model_files(exported.folder)
+    if exported.is_adapter or not any(path.suffix == ".safetensors" for path in files):
         write_merged(exported.folder, folder)
     else:
-        for path in _model_files(exported.folder):
+        for path in files:
             if path.suffix == ".safetensors":
                 (folder / path.name).symlink_to(path.resolve())
             else:
@@ -57,6 +62,7 @@ def write_processor_files(folder: Path, processor: Processor, *, template: str) 
     """
     pictures = processor.image_processor.to_dict()
     kind = str(pictures["image_processor_type"]).removesuffix("Fast").removesuffix("Pil")
+    pictures.pop(_FOREIGN_CODE, None)
     pictures |= {"image_processor_type": kind, "processor_class": type(processor).__name__}
     _write(folder / "preprocessor_config.json", pictures)
     shared = {"processor_class": type(processor).__name__, "image_seq_len": processor.image_seq_len}
@@ -65,6 +71,7 @@ def write_processor_files(folder: Path, processor: Processor, *, template: str) 
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
     path = folder / "tokenizer_config.json"
     settings = read_object(path) if path.is_file() else {}
+    settings.pop(_FOREIGN_CODE, None)
     settings |= {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": template}
     _write(path, settings)
 
@@ -84,6 +91,7 @@ def _model_files(folder: Path) -> list[Path]:
 
 def _complete_config(path: Path) -> None:
     content = read_object(path)
+    content.pop(_FOREIGN_CODE, None)
     text = content.setdefault("text_config", {})
     architecture = TEXT_ARCHITECTURES.get(text.get("model_type", "llama"))
     if architecture is not None:

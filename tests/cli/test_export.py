@@ -92,7 +92,6 @@ def test_without_merge_the_adapter_is_copied(
         (["--to", "gguf", "--dtype", "q4_k"], "give one of f16, f32, q8_0"),
         (["--to", "transformers", "--dtype", "f16"], "--dtype f16: has no effect with --to"),
         (["--to", "transformers", "--no-proof"], "--no-proof: has no effect with --to"),
-        (["--to", "gguf"], "neither config.json nor adapter_config.json here"),
     ],
 )
 def test_what_makes_no_sense_together_says_so(
@@ -101,6 +100,15 @@ def test_what_makes_no_sense_together_says_so(
     outcome = smolvlm_command("export", tmp_path, *arguments, "--out", tmp_path / "out")
     assert outcome.status == 1
     assert message in outcome.messages
+
+
+def test_a_folder_without_a_checkpoint_is_named(
+    smolvlm_command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smolvlm.export.packages.check_packages", lambda *_, **__: None)
+    outcome = smolvlm_command("export", tmp_path, "--to", "gguf", "--out", tmp_path / "out")
+    assert outcome.status == 1
+    assert "neither config.json nor adapter_config.json here" in outcome.messages
 
 
 def test_an_unknown_form_is_wrong_usage(smolvlm_command: Any, tmp_path: Path) -> None:

@@ -87,10 +87,27 @@ def test_another_family_of_language_models_is_exported_too(
     assert proof.holds, proof_text(proof)
 
 
+def test_large_weights_lie_beside_their_graphs(
+    runtime: None, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smolvlm.export.onnx_models.MAX_INLINE_BYTES", 0)
+    proof = export_onnx(exported, tmp_path / "out", form="onnx", proves=True)
+    assert proof.holds, proof_text(proof)
+    assert (tmp_path / "out" / "onnx" / "decoder_model_merged.onnx.data").is_file()
+
+
+def test_the_first_releases_class_is_exported_too(
+    runtime: None, checkpoint_folders: Any, tmp_path: Path
+) -> None:
+    other = read_exported(checkpoint_folders["idefics3"])
+    proof = export_onnx(other, tmp_path / "out", form="onnx", proves=True)
+    assert proof.holds, proof_text(proof)
+
+
 def test_without_a_proof_the_record_says_so(
     exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("smolvlm.export.onnx_folder.check_packages", lambda *_, **__: None)
+    monkeypatch.setattr("smolvlm.export.onnx_folder.check_form", lambda *_, **__: None)
     monkeypatch.setattr("smolvlm.export.onnx_folder.write_graphs", lambda *_: [])
     proof = export_onnx(exported, tmp_path / "out", form="browser", proves=False)
     assert proof.holds is None

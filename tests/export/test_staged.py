@@ -1,10 +1,13 @@
 """What converters find: flat files, a named language model, linked weights, merged adapters."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from transformers import AutoProcessor
 
 from smolvlm.export.exported import read_exported
@@ -30,6 +33,31 @@ def test_a_staged_model_is_flat_and_names_its_language_model(
     assert read(checkpoint_folders["smolvlm"] / "config.json")["text_config"].get(
         "architectures"
     ) in (None, ["LlamaForCausalLM"])
+
+
+def test_nothing_of_code_beside_a_checkpoint_is_left(
+    checkpoint_folders: Any, tmp_path: Path
+) -> None:
+    source = shutil.copytree(checkpoint_folders["smolvlm"], tmp_path / "source")
+    names = ("config.json", "tokenizer_config.json", "preprocessor_config.json")
+    for name in names:
+        content = read(source / name) | {"auto_map": {"AutoConfig": "code.Config"}}
+        (source / name).write_text(json.dumps(content))
+    (tmp_path / "staged").mkdir()
+    stage(read_exported(source), tmp_path / "staged", template="{{ messages }}")
+    assert not any("auto_map" in read(tmp_path / "staged" / name) for name in names)
+
+
+def test_weights_in_another_form_are_saved_anew(checkpoint_folders: Any, tmp_path: Path) -> None:
+    source = shutil.copytree(checkpoint_folders["smolvlm"], tmp_path / "source")
+    weights = load_file(source / "model.safetensors")
+    torch.save(weights, source / "pytorch_model.bin")
+    (source / "model.safetensors").unlink()
+    (tmp_path / "staged").mkdir()
+    stage(read_exported(source), tmp_path / "staged", template="{{ messages }}")
+    found = load_file(tmp_path / "staged" / "model.safetensors")
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(found[name], weights[name]) for name in weights)
 
 
 @pytest.mark.parametrize("model_type", ["smolvlm", "idefics3"])
