@@ -82,6 +82,8 @@ def check_is_checkpoint(checkpoint: Path, *, needs_processor: bool) -> None:
 
 def _run_of(checkpoint: Path) -> RunConfig | None:
     """Return the settings of the run that a folder, or a checkpoint in it, is of."""
-    places = (checkpoint / "run.yaml", checkpoint.absolute().parent / "run.yaml")
+    places = [checkpoint / "run.yaml"]
+    if checkpoint.absolute().name.startswith("checkpoint-"):
+        places.append(checkpoint.absolute().parent / "run.yaml")
     file = next((place for place in places if place.is_file()), None)
     return None if file is None else load_run_config(file)

@@ -1,8 +1,14 @@
 """What a reply of llama.cpp's server says, also where it leaves steps out."""
 
+from pathlib import Path
 from typing import Any
 
-from smolvlm.export.llama_cpp import answer_from
+import pytest
+
+from smolvlm.errors import ConfigError
+from smolvlm.export import llama_cpp
+from smolvlm.export.llama_cpp import answer_from, llama_cpp_answers
+from smolvlm.export.proof_prompts import proof_prompts
 
 END = 9
 
@@ -39,3 +45,13 @@ def test_the_end_of_the_turn_is_no_part_of_the_answer() -> None:
     assert answer_from(reply([5, END], [5, END]), end_of_turn=END).token_ids == (5,)
     empty = reply([END], []) | {"choices": [{"logprobs": None}]}
     assert answer_from(empty, end_of_turn=END).token_ids == ()
+
+
+def test_a_process_that_dies_is_an_error_of_the_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash of llama.cpp is a signal to its process and a sentence here."""
+    monkeypatch.setattr(llama_cpp.sys, "executable", "/bin/false")
+    file = tmp_path / "model-f16.gguf"
+    with pytest.raises(ConfigError, match=r"model-f16\.gguf: llama\.cpp ended with status"):
+        llama_cpp_answers(file, file, proof_prompts(), context_tokens=256, end_of_turn=END)
