@@ -15,7 +15,7 @@ WHEELS := gpu_check/wheels
 WHEEL_PYTHON ?= 3.12
 WHEEL_PLATFORMS := $(foreach tag,manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014 manylinux1,--platform $(tag)_x86_64)
 
-.PHONY: help env dev env-deepspeed quickstart test quick mutants kills engines grids fuzz lint check sbom bench format clean gpu-check gpu-wheels
+.PHONY: help env dev env-deepspeed quickstart test quick mutants kills engines exports grids fuzz lint check sbom bench format clean gpu-check gpu-wheels
 
 help:
 	@echo "make quickstart  train a small model on easy-VQA and report (STEPS=20 for a short check)"
@@ -26,6 +26,7 @@ help:
 	@echo "make check       ruff, pyright, import-linter, tests"
 	@echo "make mutants     change single lines and see whether the tests nearest to them notice (ARGS='--only model')"
 	@echo "make engines     every engine on two and four ranks against one rank (DeepSpeed too after make env-deepspeed)"
+	@echo "make exports     exports proved in llama.cpp, onnxruntime and, where npm is there, transformers.js"
 	@echo "make grids       the tests of families of which make test runs a part"
 	@echo "make kills       kill a tiny run at KILLS=25 random moments, and compare it with one that was not (RANKS=2)"
 	@echo "make fuzz        check inputs that are damaged in every way (ARGS='--inputs 100000 --seed 0 --only rows,tar')"
@@ -66,6 +67,13 @@ mutants: dev
 
 engines: dev
 	$(BIN)/python -m pytest tests/train/engines tests/launch/test_slurm.py --engines $(ARGS)
+
+# transformers.js takes 475 MB; its install script wants a host that may be out of reach.
+exports: dev
+	$(PIP) --editable ".[export]"
+	mkdir -p runs/node
+	-npm install --prefix runs/node --ignore-scripts --no-audit --no-fund @huggingface/transformers
+	NODE_PATH=$(CURDIR)/runs/node/node_modules $(BIN)/python -m pytest tests/export tests/cli/test_export.py -rs -s $(ARGS)
 
 grids: dev
 	$(BIN)/python -m pytest -n $(JOBS) -m grid --grids $(ARGS)

@@ -43,6 +43,7 @@ class VisionConfig(Protocol):
 class TextConfig(Protocol):
     """`config.text_config`: the language model."""
 
+    model_type: str
     hidden_size: int
     intermediate_size: int
     num_hidden_layers: int
@@ -89,6 +90,8 @@ class ImageProcessor(Protocol):
     image_std: Sequence[float]
 
     def __call__(self, *inputs: object, **settings: object) -> Mapping[str, Any]: ...
+
+    def to_dict(self) -> JsonObject: ...
 
 
 class ProcessorTokenizer(Protocol):

@@ -64,7 +64,7 @@ WRITTEN_BY_RUNS = frozenset(
         ),
         *("adapter_config.json", "special_tokens_map.json", "video_preprocessor_config.json"),
         *("vocab.json", "added_tokens.json", "gpu_check.jsonl", "table.txt"),
-        *("plan.json", "machine.json"),
+        *("plan.json", "machine.json", "proof.json"),
     }
 )
 """What stands in checkpoints and output folders, and never in the repository."""

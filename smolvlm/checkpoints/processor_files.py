@@ -19,6 +19,7 @@ from smolvlm.checkpoints.new_tokens import wanted_tokens
 from smolvlm.checkpoints.tokenizer_files import add_to_files
 from smolvlm.config.new_tokens import NewToken
 from smolvlm.datasets.encoding.jinja_template import RELEASED_TEMPLATE
+from smolvlm.datasets.encoding.prompts import SPLITTING_KEY
 from smolvlm.errors import located
 from smolvlm.media.settings import MediaSettings
 from smolvlm.protocols import JsonObject
@@ -71,7 +72,11 @@ def save_processor(
 
 def _set_pictures(holder: JsonObject, media: MediaSettings) -> None:
     if "max_image_size" in holder:
-        holder["do_image_splitting"] = media.pictures.image_splitting
+        splitting = media.pictures.image_splitting
+        holder["do_image_splitting"] = splitting is True
+        holder.pop(SPLITTING_KEY, None)
+        if splitting == "overview":  # which transformers keeps, and has no setting for
+            holder[SPLITTING_KEY] = splitting
         holder["size"] = {"longest_edge": media.pictures.longest_edge_px}
 
 

@@ -22,6 +22,7 @@ from smolvlm.cli.early_checks import (
     check_mixture_or_run,
     check_run_file,
 )
+from smolvlm.cli.export_command import export
 from smolvlm.cli.interruption import interruptible
 from smolvlm.cli.launch_command import launch
 from smolvlm.cli.options import Command, Group, Json, RunFileCommand
@@ -251,27 +252,7 @@ def report(run_dir: Annotated[Path, typer.Argument(help="A run's output folder."
     say(write_run_report(run_dir))
 
 
-@app.command(cls=Command)
-def export(
-    checkpoint: Annotated[
-        Path, typer.Argument(help="A run's output folder, or one of its checkpoints.")
-    ],
-    out: Annotated[Path, typer.Option(help="Folder to write; new or empty.")],
-    to: Annotated[
-        str, typer.Option(help="transformers (gguf and onnx are not available in this version).")
-    ],
-    merge: Annotated[
-        bool, typer.Option("--merge", help="Add an adapter to its base's weights.")
-    ] = False,
-) -> None:
-    """Write a checkpoint as a folder of its own: a model, or an adapter as it is."""
-    if to not in ("transformers", "gguf", "onnx"):
-        raise typer.BadParameter(f"--to is transformers, gguf or onnx, not {to!r}")
-    from smolvlm.cli.export import run_export
-
-    run_export(checkpoint, to=to, out=out, merge=merge)
-
-
+app.command(cls=Command)(export)
 app.command(cls=RunFileCommand)(launch)
 app.command(cls=Command)(build)
 app.command(cls=Command)(settings)

@@ -34,6 +34,7 @@ class DataConfig(Section):
         "base_dir": PATH_WORDS,
         "vision_cache_dir": PATH_WORDS,
         "average_frames": "must be 1, 2, 4 or 8",
+        "image_splitting": "must be true, false or overview",
     }
 
     mixture: Mixture
@@ -62,8 +63,9 @@ class DataConfig(Section):
     once."""
     max_branches: Count = 16
     """Conversations in one tree."""
-    image_splitting: bool | None = None
-    """Whether pictures are cut into tiles; None is the processor's own setting."""
+    image_splitting: Literal["overview"] | bool | None = None
+    """Whether pictures are cut into tiles; `overview` shows each as one tile and its overview, as
+    llama.cpp does; None is the processor's own setting."""
     longest_edge_px: Count | None = None
     """What a picture's longest edge is scaled to; None is the processor's own setting."""
     max_image_pixels: Count = 89_478_485
@@ -125,6 +127,13 @@ class DataConfig(Section):
                 key="data.max_branches",
                 value=str(self.max_branches),
                 what=what,
+                fix="take one of the two out",
+            )
+        if self.image_splitting == "overview" and self.longest_edge_px is not None:
+            yield Problem(
+                key="data.longest_edge_px",
+                value=str(self.longest_edge_px),
+                what="has no effect with data.image_splitting = overview: pictures are one tile",
                 fix="take one of the two out",
             )
         if self.prompt_wording == "legacy":

@@ -27,6 +27,7 @@ from smolvlm.checkpoints.peft_layers import (
 )
 from smolvlm.checkpoints.processor_files import PROCESSOR_FILES
 from smolvlm.errors import ConfigError
+from smolvlm.export.exported import check_is_checkpoint
 
 MODEL_FILES = (
     "config.json",
@@ -53,7 +54,7 @@ def export_for_transformers(checkpoint: Path, out: Path, *, merge: bool) -> list
     _check(checkpoint, out, is_adapter=is_adapter, merge=merge)
     with new_folder(out) as folder:
         if merge:
-            _write_merged(checkpoint, folder)
+            write_merged(checkpoint, folder)
             names: tuple[str, ...] = PROCESSOR_FILES
         else:
             names = (
@@ -67,30 +68,20 @@ def export_for_transformers(checkpoint: Path, out: Path, *, merge: bool) -> list
     return sorted(out.iterdir())
 
 
-def _write_merged(checkpoint: Path, folder: Path) -> None:
-    """Write a model whose weights hold what an adapter adds."""
+def write_merged(checkpoint: Path, folder: Path) -> None:
+    """Write a model in float32 whose weights hold what an adapter adds, where there is one."""
     model = load_checkpoint(str(checkpoint), dtype=torch.float32).model
-    merge_adapter(model)
+    if is_adapter_folder(checkpoint):
+        merge_adapter(model)
     model.save_pretrained(folder)
     name_rope_for_older_readers(folder / "config.json")
 
 
 def _check(checkpoint: Path, out: Path, *, is_adapter: bool, merge: bool) -> None:
-    if not is_adapter and not (checkpoint / "config.json").is_file():
-        what = (
-            "neither config.json nor adapter_config.json here"
-            if checkpoint.is_dir()
-            else "no such folder"
-        )
-        fix = "give a run's output_dir, or one of its checkpoint-N"
-        raise ConfigError(what, where=str(checkpoint), fix=fix)
+    check_is_checkpoint(checkpoint, needs_processor=False)
     if merge and not is_adapter:
         what = "there is no adapter to merge, all weights are here already"
         raise ConfigError(what, where=str(checkpoint), fix="leave --merge out")
-    if merge and not (checkpoint / "tokenizer.json").is_file():
-        what = "no processor beside the adapter"
-        raise ConfigError(
-            what, where=str(checkpoint), fix="copy the processor's files from the base model"
-        )
+    check_is_checkpoint(checkpoint, needs_processor=merge)
     check_new_folder(out)
     check_checkpoint_weights(str(checkpoint), read_model_config(str(checkpoint)))

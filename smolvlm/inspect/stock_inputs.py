@@ -4,6 +4,10 @@ In: a row and how the run cuts and shows its media. Out: tensors for the stock m
 given to the stock processor as the frames that the run shows, with their own times; which frames
 those are is the run's choice.
 
+The stock processor has no setting for one tile and its overview (`data.image_splitting: overview`).
+There the picture is shown to it as one tile, and that tile, its tag and an empty line are put
+before what it said: the tile is the overview, pixel by pixel.
+
 The stock processor and class know no averaging of frames. Where a run averages, the ids are those
 of a clip that has only the first frame of each group, the pixels are every frame's, and
 `averaged_inputs` puts the means of the stock model's own features where the image tokens stand.
@@ -40,6 +44,11 @@ def stock_inputs(
         layouts: what is shown of its media.
         settings: of the run.
     """
+    if settings.pictures.image_splitting == "overview":
+        pictures = replace(settings.pictures, image_splitting=False)
+        as_one_tile = replace(settings, pictures=pictures)
+        inputs = stock_inputs(processor, row, layouts=layouts, settings=as_one_tile)
+        return with_tiles_before_overviews(processor, inputs, layouts)
     if any(isinstance(medium, VideoRef) for medium in row.media):
         return _with_clips(_for_video(processor, settings), row, layouts=layouts, settings=settings)
     max_pixels = settings.max_image_pixels
@@ -67,6 +76,45 @@ def _stock_text(processor: Processor, row: Conversation) -> str:
     if processor.chat_template:  # that of SmolVLM takes another by itself where there is a clip
         return processor.apply_chat_template(shown)
     return processor.apply_chat_template(shown, chat_template=template.source)
+
+
+def with_tiles_before_overviews(
+    processor: Processor, inputs: dict[str, Tensor], layouts: Sequence[Layout]
+) -> dict[str, Tensor]:
+    """Return inputs in which each picture's one tile stands twice: as a tile, and as the overview.
+
+    Args:
+        processor: which made the inputs.
+        inputs: of one row, whose pictures were shown as one tile each.
+        layouts: what is shown of its media, in prompt order.
+    """
+    size = processor.image_seq_len
+    tokenizer: Any = processor.tokenizer
+
+    def ids_of(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    ids = inputs["input_ids"][0].tolist()
+    [image] = ids_of("<image>")
+    before_tile = len(ids_of("<fake_token_around_image><global-img>"))
+    inserted = ids_of("<fake_token_around_image><row_1_col_1>") + [image] * size + ids_of("\n\n")
+    places = [place for place, token in enumerate(ids) if token == image][::size]
+    shown: list[int] = []
+    written, slot, tile, start = [], 0, 0, 0
+    for layout in layouts:
+        if isinstance(layout, Frames):
+            slot, num_tiles = slot + len(layout.slots), layout.num_tiles
+        else:
+            end = places[slot] - before_tile
+            written += [*ids[start:end], *inserted]
+            start, slot, num_tiles = end, slot + 1, 1
+            shown.append(tile)
+        shown += range(tile, tile + num_tiles)
+        tile += num_tiles
+    new_ids = torch.tensor([[*written, *ids[start:]]])
+    changed = {"input_ids": new_ids, "attention_mask": torch.ones_like(new_ids)}
+    by_tile = [name for name in WANTED[2:] if name in inputs]
+    return changed | {name: inputs[name][:, shown] for name in by_tile}
 
 
 def special_tokens_in(row: Conversation, kept_as_text: Collection[str]) -> list[str]:
@@ -166,7 +214,7 @@ def _messages(row: Conversation) -> list[dict[str, object]]:
 def _picture_settings(settings: MediaSettings) -> dict[str, object]:
     pictures = settings.pictures
     return {
-        "do_image_splitting": pictures.image_splitting,
+        "do_image_splitting": pictures.image_splitting is True,
         "size": {"longest_edge": pictures.longest_edge_px},
     }
 

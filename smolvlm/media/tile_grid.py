@@ -9,6 +9,7 @@ tokens.
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from smolvlm.errors import ConfigError
 from smolvlm.records import Grid
@@ -19,6 +20,10 @@ MAX_SIDE_PX = 4096
 """The released processor never goes above this, whatever `size.longest_edge` says; its code holds
 it, no file does."""
 
+ImageSplitting = Literal["overview"] | bool
+"""How pictures are cut: False is the global view alone, True a grid of tiles besides it wherever
+the picture needs more than one, `overview` one tile besides it, always (as llama.cpp shows what
+fits one tile)."""
 Size = tuple[int, int]
 """(width, height) in pixels."""
 
@@ -31,8 +36,8 @@ class TileSettings:
     """`max_image_size.longest_edge`: side of every tile, which is what the vision tower sees."""
     longest_edge_px: int
     """`size.longest_edge`: length that a picture's longest edge is scaled to."""
-    image_splitting: bool
-    """Cut into a grid of tiles besides the global view."""
+    image_splitting: ImageSplitting
+    """Cut into a grid of tiles besides the global view, or shown as one tile besides it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +59,7 @@ def check_tile_settings(settings: TileSettings) -> None:
 
     Raises:
         ConfigError: a length below 1 px; with splitting, a longest edge that is no multiple of the
-            tile side or more than six tiles.
+            tile side or more than six tiles; with an overview, one that is not the tile side.
     """
     side, edge = settings.tile_side_px, settings.longest_edge_px
     for name, length in (("tile_side_px", side), ("longest_edge_px", edge)):
@@ -64,6 +69,12 @@ def check_tile_settings(settings: TileSettings) -> None:
             )
     if not settings.image_splitting:
         return
+    if settings.image_splitting == "overview" and edge != side:
+        raise ConfigError(
+            f"longest_edge_px={edge}, and image_splitting=overview shows pictures as one tile of "
+            f"{side} px",
+            fix="take longest_edge_px out, or set image_splitting: true",
+        )
     allowed = ", ".join(str(side * count) for count in range(1, MAX_TILES_PER_SIDE + 1))
     fix = f"set longest_edge_px to one of {allowed}, or turn image splitting off"
     if edge % side:
@@ -100,7 +111,7 @@ def plan_resize(width: int, height: int, settings: TileSettings) -> ResizePlan:
     cut_size = (
         _to_whole_tiles(*longest_edge_size, side) if settings.image_splitting else (side, side)
     )
-    is_cut = cut_size != (side, side)
+    is_cut = cut_size != (side, side) or settings.image_splitting == "overview"
     grid = (
         Grid(rows=cut_size[1] // side, columns=cut_size[0] // side)
         if is_cut

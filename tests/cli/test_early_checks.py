@@ -179,8 +179,15 @@ def test_settings_written_as_options(told: Any, write_run: Any) -> None:
     assert messages.endswith("; write `train.output_dir=x`")
 
 
-def test_a_form_that_is_not_available(told: Any) -> None:
-    assert "not available in this version" in told("export", "x", "--out", "y", "--to", "gguf")[1]
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--merge", "--merge: has no effect with --to gguf"),
+        ("--dtype=q4_k", "--dtype q4_k: --to gguf has no such weights"),
+    ],
+)
+def test_options_that_an_export_has_no_use_for(told: Any, option: str, message: str) -> None:
+    assert message in told("export", "x", "--out", "y", "--to", "gguf", option)[1]
 
 
 def test_mistakes_in_settings_and_in_mixtures_are_said_at_once(

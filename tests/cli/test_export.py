@@ -1,5 +1,6 @@
 """`smolvlm train` with adapters, `smolvlm eval` of what it left, and `smolvlm export`."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +85,55 @@ def test_without_merge_the_adapter_is_copied(
     assert not (tmp_path / "copy" / "metrics.jsonl").exists()
 
 
-@pytest.mark.parametrize("form", ["gguf", "onnx"])
-def test_forms_that_are_not_there_yet_say_so(
-    smolvlm_command: Any, tmp_path: Path, form: str
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--to", "gguf", "--merge"], "--merge: has no effect with --to gguf"),
+        (["--to", "gguf", "--dtype", "q4_k"], "give one of f16, f32, q8_0"),
+        (["--to", "transformers", "--dtype", "f16"], "--dtype f16: has no effect with --to"),
+        (["--to", "transformers", "--no-proof"], "--no-proof: has no effect with --to"),
+    ],
+)
+def test_what_makes_no_sense_together_says_so(
+    smolvlm_command: Any, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    outcome = smolvlm_command("export", tmp_path, "--to", form, "--out", tmp_path / "out")
+    outcome = smolvlm_command("export", tmp_path, *arguments, "--out", tmp_path / "out")
     assert outcome.status == 1
-    assert f"error: --to {form}: not available in this version" in outcome.messages
-    assert smolvlm_command("export", tmp_path, "--to", "zip", "--out", tmp_path / "out").status == 2
+    assert message in outcome.messages
+
+
+def test_a_folder_without_a_checkpoint_is_named(
+    smolvlm_command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smolvlm.export.packages.check_packages", lambda *_, **__: None)
+    outcome = smolvlm_command("export", tmp_path, "--to", "gguf", "--out", tmp_path / "out")
+    assert outcome.status == 1
+    assert "neither config.json nor adapter_config.json here" in outcome.messages
+
+
+def test_an_unknown_form_is_wrong_usage(smolvlm_command: Any, tmp_path: Path) -> None:
+    outcome = smolvlm_command("export", tmp_path, "--to", "zip", "--out", tmp_path / "out")
+    assert outcome.status == 2
+
+
+@pytest.mark.parametrize(("bound", "status"), [(0.03, 0), (0.0, 3)])
+def test_an_adapters_files_answer_and_drift_is_exit_status_3(
+    adapted: Path,
+    smolvlm_command: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    bound: float,
+    status: int,
+) -> None:
+    pytest.importorskip("sentencepiece", reason="the extra `export` is not installed")
+    pytest.importorskip("xllamacpp", reason="the extra `export` is not installed")
+    monkeypatch.setattr("smolvlm.export.gguf.BOUNDS", {"f32": bound})
+    outcome = smolvlm_command(
+        *("export", adapted, "--to", "gguf", "--dtype", "f32", "--out", tmp_path / "out")
+    )
+    assert outcome.status == status, outcome.messages
+    word = "answers as transformers does" if status == 0 else "DRIFTS from transformers"
+    assert word in outcome.messages
+    assert (tmp_path / "out" / "model-f32.gguf").is_file()
+    record = json.loads((tmp_path / "out" / "proof.json").read_text())
+    assert record["holds"] is (status == 0)

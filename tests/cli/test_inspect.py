@@ -177,6 +177,14 @@ def test_what_is_compared_and_what_is_not_is_said(verified: Any) -> None:
     assert "data.vision_cache" not in adapted.messages
 
 
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_one_tile_and_its_overview_are_verified(verified: Any, model_type: str) -> None:
+    chosen = ("data.image_splitting=overview", "data.longest_edge_px=null")
+    outcome = verified(model_type, *chosen)
+    assert outcome.status == 0, outcome.messages
+    assert "packed = alone" in outcome.messages
+
+
 def test_preference_rows_are_verified_with_their_loss(verified: Any, tmp_path: Path) -> None:
     rows = [
         {"prompt": f"{number} plus 1?", "chosen": str(number + 1), "rejected": "I forgot."}

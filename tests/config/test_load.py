@@ -275,6 +275,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+PICTURES = st.just({"image_splitting": "overview"}) | st.fixed_dictionaries(
+    {
+        "image_splitting": st.none() | st.booleans(),
+        "longest_edge_px": st.none() | st.integers(1, 4096),
+    }
+)
+
+
 @settings(max_examples=50, deadline=None)  # the first example imports transformers
 @given(data=st.data())
 def test_what_is_written_loads_back_equal(folder: Path, data: st.DataObject) -> None:
@@ -290,8 +298,7 @@ def test_what_is_written_loads_back_equal(folder: Path, data: st.DataObject) -> 
             eval_mixture=data.draw(inline),
             base_dir=folder,
             max_tokens_per_pack=data.draw(st.integers(1, 10**6)),
-            image_splitting=data.draw(st.none() | st.booleans()),
-            longest_edge_px=data.draw(st.none() | st.integers(1, 4096)),
+            **data.draw(PICTURES),
             loss_weighting=data.draw(st.sampled_from(["token", "sample", "sqrt"])),
             on_bad_sample="skip",
             max_bad_fraction=data.draw(st.floats(min_value=0.001, max_value=1)),

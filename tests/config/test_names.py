@@ -67,7 +67,7 @@ def test_a_name_of_two_sections_is_written_with_both(monkeypatch: pytest.MonkeyP
         ("train.bf16", True),
         ("tf32", True),
         ("share_media", True),
-        ("image_splitting", True),
+        ("image_splitting", False),
         ("seed", False),
         ("output_dir", False),
         ("gone", False),

@@ -56,6 +56,23 @@ def test_sizes_are_truncated_made_even_and_stretched_to_whole_tiles(
     assert plan.grid == grid == grid_for(*size, RELEASED)
 
 
+@pytest.mark.parametrize("size", [(1200, 800), (1, 1), (4000, 13), (512, 512)])
+def test_an_overview_is_one_tile_twice_whatever_the_size(size):
+    settings = TileSettings(tile_side_px=512, longest_edge_px=512, image_splitting="overview")
+    check_tile_settings(settings)
+    plan = plan_resize(*size, settings)
+    assert max(plan.longest_edge_size) == 512
+    assert plan.cut_size == plan.global_size == (512, 512)
+    assert plan.grid == Grid(rows=1, columns=1)
+    assert plan.grid.num_tiles == 2
+
+
+def test_an_overview_of_more_than_one_tile_is_refused():
+    settings = TileSettings(tile_side_px=512, longest_edge_px=1024, image_splitting="overview")
+    with pytest.raises(ConfigError, match="shows pictures as one tile of 512 px"):
+        check_tile_settings(settings)
+
+
 def test_without_splitting_the_picture_still_passes_through_its_longest_edge():
     plan = plan_resize(1200, 800, UNSPLIT)
     assert plan.longest_edge_size == (2048, 1366)

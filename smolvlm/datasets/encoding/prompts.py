@@ -17,12 +17,14 @@ from smolvlm.datasets.encoding.video_words import PromptWording
 from smolvlm.errors import ConfigError
 from smolvlm.media.images import MAX_PIXELS
 from smolvlm.media.settings import MediaSettings, VideoBackend
-from smolvlm.media.tile_grid import TileSettings, check_tile_settings
+from smolvlm.media.tile_grid import ImageSplitting, TileSettings, check_tile_settings
 from smolvlm.media.video.frames import FrameSettings
 from smolvlm.protocols import Processor
 
 LANCZOS = 1
 """Pillow's number of the filter, which processor files carry as `resample`."""
+SPLITTING_KEY = "image_splitting"
+"""Of processor files: `overview`, where pictures are shown as one tile and its overview."""
 PUBLISHED_FRAMES = FrameSettings(fps=1.0, max_frames=64, sampling="fps")
 """What the released video processors carry, and what the published models' video stage was trained
 with."""
@@ -80,7 +82,7 @@ class PromptSettings:
 def read_prompt_settings(
     processor: Processor,
     *,
-    image_splitting: bool | None = None,
+    image_splitting: ImageSplitting | None = None,
     longest_edge_px: int | None = None,
     frames: FrameSettings = PUBLISHED_FRAMES,
     video_backend: VideoBackend = "pyav",
@@ -90,8 +92,8 @@ def read_prompt_settings(
 
     Args:
         processor: the checkpoint's; untouched.
-        image_splitting: cut pictures into tiles, or show the global view alone; None is the
-            processor's own choice.
+        image_splitting: cut pictures into tiles, or show the global view alone, or one tile
+            besides it; None is the processor's own choice.
         longest_edge_px: scale the longest edge to this; None is the processor's own.
         frames: which frames of a clip are shown.
         video_backend: what decodes clips.
@@ -134,17 +136,30 @@ def read_prompt_settings(
 
 
 def _picture_tiles(
-    processor: Processor, *, image_splitting: bool | None, longest_edge_px: int | None
+    processor: Processor, *, image_splitting: ImageSplitting | None, longest_edge_px: int | None
 ) -> TileSettings:
     images = processor.image_processor
-    splits = bool(images.do_image_splitting) if image_splitting is None else image_splitting
+    splits = splitting_of(processor) if image_splitting is None else image_splitting
+    side = int(images.max_image_size["longest_edge"])
+    edge = side if splits == "overview" else int(images.size["longest_edge"])
     tiles = TileSettings(
-        tile_side_px=int(images.max_image_size["longest_edge"]),
-        longest_edge_px=int(longest_edge_px or images.size["longest_edge"]),
+        tile_side_px=side,
+        longest_edge_px=int(longest_edge_px or edge),
         image_splitting=splits,
     )
     check_tile_settings(tiles)
     return tiles
+
+
+def splitting_of(processor: Processor) -> ImageSplitting:
+    """Return how a processor cuts pictures.
+
+    transformers knows yes and no; the third way is a key of our own beside it, which transformers
+    reads and writes again without a use for it.
+    """
+    images = processor.image_processor
+    is_overview = getattr(images, SPLITTING_KEY, None) == "overview"
+    return "overview" if is_overview else bool(images.do_image_splitting)
 
 
 def _frame_tiles(processor: Processor) -> TileSettings:
