@@ -15,10 +15,13 @@ from smolvlm.pages.templating import write_page
 from smolvlm.pages.token_text import percent, plural
 from smolvlm.report.accuracy import OVERALL, Accuracy, accuracies, accuracy_of, weighted_overall
 from smolvlm.report.charts import accuracy_chart, learning_rate_chart, loss_chart
+from smolvlm.report.curves import small_curves
 from smolvlm.report.files import Metrics, RunFiles, read_run_files
 from smolvlm.report.gallery import answer_views
+from smolvlm.report.loss_unit import TOKEN_LOSS, LossUnit, loss_unit
 from smolvlm.report.places import place_rows
 from smolvlm.report.planned import plan_rows
+from smolvlm.report.preferences import order_chart, preference_sentence, rewards_chart
 from smolvlm.report.scores import score_rows
 
 NUM_ANSWERS = 9
@@ -59,23 +62,28 @@ def write_run_report(run_dir: Path) -> Path:
         SampleError: one of its files is damaged; names file and line.
     """
     run = read_run_files(run_dir)
-    rows = accuracy_rows(run)
+    rows, unit = accuracy_rows(run), loss_unit(run.train, run.settings)
     return write_page(
         run_dir / "report.html",
         template="run_report.html",
         title=run_dir.resolve().name,
-        lede=_lede(rows, run),
-        headlines=_headlines(run, rows),
+        lede=" ".join(filter(None, [_lede(rows, run), *_of_pairs(run.train, unit)])),
+        headlines=_headlines(run, rows, unit),
         accuracy_rows=rows,
         baseline_names=[name.replace("_", " ") for name in run.baselines],
         has_before=bool(run.before),
         has_balanced=any(row.after.balanced is not None for row in rows),
         scores=score_rows(run.after, run.before),
         accuracy_chart=accuracy_chart(accuracies(run.before), accuracies(run.after), run.baselines),
-        loss_chart=loss_chart(run.train, run.evals),
+        loss_chart=loss_chart(run.train, run.evals, unit=unit),
+        loss_note=unit.meaning,
+        preference_charts=[
+            chart for chart in (rewards_chart(run.train), order_chart(run.train)) if chart
+        ],
         rate_chart=learning_rate_chart(run.train),
         evaluations=_evaluations(run.evals),
         answers=answer_views(run.after, before=run.before, count=NUM_ANSWERS, run_dir=run_dir),
+        curves=small_curves(run.train),
         costs=_costs(run.train),
         planned=plan_rows(run.plan, run.train, settings=run.settings),
         places=place_rows(run.starts),
@@ -151,12 +159,19 @@ def _lede(rows: Sequence[AccuracyRow], run: RunFiles) -> str:
     return text
 
 
+def _of_pairs(train: Sequence[Metrics], unit: LossUnit) -> tuple[str, ...]:
+    """Return what the loss is and what the pairs say, of a run that learned from pairs."""
+    if unit == TOKEN_LOSS:
+        return ()
+    return f"The loss is the {unit.name}, {unit.unit}.", preference_sentence(train)
+
+
 def _is_no_better(row: AccuracyRow) -> bool:
     """Say whether the best baseline reaches the interval of the model's accuracy."""
     return any(value is not None and value >= row.after.low for value in row.baselines)
 
 
-def _headlines(run: RunFiles, rows: Sequence[AccuracyRow]) -> list[Headline]:
+def _headlines(run: RunFiles, rows: Sequence[AccuracyRow], unit: LossUnit) -> list[Headline]:
     headlines: list[Headline] = []
     if rows:
         after, before = rows[0].after, rows[0].before
@@ -166,16 +181,20 @@ def _headlines(run: RunFiles, rows: Sequence[AccuracyRow]) -> list[Headline]:
             Headline(name="Accuracy", value=f"{start}{percent(after.value)}", detail=interval)
         )
     if run.train:
-        headlines += _training_headlines(run.train[0], run.train[-1], run.train)
+        headlines += [_loss_headline(run.train, unit), *_training_headlines(run.train)]
     return headlines
 
 
-def _training_headlines(first: Metrics, last: Metrics, train: Sequence[Metrics]) -> list[Headline]:
-    if len(train) == 1:
-        headlines = [Headline(name="Loss", value=f"{last['loss']:.3f}", detail="one logged step")]
-    else:
-        value = f"{first['loss']:.2f} → {last['loss']:.3f}"
-        headlines = [Headline(name="Loss", value=value, detail="first and last log line")]
+def _loss_headline(train: Sequence[Metrics], unit: LossUnit) -> Headline:
+    first, last = train[0]["loss"], train[-1]["loss"]
+    value = f"{last:.3f}" if len(train) == 1 else f"{first:.2f} → {last:.3f}"
+    detail = "one logged step" if len(train) == 1 else "first and last log line"
+    said = "" if unit == TOKEN_LOSS else f"{unit.unit}; "
+    return Headline(name="Loss", value=value, detail=said + detail)
+
+
+def _training_headlines(train: Sequence[Metrics]) -> list[Headline]:
+    headlines: list[Headline] = []
     total = {
         key: sum(line.get(key, 0) for line in train)
         for key in ("num_samples", "num_tokens", "num_tiles")
@@ -186,7 +205,7 @@ def _training_headlines(first: Metrics, last: Metrics, train: Sequence[Metrics])
             Headline(
                 name="Time in steps",
                 value=duration(seconds),
-                detail=plural(int(last["step"]), "step"),
+                detail=plural(int(train[-1]["step"]), "step"),
             )
         )
         speed = f"{total['num_samples'] / seconds:,.1f} / s"

@@ -169,7 +169,7 @@ def test_answers_alone(write_run: Callable[..., Path], answer_of: LineOf) -> Non
     text = text_of(write_run_report(run_dir).read_text(encoding="utf-8"))
     assert "Of 1 held-out row the model answers 100.0 % right." in text
     assert "picture not found" in text
-    assert "Speed and memory" not in text
+    assert "Gradients, speed and memory" not in text
 
 
 def test_logged_lines_may_lack_keys(tmp_path: Path) -> None:
