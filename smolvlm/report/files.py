@@ -15,6 +15,7 @@ from smolvlm.config.eval_metrics import ANSWER_METRICS
 from smolvlm.errors import ConfigError, SampleError, located
 from smolvlm.eval.prediction import Prediction
 from smolvlm.report.planned import PLAN_FILE
+from smolvlm.report.progress import Progress, read_progress
 
 Value = TypeVar("Value")
 
@@ -50,10 +51,13 @@ class RunFiles:
     """The same, of evaluation lines."""
     before: tuple[Prediction, ...]
     after: tuple[Prediction, ...]
+    """None while it trains: those in the folder are of an earlier end."""
     baselines: Mapping[str, Mapping[str, float]]
     """Name of a baseline to its accuracy by group."""
     plan: Mapping[str, Any] = field(default_factory=dict)
     """Of `plan.json`, which `smolvlm plan` leaves; empty where there is none."""
+    progress: Progress | None = None
+    """How far it is; None where it is not training."""
 
 
 def read_run_files(run_dir: Path) -> RunFiles:
@@ -79,7 +83,7 @@ def read_run_files(run_dir: Path) -> RunFiles:
         starts = _read_starts(run_dir / "run.json")
     with located(str(run_dir / "baselines.json")):
         baselines = _read_baselines(run_dir / "baselines.json")
-    settings = run_dir / "run.yaml"
+    settings, progress = run_dir / "run.yaml", read_progress(run_dir)
     return RunFiles(
         run_dir=run_dir,
         settings=settings.read_text(encoding="utf-8") if settings.is_file() else "",
@@ -87,9 +91,10 @@ def read_run_files(run_dir: Path) -> RunFiles:
         evals=evals,
         starts=starts,
         before=read_predictions(run_dir / "predictions-before.jsonl"),
-        after=read_predictions(predictions),
+        after=() if progress else read_predictions(predictions),
         baselines=baselines,
         plan=_read_plan(run_dir / PLAN_FILE),
+        progress=progress,
     )
 
 

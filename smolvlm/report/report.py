@@ -11,7 +11,8 @@ from math import isclose
 from pathlib import Path
 from statistics import median
 
-from smolvlm.pages.templating import write_page
+from smolvlm.disk.atomic_files import write_text
+from smolvlm.pages.templating import page_text
 from smolvlm.pages.token_text import percent, plural
 from smolvlm.report.accuracy import OVERALL, Accuracy, accuracies, accuracy_of, weighted_overall
 from smolvlm.report.charts import accuracy_chart, learning_rate_chart, loss_chart
@@ -25,6 +26,8 @@ from smolvlm.report.preferences import order_chart, preference_sentence, rewards
 from smolvlm.report.scores import score_rows
 
 NUM_ANSWERS = 9
+REFRESH_S = 15
+"""How often the page of a run that is training is loaded again."""
 MAX_EVALUATIONS = 6
 COSTS = (
     ("samples_per_s", "samples a second", 1, 1),
@@ -61,11 +64,19 @@ def write_run_report(run_dir: Path) -> Path:
         ConfigError: the folder holds neither metrics nor predictions.
         SampleError: one of its files is damaged; names file and line.
     """
+    path = run_dir / "report.html"
+    write_text(path, run_report(run_dir))
+    return path
+
+
+def run_report(run_dir: Path) -> str:
+    """Return the page of a run, which refreshes itself while the run trains; raises as
+    `write_run_report`."""
     run = read_run_files(run_dir)
     rows, unit = accuracy_rows(run), loss_unit(run.train, run.settings)
-    return write_page(
-        run_dir / "report.html",
-        template="run_report.html",
+    return page_text(
+        "run_report.html",
+        refresh_s=REFRESH_S if run.progress else None,
         title=run_dir.resolve().name,
         lede=" ".join(filter(None, [_lede(rows, run), *_of_pairs(run.train, unit)])),
         headlines=_headlines(run, rows, unit),
@@ -135,6 +146,8 @@ def duration(seconds: float) -> str:
 
 def _lede(rows: Sequence[AccuracyRow], run: RunFiles) -> str:
     """Say in a sentence or two what came out."""
+    if run.progress is not None:
+        return run.progress.sentence()
     if not rows:
         return (
             f"Trained for {plural(len(run.train), 'logged step')}; no held-out answers were kept."

@@ -24,6 +24,7 @@ from smolvlm.protocols import VisionLanguageModel
 from smolvlm.publish.model_card import write_model_card
 from smolvlm.report.report import write_run_report
 from smolvlm.runs.evaluation import build_evaluator, metrics_by_source
+from smolvlm.runs.live_report import LiveReport
 from smolvlm.runs.model import Say, nothing, with_model
 from smolvlm.train.arguments import trains_in_bf16
 from smolvlm.train.engines.sharding import whole_weights
@@ -46,7 +47,7 @@ def train_and_report(
     measuring_bar: MeasuringBar = nullcontext,
     shows_progress: bool = False,
 ) -> TrainedRun:
-    """Train, evaluate as the `eval` section says, and write `report.html`.
+    """Train, evaluate as the `eval` section says, and write `report.html`, anew while it trains.
 
     Args:
         config: the settings, complete.
@@ -62,26 +63,26 @@ def train_and_report(
     check_best_metric(config)
     with only_run(config, say=say):
         config = with_model(config, say=say)
-        evaluation = _RunEvaluation(config, show)
-        try:
-            run = train(
-                config,
-                make_evaluate=evaluation.make if config.data.eval_mixture is not None else None,
-                callbacks=callbacks,
-                say=say,
-                measuring_bar=measuring_bar,
-                shows_progress=shows_progress,
-            )
-        except NotFiniteError:
-            run_dir = Path(config.train.output_dir)
-            if PartialState().is_main_process and (run_dir / "metrics.jsonl").is_file():
-                write_run_report(run_dir)
-            raise
-        if config.data.eval_mixture is not None and config.eval.at_end:
-            evaluation.after(run)
+        evaluation, run_dir = _RunEvaluation(config, show), Path(config.train.output_dir)
+        with LiveReport(run_dir, say=say) as live:
+            try:
+                run = train(
+                    config,
+                    make_evaluate=evaluation.make if config.data.eval_mixture is not None else None,
+                    callbacks=(*callbacks, live),
+                    say=say,
+                    measuring_bar=measuring_bar,
+                    shows_progress=shows_progress,
+                )
+            except NotFiniteError:
+                if PartialState().is_main_process and (run_dir / "metrics.jsonl").is_file():
+                    write_run_report(run_dir)
+                raise
+            if config.data.eval_mixture is not None and config.eval.at_end:
+                evaluation.after(run)
         if run.trainer.is_world_process_zero():
-            write_run_report(Path(config.train.output_dir))
-            write_model_card(Path(config.train.output_dir))
+            write_run_report(run_dir)
+            write_model_card(run_dir)
     return run
 
 
