@@ -29,6 +29,7 @@ from smolvlm.cli.os_errors import explained
 from smolvlm.cli.output_files import check_output_file
 from smolvlm.cli.plan_command import plan
 from smolvlm.cli.push import push
+from smolvlm.cli.watch import watch
 from smolvlm.errors import SmolVLMError
 from smolvlm.quiet import drop_import_warnings, hide_progress_bars
 from smolvlm.terminal import say
@@ -274,6 +275,7 @@ app.command(cls=RunFileCommand)(launch)
 app.command(cls=Command)(build)
 app.command(cls=Command)(chat)
 app.command(cls=Command)(push)
+app.command(cls=Command)(watch)
 app.command(cls=RunFileCommand)(plan)
 
 

@@ -51,7 +51,7 @@ class RunFiles:
     """The same, of evaluation lines."""
     before: tuple[Prediction, ...]
     after: tuple[Prediction, ...]
-    """None while it trains: those in the folder are of an earlier end."""
+    """None of either while it trains: those in the folder are of an earlier end."""
     baselines: Mapping[str, Mapping[str, float]]
     """Name of a baseline to its accuracy by group."""
     plan: Mapping[str, Any] = field(default_factory=dict)
@@ -90,7 +90,7 @@ def read_run_files(run_dir: Path) -> RunFiles:
         train=train,
         evals=evals,
         starts=starts,
-        before=read_predictions(run_dir / "predictions-before.jsonl"),
+        before=() if progress else read_predictions(run_dir / "predictions-before.jsonl"),
         after=() if progress else read_predictions(predictions),
         baselines=baselines,
         plan=_read_plan(run_dir / PLAN_FILE),
