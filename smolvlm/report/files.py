@@ -24,6 +24,22 @@ Metrics = Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SourceRows:
+    """What a run learns from one source."""
+
+    name: str
+    num_rows: int
+    """In its files."""
+    num_used: int
+    """Chosen by its sampling, and whole."""
+    repeat: float
+    """Times an epoch goes through those."""
+    num_tokens: int
+    """Of those, once through."""
+    num_tiles: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Start:
     """One start of a run, as `run.json` describes it."""
 
@@ -34,6 +50,11 @@ class Start:
     versions: Mapping[str, object]
     commit: str | None
     is_modified: bool
+    started_at: str = ""
+    """ISO 8601; empty where that was not written."""
+    seconds: float | None = None
+    """How long it took in all; None of one that was stopped."""
+    sources: tuple[SourceRows, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,6 +182,25 @@ def _start(content: Mapping[str, object]) -> Start:
         versions=versions,
         commit=None if commit is None else _text(content, "commit"),
         is_modified=content.get("modified") is True,
+        started_at=_text({"started_at": "", **content}, "started_at"),
+        seconds=_number(content, "seconds") if "seconds" in content else None,
+        sources=_sources(content.get("sources", [])),
+    )
+
+
+def _sources(value: object) -> tuple[SourceRows, ...]:
+    if not isinstance(value, list) or not all(isinstance(source, dict) for source in value):
+        raise _wrong("a list of objects as `sources`")
+    return tuple(
+        SourceRows(
+            name=_text(source, "name"),
+            num_rows=int(_number(source, "num_rows")),
+            num_used=int(_number(source, "num_used")),
+            repeat=_number(source, "repeat"),
+            num_tokens=int(_number(source, "num_tokens")),
+            num_tiles=int(_number(source, "num_tiles")),
+        )
+        for source in value
     )
 
 

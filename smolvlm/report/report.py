@@ -13,14 +13,15 @@ from statistics import median
 
 from smolvlm.disk.atomic_files import write_text
 from smolvlm.pages.templating import page_text
-from smolvlm.pages.token_text import percent, plural
+from smolvlm.pages.token_text import percent, plural, without_home
 from smolvlm.report.accuracy import OVERALL, Accuracy, accuracies, accuracy_of, weighted_overall
 from smolvlm.report.charts import accuracy_chart, learning_rate_chart, loss_chart
 from smolvlm.report.curves import small_curves
+from smolvlm.report.data_rows import data_rows
 from smolvlm.report.files import Metrics, RunFiles, read_run_files
 from smolvlm.report.gallery import answer_views
 from smolvlm.report.loss_unit import TOKEN_LOSS, LossUnit, loss_unit
-from smolvlm.report.places import place_rows
+from smolvlm.report.places import duration, place_rows
 from smolvlm.report.planned import plan_rows
 from smolvlm.report.preferences import order_chart, preference_sentence, rewards_chart
 from smolvlm.report.scores import score_rows
@@ -98,7 +99,8 @@ def run_report(run_dir: Path) -> str:
         costs=_costs(run.train),
         planned=plan_rows(run.plan, run.train, settings=run.settings),
         places=place_rows(run.starts),
-        settings=run.settings,
+        data_rows=data_rows(run.starts[-1].sources) if run.starts else (),
+        settings=without_home(run.settings),
     )
 
 
@@ -132,16 +134,6 @@ def training_seconds(train: Sequence[Metrics]) -> float:
         for line in train
         if line.get("samples_per_s")
     )
-
-
-def duration(seconds: float) -> str:
-    """Return `42 s`, `12 min 5 s` or `3 h 7 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _lede(rows: Sequence[AccuracyRow], run: RunFiles) -> str:

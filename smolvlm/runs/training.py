@@ -4,6 +4,7 @@ What spans training, evaluation and the report stands here, since these rooms do
 other. Nothing is printed: what there is to say goes to `say`, and metrics to `show`.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -30,6 +31,7 @@ from smolvlm.train.arguments import trains_in_bf16
 from smolvlm.train.engines.sharding import whole_weights
 from smolvlm.train.finite import NotFiniteError
 from smolvlm.train.run_folder import only_run
+from smolvlm.train.run_start import end_run
 from smolvlm.train.smolvlm_trainer import SmolVLMTrainer
 from smolvlm.train.train import MeasuringBar, TrainedRun, train
 from smolvlm.train.trainer_parts import Evaluate
@@ -60,6 +62,7 @@ def train_and_report(
     Raises:
         ConfigError, SampleError: what is wrong, where, and how to fix it.
     """
+    began = time.monotonic()
     check_best_metric(config)
     with only_run(config, say=say):
         config = with_model(config, say=say)
@@ -81,6 +84,8 @@ def train_and_report(
             if config.data.eval_mixture is not None and config.eval.at_end:
                 evaluation.after(run)
         if run.trainer.is_world_process_zero():
+            if not run.was_done:
+                end_run(run_dir, seconds=time.monotonic() - began)
             write_run_report(run_dir)
             write_model_card(run_dir)
     return run

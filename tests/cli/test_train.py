@@ -232,3 +232,13 @@ def test_the_page_is_written_while_it_trains_and_ends_without_refreshing(
     assert all("Evaluations on the way" in page for page in pages)
     assert 'http-equiv="refresh"' not in (tmp_path / "report.html").read_text()
     assert not (tmp_path / "progress.json").exists()
+
+
+def test_the_page_says_what_was_learned_from_and_how_long_it_took(out: Path) -> None:
+    start = json.loads((out / "run.json").read_text())
+    counts = [(source["name"], source["num_rows"]) for source in start["sources"]]
+    assert counts == [("photos", 8), ("words", 8)]
+    assert start["seconds"] > 0
+    page = (out / "report.html").read_text()
+    assert "<h2>Data by source</h2>" in page
+    assert "loading, steps, evaluations, saving" in page
