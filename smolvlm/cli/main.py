@@ -32,6 +32,7 @@ from smolvlm.cli.plan_command import plan
 from smolvlm.cli.push import push
 from smolvlm.cli.serve import serve
 from smolvlm.cli.settings import settings
+from smolvlm.cli.watch import watch
 from smolvlm.errors import SmolVLMError
 from smolvlm.quiet import drop_import_warnings, hide_progress_bars
 from smolvlm.terminal import say
@@ -259,6 +260,7 @@ app.command(cls=Command)(settings)
 app.command(cls=Command)(chat)
 app.command(cls=Command)(serve)
 app.command(cls=Command)(push)
+app.command(cls=Command)(watch)
 app.command(cls=RunFileCommand)(plan)
 
 

@@ -34,6 +34,7 @@ COLOURS = {
     "assistant": "#01020d",
     "image": "#01020e",
     "system": "#01020f",
+    "wrong": "#010210",
 }
 """CSS variable of the page to the stand-in that is drawn."""
 
@@ -51,11 +52,26 @@ def draw_chart(draw: Draw, *, name: str, label: str, height_px: Callable[[bool],
         height_px: of the narrow (True) and the wide drawing.
     """
     return Markup("").join(
-        _draw(draw, name, label, height_px(is_narrow), is_narrow) for is_narrow in (False, True)
+        _draw(draw, name, label, height_px(is_narrow), is_narrow=is_narrow, kind=kind)
+        for is_narrow, kind in ((False, "wide"), (True, "narrow"))
     )
 
 
-def _draw(draw: Draw, name: str, label: str, height_px: int, is_narrow: bool) -> Markup:
+def draw_small_chart(draw: Draw, *, name: str, label: str, height_px: int) -> Markup:
+    """Return a drawing in the narrow width alone, one of several that stand beside each other.
+
+    Args:
+        draw: draws on the axes it is given, narrow.
+        name: unique in the page; its ids begin with it.
+        label: what the drawing shows, for readers who hear the page.
+        height_px: of the drawing.
+    """
+    return _draw(draw, name, label, height_px, is_narrow=True, kind="small")
+
+
+def _draw(
+    draw: Draw, name: str, label: str, height_px: int, *, is_narrow: bool, kind: str
+) -> Markup:
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -92,7 +108,6 @@ def _draw(draw: Draw, name: str, label: str, height_px: int, is_narrow: bool) ->
         draw(axes, is_narrow)
         buffer = StringIO()
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
-    kind = "narrow" if is_narrow else "wide"
     return _inline(
         buffer.getvalue(), prefix=f"{name}-{kind}-", classes=f"chart {kind}", label=label
     )

@@ -17,6 +17,13 @@ NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
 
 def write_page(path: Path, *, template: str, **values: object) -> Path:
     """Fill `templates/<template>` with `values`, write it to `path` and return that."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, page_text(template, **values))
+    return path
+
+
+def page_text(template: str, **values: object) -> str:
+    """Return `templates/<template>` filled with `values`."""
     environment = Environment(
         loader=PackageLoader("smolvlm.pages"),
         autoescape=True,
@@ -26,6 +33,4 @@ def write_page(path: Path, *, template: str, **values: object) -> Path:
     )
     environment.filters["percent"] = lambda share: percent(share).replace(" ", NO_BREAK_SPACE)
     environment.filters["plural"] = plural
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, environment.get_template(template).render(values) + "\n")
-    return path
+    return environment.get_template(template).render(values) + "\n"

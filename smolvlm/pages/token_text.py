@@ -1,5 +1,8 @@
 """How counts and shares are said, and what stands for a line's end among tokens."""
 
+import re
+from pathlib import Path
+
 NEWLINE = "↵"
 
 
@@ -10,3 +13,15 @@ def plural(count: int, noun: str) -> str:
 
 def percent(share: float, *, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
+
+
+def without_home(text: str) -> str:
+    """Return a text in which paths below this user's home folder begin with `~`: a page that is
+    passed on need not say whose it was."""
+    try:
+        home = str(Path.home())
+    except RuntimeError:  # the system knows of none
+        return text
+    if len(Path(home).parts) < 2:  # the root of all paths
+        return text
+    return re.sub(rf"(?<![\w./~-]){re.escape(home)}(?![\w.-])", "~", text)

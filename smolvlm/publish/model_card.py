@@ -22,7 +22,8 @@ from smolvlm.disk.atomic_files import write_text
 from smolvlm.errors import ConfigError
 from smolvlm.report.accuracy import Accuracy
 from smolvlm.report.files import RunFiles, read_run_files
-from smolvlm.report.report import accuracy_rows, duration, short_count, training_seconds
+from smolvlm.report.places import duration
+from smolvlm.report.report import accuracy_rows, short_count, training_seconds
 
 CARD = "README.md"
 OURS = "<!-- written by smolvlm at the end of each run, unless this line is taken out -->"

@@ -14,6 +14,7 @@ from smolvlm.pages.figure_svg import COLOURS, draw_chart
 from smolvlm.pages.token_text import percent
 from smolvlm.report.accuracy import Accuracy
 from smolvlm.report.files import Metrics
+from smolvlm.report.loss_unit import TOKEN_LOSS, LossUnit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,18 +38,21 @@ class Chart:
     """What is not drawn."""
 
 
-def loss_chart(train: Sequence[Metrics], evals: Sequence[Metrics]) -> Chart | None:
+def loss_chart(
+    train: Sequence[Metrics], evals: Sequence[Metrics], *, unit: LossUnit = TOKEN_LOSS
+) -> Chart | None:
     """Draw the loss of each logged step, thin, its moving average, and the held-out loss.
 
     None below two logged steps. Where the loss falls to less than an eighth its axis is
-    logarithmic.
+    logarithmic. The held-out loss is of learned tokens: beside another loss it is left out.
     """
     steps = np.array([line["step"] for line in train if "loss" in line])
     losses = np.array([line["loss"] for line in train if "loss" in line])
-    held_out = [(line["step"], line["eval_loss"]) for line in evals if "eval_loss" in line]
+    all_held_out = [(line["step"], line["eval_loss"]) for line in evals if "eval_loss" in line]
+    held_out = all_held_out if unit == TOKEN_LOSS else []
     if len(steps) < 2:
         return None
-    shown = _thinned(len(steps))
+    shown = thinned(len(steps))
     average = smooth(losses, radius=max(len(losses) // 40, 1))
     lowest, highest = min(losses.min(), average.min()), losses.max()
     is_log = 0 < 8 * lowest < highest
@@ -64,16 +68,19 @@ def loss_chart(train: Sequence[Metrics], evals: Sequence[Metrics]) -> Chart | No
                 marker="o",
                 markersize=5,
             )
-        unit = "nats a learned token" if is_narrow else "loss, nats a learned token"
-        _style_steps(
-            axes, is_narrow, y_label=unit + (" (log scale)" if is_log else ""), is_log=is_log
+        y_label = unit.unit if is_narrow else f"{unit.name}, {unit.unit}"
+        style_steps(
+            axes, is_narrow, y_label=y_label + (" (log scale)" if is_log else ""), is_log=is_log
         )
 
     key = [("each logged step", "before"), ("moving average", "accent")]
     key += [("held out", "base1")] if held_out else []
     label = f"Loss over {len(steps)} logged steps, from {losses[0]:.3g} to {losses[-1]:.3g}"
+    left_out = "The held-out loss, in nats a learned token, stands in the table of evaluations."
     return Chart(
-        svg=draw_chart(draw, name="loss", label=label, height_px=_curve_height), key=tuple(key)
+        svg=draw_chart(draw, name="loss", label=label, height_px=curve_height),
+        key=tuple(key),
+        note=left_out if all_held_out and not held_out else "",
     )
 
 
@@ -86,7 +93,7 @@ def learning_rate_chart(train: Sequence[Metrics]) -> Chart | None:
     frozen = [
         name.removeprefix(RATE_PREFIX).replace("_", " ") for name in logged if name not in names
     ]
-    shown = [train[number] for number in _thinned(len(train))]
+    shown = [train[number] for number in thinned(len(train))]
     parts = [(name, name.removeprefix(RATE_PREFIX)) for name in names]
 
     def draw(axes: "Axes", is_narrow: bool) -> None:
@@ -100,7 +107,7 @@ def learning_rate_chart(train: Sequence[Metrics]) -> Chart | None:
                 color=COLOURS[RATE_COLOURS.get(part, "base1")],
                 linewidth=width,
             )
-        _style_steps(axes, is_narrow, y_label="learning rate")
+        style_steps(axes, is_narrow, y_label="learning rate")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
 
     return Chart(
@@ -108,7 +115,7 @@ def learning_rate_chart(train: Sequence[Metrics]) -> Chart | None:
             draw,
             name="rates",
             label="Learning rate of each part over the steps",
-            height_px=_curve_height,
+            height_px=curve_height,
         ),
         key=tuple((part.replace("_", " "), RATE_COLOURS.get(part, "base1")) for _, part in parts),
         note=f"Frozen, at 0 throughout: {', '.join(frozen)}." if frozen else "",
@@ -205,16 +212,18 @@ def _baseline_colour(number: int) -> str:
     return BASELINE_COLOURS[number % len(BASELINE_COLOURS)]
 
 
-def _thinned(count: int) -> np.ndarray:
+def thinned(count: int) -> np.ndarray:
     """Return at most `MAX_POINTS` evenly spaced places, the first and the last among them."""
     return np.unique(np.linspace(0, count - 1, min(count, MAX_POINTS)).round().astype(int))
 
 
-def _curve_height(is_narrow: bool) -> int:
+def curve_height(is_narrow: bool) -> int:
+    """Return the height of a curve over the steps, px."""
     return 230 if is_narrow else 290
 
 
-def _style_steps(axes: "Axes", is_narrow: bool, *, y_label: str, is_log: bool = False) -> None:
+def style_steps(axes: "Axes", is_narrow: bool, *, y_label: str, is_log: bool = False) -> None:
+    """Label axes over optimizer steps; the upright one begins at 0 unless something lies below."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
     axes.set_xlabel("optimizer step")
@@ -232,4 +241,5 @@ def _style_steps(axes: "Axes", is_narrow: bool, *, y_label: str, is_log: bool = 
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     else:
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
-        axes.set_ylim(0, axes.get_ylim()[1])
+        low, high = axes.get_ylim()
+        axes.set_ylim(0 if axes.dataLim.y0 >= 0 else low, high)

@@ -15,11 +15,28 @@ from smolvlm.config.eval_metrics import ANSWER_METRICS
 from smolvlm.errors import ConfigError, SampleError, located
 from smolvlm.eval.prediction import Prediction
 from smolvlm.report.planned import PLAN_FILE
+from smolvlm.report.progress import Progress, read_progress
 
 Value = TypeVar("Value")
 
 Metrics = Mapping[str, float]
 """One logged line: its finite numbers by key."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceRows:
+    """What a run learns from one source."""
+
+    name: str
+    num_rows: int
+    """In its files."""
+    num_used: int
+    """Chosen by its sampling, and whole."""
+    repeat: float
+    """Times an epoch goes through those."""
+    num_tokens: int
+    """Of those, once through."""
+    num_tiles: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +50,11 @@ class Start:
     versions: Mapping[str, object]
     commit: str | None
     is_modified: bool
+    started_at: str = ""
+    """ISO 8601; empty where that was not written."""
+    seconds: float | None = None
+    """How long it took in all; None of one that was stopped."""
+    sources: tuple[SourceRows, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,10 +72,13 @@ class RunFiles:
     """The same, of evaluation lines."""
     before: tuple[Prediction, ...]
     after: tuple[Prediction, ...]
+    """None of either while it trains: those in the folder are of an earlier end."""
     baselines: Mapping[str, Mapping[str, float]]
     """Name of a baseline to its accuracy by group."""
     plan: Mapping[str, Any] = field(default_factory=dict)
     """Of `plan.json`, which `smolvlm plan` leaves; empty where there is none."""
+    progress: Progress | None = None
+    """How far it is; None where it is not training."""
 
 
 def read_run_files(run_dir: Path) -> RunFiles:
@@ -79,17 +104,18 @@ def read_run_files(run_dir: Path) -> RunFiles:
         starts = _read_starts(run_dir / "run.json")
     with located(str(run_dir / "baselines.json")):
         baselines = _read_baselines(run_dir / "baselines.json")
-    settings = run_dir / "run.yaml"
+    settings, progress = run_dir / "run.yaml", read_progress(run_dir)
     return RunFiles(
         run_dir=run_dir,
         settings=settings.read_text(encoding="utf-8") if settings.is_file() else "",
         train=train,
         evals=evals,
         starts=starts,
-        before=read_predictions(run_dir / "predictions-before.jsonl"),
-        after=read_predictions(predictions),
+        before=() if progress else read_predictions(run_dir / "predictions-before.jsonl"),
+        after=() if progress else read_predictions(predictions),
         baselines=baselines,
         plan=_read_plan(run_dir / PLAN_FILE),
+        progress=progress,
     )
 
 
@@ -156,6 +182,25 @@ def _start(content: Mapping[str, object]) -> Start:
         versions=versions,
         commit=None if commit is None else _text(content, "commit"),
         is_modified=content.get("modified") is True,
+        started_at=_text({"started_at": "", **content}, "started_at"),
+        seconds=_number(content, "seconds") if "seconds" in content else None,
+        sources=_sources(content.get("sources", [])),
+    )
+
+
+def _sources(value: object) -> tuple[SourceRows, ...]:
+    if not isinstance(value, list) or not all(isinstance(source, dict) for source in value):
+        raise _wrong("a list of objects as `sources`")
+    return tuple(
+        SourceRows(
+            name=_text(source, "name"),
+            num_rows=int(_number(source, "num_rows")),
+            num_used=int(_number(source, "num_used")),
+            repeat=_number(source, "repeat"),
+            num_tokens=int(_number(source, "num_tokens")),
+            num_tiles=int(_number(source, "num_tiles")),
+        )
+        for source in value
     )
 
 

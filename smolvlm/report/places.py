@@ -1,6 +1,7 @@
 """Where a run ran, in words: the rows of a table, from the starts that `run.json` describes."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
 from smolvlm.pages.token_text import plural
 from smolvlm.report.files import Start
@@ -15,7 +16,11 @@ def place_rows(starts: Sequence[Start]) -> list[tuple[str, str]]:
     if not starts:
         return []
     *earlier, newest = starts
-    rows = [("device", _device(newest.device))]
+    rows = [("started", _when(newest.started_at))] if newest.started_at else []
+    if newest.seconds is not None:
+        took = f"{duration(newest.seconds)}: loading, steps, evaluations, saving"
+        rows.append(("took in all", took))
+    rows.append(("device", _device(newest.device)))
     rows += [(name.replace("_", " "), _words(value)) for name, value in newest.kernels.items()]
     rows.append(
         ("versions", ", ".join(f"{name} {value}" for name, value in newest.versions.items()))
@@ -27,6 +32,27 @@ def place_rows(starts: Sequence[Start]) -> list[tuple[str, str]]:
     return rows + [
         (f"earlier, from step {start.step:,}", _summary(start, newest)) for start in earlier
     ]
+
+
+def duration(seconds: float) -> str:
+    """Return `42 s`, `12 min 5 s` or `3 h 7 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _when(started_at: str) -> str:
+    """Return `2026-01-31 12:00 UTC`; what is no time stays as it is."""
+    try:
+        at = datetime.fromisoformat(started_at)
+    except ValueError:
+        return started_at
+    if at.tzinfo is None:
+        return started_at
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _device(device: Mapping[str, object]) -> str:
@@ -55,7 +81,8 @@ def _count(device: Mapping[str, object], key: str) -> int:
 
 def _summary(start: Start, newest: Start) -> str:
     """Return a start's device, and where its kernels, versions and commit are not the newest's."""
-    words = [_device(start.device)]
+    words = [_when(start.started_at)] if start.started_at else []
+    words.append(_device(start.device))
     for name in ("kernels", "versions"):
         now = getattr(newest, name)
         words += [

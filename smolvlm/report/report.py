@@ -11,17 +11,24 @@ from math import isclose
 from pathlib import Path
 from statistics import median
 
-from smolvlm.pages.templating import write_page
-from smolvlm.pages.token_text import percent, plural
+from smolvlm.disk.atomic_files import write_text
+from smolvlm.pages.templating import page_text
+from smolvlm.pages.token_text import percent, plural, without_home
 from smolvlm.report.accuracy import OVERALL, Accuracy, accuracies, accuracy_of, weighted_overall
 from smolvlm.report.charts import accuracy_chart, learning_rate_chart, loss_chart
+from smolvlm.report.curves import small_curves
+from smolvlm.report.data_rows import data_rows
 from smolvlm.report.files import Metrics, RunFiles, read_run_files
 from smolvlm.report.gallery import answer_views
-from smolvlm.report.places import place_rows
+from smolvlm.report.loss_unit import TOKEN_LOSS, LossUnit, loss_unit
+from smolvlm.report.places import duration, place_rows
 from smolvlm.report.planned import plan_rows
+from smolvlm.report.preferences import order_chart, preference_sentence, rewards_chart
 from smolvlm.report.scores import score_rows
 
 NUM_ANSWERS = 9
+REFRESH_S = 15
+"""How often the page of a run that is training is loaded again."""
 MAX_EVALUATIONS = 6
 COSTS = (
     ("samples_per_s", "samples a second", 1, 1),
@@ -58,28 +65,42 @@ def write_run_report(run_dir: Path) -> Path:
         ConfigError: the folder holds neither metrics nor predictions.
         SampleError: one of its files is damaged; names file and line.
     """
+    path = run_dir / "report.html"
+    write_text(path, run_report(run_dir))
+    return path
+
+
+def run_report(run_dir: Path) -> str:
+    """Return the page of a run, which refreshes itself while the run trains; raises as
+    `write_run_report`."""
     run = read_run_files(run_dir)
-    rows = accuracy_rows(run)
-    return write_page(
-        run_dir / "report.html",
-        template="run_report.html",
+    rows, unit = accuracy_rows(run), loss_unit(run.train, run.settings)
+    return page_text(
+        "run_report.html",
+        refresh_s=REFRESH_S if run.progress else None,
         title=run_dir.resolve().name,
-        lede=_lede(rows, run),
-        headlines=_headlines(run, rows),
+        lede=" ".join(filter(None, [_lede(rows, run), *_of_pairs(run.train, unit)])),
+        headlines=_headlines(run, rows, unit),
         accuracy_rows=rows,
         baseline_names=[name.replace("_", " ") for name in run.baselines],
         has_before=bool(run.before),
         has_balanced=any(row.after.balanced is not None for row in rows),
         scores=score_rows(run.after, run.before),
         accuracy_chart=accuracy_chart(accuracies(run.before), accuracies(run.after), run.baselines),
-        loss_chart=loss_chart(run.train, run.evals),
+        loss_chart=loss_chart(run.train, run.evals, unit=unit),
+        loss_note=unit.meaning,
+        preference_charts=[
+            chart for chart in (rewards_chart(run.train), order_chart(run.train)) if chart
+        ],
         rate_chart=learning_rate_chart(run.train),
         evaluations=_evaluations(run.evals),
         answers=answer_views(run.after, before=run.before, count=NUM_ANSWERS, run_dir=run_dir),
+        curves=small_curves(run.train),
         costs=_costs(run.train),
         planned=plan_rows(run.plan, run.train, settings=run.settings),
         places=place_rows(run.starts),
-        settings=run.settings,
+        data_rows=data_rows(run.starts[-1].sources) if run.starts else (),
+        settings=without_home(run.settings),
     )
 
 
@@ -115,18 +136,10 @@ def training_seconds(train: Sequence[Metrics]) -> float:
     )
 
 
-def duration(seconds: float) -> str:
-    """Return `42 s`, `12 min 5 s` or `3 h 7 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
 def _lede(rows: Sequence[AccuracyRow], run: RunFiles) -> str:
     """Say in a sentence or two what came out."""
+    if run.progress is not None:
+        return run.progress.sentence()
     if not rows:
         return (
             f"Trained for {plural(len(run.train), 'logged step')}; no held-out answers were kept."
@@ -151,12 +164,19 @@ def _lede(rows: Sequence[AccuracyRow], run: RunFiles) -> str:
     return text
 
 
+def _of_pairs(train: Sequence[Metrics], unit: LossUnit) -> tuple[str, ...]:
+    """Return what the loss is and what the pairs say, of a run that learned from pairs."""
+    if unit == TOKEN_LOSS:
+        return ()
+    return f"The loss is the {unit.name}, {unit.unit}.", preference_sentence(train)
+
+
 def _is_no_better(row: AccuracyRow) -> bool:
     """Say whether the best baseline reaches the interval of the model's accuracy."""
     return any(value is not None and value >= row.after.low for value in row.baselines)
 
 
-def _headlines(run: RunFiles, rows: Sequence[AccuracyRow]) -> list[Headline]:
+def _headlines(run: RunFiles, rows: Sequence[AccuracyRow], unit: LossUnit) -> list[Headline]:
     headlines: list[Headline] = []
     if rows:
         after, before = rows[0].after, rows[0].before
@@ -166,16 +186,20 @@ def _headlines(run: RunFiles, rows: Sequence[AccuracyRow]) -> list[Headline]:
             Headline(name="Accuracy", value=f"{start}{percent(after.value)}", detail=interval)
         )
     if run.train:
-        headlines += _training_headlines(run.train[0], run.train[-1], run.train)
+        headlines += [_loss_headline(run.train, unit), *_training_headlines(run.train)]
     return headlines
 
 
-def _training_headlines(first: Metrics, last: Metrics, train: Sequence[Metrics]) -> list[Headline]:
-    if len(train) == 1:
-        headlines = [Headline(name="Loss", value=f"{last['loss']:.3f}", detail="one logged step")]
-    else:
-        value = f"{first['loss']:.2f} → {last['loss']:.3f}"
-        headlines = [Headline(name="Loss", value=value, detail="first and last log line")]
+def _loss_headline(train: Sequence[Metrics], unit: LossUnit) -> Headline:
+    first, last = train[0]["loss"], train[-1]["loss"]
+    value = f"{last:.3f}" if len(train) == 1 else f"{first:.2f} → {last:.3f}"
+    detail = "one logged step" if len(train) == 1 else "first and last log line"
+    said = "" if unit == TOKEN_LOSS else f"{unit.unit}; "
+    return Headline(name="Loss", value=value, detail=said + detail)
+
+
+def _training_headlines(train: Sequence[Metrics]) -> list[Headline]:
+    headlines: list[Headline] = []
     total = {
         key: sum(line.get(key, 0) for line in train)
         for key in ("num_samples", "num_tokens", "num_tiles")
@@ -186,7 +210,7 @@ def _training_headlines(first: Metrics, last: Metrics, train: Sequence[Metrics])
             Headline(
                 name="Time in steps",
                 value=duration(seconds),
-                detail=plural(int(last["step"]), "step"),
+                detail=plural(int(train[-1]["step"]), "step"),
             )
         )
         speed = f"{total['num_samples'] / seconds:,.1f} / s"

@@ -4,6 +4,7 @@ What spans training, evaluation and the report stands here, since these rooms do
 other. Nothing is printed: what there is to say goes to `say`, and metrics to `show`.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -24,11 +25,13 @@ from smolvlm.protocols import VisionLanguageModel
 from smolvlm.publish.model_card import write_model_card
 from smolvlm.report.report import write_run_report
 from smolvlm.runs.evaluation import build_evaluator, metrics_by_source
+from smolvlm.runs.live_report import LiveReport
 from smolvlm.runs.model import Say, nothing, with_model
 from smolvlm.train.arguments import trains_in_bf16
 from smolvlm.train.engines.sharding import whole_weights
 from smolvlm.train.finite import NotFiniteError
 from smolvlm.train.run_folder import only_run
+from smolvlm.train.run_start import end_run
 from smolvlm.train.smolvlm_trainer import SmolVLMTrainer
 from smolvlm.train.train import MeasuringBar, TrainedRun, train
 from smolvlm.train.trainer_parts import Evaluate
@@ -46,7 +49,7 @@ def train_and_report(
     measuring_bar: MeasuringBar = nullcontext,
     shows_progress: bool = False,
 ) -> TrainedRun:
-    """Train, evaluate as the `eval` section says, and write `report.html`.
+    """Train, evaluate as the `eval` section says, and write `report.html`, anew while it trains.
 
     Args:
         config: the settings, complete.
@@ -59,29 +62,32 @@ def train_and_report(
     Raises:
         ConfigError, SampleError: what is wrong, where, and how to fix it.
     """
+    began = time.monotonic()
     check_best_metric(config)
     with only_run(config, say=say):
         config = with_model(config, say=say)
-        evaluation = _RunEvaluation(config, show)
-        try:
-            run = train(
-                config,
-                make_evaluate=evaluation.make if config.data.eval_mixture is not None else None,
-                callbacks=callbacks,
-                say=say,
-                measuring_bar=measuring_bar,
-                shows_progress=shows_progress,
-            )
-        except NotFiniteError:
-            run_dir = Path(config.train.output_dir)
-            if PartialState().is_main_process and (run_dir / "metrics.jsonl").is_file():
-                write_run_report(run_dir)
-            raise
-        if config.data.eval_mixture is not None and config.eval.at_end:
-            evaluation.after(run)
+        evaluation, run_dir = _RunEvaluation(config, show), Path(config.train.output_dir)
+        with LiveReport(run_dir, say=say) as live:
+            try:
+                run = train(
+                    config,
+                    make_evaluate=evaluation.make if config.data.eval_mixture is not None else None,
+                    callbacks=(*callbacks, live),
+                    say=say,
+                    measuring_bar=measuring_bar,
+                    shows_progress=shows_progress,
+                )
+            except NotFiniteError:
+                if PartialState().is_main_process and (run_dir / "metrics.jsonl").is_file():
+                    write_run_report(run_dir)
+                raise
+            if config.data.eval_mixture is not None and config.eval.at_end:
+                evaluation.after(run)
         if run.trainer.is_world_process_zero():
-            write_run_report(Path(config.train.output_dir))
-            write_model_card(Path(config.train.output_dir))
+            if not run.was_done:
+                end_run(run_dir, seconds=time.monotonic() - began)
+            write_run_report(run_dir)
+            write_model_card(run_dir)
     return run
 
 

@@ -2,16 +2,17 @@
 
 In: `RunFacts`, the output folder, the checkpoint being resumed. Out: the file, and notes for
 standard error. The newest start stands at the top of the file (`device`, `kernels`, `versions`,
-`commit`), those that led to the checkpoint under `earlier`, oldest first. A change of precision
+`commit`, `sources`, and once it has ended `seconds`), those that led to the checkpoint under `earlier`, oldest first. A change of precision
 between two starts is said and not refused: it follows from the device that happened to be free.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from smolvlm.datasets.packing.measured import SourceCount
 from smolvlm.disk.atomic_files import write_json
 from smolvlm.train.bf16_units import faster_in_bf16
 from smolvlm.train.run_facts import RunFacts
@@ -25,6 +26,7 @@ def begin_run(
     *,
     resume: Path | None = None,
     is_precision_open: bool = False,
+    sources: Sequence[SourceCount] = (),
 ) -> list[str]:
     """Write `run.json` and return the notes of this start, in lines; called on one rank of a run.
 
@@ -33,6 +35,7 @@ def begin_run(
         facts: of this start.
         resume: the `checkpoint-<step>` folder being resumed; its run's starts are kept.
         is_precision_open: whether the run file leaves `train.bf16` open.
+        sources: what became of each source's rows.
     """
     earlier, notes = _starts_before(resume.parent / FILE_NAME) if resume else ([], [])
     start = {
@@ -40,6 +43,8 @@ def begin_run(
         "step": int(resume.name.rpartition("-")[2]) if resume else 0,
         **facts.as_json(),
     }
+    if sources:
+        start["sources"] = [_source(count) for count in sources]
     write_json(output_dir / FILE_NAME, start | {"earlier": earlier})
     notes = [facts.line(), *notes]
     if earlier:
@@ -48,6 +53,36 @@ def begin_run(
     if resume is None and is_precision_open and is_float32 and facts.device_type == "cpu":
         notes += faster_in_bf16()
     return notes
+
+
+def end_run(output_dir: Path, *, seconds: float) -> None:
+    """Add to `run.json` how long the newest start took in all; a damaged file stays as it is.
+
+    Args:
+        output_dir: the run's.
+        seconds: loading, steps, evaluations and saving, of this start alone.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path = output_dir / FILE_NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return
+    if isinstance(content, dict):
+        write_json(path, content | {"seconds": round(seconds, 1)})
+
+
+def _source(count: SourceCount) -> dict[str, object]:
+    return {
+        "name": count.name,
+        "num_rows": count.num_rows,
+        "num_used": count.num_sampled - count.num_skipped,
+        "repeat": count.repeat,
+        "num_tokens": count.num_tokens,
+        "num_tiles": count.num_tiles,
+    }
 
 
 def _starts_before(path: Path) -> tuple[list[dict[str, Any]], list[str]]:

@@ -317,7 +317,13 @@ def _begin(
     if start.is_done:
         notes.append(facts.line())
     else:
-        notes += begin_run(output_dir, facts, resume=start.resume, is_precision_open=is_open)
+        notes += begin_run(
+            output_dir,
+            facts,
+            resume=start.resume,
+            is_precision_open=is_open,
+            sources=start.planned.counts,
+        )
     if (num_groups := num_ranks // config.train.context_ranks) > 1:
         costs = (run_model.cost.per_token, run_model.cost.per_tile)
         order = trainer.train_dataset.order[:: config.train.context_ranks]

@@ -1,6 +1,7 @@
 """`smolvlm train`: a run with its evaluations and its report, and errors that need no traceback."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ import pytest
 import torch
 
 import smolvlm.runs.evaluation
+import smolvlm.runs.live_report
 import smolvlm.train.arguments
 import smolvlm.train.train
 from smolvlm.generate.answers import GenerationSettings
+from smolvlm.report.report import write_run_report
 
 SCORES = ("exact_match", "vqa_accuracy", "token_accuracy", "loss")
 EVAL_KEYS = {
@@ -205,3 +208,37 @@ def test_corrupt_pixels_amid_the_run_are_an_error_that_names_the_row(
     assert "cut.png" in error
     assert "  fix: " in error
     assert "Traceback" not in outcome.messages
+
+
+def test_the_page_is_written_while_it_trains_and_ends_without_refreshing(
+    run_file: Path, smolvlm_command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages: list[str] = []
+
+    def write(run_dir: Path) -> None:
+        pages.append(write_run_report(run_dir).read_text())
+
+    monkeypatch.setattr(smolvlm.runs.live_report, "write_run_report", write)
+    monkeypatch.setattr(smolvlm.runs.live_report, "MAX_SHARE", 1e9)
+    outcome = smolvlm_command(
+        "train", run_file, f"train.output_dir={tmp_path}", "eval.at_start=false"
+    )
+    assert outcome.status == 0, outcome.messages
+    steps = [re.findall(r"Step (\d+) of (\d+), still", page) for page in pages]
+    assert len(pages) == 2, "two epochs, and an evaluation after each"
+    assert len(steps[0]) == 1
+    assert "steps are done; the end is being evaluated and saved." in pages[1]
+    assert all('http-equiv="refresh"' in page for page in pages)
+    assert all("Evaluations on the way" in page for page in pages)
+    assert 'http-equiv="refresh"' not in (tmp_path / "report.html").read_text()
+    assert not (tmp_path / "progress.json").exists()
+
+
+def test_the_page_says_what_was_learned_from_and_how_long_it_took(out: Path) -> None:
+    start = json.loads((out / "run.json").read_text())
+    counts = [(source["name"], source["num_rows"]) for source in start["sources"]]
+    assert counts == [("photos", 8), ("words", 8)]
+    assert start["seconds"] > 0
+    page = (out / "report.html").read_text()
+    assert "<h2>Data by source</h2>" in page
+    assert "loading, steps, evaluations, saving" in page

@@ -65,6 +65,9 @@ def test_a_start_outside_a_checkout_has_no_commit(
         ('{"device": {}, "kernels": [], "versions": {}}', "an object as `kernels`"),
         ('{"device": {}, "kernels": {}, "versions": {}, "commit": 3}', "text as `commit`"),
         ('{"device": {}, "kernels": {}, "versions": {}, "step": "3"}', "a number as `step`"),
+        ('{"device": {}, "kernels": {}, "versions": {}, "seconds": "3"}', "a number as `seconds`"),
+        ('{"device": {}, "kernels": {}, "versions": {}, "sources": {}}', "a list of objects as"),
+        ('{"device": {}, "kernels": {}, "versions": {}, "sources": [{}]}', "text as `name`"),
     ],
 )
 def test_a_damaged_description_of_a_start_is_named(

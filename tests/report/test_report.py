@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from smolvlm.report.files import read_run_files
+from smolvlm.report.places import duration
 from smolvlm.report.report import (
     accuracy_rows,
-    duration,
     short_count,
     training_seconds,
     write_run_report,
@@ -128,7 +128,7 @@ def test_it_says_where_the_run_ran(
     )
     text = text_of(page)
     assert (
-        "Where it ran device cpu: A CPU, 2 threads, 1 rank weights dtype float32 autocast dtype "
+        "Where it ran started 2026-01-31 12:00 UTC device cpu: A CPU, 2 threads, 1 rank weights dtype float32 autocast dtype "
         "none " in text
     )
     assert "torch compile off" in text
@@ -147,10 +147,47 @@ def test_an_earlier_start_is_told_by_what_was_different(
     newest = start_of(step=6) | {"earlier": [start_of(device=gpu, autocast_dtype="bfloat16")]}
     text = text_of(write_run_report(write_run(steps=1, start=newest)).read_text(encoding="utf-8"))
     assert (
-        "resumed at step 6 earlier, from step 0 cuda: A GPU, 4 ranks; autocast dtype bfloat16"
-        in text
+        "resumed at step 6 earlier, from step 0 2026-01-31 12:00 UTC; cuda: A GPU, 4 ranks; "
+        "autocast dtype bfloat16" in text
     )
     assert text.endswith("autocast dtype bfloat16"), "and nothing that was the same"
+
+
+def test_it_says_when_it_began_and_how_long_it_took(
+    write_run: Callable[..., Path], start_of: Callable[..., Any]
+) -> None:
+    start = start_of() | {"seconds": 725.4, "started_at": "2026-01-31T13:30:00+02:00"}
+    text = text_of(write_run_report(write_run(start=start)).read_text(encoding="utf-8"))
+    assert "started 2026-01-31 11:30 UTC" in text
+    assert "took in all 12 min 5 s: loading, steps, evaluations, saving" in text
+    stopped = start_of() | {"started_at": "yesterday"}
+    text = text_of(write_run_report(write_run(start=stopped)).read_text(encoding="utf-8"))
+    assert "started yesterday device" in text
+    assert "took in all" not in text
+
+
+def test_sources_have_their_shares_of_an_epoch(
+    write_run: Callable[..., Path], start_of: Callable[..., Any]
+) -> None:
+    one = {"name": f"one {SCRIPT}", "num_rows": 1000, "num_used": 300, "repeat": 1.0}
+    two = {"name": "two", "num_rows": 50, "num_used": 50, "repeat": 2.0}
+    sources = [one | {"num_tokens": 6000, "num_tiles": 300}, two | {"num_tokens": 1000}]
+    sources[1]["num_tiles"] = 0
+    page = write_run_report(write_run(start=start_of() | {"sources": sources}))
+    text = text_of(page.read_text(encoding="utf-8"))
+    assert f"one {SCRIPT} 1,000 300 1 75.0 % 6,000 75.0 % 300" in text
+    assert "two 50 50 2 25.0 % 2,000 25.0 % 0" in text
+    assert SCRIPT not in page.read_text(encoding="utf-8")
+
+
+def test_paths_of_the_home_folder_are_shortened(
+    write_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    settings = "data:\n  mixture: /home/someone/my/mixture.yaml\n"
+    page = write_run_report(write_run(settings=settings)).read_text(encoding="utf-8")
+    assert "mixture: ~/my/mixture.yaml" in page
+    assert "someone" not in page
 
 
 def test_ranks_that_share_packs_are_named(
@@ -169,7 +206,7 @@ def test_answers_alone(write_run: Callable[..., Path], answer_of: LineOf) -> Non
     text = text_of(write_run_report(run_dir).read_text(encoding="utf-8"))
     assert "Of 1 held-out row the model answers 100.0 % right." in text
     assert "picture not found" in text
-    assert "Speed and memory" not in text
+    assert "Gradients, speed and memory" not in text
 
 
 def test_logged_lines_may_lack_keys(tmp_path: Path) -> None:

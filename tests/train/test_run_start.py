@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from smolvlm.datasets.packing.measured import SourceCount
 from smolvlm.train import run_start
-from smolvlm.train.run_start import begin_run
+from smolvlm.train.run_start import begin_run, end_run
 from tests.train.test_run_facts import FACTS
 
 ON_GPU = replace(
@@ -44,6 +45,38 @@ def test_a_start_that_resumes_keeps_those_before_it_in_order(tmp_path: Path) -> 
     assert content["step"] == 12
     assert [start["step"] for start in content["earlier"]] == [0, 6]
     assert not any("earlier" in start for start in content["earlier"])
+
+
+def test_sources_and_how_long_it_took_are_of_each_start(tmp_path: Path) -> None:
+    count = SourceCount(
+        name="a",
+        num_rows=9,
+        num_sampled=5,
+        num_skipped=1,
+        repeat=2.0,
+        num_tokens=70,
+        num_tiles=3,
+        modalities={},
+        skip_reasons={},
+    )
+    begin_run(tmp_path, FACTS, sources=[count])
+    end_run(tmp_path, seconds=12.34)
+    begin_run(tmp_path, FACTS, resume=tmp_path / "checkpoint-6")
+    (first,) = read(tmp_path)["earlier"]
+    assert first["sources"] == [
+        {"name": "a", "num_rows": 9, "num_used": 4, "repeat": 2.0, "num_tokens": 70, "num_tiles": 3}
+    ]
+    assert first["seconds"] == 12.3
+    assert not {"sources", "seconds"} & read(tmp_path).keys()
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]"])
+def test_a_start_that_cannot_be_read_is_not_ended(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "run.json"
+    if content is not None:
+        path.write_text(content)
+    end_run(tmp_path, seconds=1)
+    assert (path.read_text() if path.exists() else None) == content
 
 
 def test_a_start_from_the_beginning_forgets_those_before_it(tmp_path: Path) -> None:
