@@ -2,7 +2,7 @@
 long, as the README's table.
 
 Nothing is trained and no file is read: each row is `smolvlm plan` of the published dimensions and
-of conversations of one size; activation checkpointing where pictures are cut into tiles, and for the
+of conversations of one size; activation checkpointing where pictures are cut into tiles and for the
 largest model. Memory follows from the operations of a step; hours rest on the makers'
 rates and on the shares of them that `smolvlm/plan/devices.py` states, which no GPU has confirmed.
 """
