@@ -15,7 +15,7 @@ WHEELS := gpu_check/wheels
 WHEEL_PYTHON ?= 3.12
 WHEEL_PLATFORMS := $(foreach tag,manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014 manylinux1,--platform $(tag)_x86_64)
 
-.PHONY: help env dev env-deepspeed quickstart test quick mutants kills engines exports grids fuzz lint check sbom bench format clean gpu-check gpu-wheels
+.PHONY: help env dev env-deepspeed quickstart test quick mutants kills engines exports grids versions fuzz lint check sbom bench format clean gpu-check gpu-wheels
 
 help:
 	@echo "make quickstart  train a small model on easy-VQA and report (STEPS=20 for a short check)"
@@ -28,6 +28,7 @@ help:
 	@echo "make engines     every engine on two and four ranks against one rank (DeepSpeed too after make env-deepspeed)"
 	@echo "make exports     exports proved in llama.cpp, onnxruntime and, where npm is there, transformers.js"
 	@echo "make grids       the tests of families of which make test runs a part"
+	@echo "make versions    tests with the oldest packages that pyproject.toml allows (END=newest; torch stays)"
 	@echo "make kills       kill a tiny run at KILLS=25 random moments, and compare it with one that was not (RANKS=2)"
 	@echo "make fuzz        check inputs that are damaged in every way (ARGS='--inputs 100000 --seed 0 --only rows,tar')"
 	@echo "make sbom        what is installed (CycloneDX, build/sbom.json) and its licences (build/licences.md)"
@@ -77,6 +78,10 @@ exports: dev
 
 grids: dev
 	$(BIN)/python -m pytest -n $(JOBS) -m grid --grids $(ARGS)
+
+END ?= oldest
+versions: dev
+	$(BIN)/python scripts/version_ends.py $(END) $(ARGS)
 
 # DeepSpeed builds an operator when it first runs: here, and not in the middle of a run's first step.
 env-deepspeed: dev

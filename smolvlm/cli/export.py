@@ -2,7 +2,7 @@
 here."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import typer
 
@@ -11,6 +11,7 @@ from smolvlm.terminal import say
 
 if TYPE_CHECKING:
     from smolvlm.export.proof import Proof
+    from smolvlm.publish.loading import Form
 
 FORMS = ("transformers", "gguf", "onnx", "browser")
 DTYPES = {"gguf": ("f16", "f32", "q8_0"), "onnx": ("f32",), "browser": ("f32",)}
@@ -33,7 +34,8 @@ def run_export(
             raise ConfigError("has no effect with --to transformers", where=name, fix="take it out")
         from smolvlm.export.merge import export_for_transformers
 
-        _say_written(out, export_for_transformers(checkpoint, out, merge=merge))
+        written = export_for_transformers(checkpoint, out, merge=merge)
+        _say_written(out, [*written, *_card(checkpoint, out, "transformers")])
         return
     if merge:
         what = f"has no effect with --to {to}, which always merges an adapter"
@@ -45,6 +47,7 @@ def run_export(
     from smolvlm.export.proof import proof_text
 
     proof = _export_with_proof(checkpoint, to, out, dtype=dtype or allowed[0], proves=proves)
+    _card(checkpoint, out, cast("Form", to))
     _say_written(out, [path for path in sorted(out.rglob("*")) if path.is_file()])
     say(proof_text(proof))
     if proof.holds is False:
@@ -67,6 +70,14 @@ def _export_with_proof(
     from smolvlm.export.onnx_folder import export_onnx
 
     return export_onnx(exported, out, form="onnx" if to == "onnx" else "browser", proves=proves)
+
+
+def _card(checkpoint: Path, out: Path, form: "Form") -> list[Path]:
+    """Write the card, of a run's model; return its path."""
+    from smolvlm.publish.model_card import write_export_card
+
+    card = write_export_card(checkpoint, out, form)
+    return [] if card is None else [card]
 
 
 def _say_written(out: Path, written: list[Path]) -> None:

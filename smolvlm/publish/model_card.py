@@ -20,6 +20,8 @@ from smolvlm.config.paths import can_be_hub_id
 from smolvlm.config.yaml_text import read_yaml
 from smolvlm.disk.atomic_files import write_text
 from smolvlm.errors import ConfigError
+from smolvlm.export.proof import PROOF_FILE
+from smolvlm.publish.loading import LIBRARY, Form, loading_text, proof_text
 from smolvlm.report.accuracy import Accuracy
 from smolvlm.report.files import RunFiles, read_run_files
 from smolvlm.report.places import duration
@@ -51,9 +53,17 @@ class CardFacts:
     settings: Mapping[str, Any]
     """Of `run.yaml`."""
     title: str
-    is_adapter: bool
+    form: Form
+    files: tuple[str, ...]
+    """Names in the model's folder."""
+    proof: Mapping[str, Any] | None
+    """How an export was compared; None of what was not exported, or not compared."""
     num_parameters: int | None
     """Of the weights in the folder; None where their file says nothing."""
+
+    @property
+    def is_adapter(self) -> bool:
+        return self.form == "adapter"
 
     @property
     def base(self) -> str | None:
@@ -62,13 +72,20 @@ class CardFacts:
         return path if can_be_hub_id(path) and not Path(path).exists() else None
 
 
-def write_model_card(run_dir: Path, *, into: Path | None = None, title: str | None = None) -> Path:
+def write_model_card(
+    run_dir: Path,
+    *,
+    into: Path | None = None,
+    title: str | None = None,
+    form: Form = "transformers",
+) -> Path:
     """Write the card of a run's model, unless a person has taken it over; return its path.
 
     Args:
         run_dir: the run's folder.
         into: the folder of the model, where it is not the run's: an export.
         title: the folder's name by default.
+        form: of the files; an adapter is known by its own.
 
     Raises:
         ConfigError, SampleError: the folder is no run's, or one of its files is damaged.
@@ -81,17 +98,36 @@ def write_model_card(run_dir: Path, *, into: Path | None = None, title: str | No
         run=read_run_files(run_dir),
         settings=read_yaml(run_dir / "run.yaml") or {},
         title=title or folder.resolve().name,
-        is_adapter=is_adapter_folder(folder),
+        form="adapter" if is_adapter_folder(folder) else form,
+        files=tuple(sorted(file.name for file in folder.rglob("*") if file.is_file())),
+        proof=_read_proof(folder),
         num_parameters=_num_parameters(folder),
     )
     write_text(path, card_text(facts))
     return path
 
 
+def write_export_card(checkpoint: Path, folder: Path, form: Form) -> Path | None:
+    """Write the card of an export of a run, or of one of its checkpoints; None of another model,
+    of which nothing is known here.
+
+    Args:
+        checkpoint: what was exported.
+        folder: what was written.
+        form: of the files.
+    """
+    for place in (checkpoint, checkpoint.absolute().parent):
+        if (place / "run.yaml").is_file() and (place / "metrics.jsonl").is_file():
+            return write_model_card(place, into=folder, form=form)
+    return None
+
+
 def card_text(facts: CardFacts) -> str:
     """Return a card's text."""
     head = yaml.safe_dump(_for_search(facts), sort_keys=False, allow_unicode=True)
-    parts = [_intro(facts), _loading(facts), _scores(facts), _data(facts), _training(facts)]
+    loading = loading_text(facts.form, base=facts.base, files=facts.files)
+    proof = "" if facts.proof is None else proof_text(facts.proof)
+    parts = [_intro(facts), loading, proof, _scores(facts), _data(facts), _training(facts)]
     body = "\n\n".join(part for part in (*parts, _costs(facts), _LIMITS) if part)
     return f"---\n{head}---\n\n# {_plain(facts.title)}\n\n{body}\n\n{OURS}\n"
 
@@ -126,7 +162,7 @@ def _for_search(facts: CardFacts) -> dict[str, Any]:
     """Return the facts by which the hub finds a model."""
     method, kinds = _method(facts.settings), sorted(set(_adapters(facts.settings).values()))
     content: dict[str, Any] = {
-        "library_name": "peft" if facts.is_adapter else "transformers",
+        "library_name": LIBRARY[facts.form],
         "pipeline_tag": "image-text-to-text",
         "tags": ["smolvlm", "vision-language-model", method, *kinds],
     }
@@ -156,28 +192,6 @@ def _intro(facts: CardFacts) -> str:
     method = _method(facts.settings)
     trained = how.get(method, f"by {method}")
     return f"{kind} {base}, trained {trained} with smolvlm {__version__}."
-
-
-def _loading(facts: CardFacts) -> str:
-    if facts.is_adapter:
-        imports = "from peft import PeftModel\nfrom transformers import "
-        model = (
-            f'base = AutoModelForImageTextToText.from_pretrained("{facts.base or "BASE"}")\n'
-            'model = PeftModel.from_pretrained(base, "PATH_OR_ID")'
-        )
-    else:
-        imports = "from transformers import "
-        model = 'model = AutoModelForImageTextToText.from_pretrained("PATH_OR_ID")'
-    return f"""## How to load it
-
-```python
-{imports}AutoModelForImageTextToText, AutoProcessor
-
-processor = AutoProcessor.from_pretrained("PATH_OR_ID")
-{model}
-```
-
-Its processor files hold the chat template and how pictures are cut, as in training."""
 
 
 def _scores(facts: CardFacts) -> str:
@@ -278,6 +292,11 @@ def _adapters(settings: Mapping[str, Any]) -> dict[str, str]:
         if kind not in (None, "full", "none"):
             found[str(part)] = str(kind)
     return found
+
+
+def _read_proof(folder: Path) -> Mapping[str, Any] | None:
+    path = folder / PROOF_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def _num_parameters(folder: Path) -> int | None:
