@@ -28,6 +28,7 @@ from smolvlm.train.run_model import learning_rates
 RUNS = Path(__file__).parents[1] / "scripts" / "runs"
 SIZES: dict[str, PublishedSize] = {
     "vqa_lora": "256M",
+    "keep_general": "256M",
     "vqa_qlora": "2.2B",
     "full_finetune": "500M",
     "video_captions": "500M",

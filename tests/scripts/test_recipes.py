@@ -110,6 +110,9 @@ def test_its_small_twin_trains(
             "train.use_cpu=true",
             "train.logging_steps=1",
             "train.save_steps=100",
+            "train.eval_strategy=no",
+            "train.eval_steps=null",
+            "eval.at_start=false",
             "train.dataloader_num_workers=0",
         ],
     )
