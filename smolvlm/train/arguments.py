@@ -15,9 +15,11 @@ from smolvlm.config.eval_metrics import is_greater_better
 from smolvlm.config.schema import TrainConfig
 from smolvlm.errors import ConfigError
 from smolvlm.train.stop_signal import check_stop_signal
+from smolvlm.train.trackers import PROJECT, RunArguments, name_project
 
 DEFAULTS: dict[str, Any] = {
     "report_to": "none",
+    "project": PROJECT,
     "logging_steps": 10,
     "logging_nan_inf_filter": False,
     "ddp_find_unused_parameters": False,
@@ -104,7 +106,7 @@ def training_arguments(train: TrainConfig, *, num_steps: int) -> TrainingArgumen
         # From pinned memory a copy runs beside the step.
         settings["accelerator_config"] = {"non_blocking": True}
     try:
-        arguments = TrainingArguments(**settings)
+        arguments = RunArguments(**settings)
     except Exception as error:  # it asks other packages and devices, which raise what they like
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(
@@ -125,6 +127,8 @@ def training_arguments(train: TrainConfig, *, num_steps: int) -> TrainingArgumen
         _tell_deepspeed_of_the_ranks()
     groups = data_ranks(train, num_ranks=arguments.world_size)
     check_stop_signal(arguments)
+    name_project()
+    arguments.hides_places = train.private
     arguments.enable_jit_checkpoint = False  # ours is in its place (`stop_signal.py`)
     arguments.gradient_accumulation_steps = train.packs_per_step // groups
     return arguments

@@ -40,6 +40,7 @@ WITHOUT_EFFECT = (
     "train.arguments.deepspeed",
     "train.on_changed_data",
     "train.verify_data",
+    "train.private",
     "data.vision_cache",
     "data.vision_cache_dir",
     "data.base_dir",
@@ -58,6 +59,7 @@ _ARGUMENTS_WITHOUT_EFFECT = (
     "fsdp",
     "enable_jit_checkpoint",
     "report_to",
+    "project",
     "disable_tqdm",
     "run_name",
 )
