@@ -180,8 +180,8 @@ class PackedTraining(_Stock):
         """
         if not len(slot_tiles):
             return (self._blank_features() if self.touches_vision else None), None
-        features, computed = self._tile_features(tiles, cached)
-        return _slot_features(features, slot_tiles, slot_sizes), computed
+        features, computed = self._tile_features(tiles, cached, slot_tiles)
+        return _slot_features(features, slot_sizes), computed
 
     def shared_image_features(
         self,
@@ -206,11 +206,12 @@ class PackedTraining(_Stock):
         features, computed = (
             (self._blank_features(), None)
             if cached is None and not len(tiles)
-            else self._tile_features(tiles, cached)
+            else self._tile_features(tiles, cached, None)
         )
         # One type on all ranks, whichever of them the cache had something for.
         received = self.context_group.exchange(features.to(self.dtype), exchange)
-        return _slot_features(received, *slots), computed
+        slot_tiles, slot_sizes = slots
+        return _slot_features(received.index_select(0, slot_tiles), slot_sizes), computed
 
     def _blank_features(self) -> Float[Tensor, "1 tokens hidden"]:
         """Return the features of a blank tile: nothing shows them, and their gradient is zero."""
@@ -219,10 +220,17 @@ class PackedTraining(_Stock):
         return tower_modules(self)[1](self.tower_features(blank))
 
     def _tile_features(
-        self, tiles: Tensor, cached: Tensor | None
-    ) -> tuple[Float[Tensor, "tile tokens hidden"], Tensor | None]:
-        """Return the connector's features of computed and then of cached tiles, at least one of
-        them; and what was computed, as the cache stores it."""
+        self, tiles: Tensor, cached: Tensor | None, shown: Tensor | None
+    ) -> tuple[Float[Tensor, "shown tokens hidden"], Tensor | None]:
+        """Return the connector's features of tiles, and what was computed, as the cache stores it.
+
+        A connector that trains sums its gradient over what is shown, in the order of the prompts:
+        which tiles the cache had, a matter of chance where workers read ahead, changes no bit.
+
+        Args:
+            tiles, cached: at least one of them is not empty.
+            shown: rows of both, those of `tiles` first; None is all.
+        """
         _, connector = tower_modules(self)
         computed = self.tower_features(tiles) if len(tiles) else None
         if computed is not None and self.caches_connector:
@@ -231,6 +239,8 @@ class PackedTraining(_Stock):
         features = (
             torch.cat([part.to(parts[0].dtype) for part in parts]) if len(parts) > 1 else parts[0]
         )
+        if shown is not None:
+            features = features.index_select(0, shown)
         if not self.caches_connector:
             features = connector(features.to(self.dtype) if computed is None else features)
         return features, None if computed is None else computed.detach()
@@ -282,11 +292,8 @@ class PackedTraining(_Stock):
         self.set_attn_implementation({"text_config": SCOPE_ATTENTION, "vision_config": "sdpa"})
 
 
-def _slot_features(
-    features: Tensor, slot_tiles: Tensor, slot_sizes: Tensor | None
-) -> Float[Tensor, "slot tokens hidden"]:
+def _slot_features(shown: Tensor, slot_sizes: Tensor | None) -> Float[Tensor, "slot tokens hidden"]:
     """Return what each slot shows: a tile's features, or the mean of several."""
-    shown = features.index_select(0, slot_tiles)
     return shown if slot_sizes is None else slot_means(shown, slot_sizes)
 
 

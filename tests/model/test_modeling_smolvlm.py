@@ -2,6 +2,7 @@
 says it does."""
 
 import json
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from smolvlm.model import modeling_smolvlm
 from smolvlm.model.attention.rule import SCOPE_ATTENTION
 from smolvlm.model.modeling_smolvlm import MODEL_CLASSES, PATCHES_PER_CALL
 from smolvlm.model.towers import TOWERS, Tower, parameters_of
-from smolvlm.model.vision import normalize_pixels
+from smolvlm.model.vision import normalize_pixels, tower_modules
 
 ROWS_OF_TEXT = [((), "Hi there", "Hello."), ((), "Count to three", "One, two, three.")]
 
@@ -254,6 +255,31 @@ def test_features_stand_in_the_order_of_their_slots(
     torch.testing.assert_close(
         half, own[[2, 0, 1]], rtol=0, atol=1e-6
     )  # the first tile was computed by itself
+
+
+@pytest.mark.parametrize(
+    "cached_rows", [rows for size in range(1, 4) for rows in combinations(range(3), size)]
+)
+def test_what_the_cache_had_changes_no_bit_of_the_connectors_gradient(
+    checkpoint: Checkpoint, noise_tiles: Tensor, cached_rows: tuple[int, ...]
+) -> None:
+    """The gradient is a sum over rows, which must come in one order whichever tiles were kept."""
+    model = checkpoint.model.train()
+    freeze(model, LearningRates(full={"connector": 1.0, "language_model": 1.0}))
+    with torch.no_grad():
+        kept = model.tower_features(noise_tiles)
+    shown = [2, 0, 2, 1]
+
+    def gradient(cached_rows: tuple[int, ...]) -> Tensor:
+        computed_rows = [row for row in range(3) if row not in cached_rows]
+        places = torch.tensor([[*computed_rows, *cached_rows].index(row) for row in shown])
+        cached = kept[list(cached_rows)] if cached_rows else None
+        features, _ = model.image_features(noise_tiles[computed_rows], cached, places)
+        weights = torch.arange(features.numel()).view_as(features).sin()
+        weight = next(tower_modules(model)[1].parameters())
+        return torch.autograd.grad((features * weights).sum(), weight)[0]
+
+    assert torch.equal(gradient(cached_rows), gradient(()))
 
 
 @pytest.mark.parametrize("caches_connector", [False, True])

@@ -57,10 +57,10 @@ def write_rows(folder: Path) -> list[dict[str, str]]:
 KINDS: dict[str, dict[str, Any]] = {
     "cached": {},
     "workers": {"vision_tower_lr": 2e-4, "dataloader_num_workers": 2},
+    "cached, workers": {"dataloader_num_workers": 2},
 }
-"""A frozen tower whose features are cached; all towers trained, with loader workers. Together they
-are not equal to the bit, killed or not: workers that read ahead find in a cache that is being
-filled what it holds at that moment, and features depend a little on the tiles beside them."""
+"""A frozen tower whose features are cached; all towers trained, with loader workers; both, where
+workers that read ahead find in a cache that is being filled what it holds at that moment."""
 
 RANK_KINDS: dict[str, dict[str, Any]] = {
     "ddp": {"vision_tower_lr": 2e-4, "engine": "ddp"},
@@ -75,7 +75,7 @@ def write_run(
     root: Path, kind: str, name: str, mixture: list[dict[str, str]], *, num_ranks: int
 ) -> Path:
     """Write a run file into a folder of its own."""
-    cache = {"vision_cache_dir": str(root / name / "cache")} if kind == "cached" else {}
+    cache = {"vision_cache_dir": str(root / name / "cache")} if kind.startswith("cached") else {}
     content = {
         "model": {"path": str(root / "tiny")},
         "data": {
