@@ -65,8 +65,9 @@ workers that read ahead find in a cache that is being filled what it holds at th
 RANK_KINDS: dict[str, dict[str, Any]] = {
     "ddp": {"vision_tower_lr": 2e-4, "engine": "ddp"},
     "fsdp2": {"vision_tower_lr": 2e-4, "engine": "fsdp2", "dataloader_num_workers": 1},
+    "cached, ddp": {"engine": "ddp", "dataloader_num_workers": 1},
 }
-"""Of several ranks, each of which may find in one cache what another put there: none is used."""
+"""Of several ranks. In the last one, each may find in one cache what another has just put there."""
 LAST_ONE_S = 0.5
 """Other ranks outlive the one that is killed by up to so long."""
 

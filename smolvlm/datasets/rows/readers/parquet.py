@@ -40,8 +40,8 @@ class ParquetRows:
         self._label = label
         self._max_row_bytes = max_row_bytes
         self._limit = swelling_limit(path.stat().st_size)
-        metadata = pyarrow.parquet.read_metadata(path)
-        self._groups = group_facts(path, metadata, max_row_bytes=max_row_bytes, label=label)
+        footer = pyarrow.parquet.read_metadata(path)
+        self._groups = group_facts(path, footer.schema, max_row_bytes=max_row_bytes, label=label)
         if sum(group.held_bytes for group in self._groups) > self._limit:
             raise swells(label)
         shared = sorted(set[str]().union(*(group.dictionaries for group in self._groups)))

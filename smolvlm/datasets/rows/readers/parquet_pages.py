@@ -9,7 +9,7 @@ left to the reader, which is told of it.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -35,8 +35,20 @@ _LONG_LIST = 15
 """In place of a list's length: it stands behind."""
 _FOOTER_SIZE, _FOOTER_END = 4, 8
 """Bytes of the footer's length, and of that with the mark behind it."""
-_ROW_GROUPS, _COLUMNS, _META_DATA, _SIZE_STATISTICS = 4, 1, 3, 16
-"""Numbers of fields in `FileMetaData`, `RowGroup`, `ColumnChunk`, `ColumnMetaData`."""
+_ROW_GROUPS, _COLUMNS, _NUM_ROWS, _META_DATA = 4, 1, 3, 3
+"""Numbers of fields: of `FileMetaData`, twice of `RowGroup`, of `ColumnChunk`."""
+_TYPE, _PATH, _NUM_VALUES, _DATA_OFFSET, _DICTIONARY_OFFSET = 1, 3, 5, 9, 11
+"""Of `ColumnMetaData`."""
+_TYPES = {
+    name: number
+    for number, name in enumerate(
+        (
+            *("BOOLEAN", "INT32", "INT64", "INT96"),
+            *("FLOAT", "DOUBLE", "BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY"),
+        )
+    )
+}
+"""Physical types by their names, numbered as in a footer."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -67,28 +79,33 @@ class _Short(Exception):
     """The bytes end within the header."""
 
 
-def group_facts(path: Path, metadata: Any, *, max_row_bytes: int, label: str) -> list[GroupFacts]:
+def group_facts(path: Path, schema: Any, *, max_row_bytes: int, label: str) -> list[GroupFacts]:
     """Return what reading each row group takes.
+
+    pyarrow (26) hands a footer over without a look at its columns, and describes one whose numbers
+    contradict each other by an exception of C++ that leaves through code which may not throw: the
+    process ends. So columns are described here by what the footer's own bytes say.
 
     Args:
         path: the file.
-        metadata: pyarrow's, of its footer.
+        schema: pyarrow's, of its footer.
         max_row_bytes: of one row.
         label: what messages call the file.
 
     Raises:
-        SampleError: a page is too large, or its header cannot be read.
+        SampleError: a page is too large, or its header or the footer cannot be read.
     """
     found: list[GroupFacts] = []
     with path.open("rb") as stream:
-        _check_footer(stream, metadata, label)
-        for number in range(metadata.num_row_groups):
-            group = metadata.row_group(number)
-            facts = GroupFacts(num_rows=group.num_rows)
-            for place in range(group.num_columns):
-                column, kind = group.column(place), metadata.schema.column(place)
-                chunk = _Chunk(number, column, kind, max(max_row_bytes, MAX_PAGE_BYTES))
+        for number, group in enumerate(_row_groups(stream, label)):
+            facts = GroupFacts(num_rows=_whole(_field(group, _NUM_ROWS)))
+            for kind, column in zip(schema, _listed(_field(group, _COLUMNS)), strict=False):
+                described = _field(column, _META_DATA)
                 try:
+                    if not _describes(described, kind):
+                        what = f"the description of column `{shown_text(kind.path)}` is damaged"
+                        raise _refused(what)
+                    chunk = _Chunk(described, kind, max(max_row_bytes, MAX_PAGE_BYTES))
                     chunk.add_to(facts, stream)
                 except SampleError as error:
                     error.where = f"{label}, row group {number + 1:,}"
@@ -97,37 +114,18 @@ def group_facts(path: Path, metadata: Any, *, max_row_bytes: int, label: str) ->
     return found
 
 
-def _check_footer(stream: BinaryIO, metadata: Any, label: str) -> None:
-    """Raise SampleError for columns whose description ends the process where Arrow reads it.
-
-    pyarrow (26) hands over a footer without a look at its columns; where one lacks its description,
-    or counts other levels than it has, an exception of C++ leaves through code that may not throw.
-    """
+def _row_groups(stream: BinaryIO, label: str) -> list[Any]:
+    """Return the row groups' fields, by the footer."""
     stream.seek(-_FOOTER_END, os.SEEK_END)
     size = int.from_bytes(stream.read(_FOOTER_SIZE), "little")
     stream.seek(-_FOOTER_END - size, os.SEEK_END)
     try:
         fields, _ = _struct(stream.read(size), 0)
-    except _Short:  # of a newer kind: Arrow has read it
-        return
-    for number, group in enumerate(_listed(fields.get(_ROW_GROUPS))):
-        for place, column in enumerate(_listed(_field(group, _COLUMNS))):
-            if place >= len(metadata.schema):
-                continue
-            kind = metadata.schema.column(place)
-            described = _field(column, _META_DATA)
-            levels = _field(described, _SIZE_STATISTICS)
-            counted = (
-                (_listed(_field(levels, 2)), kind.max_repetition_level),
-                (_listed(_field(levels, 3)), kind.max_definition_level),
-            )
-            if described is None or any(
-                histogram and len(histogram) != most + 1 for histogram, most in counted
-            ):
-                what = f"the description of column `{shown_text(kind.path)}` is damaged"
-                error = _refused(what)
-                error.where = f"{label}, row group {number + 1:,}"
-                raise error
+    except _Short:
+        error = _refused("its footer cannot be read")
+        error.where = label
+        raise error from None
+    return _listed(fields.get(_ROW_GROUPS))
 
 
 def _field(struct: object, number: int) -> Any:
@@ -138,15 +136,26 @@ def _listed(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
+def _describes(described: object, kind: Any) -> bool:
+    """Return whether a row group's column is the schema's of the same place."""
+    steps = _listed(_field(described, _PATH))
+    path = b".".join(step for step in steps if isinstance(step, bytes))
+    return path == kind.path.encode() and _field(described, _TYPE) == _TYPES.get(kind.physical_type)
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) else -1
+
+
 class _Chunk:
     """One column of a row group."""
 
-    def __init__(self, group: int, column: Any, kind: Any, max_page_bytes: int) -> None:
-        self._group = group
-        self._column = column
-        self._name = shown_text(str(column.path_in_schema))
-        self._is_text = column.physical_type == "BYTE_ARRAY"
-        is_fixed = column.physical_type == "FIXED_LEN_BYTE_ARRAY"
+    def __init__(self, described: Mapping[int, Any], kind: Any, max_page_bytes: int) -> None:
+        self._described = described
+        self._path = str(kind.path)
+        self._name = shown_text(self._path)
+        self._is_text = kind.physical_type == "BYTE_ARRAY"
+        is_fixed = kind.physical_type == "FIXED_LEN_BYTE_ARRAY"
         self._value_bytes = max(int(kind.length) if is_fixed else 0, _MIN_VALUE_BYTES)
         self._is_nested = kind.max_repetition_level > 0
         self._max_page_bytes = max_page_bytes
@@ -157,7 +166,7 @@ class _Chunk:
         for page in self._pages(stream):
             facts.held_bytes += page.num_bytes + page.num_values * self._value_bytes
             if page.kind == _DICTIONARY or page.encoding in _DICTIONARIES:
-                facts.dictionaries |= {self._column.path_in_schema} if self._is_text else set()
+                facts.dictionaries |= {self._path} if self._is_text else set()
             if page.encoding == _DELTA_BYTE_ARRAY and self._is_text:
                 longest_shared = max(longest_shared, page.num_bytes)
                 num_shared += page.num_values
@@ -172,10 +181,9 @@ class _Chunk:
 
     def _pages(self, stream: BinaryIO) -> Iterator[_Page]:
         """Yield the pages that Arrow will read: up to the number of values in the footer."""
-        column = self._column
-        begins = (column.dictionary_page_offset, column.data_page_offset)
-        place = min(begin for begin in begins if begin is not None)
-        left = column.num_values
+        offsets = (self._described.get(_DATA_OFFSET), self._described.get(_DICTIONARY_OFFSET))
+        place = min((begin for begin in offsets if isinstance(begin, int)), default=-1)
+        left = _whole(self._described.get(_NUM_VALUES))
         while left > 0:
             page = _read_header(stream, place)
             if page is None:
@@ -275,7 +283,7 @@ def _struct(data: bytes, place: int, depth: int = 0) -> tuple[dict[int, Any], in
 
 
 def _value(data: bytes, place: int, kind: int, depth: int) -> tuple[Any, int]:
-    """Return a value, or None for one that no page's size depends on, and where it ends."""
+    """Return a value, or None for one that nothing depends on, and where it ends."""
     if kind in (_TRUE, _FALSE):
         return kind == _TRUE, place
     if kind in (_I16, _I32, _I64):
@@ -284,7 +292,8 @@ def _value(data: bytes, place: int, kind: int, depth: int) -> tuple[Any, int]:
         return _struct(data, place, depth + 1)
     if kind == _BINARY:
         length, place = _varint(data, place)
-        return None, _within(data, place + length)
+        end = _within(data, place + length)
+        return data[place:end], end
     if kind in (_BYTE, _DOUBLE):
         return None, _within(data, place + (1 if kind == _BYTE else 8))
     if kind in (_LIST, _SET):
