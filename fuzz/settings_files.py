@@ -41,6 +41,9 @@ ODD = (
     ),
     *("'unclosed", '"\\uD800"', '"\\0"', "@", "`", "%", "? x", "|", ">", "<<: 1", "9" * 400, "é"),
 )
+_WORDS_OF_1_1 = {True: ("yes", "on"), False: ("no", "off")}
+"""Words that are truth values to the plain reader, whose YAML is of version 1.1; here they are
+text."""
 SECTION_KEYS = (
     *("model", "data", "train", "adapters", "eval", "mixture", "max_tokens_per_pack", "seed"),
     *("on_bad_sample", "packs_per_step", "learning_rate", "language_model_lr", "num_train_epochs"),
@@ -196,4 +199,6 @@ def _last(steps: tuple[str | int, ...]) -> Hashable:
 
 
 def _is_equal(value: float, other: object) -> bool:
+    if isinstance(value, bool) and isinstance(other, str):  # a folder may be called yes
+        return Path(other).name.lower() in _WORDS_OF_1_1[value]
     return value == other or (value != value and other != other)

@@ -84,7 +84,7 @@ def _check_frames(ref: VideoRef, scan: ClipScan, log: LogLines) -> Size:
     """Decode everything; raise at the first finding."""
     index, size = scan.index, None
     begin = int(index.pts[0])
-    awaited = set(index.pts.tolist())
+    arrivals = _Arrivals(ref, scan)
     num_frames, time_s = 0, 0.0
     with open_clip(ref, err_detect="crccheck+bitstream+buffer") as (container, stream):
         log.clear()  # opening may complain of what comes before the first frame on display
@@ -97,7 +97,7 @@ def _check_frames(ref: VideoRef, scan: ClipScan, log: LogLines) -> Size:
                 for frame in _decoded(packet):
                     num_frames += 1
                     size = size or _upright_size(frame)
-                    awaited.discard(frame.pts)
+                    arrivals.add(frame.pts)
                     if frame.is_corrupt:
                         shown_s = time_s if frame.pts is None else index.time_s(frame.pts)
                         raise damaged(
@@ -107,14 +107,40 @@ def _check_frames(ref: VideoRef, scan: ClipScan, log: LogLines) -> Size:
                     raise damaged(ref, f"near {time_s:.3f} s{_quoted(log)}")
         except DecoderError as error:
             raise damaged(ref, f"near {time_s:.3f} s: {error}{_quoted(log)}") from error
-    num_missing = len(awaited) if scan.times_are_usable else len(index.pts) - num_frames
+    num_missing = len(arrivals.awaited) if scan.times_are_usable else len(index.pts) - num_frames
     if size is None or num_missing:
-        first_s = index.time_s(min(awaited, default=begin))
+        first_s = index.time_s(min(arrivals.awaited, default=begin))
         raise damaged(
             ref,
             f"{num_missing} of {len(index.pts)} frames never come, the first at {first_s:.3f} s",
         )
     return size
+
+
+class _Arrivals:
+    """Which frames of a clip have come."""
+
+    def __init__(self, ref: VideoRef, scan: ClipScan) -> None:
+        self._ref, self._scan = ref, scan
+        self.awaited = set[int](scan.index.pts.tolist())
+        """Times of those that have not."""
+        self._latest = int(scan.index.pts[0])
+
+    def add(self, pts: int | None) -> None:
+        """Take a frame as come.
+
+        Raises:
+            SampleError: it comes after one that is shown later, and whoever looks for it has
+                stopped there.
+        """
+        if pts is None or pts not in self.awaited:
+            return
+        if self._scan.times_are_usable and pts < self._latest:
+            index = self._scan.index
+            what = f"the frame at {index.time_s(pts):.3f} s comes after that at "
+            raise damaged(self._ref, f"{what}{index.time_s(self._latest):.3f} s")
+        self.awaited.discard(pts)
+        self._latest = max(self._latest, pts)
 
 
 def _decoded(packet: "Packet") -> "list[VideoFrame]":

@@ -5,6 +5,7 @@ import re
 import shutil
 import threading
 
+import av
 import numpy as np
 import pytest
 
@@ -98,6 +99,25 @@ def test_frames_that_never_come_are_found(made_clips):
         packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
     data = made_clips["mjpeg"].read_bytes().replace(packets[25], b"\0" * len(packets[25]))
     assert "near 1.000 s" in finding(VideoRef(data=data))
+
+
+def test_frames_out_of_order_are_found(tmp_path):
+    """Two frames whose times are exchanged: all come, and a reader that looks for the earlier one
+    has passed it."""
+    path = tmp_path / "exchanged.mov"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height = 64, 48
+        stream.pix_fmt = "yuv420p"
+        frames = [
+            av.VideoFrame.from_ndarray(np.full((48, 64, 3), 20 * n, np.uint8)) for n in range(8)
+        ]
+        packets = [packet for frame in (*frames, None) for packet in stream.encode(frame)]
+        for packet in packets:
+            packet.dts -= 2
+        packets[4].pts, packets[5].pts = packets[5].pts, packets[4].pts
+        container.mux(packets)
+    assert "(the frame at 0.160 s comes after that at 0.200 s)" in finding(VideoRef(path=path))
 
 
 def test_pictures_are_opened_to_the_last(photos, tmp_path):
