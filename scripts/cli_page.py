@@ -30,7 +30,7 @@ option (`--learning-rate 1e-4`) is answered with the override to write instead. 
 | exit status | meaning |
 |---|---|
 | 0 | done |
-| 1 | a bad row, file or setting, or something that the system refused: the message says what, where, and how to fix it |
+| 1 | a bad row, file or setting, or the system refused something: what, where, and how to fix it |
 | 2 | wrong usage |
 | 3 | a self-check that failed: `inspect --verify`, `export`'s proof, `quickstart --check` |
 | 130, 143 | stopped by Ctrl-C or SIGTERM; the message says what is kept, and how to go on |

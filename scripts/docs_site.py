@@ -165,7 +165,9 @@ def main() -> int:
     parser.add_argument("--serve", type=int, metavar="PORT", help="serve it on 127.0.0.1")
     asked = parser.parse_args()
     problems = build()
-    print("\n".join(problems) or f"{SITE.relative_to(ROOT)}: {len(list(SITE.rglob('*.html')))} pages")
+    print(
+        "\n".join(problems) or f"{SITE.relative_to(ROOT)}: {len(list(SITE.rglob('*.html')))} pages"
+    )
     if asked.serve is not None and SITE.is_dir():
         print(f"http://127.0.0.1:{asked.serve}, until Ctrl-C")
         handler = partial(SimpleHTTPRequestHandler, directory=str(SITE))
