@@ -45,7 +45,9 @@ def blocks_of(page: Path, language: str) -> list[str]:
 
 
 def make_reader_folder(folder: Path, page: Path, pictures: dict[str, str]) -> None:
-    """Lay out `my/` as a page says: its first rows, its first run file, real pictures, one held out.
+    """Lay out `my/` as a page says: its first rows, its first run file, real pictures.
+
+    One more row, about another picture, is held out.
 
     Args:
         folder: where `my/` comes to lie; the model `tiny` beside it stands in for the released one.

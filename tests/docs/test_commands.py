@@ -149,10 +149,15 @@ def test_the_quickstart_runs(reader_folder: Path, monkeypatch: pytest.MonkeyPatc
     assert (reader_folder / "first" / "model.safetensors").is_file()
 
 
-def test_the_readmes_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_readmes_commands_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     names = {"breakfast.jpg": "coffee.png", "a.png": "rocket.jpg", "b.png": "chelsea.png"}
     make_reader_folder(tmp_path, ROOT / "README.md", names)
     monkeypatch.chdir(tmp_path)
     (block,) = blocks_of(ROOT / "README.md", "bash")
     ran = _run_all(commands(f"```bash\n{block}\n```", "smolvlm"), monkeypatch)
     assert {"check", "inspect", "plan", "train", "eval"} <= {*ran}
+    (program,) = blocks_of(ROOT / "README.md", "python")
+    exec(compile(program, "README.md", "exec"), {})  # the run's folder, in plain transformers
+    assert capsys.readouterr().out.strip()
