@@ -46,7 +46,7 @@ _LOADED = re.compile(
 _STYLE_LOADS = re.compile(
     r"""(?:url\(\s*["']?|@import\s+["'])((?:https?:)?//[^"')\s]+)""", re.IGNORECASE
 )
-_UNRENDERED = re.compile(r"```|\|---\||<p>[^<]*\n[-*] ")
+_UNRENDERED = re.compile(r"```|\|---\||\n(?:[-*]|\d+\.) \S.*")
 
 
 def staged_links(text: str, *, page: str, root: Path = ROOT) -> tuple[str, set[str]]:
