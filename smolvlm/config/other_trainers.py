@@ -65,7 +65,7 @@ OTHER_TRAINERS: Mapping[str, str] = {
     "ref_model": "set train.reference_model",
     "precompute_ref_log_probs": "set train.reference: precomputed, which is the default",
     "bnb_4bit_compute_dtype": "set train.bf16, in which the products are computed",
-    "modules_to_save": "write `adapters: {connector: full}`: a whole tower is saved with the adapter",
+    "modules_to_save": "write `adapters: {connector: full}`, which is saved with the adapter",
     "plot_loss": "leave it out: report.html shows the loss",
     "freeze_multi_modal_projector": "set train.connector_lr: 0",
     "freeze_vision_tower": "set train.vision_tower_lr: 0",

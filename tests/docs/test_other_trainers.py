@@ -1,6 +1,7 @@
 """docs/from_other_trainers.md: the names are those of the installed trainers, what is written in
 their place is ours, and whoever keeps a foreign name is told."""
 
+import ast
 import dataclasses
 import inspect
 import re
@@ -13,7 +14,7 @@ from smolvlm.config.other_trainers import OTHER_TRAINERS
 from smolvlm.config.reference import all_settings
 from smolvlm.config.training_arguments import argument_types
 from smolvlm.errors import ConfigError
-from tests.docs.conftest import ROOT
+from tests.docs.conftest import ROOT, blocks_of
 
 PAGE = ROOT / "docs" / "from_other_trainers.md"
 _NAME = re.compile(r"`([A-Za-z_0-9]+)`")
@@ -52,6 +53,27 @@ def test_names_of_trl_and_peft_are_theirs() -> None:
     assert set(names_of("TRL")) - known(SFTConfig, SFTTrainer) == set()
     assert set(names_of("`DPOConfig`")) - known(DPOConfig, DPOTrainer) == set()
     assert set(names_of("`LoraConfig`")) - known(LoraConfig) == set()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_script_calls_what_takes_its_arguments() -> None:
+    import peft
+    import trl
+
+    called = 0
+    for block in blocks_of(PAGE, "python"):
+        for node in ast.walk(ast.parse(block)):
+            callee = (
+                getattr(trl, ast.unparse(node.func), None)
+                or getattr(peft, ast.unparse(node.func), None)
+                if isinstance(node, ast.Call)
+                else None
+            )
+            if callee is not None:
+                names = {keyword.arg for keyword in node.keywords}
+                assert names <= set(inspect.signature(callee).parameters), ast.unparse(node)
+                called += 1
+    assert called == 3
 
 
 @pytest.mark.filterwarnings("ignore")

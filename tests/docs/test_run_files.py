@@ -1,5 +1,6 @@
 """Every YAML block of the pages is read as what it is: a run file, a part of one, or a mixture."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from braceexpand import braceexpand
 from smolvlm.cli.early_checks import check_run_file
 from smolvlm.config.schema import SECTIONS
 from smolvlm.datasets.rows.mixture import load_mixture
+from tests.command_line import call_smolvlm
 from tests.docs.conftest import ROOT, blocks_of
 
 PAGES = sorted(
@@ -67,3 +69,26 @@ def test_the_block_is_read(page: str, block: str, tmp_path: Path) -> None:
             place_files(mixture, tmp_path)
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
     check_run_file(tmp_path / "run.yaml", [])
+
+
+def test_a_run_that_evaluates_as_the_page_says_keeps_its_best(
+    reader_folder: Path,
+) -> None:
+    """The block of docs/evaluating.md, with an evaluation every second step in place of every
+    200th."""
+    (block,) = (
+        text for text in blocks_of(ROOT / "docs" / "evaluating.md", "yaml") if "eval_steps" in text
+    )
+    content = yaml.safe_load(block.replace(": 200 ", ": 2 ").replace(": 200\n", ": 2\n"))
+    content["model"] = {"path": "tiny"}
+    content["data"]["image_splitting"] = False
+    content["train"] |= {"packs_per_step": 1, "max_steps": 4, "output_dir": "runs/evaluated"}
+    (reader_folder / "my" / "evaluated.yaml").write_text(yaml.safe_dump(content))
+    outcome = call_smolvlm("train", "my/evaluated.yaml")
+    assert outcome.status == 0, outcome.messages
+    run = reader_folder / "runs" / "evaluated"
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    scored = [line["step"] for line in lines if "eval_exact_match" in line]
+    assert scored == [2, 4, 4], "the last is of the best, which is step 2's: nothing was better"
+    assert (run / "predictions-before.jsonl").is_file()
+    assert (run / "predictions.jsonl").is_file()
