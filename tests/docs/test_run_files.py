@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from braceexpand import braceexpand
+from safetensors.torch import load_file
 
 from smolvlm.cli.early_checks import check_run_file
 from smolvlm.config.schema import SECTIONS
@@ -90,5 +92,7 @@ def test_a_run_that_evaluates_as_the_page_says_keeps_its_best(
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     scored = [line["step"] for line in lines if "eval_exact_match" in line]
     assert scored == [2, 4, 4], "the last is of the best, which is step 2's: nothing was better"
+    kept, best = (load_file(folder / "model.safetensors") for folder in (run, run / "checkpoint-2"))
+    assert all(torch.equal(kept[name], value) for name, value in best.items())
     assert (run / "predictions-before.jsonl").is_file()
     assert (run / "predictions.jsonl").is_file()
