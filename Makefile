@@ -15,7 +15,7 @@ WHEELS := gpu_check/wheels
 WHEEL_PYTHON ?= 3.12
 WHEEL_PLATFORMS := $(foreach tag,manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014 manylinux1,--platform $(tag)_x86_64)
 
-.PHONY: help env dev env-deepspeed quickstart test quick mutants kills engines exports grids versions fuzz lint check sbom bench format clean gpu-check gpu-wheels
+.PHONY: help env dev env-deepspeed quickstart test quick mutants kills engines exports grids versions fuzz docs docs-serve lint check sbom bench format clean gpu-check gpu-wheels
 
 help:
 	@echo "make quickstart  train a small model on easy-VQA and report (STEPS=20 for a short check)"
@@ -23,7 +23,8 @@ help:
 	@echo "make quick       the tests that are done in two minutes: all but the files of tests/long_tests.txt"
 	@echo "make env         make the environment alone: source .venv/bin/activate puts smolvlm on your path"
 	@echo "make dev         the same with what developers need besides: tests, linters, the libraries compared with"
-	@echo "make check       ruff, pyright, import-linter, tests"
+	@echo "make docs        the documentation site in build/site; a link to nowhere fails (make docs-serve shows it)"
+	@echo "make check       ruff, pyright, import-linter, the documentation site, tests"
 	@echo "make mutants     change single lines and see whether the tests nearest to them notice (ARGS='--only model')"
 	@echo "make engines     every engine on two and four ranks against one rank (DeepSpeed too after make env-deepspeed)"
 	@echo "make exports     exports proved in llama.cpp, onnxruntime and, where npm is there, transformers.js"
@@ -94,12 +95,19 @@ kills: dev
 fuzz: dev
 	$(BIN)/python -m fuzz $(ARGS)
 
+docs: dev
+	$(BIN)/python scripts/docs_site.py
+
+docs-serve: dev
+	$(BIN)/python scripts/docs_site.py --serve $(or $(PORT),8000)
+
 lint: dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
+	$(BIN)/python scripts/docs_site.py
 
 check: lint test
 

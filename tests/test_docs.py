@@ -8,7 +8,6 @@ import json
 import re
 import shlex
 import subprocess
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ import yaml
 from smolvlm.cli.early_checks import check_run_file
 from smolvlm.cli.main import app
 from smolvlm.config.load import load_run_config
+from tests.markdown_blocks import fenced
 
 ROOT = Path(__file__).parents[1]
 HISTORY = ("docs/results.md", "CHANGELOG.md")
@@ -295,27 +295,7 @@ def test_which_names_are_missing() -> None:
     assert missing_names(text) == ["no_such in tests/gone.py", "Pack in smolvlm/home.py"]
 
 
-_OPENING = re.compile(r"^ *```")
 LANGUAGES = ("bash", "console", "json", "jsonl", "python", "text", "yaml", "toml", "")
-
-
-def fenced(text: str) -> list[tuple[str, str]]:
-    """Return the language and the text of every fenced block, its indentation taken off.
-
-    A block that begins or ends in the middle of a line is none: its fence stands as language.
-    """
-    blocks: list[tuple[str, str]] = []
-    language: str | None = None
-    lines: list[str] = []
-    for line in text.splitlines():
-        if _OPENING.match(line) is None:
-            lines.append(line)
-        elif language is None:
-            language, lines = line.strip().removeprefix("```"), []
-        else:
-            blocks.append((language, textwrap.dedent("\n".join(lines))))
-            language = None
-    return blocks if language is None else [*blocks, ("never closed", language)]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -108,6 +108,8 @@ def override_for(name: str, text: str) -> str | None:
         return "write " + " or ".join(f"`{_override(home, setting, text)}`" for home in homes)
     if setting in REFUSED or setting in FORMER:
         return REFUSED.get(setting) or FORMER[setting]
+    if setting in OTHER_TRAINERS:
+        return OTHER_TRAINERS[setting]
     known = {key: home for home in SECTIONS for key in _names_of(home)}
     match = nearest(setting, known)
     return f"did you mean `{_override(known[match], match, text)}`?" if match else None

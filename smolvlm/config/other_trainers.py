@@ -14,6 +14,13 @@ _MIXTURE = "set data.mixture: a YAML file of sources, or the sources themselves"
 _ROWS = "set `sampling_strategy: first:1000` on a source of the mixture"
 _TEMPLATE = "leave it out: the checkpoint's own chat template is the prompt"
 _PIXELS = "set data.longest_edge_px, or data.image_splitting: false"
+_LEARNED = (
+    "leave it out: the assistant's words alone are learned; data.supervise: text adds the user's"
+)
+_WORKERS = "leave it out: rows are measured on all cores, once, and kept"
+_BIT_KIND = "write `quantization: {bits: 4, quant_type: nf4, double_quant: true}`"
+_PACKED = "leave it out: rows are always packed"
+_KIND = "write it in the adapter's entry: `adapters: {language: {type: dora, init: gaussian}}`"
 _ATTENTION = "leave it out: attention within packs is the package's own"
 
 OTHER_TRAINERS: Mapping[str, str] = {
@@ -37,13 +44,30 @@ OTHER_TRAINERS: Mapping[str, str] = {
     **dict.fromkeys(("use_flash_attention_2", "flash_attention"), _ATTENTION),
     **dict.fromkeys(("model_name_or_path", "base_model", "model_name"), "set model.path"),
     **dict.fromkeys(("epochs", "num_epochs"), "set train.num_train_epochs"),
-    **dict.fromkeys(("packing", "sample_packing"), "leave it out: rows are always packed"),
+    **dict.fromkeys(("packing", "sample_packing", "neat_packing"), _PACKED),
+    **dict.fromkeys(("padding_free", "eval_packing", "group_by_modality_length"), _PACKED),
+    **dict.fromkeys(("assistant_only_loss", "completion_only_loss", "train_on_prompt"), _LEARNED),
+    **dict.fromkeys(("train_on_inputs", "mask_history"), _LEARNED),
+    **dict.fromkeys(("dataset_num_proc", "preprocessing_num_workers", "overwrite_cache"), _WORKERS),
+    **dict.fromkeys(("use_dora", "use_rslora", "init_lora_weights"), _KIND),
+    **dict.fromkeys(("bnb_4bit_use_double_quant", "double_quantization"), _BIT_KIND),
     "batch_size": f"{_BATCH}; eval.batch_size is that of evaluation",
     "streaming": "leave it out: rows stay on disk, and an epoch is planned ahead",
     "revision": "download that revision, and name its folder as model.path",
     "warmup_ratio": "set train.warmup_steps below 1, a share of all steps",
     "stage": "set train.method: sft, or dpo",
+    "truncation_mode": "leave it out: a conversation is never cut",
     "pref_beta": "set train.beta",
+    "pref_loss": "set train.loss_type",
+    "pref_ftx": "set train.sft_weight",
+    "rpo_alpha": "set train.sft_weight",
+    "simpo_gamma": "set train.margin",
+    "ref_model": "set train.reference_model",
+    "precompute_ref_log_probs": "set train.reference: precomputed, which is the default",
+    "bnb_4bit_compute_dtype": "set train.bf16, in which the products are computed",
+    "modules_to_save": "write `adapters: {connector: full}`, which is saved with the adapter",
+    "plot_loss": "leave it out: report.html shows the loss",
+    "freeze_multi_modal_projector": "set train.connector_lr: 0",
     "freeze_vision_tower": "set train.vision_tower_lr: 0",
     "tune_vision_tower": "set train.vision_tower_lr above 0",
     "freeze_language_model": "set train.language_model_lr: 0",

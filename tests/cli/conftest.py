@@ -1,11 +1,7 @@
 """The command line, called in this process, and one run that it trained."""
 
-import contextlib
-import io
 import json
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +9,8 @@ import pytest
 import yaml
 
 from smolvlm.build.tiny import tiny_model
-from smolvlm.cli.main import main
+from tests.command_line import Outcome, call_smolvlm
 from tests.processors import loaded_once
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """What a command left behind."""
-
-    status: int
-    output: str
-    messages: str
-    """Standard error."""
-
-    @property
-    def objects(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.output.splitlines()]
-
 
 Smolvlm = Callable[..., Outcome]
 
@@ -61,19 +42,7 @@ def processors_loaded_once() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def smolvlm_command() -> Smolvlm:
     """Calls `smolvlm` with these arguments."""
-
-    def call(*arguments: object) -> Outcome:
-        output, messages = io.StringIO(), io.StringIO()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", ["smolvlm", *map(str, arguments)])
-            redirected = contextlib.redirect_stdout(output), contextlib.redirect_stderr(messages)
-            with redirected[0], redirected[1], pytest.raises(SystemExit) as end:
-                main()
-        status = end.value.code
-        assert isinstance(status, int | None)
-        return Outcome(status=status or 0, output=output.getvalue(), messages=messages.getvalue())
-
-    return call
+    return call_smolvlm
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,10 @@ from smolvlm.config.training_arguments import FORMER, REFUSED
         ("evaluation_strategy", "renamed; set train.eval_strategy"),
         ("max_tokens_per_pack", "write `data.max_tokens_per_pack=x`"),
         ("hub_tokens", "did you mean `model.new_tokens=VALUE`?"),
+        (
+            "cutoff_len",
+            "set data.max_tokens_per_pack: a pack holds whole conversations, none is cut",
+        ),
         ("nothing_like_it", None),
     ],
 )
@@ -81,7 +85,7 @@ def test_switches(name: str, is_one: bool) -> None:
 def test_names_of_other_trainers_are_answered_with_ours(name: str) -> None:
     """Each hint names settings that there are, and no name is one of ours where it is asked."""
     hint = OTHER_TRAINERS[name]
-    for section, setting in re.findall(r"\b(model|data|train|eval)\.([a-z_]+)", hint):
+    for section, setting in re.findall(r"\b(model|data|train|eval)\.([a-z_0-9]+)", hint):
         assert homes_of(setting), f"{section}.{setting}"
         assert section in homes_of(setting)
     for section in ("train", "data", "model"):
