@@ -135,9 +135,17 @@ def _normal(path: Path) -> str:
     return "/".join(parts)
 
 
+_SOURCE = re.compile(r"\b(?:src|srcset)=\"([^\":]+)\"")
+"""A picture's file, in a page's HTML."""
+FORGE = "../../actions/workflows/"
+"""Where a link of the README leads that the forge makes: to its page of a workflow."""
+
+
 def missing_links(text: str, *, page: str, files: frozenset[str]) -> list[str]:
     """Return the files that a page links to and that are not there; addresses are left alone."""
+    text = text.replace(FORGE, ".github/workflows/").replace(".yml/badge.svg", ".yml")
     targets = [target for target, _ in _LINK.findall(_FENCE.sub("", text)) if "://" not in target]
+    targets += _SOURCE.findall(text)
     return [target for target in targets if _normal(Path(page).parent / target) not in files]
 
 

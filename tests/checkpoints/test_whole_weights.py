@@ -245,6 +245,9 @@ def test_models_are_loaded_in_one_place() -> None:
         "checkpoints/whole_weights.py",
         "build/grow_vocabulary.py",  # asserts that nothing is missing
         "cli/quickstart.py",  # shows that plain transformers loads what the run before it saved
+        "export/onnx_folder.py",  # loads what the export has just written
+        "export/reference.py",  # likewise
+        "publish/loading.py",  # lines of a card
     }
     root = Path(smolvlm.__file__).parent
     found = {
