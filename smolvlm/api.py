@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from smolvlm.eval.evaluate import Evaluation
     from smolvlm.inspect.inspection import Inspection
     from smolvlm.plan.run_plan import RunPlan
+    from smolvlm.publish.loading import ExportForm
     from smolvlm.runs.answering import LoadedModel
     from smolvlm.train.train import TrainedRun
 
@@ -235,20 +236,41 @@ def build(
     return plan
 
 
-def export(checkpoint: str | Path, out: str | Path, *, merge: bool = False) -> list[Path]:
-    """Export a checkpoint to a folder that plain transformers (or peft) loads; return the files.
+def export(
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    to: ExportForm = "transformers",
+    merge: bool = False,
+    dtype: str | None = None,
+    proves: bool = True,
+) -> list[Path]:
+    """Export a checkpoint to a folder for another program; return the files.
 
     Args:
         checkpoint: a run's output folder, or one of its checkpoints.
         out: folder to write; new or empty.
-        merge: add an adapter to its base's weights.
+        to: `transformers` (or peft, of an adapter), `gguf`, `onnx` or `browser`. The last three
+            are run in their own program and compared: `proof.json` among the files.
+        merge: of `transformers`: add an adapter to its base's weights; the others always do.
+        dtype: of `gguf`: `f16` (the default), `f32` or `q8_0`.
+        proves: whether what was written is run and compared.
 
     Raises:
-        ConfigError: there is no checkpoint, nothing to merge, or something in the way.
+        ConfigError: there is no checkpoint, nothing to merge, something in the way, a package
+            missing, or a model that the form cannot hold.
+        DriftError: what was written answers otherwise than the model; the files stay.
     """
-    from smolvlm.export.merge import export_for_transformers
+    from smolvlm.errors import DriftError
+    from smolvlm.runs.exporting import export_checkpoint
 
-    return export_for_transformers(Path(checkpoint), Path(out), merge=merge)
+    done = export_checkpoint(
+        Path(checkpoint), Path(out), to=to, merge=merge, dtype=dtype, proves=proves
+    )
+    if done.proof is not None and done.proof.holds is False:
+        what = f"answers otherwise in {done.proof.runtime} than the model does"
+        raise DriftError(what, where=str(out), fix="see proof.json there")
+    return list(done.files)
 
 
 def load(checkpoint: str | Path, *, device: str | None = None) -> LoadedModel:

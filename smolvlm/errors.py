@@ -75,6 +75,10 @@ class ConfigError(SmolVLMError):
     """A setting, or a combination of settings, that cannot work. `where` is `file: section.key`."""
 
 
+class DriftError(SmolVLMError):
+    """What was exported answers otherwise than the model that it is of."""
+
+
 class SampleError(SmolVLMError):
     """A row, picture or clip that cannot be trained on.
 

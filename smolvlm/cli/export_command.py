@@ -1,11 +1,16 @@
 """The arguments of `smolvlm export`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from smolvlm.cli.export import FORMS, run_export
+from smolvlm.cli.export import run_export
+
+if TYPE_CHECKING:
+    from smolvlm.publish.loading import ExportForm
+
+FORMS = ("transformers", "gguf", "onnx", "browser")
 
 
 def export(
@@ -32,4 +37,5 @@ def export(
     """
     if to not in FORMS:
         raise typer.BadParameter(f"--to is one of {', '.join(FORMS)}, not {to!r}")
-    run_export(checkpoint, to=to, out=out, merge=merge, dtype=dtype, proves=not no_proof)
+    form = cast("ExportForm", to)
+    run_export(checkpoint, to=form, out=out, merge=merge, dtype=dtype, proves=not no_proof)

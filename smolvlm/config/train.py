@@ -76,8 +76,8 @@ class TrainConfig(Section):
     log_sample_ids: bool = False
     """Write which rows each step learned from to `samples.jsonl`."""
     private: bool = False
-    """Keep rows, pictures and paths out of the report, the model card and what trackers get: numbers
-    and the names of sources stay."""
+    """Keep rows, pictures and paths out of the report, the model card and what trackers get;
+    numbers and the names of sources stay."""
     resume_from_checkpoint: Annotated[
         Literal["auto", False] | FilePath, BeforeValidator(_not_a_number)
     ] = "auto"

@@ -7,7 +7,8 @@ adapter.
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-Form = Literal["transformers", "adapter", "gguf", "onnx", "browser"]
+ExportForm = Literal["transformers", "gguf", "onnx", "browser"]
+Form = ExportForm | Literal["adapter"]
 
 LIBRARY: Mapping[Form, str] = {
     "transformers": "transformers",

@@ -2,23 +2,29 @@
 
 import re
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from huggingface_hub import ModelCard
 
-from smolvlm.cli.export import FORMS, run_export
-from smolvlm.publish.loading import LIBRARY, Form, loading_text, proof_text
+from smolvlm import api
+from smolvlm.cli.export_command import FORMS
+from smolvlm.errors import ConfigError, DriftError
+from smolvlm.export.proof import Proof
+from smolvlm.publish.loading import LIBRARY, ExportForm, Form, loading_text, proof_text
 from smolvlm.publish.model_card import write_export_card
+from smolvlm.runs import exporting
+from smolvlm.runs.exporting import DTYPES, Exported, export_checkpoint
 
 PROMPT = {"greedy_equal": True, "max_logprob_difference": 0.0054}
 
 
 def test_every_form_of_export_has_a_library() -> None:
-    assert set(LIBRARY) == set(get_args(Form)) == {*FORMS, "adapter"}
+    assert set(LIBRARY) == {*get_args(ExportForm), "adapter"} == {*FORMS, "adapter"}
+    assert set(DTYPES) == {*FORMS} - {"transformers"}
 
 
-@pytest.mark.parametrize("form", get_args(Form))
+@pytest.mark.parametrize("form", LIBRARY)
 def test_a_section_and_its_fences_are_whole(form: Form) -> None:
     text = loading_text(form, base=None, files=["model-f16.gguf", "mmproj-model-f16.gguf"])
     assert text.startswith("## How to load it\n")
@@ -55,7 +61,8 @@ def test_a_proof_in_words(proof: dict[str, object], said: str) -> None:
 
 def test_an_exported_run_has_its_card(full_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "copy"
-    run_export(full_run, to="transformers", out=out, merge=False, dtype=None, proves=True)
+    done = export_checkpoint(full_run, out, to="transformers")
+    assert out / "README.md" in done.files
     card = ModelCard.load(out / "README.md")
     assert card.data.library_name == "transformers"
     assert "| steps | 2 |" in card.text
@@ -64,7 +71,7 @@ def test_an_exported_run_has_its_card(full_run: Path, tmp_path: Path) -> None:
 
 def test_a_merged_adapter_is_loaded_as_a_model(adapter_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "merged"
-    run_export(adapter_run, to="transformers", out=out, merge=True, dtype=None, proves=True)
+    export_checkpoint(adapter_run, out, to="transformers", merge=True)
     card = ModelCard.load(out / "README.md")
     assert card.data.library_name == "transformers"
     assert "PeftModel" not in card.text
@@ -74,3 +81,34 @@ def test_nothing_is_said_of_a_model_that_no_run_made(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     assert write_export_card(tmp_path / "model", tmp_path, "onnx") is None
     assert not (tmp_path / "README.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"to": "gguff"}, "'gguff' is no form of an export"),
+        ({"to": "transformers", "dtype": "f16"}, "has no effect with --to transformers"),
+        ({"to": "transformers", "proves": False}, "has no effect with --to transformers"),
+        ({"to": "onnx", "merge": True}, "has no effect with --to onnx"),
+        ({"to": "onnx", "dtype": "q8_0"}, "--to onnx has no such weights"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_work(
+    asked: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        export_checkpoint(tmp_path / "nothing", tmp_path / "out", **asked)
+    assert not (tmp_path / "out").exists()
+
+
+def test_from_python_drift_is_an_error(
+    full_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proof = Proof(runtime="a runtime", bound=0.0, comparisons=(), not_run=None)
+    drifted = Exported(files=(), proof=proof)
+    monkeypatch.setattr(exporting, "export_checkpoint", lambda *_, **__: drifted)
+    monkeypatch.setattr(Proof, "holds", False)
+    with pytest.raises(DriftError, match="answers otherwise in a runtime"):
+        api.export(full_run, tmp_path / "out", to="onnx")
+    monkeypatch.setattr(Proof, "holds", None)
+    assert api.export(full_run, tmp_path / "out", to="onnx") == []
