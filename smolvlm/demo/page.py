@@ -21,6 +21,8 @@ from smolvlm.errors import ConfigError
 FILE_TYPES = ["image", "video"]
 """What a browser's dialog offers; what a file is, its content says."""
 _FONTS = ["system-ui", "sans-serif"]
+MAX_ASKING = 16
+"""People who may wait for an answer at the same time."""
 _WAITING = "…"
 _CSS = """
 footer { display: none !important; }
@@ -28,7 +30,7 @@ footer { display: none !important; }
 #smolvlm-box { --block-info-text-color: var(--body-text-color); }
 #smolvlm-box { --input-placeholder-color: var(--body-text-color-subdued); }
 #smolvlm-note .error { color: var(--error-text-color, #b91c1c); font-weight: 600; }
-#smolvlm-page .message { white-space: pre-wrap; }
+#smolvlm-page .message-content .md { white-space: pre-wrap; }
 #smolvlm-page .message img, #smolvlm-page .message video { max-height: 10em; width: auto; }
 #smolvlm-page [aria-label="Share"], #smolvlm-page [aria-label="Clear"] { display: none; }
 #smolvlm-page [title="Share"], #smolvlm-page [title="Clear"] { display: none; }
@@ -165,17 +167,12 @@ def _layout(gradio: Any, sides: Sides, title: str) -> Any:
         outputs = [talk, *columns, note, box]
         handlers = _Handlers(sides, gradio)
         private = {"api_visibility": "private", "show_progress": "hidden"}
-        asked = box.submit(
-            handlers.ask,
-            [talk, box],
-            outputs,
-            concurrency_limit=1,
-            concurrency_id="model",
-            **private,
-        )
-        stop.click(handlers.stop, [talk], outputs, cancels=[asked], queue=False, **private)
-        anew.click(handlers.restart, [talk], outputs, cancels=[asked], **private)
-    return page.queue(max_size=32)
+        page.load(sides.talk, None, [talk], **private)
+        # Those who wait for the models wait in `talk.py`, where waiting can be stopped too.
+        box.submit(handlers.ask, [talk, box], outputs, concurrency_limit=MAX_ASKING, **private)
+        stop.click(handlers.stop, [talk], None, queue=False, **private)
+        anew.click(handlers.restart, [talk], outputs, concurrency_limit=MAX_ASKING, **private)
+    return page.queue(max_size=2 * MAX_ASKING)
 
 
 def _column(gradio: Any, name: str) -> Any:
@@ -205,10 +202,10 @@ class _Handlers:
         for view in talk.ask(asked["text"], files):
             yield self._values(talk, view)
 
-    def stop(self, talk: Talk | None) -> tuple[Any, ...]:
-        """Show what is kept after an answer was cut short."""
-        talk = talk or self._sides.talk()
-        return self._values(talk, talk.stopped())
+    def stop(self, talk: Talk | None) -> None:
+        """Cut an answer short; whoever shows it then shows what is kept."""
+        if talk is not None:
+            talk.stop()
 
     def restart(self, talk: Talk | None) -> tuple[Any, ...]:
         """Begin anew."""

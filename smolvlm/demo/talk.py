@@ -18,6 +18,8 @@ from smolvlm.records import Media
 from smolvlm.runs.chat import Chat, Reply
 from smolvlm.terminal import say
 
+ANSWERING = "Answering."
+WAITING = "Waiting until somebody else's question is answered."
 STOPPED = "Stopped. The question is not part of the conversation."
 BROKEN = "This went wrong, by no fault of yours. The terminal that the page runs in says more."
 
@@ -83,25 +85,28 @@ class Talk:
         self._sides = sides
         self._exchanges: tuple[Exchange, ...] = ()
         self._asked = ""
+        self._answering: _Answering | None = None
 
     def view(self) -> View:
         """Return the conversation as it stands."""
         return View(exchanges=self._exchanges)
 
     def restart(self) -> View:
-        """Forget what was said."""
+        """Forget what was said, and cut an answer short that is on its way."""
+        self.stop()
         with self._sides.is_taken:
             for chat in self._chats:
                 chat.restart()
             self._exchanges = ()
         return View(exchanges=(), note="A new conversation.")
 
-    def stopped(self) -> View:
-        """Return the conversation after a question was cut short."""
-        return replace(self.view(), note=STOPPED, asked_again=self._asked)
+    def stop(self) -> None:
+        """Cut an answer short that is on its way: `ask` then ends, from whatever thread."""
+        if self._answering is not None:
+            self._answering.stop()
 
     def ask(self, question: str, files: Sequence[Path]) -> Iterator[View]:
-        """Yield the conversation with the answers as they grow; whoever closes it cuts them short.
+        """Yield the conversation with the answers as they grow; closing it cuts them short too.
 
         Args:
             question: what was typed.
@@ -129,21 +134,27 @@ class Talk:
         return replace(self.view(), note=note, is_error=True, asked_again=self._asked)
 
     def _answered(self, pending: Exchange, media: Sequence[Media]) -> Iterator[View]:
-        work = _Answering(self._chats, pending, media, self._sides.is_taken)
-        yield self._growing(pending)
-        for piece in work.pieces():
-            answers = list(pending.answers)
-            answers[piece.side] += piece.text
-            pending = replace(pending, answers=tuple(answers))
-            yield self._growing(pending)
+        lock = self._sides.is_taken
+        work = self._answering = _Answering(self._chats, pending, media, lock)
+        yield self._growing(pending, WAITING if lock.locked() else ANSWERING)
+        try:
+            for piece in work.pieces():
+                answers = list(pending.answers)
+                answers[piece.side] += piece.text
+                pending = replace(pending, answers=tuple(answers))
+                yield self._growing(pending, ANSWERING)
+        except _Cut:
+            yield replace(self.view(), note=STOPPED, asked_again=self._asked)
+            return
+        finally:
+            self._answering = None
         replies = work.replies
         self._exchanges += (replace(pending, answers=tuple(reply.text for reply in replies)),)
         yield replace(self.view(), note=pace(replies))
 
-    def _growing(self, pending: Exchange) -> View:
-        return View(
-            exchanges=(*self._exchanges, pending), note="Answering.", is_busy=True, asked_again=""
-        )
+    def _growing(self, pending: Exchange, note: str) -> View:
+        exchanges = (*self._exchanges, pending)
+        return View(exchanges=exchanges, note=note, is_busy=True, asked_again="")
 
 
 class _Answering:
@@ -168,6 +179,11 @@ class _Answering:
                 yield item
         finally:
             self._is_cut.set()
+
+    def stop(self) -> None:
+        """Let `pieces` end by `_Cut`, at once."""
+        self._is_cut.set()
+        self._arrived.put(_Cut())
 
     def _work(self) -> None:
         with self._lock:

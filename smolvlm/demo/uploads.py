@@ -13,7 +13,8 @@ from smolvlm.errors import SampleError, SmolVLMError
 from smolvlm.media.kinds import SIGNATURE_BYTES, foreign_kind, kind_of_bytes
 from smolvlm.records import ImageRef, Media, VideoRef
 
-BYTES_PER_MB = 1_000_000
+BYTES_PER_MB = 2**20
+"""As gradio counts, which refuses larger files by itself."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,7 +24,7 @@ class UploadLimits:
     max_files: int = 8
     """With one question."""
     max_file_mb: int = 50
-    """Of one file, in millions of bytes."""
+    """Of one file, in units of 2^20 bytes."""
 
     @property
     def max_file_bytes(self) -> int:

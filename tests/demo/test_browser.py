@@ -127,7 +127,7 @@ class Person:
     def said(self, side: int) -> list[str]:
         """Return one side's messages of text, questions and answers."""
         column = self.page.get_by_role("log").nth(side)
-        return [text.strip() for text in column.locator(".message .prose").all_inner_texts()]
+        return [text.strip() for text in column.locator(".message-content .md").all_inner_texts()]
 
     def keep(self, name: str) -> None:
         """Keep a screenshot where somebody wants to look."""
@@ -218,7 +218,7 @@ def test_what_is_wrong_is_said_in_sentences(
     person.keep("refused")
     assert person.box.input_value() == "What is it?", "the question is put back"
     person.page.set_input_files("input[type=file]", str(large))
-    person.page.get_by_text("exceeds the maximum allowed size").first.wait_for()
+    person.page.get_by_text("exceed the maximum allowed size of 1").first.wait_for()
     person.keep("too-large")
     person.box.fill("")
     person.ask("What is it?")

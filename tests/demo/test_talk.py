@@ -3,12 +3,13 @@
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from smolvlm.demo.talk import BROKEN, STOPPED, Sides, View, pace, sentences
+from smolvlm.demo.talk import BROKEN, STOPPED, WAITING, Sides, View, pace, sentences
 from smolvlm.demo.uploads import UploadLimits
 from smolvlm.errors import ConfigError, SampleError, SmolVLMError
 from smolvlm.generate.text_stream import OnText
@@ -74,7 +75,7 @@ def test_answers_grow_one_side_after_the_other(sides: Sides) -> None:
     views = [view.exchanges[-1].answers for view in sides.talk().ask(QUESTION, [])]
     tuned = [one for one, _ in views]
     assert len(views) > 4
-    for earlier, later in zip(views, views[1:], strict=False):
+    for earlier, later in pairwise(views):
         assert all(new.startswith(old) for old, new in zip(earlier, later, strict=True))
     assert all(one == tuned[-1] for one, other in views if other)
 
@@ -138,6 +139,7 @@ class Wrong(Chat):
     act: Callable[[], None]
 
     def twin(self, model: Any, *, is_base_of_adapter: bool = False) -> "Wrong":
+        assert not is_base_of_adapter
         twin = Wrong(model, max_new_tokens=NEW_TOKENS)
         twin.act = self.act
         return twin
@@ -168,7 +170,10 @@ def test_a_bug_is_no_traceback_on_the_page(
     assert [len(chat.turns) for chat in talk._chats] == [0, 0], "the tuned side forgot it too"
 
 
-def test_an_answer_that_nobody_waits_for_is_cut_and_forgotten(tuned: Chat, base: Chat) -> None:
+@pytest.mark.parametrize("is_stopped", [True, False])
+def test_an_answer_that_nobody_waits_for_is_cut_and_forgotten(
+    tuned: Chat, base: Chat, is_stopped: bool
+) -> None:
     is_amid, goes_on = threading.Event(), threading.Event()
 
     def wait() -> None:
@@ -180,9 +185,15 @@ def test_an_answer_that_nobody_waits_for_is_cut_and_forgotten(tuned: Chat, base:
     views = talk.ask(QUESTION, [])
     while not is_amid.is_set():
         next(views)
-    views.close()
-    stopped = talk.stopped()
-    assert (stopped.note, stopped.asked_again, stopped.exchanges) == (STOPPED, QUESTION, ())
+    if is_stopped:
+        talk.stop()
+        *_, last = views
+        assert (last.note, last.asked_again, last.exchanges) == (STOPPED, QUESTION, ())
+    else:
+        views.close()
+    another = sides.talk().ask(QUESTION, [])
+    assert next(another).note == WAITING
+    another.close()
     goes_on.set()
     with sides.is_taken:  # whoever answered is done
         assert [len(chat.turns) for chat in talk._chats] == [0, 0]

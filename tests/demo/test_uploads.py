@@ -56,7 +56,7 @@ def test_content_decides_what_a_file_is(
         (b"", "a.jpg", "a.jpg is empty"),
         (b"\x89PNG\r\n\x1a\n and nothing else", "a.png", r"a\.png"),
         (b"\0\0\0\x18ftypisom and nothing else", "a.mp4", r"a\.mp4"),
-        (bytes(1_000_001), "large.png", r"large.png has 1.0 MB, at most 1 are taken"),
+        (bytes(2**20 + 1), "large.png", r"large.png has 1.0 MB, at most 1 are taken"),
     ],
 )
 def test_what_cannot_be_shown_is_said_without_its_folder(
@@ -83,4 +83,4 @@ def test_a_models_own_refusal_is_said_without_the_folder(upload, photos: dict[st
 
 
 def test_what_is_kept_is_bounded_by_what_a_question_may_bring() -> None:
-    assert LIMITS.max_kept_bytes == 20 * 3 * 1_000_000
+    assert LIMITS.max_kept_bytes == 20 * 3 * 2**20
