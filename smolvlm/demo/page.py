@@ -8,19 +8,21 @@ answers. Nothing is loaded from elsewhere: the system's fonts, no analytics, no 
 import html
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from smolvlm.demo.guard import LOOPBACK, Guard
-from smolvlm.demo.talk import Exchange, Sides, Talk, View
+from smolvlm.demo.talk import Exchange, Sides, View
 from smolvlm.errors import ConfigError
 
 FILE_TYPES = ["image", "video"]
 """What a browser's dialog offers; what a file is, its content says."""
 _FONTS = ["system-ui", "sans-serif"]
+KEPT_S = 3600
+"""How long the conversation of somebody who left stays in memory."""
 MAX_ASKING = 16
 """People who may wait for an answer at the same time."""
 _WAITING = "…"
@@ -163,15 +165,14 @@ def _layout(gradio: Any, sides: Sides, title: str) -> Any:
         with gradio.Row():
             stop = gradio.Button("Stop", size="sm")
             anew = gradio.Button("New conversation", size="sm")
-        talk = gradio.State(None, time_to_live=3600)
-        outputs = [talk, *columns, note, box]
+        person = gradio.State(_Person(sides), time_to_live=KEPT_S)
+        outputs = [*columns, note, box]
         handlers = _Handlers(sides, gradio)
         private = {"api_visibility": "private", "show_progress": "hidden"}
-        page.load(sides.talk, None, [talk], **private)
         # Those who wait for the models wait in `talk.py`, where waiting can be stopped too.
-        box.submit(handlers.ask, [talk, box], outputs, concurrency_limit=MAX_ASKING, **private)
-        stop.click(handlers.stop, [talk], None, queue=False, **private)
-        anew.click(handlers.restart, [talk], outputs, concurrency_limit=MAX_ASKING, **private)
+        box.submit(handlers.ask, [person, box], outputs, concurrency_limit=MAX_ASKING, **private)
+        stop.click(handlers.stop, [person], None, queue=False, **private)
+        anew.click(handlers.restart, [person], outputs, concurrency_limit=MAX_ASKING, **private)
     return page.queue(max_size=2 * MAX_ASKING)
 
 
@@ -188,6 +189,17 @@ def _column(gradio: Any, name: str) -> Any:
     )
 
 
+class _Person:
+    """Whose conversation it is: gradio copies its first value for everybody who opens the page."""
+
+    def __init__(self, sides: Sides) -> None:
+        self._sides = sides
+        self.talk = sides.talk()
+
+    def __deepcopy__(self, memo: object) -> "_Person":
+        return _Person(self._sides)
+
+
 class _Handlers:
     """What gradio calls: a view in, its components' values out."""
 
@@ -195,28 +207,26 @@ class _Handlers:
         self._sides = sides
         self._gradio = gradio
 
-    def ask(self, talk: Talk | None, asked: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
-        """Answer a question; gradio closes the iterator where it is stopped or nobody listens."""
-        talk = talk or self._sides.talk()
+    def ask(self, person: _Person, asked: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+        """Answer a question; gradio closes the iterator where nobody listens any more."""
         files = [Path(path) for path in asked["files"]]
-        for view in talk.ask(asked["text"], files):
-            yield self._values(talk, view)
+        with closing(person.talk.ask(asked["text"], files)) as views:
+            for view in views:
+                yield self._values(view)
 
-    def stop(self, talk: Talk | None) -> None:
+    def stop(self, person: _Person) -> None:
         """Cut an answer short; whoever shows it then shows what is kept."""
-        if talk is not None:
-            talk.stop()
+        person.talk.stop()
 
-    def restart(self, talk: Talk | None) -> tuple[Any, ...]:
+    def restart(self, person: _Person) -> tuple[Any, ...]:
         """Begin anew."""
-        talk = talk or self._sides.talk()
-        return self._values(talk, talk.restart())
+        return self._values(person.talk.restart())
 
-    def _values(self, talk: Talk, view: View) -> tuple[Any, ...]:
+    def _values(self, view: View) -> tuple[Any, ...]:
         columns = [messages(view.exchanges, side) for side, _ in enumerate(self._sides)]
         text = view.asked_again
         box = self._gradio.skip() if text is None else {"text": text, "files": []}
-        return talk, *columns, note_html(view.note, is_error=view.is_error), box
+        return *columns, note_html(view.note, is_error=view.is_error), box
 
 
 def messages(exchanges: Sequence[Exchange], side: int) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ weights with other conversations, so one question is answered at a time.
 
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -105,7 +105,7 @@ class Talk:
         if self._answering is not None:
             self._answering.stop()
 
-    def ask(self, question: str, files: Sequence[Path]) -> Iterator[View]:
+    def ask(self, question: str, files: Sequence[Path]) -> Generator[View]:
         """Yield the conversation with the answers as they grow; closing it cuts them short too.
 
         Args:

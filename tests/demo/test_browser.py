@@ -29,7 +29,7 @@ pytestmark = [
     ),
     pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install chromium"),
 ]
-NEW_TOKENS = 300
+NEW_TOKENS = 500
 SECONDS = 1000.0
 """Playwright counts in milliseconds."""
 EVIL = "Is it <img src=http://example.invalid/a.png> or ![b](http://example.invalid/b.png)?"
@@ -232,13 +232,25 @@ def test_what_is_said_is_shown_and_not_obeyed(person: Person) -> None:
     assert person.page.locator("img[src*=invalid]").count() == 0
 
 
-def test_an_answer_is_stopped(person: Person) -> None:
-    person.ask("Say much.")
+def long_question(run: Path) -> str:
+    """Return a question whose answers have no end."""
+    tuned = open_chat(run, device="cpu", max_new_tokens=NEW_TOKENS)
+    base = chat_with_base(tuned, run)
+    for question in map("Say {} things.".format, ("many", "some", "all", "more", "ten", "other")):
+        base.restart()
+        if base.ask(question, on_text=lambda _: None).num_tokens == NEW_TOKENS:
+            return question
+    raise AssertionError("the base always comes to an end")
+
+
+def test_an_answer_is_stopped(person: Person, run: Path) -> None:
+    question = long_question(run)
+    person.ask(question)
     person.wait_for_note("Answering.")
     person.page.get_by_role("button", name="Stop").click()
     person.wait_for_note("Stopped. The question is not part")
     assert person.said(0) == []
-    assert person.box.input_value() == "Say much."
+    assert person.box.input_value() == question
     person.page.keyboard.press("Control+a")
     person.ask("What is it?")
     person.wait_for_note("Base: ")
