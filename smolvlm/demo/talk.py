@@ -138,9 +138,10 @@ class Talk:
         work = self._answering = _Answering(self._chats, pending, media, lock)
         yield self._growing(pending, WAITING if lock.locked() else ANSWERING)
         try:
-            for piece in work.pieces():
+            for pieces in work.pieces():
                 answers = list(pending.answers)
-                answers[piece.side] += piece.text
+                for piece in pieces:
+                    answers[piece.side] += piece.text
                 pending = replace(pending, answers=tuple(answers))
                 yield self._growing(pending, ANSWERING)
         except _Cut:
@@ -166,24 +167,36 @@ class _Answering:
         self._chats, self._asked, self._media, self._lock = chats, asked, media, lock
         self._arrived: SimpleQueue[_Piece | BaseException | None] = SimpleQueue()
         self._is_cut = threading.Event()
+        self._is_done = False
+        self._deciding = threading.Lock()
+        """Held while it is decided whether the answers are whole or cut short: never both."""
         self.replies: list[Reply] = []
         """A side each, once all pieces were taken."""
 
-    def pieces(self) -> Iterator[_Piece]:
-        """Yield pieces of answers, one side after the other; raises what a side raises."""
+    def pieces(self) -> Iterator[list[_Piece]]:
+        """Yield pieces of answers, one side after the other, all that have come since the last;
+        raises what a side raises."""
         threading.Thread(target=self._work, daemon=True).start()
         try:
-            while (item := self._arrived.get()) is not None:
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
+            while True:
+                arrived = [self._arrived.get()]
+                while not self._arrived.empty():
+                    arrived.append(self._arrived.get())
+                for item in arrived:
+                    if isinstance(item, BaseException):
+                        raise item
+                yield [item for item in arrived if isinstance(item, _Piece)]
+                if None in arrived:
+                    return
         finally:
             self._is_cut.set()
 
     def stop(self) -> None:
-        """Let `pieces` end by `_Cut`, at once."""
-        self._is_cut.set()
-        self._arrived.put(_Cut())
+        """Let `pieces` end by `_Cut`, unless the answers are whole."""
+        with self._deciding:
+            if not self._is_done:
+                self._is_cut.set()
+                self._arrived.put(_Cut())
 
     def _work(self) -> None:
         with self._lock:
@@ -191,7 +204,9 @@ class _Answering:
             try:
                 for side, chat in enumerate(self._chats):
                     self.replies.append(self._ask(side, chat))
-                self._go_on()
+                with self._deciding:
+                    self._go_on()
+                    self._is_done = True
             except BaseException as error:
                 for chat, length in zip(self._chats, lengths, strict=True):
                     chat.rewind(length)

@@ -71,15 +71,6 @@ def test_both_sides_answer_as_they_do_in_a_chat(
     assert last.exchanges[0].answers == answers(sides, ("And then?", []))
 
 
-def test_answers_grow_one_side_after_the_other(sides: Sides) -> None:
-    views = [view.exchanges[-1].answers for view in sides.talk().ask(QUESTION, [])]
-    tuned = [one for one, _ in views]
-    assert len(views) > 4
-    for earlier, later in pairwise(views):
-        assert all(new.startswith(old) for old, new in zip(earlier, later, strict=True))
-    assert all(one == tuned[-1] for one, other in views if other)
-
-
 def test_each_person_has_a_conversation_of_their_own(sides: Sides) -> None:
     one, other = sides.talk(), sides.talk()
     list(one.ask("My name is Anna.", []))
@@ -156,6 +147,23 @@ def sides_with(tuned: Chat, base: Chat, act: Callable[[], None]) -> Sides:
     wrong = Wrong(base.model, max_new_tokens=NEW_TOKENS)
     wrong.act = act
     return Sides(tuned=tuned, base=wrong)
+
+
+def test_answers_grow_one_side_after_the_other(tuned: Chat, base: Chat) -> None:
+    seen = threading.Semaphore(0)
+
+    def wait() -> None:
+        assert seen.acquire(timeout=60)
+
+    views = list[tuple[str, ...]]()
+    for view in sides_with(tuned, base, wait).talk().ask(QUESTION, []):
+        views.append(view.exchanges[-1].answers)
+        seen.release()
+    tuned_said = [one for one, _ in views]
+    assert len({other for _, other in views}) > 2, "it is shown before it is whole"
+    for earlier, later in pairwise(views):
+        assert all(new.startswith(old) for old, new in zip(earlier, later, strict=True))
+    assert all(one == tuned_said[-1] for one, other in views if other)
 
 
 def test_a_bug_is_no_traceback_on_the_page(
