@@ -72,7 +72,7 @@ def served_page(sides: Sides, *, title: str, host: str, port: int | None) -> Ite
         ConfigError: gradio is not installed or not of a known version, or the port is taken.
     """
     with TemporaryDirectory(prefix="smolvlm-demo-") as folder:
-        os.environ |= {**_SETTINGS, "GRADIO_TEMP_DIR": folder}
+        os.environ |= {**_SETTINGS, **without_proxy(host), "GRADIO_TEMP_DIR": folder}
         gradio = _gradio()
         page = _layout(gradio, sides, title)
         guard = {
@@ -109,6 +109,13 @@ def served_page(sides: Sides, *, title: str, host: str, port: int | None) -> Ite
             yield address.rstrip("/")
         finally:
             page.close(verbose=False)
+
+
+def without_proxy(host: str) -> dict[str, str]:
+    """Return the variables by which gradio reaches its own server where a proxy is set."""
+    others = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    names = ",".join(filter(None, [others, "127.0.0.1", "localhost", host]))
+    return {"no_proxy": names, "NO_PROXY": names}
 
 
 def _gradio() -> Any:
@@ -162,6 +169,7 @@ def _layout(gradio: Any, sides: Sides, title: str) -> Any:
             max_plain_text_length=100_000,
             html_attributes=gradio.InputHTMLAttributes(autocorrect="off", spellcheck=False),
         )
+        _refuse_addresses(gradio, box)
         with gradio.Row():
             stop = gradio.Button("Stop", size="sm")
             anew = gradio.Button("New conversation", size="sm")
@@ -187,6 +195,19 @@ def _column(gradio: Any, name: str) -> Any:
         allow_tags=True,
         layout="bubble",
     )
+
+
+def _refuse_addresses(gradio: Any, box: Any) -> None:
+    """Let a box take files that were uploaded alone; gradio 6.31 fetches addresses that stand in
+    place of one, which the page never sends."""
+    move = box.async_move_resource_to_block_cache
+
+    async def move_file(path: str | Path | None) -> str | None:
+        if "://" in str(path):
+            raise gradio.Error("Files are uploaded here, not fetched.", print_exception=False)
+        return await move(path)
+
+    box.async_move_resource_to_block_cache = move_file
 
 
 class _Person:

@@ -6,11 +6,12 @@ weights with other conversations, so one question is answered at a time.
 """
 
 import threading
+import time
 import traceback
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from smolvlm.demo.uploads import UploadLimits, open_uploads, without_folder
 from smolvlm.errors import SmolVLMError
@@ -18,6 +19,8 @@ from smolvlm.records import Media
 from smolvlm.runs.chat import Chat, Reply
 from smolvlm.terminal import say
 
+GATHERED_S = 0.1
+"""Pieces of an answer that come within it are shown together."""
 ANSWERING = "Answering."
 WAITING = "Waiting until somebody else's question is answered."
 STOPPED = "Stopped. The question is not part of the conversation."
@@ -174,14 +177,11 @@ class _Answering:
         """A side each, once all pieces were taken."""
 
     def pieces(self) -> Iterator[list[_Piece]]:
-        """Yield pieces of answers, one side after the other, all that have come since the last;
-        raises what a side raises."""
+        """Yield pieces of answers, one side after the other; raises what a side raises."""
         threading.Thread(target=self._work, daemon=True).start()
         try:
             while True:
-                arrived = [self._arrived.get()]
-                while not self._arrived.empty():
-                    arrived.append(self._arrived.get())
+                arrived = self._arrived_together()
                 for item in arrived:
                     if isinstance(item, BaseException):
                         raise item
@@ -190,6 +190,18 @@ class _Answering:
                     return
         finally:
             self._is_cut.set()
+
+    def _arrived_together(self) -> list[_Piece | BaseException | None]:
+        """Return what comes next and within `GATHERED_S` of it: a browser that draws each token anew
+        falls behind a fast model."""
+        arrived = [self._arrived.get()]
+        end = time.monotonic() + GATHERED_S
+        while isinstance(arrived[-1], _Piece) and (left_s := end - time.monotonic()) > 0:
+            try:
+                arrived.append(self._arrived.get(timeout=left_s))
+            except Empty:
+                break
+        return arrived
 
     def stop(self) -> None:
         """Let `pieces` end by `_Cut`, unless the answers are whole."""

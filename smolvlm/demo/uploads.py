@@ -34,7 +34,7 @@ class UploadLimits:
     @property
     def max_kept_bytes(self) -> int:
         """How much is kept of all conversations together, until the page ends."""
-        return 20 * self.max_files * self.max_file_bytes
+        return 5 * self.max_files * self.max_file_bytes
 
 
 def open_uploads(

@@ -3,6 +3,7 @@
 `make demo-check` makes an environment for it; DEMO_SHOTS names a folder to keep screenshots in.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -38,7 +40,7 @@ EVIL = "Is it <img src=http://example.invalid/a.png> or ![b](http://example.inva
 class Server:
     """`smolvlm demo` as a process of its own."""
 
-    def __init__(self, run: Path, folder: Path) -> None:
+    def __init__(self, run: Path, folder: Path, *, new_tokens: int = NEW_TOKENS) -> None:
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             self.port = listener.getsockname()[1]
@@ -46,13 +48,18 @@ class Server:
         self.temporary = folder / "temporary"
         self.temporary.mkdir()
         self.log = folder / "log"
-        options = ["--max-new-tokens", str(NEW_TOKENS), "--max-files", "3", "--max-file-mb", "1"]
+        options = ["--max-new-tokens", str(new_tokens), "--max-files", "3", "--max-file-mb", "1"]
         command = [sys.executable, "-m", "smolvlm", "demo", str(run), "--device", "cpu", *options]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [*command, "--port", str(self.port)],
                 cwd=folder,
-                env=os.environ | {"TMPDIR": str(self.temporary), "OMP_NUM_THREADS": "1"},
+                env=os.environ
+                | {
+                    "TMPDIR": str(self.temporary),
+                    "OMP_NUM_THREADS": "1",
+                    "http_proxy": "http://127.0.0.1:9",  # nobody is there
+                },
                 stdout=log,
                 stderr=log,
             )
@@ -62,15 +69,21 @@ class Server:
         return "Ctrl-C ends it" in self.log.read_text()
 
 
-@pytest.fixture(scope="module")
-def server(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(run, tmp_path_factory.mktemp("server"))
+@contextmanager
+def served(run: Path, folder: Path, *, new_tokens: int = NEW_TOKENS) -> Iterator[Server]:
+    server = Server(run, folder, new_tokens=new_tokens)
     try:
         wait_until(server.is_ready, server.log.read_text)
         yield server
     finally:
         server.process.kill()
         server.process.wait()
+
+
+@pytest.fixture(scope="module")
+def server(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with served(run, tmp_path_factory.mktemp("server")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -243,18 +256,22 @@ def long_question(run: Path) -> str:
     raise AssertionError("the base always comes to an end")
 
 
-def test_an_answer_is_stopped(person: Person, run: Path) -> None:
+def test_an_answer_is_stopped(browser: Any, run: Path, tmp_path: Path) -> None:
     question = long_question(run)
-    person.ask(question)
-    person.wait_for_note("Answering.")
-    person.page.get_by_role("button", name="Stop").click()
-    person.wait_for_note("Stopped. The question is not part")
-    assert person.said(0) == []
-    assert person.box.input_value() == question
-    person.page.keyboard.press("Control+a")
-    person.ask("What is it?")
-    person.wait_for_note("Base: ")
-    assert len(person.said(0)) == 2
+    with served(run, tmp_path, new_tokens=6000) as server:
+        person = Person(browser, server)
+        person.ask(question)
+        person.wait_for_note("Answering.")
+        person.page.get_by_role("button", name="Stop").click()
+        person.wait_for_note("Stopped. The question is not part")
+        assert person.said(0) == []
+        assert person.box.input_value() == question
+        person.box.fill("")
+        person.ask(question)
+        person.wait_for_note("Answering.")
+        person.page.get_by_role("button", name="New conversation").click()
+        person.page.wait_for_function("document.querySelectorAll('.message-content').length === 0")
+        person.context.close()
 
 
 def test_a_second_person_has_a_conversation_of_their_own(
@@ -288,6 +305,24 @@ def test_files_of_the_machine_and_other_hosts_are_refused(server: Server, run: P
     assert status_of(server, "/", Host="example.org") == 421
     assert status_of(server, f"/gradio_api/file={run / 'run.yaml'}") == 403
     assert status_of(server, f"/gradio_api/file={server.log}") == 403, "the folder it runs in"
+
+
+def test_nothing_is_fetched_for_who_asks(server: Server) -> None:
+    """No page sends this; gradio would fetch the address itself."""
+    session, here = "a1b2c3", {"Content-Type": "application/json"}
+    with urllib.request.urlopen(f"{server.address}/config", timeout=LIMIT_S) as answer:
+        events = json.load(answer)["dependencies"]
+    number = next(event["id"] for event in events if event["targets"][0][1] == "submit")
+    file = {"path": "http://example.invalid/a.png", "meta": {"_type": "gradio.FileData"}}
+    asked = {"text": "What is it?", "files": [file]}
+    body = {"data": [None, asked], "fn_index": number, "session_hash": session}
+    join = f"{server.address}/gradio_api/queue/join"
+    request = urllib.request.Request(join, json.dumps(body).encode(), here)
+    urllib.request.urlopen(request, timeout=LIMIT_S).close()
+    said = f"{server.address}/gradio_api/queue/data?session_hash={session}"
+    with urllib.request.urlopen(said, timeout=LIMIT_S) as answer:
+        lines = [line.decode() for line in answer]
+    assert "Files are uploaded here, not fetched." in "".join(lines)
 
 
 def test_ctrl_c_ends_it_and_removes_what_was_uploaded(server: Server) -> None:

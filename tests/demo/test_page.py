@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from smolvlm.demo.page import _gradio, _plain, messages, note_html
+from smolvlm.demo.page import _gradio, _plain, messages, note_html, without_proxy
 from smolvlm.demo.talk import Exchange
 from smolvlm.errors import ConfigError
 
@@ -37,6 +37,13 @@ def test_nothing_that_is_said_is_obeyed() -> None:
 def test_an_error_is_an_alert() -> None:
     assert 'role="alert"' in note_html("a", is_error=True)
     assert 'role="status"' in note_html("a")
+
+
+def test_gradio_reaches_its_own_server_past_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("NO_PROXY", "example.org")
+    names = without_proxy("192.168.0.2")
+    assert names["no_proxy"] == names["NO_PROXY"] == "example.org,127.0.0.1,localhost,192.168.0.2"
 
 
 def test_gradio_that_is_missing_or_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

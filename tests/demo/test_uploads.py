@@ -83,4 +83,4 @@ def test_a_models_own_refusal_is_said_without_the_folder(upload, photos: dict[st
 
 
 def test_what_is_kept_is_bounded_by_what_a_question_may_bring() -> None:
-    assert LIMITS.max_kept_bytes == 20 * 3 * 2**20
+    assert LIMITS.max_kept_bytes == 5 * 3 * 2**20
