@@ -80,7 +80,7 @@ exports: dev
 # gradio takes Pillow below 13 while constraints.txt holds 13: an environment of its own over this one.
 DEMO := runs/demo-env
 demo-check: dev
-	$(PYTHON) -m venv $(DEMO)
+	$(BIN)/python -m venv $(DEMO)
 	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > "$$(echo $(DEMO)/lib/python*/site-packages)/under.pth"
 	$(DEMO)/bin/python -m pip install --quiet "gradio>=6,<7" playwright
 	$(if $(SHOTS),DEMO_SHOTS=$(abspath $(SHOTS))) $(DEMO)/bin/python -m pytest tests/demo tests/cli/test_demo.py -rs $(ARGS)

@@ -192,7 +192,7 @@ class _Answering:
             self._is_cut.set()
 
     def _arrived_together(self) -> list[_Piece | BaseException | None]:
-        """Return what comes next and within `GATHERED_S` of it: a browser that draws each token anew
+        """Return what comes next and within `GATHERED_S` of it: a browser that draws every token
         falls behind a fast model."""
         arrived = [self._arrived.get()]
         end = time.monotonic() + GATHERED_S
