@@ -85,6 +85,12 @@ def test_only_one_model_answers_where_there_is_no_base(tuned: Chat) -> None:
     assert "Tuned" not in last.note
 
 
+def test_the_base_of_an_adapter_answers_without_it_in_every_conversation(tuned: Chat) -> None:
+    base = tuned.twin(tuned.model, is_base_of_adapter=True)
+    talk = Sides(tuned=tuned, base=base).talk()
+    assert [chat.is_base_of_adapter for chat in talk._chats] == [False, True]
+
+
 def failed(views: list[View], words: str) -> None:
     assert words in views[-1].note
     assert views[-1].is_error
