@@ -15,7 +15,7 @@ WHEELS := gpu_check/wheels
 WHEEL_PYTHON ?= 3.12
 WHEEL_PLATFORMS := $(foreach tag,manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014 manylinux1,--platform $(tag)_x86_64)
 
-.PHONY: help env dev env-deepspeed quickstart test quick mutants kills engines exports grids versions fuzz docs docs-serve lint check sbom bench format clean gpu-check gpu-wheels
+.PHONY: help env dev env-deepspeed quickstart test quick mutants kills engines exports demo-check eval-check grids versions fuzz docs docs-serve lint check sbom bench format clean gpu-check gpu-wheels
 
 help:
 	@echo "make quickstart  train a small model on easy-VQA and report (STEPS=20 for a short check)"
@@ -28,6 +28,8 @@ help:
 	@echo "make mutants     change single lines and see whether the tests nearest to them notice (ARGS='--only model')"
 	@echo "make engines     every engine on two and four ranks against one rank (DeepSpeed too after make env-deepspeed)"
 	@echo "make exports     exports proved in llama.cpp, onnxruntime and, where npm is there, transformers.js"
+	@echo "make demo-check  the page of smolvlm demo in headless Chromium (SHOTS=folder keeps pictures of it)"
+	@echo "make eval-check  lmms-eval asks a served run about drawn pictures (RUN=runs/quickstart; 7 GB at first)"
 	@echo "make grids       the tests of families of which make test runs a part"
 	@echo "make versions    tests with the oldest packages that pyproject.toml allows (END=newest; torch stays)"
 	@echo "make kills       kill a tiny run at KILLS=25 random moments, and compare it with one that was not (RANKS=2)"
@@ -76,6 +78,19 @@ exports: dev
 	mkdir -p runs/node
 	-npm install --prefix runs/node --ignore-scripts --no-audit --no-fund @huggingface/transformers
 	NODE_PATH=$(CURDIR)/runs/node/node_modules $(BIN)/python -m pytest tests/export tests/cli/test_export.py -rs -s $(ARGS)
+
+# gradio takes Pillow below 13 while constraints.txt holds 13: an environment of its own over this one.
+DEMO := runs/demo-env
+demo-check: dev
+	$(BIN)/python -m venv $(DEMO)
+	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > "$$(echo $(DEMO)/lib/python*/site-packages)/under.pth"
+	$(DEMO)/bin/python -m pip install --quiet "gradio>=6,<7" playwright
+	$(if $(SHOTS),DEMO_SHOTS=$(abspath $(SHOTS))) $(DEMO)/bin/python -m pytest tests/demo tests/cli/test_demo.py -rs $(ARGS)
+
+# The same rows twice: asked by lmms-eval through the server, and by smolvlm eval.
+eval-check: dev
+	$(BIN)/python scripts/eval/lmms_eval.py $(or $(RUN),runs/quickstart) --tasks drawn_shapes --offline --make-env
+	$(BIN)/smolvlm eval $(or $(RUN),runs/quickstart) --mixture scripts/eval/drawn_shapes.yaml
 
 grids: dev
 	$(BIN)/python -m pytest -n $(JOBS) -m grid --grids $(ARGS)

@@ -17,6 +17,7 @@ import typer
 from smolvlm import __version__
 from smolvlm.cli.build_command import build
 from smolvlm.cli.chat_command import chat
+from smolvlm.cli.demo import demo
 from smolvlm.cli.early_checks import (
     check_evaluated,
     check_mixture_or_run,
@@ -259,6 +260,7 @@ app.command(cls=Command)(build)
 app.command(cls=Command)(settings)
 app.command(cls=Command)(chat)
 app.command(cls=Command)(serve)
+app.command(cls=Command)(demo)
 app.command(cls=Command)(push)
 app.command(cls=Command)(watch)
 app.command(cls=RunFileCommand)(plan)

@@ -20,7 +20,7 @@ from smolvlm.errors import ConfigError, located
 from smolvlm.generate.answers import GenerationSettings, Generator
 from smolvlm.generate.text_stream import OnText
 from smolvlm.media.layout import layout_of
-from smolvlm.records import Conversation, Media, Turn
+from smolvlm.records import Conversation, ImageRef, Media, Turn, VideoRef
 from smolvlm.runs.answering import LoadedModel, Shown, as_media, load_answering, load_model
 from smolvlm.runs.evaluation_settings import config_of_base
 
@@ -65,7 +65,7 @@ class Chat:
         """
         self.model = model
         self._settings = GenerationSettings(max_new_tokens=max_new_tokens, batch_size=1)
-        self._is_base_of_adapter = is_base_of_adapter
+        self.is_base_of_adapter = is_base_of_adapter
         self._beginning = () if system is None else (Turn(role="system", blocks=(system,)),)
         self._turns: tuple[Turn, ...] = self._beginning
         self._features = _Features()
@@ -83,19 +83,26 @@ class Chat:
         return twin
 
     def restart(self) -> None:
-        """Forget what was said."""
+        """Forget what was said, and the pictures that were shown."""
         self._turns = self._beginning
+        self._features = _Features()
 
-    def check(self, medium: Shown) -> Media:
+    def rewind(self, num_turns: int) -> None:
+        """Forget what was said after the first `num_turns` turns."""
+        self._turns = self._turns[:num_turns]
+
+    def check(self, medium: Shown | Media) -> Media:
         """Return a picture or a clip as it can be asked about.
 
         Raises:
             SampleError: it cannot be read.
             ConfigError: it is neither.
         """
-        where = str(medium) if isinstance(medium, str | Path) else type(medium).__name__
+        is_reference = isinstance(medium, ImageRef | VideoRef)
+        named = medium.name if is_reference else medium
+        where = str(named) if isinstance(named, str | Path) else type(medium).__name__
         with located(where):
-            media = as_media(medium)
+            media = medium if is_reference else as_media(medium)
             layout_of(media, self.model.prompt.media)
         return media
 
@@ -125,7 +132,7 @@ class Chat:
         generator = Generator(checkpoint.model, prompt, self._settings, cache=self._features)
         self._check_room(len(generator.question(row).prompt.input_ids))
         off: AbstractContextManager[None] = (
-            adapters_off(checkpoint.model) if self._is_base_of_adapter else nullcontext()
+            adapters_off(checkpoint.model) if self.is_base_of_adapter else nullcontext()
         )
         with off:
             text, num_tokens = generator.stream(row, timed)
@@ -142,7 +149,7 @@ class Chat:
         context = self.model.prompt.context_tokens
         if context is not None and num_tokens >= context:
             what = f"the conversation is {num_tokens:,} tokens, and the model sees {context:,}"
-            fix = "begin a new one (/new), or show fewer frames"
+            fix = "begin a new one (in `smolvlm chat`: /new), or show fewer frames"
             raise ConfigError(what, where="chat", fix=fix)
 
 
