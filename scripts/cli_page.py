@@ -13,7 +13,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
 GROUPS = {
     "Look at the data": ("check", "prepare", "inspect"),
     "Plan and train": ("plan", "train", "launch", "watch", "report", "quickstart"),
-    "Use what was trained": ("eval", "chat", "serve", "export", "push"),
+    "Use what was trained": ("eval", "chat", "demo", "serve", "export", "push"),
     "Models and settings": ("build", "settings"),
 }
 """The page's order; a command that stands in no group is an error."""
