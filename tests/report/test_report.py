@@ -128,8 +128,8 @@ def test_it_says_where_the_run_ran(
     )
     text = text_of(page)
     assert (
-        "Where it ran started 2026-01-31 12:00 UTC device cpu: A CPU, 2 threads, 1 rank weights dtype float32 autocast dtype "
-        "none " in text
+        "Where it ran started 2026-01-31 12:00 UTC device cpu: A CPU, 2 threads, 1 rank weights "
+        "dtype float32 autocast dtype none " in text
     )
     assert "torch compile off" in text
     assert (
