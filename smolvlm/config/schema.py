@@ -59,8 +59,9 @@ class EvalConfig(Section):
     """Questions that are answered together; scores do not depend on it."""
     max_rows: Count | None = None
     """Rows of each source; None is all."""
-    at_start: bool = False
-    """Evaluate the untrained model first, to compare with."""
+    at_start: bool = True
+    """Evaluate the untrained model first, to compare with; takes effect where there is an
+    `eval_mixture`."""
     at_end: bool = True
     """Evaluate once training is done; takes effect where there is an `eval_mixture`."""
     metric: str | list[str] | None = None

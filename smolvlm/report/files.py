@@ -5,7 +5,7 @@ damage is an error.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from sys import float_info
@@ -99,7 +99,7 @@ def read_run_files(run_dir: Path) -> RunFiles:
             where=str(run_dir),
             fix="give the output_dir of a run that has begun",
         )
-    train, evals = _read_metrics(metrics)
+    train, evals = read_metrics(metrics)
     with located(str(run_dir / "run.json")):
         starts = _read_starts(run_dir / "run.json")
     with located(str(run_dir / "baselines.json")):
@@ -119,7 +119,12 @@ def read_run_files(run_dir: Path) -> RunFiles:
     )
 
 
-def _read_metrics(path: Path) -> tuple[tuple[Metrics, ...], tuple[Metrics, ...]]:
+def read_metrics(path: Path) -> tuple[tuple[Metrics, ...], tuple[Metrics, ...]]:
+    """Return the lines of steps and those of evaluations; none where there is no file.
+
+    Raises:
+        SampleError: a line is damaged; names file and line.
+    """
     train: dict[float, dict[str, float]] = {}
     evals: dict[float, dict[str, float]] = {}
     for step, line in _json_lines(path, lambda line: (_number(line, "step"), line)):
@@ -129,6 +134,15 @@ def _read_metrics(path: Path) -> tuple[tuple[Metrics, ...], tuple[Metrics, ...]]
         elif "loss" in line:
             train[step] = numbers
     return _by_step(train), _by_step(evals)
+
+
+def training_seconds(train: Sequence[Metrics]) -> float:
+    """Return the time between the log lines: each says its samples and its samples a second."""
+    return sum(
+        line.get("num_samples", 0) / line["samples_per_s"]
+        for line in train
+        if line.get("samples_per_s")
+    )
 
 
 def read_predictions(path: Path) -> tuple[Prediction, ...]:

@@ -27,14 +27,14 @@ from smolvlm.datasets.dataset import PackDataset
 from smolvlm.disk.system_errors import os_errors_of
 from smolvlm.protocols import VisionLanguageModel
 from smolvlm.train.batch import PackInfo, as_batch
-from smolvlm.train.callbacks import PlanFlowCallback, WholeGradientCallback
+from smolvlm.train.callbacks import PlanFlowCallback, StartLineCallback, WholeGradientCallback
 from smolvlm.train.checkpoint import CheckpointFinisher, final_model
 from smolvlm.train.checkpoint_folder import numbers_alone
 from smolvlm.train.engines.engine_trainer import EngineTrainer
 from smolvlm.train.engines.sharding import whole_weights
 from smolvlm.train.finite import FiniteWatch
 from smolvlm.train.flops import compute_cost, peak_flops_of_ranks
-from smolvlm.train.log import pack_flops
+from smolvlm.train.log import as_logged, pack_flops
 from smolvlm.train.optim import (
     build_optimizer,
     check_groups,
@@ -82,7 +82,7 @@ class SmolVLMTrainer(EngineTrainer):
         )
         self._infos: list[PackInfo] = []
         self._finite = FiniteWatch()
-        eval_rows: Any = [] if parts.evaluate is not None else None
+        eval_rows: Any = [] if parts.evaluations is not None else None
         kinds: Any = {"train_dataset": train_dataset, "eval_dataset": eval_rows}
         super().__init__(model=model, args=args, data_collator=as_batch, **kinds)
         feature_bytes = parts.vision_cache.layout.num_bytes if parts.vision_cache is not None else 0
@@ -100,6 +100,8 @@ class SmolVLMTrainer(EngineTrainer):
             self.remove_callback(theirs)
         self.callback_handler.callbacks.insert(0, PlanFlowCallback(train_dataset.plan))
         self.add_callback(WholeGradientCallback())
+        if parts.evaluations is not None:
+            self.add_callback(StartLineCallback(parts.evaluations.at_start, log=self.log))
 
     # ---- what is trained on
 
@@ -229,7 +231,7 @@ class SmolVLMTrainer(EngineTrainer):
             step = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"]
         self._ahead.begin_at(step * self.args.gradient_accumulation_steps)
         if self.is_world_process_zero():
-            self._log.keep_until(step)
+            self._log.keep_until(-1 if checkpoint is None else step)
         with self._ahead.in_users_words(), self._checkpoints, numbers_alone(checkpoint):
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         rest_optimizer(self.optimizer)
@@ -287,12 +289,10 @@ class SmolVLMTrainer(EngineTrainer):
 
     def evaluate(self, *_args: object, **_kwargs: object) -> dict[str, float]:
         """Evaluate by generation with the callable given at construction."""
-        assert self._parts.evaluate is not None
+        assert self._parts.evaluations is not None
         rest_optimizer(self.optimizer)
         with self._log.watch.paused(), self.watch.paused(), whole_weights(self.model):
-            metrics = {
-                f"eval_{name}": value for name, value in self._parts.evaluate(self.model).items()
-            }
+            metrics = as_logged(self._parts.evaluations.evaluate(self.model))
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics

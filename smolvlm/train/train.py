@@ -54,12 +54,14 @@ from smolvlm.train.run_start import begin_run
 from smolvlm.train.smolvlm_trainer import SmolVLMTrainer
 from smolvlm.train.step import StepPolicy
 from smolvlm.train.stop_signal import saved_when_stopped
-from smolvlm.train.trainer_parts import Evaluate, TrainerParts
+from smolvlm.train.trainer_parts import Evaluations, TrainerParts
 from smolvlm.train.trial import try_settings
 
-MakeEvaluate = Callable[[Checkpoint, PromptSettings, VisionCache | None], Evaluate | None]
-"""Builds the evaluation once the model is there; eval is a neighbour that this room does not
-know."""
+MakeEvaluations = Callable[
+    [Checkpoint, PromptSettings, VisionCache | None, Path | None], Evaluations
+]
+"""Builds the evaluation once the model is there, told which checkpoint is resumed; eval is a
+neighbour that this room does not know."""
 MeasuringBar = Callable[[], AbstractContextManager[Report | None]]
 
 
@@ -143,7 +145,7 @@ class _Start:
 def train(
     config: RunConfig,
     *,
-    make_evaluate: MakeEvaluate | None = None,
+    make_evaluations: MakeEvaluations | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     say: Callable[[str], None] = lambda _: None,
     measuring_bar: MeasuringBar = nullcontext,
@@ -153,7 +155,7 @@ def train(
 
     Args:
         config: the settings, complete.
-        make_evaluate: makes what evaluates during training, once the model is there.
+        make_evaluations: makes what evaluates before and during training, once the model is there.
         callbacks: of transformers, besides the run's own.
         say: receives the notes of the run's start.
         measuring_bar: gives what shows progress while rows are measured.
@@ -169,7 +171,7 @@ def train(
     )
     saves_adapters = run_model.adapters is not None
     check_room(run_model.checkpoint.model, start.arguments, saves_adapters=saves_adapters)
-    trainer = _build_trainer(config, start, run_model, make_evaluate, say)
+    trainer = _build_trainer(config, start, run_model, make_evaluations, say)
     if trainer.is_world_process_zero():
         say("\n".join(_begin(config, start, run_model, trainer)))
     bar = [ProgressBarCallback(trainer.watch.beats)] if shows_progress else []
@@ -249,7 +251,7 @@ def _build_trainer(
     config: RunConfig,
     start: _Start,
     run_model: RunModel,
-    make_evaluate: MakeEvaluate | None,
+    make_evaluations: MakeEvaluations | None,
     say: Callable[[str], None],
 ) -> SmolVLMTrainer:
     prompt, arguments, cache = start.prompt, start.arguments, run_model.vision_cache
@@ -284,12 +286,15 @@ def _build_trainer(
         identity=start.identity,
         adapters=run_model.adapters,
     )
+    evaluations = None
+    if make_evaluations is not None:
+        evaluations = make_evaluations(run_model.checkpoint, prompt, cache, start.resume)
     parts = TrainerParts(
         learning_rates=run_model.learning_rates,
         files=files,
         step=StepPolicy(method=method, reference=reference),
         vision_cache=cache,
-        evaluate=make_evaluate(run_model.checkpoint, prompt, cache) if make_evaluate else None,
+        evaluations=evaluations,
         rows=start.rows,
         log_sample_ids=config.train.log_sample_ids,
         max_bad_fraction=config.data.max_bad_fraction,

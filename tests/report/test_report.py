@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from smolvlm.report.files import read_run_files
+from smolvlm.report.files import read_run_files, training_seconds
 from smolvlm.report.places import duration
 from smolvlm.report.report import (
     accuracy_rows,
     short_count,
-    training_seconds,
     write_run_report,
 )
 
