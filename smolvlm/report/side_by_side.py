@@ -210,8 +210,8 @@ def _data_words(side: Side) -> str:
 def _asked(side: Side) -> str:
     """Return what tells whether two runs were asked the same."""
     if side.run.after:
-        rows = {(row.question, row.references, row.source) for row in side.run.after}
-        return repr(sorted(rows))
+        rows = sorted((row.source, row.question, row.references) for row in side.run.after)
+        return repr(rows)
     return repr((side.settings.get("data.eval_mixture"), side.settings.get("eval.max_rows")))
 
 
