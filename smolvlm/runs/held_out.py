@@ -141,9 +141,11 @@ class RunEvaluation(TrainerCallback):
             with whole_weights(run.checkpoint.model):
                 evaluation = self._evaluator(run.checkpoint.model)
             metrics = {f"{PREFIX}{name}": value for name, value in evaluation.as_log().items()}
-            run.trainer.log(dict(metrics))
-            if run.trainer.is_world_process_zero():
-                self._tell(metrics, step=run.trainer.state.global_step)
+            if not run.trainer.args.load_best_model_at_end:
+                # The best model's scores stand in the log already, at their step.
+                run.trainer.log(dict(metrics))
+                if run.trainer.is_world_process_zero():
+                    self._tell(metrics, step=run.trainer.state.global_step)
         self._write(evaluation, answers)
 
     def _write(self, evaluation: Evaluation, path: Path) -> None:
@@ -166,5 +168,7 @@ def _start_line(path: Path) -> Metrics:
 def _ends_evaluated(trainer: SmolVLMTrainer) -> bool:
     """Say whether the last evaluation was of the weights that the run ended with."""
     lines = [line for line in trainer.state.log_history if "eval_loss" in line]
-    at_the_end = bool(lines) and lines[-1]["step"] == trainer.state.global_step
-    return at_the_end and not trainer.args.load_best_model_at_end
+    state = trainer.state
+    if not lines or lines[-1]["step"] != state.global_step:
+        return False
+    return not trainer.args.load_best_model_at_end or state.best_global_step == state.global_step

@@ -12,6 +12,7 @@ from pathlib import Path
 from accelerate import PartialState
 from transformers import TrainerCallback
 
+from smolvlm.config.best import written_metric
 from smolvlm.config.eval_metrics import metric_problem
 from smolvlm.config.schema import RunConfig
 from smolvlm.errors import ConfigError
@@ -83,9 +84,12 @@ def train_and_report(
 def check_best_metric(config: RunConfig) -> None:
     """Raise ConfigError where no evaluation of the held-out mixture writes the metric of the best
     model; rows are not read."""
-    metric, mixture = config.train.arguments.get("metric_for_best_model"), config.data.eval_mixture
+    mixture, best_by = config.data.eval_mixture, config.eval.best_by
+    key, metric = "train.metric_for_best_model", config.train.arguments.get("metric_for_best_model")
+    if best_by is not None:
+        key, metric = "eval.best_by", written_metric(best_by)
     if metric is None or mixture is None:
         return
     if (what := metric_problem(metric, metrics_by_source(config))) is not None:
-        where = f"train.metric_for_best_model={metric}"
+        where = f"{key}={metric if best_by is None else best_by}"
         raise ConfigError(what, where=where, fix="name one of these")

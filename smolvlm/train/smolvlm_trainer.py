@@ -13,7 +13,6 @@ The class holds overrides alone; what they decide stands with others:
 - evaluation: by generation, through a callable that the caller brings.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,9 +28,9 @@ from smolvlm.protocols import VisionLanguageModel
 from smolvlm.train.batch import PackInfo, as_batch
 from smolvlm.train.callbacks import PlanFlowCallback, StartLineCallback, WholeGradientCallback
 from smolvlm.train.checkpoint import CheckpointFinisher, final_model
-from smolvlm.train.checkpoint_folder import numbers_alone
+from smolvlm.train.checkpoint_folder import numbers_alone, saved_step
 from smolvlm.train.engines.engine_trainer import EngineTrainer
-from smolvlm.train.engines.sharding import whole_weights
+from smolvlm.train.engines.sharding import is_sharded, whole_weights
 from smolvlm.train.finite import FiniteWatch
 from smolvlm.train.flops import compute_cost, peak_flops_of_ranks
 from smolvlm.train.log import as_logged, pack_flops
@@ -217,8 +216,9 @@ class SmolVLMTrainer(EngineTrainer):
 
     # ---- what is written
 
-    def fit(self, checkpoint: Path | None) -> None:
-        """Train to the plan's end, from a whole checkpoint or from the start.
+    def fit(self, checkpoint: Path | None, *, has_stopped: bool = False) -> None:
+        """Train to the plan's end, from a whole checkpoint or from the start; where the run has
+        stopped early, take up its best model.
 
         Raises:
             SampleError: a picture is corrupt, under `on_bad_sample: error`, or too many are, under
@@ -226,14 +226,13 @@ class SmolVLMTrainer(EngineTrainer):
             OSError: a checkpoint could not be written; those before it are whole.
             ConfigError: the checkpoint's state holds more than numbers.
         """
-        step = 0
-        if checkpoint is not None:
-            step = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"]
+        step = 0 if checkpoint is None else saved_step(checkpoint)
         self._ahead.begin_at(step * self.args.gradient_accumulation_steps)
         if self.is_world_process_zero():
             self._log.keep_until(-1 if checkpoint is None else step)
         with self._ahead.in_users_words(), self._checkpoints, numbers_alone(checkpoint):
-            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            begin = self.restore_stopped if has_stopped else self.train_from
+            begin(checkpoint)
         rest_optimizer(self.optimizer)
         self._write_rows()
         if self._parts.vision_cache is not None:
@@ -323,7 +322,7 @@ class SmolVLMTrainer(EngineTrainer):
 
     def _load_best_model(self) -> None:
         rest_optimizer(self.optimizer)  # else its next move would be from weights that are gone
-        if self._parts.files.adapters is None:
+        if self._parts.files.adapters is None and not is_sharded(self.model):
             super()._load_best_model()
         else:
             self._load_from_checkpoint(str(self.state.best_model_checkpoint))
@@ -342,8 +341,8 @@ class SmolVLMTrainer(EngineTrainer):
         self._parts.save_rows(folder, is_writer=self.args.should_save)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            best = self.state.best_model_checkpoint
-            self._checkpoints.finish(folder, step=self.state.global_step, best=best)
+            step, best = self.state.global_step, self.state.best_model_checkpoint
+            self._checkpoints.finish(folder, step=step, best=best)
 
     def finish_checkpoint(self) -> None:
         """Return once the last checkpoint has its marker; raises OSError where it cannot be."""
