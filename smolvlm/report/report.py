@@ -15,6 +15,7 @@ from smolvlm.disk.atomic_files import write_text
 from smolvlm.pages.templating import page_text
 from smolvlm.pages.token_text import percent, plural, without_home
 from smolvlm.report.accuracy import OVERALL, Accuracy, accuracies, accuracy_of, weighted_overall
+from smolvlm.report.best import best_sentence, final_scores
 from smolvlm.report.charts import accuracy_chart, learning_rate_chart, loss_chart
 from smolvlm.report.curves import small_curves
 from smolvlm.report.data_rows import data_rows
@@ -80,8 +81,10 @@ def run_report(run_dir: Path) -> str:
         "run_report.html",
         refresh_s=REFRESH_S if run.progress else None,
         title=run_dir.resolve().name,
-        lede=" ".join(filter(None, [_lede(rows, run), *_of_pairs(run.train, unit)])),
-        worse=_worse(run.evals),
+        lede=" ".join(
+            filter(None, [_lede(rows, run), best_sentence(run), *_of_pairs(run.train, unit)])
+        ),
+        worse=_worse(run),
         headlines=_headlines(run, rows, unit),
         accuracy_rows=rows,
         baseline_names=[name.replace("_", " ") for name in run.baselines],
@@ -229,14 +232,15 @@ def short_count(count: float) -> str:
     return f"{count:,.0f}"
 
 
-def _worse(evals: Sequence[Metrics]) -> tuple[str, list[str]]:
-    """Return the step of the newest evaluation, and a line about each source on which the untrained
-    model was better."""
-    if not evals or evals[0]["step"] != 0:
+def _worse(run: RunFiles) -> tuple[str, list[str]]:
+    """Return the step of the model that the run has, and a line about each source on which the
+    untrained model was better."""
+    now = final_scores(run)
+    if not now or run.evals[0]["step"] != 0:
         return "", []
-    worse = worse_by_source(worse_scores(evals[0], evals[-1]))
+    worse = worse_by_source(worse_scores(run.evals[0], now))
     lines = [f"{source or 'all rows'}: {words}" for source, words in worse.items()]
-    return f"{evals[-1]['step']:,.0f}", lines
+    return f"{now['step']:,.0f}", lines
 
 
 def _evaluations(evals: Sequence[Metrics]) -> tuple[list[str], list[tuple[str, list[str]]]]:

@@ -8,12 +8,12 @@ of loss, a run that is not done.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from smolvlm.errors import ConfigError
 from smolvlm.pages.token_text import without_home
+from smolvlm.report.best import final_scores, settings_of
 from smolvlm.report.files import Metrics, RunFiles, read_run_files
 from smolvlm.report.loss_unit import LossUnit, loss_unit
 from smolvlm.report.side_costs import NOT_SET, cost_rows
@@ -104,17 +104,12 @@ def compare_runs(run_dirs: Sequence[Path]) -> Comparison:
     )
 
 
-def last_scores(run: RunFiles) -> Metrics:
-    """Return the line of a run's newest evaluation; empty where there is none but of step 0."""
-    return next((line for line in reversed(run.evals) if line["step"] > 0), {})
-
-
 def _side(name: str, folder: Path) -> Side:
     run = read_run_files(folder)
     return Side(
         name=name,
         run=run,
-        settings=_flat(_settings(run.settings)),
+        settings=_flat(settings_of(run.settings)),
         unit=loss_unit(run.train, run.settings),
     )
 
@@ -126,13 +121,6 @@ def _names(places: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     return [without_home(str(place)) for place in places]
-
-
-def _settings(text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return None
 
 
 def _flat(value: object, prefix: str = "") -> dict[str, object]:
@@ -225,7 +213,7 @@ def _asked_words(side: Side) -> str:
 
 
 def _scores(sides: Sequence[Side]) -> tuple[ScoreCells, ...]:
-    found = [_by_place(last_scores(side.run)) for side in sides]
+    found = [_by_place(final_scores(side.run)) for side in sides]
     starts = [_by_place(_start(side.run)) for side in sides]
     shared = starts[0] if all(start == starts[0] for start in starts) else {}
     places = {place for scores in found for place in scores}

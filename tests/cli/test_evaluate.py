@@ -175,6 +175,7 @@ def test_the_base_answers_beside_the_trained_model(
     assert "12 answers were there already" in again.messages
     assert json_rows(said) == rows
     assert "difference" in again.messages
+    assert "worse than the base" not in again.messages
 
 
 def test_a_checkpoint_of_unknown_origin_has_no_base(
