@@ -154,6 +154,22 @@ def read_predictions(path: Path) -> tuple[Prediction, ...]:
     return tuple(_json_lines(path, _prediction))
 
 
+def read_answer_lines(path: Path) -> dict[int, tuple[Prediction, ...]]:
+    """Return what `answers.jsonl` holds: the answers by step; nothing where there is no file.
+
+    Raises:
+        SampleError: a line is damaged or lacks a key; names file and line.
+    """
+    return dict(_json_lines(path, _answer_line))
+
+
+def _answer_line(line: Mapping[str, object]) -> tuple[int, tuple[Prediction, ...]]:
+    rows = line.get("answers")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise _wrong("a list of objects as `answers`")
+    return int(_number(line, "step")), tuple(map(_prediction, rows))
+
+
 def _prediction(line: Mapping[str, object]) -> Prediction:
     return Prediction(
         where=_text(line, "where"),

@@ -15,6 +15,8 @@ from smolvlm.disk.atomic_files import write_text
 from smolvlm.pages.templating import page_text
 from smolvlm.pages.token_text import percent, plural, without_home
 from smolvlm.report.accuracy import OVERALL, Accuracy, accuracies, accuracy_of, weighted_overall
+from smolvlm.report.answer_list import answer_list
+from smolvlm.report.answer_log import answer_histories
 from smolvlm.report.best import best_sentence, final_scores
 from smolvlm.report.charts import accuracy_chart, learning_rate_chart, loss_chart
 from smolvlm.report.curves import small_curves
@@ -100,6 +102,8 @@ def run_report(run_dir: Path) -> str:
         rate_chart=learning_rate_chart(run.train),
         evaluations=_evaluations(run.evals),
         answers=answer_views(run.after, before=run.before, count=NUM_ANSWERS, run_dir=run_dir),
+        histories=answer_histories(run_dir),
+        listed=answer_list(run.after, run.before, run_dir=run_dir),
         curves=small_curves(run.train),
         costs=_costs(run.train),
         planned=plan_rows(run.plan, run.train, settings=run.settings),

@@ -21,11 +21,14 @@ from smolvlm.eval.prediction_files import write_predictions
 from smolvlm.eval.scoring import Metric
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.protocols import VisionLanguageModel
+from smolvlm.report.answer_log import FILE_NAME as ANSWERS
+from smolvlm.report.answer_log import answer_line
 from smolvlm.report.files import Metrics, read_metrics
 from smolvlm.report.worse import scores_of, worse_by_source, worse_scores
 from smolvlm.runs.evaluation import build_evaluator
 from smolvlm.train.arguments import trains_in_bf16
 from smolvlm.train.engines.sharding import whole_weights
+from smolvlm.train.log import LineFile
 from smolvlm.train.smolvlm_trainer import SmolVLMTrainer
 from smolvlm.train.train import TrainedRun
 from smolvlm.train.trainer_parts import Evaluations
@@ -52,6 +55,8 @@ class RunEvaluation(TrainerCallback):
         self._last: Evaluation | None = None
         self._start: Metrics = {}
         """The line of the untrained model's scores; empty where there is none."""
+        self._untrained: Evaluation | None = None
+        self._answers = LineFile(self._output_dir / ANSWERS)
 
     def make(
         self,
@@ -95,6 +100,7 @@ class RunEvaluation(TrainerCallback):
             checkpoint.model.to(state.device)
         evaluation = self._evaluator(checkpoint.model)
         self._write(evaluation, before)
+        self._untrained = evaluation
         metrics = evaluation.as_log()
         self._start = {f"{PREFIX}{name}": value for name, value in metrics.items()}
         return metrics
@@ -103,6 +109,21 @@ class RunEvaluation(TrainerCallback):
         assert self._evaluator is not None
         self._last = self._evaluator(model)
         return self._last.as_log()
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
+        """Keep of the answers over time those until the step that the run resumes from."""
+        if not state.is_world_process_zero:
+            return
+        self._answers.keep_until(state.global_step or -1)
+        if state.global_step == 0 and self._untrained is not None:
+            self._answers.append(answer_line(0, self._untrained.predictions))
+        self._untrained = None
 
     def on_evaluate(
         self,
@@ -115,6 +136,8 @@ class RunEvaluation(TrainerCallback):
         """Say what an evaluation amid training found."""
         if state.is_world_process_zero and metrics:
             self._tell(metrics, step=state.global_step)
+            assert self._last is not None
+            self._answers.append(answer_line(state.global_step, self._last.predictions))
 
     def _tell(self, metrics: Mapping[str, float], *, step: int) -> None:
         found = [
@@ -145,7 +168,9 @@ class RunEvaluation(TrainerCallback):
                 # The best model's scores stand in the log already, at their step.
                 run.trainer.log(dict(metrics))
                 if run.trainer.is_world_process_zero():
-                    self._tell(metrics, step=run.trainer.state.global_step)
+                    step = run.trainer.state.global_step
+                    self._tell(metrics, step=step)
+                    self._answers.append(answer_line(step, evaluation.predictions))
         self._write(evaluation, answers)
 
     def _write(self, evaluation: Evaluation, path: Path) -> None:
