@@ -76,6 +76,31 @@ def test_each_evaluation_is_a_line_in_the_terminal(trained: Any, json_rows: Any,
     assert "worse than" not in trained.messages
 
 
+def test_the_same_questions_are_kept_evaluation_after_evaluation(out: Path, json_rows: Any) -> None:
+    lines = json_rows(out / "answers.jsonl")
+    assert [line["step"] for line in lines] == [0, 2, 4]
+    asked = [[row["question"] for row in line["answers"]] for line in lines]
+    assert asked[0] == asked[1] == asked[2]
+    last = {row["where"]: row["prediction"] for row in json_rows(out / "predictions.jsonl")}
+    assert {row["where"]: row["prediction"] for row in lines[-1]["answers"]} == last
+    assert "<h2>The same questions over time</h2>" in (out / "report.html").read_text()
+
+
+def test_a_resumed_run_writes_those_that_it_does_again_once(
+    run_file: Path, out: Path, smolvlm_command: Any, json_rows: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    shutil.copytree(out, folder)
+    shutil.rmtree(folder / "checkpoint-4")
+    again = smolvlm_command("train", run_file, f"train.output_dir={folder}")
+    assert again.status == 0, again.messages
+    assert f"resuming from {folder}/checkpoint-3" in again.messages
+    assert again.messages.count("eval at step ") == 1
+    assert (folder / "answers.jsonl").read_text() == (out / "answers.jsonl").read_text()
+    first = [line for line in json_rows(folder / "metrics.jsonl") if "eval_loss" in line]
+    assert [line["step"] for line in first] == [0, 2, 4]
+
+
 def test_what_got_worse_is_said_in_the_terminal_and_on_the_page(
     run_file: Path, smolvlm_command: Any, tmp_path: Path
 ) -> None:
