@@ -58,7 +58,7 @@ def run_evaluation(
     elif other is None:
         show_metrics(evaluation.metrics)
     else:
-        _show_differences(found)
+        show_differences(found)
     return evaluation
 
 
@@ -89,8 +89,8 @@ def _print_objects(evaluation: Evaluation, found: Sequence[Difference]) -> None:
         say_json(row)
 
 
-def _show_differences(found: Sequence[Difference]) -> None:
-    """Print a table of both models on standard error."""
+def show_differences(found: Sequence[Difference]) -> None:
+    """Print a table of both models on standard error, and what got worse."""
     columns = ("source", "metric", "base", "model", "difference", "95 % interval", "rows")
     table = Table(*columns, box=None)
     for one in found:

@@ -23,7 +23,7 @@ class SaidThen:
     """One answer, and the evaluations that found it, one after another."""
 
     when: str
-    """`before`, `step 20`, `steps 20 to 60`."""
+    """`before`, `step 20`, `20 to 60`."""
     answer: str
     is_right: bool
 
@@ -110,4 +110,4 @@ def _when(steps: Sequence[int]) -> str:
         return "before"
     if len(steps) == 1:
         return f"step {steps[0]:,}"
-    return f"steps {steps[0]:,} to {steps[-1]:,}"
+    return f"{steps[0]:,} to {steps[-1]:,}"

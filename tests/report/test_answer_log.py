@@ -62,9 +62,9 @@ def test_equal_answers_in_a_row_stand_together_the_untrained_ones_apart(tmp_path
     assert (history.question, history.truth) == ("What is 7?", "7")
     assert told(history) == [
         ("before", "cat", False),
-        ("steps 10 to 20", "cat", False),
+        ("10 to 20", "cat", False),
         ("step 30", "dog", False),
-        ("steps 40 to 1,000", "7", True),
+        ("40 to 1,000", "7", True),
     ]
 
 
