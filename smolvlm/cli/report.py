@@ -61,14 +61,21 @@ def _show(comparison: "Comparison") -> None:
 
     console = terminal_console()
     settings = [(row.name, *row.cells) for row in comparison.settings]
+    has_before = any(row.before for row in comparison.scores)
+    score_columns = ("source", "metric", *(["before"] if has_before else []))
     scores = [
-        (row.source, row.metric, _cell(row.before), *map(_cell, row.scores))
+        (
+            row.source,
+            row.metric,
+            *([_cell(row.before)] if has_before else []),
+            *map(_cell, row.scores),
+        )
         for row in comparison.scores
     ]
     costs = [(row.name, *row.cells) for row in comparison.costs]
     for columns, rows in (
         (("setting",), settings),
-        (("source", "metric", "before"), scores),
+        (score_columns, scores),
         (("cost",), costs),
     ):
         if rows:

@@ -42,11 +42,8 @@ class WorseScore:
     now: Score
 
     def sentence(self) -> str:
-        """Return `exact_match 0.1200, before training 0.3100 (0.2500 to 0.3700)`."""
-        return (
-            f"{self.now.metric} {self.now.value:.4f}, before training {self.before.value:.4f} "
-            f"({self.before.interval})"
-        )
+        """Return `exact_match 0.1200 (was 0.3100)`."""
+        return f"{self.now.metric} {self.now.value:.4f} (was {self.before.value:.4f})"
 
 
 def scores_of(line: Mapping[str, float]) -> tuple[Score, ...]:
@@ -84,7 +81,7 @@ def worse_by_source(worse: Sequence[WorseScore]) -> dict[str, str]:
     """Return source -> which of its scores are worse, in words; `""` is all rows."""
     sources = dict.fromkeys(one.now.source for one in worse)
     return {
-        source: "; ".join(one.sentence() for one in worse if one.now.source == source)
+        source: ", ".join(one.sentence() for one in worse if one.now.source == source)
         for source in sources
     }
 

@@ -68,6 +68,5 @@ def test_it_is_said_a_source_at_a_time() -> None:
     )
     now = line(exact_match=(0.9, 0.8, 1), exact_match_general=(0.1, 0, 0.2), loss_general=(3, 2, 4))
     assert worse_by_source(worse_scores(start, now)) == {
-        "general": "exact_match 0.1000, before training 0.5000 (0.4000 to 0.6000); "
-        "loss 3.0000, before training 1.0000 (0.9000 to 1.1000)"
+        "general": "exact_match 0.1000 (was 0.5000), loss 3.0000 (was 1.0000)"
     }
