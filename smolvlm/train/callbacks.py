@@ -182,8 +182,21 @@ class ProgressBarCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: object,
     ) -> None:
+        if self._bar is None:
+            return
+        self._bar.update(self._task, completed=state.global_step)
+        if control.should_evaluate:
+            self._bar.update(self._task, waits="  evaluating")
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
         if self._bar is not None:
-            self._bar.update(self._task, completed=state.global_step)
+            self._bar.update(self._task, waits="")
 
     def on_log(
         self,
