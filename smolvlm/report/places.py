@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from smolvlm.pages.token_text import plural
-from smolvlm.report.files import Start
+from smolvlm.report.starts import Start
 
 
 def place_rows(starts: Sequence[Start]) -> list[tuple[str, str]]:

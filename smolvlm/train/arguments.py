@@ -144,7 +144,7 @@ def _name_projects(arguments: TrainingArguments) -> None:
     """Give the trackers that a run reports to its project's name, where the environment has
     none."""
     for tracker, variable in _PROJECT_VARIABLES.items():
-        if tracker in arguments.report_to:
+        if tracker in (arguments.report_to or ()):
             os.environ.setdefault(variable, arguments.project)
 
 
