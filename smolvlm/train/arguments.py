@@ -21,18 +21,9 @@ DEFAULTS: dict[str, Any] = {
     "logging_steps": 10,
     "logging_nan_inf_filter": False,
     "ddp_find_unused_parameters": False,
-    "project": "smolvlm",
 }
 """Ours where they differ from transformers'; the run file may set any of them. What follows from
 the device is in `training_arguments`."""
-
-_PROJECT_VARIABLES = {
-    "wandb": "WANDB_PROJECT",
-    "mlflow": "MLFLOW_EXPERIMENT_NAME",
-    "comet_ml": "COMET_PROJECT_NAME",
-}
-"""Trackers that ask the environment for their project, and its variable; else transformers calls it
-`huggingface` (5.23)."""
 
 
 def seed_of(train: TrainConfig) -> int:
@@ -134,18 +125,9 @@ def training_arguments(train: TrainConfig, *, num_steps: int) -> TrainingArgumen
         _tell_deepspeed_of_the_ranks()
     groups = data_ranks(train, num_ranks=arguments.world_size)
     check_stop_signal(arguments)
-    _name_projects(arguments)
     arguments.enable_jit_checkpoint = False  # ours is in its place (`stop_signal.py`)
     arguments.gradient_accumulation_steps = train.packs_per_step // groups
     return arguments
-
-
-def _name_projects(arguments: TrainingArguments) -> None:
-    """Give the trackers that a run reports to its project's name, where the environment has
-    none."""
-    for tracker, variable in _PROJECT_VARIABLES.items():
-        if tracker in (arguments.report_to or ()):
-            os.environ.setdefault(variable, arguments.project)
 
 
 def _blamed(reason: str, settings: Mapping[str, object]) -> str:

@@ -60,7 +60,6 @@ _ARGUMENTS_WITHOUT_EFFECT = (
     "report_to",
     "disable_tqdm",
     "run_name",
-    "project",
 )
 WITHOUT_EFFECT_PREFIXES = (
     "eval.",

@@ -342,9 +342,6 @@ def _begin(
         waiting = imbalance(start.planned.plan, order, num_ranks=num_groups, costs=costs)
         who = "ranks" if num_groups == num_ranks else "groups of ranks"
         notes.append(f"{num_groups} {who} wait {waiting:.1%} of the time, by estimated cost")
-    steps, stopped_at = start.planned.plan.num_steps, start.stopped_at
-    return [
-        *notes,
-        *start.resume_notes,
-        *resumed_from(start.resume, num_steps=steps, is_done=start.is_done, stopped_at=stopped_at),
-    ]
+    steps, stopped_at, is_done = start.planned.plan.num_steps, start.stopped_at, start.is_done
+    words = resumed_from(start.resume, num_steps=steps, is_done=is_done, stopped_at=stopped_at)
+    return [*notes, *start.resume_notes, *words]
