@@ -51,6 +51,7 @@ WRITTEN_BY_RUNS = frozenset(
             "metrics.prom",
             "predictions.jsonl",
             "predictions-before.jsonl",
+            "answers.jsonl",
             "baselines.json",
             "trainer_state.json",
         ),

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from smolvlm.checkpoints.peft_layers import is_adapter_folder
+from smolvlm.report.best import best_of_run
+from smolvlm.report.files import read_metrics
 
 NUM_ANSWERS = 3
 FEW_STEPS = 10
@@ -29,6 +31,7 @@ def ending_lines(out: Path, *, base: str, num_steps: int) -> list[str]:
     is_adapter = is_adapter_folder(out)
     kind = f"an adapter of {base}" if is_adapter else "loads in plain transformers"
     lines = ["", f"model    {out}  ({kind})", f"report   {out / 'report.html'}"]
+    lines += _best(out)
     lines += _answers(out)
     folder, merge = shlex.quote(str(out)), " --merge" if is_adapter else ""
     lines += [
@@ -40,6 +43,16 @@ def ending_lines(out: Path, *, base: str, num_steps: int) -> list[str]:
         fix = "raise train.num_train_epochs, or lower train.packs_per_step"
         lines.append(f"note: {steps} in all: too few to learn; {fix}")
     return lines
+
+
+def _best(out: Path) -> Iterator[str]:
+    """Yield which checkpoint the model is that of, where the best was asked for."""
+    _, evals = read_metrics(out / "metrics.jsonl")
+    settings = out / "run.yaml"
+    text = settings.read_text(encoding="utf-8") if settings.is_file() else ""
+    if (found := best_of_run(text, evals)) is not None:
+        best_by, best = found
+        yield f"best     {out / f'checkpoint-{best.step}'}  ({best_by} {best.value:.4f}: the model)"
 
 
 def _answers(out: Path) -> Iterator[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.table import Table
 
 from smolvlm.eval.comparison import Difference, differences
-from smolvlm.eval.evaluate import Evaluation
+from smolvlm.eval.evaluate import ALL_SOURCES, Evaluation
 from smolvlm.eval.prediction_files import write_predictions
 from smolvlm.eval.scoring import Metric
 from smolvlm.generate.kept_answers import KeptAnswers, is_kept
@@ -58,7 +58,7 @@ def run_evaluation(
     elif other is None:
         show_metrics(evaluation.metrics)
     else:
-        _show_differences(found)
+        show_differences(found)
     return evaluation
 
 
@@ -89,8 +89,8 @@ def _print_objects(evaluation: Evaluation, found: Sequence[Difference]) -> None:
         say_json(row)
 
 
-def _show_differences(found: Sequence[Difference]) -> None:
-    """Print a table of both models on standard error."""
+def show_differences(found: Sequence[Difference]) -> None:
+    """Print a table of both models on standard error, and what got worse."""
     columns = ("source", "metric", "base", "model", "difference", "95 % interval", "rows")
     table = Table(*columns, box=None)
     for one in found:
@@ -98,6 +98,10 @@ def _show_differences(found: Sequence[Difference]) -> None:
         values = (f"{one.base:.4f}", f"{one.value:.4f}", f"{one.difference:+.4f}", ends)
         table.add_row(one.source, one.name, *values, f"{one.num_rows:,}")
     terminal_console().print(table)
+    for source in dict.fromkeys(one.source for one in found if one.is_worse):
+        names = [one.name for one in found if one.is_worse and one.source == source]
+        where = "" if source == ALL_SOURCES else f" on {source}"
+        say(f"worse than the base{where}, beyond the 95 % interval: {', '.join(names)}")
 
 
 def show_metrics(metrics: Sequence[Metric]) -> None:

@@ -31,6 +31,7 @@ from smolvlm.cli.os_errors import explained
 from smolvlm.cli.output_files import check_output_file
 from smolvlm.cli.plan_command import plan
 from smolvlm.cli.push import push
+from smolvlm.cli.report import report
 from smolvlm.cli.serve import serve
 from smolvlm.cli.settings import settings
 from smolvlm.cli.watch import watch
@@ -246,14 +247,6 @@ def quickstart(
     run_quickstart(out, steps=steps, check=check)
 
 
-@app.command(cls=Command)
-def report(run_dir: Annotated[Path, typer.Argument(help="A run's output folder.")]) -> None:
-    """Write a run's report.html anew from what the run left behind."""
-    from smolvlm.report.report import write_run_report
-
-    say(write_run_report(run_dir))
-
-
 app.command(cls=Command)(export)
 app.command(cls=RunFileCommand)(launch)
 app.command(cls=Command)(build)
@@ -262,6 +255,7 @@ app.command(cls=Command)(chat)
 app.command(cls=Command)(serve)
 app.command(cls=Command)(demo)
 app.command(cls=Command)(push)
+app.command(cls=Command)(report)
 app.command(cls=Command)(watch)
 app.command(cls=RunFileCommand)(plan)
 

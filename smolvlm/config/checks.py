@@ -62,18 +62,13 @@ def _eval_problems(config: RunConfig) -> Iterator[Problem]:
     strategy, save_strategy = (
         _value_of(name, arguments) for name in ("eval_strategy", "save_strategy")
     )
-    if config.data.eval_mixture is None:
-        asked = (
-            ("train.eval_strategy", strategy, strategy != "no"),
-            ("eval.at_start", True, config.eval.at_start),
+    if config.data.eval_mixture is None and strategy != "no":
+        yield Problem(
+            key="train.eval_strategy",
+            value=shown_value(strategy),
+            what="there is no data.eval_mixture to evaluate on",
+            fix="name one, or take this out",
         )
-        for key, value in ((key, value) for key, value, is_asked in asked if is_asked):
-            yield Problem(
-                key=key,
-                value=shown_value(value),
-                what="there is no data.eval_mixture to evaluate on",
-                fix="name one, or take this out",
-            )
     metric = arguments.get("metric_for_best_model")
     if isinstance(metric, str) and (unknown := metric_problem(metric)) is not None:
         key = "train.metric_for_best_model"

@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from smolvlm.config.adapters import PARTS, AdapterConfig, AdaptersConfig, PartName
+from smolvlm.config.best import best_problems
 from smolvlm.config.data import DataConfig
 from smolvlm.config.eval_metrics import DEFAULT_METRICS, metric_names, unknown_metric
 from smolvlm.config.freeze import FreezeConfig
@@ -59,13 +60,21 @@ class EvalConfig(Section):
     """Questions that are answered together; scores do not depend on it."""
     max_rows: Count | None = None
     """Rows of each source; None is all."""
-    at_start: bool = False
-    """Evaluate the untrained model first, to compare with."""
+    at_start: bool = True
+    """Evaluate the untrained model first, to compare with; takes effect where there is an
+    `eval_mixture`."""
     at_end: bool = True
     """Evaluate once training is done; takes effect where there is an `eval_mixture`."""
     metric: str | list[str] | None = None
     """What answers are scored by, one or several, where their source has no `metric` of its own;
     None is `exact_match` and `vqa_accuracy`. The first one decides what the report calls right."""
+
+    best_by: str | None = None
+    """Metric that decides which model a run ends with: `loss`, `exact_match`, or of one source
+    `SOURCE/exact_match`. Each new best is saved and kept; null ends with the last step's."""
+    patience: Count | None = None
+    """Evaluations in a row without a better `best_by` after which training stops; null never
+    stops it."""
 
     FIELD_WORDS: ClassVar[Mapping[str, str]] = {"metric": "must be a metric, or a list of them"}
 
@@ -75,8 +84,8 @@ class EvalConfig(Section):
         return metric_names(self.metric) or DEFAULT_METRICS
 
     def problems(self, config: "RunConfig") -> Iterator[Problem]:
-        """Yield a metric that is none."""
-        del config
+        """Yield a metric that is none, and what the best model cannot be chosen by."""
+        yield from best_problems(config)
         if self.metric is None:
             return
         wrong = unknown_metric(self.metrics) if self.metric else ("the list is empty", None)

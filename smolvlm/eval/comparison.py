@@ -7,6 +7,7 @@ rows that both answered: what makes some rows harder for either does not widen i
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from smolvlm.config.eval_metrics import is_greater_better
 from smolvlm.eval.evaluate import ALL_SOURCES, Evaluation
 from smolvlm.eval.intervals import Interval, Summed, difference_intervals
 from smolvlm.eval.prediction import Prediction
@@ -29,6 +30,13 @@ class Difference:
     @property
     def difference(self) -> float:
         return self.value - self.base
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether the whole interval lies on the bad side of no difference."""
+        if is_greater_better(self.name):
+            return self.interval.high < 0
+        return self.interval.low > 0
 
 
 def differences(model: Evaluation, base: Evaluation) -> list[Difference]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from smolvlm.pages.token_text import percent
-from smolvlm.report.files import SourceRows
+from smolvlm.report.starts import SourceRows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

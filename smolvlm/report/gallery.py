@@ -43,8 +43,8 @@ class AnswerView:
 def choose(rows: Sequence[Prediction], *, count: int) -> tuple[Prediction, ...]:
     """Return up to `count` rows, right answers first; as many wrong as right where there are enough
     of both."""
-    right = list(_in_turns([row for row in rows if _is_right(row)]))
-    wrong = list(_in_turns([row for row in rows if not _is_right(row)]))
+    right = list(in_turns([row for row in rows if is_right(row)]))
+    wrong = list(in_turns([row for row in rows if not is_right(row)]))
     num_wrong = min(len(wrong), max(count // 2, count - len(right)))
     return (*right[: count - num_wrong], *wrong[:num_wrong])
 
@@ -60,41 +60,70 @@ def answer_views(
         count: places in the gallery.
         run_dir: what relative picture paths start from.
     """
-    said_before = {(row.where, row.question): row.answer for row in before}
-    return tuple(_view(row, said_before, run_dir) for row in choose(rows, count=count))
-
-
-def _view(row: Prediction, said_before: Mapping[tuple[str, str], str], run_dir: Path) -> AnswerView:
-    previous = said_before.get((row.where, row.question))
-    return AnswerView(
-        where=row.where,
-        group=row.group,
-        question=_shortened(row.question),
-        truth=_shortened(" / ".join(dict.fromkeys(row.references))),
-        answer=_shortened(row.answer),
-        answer_before=None if previous is None else _shortened(previous),
-        verdict={1.0: "right", 0.0: "wrong"}.get(
-            row.correct, f"{percent(row.correct, digits=0)} right"
-        ),
-        is_right=_is_right(row),
-        pictures=tuple(_picture(name, run_dir) for name in row.images[:MAX_PICTURES]),
+    said = said_before(before)
+    return tuple(
+        answer_view(row, said, run_dir, side_px=PICTURE_SIDE_PX)
+        for row in choose(rows, count=count)
     )
 
 
-def _picture(name: str, run_dir: Path) -> str | None:
+def said_before(before: Sequence[Prediction]) -> dict[tuple[str, str], str]:
+    """Return each row's answer by its name and question."""
+    return {(row.where, row.question): row.answer for row in before}
+
+
+def answer_view(
+    row: Prediction,
+    said: Mapping[tuple[str, str], str],
+    run_dir: Path,
+    *,
+    side_px: int | None,
+) -> AnswerView:
+    """Return one answer as a page draws it.
+
+    Args:
+        row: the answer.
+        said: before training, by row and question.
+        run_dir: what relative picture paths start from.
+        side_px: longest side of its pictures; None shows none.
+    """
+    previous = said.get((row.where, row.question))
+    return AnswerView(
+        where=row.where,
+        group=row.group,
+        question=shortened(row.question),
+        truth=shortened(" / ".join(dict.fromkeys(row.references))),
+        answer=shortened(row.answer),
+        answer_before=None if previous is None else shortened(previous),
+        verdict={1.0: "right", 0.0: "wrong"}.get(
+            row.correct, f"{percent(row.correct, digits=0)} right"
+        ),
+        is_right=is_right(row),
+        pictures=pictures_of(row, run_dir, side_px=side_px) if side_px else (),
+    )
+
+
+def pictures_of(
+    row: Prediction, run_dir: Path, *, side_px: int = PICTURE_SIDE_PX
+) -> tuple[str | None, ...]:
+    """Return a row's first pictures as data URIs, None for one that is no longer there."""
+    return tuple(_picture(name, run_dir, side_px) for name in row.images[:MAX_PICTURES])
+
+
+def _picture(name: str, run_dir: Path, side_px: int) -> str | None:
     is_address = name.lower().startswith(("http://", "https://"))
     path = kept_file(name) if is_address else run_dir / name  # for a page nothing is fetched
     try:
         is_clip = path.is_dir() or is_clip_ending(ending_of(name))
         medium = VideoRef(path=path) if is_clip else ImageRef(path=path)
-        return medium_uri(medium, max_side_px=PICTURE_SIDE_PX)
+        return medium_uri(medium, max_side_px=side_px)
     except (
         SampleError
     ):  # moved since, or it came inside the row: the report is of the run, and says so in its place
         return None
 
 
-def _in_turns(rows: Sequence[Prediction]) -> Iterator[Prediction]:
+def in_turns(rows: Sequence[Prediction]) -> Iterator[Prediction]:
     """Yield rows by their digests, one of each group in turn, those with pictures first."""
     groups: dict[str, list[Prediction]] = {}
     for row in sorted(rows, key=lambda row: (not row.images, _digest(row))):
@@ -108,9 +137,11 @@ def _digest(row: Prediction) -> bytes:
     return blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()
 
 
-def _is_right(row: Prediction) -> bool:
+def is_right(row: Prediction) -> bool:
+    """Say whether an answer counts as right: at least half."""
     return row.correct >= 0.5
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
+    """Return a text as a page shows it, cut where it is long."""
     return visible(text if len(text) <= MAX_CHARACTERS else text[: MAX_CHARACTERS - 1] + "…")

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from smolvlm.pages.token_text import plural
-from smolvlm.report.files import Start
+from smolvlm.report.starts import Start
 
 
 def place_rows(starts: Sequence[Start]) -> list[tuple[str, str]]:
@@ -16,11 +16,11 @@ def place_rows(starts: Sequence[Start]) -> list[tuple[str, str]]:
     if not starts:
         return []
     *earlier, newest = starts
-    rows = [("started", _when(newest.started_at))] if newest.started_at else []
+    rows = [("started", when(newest.started_at))] if newest.started_at else []
     if newest.seconds is not None:
         took = f"{duration(newest.seconds)}: loading, steps, evaluations, saving"
         rows.append(("took in all", took))
-    rows.append(("device", _device(newest.device)))
+    rows.append(("device", device_words(newest.device)))
     rows += [(name.replace("_", " "), _words(value)) for name, value in newest.kernels.items()]
     rows.append(
         ("versions", ", ".join(f"{name} {value}" for name, value in newest.versions.items()))
@@ -44,7 +44,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def _when(started_at: str) -> str:
+def when(started_at: str) -> str:
     """Return `2026-01-31 12:00 UTC`; what is no time stays as it is."""
     try:
         at = datetime.fromisoformat(started_at)
@@ -55,7 +55,7 @@ def _when(started_at: str) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _device(device: Mapping[str, object]) -> str:
+def device_words(device: Mapping[str, object]) -> str:
     """Return `cpu: Intel Xeon, 2 threads, 4 ranks (fsdp2, 2 to a pack, gather)`; keys that are
     missing are left out."""
     words = [f"{device.get('type', '')}: {device.get('name', '')}".strip(": ")]
@@ -81,8 +81,8 @@ def _count(device: Mapping[str, object], key: str) -> int:
 
 def _summary(start: Start, newest: Start) -> str:
     """Return a start's device, and where its kernels, versions and commit are not the newest's."""
-    words = [_when(start.started_at)] if start.started_at else []
-    words.append(_device(start.device))
+    words = [when(start.started_at)] if start.started_at else []
+    words.append(device_words(start.device))
     for name in ("kernels", "versions"):
         now = getattr(newest, name)
         words += [

@@ -15,16 +15,20 @@ from smolvlm.disk.atomic_files import write_text
 from smolvlm.pages.templating import page_text
 from smolvlm.pages.token_text import percent, plural, without_home
 from smolvlm.report.accuracy import OVERALL, Accuracy, accuracies, accuracy_of, weighted_overall
+from smolvlm.report.answer_list import answer_list
+from smolvlm.report.answer_log import answer_histories
+from smolvlm.report.best import best_sentence, final_scores
 from smolvlm.report.charts import accuracy_chart, learning_rate_chart, loss_chart
 from smolvlm.report.curves import small_curves
 from smolvlm.report.data_rows import data_rows
-from smolvlm.report.files import Metrics, RunFiles, read_run_files
+from smolvlm.report.files import Metrics, RunFiles, read_run_files, training_seconds
 from smolvlm.report.gallery import answer_views
 from smolvlm.report.loss_unit import TOKEN_LOSS, LossUnit, loss_unit
 from smolvlm.report.places import duration, place_rows
 from smolvlm.report.planned import plan_rows
 from smolvlm.report.preferences import order_chart, preference_sentence, rewards_chart
 from smolvlm.report.scores import score_rows
+from smolvlm.report.worse import worse_by_source, worse_scores
 
 NUM_ANSWERS = 9
 REFRESH_S = 15
@@ -79,7 +83,10 @@ def run_report(run_dir: Path) -> str:
         "run_report.html",
         refresh_s=REFRESH_S if run.progress else None,
         title=run_dir.resolve().name,
-        lede=" ".join(filter(None, [_lede(rows, run), *_of_pairs(run.train, unit)])),
+        lede=" ".join(
+            filter(None, [_lede(rows, run), best_sentence(run), *_of_pairs(run.train, unit)])
+        ),
+        worse=_worse(run),
         headlines=_headlines(run, rows, unit),
         accuracy_rows=rows,
         baseline_names=[name.replace("_", " ") for name in run.baselines],
@@ -95,6 +102,8 @@ def run_report(run_dir: Path) -> str:
         rate_chart=learning_rate_chart(run.train),
         evaluations=_evaluations(run.evals),
         answers=answer_views(run.after, before=run.before, count=NUM_ANSWERS, run_dir=run_dir),
+        histories=answer_histories(run_dir),
+        listed=answer_list(run.after, run.before, run_dir=run_dir),
         curves=small_curves(run.train),
         costs=_costs(run.train),
         planned=plan_rows(run.plan, run.train, settings=run.settings),
@@ -125,15 +134,6 @@ def accuracy_rows(run: RunFiles) -> tuple[AccuracyRow, ...]:
         )
         rows.insert(0, total)
     return tuple(rows)
-
-
-def training_seconds(train: Sequence[Metrics]) -> float:
-    """Return the time between the log lines: each says its samples and its samples a second."""
-    return sum(
-        line.get("num_samples", 0) / line["samples_per_s"]
-        for line in train
-        if line.get("samples_per_s")
-    )
 
 
 def _lede(rows: Sequence[AccuracyRow], run: RunFiles) -> str:
@@ -236,6 +236,17 @@ def short_count(count: float) -> str:
     return f"{count:,.0f}"
 
 
+def _worse(run: RunFiles) -> tuple[str, list[str]]:
+    """Return the step of the model that the run has, and a line about each source on which the
+    untrained model was better."""
+    now = final_scores(run)
+    if not now or run.evals[0]["step"] != 0:
+        return "", []
+    worse = worse_by_source(worse_scores(run.evals[0], now))
+    lines = [f"{source or 'all rows'}: {words}" for source, words in worse.items()]
+    return f"{now['step']:,.0f}", lines
+
+
 def _evaluations(evals: Sequence[Metrics]) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """Return the steps of a few evaluations, evenly spaced, and each metric's values at them."""
     count = min(len(evals), MAX_EVALUATIONS)
@@ -247,7 +258,8 @@ def _evaluations(evals: Sequence[Metrics]) -> tuple[list[str], list[tuple[str, l
     rows = [
         (name.removeprefix("eval_"), [_plain(line.get(name)) for line in shown]) for name in names
     ]
-    return [f"{line['step']:,.0f}" for line in shown], rows
+    steps = ["before" if line["step"] == 0 else f"{line['step']:,.0f}" for line in shown]
+    return steps, rows
 
 
 def _plain(value: float | None) -> str:

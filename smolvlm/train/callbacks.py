@@ -1,7 +1,7 @@
 """When to log, evaluate and save, what every step gives the optimizer, and what the terminal shows
 while training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from smolvlm.datasets.packing.plan import Plan
 from smolvlm.terminal import console as terminal_console
 from smolvlm.terminal import say
+from smolvlm.train.log import as_logged
 from smolvlm.train.ranks.beats import RankBeats
 from smolvlm.train.ranks.waiting import WaitingRanks
 
@@ -69,6 +70,31 @@ class PlanFlowCallback(DefaultFlowCallback):
         **kwargs: object,
     ) -> TrainerControl:
         return control
+
+
+class StartLineCallback(TrainerCallback):
+    """Logs what an evaluation said of the untrained model, as a line of step 0."""
+
+    def __init__(
+        self, metrics: Mapping[str, float], *, log: Callable[[dict[str, float]], None]
+    ) -> None:
+        """
+        Args:
+            metrics: without the `eval_` prefix; none are not logged.
+            log: the trainer's.
+        """
+        self._metrics = metrics
+        self._log = log
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
+        if self._metrics and state.global_step == 0:
+            self._log(as_logged(self._metrics))
 
 
 class WholeGradientCallback(TrainerCallback):
@@ -156,8 +182,21 @@ class ProgressBarCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: object,
     ) -> None:
+        if self._bar is None:
+            return
+        self._bar.update(self._task, completed=state.global_step)
+        if control.should_evaluate:
+            self._bar.update(self._task, waits="  evaluating")
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
         if self._bar is not None:
-            self._bar.update(self._task, completed=state.global_step)
+            self._bar.update(self._task, waits="")
 
     def on_log(
         self,

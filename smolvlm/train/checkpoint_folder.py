@@ -38,6 +38,11 @@ def step_of(folder: Path) -> int | None:
     return None if match is None else int(match[1])
 
 
+def saved_step(checkpoint: Path) -> int:
+    """Return the step after which a whole checkpoint was saved, as the trainer's state says."""
+    return int(json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))["global_step"])
+
+
 def mark_whole(folder: Path, content: Mapping[str, object]) -> None:
     """Sync a checkpoint's files to the disk, then write the marker that says it is complete.
 

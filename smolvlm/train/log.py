@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 
+from smolvlm.config.eval_metrics import PREFIX
 from smolvlm.disk.atomic_files import append_line, write_text
 from smolvlm.train.batch import PackInfo
 from smolvlm.train.flops import ComputeCost
@@ -136,6 +137,11 @@ class MethodSums:
         return {
             name: total / max(count, 1) for name, total in zip(self._names, totals, strict=True)
         }
+
+
+def as_logged(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics of an evaluation under the names that they are logged by."""
+    return {f"{PREFIX}{name}": value for name, value in metrics.items()}
 
 
 def peak_memory_bytes() -> int:

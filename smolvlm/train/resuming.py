@@ -215,6 +215,28 @@ def resume_notes(
     return [*lines, *(["note: the run begins at its first step"] if lines and not resume else [])]
 
 
+def resumed_from(
+    resume: Path | None, *, num_steps: int, is_done: bool, stopped_at: int | None
+) -> list[str]:
+    """Return where a run resumes from, and whether anything is left to do.
+
+    Args:
+        resume: the checkpoint; None of a run that begins.
+        num_steps: planned in all.
+        is_done: whether nothing is left to do.
+        stopped_at: the step at which it stopped early.
+    """
+    if resume is None:
+        return []
+    words = f"all {num_steps} steps are done: another train.output_dir begins anew"
+    if stopped_at is not None:
+        words = (
+            f"it stopped early, at step {stopped_at} of {num_steps}: more eval.patience goes on, "
+            "another train.output_dir begins anew"
+        )
+    return [f"resuming from {resume}", *([words] if is_done else [])]
+
+
 def _weights_alone(folder: Path, lacks: Sequence[str]) -> ConfigError:
     is_setting = len(lacks) > 1
     cause = " (train.save_only_model: true saves none of them)" if is_setting else ""

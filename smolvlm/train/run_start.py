@@ -2,8 +2,9 @@
 
 In: `RunFacts`, the output folder, the checkpoint being resumed. Out: the file, and notes for
 standard error. The newest start stands at the top of the file (`device`, `kernels`, `versions`,
-`commit`, `sources`, and once it has ended `seconds`), those that led to the checkpoint under `earlier`, oldest first. A change of precision
-between two starts is said and not refused: it follows from the device that happened to be free.
+`commit`, `sources`, and once it has ended `seconds`), those that led to the checkpoint under
+`earlier`, oldest first. A change of precision between two starts is said and not refused: it
+follows from the device that happened to be free.
 """
 
 import json

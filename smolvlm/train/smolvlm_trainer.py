@@ -13,7 +13,6 @@ The class holds overrides alone; what they decide stands with others:
 - evaluation: by generation, through a callable that the caller brings.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,14 +26,14 @@ from smolvlm.datasets.dataset import PackDataset
 from smolvlm.disk.system_errors import os_errors_of
 from smolvlm.protocols import VisionLanguageModel
 from smolvlm.train.batch import PackInfo, as_batch
-from smolvlm.train.callbacks import PlanFlowCallback, WholeGradientCallback
+from smolvlm.train.callbacks import PlanFlowCallback, StartLineCallback, WholeGradientCallback
 from smolvlm.train.checkpoint import CheckpointFinisher, final_model
-from smolvlm.train.checkpoint_folder import numbers_alone
+from smolvlm.train.checkpoint_folder import numbers_alone, saved_step
 from smolvlm.train.engines.engine_trainer import EngineTrainer
-from smolvlm.train.engines.sharding import whole_weights
+from smolvlm.train.engines.sharding import is_sharded, whole_weights
 from smolvlm.train.finite import FiniteWatch
 from smolvlm.train.flops import compute_cost, peak_flops_of_ranks
-from smolvlm.train.log import pack_flops
+from smolvlm.train.log import as_logged, pack_flops
 from smolvlm.train.optim import (
     build_optimizer,
     check_groups,
@@ -82,7 +81,7 @@ class SmolVLMTrainer(EngineTrainer):
         )
         self._infos: list[PackInfo] = []
         self._finite = FiniteWatch()
-        eval_rows: Any = [] if parts.evaluate is not None else None
+        eval_rows: Any = [] if parts.evaluations is not None else None
         kinds: Any = {"train_dataset": train_dataset, "eval_dataset": eval_rows}
         super().__init__(model=model, args=args, data_collator=as_batch, **kinds)
         feature_bytes = parts.vision_cache.layout.num_bytes if parts.vision_cache is not None else 0
@@ -100,6 +99,8 @@ class SmolVLMTrainer(EngineTrainer):
             self.remove_callback(theirs)
         self.callback_handler.callbacks.insert(0, PlanFlowCallback(train_dataset.plan))
         self.add_callback(WholeGradientCallback())
+        if parts.evaluations is not None:
+            self.add_callback(StartLineCallback(parts.evaluations.at_start, log=self.log))
 
     # ---- what is trained on
 
@@ -215,8 +216,9 @@ class SmolVLMTrainer(EngineTrainer):
 
     # ---- what is written
 
-    def fit(self, checkpoint: Path | None) -> None:
-        """Train to the plan's end, from a whole checkpoint or from the start.
+    def fit(self, checkpoint: Path | None, *, has_stopped: bool = False) -> None:
+        """Train to the plan's end, from a whole checkpoint or from the start; where the run has
+        stopped early, take up its best model.
 
         Raises:
             SampleError: a picture is corrupt, under `on_bad_sample: error`, or too many are, under
@@ -224,14 +226,13 @@ class SmolVLMTrainer(EngineTrainer):
             OSError: a checkpoint could not be written; those before it are whole.
             ConfigError: the checkpoint's state holds more than numbers.
         """
-        step = 0
-        if checkpoint is not None:
-            step = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"]
+        step = 0 if checkpoint is None else saved_step(checkpoint)
         self._ahead.begin_at(step * self.args.gradient_accumulation_steps)
         if self.is_world_process_zero():
-            self._log.keep_until(step)
+            self._log.keep_until(-1 if checkpoint is None else step)
         with self._ahead.in_users_words(), self._checkpoints, numbers_alone(checkpoint):
-            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            begin = self.restore_stopped if has_stopped else self.train_from
+            begin(checkpoint)
         rest_optimizer(self.optimizer)
         self._write_rows()
         if self._parts.vision_cache is not None:
@@ -287,12 +288,10 @@ class SmolVLMTrainer(EngineTrainer):
 
     def evaluate(self, *_args: object, **_kwargs: object) -> dict[str, float]:
         """Evaluate by generation with the callable given at construction."""
-        assert self._parts.evaluate is not None
+        assert self._parts.evaluations is not None
         rest_optimizer(self.optimizer)
         with self._log.watch.paused(), self.watch.paused(), whole_weights(self.model):
-            metrics = {
-                f"eval_{name}": value for name, value in self._parts.evaluate(self.model).items()
-            }
+            metrics = as_logged(self._parts.evaluations.evaluate(self.model))
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
@@ -323,7 +322,7 @@ class SmolVLMTrainer(EngineTrainer):
 
     def _load_best_model(self) -> None:
         rest_optimizer(self.optimizer)  # else its next move would be from weights that are gone
-        if self._parts.files.adapters is None:
+        if self._parts.files.adapters is None and not is_sharded(self.model):
             super()._load_best_model()
         else:
             self._load_from_checkpoint(str(self.state.best_model_checkpoint))
@@ -342,8 +341,8 @@ class SmolVLMTrainer(EngineTrainer):
         self._parts.save_rows(folder, is_writer=self.args.should_save)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            best = self.state.best_model_checkpoint
-            self._checkpoints.finish(folder, step=self.state.global_step, best=best)
+            step, best = self.state.global_step, self.state.best_model_checkpoint
+            self._checkpoints.finish(folder, step=step, best=best)
 
     def finish_checkpoint(self) -> None:
         """Return once the last checkpoint has its marker; raises OSError where it cannot be."""

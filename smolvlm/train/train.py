@@ -27,6 +27,7 @@ from smolvlm.errors import ConfigError
 from smolvlm.model.attention.rule import attention_planner
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.train.arguments import is_bf16_default, planned_length, seed_of, training_arguments
+from smolvlm.train.best import best_callbacks, keep_best, stopped_early
 from smolvlm.train.callbacks import ProgressBarCallback
 from smolvlm.train.checkpoint import CheckpointFiles
 from smolvlm.train.checkpoint_folder import step_of
@@ -43,6 +44,7 @@ from smolvlm.train.resuming import (
     RunIdentity,
     find_checkpoint,
     resume_notes,
+    resumed_from,
     run_identity,
 )
 from smolvlm.train.room import check_room
@@ -55,12 +57,14 @@ from smolvlm.train.smolvlm_trainer import SmolVLMTrainer
 from smolvlm.train.step import StepPolicy
 from smolvlm.train.stop_signal import saved_when_stopped
 from smolvlm.train.trackers import forget_place
-from smolvlm.train.trainer_parts import Evaluate, TrainerParts
+from smolvlm.train.trainer_parts import Evaluations, TrainerParts
 from smolvlm.train.trial import try_settings
 
-MakeEvaluate = Callable[[Checkpoint, PromptSettings, VisionCache | None], Evaluate | None]
-"""Builds the evaluation once the model is there; eval is a neighbour that this room does not
-know."""
+MakeEvaluations = Callable[
+    [Checkpoint, PromptSettings, VisionCache | None, Path | None], Evaluations
+]
+"""Builds the evaluation once the model is there, told which checkpoint is resumed; eval is a
+neighbour that this room does not know."""
 MeasuringBar = Callable[[], AbstractContextManager[Report | None]]
 
 
@@ -133,18 +137,21 @@ class _Start:
     rows: RowRecord
     resume_notes: Sequence[str]
     """What is to be said of those that it does not."""
+    stopped_at: int | None
+    """The step of that checkpoint, where the run stopped there early."""
 
     @property
     def is_done(self) -> bool:
         """Whether the run was trained to its end before."""
         last = f"checkpoint-{self.planned.plan.num_steps}"
-        return self.resume is not None and self.resume.name == last
+        is_last = self.resume is not None and self.resume.name == last
+        return is_last or self.stopped_at is not None
 
 
 def train(
     config: RunConfig,
     *,
-    make_evaluate: MakeEvaluate | None = None,
+    make_evaluations: MakeEvaluations | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     say: Callable[[str], None] = lambda _: None,
     measuring_bar: MeasuringBar = nullcontext,
@@ -154,7 +161,7 @@ def train(
 
     Args:
         config: the settings, complete.
-        make_evaluate: makes what evaluates during training, once the model is there.
+        make_evaluations: makes what evaluates before and during training, once the model is there.
         callbacks: of transformers, besides the run's own.
         say: receives the notes of the run's start.
         measuring_bar: gives what shows progress while rows are measured.
@@ -170,15 +177,15 @@ def train(
     )
     saves_adapters = run_model.adapters is not None
     check_room(run_model.checkpoint.model, start.arguments, saves_adapters=saves_adapters)
-    trainer = _build_trainer(config, start, run_model, make_evaluate, say)
+    trainer = _build_trainer(config, start, run_model, make_evaluations, say)
     if trainer.is_world_process_zero():
         say("\n".join(_begin(config, start, run_model, trainer)))
     bar = [ProgressBarCallback(trainer.watch.beats)] if shows_progress else []
-    for callback in (*bar, *callbacks):
+    for callback in (*bar, *callbacks, *best_callbacks(config, say=say)):
         trainer.add_callback(callback)
     is_asked = bool(config.train.arguments.get("enable_jit_checkpoint"))
     with saved_when_stopped(trainer, trainer.finish_checkpoint, is_asked=is_asked):
-        trainer.fit(start.resume)
+        trainer.fit(start.resume, has_stopped=start.stopped_at is not None)
     trainer.save_final()
     return TrainedRun(
         checkpoint=run_model.checkpoint,
@@ -203,6 +210,7 @@ def _check_and_plan(config: RunConfig, measuring_bar: MeasuringBar) -> _Start:
         )
     check_rows(config, num_tiles=int(planned.measured.lengths.num_tiles.sum()))
     arguments = training_arguments(config.train, num_steps=planned.plan.num_steps)
+    keep_best(arguments, config.eval.best_by)
     by_default = is_bf16_default(config.train)
     rows = RowRecord.of(planned.measured, on_change=config.train.on_changed_data)
     identity = run_identity(
@@ -227,6 +235,7 @@ def _check_and_plan(config: RunConfig, measuring_bar: MeasuringBar) -> _Start:
         resume=resume,
         rows=rows,
         resume_notes=about_others,
+        stopped_at=stopped_early(resume, config.eval) if resume is not None else None,
     )
 
 
@@ -250,7 +259,7 @@ def _build_trainer(
     config: RunConfig,
     start: _Start,
     run_model: RunModel,
-    make_evaluate: MakeEvaluate | None,
+    make_evaluations: MakeEvaluations | None,
     say: Callable[[str], None],
 ) -> SmolVLMTrainer:
     prompt, arguments, cache = start.prompt, start.arguments, run_model.vision_cache
@@ -285,12 +294,15 @@ def _build_trainer(
         identity=start.identity,
         adapters=run_model.adapters,
     )
+    evaluations = None
+    if make_evaluations is not None:
+        evaluations = make_evaluations(run_model.checkpoint, prompt, cache, start.resume)
     parts = TrainerParts(
         learning_rates=run_model.learning_rates,
         files=files,
         step=StepPolicy(method=method, reference=reference),
         vision_cache=cache,
-        evaluate=make_evaluate(run_model.checkpoint, prompt, cache) if make_evaluate else None,
+        evaluations=evaluations,
         rows=start.rows,
         log_sample_ids=config.train.log_sample_ids,
         max_bad_fraction=config.data.max_bad_fraction,
@@ -334,14 +346,6 @@ def _begin(
         waiting = imbalance(start.planned.plan, order, num_ranks=num_groups, costs=costs)
         who = "ranks" if num_groups == num_ranks else "groups of ranks"
         notes.append(f"{num_groups} {who} wait {waiting:.1%} of the time, by estimated cost")
-    return [*notes, *_resumed(start)]
-
-
-def _resumed(start: _Start) -> list[str]:
-    """Return where a run resumes from, and whether anything is left to do."""
-    if start.resume is None:
-        return [*start.resume_notes]
-    steps = start.planned.plan.num_steps
-    words = f"all {steps} steps are done: another train.output_dir begins anew"
-    done = [words] if start.is_done else []
-    return [*start.resume_notes, f"resuming from {start.resume}", *done]
+    steps, stopped_at, is_done = start.planned.plan.num_steps, start.stopped_at, start.is_done
+    words = resumed_from(start.resume, num_steps=steps, is_done=is_done, stopped_at=stopped_at)
+    return [*notes, *start.resume_notes, *words]

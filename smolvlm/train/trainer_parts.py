@@ -23,6 +23,16 @@ Evaluate = Callable[[VisionLanguageModel], Mapping[str, float]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluations:
+    """What evaluates a run."""
+
+    evaluate: Evaluate
+    """Called during training."""
+    at_start: Mapping[str, float] = field(default_factory=dict)
+    """What it said of the untrained model; empty where it was not asked."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainerParts:
     """What the trainer needs besides the model, the arguments and the packs."""
 
@@ -30,7 +40,7 @@ class TrainerParts:
     files: CheckpointFiles
     step: StepPolicy = field(default_factory=StepPolicy)
     vision_cache: VisionCache | None = None
-    evaluate: Evaluate | None = None
+    evaluations: Evaluations | None = None
     log_sample_ids: bool = False
     rows: RowRecord | None = None
     """Compares the files of rows with what they were; None compares nothing."""

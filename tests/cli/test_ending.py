@@ -61,3 +61,13 @@ def test_the_command_says_it(trained: Any, out: Path) -> None:
     assert sum(line.startswith("answers  ") for line in end) == 1
     assert end[-1].startswith("note: ")
     assert "too few to learn" in end[-1]
+
+
+def test_the_best_checkpoint_is_named_where_it_was_asked_for(tmp_path: Path) -> None:
+    lines = [{"step": step, "eval_loss": loss} for step, loss in ((10, 2.0), (20, 3.0))]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    said = ending_lines(tmp_path, base="base", num_steps=20)
+    assert not any(line.startswith("best") for line in said)
+    (tmp_path / "run.yaml").write_text("eval: {best_by: loss}\n")
+    said = ending_lines(tmp_path, base="base", num_steps=20)
+    assert f"best     {tmp_path / 'checkpoint-10'}  (loss 2.0000: the model)" in said

@@ -10,6 +10,9 @@ import pytest
 import yaml
 
 from smolvlm.build import assemble
+from smolvlm.cli.evaluate import show_differences
+from smolvlm.eval.comparison import Difference
+from smolvlm.eval.intervals import Interval
 from tests.cli.test_interruption import process, wait_until
 from tests.processes import HAS_PROC
 
@@ -175,6 +178,29 @@ def test_the_base_answers_beside_the_trained_model(
     assert "12 answers were there already" in again.messages
     assert json_rows(said) == rows
     assert "difference" in again.messages
+    assert "worse than the base" not in again.messages
+
+
+def test_what_is_worse_than_the_base_is_said_a_source_at_a_time(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def difference(name: str, source: str, low: float, high: float) -> Difference:
+        interval = Interval(low=low, high=high, method="bootstrap")
+        return Difference(
+            name=name, source=source, num_rows=9, base=0.5, value=0.5, interval=interval
+        )
+
+    show_differences(
+        [
+            difference("exact_match", "all", -0.2, 0.1),
+            difference("exact_match", "general", -0.3, -0.1),
+            difference("loss", "general", 0.2, 0.4),
+            difference("loss", "mine", -0.4, -0.2),
+        ]
+    )
+    said = capsys.readouterr().err
+    assert said.count("worse than the base") == 1
+    assert "worse than the base on general, beyond the 95 % interval: exact_match, loss\n" in said
 
 
 def test_a_checkpoint_of_unknown_origin_has_no_base(

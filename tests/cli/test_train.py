@@ -49,8 +49,102 @@ def test_evaluations_amid_training_stand_between_its_lines(out: Path, json_rows:
     assert all(line.keys() == EVAL_KEYS | {"step", "epoch"} for line in evaluations)
     half = len(steps) // 2
     found = [(line["step"], line["epoch"]) for line in evaluations]
-    assert found == [(half, 1.0), (len(steps), 2.0)], "and not once more when all is done"
-    assert evaluations[0]["eval_loss"] > evaluations[1]["eval_loss"]
+    assert found == [(0, 0), (half, 1.0), (len(steps), 2.0)], "and not once more when all is done"
+    losses = [line["eval_loss"] for line in evaluations]
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_the_first_line_is_what_the_untrained_model_scored(out: Path, json_rows: Any) -> None:
+    first = json_rows(out / "metrics.jsonl")[0]
+    before = json_rows(out / "predictions-before.jsonl")
+    assert first["step"] == 0
+    tokens = sum(row["num_tokens"] for row in before)
+    loss = sum(row["loss"] * row["num_tokens"] for row in before) / tokens
+    assert first["eval_loss"] == pytest.approx(loss)
+    matches = [row["scores"]["exact_match"] for row in before]
+    assert first["eval_exact_match"] == pytest.approx(sum(matches) / len(matches))
+
+
+def test_each_evaluation_is_a_line_in_the_terminal(trained: Any, json_rows: Any, out: Path) -> None:
+    last = [line for line in json_rows(out / "metrics.jsonl") if "eval_loss" in line][-1]
+    assert trained.messages.count("eval at step ") == 2
+    assert (
+        f"eval at step {last['step']}: exact_match {last['eval_exact_match']:.4f} "
+        f"({last['eval_exact_match_ci95_low']:.4f} to "
+    ) in trained.messages
+    assert f"loss {last['eval_loss']:.4f}" in trained.messages
+    assert "worse than" not in trained.messages
+
+
+def test_the_same_questions_are_kept_evaluation_after_evaluation(out: Path, json_rows: Any) -> None:
+    lines = json_rows(out / "answers.jsonl")
+    assert [line["step"] for line in lines] == [0, 2, 4]
+    asked = [[row["question"] for row in line["answers"]] for line in lines]
+    assert asked[0] == asked[1] == asked[2]
+    last = {row["where"]: row["prediction"] for row in json_rows(out / "predictions.jsonl")}
+    assert {row["where"]: row["prediction"] for row in lines[-1]["answers"]} == last
+    assert "<h2>The same questions over time</h2>" in (out / "report.html").read_text()
+
+
+def test_a_resumed_run_writes_those_that_it_does_again_once(
+    run_file: Path, out: Path, smolvlm_command: Any, json_rows: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    shutil.copytree(out, folder)
+    shutil.rmtree(folder / "checkpoint-4")
+    again = smolvlm_command("train", run_file, f"train.output_dir={folder}")
+    assert again.status == 0, again.messages
+    assert f"resuming from {folder}/checkpoint-3" in again.messages
+    assert again.messages.count("eval at step ") == 1
+    assert (folder / "answers.jsonl").read_text() == (out / "answers.jsonl").read_text()
+    first = [line for line in json_rows(folder / "metrics.jsonl") if "eval_loss" in line]
+    assert [line["step"] for line in first] == [0, 2, 4]
+
+
+def test_what_got_worse_is_said_in_the_terminal_and_on_the_page(
+    run_file: Path, smolvlm_command: Any, tmp_path: Path
+) -> None:
+    ruinous = ["train.language_model_lr=1", "train.max_steps=3", "train.eval_strategy=no"]
+    ruinous.append("train.lr_scheduler_type=constant")
+    few = ["eval.max_new_tokens=1", f"train.output_dir={tmp_path}"]
+    outcome = smolvlm_command("train", run_file, *ruinous, *few)
+    assert outcome.status == 0, outcome.messages
+    assert "worse than before training, at step 3: loss " in outcome.messages
+    assert "worse than before training on words, at step 3: loss " in outcome.messages
+    page = (tmp_path / "report.html").read_text()
+    assert '<aside class="alarm"' in page
+    assert "words: loss " in page
+
+
+def test_without_held_out_rows_nothing_is_evaluated(
+    run_file: Path, smolvlm_command: Any, tmp_path: Path
+) -> None:
+    outcome = smolvlm_command(
+        "train",
+        run_file,
+        f"train.output_dir={tmp_path}",
+        "data.eval_mixture=null",
+        "train.eval_strategy=no",
+        "train.max_steps=1",
+    )
+    assert outcome.status == 0, outcome.messages
+    assert "eval at step" not in outcome.messages
+    assert not list(tmp_path.glob("predictions*"))
+    assert "eval_loss" not in (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_answers_of_an_earlier_run_in_the_folder_are_not_taken_for_this_ones(
+    run_file: Path, smolvlm_command: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "predictions-before.jsonl").write_text("of another model\n")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0, "eval_loss": 9.0}\n')
+    short = ["train.max_steps=1", "train.eval_strategy=no", "eval.at_end=false"]
+    outcome = smolvlm_command(
+        "train", run_file, *short, "eval.at_start=false", f"train.output_dir={tmp_path}"
+    )
+    assert outcome.status == 0, outcome.messages
+    assert not (tmp_path / "predictions-before.jsonl").exists()
+    assert "eval_loss" not in (tmp_path / "metrics.jsonl").read_text()
 
 
 def test_evaluation_every_so_many_steps_and_anew_where_nothing_is_resumed(
@@ -77,7 +171,7 @@ def test_evaluation_every_so_many_steps_and_anew_where_nothing_is_resumed(
     lines = json_rows(tmp_path / "metrics.jsonl")
     steps = max(line["step"] for line in lines)
     assert [line["step"] for line in lines if "eval_loss" in line] == sorted(
-        {*range(2, steps + 1, 2), steps}
+        {*range(0, steps + 1, 2), steps}
     )
 
 

@@ -62,10 +62,6 @@ NO_RATES = ("train.language_model_lr=0", "train.connector_lr=0", "train.vision_t
             "train.eval_strategy = 'steps' (on the command line): there is no data.eval_mixture",
         ),
         (
-            ["eval.at_start=true"],
-            "eval.at_start = true (on the command line): there is no data.eval_mixture",
-        ),
-        (
             ["train.load_best_model_at_end=true"],
             "cannot take effect as the other settings stand; set train.eval_strategy",
         ),
@@ -122,7 +118,7 @@ def test_a_combination_that_cannot_work_is_refused(
         EVALUATED,
         [*EVALUATED, "train.eval_steps=10", "train.load_best_model_at_end=true"],
         [*EVALUATED, "train.save_strategy=best", "train.metric_for_best_model=loss"],
-        ["data.eval_mixture=eval.yaml", "eval.at_start=true"],
+        ["eval.at_start=true"],
         ["data.share_media=false"],
         ["data.vision_cache_dir=c"],
         ["train.max_steps=-1", "train.num_train_epochs=2"],

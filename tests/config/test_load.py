@@ -81,7 +81,7 @@ def test_the_smallest_run_file_takes_every_default(run_dir: Path, load: Any) -> 
         32,
         None,
     )
-    assert (config.eval.at_start, config.eval.at_end) == (False, True)
+    assert (config.eval.at_start, config.eval.at_end) == (True, True)
 
 
 def test_settings_of_training_arguments_are_gathered(load: Any) -> None:

@@ -60,3 +60,12 @@ def test_rows_that_one_could_not_answer_are_left_out_of_both() -> None:
     overall = next(one for one in differences(model, base) if one.name == "exact_match")
     assert (overall.num_rows, overall.base, overall.value) == (2, 1.0, 1.0)
     assert differences(evaluated(["yes"], loss=1.0, first=9), base) == []
+
+
+def test_worse_is_an_interval_that_lies_on_the_bad_side_of_none() -> None:
+    good = evaluated(["yes"] * 11 + ["no"], loss=1.0)
+    bad = evaluated(["no"] * 11 + ["yes"], loss=2.0)
+    worse = {(one.source, one.name) for one in differences(bad, good) if one.is_worse}
+    assert {("all", "exact_match"), ("all", "loss")} <= worse
+    assert not any(one.is_worse for one in differences(good, bad))
+    assert not any(one.is_worse for one in differences(good, good))

@@ -1,5 +1,6 @@
 """When a run logs, evaluates and saves: at the plan's epochs, not at those of the loader."""
 
+from io import StringIO
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -8,6 +9,8 @@ import torch
 from torch import nn
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+import smolvlm.train.callbacks
+from smolvlm import terminal
 from smolvlm.datasets.packing.columns import EMPTY_PACK, PlannedPacks
 from smolvlm.datasets.packing.lengths import Budget
 from smolvlm.datasets.packing.plan import Plan
@@ -110,3 +113,23 @@ def test_without_a_terminal_a_log_is_a_line(capsys: pytest.CaptureFixture[str]) 
     state.is_world_process_zero = False
     bar.on_log(nothing, state, TrainerControl(), logs={"loss": 1.0, "samples_per_s": 1.0})
     assert capsys.readouterr().err == "step 3/7  loss 1.2346  7.9 samples/s\n"
+
+
+def test_the_bar_says_while_a_run_evaluates(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = StringIO()
+    shown = terminal.console(file=file, force_terminal=True, width=200)
+    monkeypatch.setattr(smolvlm.train.callbacks, "terminal_console", lambda: shown)
+    bar = ProgressBarCallback(RankBeats(None, rank=0, num_ranks=1))
+    nothing = cast(Any, SimpleNamespace(disable_tqdm=False))
+    state = TrainerState(global_step=3, max_steps=7, is_world_process_zero=True)
+    bar.on_train_begin(nothing, state, TrainerControl())
+    assert bar._bar is not None
+    try:
+        bar.on_step_end(nothing, state, TrainerControl(should_evaluate=True))
+        bar._bar.refresh()
+        assert "evaluating" in file.getvalue()
+        bar.on_evaluate(nothing, state, TrainerControl())
+        bar._bar.refresh()
+        assert "evaluating" not in file.getvalue().splitlines()[-1]
+    finally:
+        bar.on_train_end(nothing, state, TrainerControl())

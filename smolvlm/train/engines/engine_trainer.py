@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from transformers import Trainer
+from transformers import Trainer, TrainerState
 
 from smolvlm.config.engine import EngineName
 from smolvlm.model.context_ranks.group import ContextGroup
 from smolvlm.protocols import VisionLanguageModel
+from smolvlm.train.best import find_best_again
 from smolvlm.train.context_packs import check_same_packs
 from smolvlm.train.engines.sharding import (
     check_shards,
@@ -119,6 +120,21 @@ class EngineTrainer(Trainer):
         if not is_sharded(self.model):
             return None
         return whole_state(self.model, keeps=self.args.should_save)
+
+    def train_from(self, checkpoint: Path | None) -> None:
+        """Train to the last step, from a checkpoint or from the first step."""
+        self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+    def restore_stopped(self, checkpoint: Path | None) -> None:
+        """Take up the best model of a run that has stopped early, in place of training on.
+
+        Args:
+            checkpoint: the last one, in the run's folder.
+        """
+        assert checkpoint is not None
+        self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        find_best_again(self.state, checkpoint.parent)
+        self._load_best_model()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if not is_sharded(self.model):
