@@ -25,6 +25,7 @@ from smolvlm.publish.loading import LIBRARY, Form, loading_text, proof_text
 from smolvlm.report.accuracy import Accuracy
 from smolvlm.report.files import RunFiles, read_run_files
 from smolvlm.report.places import duration
+from smolvlm.report.private import is_private
 from smolvlm.report.report import accuracy_rows, short_count, training_seconds
 
 CARD = "README.md"
@@ -143,13 +144,15 @@ def sources_of(settings: Mapping[str, Any], key: str = "mixture") -> list[Source
             return []
     groups = mixture.values() if isinstance(mixture, Mapping) else [mixture]
     entries = [entry for group in groups if isinstance(group, list) for entry in group]
-    return [_source(entry) for entry in entries if isinstance(entry, Mapping)]
+    hides = is_private(settings)
+    return [_source(entry, hides=hides) for entry in entries if isinstance(entry, Mapping)]
 
 
-def _source(entry: Mapping[str, Any]) -> SourceFacts:
-    hub_id = entry.get("hub")
+def _source(entry: Mapping[str, Any], *, hides: bool) -> SourceFacts:
+    hub_id = None if hides else entry.get("hub")
     file = str(entry.get("json_path") or entry.get("path") or entry.get("memory") or "")
     name = entry.get("name") or hub_id or Path(file.partition("?")[0]).name.partition(".")[0]
+    name = name or "a data set of the hub"
     licence = entry.get("license")
     return SourceFacts(
         name=str(name),

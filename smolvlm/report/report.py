@@ -13,11 +13,11 @@ from statistics import median
 
 from smolvlm.disk.atomic_files import write_text
 from smolvlm.pages.templating import page_text
-from smolvlm.pages.token_text import percent, plural, without_home
+from smolvlm.pages.token_text import percent, plural
 from smolvlm.report.accuracy import OVERALL, Accuracy, accuracies, accuracy_of, weighted_overall
 from smolvlm.report.answer_list import answer_list
 from smolvlm.report.answer_log import answer_histories
-from smolvlm.report.best import best_sentence, final_scores
+from smolvlm.report.best import best_sentence, final_scores, settings_of
 from smolvlm.report.charts import accuracy_chart, learning_rate_chart, loss_chart
 from smolvlm.report.curves import small_curves
 from smolvlm.report.data_rows import data_rows
@@ -27,6 +27,7 @@ from smolvlm.report.loss_unit import TOKEN_LOSS, LossUnit, loss_unit
 from smolvlm.report.places import duration, place_rows
 from smolvlm.report.planned import plan_rows
 from smolvlm.report.preferences import order_chart, preference_sentence, rewards_chart
+from smolvlm.report.private import is_private, shown_settings
 from smolvlm.report.scores import score_rows
 from smolvlm.report.worse import worse_by_source, worse_scores
 
@@ -79,6 +80,8 @@ def run_report(run_dir: Path) -> str:
     `write_run_report`."""
     run = read_run_files(run_dir)
     rows, unit = accuracy_rows(run), loss_unit(run.train, run.settings)
+    hides = is_private(settings_of(run.settings))
+    shown, shown_before = ((), ()) if hides else (run.after, run.before)
     return page_text(
         "run_report.html",
         refresh_s=REFRESH_S if run.progress else None,
@@ -101,15 +104,16 @@ def run_report(run_dir: Path) -> str:
         ],
         rate_chart=learning_rate_chart(run.train),
         evaluations=_evaluations(run.evals),
-        answers=answer_views(run.after, before=run.before, count=NUM_ANSWERS, run_dir=run_dir),
-        histories=answer_histories(run_dir),
-        listed=answer_list(run.after, run.before, run_dir=run_dir),
+        answers=answer_views(shown, before=shown_before, count=NUM_ANSWERS, run_dir=run_dir),
+        histories=() if hides else answer_histories(run_dir),
+        listed=answer_list(shown, shown_before, run_dir=run_dir),
         curves=small_curves(run.train),
         costs=_costs(run.train),
         planned=plan_rows(run.plan, run.train, settings=run.settings),
         places=place_rows(run.starts),
         data_rows=data_rows(run.starts[-1].sources) if run.starts else (),
-        settings=without_home(run.settings),
+        is_private=hides,
+        settings=shown_settings(run.settings),
     )
 
 

@@ -16,6 +16,7 @@ from smolvlm.pages.token_text import without_home
 from smolvlm.report.best import final_scores, settings_of
 from smolvlm.report.files import Metrics, RunFiles, read_run_files
 from smolvlm.report.loss_unit import LossUnit, loss_unit
+from smolvlm.report.private import shown_settings
 from smolvlm.report.side_costs import NOT_SET, cost_rows
 from smolvlm.report.worse import Score, scores_of
 
@@ -109,7 +110,7 @@ def _side(name: str, folder: Path) -> Side:
     return Side(
         name=name,
         run=run,
-        settings=_flat(settings_of(run.settings)),
+        settings=_flat(settings_of(shown_settings(run.settings))),
         unit=loss_unit(run.train, run.settings),
     )
 

@@ -28,6 +28,7 @@ from smolvlm.model.vision_cache import VisionCache, open_vision_cache
 from smolvlm.protocols import VisionLanguageConfig, VisionLanguageModel
 from smolvlm.train.arguments import seed_of
 from smolvlm.train.flops import ComputeCost, compute_cost
+from smolvlm.train.trackers import forget_place
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,6 +140,8 @@ def load_run_model(
     rates = learning_rates(config, checkpoint.model.config)
     adapters = attach_run_adapters(config, checkpoint, rates, resume=resume)
     freeze(checkpoint.model, rates)
+    if config.train.private:
+        forget_place(checkpoint.model.config)
     return RunModel(
         checkpoint=checkpoint,
         learning_rates=rates,

@@ -56,7 +56,6 @@ from smolvlm.train.run_start import begin_run
 from smolvlm.train.smolvlm_trainer import SmolVLMTrainer
 from smolvlm.train.step import StepPolicy
 from smolvlm.train.stop_signal import saved_when_stopped
-from smolvlm.train.trackers import forget_place
 from smolvlm.train.trainer_parts import Evaluations, TrainerParts
 from smolvlm.train.trial import try_settings
 
@@ -311,10 +310,7 @@ def _build_trainer(
         step_timeout_s=config.train.step_timeout_s if arguments.world_size > 1 else None,
         say=say,
     )
-    model = run_model.checkpoint.model
-    if config.train.private:
-        forget_place(model.config)
-    return SmolVLMTrainer(model, arguments, train_dataset=dataset, parts=parts)
+    return SmolVLMTrainer(run_model.checkpoint.model, arguments, train_dataset=dataset, parts=parts)
 
 
 def _begin(

@@ -58,6 +58,23 @@ def test_a_base_of_the_hub_and_its_data_are_named(full_run: Path, tmp_path: Path
     assert "/home/me" not in card.text
 
 
+def test_a_private_runs_card_names_no_data_set_of_the_hub(full_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(full_run, run, ignore=shutil.ignore_patterns("checkpoint-*", "README.md"))
+    settings = yaml.safe_load((run / "run.yaml").read_text())
+    settings["train"]["private"] = True
+    settings["data"]["mixture"] = [
+        {"hub": "owner/secret"},
+        {"hub": "owner/secret", "name": "scans", "license": "other"},
+    ]
+    (run / "run.yaml").write_text(yaml.safe_dump(settings))
+    card = ModelCard.load(write_model_card(run))
+    assert "secret" not in card.content
+    assert card.data.datasets is None
+    assert "| a data set of the hub | not stated |" in card.text
+    assert "| scans | other |" in card.text
+
+
 def test_a_card_that_a_person_took_over_stays(full_run: Path, tmp_path: Path) -> None:
     run = tmp_path / full_run.name
     shutil.copytree(full_run, run, ignore=shutil.ignore_patterns("checkpoint-*"))
