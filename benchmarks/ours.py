@@ -26,9 +26,9 @@ from smolvlm.datasets.packing.trees import gather_trees
 from smolvlm.model.vision_cache import open_vision_cache
 from smolvlm.train.arguments import training_arguments
 from smolvlm.train.checkpoint import CheckpointFiles
+from smolvlm.train.planned_rows import plan_run
 from smolvlm.train.resuming import run_identity
 from smolvlm.train.smolvlm_trainer import SmolVLMTrainer
-from smolvlm.train.train import plan_run
 from smolvlm.train.trainer_parts import TrainerParts
 
 

@@ -1,5 +1,4 @@
-"""`python scripts/readme_pictures.py runs/quickstart`: the README's pictures of two pages, light and
-dark, into docs/figures.
+"""`python scripts/readme_pictures.py runs/quickstart`: the README's pictures of two pages.
 
 In: a finished run, and Chromium on the path. Out: `inspect_*.png` of rows about scikit-image's
 photographs, and `report_*.png` of the run's page. Cut to what a README has room for.

@@ -39,7 +39,7 @@ from smolvlm.config.load import load_run_config
 from smolvlm.quickstart.easy_vqa import prepare_easy_vqa
 from smolvlm.report.files import read_predictions
 from smolvlm.runs.model import with_model
-from smolvlm.train.train import plan_run
+from smolvlm.train.planned_rows import plan_run
 
 DPO_FILE = Path(__file__).parent / "dpo.yaml"
 HABIT_SHARE = 0.6

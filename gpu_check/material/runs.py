@@ -12,7 +12,7 @@ from smolvlm.config.load import load_run_config
 from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.dataset import PackDataset, PackOptions
 from smolvlm.model.attention.rule import attention_planner
-from smolvlm.train.train import plan_run
+from smolvlm.train.planned_rows import plan_run
 
 ALL_TRAINED = {"vision_tower_lr": 5e-6, "connector_lr": 1e-4, "language_model_lr": 2e-5}
 

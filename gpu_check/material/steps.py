@@ -23,7 +23,7 @@ from smolvlm.config.load import load_run_config
 from smolvlm.datasets.dataset import PackDataset, PackOptions
 from smolvlm.datasets.packing.pack import on_device
 from smolvlm.model.attention.rule import attention_planner
-from smolvlm.train.train import plan_run
+from smolvlm.train.planned_rows import plan_run
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

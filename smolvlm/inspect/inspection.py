@@ -31,7 +31,7 @@ from smolvlm.media.tiles import pixel_values
 from smolvlm.protocols import Processor
 from smolvlm.records import Example
 from smolvlm.terminal import console as terminal_console
-from smolvlm.train.train import plan_run
+from smolvlm.train.planned_rows import plan_run
 
 
 @dataclass(frozen=True, kw_only=True)

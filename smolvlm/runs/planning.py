@@ -22,8 +22,8 @@ from smolvlm.protocols import VisionLanguageConfig
 from smolvlm.runs.model import Say, nothing, with_model
 from smolvlm.train.arguments import planned_length, seed_of, trains_in_bf16
 from smolvlm.train.flops import ComputeCost
+from smolvlm.train.planned_rows import plan_run
 from smolvlm.train.run_model import check_model
-from smolvlm.train.train import plan_run
 
 MeasuringBar = Callable[[], AbstractContextManager[Report | None]]
 

@@ -7,6 +7,7 @@ other. Nothing is printed: what there is to say goes to `say`, and metrics to `s
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 from accelerate import PartialState
@@ -22,10 +23,11 @@ from smolvlm.runs.evaluation import metrics_by_source
 from smolvlm.runs.held_out import RunEvaluation, Show
 from smolvlm.runs.live_report import LiveReport
 from smolvlm.runs.model import Say, nothing, with_model
+from smolvlm.train.checkpoint_folder import step_of
 from smolvlm.train.finite import NotFiniteError
 from smolvlm.train.run_folder import only_run
 from smolvlm.train.run_start import end_run
-from smolvlm.train.train import MeasuringBar, TrainedRun, train
+from smolvlm.train.train import MeasuringBar, RunHooks, TrainedRun, train
 
 
 def train_and_report(
@@ -61,7 +63,10 @@ def train_and_report(
             try:
                 run = train(
                     config,
-                    make_evaluations=evaluation.make if has_held_out else None,
+                    hooks=RunHooks(
+                        make_evaluations=evaluation.make if has_held_out else None,
+                        write_card=partial(_write_card, run_dir),
+                    ),
                     callbacks=(*callbacks, evaluation, live),
                     say=say,
                     measuring_bar=measuring_bar,
@@ -79,6 +84,12 @@ def train_and_report(
             write_run_report(run_dir)
             write_model_card(run_dir)
     return run
+
+
+def _write_card(run_dir: Path, folder: Path) -> None:
+    """Write a checkpoint's card; the run's own is written at its end, when its scores are there."""
+    if step_of(folder) is not None and (run_dir / "metrics.jsonl").is_file():
+        write_model_card(run_dir, into=folder)
 
 
 def check_best_metric(config: RunConfig) -> None:

@@ -33,6 +33,8 @@ class CheckpointFiles:
     save_processor: Callable[[Path], None]
     identity: RunIdentity
     """Of the run; a checkpoint is resumed by no other."""
+    write_card: Callable[[Path], object] = lambda _: None
+    """Writes the model's card."""
     adapters: Adapters | None = None
     """Saved in place of the model."""
 
@@ -40,6 +42,7 @@ class CheckpointFiles:
         """Write beside a model's weights, or an adapter's, what those who load it need."""
         name_rope_for_older_readers(folder / "config.json")
         self.save_processor(folder)
+        self.write_card(folder)
 
     def finish(self, folder: Path, *, step: int) -> None:
         """Sync a folder and mark it as whole, once everything else is in it."""

@@ -12,21 +12,21 @@ from pathlib import Path
 
 from transformers import TrainerCallback, TrainingArguments
 
-from smolvlm.checkpoints.base import Base, base_of_run
+from smolvlm.checkpoints.base import Base
 from smolvlm.checkpoints.load import Checkpoint
 from smolvlm.checkpoints.processor_files import save_processor
 from smolvlm.config.load import dump_run_config
 from smolvlm.config.schema import RunConfig
-from smolvlm.datasets.builder import PlannedData, measure_mixture, open_tables, plan_data
+from smolvlm.datasets.builder import PlannedData, open_tables
 from smolvlm.datasets.dataset import PackDataset, PackOptions
 from smolvlm.datasets.encoding.prompts import PromptSettings
-from smolvlm.datasets.packing.length_cache import Keeping, Report, measure_sources
+from smolvlm.datasets.packing.length_cache import Report
 from smolvlm.datasets.packing.plan import deal_to_ranks, imbalance
 from smolvlm.disk.atomic_files import write_text
 from smolvlm.errors import ConfigError
 from smolvlm.model.attention.rule import attention_planner
 from smolvlm.model.vision_cache import VisionCache
-from smolvlm.train.arguments import is_bf16_default, planned_length, seed_of, training_arguments
+from smolvlm.train.arguments import is_bf16_default, training_arguments
 from smolvlm.train.best import best_callbacks, keep_best, stopped_early
 from smolvlm.train.callbacks import ProgressBarCallback
 from smolvlm.train.checkpoint import CheckpointFiles
@@ -39,6 +39,7 @@ from smolvlm.train.context_packs import (
 )
 from smolvlm.train.methods.method import method_of
 from smolvlm.train.plan_notes import plan_summary, start_notes
+from smolvlm.train.planned_rows import plan_rows
 from smolvlm.train.ranks.computed_once import computed_once
 from smolvlm.train.resuming import (
     RunIdentity,
@@ -64,6 +65,18 @@ MakeEvaluations = Callable[
 ]
 """Builds the evaluation once the model is there, told which checkpoint is resumed; eval is a
 neighbour that this room does not know."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunHooks:
+    """What rooms that this one does not know add to a run."""
+
+    make_evaluations: MakeEvaluations | None = None
+    """Makes what evaluates before and during training, once the model is there."""
+    write_card: Callable[[Path], object] = lambda _: None
+    """Writes a card into a checkpoint's folder, before it is marked as whole."""
+
+
 MeasuringBar = Callable[[], AbstractContextManager[Report | None]]
 
 
@@ -83,43 +96,6 @@ class TrainedRun:
         """Say where the run is, and how far; its parts print themselves at great length."""
         folder, state = self.trainer.args.output_dir, self.trainer.state
         return f"<run in {folder}: {state.global_step} of {self.planned.plan.num_steps} steps>"
-
-
-def plan_run(
-    config: RunConfig, base: Base | None = None, *, report: Report | None = None
-) -> tuple[PromptSettings, PlannedData]:
-    """Read the processor, the rows and their headers, and plan every step; the model is not loaded.
-
-    Args:
-        config: the settings.
-        base: what `model.path` names; None is read here.
-        report: receives progress.
-
-    Raises:
-        ConfigError, SampleError: what is wrong, where, and how to fix it.
-    """
-    prompt = (base or base_of_run(config.model)).prompt(config.data)
-    return prompt, _planned(config, prompt, report)
-
-
-def _planned(config: RunConfig, prompt: PromptSettings, report: Report | None) -> PlannedData:
-    num_epochs, max_steps = planned_length(config.train)
-    keeping: Keeping = "anew" if config.train.verify_data else "large"
-    measured = measure_mixture(
-        config.data.mixture,
-        config.data,
-        prompt=prompt,
-        kind=config.train.method.ROWS,
-        measure=partial(measure_sources, keeping=keeping, report=report),
-    )
-    return plan_data(
-        measured,
-        config.data,
-        packs_per_step=config.train.packs_per_step,
-        seed=seed_of(config.train),
-        num_epochs=num_epochs,
-        max_steps=max_steps,
-    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,7 +126,7 @@ class _Start:
 def train(
     config: RunConfig,
     *,
-    make_evaluations: MakeEvaluations | None = None,
+    hooks: RunHooks | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     say: Callable[[str], None] = lambda _: None,
     measuring_bar: MeasuringBar = nullcontext,
@@ -160,7 +136,7 @@ def train(
 
     Args:
         config: the settings, complete.
-        make_evaluations: makes what evaluates before and during training, once the model is there.
+        hooks: what other rooms add.
         callbacks: of transformers, besides the run's own.
         say: receives the notes of the run's start.
         measuring_bar: gives what shows progress while rows are measured.
@@ -169,6 +145,7 @@ def train(
     Raises:
         ConfigError, SampleError: what is wrong, where, and how to fix it.
     """
+    hooks = hooks or RunHooks()
     start = _check_and_plan(config, measuring_bar)
     uses_bf16, device = bool(start.arguments.bf16), start.arguments.device
     run_model = load_run_model(
@@ -176,7 +153,18 @@ def train(
     )
     saves_adapters = run_model.adapters is not None
     check_room(run_model.checkpoint.model, start.arguments, saves_adapters=saves_adapters)
-    trainer = _build_trainer(config, start, run_model, make_evaluations, say)
+    files = CheckpointFiles(
+        save_processor=partial(
+            save_processor,
+            config.model.path,
+            media=start.prompt.media,
+            new_tokens=config.model.new_tokens,
+        ),
+        write_card=hooks.write_card,
+        identity=start.identity,
+        adapters=run_model.adapters,
+    )
+    trainer = _build_trainer(config, start, run_model, files, hooks.make_evaluations, say)
     if trainer.is_world_process_zero():
         say("\n".join(_begin(config, start, run_model, trainer)))
     bar = [ProgressBarCallback(trainer.watch.beats)] if shows_progress else []
@@ -204,7 +192,7 @@ def _check_and_plan(config: RunConfig, measuring_bar: MeasuringBar) -> _Start:
     prompt = base.prompt(config.data)
     with measuring_bar() as report:
         planned = computed_once(
-            lambda: _planned(config, prompt, report),
+            lambda: plan_rows(config, prompt, report=report),
             open_tables=lambda: open_tables(config.data.mixture, config.data),
         )
     check_rows(config, num_tiles=int(planned.measured.lengths.num_tiles.sum()))
@@ -258,6 +246,7 @@ def _build_trainer(
     config: RunConfig,
     start: _Start,
     run_model: RunModel,
+    files: CheckpointFiles,
     make_evaluations: MakeEvaluations | None,
     say: Callable[[str], None],
 ) -> SmolVLMTrainer:
@@ -286,13 +275,6 @@ def _build_trainer(
     )
     method = method_of(config.train.method)
     reference = method.prepare(config, run_model, dataset, prompt=prompt, arguments=arguments)
-    files = CheckpointFiles(
-        save_processor=lambda folder: save_processor(
-            config.model.path, folder, media=prompt.media, new_tokens=config.model.new_tokens
-        ),
-        identity=start.identity,
-        adapters=run_model.adapters,
-    )
     evaluations = None
     if make_evaluations is not None:
         evaluations = make_evaluations(run_model.checkpoint, prompt, cache, start.resume)

@@ -26,6 +26,14 @@ def test_a_run_leaves_a_card_that_the_hub_reads(full_run: Path) -> None:
     assert "| learning rate, language model | 0.001 |" in card.text
 
 
+def test_a_checkpoint_has_a_card_of_its_step(full_run: Path) -> None:
+    (checkpoint,) = full_run.glob("checkpoint-*")
+    card = ModelCard.load(checkpoint / "README.md")
+    assert card.text.strip().startswith(f"# {checkpoint.name}")
+    assert "| steps | 2 |" in card.text
+    assert "It was not evaluated" in card.text, "its scores are those of the run's end"
+
+
 def test_no_path_of_this_machine_is_in_it(full_run: Path, adapter_run: Path) -> None:
     for run in (full_run, adapter_run):
         assert str(run.parents[2]) not in (run / "README.md").read_text()

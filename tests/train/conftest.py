@@ -14,7 +14,7 @@ import yaml
 
 from smolvlm.build.tiny import tiny_model
 from smolvlm.config.load import load_run_config
-from smolvlm.train.train import TrainedRun, train
+from smolvlm.train.train import RunHooks, TrainedRun, train
 from smolvlm.train.trainer_parts import Evaluate, Evaluations
 from tests.processors import loaded_once
 from tests.train.runs_apart import runs_apart
@@ -184,7 +184,9 @@ def train_run(write_run: WriteRun) -> TrainRun:
         config = load_run_config(write_run(folder, changes))
         make = make_evaluate and (lambda *base: Evaluations(evaluate=make_evaluate(*base)))
         trained = train(
-            config, make_evaluations=make, say=lambda text: print(text, file=sys.stderr)
+            config,
+            hooks=RunHooks(make_evaluations=make),
+            say=lambda text: print(text, file=sys.stderr),
         )
         return FinishedRun(folder=Path(config.train.output_dir), trained=trained)
 

@@ -18,8 +18,8 @@ from smolvlm.checkpoints.learning_rates import LearningRates
 from smolvlm.config.load import load_run_config
 from smolvlm.model.towers import TOWERS, tower_of
 from smolvlm.train.plan_notes import plan_summary
+from smolvlm.train.planned_rows import plan_run
 from smolvlm.train.run_model import learning_rates
-from smolvlm.train.train import plan_run
 
 STEP_KEYS = {
     "step",

@@ -176,7 +176,9 @@ def test_what_works_passes(tmp_path: Path, train: dict[str, Any]) -> None:
 def test_it_is_tried_before_rows_are_measured(
     train_run: TrainRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_module, "plan_run", lambda *_, **__: pytest.fail("rows are measured"))
+    monkeypatch.setattr(
+        train_module, "plan_rows", lambda *_, **__: pytest.fail("rows are measured")
+    )
     with pytest.raises(ConfigError, match=r"train\.lr_scheduler_kwargs"):
         train_run(tmp_path, {"train.lr_scheduler_kwargs": {"nonsense": 1}})
     assert not (tmp_path / "out").exists()
