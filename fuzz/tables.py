@@ -35,8 +35,7 @@ def fuzz_tables(random: Random, folder: Path, checker: Checker) -> tuple[list[st
     bases, changed = changed_rows(random, [name for name in FORMATS if name != "caption"])
     write_pictures(folder, bases)
     table, is_whole = _table([base.row for base in bases], changed, random)
-    # Of a column whose name holds a NUL, no data set can be made.
-    if random.random() < SAVED and not any("\0" in name for name in table.column_names):
+    if random.random() < SAVED and _can_be_saved(table):
         path = folder / "saved"
         is_damaged = _save(table, path, random)
         reference = None if is_damaged else table.to_pylist()
@@ -52,6 +51,19 @@ def fuzz_tables(random: Random, folder: Path, checker: Checker) -> tuple[list[st
     if reference is None and path.suffix == ".parquet" and checked.refusal is None:
         faults.append("a Parquet file is accepted that pyarrow refuses")
     return faults, sum(row.is_accepted for row in checked.rows)
+
+
+def _can_be_saved(table: pa.Table) -> bool:
+    """Return whether a data set can be made of it: not of every name, nor of lists in lists without
+    end."""
+    from datasets import Dataset
+    from datasets.table import CastError
+
+    try:
+        Dataset(table)
+    except (CastError, pa.ArrowException):
+        return False
+    return True
 
 
 def _judge(
