@@ -139,11 +139,10 @@ def test_merges_and_numbers_that_take_all_are_refused() -> None:
     lines = ["a0: &a0 {x: 1}"]
     lines += [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 20)]
     try:  # PyYAML up to 6.0.3 writes out 9^19 keys; from 6.0.4 on it merges each once
-        merged = parse_yaml("\n".join(lines), where="m.yaml")
+        found = parse_yaml("\n".join(lines), where="m.yaml")["a19"]
     except ConfigError as error:
-        assert "more than 1,000,000 keys by merging" in str(error)
-    else:
-        assert merged["a19"] == {"x": 1}
+        found = str(error).partition("\n")[0].partition("YAML: ")[2]
+    assert found in ({"x": 1}, "more than 1,000,000 keys by merging (`<<`)")
     with pytest.raises(ConfigError, match=r"a number of too many digits\n  fix: write it shorter"):
         parse_yaml("a: " + "9" * 100_000, where="m.yaml")
     assert parse_yaml("a: &a {x: 1}\nb: {<<: *a, y: 2}", where="m.yaml")["b"] == {"x": 1, "y": 2}
