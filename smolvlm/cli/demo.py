@@ -2,6 +2,7 @@
 
 import threading
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -53,7 +54,9 @@ def demo(
     tuned = open_chat(checkpoint, device=device, system=system, max_new_tokens=max_new_tokens)
     limits = UploadLimits(max_files=max_files, max_file_mb=max_file_mb)
     sides = Sides(tuned=tuned, base=base_beside(tuned, checkpoint, is_wanted=base), limits=limits)
-    with served_page(sides, title=checkpoint, host=host, port=port) as address:
+    folder = Path(checkpoint)  # whose place on this machine is nobody else's business
+    title = folder.resolve().name if folder.is_dir() else checkpoint
+    with served_page(sides, title=title, host=host, port=port) as address:
         if host not in LOOPBACK:
             say(f"note: everybody who reaches {host}:{port} may ask, and upload files")
         say(f"{checkpoint} at {address}  (Ctrl-C ends it)")
