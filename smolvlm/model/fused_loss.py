@@ -11,9 +11,9 @@ up are larger).
 
 Arithmetic and types are autograd's, with the same bfloat16 products under autocast. Two things
 differ in the last bits: autograd rounds the target's `share * softmax - share` once (a fused
-multiply-add), this file `softmax - 1` and then the product; and the weight's gradient over several chunks is a sum in float32 of
-each chunk's product. Float16 needs its gradients scaled up before they are rounded, by a factor
-that only the backward pass knows, so it takes the other way.
+multiply-add), this file `softmax - 1` and then the product; and the weight's gradient over several
+chunks is a sum in float32 of each chunk's product. Float16 needs its gradients scaled up before
+they are rounded, by a factor that only the backward pass knows, so it takes the other way.
 """
 
 from typing import Any
@@ -31,6 +31,8 @@ DEFAULT_TARGETS_PER_CHUNK = 4096
 ROWS_PER_BLOCK = {"cpu": 32}
 """Of a chunk's targets, those that go from logits to gradients together: on a CPU as many as its
 caches hold in float32; elsewhere the whole chunk, in few large operations."""
+ROWS_PER_SLICE = {"cpu": 8192}
+"""Of the weight's gradient, those whose bfloat16 products are there at once; elsewhere all."""
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float64)
 
@@ -94,12 +96,20 @@ class _FusedMean(torch.autograd.Function):
         # In the order of autograd's own steps back from the mean, for the same bits.
         upstream = (losses.new_ones(()) / normalizer).to(precise)
         shares = upstream.expand_as(losses) * target_weights
-        chunks = _Chunks(states, matrix, wanted=ctx.needs_input_grad[:2], precise=precise)
+        chunks = _Chunks(states, matrix, precise=precise)
+        if ctx.needs_input_grad[0]:
+            chunks.by_states = torch.empty_like(states)
+        if ctx.needs_input_grad[1]:
+            is_split = len(states) > chunks.size
+            made = torch.empty_like if len(states) else torch.zeros_like
+            chunks.by_matrix = made(weight, dtype=precise if is_split else None)
         for begin in range(0, len(states), chunks.size):
             part = slice(begin, begin + chunks.size)
             chunks.take(part, target_ids[part, None], shares[part, None], losses[part])
-        ctx.save_for_backward(*chunks.gradients)
-        ctx.dtypes = picked.dtype, weight.dtype
+        gradients = (chunks.by_states, picked.dtype), (chunks.by_matrix, weight.dtype)
+        ctx.save_for_backward(
+            *(made if made is None else made.to(dtype) for made, dtype in gradients)
+        )
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(losses)
         return (losses * target_weights).sum() / normalizer, losses
@@ -110,8 +120,7 @@ class _FusedMean(torch.autograd.Function):
         # In place, which spares a tensor of the weight's size; a second pass is refused by
         # autograd, since what was saved has changed.
         by_states, by_weight = (
-            None if gradient is None else gradient.to(dtype).mul_(upstream)
-            for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+            None if gradient is None else gradient.mul_(upstream) for gradient in ctx.saved_tensors
         )
         return by_states, by_weight, None, None, None
 
@@ -119,31 +128,23 @@ class _FusedMean(torch.autograd.Function):
 class _Chunks:
     """Room for one chunk's logits, and the gradients that chunks add up to."""
 
-    def __init__(
-        self, states: Tensor, matrix: Tensor, *, wanted: tuple[bool, bool], precise: torch.dtype
-    ) -> None:
-        kind, num_targets = states.device.type, len(states)
+    by_states: Tensor | None = None
+    by_matrix: Tensor | None = None
+    """None where it is not wanted."""
+
+    def __init__(self, states: Tensor, matrix: Tensor, *, precise: torch.dtype) -> None:
+        kind, (num_rows, width) = states.device.type, matrix.shape
         self.states, self.matrix = states, matrix
         self.size = TARGETS_PER_CHUNK.get(kind, DEFAULT_TARGETS_PER_CHUNK)
-        self._is_split = num_targets > self.size
-        largest = min(num_targets, self.size)
-        self._rows = min(ROWS_PER_BLOCK.get(kind, largest), largest)
-        self._logits = states.new_empty(largest, len(matrix))
-        self._log_probs = states.new_empty(self._rows, len(matrix), dtype=precise)
+        largest = min(len(states), self.size)
+        self._block = min(ROWS_PER_BLOCK.get(kind, largest), largest)
+        self._slice = min(ROWS_PER_SLICE.get(kind, num_rows), num_rows)
+        self._logits = states.new_empty(largest, num_rows)
+        self._log_probs = states.new_empty(self._block, num_rows, dtype=precise)
         is_half = matrix.dtype != precise
         self._precise = torch.empty_like(self._log_probs) if is_half else None
+        self._product = matrix.new_empty(self._slice, width) if is_half else None
         self._minus_one = self._log_probs.new_full((), -1.0)
-        self._product = torch.empty_like(matrix) if is_half and self._is_split else None
-        self._by_states = torch.empty_like(states) if wanted[0] else None
-        self._by_matrix = None
-        if wanted[1]:
-            made = torch.empty_like if 0 < num_targets <= self.size else torch.zeros_like
-            self._by_matrix = made(matrix, dtype=precise if self._is_split else None)
-
-    @property
-    def gradients(self) -> tuple[Tensor | None, Tensor | None]:
-        """By states and by matrix; None where it is not wanted."""
-        return self._by_states, self._by_matrix
 
     def take(self, part: slice, ids: Tensor, shares: Tensor, losses: Tensor) -> None:
         """Add one chunk's gradients, and write its losses.
@@ -156,13 +157,13 @@ class _Chunks:
         """
         states = self.states[part]
         logits = torch.mm(states, self.matrix.t(), out=self._logits[: len(states)])
-        for begin in range(0, len(states), self._rows):
-            rows = slice(begin, begin + self._rows)
+        for begin in range(0, len(states), self._block):
+            rows = slice(begin, begin + self._block)
             self._differentiate(logits[rows], ids[rows], shares[rows], losses[rows])
-        if self._by_states is not None:
-            torch.mm(logits, self.matrix, out=self._by_states[part])
-        if self._by_matrix is not None:
-            self._add_to_matrix(logits.t(), states)
+        if self.by_states is not None:
+            torch.mm(logits, self.matrix, out=self.by_states[part])
+        if self.by_matrix is not None:
+            self._add_to_matrix(self.by_matrix, logits.t(), states, is_first=part.start == 0)
 
     def _differentiate(self, logits: Tensor, ids: Tensor, shares: Tensor, losses: Tensor) -> None:
         """Write the losses, and over the logits the mean's gradient by them."""
@@ -173,14 +174,20 @@ class _Chunks:
         by_losses = log_probs.exp_().scatter_add_(1, ids, self._minus_one.expand_as(ids))
         torch.mul(by_losses, shares, out=logits)
 
-    def _add_to_matrix(self, by_logits: Tensor, states: Tensor) -> None:
-        assert self._by_matrix is not None
-        if self._product is not None:
-            self._by_matrix.add_(torch.mm(by_logits, states, out=self._product))
-        elif self._is_split:
-            torch.addmm(self._by_matrix, by_logits, states, out=self._by_matrix)
-        else:
-            torch.mm(by_logits, states, out=self._by_matrix)
+    def _add_to_matrix(
+        self, total: Tensor, by_logits: Tensor, states: Tensor, *, is_first: bool
+    ) -> None:
+        if self._product is None or total.dtype == self._product.dtype:
+            if is_first:
+                torch.mm(by_logits, states, out=total)
+            else:
+                torch.addmm(total, by_logits, states, out=total)
+            return
+        for begin in range(0, len(total), self._slice):
+            rows = slice(begin, begin + self._slice)
+            into = total[rows]
+            product = torch.mm(by_logits[rows], states, out=self._product[: len(into)])
+            into.copy_(product) if is_first else into.add_(product)
 
 
 def _product_dtype(operand: Tensor) -> torch.dtype:
