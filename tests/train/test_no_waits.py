@@ -272,7 +272,7 @@ def test_a_step_dispatches_no_more_operations_than_it_did(
     """A GPU takes 5 to 8 us to launch each; at 256M widths that is most of a step. Lower what
     fell.
 
-    Of what is not a layer, 11 belong to the fused loss: six make room and launch nothing. In half
+    Of what is not a layer, 11 belong to the fused loss: five make room and launch nothing. In half
     precision a CPU makes the head's gradient in slices, which a GPU does not: 12 more."""
     pack = pack_of("one question")
 
