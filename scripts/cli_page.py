@@ -80,7 +80,8 @@ def _spelling(one: Any) -> str:
     if one.param_type_name == "argument":
         return _argument(one)
     value = "" if one.is_flag else f" {one.name.upper()}"
-    return ", ".join(one.opts) + value + (" ..." if one.multiple else "")
+    names = ", ".join([*one.opts, *one.secondary_opts])
+    return names + value + (" ..." if one.multiple else "")
 
 
 def _default(one: Any) -> str:

@@ -11,6 +11,7 @@ from smolvlm.eval.prediction_files import write_predictions
 from smolvlm.eval.scoring import Metric
 from smolvlm.generate.kept_answers import KeptAnswers, is_kept
 from smolvlm.runs.evaluation import base_config, evaluate_checkpoint
+from smolvlm.runs.evaluation_place import leave_ranks, started_rank
 from smolvlm.runs.evaluation_settings import evaluated_config
 from smolvlm.runs.model import with_model
 from smolvlm.terminal import console as terminal_console
@@ -38,20 +39,36 @@ def run_evaluation(
     """
     config = evaluated_config(target, overrides, mixture=mixture)
     of_base = with_model(base_config(config, target=target)) if base else None
-    kept = KeptAnswers(predictions) if predictions is not None and is_kept(predictions) else None
+    rank, kept = started_rank(), None
+    if predictions is not None and is_kept(predictions):
+        kept = KeptAnswers(predictions, rank=rank)
     evaluation = evaluate_checkpoint(with_model(config), kept=kept)
+    other = None if of_base is None else evaluate_checkpoint(of_base, kept=kept)
+    num_used = leave_ranks(0 if kept is None else kept.num_used)
+    if rank:
+        return evaluation
+    _tell(evaluation, other, predictions=predictions, as_json=as_json)
+    if kept is not None:
+        kept.finish()
+        if num_used:
+            say(f"{num_used:,} answers were there already")
+    return evaluation
+
+
+def _tell(
+    evaluation: Evaluation,
+    other: Evaluation | None,
+    *,
+    predictions: Path | None,
+    as_json: bool,
+) -> None:
+    """Write the answers and print the metrics: the first process alone, which has them all."""
     say(f"scored: {evaluation.model}")
-    other = None
-    if of_base is not None:
-        other = evaluate_checkpoint(of_base, kept=kept)
+    if other is not None:
         say(f"beside: {other.model}")
     if predictions is not None:
         others = None if other is None else other.predictions
         write_predictions(evaluation.predictions, predictions, base=others)
-    if kept is not None:
-        kept.finish()
-        if kept.num_used:
-            say(f"{kept.num_used:,} answers were there already")
     found = [] if other is None else differences(evaluation, other)
     if as_json:
         _print_objects(evaluation, found)
@@ -59,7 +76,6 @@ def run_evaluation(
         show_metrics(evaluation.metrics)
     else:
         show_differences(found)
-    return evaluation
 
 
 def _print_objects(evaluation: Evaluation, found: Sequence[Difference]) -> None:

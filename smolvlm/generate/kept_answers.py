@@ -9,6 +9,7 @@ in one write, so a killed process loses the batch that it was at.
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from glob import escape
 from hashlib import blake2b
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from smolvlm.media.medium import open_medium
 from smolvlm.media.settings import MediaSettings
 from smolvlm.protocols import VisionLanguageModel
 
+PARTIAL = ".partial"
 _KEY_BYTES = 16
 _IN_MEMORY_ONLY = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
 """What of a model's configuration says nothing of its answers, or stands in its weights."""
@@ -28,14 +30,19 @@ _IN_MEMORY_ONLY = ("_name_or_path", "transformers_version", "dtype", "torch_dtyp
 class KeptAnswers:
     """Answers by their keys; what is added is on disk when `add` returns."""
 
-    def __init__(self, finished: Path) -> None:
-        """Read what is there.
+    def __init__(self, finished: Path, *, rank: int = 0) -> None:
+        """Read what is there, of any number of processes.
 
         Args:
             finished: the file of an evaluation's rows, there or not.
+            rank: of this process, where several answer: each keeps a file.
         """
-        self.partial = finished.with_name(f"{finished.name}.partial")
-        self._answers = dict(_read(finished)) | dict(_read(self.partial))
+        self._finished = finished
+        suffix = f".{rank}" if rank else ""
+        self.partial = finished.with_name(f"{finished.name}{PARTIAL}{suffix}")
+        self._answers = dict(_read(finished))
+        for partial in self._partials():
+            self._answers |= dict(_read(partial))
         self._ends_line = not self.partial.is_file() or self.partial.read_bytes()[-1:] in (
             b"",
             b"\n",
@@ -66,8 +73,18 @@ class KeptAnswers:
             file.write((start + lines).encode())
 
     def finish(self) -> None:
-        """Delete what a stopped evaluation would go on from: the finished file has it all."""
-        self.partial.unlink(missing_ok=True)
+        """Delete what a stopped evaluation would go on from, of all processes: the finished file
+        has it all."""
+        for partial in self._partials():
+            partial.unlink(missing_ok=True)
+
+    def _partials(self) -> list[Path]:
+        name = f"{self._finished.name}{PARTIAL}"
+        return [
+            path
+            for path in sorted(self._finished.absolute().parent.glob(f"{escape(name)}*"))
+            if path.name == name or path.name.removeprefix(f"{name}.").isdecimal()
+        ]
 
 
 def _read(path: Path) -> Iterator[tuple[str, str]]:

@@ -64,6 +64,8 @@ def _hidden(value: Any, *, is_place: bool) -> Any:
         }
     if isinstance(value, list):
         return [_hidden(inner, is_place=is_place) for inner in value]
+    if value in ("auto", "embedded"):  # words in a path's place
+        return value
     if isinstance(value, str) and (is_place or "/" in value or "\\" in value or value[:1] == "~"):
         return f"(private, {blake2b(value.encode(), digest_size=2).hexdigest()})"
     return value

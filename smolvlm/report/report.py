@@ -145,9 +145,7 @@ def _lede(rows: Sequence[AccuracyRow], run: RunFiles) -> str:
     if run.progress is not None:
         return run.progress.sentence()
     if not rows:
-        return (
-            f"Trained for {plural(len(run.train), 'logged step')}; no held-out answers were kept."
-        )
+        return f"Trained for {_steps(run.train)}; no held-out answers were kept."
     top = rows[0]
     text = (
         f"Of {plural(top.after.num_rows, 'held-out row')} the model answers "
@@ -166,6 +164,10 @@ def _lede(rows: Sequence[AccuracyRow], run: RunFiles) -> str:
     if weak := [row.after.group for row in groups if _is_no_better(row)]:
         text += f" Not clearly better than a baseline in: {', '.join(weak)}."
     return text
+
+
+def _steps(train: Sequence[Metrics]) -> str:
+    return plural(int(train[-1]["step"]) if train else 0, "step")
 
 
 def _of_pairs(train: Sequence[Metrics], unit: LossUnit) -> tuple[str, ...]:

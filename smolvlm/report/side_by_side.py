@@ -32,6 +32,8 @@ class Side:
     run: RunFiles
     settings: Mapping[str, object]
     """Of `run.yaml`: dotted key -> value."""
+    shown: Mapping[str, object]
+    """The same as pages may show it: of a private run without paths."""
     unit: LossUnit
     """Of its loss."""
 
@@ -110,7 +112,8 @@ def _side(name: str, folder: Path) -> Side:
     return Side(
         name=name,
         run=run,
-        settings=_flat(settings_of(shown_settings(run.settings))),
+        settings=_flat(settings_of(run.settings)),
+        shown=_flat(settings_of(shown_settings(run.settings))),
         unit=loss_unit(run.train, run.settings),
     )
 
@@ -139,12 +142,15 @@ def _differing(sides: Sequence[Side]) -> tuple[Row, ...]:
     for key in keys:
         if key in _PLACES:
             continue
-        cells = tuple(
-            _shown(side.settings[key]) if key in side.settings else NOT_SET for side in sides
-        )
-        if len(set(cells)) > 1:
+        values = {_shown(side.settings[key]) if key in side.settings else NOT_SET for side in sides}
+        if len(values) > 1:
+            cells = tuple(_cell(side, key) for side in sides)
             rows.append(Row(name=key, cells=cells))
     return tuple(rows)
+
+
+def _cell(side: Side, key: str) -> str:
+    return _shown(side.shown[key]) if key in side.shown else NOT_SET
 
 
 def _shown(value: object) -> str:
@@ -157,7 +163,7 @@ def _shown(value: object) -> str:
 def _notes(sides: Sequence[Side]) -> list[str]:
     notes: list[str] = []
     if len({str(side.base) for side in sides}) > 1:
-        bases = "; ".join(f"{side.name}: {_shown(side.base)}" for side in sides)
+        bases = "; ".join(f"{side.name}: {_cell(side, 'model.path')}" for side in sides)
         notes.append(f"They were trained from different models: {bases}.")
     if len({_data(side) for side in sides}) > 1:
         notes.append(f"They learned from different data: {_each(sides, _data_words)}.")
@@ -188,7 +194,7 @@ def _data(side: Side) -> str:
 
 def _data_words(side: Side) -> str:
     if not side.run.starts or not side.run.starts[-1].sources:
-        return _shown(side.settings.get("data.mixture", NOT_SET))
+        return _cell(side, "data.mixture")
     return ", ".join(
         f"{source.name} {source.num_used:,} rows"
         + (f" x {source.repeat:g}" if source.repeat != 1 else "")
@@ -206,7 +212,7 @@ def _asked(side: Side) -> str:
 
 def _asked_words(side: Side) -> str:
     if not side.run.after:
-        return _shown(side.settings.get("data.eval_mixture", NOT_SET))
+        return _cell(side, "data.eval_mixture")
     sources: dict[str, int] = {}
     for row in side.run.after:
         sources[row.source] = sources.get(row.source, 0) + 1

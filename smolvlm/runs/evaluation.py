@@ -16,6 +16,7 @@ from smolvlm.errors import ConfigError, located
 from smolvlm.eval.evaluate import Evaluation, EvaluationOptions, Evaluator, ScoredModel
 from smolvlm.generate.answers import GenerationSettings
 from smolvlm.generate.kept_answers import KeptAnswers
+from smolvlm.runs.evaluation_place import place_of
 from smolvlm.runs.evaluation_settings import base_of_trained
 from smolvlm.train.ranks.computed_once import computed_once
 from smolvlm.train.run_model import load_run_checkpoint
@@ -76,6 +77,9 @@ def metrics_by_source(config: RunConfig) -> dict[str, tuple[str, ...]]:
 def evaluate_checkpoint(config: RunConfig, *, kept: KeptAnswers | None = None) -> Evaluation:
     """Answer a run's held-out set with the model that `model.path` names, and score the answers.
 
+    On a GPU where there is one; of several processes that torchrun started each answers its share
+    of the rows, and each has the whole evaluation then.
+
     Args:
         config: the run's settings.
         kept: answers of a stopped evaluation; new ones are kept there.
@@ -88,19 +92,18 @@ def evaluate_checkpoint(config: RunConfig, *, kept: KeptAnswers | None = None) -
         raise ConfigError(
             what, where="data.eval_mixture", fix="give --mixture FILE, or set data.eval_mixture"
         )
-    checkpoint = load_run_checkpoint(config)
+    place = place_of(config)
+    checkpoint = load_run_checkpoint(config, device=place.device)
+    if not config.quantization.bits:
+        checkpoint.model.to(place.device)
     context = context_tokens(checkpoint.model.config)
     num_rows = checkpoint.model.config.text_config.vocab_size
     with located(config.model.path):
         prompt = read_prompt(
             checkpoint.processor, config.data, context_tokens=context, num_rows=num_rows
         )
-    uses_bf16 = bool(
-        config.train.arguments.get("bf16")
-    )  # a GPU's own choice is not asked of this CPU
-    evaluate = build_evaluator(
-        config, prompt, uses_bf16=uses_bf16, options=EvaluationOptions(kept=kept)
-    )
+    options = EvaluationOptions(kept=kept, share=place.share)
+    evaluate = build_evaluator(config, prompt, uses_bf16=place.uses_bf16, options=options)
     return replace(evaluate(checkpoint.model), model=scored_model(config.model.path))
 
 

@@ -73,7 +73,18 @@ def _run_file_of(folder: Path) -> Path | None:
 
 
 def bare_config(model_path: str, overrides: Sequence[str] = ()) -> RunConfig:
-    """Return settings for a checkpoint alone: the defaults, and the overrides over them."""
+    """Return settings for a checkpoint alone: the defaults, and the overrides over them.
+
+    Raises:
+        ConfigError: it names a place in a folder that is here, and is not there.
+    """
+    place = Path(model_path)
+    if not place.exists() and place.parent != Path() and place.parent.is_dir():
+        raise ConfigError(
+            f"no such folder; {place.parent}, which is here, has no {place.name}",
+            where=model_path,
+            fix="name one that is there; for the hub's model of that name start elsewhere",
+        )
     folder_or_id = str(Path(model_path).absolute()) if Path(model_path).exists() else model_path
     content = {
         "model": {"path": folder_or_id},

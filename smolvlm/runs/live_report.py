@@ -82,6 +82,18 @@ class LiveReport(TrainerCallback):
         if self._is_writer:
             with suppress(OSError):
                 end_progress(self._run_dir)
+            self._tell(state)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
+        """Say how far it is: a page that is asked for between two is made of it."""
+        if self._is_writer:
+            self._tell(state)
 
     def on_step_end(
         self,
@@ -105,6 +117,12 @@ class LiveReport(TrainerCallback):
         if self._is_writer:
             self._write(state)
 
+    def _tell(self, state: TrainerState) -> None:
+        """Write how far the run is, which takes no time to speak of."""
+        progress = Progress(step=state.global_step, num_steps=state.max_steps)
+        with suppress(OSError):
+            write_progress(self._run_dir, progress)
+
     def _write(self, state: TrainerState) -> None:
         """Write progress and page, unless they would take too much of the time."""
         began = self._clock()
@@ -112,17 +130,15 @@ class LiveReport(TrainerCallback):
             return
         if not (self._run_dir / "metrics.jsonl").is_file():
             return  # nothing to show before the first log line
-        progress = Progress(step=state.global_step, num_steps=state.max_steps)
-        self._write_page(progress)
+        self._tell(state)
+        self._write_page()
         self._last_s = self._clock()
         self._cost_s = self._last_s - began
         self._num_pages += 1
 
-    def _write_page(self, progress: Progress | None = None) -> None:
+    def _write_page(self) -> None:
         """Write the page; whatever the error, training is worth more than it."""
         try:
-            if progress is not None:
-                write_progress(self._run_dir, progress)
             write_run_report(self._run_dir)
         except Exception as error:
             if not self._has_failed:

@@ -2,6 +2,9 @@
 table."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from smolvlm.eval.comparison import Difference
 from smolvlm.eval.intervals import Interval
 from tests.cli.test_interruption import process, wait_until
 from tests.processes import HAS_PROC
+from tests.train.forking import free_port
 
 
 @pytest.fixture(scope="module")
@@ -241,6 +245,37 @@ def test_metrics_are_chosen_by_source_and_by_setting(
 
 
 @pytest.mark.skipif(not HAS_PROC, reason="the process is started as the others that are killed")
+def test_two_processes_share_the_rows_and_one_of_them_tells(
+    evaluated: Any, out: Path, tmp_path: Path, json_rows: Any
+) -> None:
+    """What the second kept when all were stopped is read by any number of processes."""
+    said = tmp_path / "said.jsonl"
+    rows = json_rows(out.parent / "again.jsonl")
+    kept = [json.dumps({"key": row["key"], "prediction": row["prediction"]}) for row in rows]
+    (tmp_path / "said.jsonl.partial.1").write_text("\n".join(kept) + "\n")
+    done = subprocess.run(
+        (
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
+            *("--master-addr", "127.0.0.1", "--master-port", str(free_port())),
+            *("-m", "smolvlm", "eval", str(out), "--json", "--predictions", str(said)),
+        ),
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    metrics = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(metrics) == len(evaluated.objects), "the other one prints nothing"
+    for metric, alone in zip(metrics, evaluated.objects, strict=True):
+        assert metric["value"] == pytest.approx(alone["value"], rel=1e-5)
+    answers = [(row["where"], row["prediction"]) for row in json_rows(said)]
+    assert answers == [(row["where"], row["prediction"]) for row in rows]
+    assert f"{len(rows)} answers were there already" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["said.jsonl", "said.parquet"]
+
+
 def test_an_evaluation_that_is_killed_goes_on_where_it_was(
     settings: dict[str, Any], smolvlm_command: Any, tmp_path: Path, json_rows: Any
 ) -> None:

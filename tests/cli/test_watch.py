@@ -118,9 +118,9 @@ def test_before_the_first_log_line_it_waits(server: Server, run_dir: Path) -> No
 def test_the_page_is_made_of_what_the_run_wrote_and_nothing_is_written(
     server: Server, written: Path
 ) -> None:
-    assert "Trained for 3 logged steps" in server.ask().text
+    assert "Trained for 3 steps" in server.ask().text
     write_lines(written, 4)
-    assert "Trained for 4 logged steps" in server.ask().text
+    assert "Trained for 4 steps" in server.ask().text
     assert [path.name for path in written.iterdir()] == ["metrics.jsonl"]
 
 
@@ -133,7 +133,7 @@ def test_a_page_that_is_newer_than_the_log_is_served_as_it_is(
     os.utime(page, (later, later))
     assert server.ask().text == "as it is"
     os.utime(written / "metrics.jsonl", (later + 1, later + 1))
-    assert "Trained for 3 logged steps" in server.ask().text
+    assert "Trained for 3 steps" in server.ask().text
 
 
 def test_while_it_trains_the_page_says_how_far_it_is(server: Server, written: Path) -> None:

@@ -105,7 +105,7 @@ def test_the_same_folder_gives_the_same_bytes(full_run: Path, full_page: str) ->
 
 def test_one_step_and_nothing_else(write_run: Callable[..., Path]) -> None:
     page = write_run_report(write_run(steps=1)).read_text(encoding="utf-8")
-    assert "Trained for 1 logged step; no held-out answers were kept." in text_of(page)
+    assert "Trained for 1 step; no held-out answers were kept." in text_of(page)
     assert "Loss 8.000 one logged step" in text_of(page)
     assert "nan" not in page
     for heading in (

@@ -111,7 +111,6 @@ def test_before_the_first_log_line_and_on_other_ranks_there_is_none(
     with run.live:
         pass
     assert not (run_dir / "report.html").exists()
-    assert not (run_dir / FILE_NAME).exists()
 
 
 def test_what_goes_wrong_is_said_once_and_ends_nothing(
@@ -144,9 +143,18 @@ def test_a_run_that_is_stopped_is_not_said_to_go_on(run_dir: Path, clock: Clock)
     assert not (run_dir / FILE_NAME).exists()
 
 
-def test_what_a_killed_start_left_is_deleted(run_dir: Path, clock: Clock) -> None:
+def test_how_far_it_is_stands_there_from_its_begin_on(run_dir: Path, clock: Clock) -> None:
+    """Whatever a start that was killed left, and before any page is written."""
     (run_dir / FILE_NAME).write_text("{}")
-    Run(run_dir, clock)
+    run = Run(run_dir, clock)
+    begun = read_progress(run_dir)
+    assert begun is not None
+    assert begun.step == 0
+    run.send("log", step=1)
+    assert read_progress(run_dir) == Progress(step=1, num_steps=begun.num_steps)
+    assert not (run_dir / "report.html").exists()
+    with run.live:
+        pass
     assert not (run_dir / FILE_NAME).exists()
 
 

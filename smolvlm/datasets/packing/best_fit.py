@@ -26,10 +26,12 @@ class _Shelf:
     def __init__(self, max_tokens: int) -> None:
         self.rooms = 0
         """Bit r is set where some pack has room for r tokens."""
-        self._packs: list[list[int]] = [[] for _ in range(max_tokens + 1)]
+        self._packs: dict[int, list[int]] = {}
+        """By room; made as rooms are met, for a plan of many small epochs makes many shelves."""
+        self._above = max_tokens + 1
 
     def put(self, pack: int, room: int) -> None:
-        packs = self._packs[room]
+        packs = self._packs.setdefault(room, [])
         if not packs:
             self.rooms |= 1 << room
         packs.append(pack)
@@ -37,7 +39,7 @@ class _Shelf:
     def tightest(self, tokens: int) -> int:
         """Return the least room that holds so many tokens, or a number above all rooms."""
         rooms = self.rooms >> tokens
-        return tokens + (rooms & -rooms).bit_length() - 1 if rooms else len(self._packs)
+        return tokens + (rooms & -rooms).bit_length() - 1 if rooms else self._above
 
     def take(self, room: int, place: int = -1) -> int:
         """Remove and return a pack with just so much room."""
@@ -60,7 +62,7 @@ class _Shelf:
                     return room, place
                 looks += 1
             rooms >>= step
-        return len(self._packs), -1
+        return self._above, -1
 
 
 class _OpenPacks:
