@@ -7,7 +7,7 @@ classes load.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,7 +19,7 @@ from transformers.utils.generic import ModelOutput
 from smolvlm.model.attention.rule import SCOPE_ATTENTION, make_scope
 from smolvlm.model.context_ranks.group import ContextGroup
 from smolvlm.model.context_ranks.share import TileExchange
-from smolvlm.model.loss import target_losses, weighted_mean
+from smolvlm.model.loss import LossOf, mean_of_pack, pack_loss
 from smolvlm.model.slot_means import slot_means
 from smolvlm.model.stock_classes import STOCK_CLASSES
 from smolvlm.model.vision import (
@@ -37,9 +37,6 @@ PATCHES_PER_CALL = {"cpu": 2048}
 caches is fastest."""
 DEFAULT_PATCHES_PER_CALL = 16384
 """On other devices: activations stay small, and more at once is no faster."""
-
-LossOf = Callable[[Tensor, Mapping[str, Any], Tensor | float], tuple[Tensor, Mapping[str, Tensor]]]
-"""(target losses, pack, normalizer) to (the pack's share of the step's loss, sums to be logged)."""
 
 
 if TYPE_CHECKING:
@@ -113,13 +110,9 @@ class PackedTraining(_Stock):
             loss_of: makes the loss of the targets' losses; None is their weighted mean.
         """
         hidden, computed = self.pack_hidden_states(pack)
-        losses = target_losses(
-            hidden, self.lm_head, predict_from=pack["predict_from"], target_ids=pack["target_ids"]
+        loss, losses, metrics = pack_loss(
+            hidden, self.lm_head, pack, normalizer=normalizer, loss_of=loss_of or mean_of_pack
         )
-        if loss_of is None:
-            loss, metrics = weighted_mean(losses, pack["target_weights"], normalizer=normalizer), {}
-        else:
-            loss, metrics = loss_of(losses, pack, normalizer)
         return PackOutput(
             loss=loss,
             target_losses=losses.detach(),

@@ -1,14 +1,9 @@
 """Supervised fine-tuning: the loss is the mean over the answers' tokens, by their weights."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-from jaxtyping import Float
-from torch import Tensor
 
 from smolvlm.config.method import SftMethod
-from smolvlm.model.loss import weighted_mean
+from smolvlm.model.loss import mean_of_pack
 from smolvlm.train.batch import PackInfo
 
 
@@ -22,10 +17,8 @@ class Supervised:
     def share(self, info: PackInfo) -> float:
         return info.target_weight
 
-    def loss(
-        self, losses: Float[Tensor, " target"], pack: Mapping[str, Any], normalizer: Tensor | float
-    ) -> tuple[Float[Tensor, ""], Mapping[str, Tensor]]:
-        return weighted_mean(losses, pack["target_weights"], normalizer=normalizer), {}
+    # The function itself: the model knows it, and then keeps no logits.
+    loss = staticmethod(mean_of_pack)
 
     def prepare(self, *_args: object, **_kwargs: object) -> None:
         """Need nothing but the packs."""
