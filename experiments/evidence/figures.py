@@ -66,7 +66,8 @@ def joined(runs: Sequence[Path]) -> tuple[list[Metrics], list[Metrics], list[flo
         first = ends[-1] if ends else 0.0
         files = read_run_files(run)
         train += [{**line, "step": line["step"] + first} for line in files.train]
-        evals += [{**line, "step": line["step"] + first} for line in files.evals]
+        # What a stage began with is what the one before ended with, or was asked by itself.
+        evals += [{**line, "step": line["step"] + first} for line in files.evals if line["step"]]
         ends.append(first + max(line["step"] for line in files.train))
     return train, evals, ends
 

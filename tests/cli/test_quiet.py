@@ -15,8 +15,13 @@ from smolvlm.quiet import drop_import_warnings
 ROOT = Path(__file__).parents[2]
 OUR_LINES = (
     r" *",
-    r" source +metric +value +rows *",
-    r" (all|photos|words) +(exact_match|vqa_accuracy|loss) +\d+\.\d{4} +\d+ *",
+    r" source +metric +value +95 % interval +rows *",
+    r" (all|photos|words) +(exact_match|vqa_accuracy|token_accuracy|loss) +\d+\.\d{4} +"
+    r"\d+\.\d{4} to \d+\.\d{4} +\d+ *",
+    r"eval at step \d+: exact_match .*",
+    r"note: (this run trains in float32|\d steps in all).*",
+    r"(model|report|answers|next) +\S.*",
+    r" {9}('|smolvlm ).*",
     r"\d+ rows, \d+ supervised of \d+ tokens; 0 rows skipped",
     r"\d+ steps, \d+ packs, .*; fill .*",
     r"tower +learning rate +trained +frozen",

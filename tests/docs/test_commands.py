@@ -101,7 +101,7 @@ def test_the_recipes_commands_parse(recipe: str, line: str) -> None:
         ("smolvlm train run.yaml train.fp16=true data.fps=2", None),
         ("smolvlm trian run.yaml", "no command"),
         ("smolvlm train", "MissingParameter"),
-        ("smolvlm report run --html x", "NoSuchOption"),
+        ("smolvlm report run --htlm x", "NoSuchOption"),
         ("smolvlm eval runs/first --bse", "Exit"),
         ("smolvlm train run.yaml data.fsp=2", "no setting"),
         ("smolvlm train run.yaml fps=2", "no setting"),

@@ -88,7 +88,7 @@ def test_packs_are_pinned_where_there_is_a_gpu_and_then_copied_while_it_computes
     made: dict[str, Any] = {}
     usual = TrainingArguments(use_cpu=True)
     monkeypatch.setattr(
-        arguments, "TrainingArguments", lambda **settings: made.update(settings) or usual
+        arguments, "RunArguments", lambda **settings: made.update(settings) or usual
     )
     training_arguments(section(use_cpu="false"), num_steps=STEPS)
     assert made["dataloader_pin_memory"] == has_gpu
@@ -139,7 +139,7 @@ def test_bf16_is_the_default_on_a_gpu_that_has_it_and_the_run_file_decides(
     made: dict[str, Any] = {}
     usual = TrainingArguments(use_cpu=True)
     monkeypatch.setattr(
-        arguments, "TrainingArguments", lambda **settings: made.update(settings) or usual
+        arguments, "RunArguments", lambda **settings: made.update(settings) or usual
     )
     monkeypatch.setattr(arguments, "find_spec", lambda _: "installed")
     gpu(has_bf16=True)
