@@ -129,7 +129,7 @@ class Talk:
             for path in files:
                 error = without_folder(error, path)
             yield self._failed(sentences(error))
-        except Exception:
+        except Exception:  # of any library that opens or answers; the page goes on for the others
             say(traceback.format_exc())
             yield self._failed(BROKEN)
 

@@ -140,7 +140,7 @@ class LiveReport(TrainerCallback):
         """Write the page; whatever the error, training is worth more than it."""
         try:
             write_run_report(self._run_dir)
-        except Exception as error:
+        except Exception as error:  # of any library that draws
             if not self._has_failed:
                 self._say(f"note: report.html was not written while training: {error}")
             self._has_failed = True
