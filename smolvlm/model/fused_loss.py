@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from smolvlm.model.plain_modules import is_plainly_called
+
 TARGETS_PER_CHUNK = {"cpu": 512}
 """Targets whose logits are there at once, by device type: each chunk reads the head's weight and
 adds to its gradient, so that smaller ones are slower (`python -m benchmarks.head_loss`)."""
@@ -50,7 +52,7 @@ def can_fuse(hidden: Tensor, head: nn.Module) -> bool:
         and type(head) is nn.Linear
         and head.bias is None
         and (hidden.requires_grad or head.weight.requires_grad)
-        and _is_plainly_called(head)
+        and is_plainly_called(head)
         and not is_traceable_wrapper_subclass(head.weight)
         and _product_dtype(hidden) in _DTYPES
         and not torch.compiler.is_compiling()
@@ -199,12 +201,3 @@ def _product_dtype(operand: Tensor) -> torch.dtype:
         and torch.is_autocast_enabled(kind)
     )
     return torch.get_autocast_dtype(kind) if is_cast else operand.dtype
-
-
-def _is_plainly_called(module: nn.Module) -> bool:
-    """Say whether calling a module is its class's forward and nothing else (torch 2.14)."""
-    hooks = (
-        *(module._forward_pre_hooks, module._forward_hooks),
-        *(module._backward_pre_hooks, module._backward_hooks),
-    )
-    return "forward" not in vars(module) and not any(hooks)

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
+from smolvlm.model.attention.dense import TILE_ATTENTION
 from smolvlm.model.attention.rule import SCOPE_ATTENTION, make_scope
 from smolvlm.model.context_ranks.group import ContextGroup
 from smolvlm.model.context_ranks.share import TileExchange
@@ -281,8 +282,10 @@ class PackedTraining(_Stock):
         return max(1, PATCHES_PER_CALL.get(self.device.type, DEFAULT_PATCHES_PER_CALL) // patches)
 
     def use_scope_attention(self) -> None:
-        """Let the language model attend by scopes; the tower keeps transformers' SDPA."""
-        self.set_attn_implementation({"text_config": SCOPE_ATTENTION, "vision_config": "sdpa"})
+        """Let the language model attend by scopes, and the tower by `TILE_ATTENTION`."""
+        self.set_attn_implementation(
+            {"text_config": SCOPE_ATTENTION, "vision_config": TILE_ATTENTION}
+        )
 
 
 def _slot_features(shown: Tensor, slot_sizes: Tensor | None) -> Float[Tensor, "slot tokens hidden"]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from smolvlm.errors import ConfigError
+from smolvlm.model.packed_tower import PackedTower
 from smolvlm.protocols import VisionLanguageConfig
 
 
@@ -56,6 +57,7 @@ def run_tower(
     tower: Any,
     pixel_values: Float[Tensor, "tile 3 side side"],
     positions: Int[Tensor, "1 patch"] | None = None,
+    packed: PackedTower | None = None,
 ) -> Float[Tensor, "tile patch width"]:
     """Return the tower's features of full square tiles.
 
@@ -65,6 +67,7 @@ def run_tower(
         tower: the stock vision model.
         pixel_values: as the processor gives them.
         positions: `tile_positions`, where the caller keeps them on the device.
+        packed: computes the layers instead of the tower's encoder; gives no gradient.
     """
     embeddings = tower.embeddings
     if positions is None:
@@ -73,6 +76,8 @@ def run_tower(
     convolution = embeddings.patch_embedding
     hidden = linear(patches, convolution.weight.flatten(1), convolution.bias)
     hidden = hidden + embeddings.position_embedding(positions)
+    if packed is not None:
+        return tower.post_layernorm(packed.encode(hidden))
     return tower.post_layernorm(
         tower.encoder(inputs_embeds=hidden, attention_mask=None).last_hidden_state
     )

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+
+from smolvlm.model.attention.dense import attend
 
 DENSE_TOKENS = 128
 """Blocks are gathered up to so many queries: best of 32 to 1024 on two cores, see
@@ -165,17 +166,16 @@ class BlockScope:
         ):
             seen = (*block.ancestors, number)
             outputs.append(
-                scaled_dot_product_attention(
+                attend(
                     queries[number],
                     torch.cat([keys[i] for i in seen], dim=2) if block.ancestors else keys[number],
                     torch.cat([values[i] for i in seen], dim=2)
                     if block.ancestors
                     else values[number],
-                    attn_mask=mask,
+                    mask=mask,
                     is_causal=mask is None,
                     scale=scale,
-                    dropout_p=dropout,
-                    enable_gqa=query.shape[1] != key.shape[1],
+                    dropout=dropout,
                 )
             )
         return torch.cat(outputs, dim=2)
