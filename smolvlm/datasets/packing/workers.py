@@ -72,11 +72,11 @@ def over_cores(
         _file_of((Parent.here(), make, arguments)) as path,
         ProcessPoolExecutor(workers, context, initializer=_start, initargs=(path,)) as pool,
     ):
-        with _without_interrupts():
-            running: dict[Future[Result], int] = {
-                pool.submit(_call, item): number for number, item in enumerate(items)
-            }
         try:
+            with _without_interrupts():
+                running: dict[Future[Result], int] = {
+                    pool.submit(_call, item): number for number, item in enumerate(items)
+                }
             for future in as_completed(running):
                 yield running[future], future.result()
         except BrokenProcessPool as error:

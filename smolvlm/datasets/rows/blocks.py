@@ -129,9 +129,13 @@ def typed_block(block: object, context: BlockContext) -> tuple[Block | Place, ..
 def _inline_medium(fields: Fields, kind: Kind, reading: Reading) -> Block | Place:
     if fields.peek("text") in (None, ""):
         fields.take("text")
-    _, value = fields.take_one(_MEDIUM_KEYS, what="the medium")
-    _, data = fields.take_one(_BYTES_KEYS, what="the medium's bytes")
-    value = data if data is not None else value  # {bytes, path}: the path is their name
+    key, value = fields.take_one(_MEDIUM_KEYS, what="the medium")
+    data_key, data = fields.take_one(_BYTES_KEYS, what="the medium's bytes")
+    if data is not None:  # {bytes, path}: the path is their name
+        if value is not None and not isinstance(value, str):
+            what = f"a block has both `{data_key}` and `{key}`, which is no file's name"
+            raise SampleError(what, fix="keep one of the two")
+        value = data
     if kind == "video" and value is not None:
         return video_ref(_with_rate(value, fields), reading, take_bounds(fields))
     if has_bounds(fields):

@@ -6,7 +6,7 @@ Columns are renamed and joined as the source's `columns` says, keys of its `not_
 
 from collections.abc import Mapping, Sequence
 
-from smolvlm.config.problems import shown_value
+from smolvlm.config.problems import shown_text, shown_value
 from smolvlm.config.suggestions import did_you_mean
 from smolvlm.datasets.rows.fields import Reading, is_absent
 from smolvlm.datasets.rows.keys import LIST_COLUMNS
@@ -50,11 +50,22 @@ def with_our_names(row: Mapping[str, object], reading: Reading) -> Mapping[str, 
 
 
 def _unpacked(row: Mapping[str, object]) -> Mapping[str, object]:
-    """Return the row of a shard that became columns (`__key__`, `json`) with its JSON's fields."""
+    """Return the row of a shard that became columns (`__key__`, `json`) with its JSON's fields.
+
+    Raises:
+        SampleError: a field and a column of one name say different things.
+    """
     content = row.get("json")
     if "__key__" not in row or not isinstance(content, dict):
         return row
-    return {**content, **{key: value for key, value in row.items() if key != "json"}}
+    columns = {key: value for key, value in row.items() if key != "json"}
+    for key in content.keys() & columns.keys():
+        if is_absent(columns[key]):
+            del columns[key]
+        elif not is_absent(content[key]) and content[key] != columns[key]:
+            what = f"the row's `json` and a column beside it both give `{shown_text(key)}`"
+            raise SampleError(what, fix="keep one of the two, or give it another name")
+    return {**content, **columns}
 
 
 def _renamed(row: Mapping[str, object], reading: Reading) -> Mapping[str, object]:

@@ -16,7 +16,13 @@ from smolvlm.config.problems import shown_value
 from smolvlm.config.yaml_text import dump_flow
 from smolvlm.datasets.rows.columns import with_our_names
 from smolvlm.datasets.rows.fields import Fields, Reading
-from smolvlm.datasets.rows.keys import CAPTION_KEYS, FORMAT_KEYS, ID_OF_MEDIA, QUESTION_LIKE
+from smolvlm.datasets.rows.keys import (
+    CAPTION_KEYS,
+    FORMAT_KEYS,
+    ID_OF_MEDIA,
+    KNOWN_IN_ANSWERS,
+    QUESTION_LIKE,
+)
 from smolvlm.datasets.rows.media import ListedMedia, row_media
 from smolvlm.datasets.rows.options import option_answer
 from smolvlm.datasets.rows.placeholders import (
@@ -229,6 +235,7 @@ def _references(fields: Fields, reading: Reading) -> tuple[str, ...]:
     if answers is None:
         return ()
     if isinstance(answers, dict) and isinstance(answers.get("text"), list):
+        reading.fields(answers, "answers.").take("text")
         answers = answers["text"]
     if not isinstance(answers, list) or not answers:
         fix = "write a list of texts, with at least one in it"
@@ -239,7 +246,9 @@ def _references(fields: Fields, reading: Reading) -> tuple[str, ...]:
 def _of_answers(answers: Sequence[object], reading: Reading) -> tuple[str, ...]:
     """Return several answers as texts; the first is learned, which is noted as doubtful where it
     is not the one given most often."""
-    texts = tuple(option_answer(_said(answer), "one of `answers`", reading) for answer in answers)
+    texts = tuple(
+        option_answer(_said(answer, reading), "one of `answers`", reading) for answer in answers
+    )
     most, count = Counter(texts).most_common(1)[0]
     if count > texts.count(texts[0]):
         doubt = f"of `answers` the first is learned, {shown_value(texts[0])}"
@@ -249,10 +258,11 @@ def _of_answers(answers: Sequence[object], reading: Reading) -> tuple[str, ...]:
     return texts
 
 
-def _said(answer: object) -> object:
+def _said(answer: object, reading: Reading) -> object:
     if not isinstance(answer, dict):
         return answer
-    return next((answer[key] for key in ("answer", "text") if answer.get(key) is not None), None)
+    _, said = reading.fields(answer, "answers[].").take_one(KNOWN_IN_ANSWERS, what="the answer")
+    return said
 
 
 def _read_instruction(fields: Fields, has_media: bool, reading: Reading) -> Draft:

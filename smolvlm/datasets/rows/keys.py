@@ -151,4 +151,6 @@ KNOWN_IN_TURNS = frozenset({"role", "content", "from", "value", *REFUSED_IN_TURN
 KNOWN_IN_BLOCKS = frozenset(
     {"type", "text", "image", "video", "image_url", "video_url", "path", "frames", "bytes"}
 )
-"""Names that a key may be a misspelling of, by the object that it stands in."""
+KNOWN_IN_ANSWERS = ("answer", "text")
+"""Names that a key may be a misspelling of, by the object that it stands in: a row, a turn, a
+block, one of `answers`."""

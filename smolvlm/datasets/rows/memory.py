@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from smolvlm.datasets.rows.depth import is_too_deep, too_deep
 from smolvlm.errors import ConfigError
 from smolvlm.home import memory_dir, memory_rows_file
 
@@ -54,6 +55,9 @@ def _written(rows: Iterable[Mapping[str, object]], path: Path, media: Path, *, n
             where = f"{name}:{number}"
             if not isinstance(row, Mapping):
                 raise ConfigError(f"a row is a mapping, not {type(row).__name__}", where=where)
+            if is_too_deep(dict(row)):
+                error = too_deep()
+                raise ConfigError(error.what, where=where, fix=error.fix)
             line = json.dumps(_plain(row, where=where), ensure_ascii=False, sort_keys=True)
             digest.update(line.encode() + b"\n")
             file.write(_with_paths(line, media) + "\n")

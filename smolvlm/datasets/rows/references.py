@@ -1,7 +1,6 @@
 """One picture or clip as a row writes it: a path, an address, bytes, base64, an object with one of
 them. Nothing is opened here."""
 
-import base64
 import os
 import posixpath
 import re
@@ -12,28 +11,27 @@ from urllib.parse import unquote, urlsplit
 
 from smolvlm.config.problems import shown_path, shown_text, shown_value
 from smolvlm.datasets.rows.clip_bounds import Bounds, joined_bounds, take_bounds
+from smolvlm.datasets.rows.encoded import decoded, encoded_bytes, plain_bytes
 from smolvlm.datasets.rows.fields import Fields, Reading
 from smolvlm.datasets.rows.keys import RATE_KEYS
+from smolvlm.datasets.rows.refusals import leave_unread
+from smolvlm.datasets.rows.texts import kind_of
 from smolvlm.errors import SampleError
 from smolvlm.media.downloads import kept_file
-from smolvlm.media.kinds import begins_like_picture, ending_of, is_picture_ending, kind_of_bytes
+from smolvlm.media.kinds import begins_like_picture, ending_of, is_picture_ending
 from smolvlm.media.object_stores import is_store_address
 from smolvlm.records import ImageRef, VideoRef
 
 ADDRESS = re.compile(r"^(https?|s3|gs|gcs|az|abfs|ftp|hf)://", re.IGNORECASE)
 _BEHIND_THE_PATH = re.compile(r"[?#].*", re.DOTALL)
-_DATA_URI = re.compile(r"^data:([^,;]*)((?:;[^,;]*)*),", re.IGNORECASE)
-_BASE64_START = re.compile(r"^[A-Za-z0-9+/]{24,}")
 _MOVING_PICTURES = frozenset({"apng", "avif", "gif", "webp"})
 """Endings of pictures that may be clips."""
-_SHORTEST_BASE64 = 40
-"""Characters of the smallest picture."""
-_BASE64_PROBE = 96
-"""Characters, a multiple of four, whose bytes tell whether a text is a picture or a clip."""
 _TEXT_DATA_KEYS = ("base64", "b64", "b64_json", "data")
 _NAME_KEYS = ("path", "url", "image_url", "video_url", "file", "file_name", "filename")
 _SAID_BY_THE_BYTES = ("type", "media_type", "mime_type", "format")
 """Keys of an object beside its bytes that the bytes say again."""
+_MEDIA_TYPE = re.compile(r"^[A-Za-z0-9_.+/-]{1,40}$")
+"""What such a key says: `image/png`, `base64`."""
 
 
 def image_ref(value: object, reading: Reading) -> ImageRef:
@@ -75,6 +73,9 @@ def video_ref(value: object, reading: Reading, bounds: Bounds = Bounds()) -> Vid
         frames = fields.take("frames") if value.get("frames") != [] else []
         if isinstance(frames, list):
             rate = _frame_rate(fields) or rate
+        elif frames is not None:
+            what = f"a clip's `frames` are {kind_of(frames)}, not a list of pictures"
+            raise SampleError(what, fix=f"list them; or {leave_unread('frames')}")
         file = None if isinstance(frames, list) else _clip_of_object(fields, reading)
     else:
         frames = value
@@ -153,22 +154,6 @@ def file_name_of(text: str) -> str:
     return text.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
 
-def encoded_bytes(text: str) -> bytes | None:
-    """Return the first bytes of a text that is a picture or a clip in base64; None of any other."""
-    if len(text) < _SHORTEST_BASE64:
-        return None
-    match = _DATA_URI.match(text)
-    begin = text[match.end() if match else 0 :][: 2 * _BASE64_PROBE]
-    begin = begin.replace("\n", "").replace("\r", "")[:_BASE64_PROBE]
-    if not _BASE64_START.match(begin):
-        return None
-    try:
-        data = base64.b64decode(begin[: len(begin) // 4 * 4])
-    except ValueError:
-        return None
-    return data if kind_of_bytes(data) is not None else None
-
-
 def _note_name(path: Path | str | None, reading: Reading) -> None:
     if path is not None:
         reading.file_names.add(file_name_of(str(path)))
@@ -179,10 +164,7 @@ def _reference(value: object, kind: str, reading: Reading) -> ImageRef:
     if isinstance(value, dict):
         return _of_object(reading.fields(value, _place(kind)), kind, reading)
     if isinstance(value, bytes) and value:
-        is_text = kind_of_bytes(value) is None and value[:_BASE64_PROBE].isascii()
-        if is_text and encoded_bytes(value[:_BASE64_PROBE].decode("ascii")) is not None:
-            return ImageRef(data=_decoded(value.decode("ascii", "replace"), kind))
-        return ImageRef(data=value)
+        return ImageRef(data=plain_bytes(value, kind))
     if not isinstance(value, str) or not value.strip():
         shown = (
             "an empty text"
@@ -194,7 +176,7 @@ def _reference(value: object, kind: str, reading: Reading) -> ImageRef:
         fix = "give a path, or encoded bytes; leave the key out of a text row"
         raise SampleError(f"{kind} is {shown}", fix=fix)
     if value.startswith("data:") or encoded_bytes(value) is not None:
-        return ImageRef(data=_decoded(value, kind))
+        return ImageRef(data=decoded(value, kind))
     _note_name(value, reading)
     return _of_name(value, kind, reading)
 
@@ -207,24 +189,34 @@ def _of_object(fields: Fields, kind: str, reading: Reading) -> ImageRef:
     """Return what an object names: its bytes, else base64 text, else a path or an address."""
     name_key, name = fields.take_one(_NAME_KEYS, what="the file")
     data = fields.take("bytes")
-    if isinstance(data, bytes | str) and data:
-        _note_name(name if isinstance(name, str) else None, reading)
-        if isinstance(data, str):
-            data = _decoded(data, kind)
-        return ImageRef(data=data)
+    if data is not None and data not in (b"", ""):
+        return _of_bytes(data, name_key, name, kind, reading)
     for key in _SAID_BY_THE_BYTES:
-        fields.take(key)
+        if isinstance(said := fields.peek(key), str) and _MEDIA_TYPE.match(said):
+            fields.take(key)
     _, text = fields.take_one(_TEXT_DATA_KEYS, what="the bytes")
     if text is not None and name is None:
         if isinstance(text, bytes):
             return ImageRef(data=text)
         if not isinstance(text, str):
             raise SampleError(f"{kind} is of type {type(text).__name__}", fix="give base64 text")
-        return ImageRef(data=_decoded(text, kind))
+        return ImageRef(data=decoded(text, kind))
     if text is not None:
         what = f"{kind} has both `{name_key}` and bytes as text"
         raise SampleError(what, fix="keep one of the two")
     return _of_named(name, fields, kind, reading)
+
+
+def _of_bytes(data: object, name_key: str, name: object, kind: str, reading: Reading) -> ImageRef:
+    """Return what an object's bytes are; a name beside them is only what they are called."""
+    if not isinstance(data, bytes | str):
+        what = f"{kind}'s `bytes` are {kind_of(data)}"
+        raise SampleError(what, fix="give encoded bytes or base64 text, or null beside a path")
+    if name is not None and not isinstance(name, str):
+        what = f"{kind} has bytes, and a `{name_key}` that is no text"
+        raise SampleError(what, fix="keep one of the two, or write the file's name as text")
+    _note_name(name, reading)
+    return ImageRef(data=decoded(data, kind) if isinstance(data, str) else data)
 
 
 def _of_named(name: object, fields: Fields, kind: str, reading: Reading) -> ImageRef:
@@ -240,28 +232,6 @@ def _of_named(name: object, fields: Fields, kind: str, reading: Reading) -> Imag
     keys = ", ".join(shown_text(key) for key in list(fields)[:8])
     fix = f"give one of them, or null in a row without it; its keys are: {keys}"
     raise SampleError(what, fix=fix)
-
-
-def _of_data_uri(text: str, kind: str) -> bytes:
-    match = _DATA_URI.match(text)
-    if match is None or not match[2].lower().endswith(";base64"):
-        fix = "write `data:image/png;base64,...`, or save it as a file"
-        raise SampleError(f"{kind} is a data URI that is not base64", fix=fix)
-    return _decoded(text[match.end() :], kind)
-
-
-def _decoded(text: str, kind: str) -> bytes:
-    """Return the bytes of a picture or a clip that is written as base64, as a data URI or bare."""
-    if text[:5].lower() == "data:":
-        return _of_data_uri(text, kind)
-    try:
-        data = base64.b64decode("".join(text.split()), validate=True)
-    except ValueError as error:  # binascii.Error is one; of letters beyond ASCII it is a plain one
-        what = f"{kind} is embedded as base64 text that is damaged: {error}"
-        raise SampleError(what, kind="corrupt_media", fix="encode it anew") from None
-    if not data:
-        raise SampleError(f"{kind} is empty base64 text", kind="empty_media", fix="encode it anew")
-    return data
 
 
 def _of_name(value: str, kind: str, reading: Reading) -> ImageRef:

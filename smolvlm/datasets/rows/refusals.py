@@ -9,9 +9,9 @@ from smolvlm.datasets.rows.keys import TOLD_WITH_QUESTIONS, WEIGHT_KEYS
 from smolvlm.datasets.rows.sources import file_columns
 from smolvlm.errors import SampleError
 
-Level = Literal["row", "question_row", "turn", "block", "medium"]
-"""What an object is: a row, one whose question is a column, a turn, a block of text, or what shows
-a picture or a clip."""
+Level = Literal["row", "question_row", "turn", "block", "medium", "answer"]
+"""What an object is: a row, one whose question is a column, a turn, a block of text, what shows a
+picture or a clip, or one of several answers."""
 _CURES: Mapping[str, str] = {
     "calls of tools": "take it out of the row: calls of tools are not learned",
     "reasoning": "write it into the answer's own text, if it is to be learned",

@@ -10,6 +10,7 @@ from smolvlm.datasets.rows.keys import (
     END_KEYS,
     FURTHER_KEY,
     HARMLESS,
+    KNOWN_IN_ANSWERS,
     KNOWN_IN_BLOCKS,
     KNOWN_IN_ROWS,
     KNOWN_IN_TURNS,
@@ -40,6 +41,8 @@ def misspelt_key(key: str, level: str, *, has_clip: bool) -> str | None:
         known = KNOWN_IN_ROWS
     elif level == "turn":
         known = KNOWN_IN_TURNS
+    elif level == "answer":
+        known = KNOWN_IN_ANSWERS
     if key in known or key in _BOUNDS or key in HARMLESS:
         return None
     if has_clip:

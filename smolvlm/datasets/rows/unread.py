@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from smolvlm.config.yaml_text import dump_flow
 from smolvlm.datasets.rows.blocks import block_kind
+from smolvlm.datasets.rows.encoded import encoded_bytes
 from smolvlm.datasets.rows.fields import Fields, Reading
 from smolvlm.datasets.rows.keys import (
     COLUMN_NAMES,
@@ -24,7 +25,7 @@ from smolvlm.datasets.rows.keys import (
     WRONG_ANSWER_KEYS,
 )
 from smolvlm.datasets.rows.media import looks_like_media
-from smolvlm.datasets.rows.references import ADDRESS, encoded_bytes, file_name_of
+from smolvlm.datasets.rows.references import ADDRESS, file_name_of
 from smolvlm.datasets.rows.refusals import (
     Level,
     leave_unread,
@@ -43,6 +44,7 @@ _REFUSED: Mapping[Level, Mapping[str, str]] = {
     "turn": REFUSED_IN_TURNS,
     "block": REFUSED_IN_BLOCKS,
     "medium": REFUSED_IN_MEDIA,
+    "answer": {},
 }
 _SOUND = re.compile(r"audio|sound|speech")
 _SOUND_ENDINGS = frozenset({"aac", "flac", "m4a", "mp3", "ogg", "opus", "wav"})
@@ -87,6 +89,8 @@ def level_of(fields: Fields, reading: Reading) -> Level:
     """Return what an object is, by its place and, of a block, by what it shows."""
     if not fields.place:
         return "question_row" if reading.asked_in is not None else "row"
+    if fields.place.startswith("answers"):
+        return "answer"
     if "content" in fields.place:
         return "medium" if block_kind(fields) in ("image", "video") else "block"
     return "turn" if fields.place.endswith("[].") else "medium"

@@ -11,6 +11,8 @@ import re
 import tokenize
 from itertools import pairwise
 
+from smolvlm.datasets.rows.depth import is_too_deep
+
 _MAX_PRINTED = 1 << 20
 """Characters of the longest printed list that is read."""
 _ARRAY = re.compile(r"array\((\[.*\])(?:,\s*dtype=[^)]*)?\)", re.DOTALL)
@@ -24,14 +26,15 @@ def may_be_list(value: object) -> bool:
 
 
 def written_list(text: str) -> list[object] | dict[str, object] | None:
-    """Return the list or object that a text writes out; None of any other text."""
+    """Return the list or object that a text writes out; None of any other text, and of one that is
+    nested too deeply."""
     if not text.startswith(_BEGINS):
         return None
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
         value = _printed(text)
-    return value if isinstance(value, list | dict) else None
+    return value if isinstance(value, list | dict) and not is_too_deep(value) else None
 
 
 def _printed(text: str) -> object:

@@ -1,10 +1,12 @@
 """Work over all cores: results of every item, and what is said of a process that dies."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,26 @@ def test_a_process_that_is_killed_is_a_sentence(number: signal.Signals) -> None:
         "num_workers: a process that reads rows was killed, or crashed, while it read\n"
         "  fix: most likely memory ran out"
     )
+
+
+class KilledMeanwhile(Sequence[int]):
+    """Items while which are handed out the processes are killed that were started for the first."""
+
+    def __len__(self) -> int:
+        return 3000
+
+    def __getitem__(self, index: int) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if index == 2:
+            for child in multiprocessing.active_children():
+                child.kill()
+        if index > 2:
+            time.sleep(0.01)  # the pool notices in a thread of its own
+        return range(len(self))[index]
+
+
+def test_a_process_that_is_killed_before_all_items_are_handed_out_is_a_sentence() -> None:
+    with pytest.raises(ConfigError, match="a process that reads rows"):
+        list(over_cores(squares, (1,), KilledMeanwhile(), num_workers=2))
 
 
 def never(number_of_signal: int) -> Callable[[int], int]:

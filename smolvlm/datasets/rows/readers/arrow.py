@@ -21,7 +21,6 @@ from smolvlm.datasets.rows.readers.class_labels import features_in, namers
 from smolvlm.datasets.rows.readers.json import (
     not_json,
     read_json,
-    too_deep,
     too_long_a_number,
 )
 from smolvlm.datasets.rows.readers.streams import MAX_ROW_BYTES, oversize_row
@@ -193,8 +192,6 @@ class JsonTable(RowTable):
             raise SampleError(what, fix="save the file as UTF-8") from None
         except ValueError:
             raise too_long_a_number() from None
-        except RecursionError:
-            raise too_deep() from None
 
     def where(self, index: int) -> str:
         return f"{self.label}:{self._rows.number(1, index)}"

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from smolvlm.config.problems import shown_text
+from smolvlm.datasets.rows.depth import MAX_DEPTH, is_too_deep, too_deep
 from smolvlm.datasets.rows.readers.json_object import no_list
 from smolvlm.datasets.rows.readers.streams import (
     MAX_ROW_BYTES,
@@ -41,12 +42,19 @@ def read_json(text: str | bytes) -> Any:
     """Return the value that JSON text holds.
 
     Raises:
-        SampleError: an object has a key twice, or there are very many values.
+        SampleError: an object has a key twice, there are very many values, or they are nested too
+            deeply.
         ValueError: it is no JSON; as `json.loads`.
     """
     if len(text) > _COUNTED_BYTES:
         check_values(text)
-    return json.loads(text, object_pairs_hook=_without_twice)
+    try:
+        value = json.loads(text, object_pairs_hook=_without_twice)
+    except RecursionError:
+        raise too_deep() from None
+    if _num_marks(text, "[", "{") > MAX_DEPTH and is_too_deep(value):
+        raise too_deep()
+    return value
 
 
 def check_values(text: str | bytes) -> None:
@@ -55,11 +63,16 @@ def check_values(text: str | bytes) -> None:
     Raises:
         SampleError: it would.
     """
-    marks = (b",", b"[", b"{") if isinstance(text, bytes) else (",", "[", "{")
-    if sum(text.count(mark) for mark in marks) > MAX_ROW_VALUES:  # pyright: ignore[reportArgumentType] - of the text's own kind
+    if _num_marks(text, ",", "[", "{") > MAX_ROW_VALUES:
         what = f"the row has more than {MAX_ROW_VALUES:,} values (commas and brackets)"
         fix = "write it as several rows, and media as files"
         raise SampleError(what, kind="too_large_row", fix=fix)
+
+
+def _num_marks(text: str | bytes, *marks: str) -> int:
+    if isinstance(text, bytes):
+        return sum(text.count(mark.encode()) for mark in marks)
+    return sum(map(text.count, marks))
 
 
 def _without_twice(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -255,7 +268,3 @@ def not_json(message: str, *, line: int, column: int) -> SampleError:
 
 def too_long_a_number() -> SampleError:
     return SampleError("a number of more digits than are read", fix="write it as text, in quotes")
-
-
-def too_deep() -> SampleError:
-    return SampleError("nested too deeply to read", fix="fix the row")

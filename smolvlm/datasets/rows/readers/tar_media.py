@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from smolvlm.config.problems import shown_path
+from smolvlm.config.problems import shown_path, shown_text
+from smolvlm.datasets.rows.depth import says_nothing
 from smolvlm.datasets.rows.readers.streams import MAX_ROW_BYTES
 from smolvlm.datasets.rows.sources import Columns, file_columns
 from smolvlm.errors import SampleError
@@ -96,7 +97,11 @@ class _Matching:
         medium = self.replaced(name, kind)
         if medium is name or medium == name:
             return value
-        rest = {own: there for own, there in value.items() if own not in (key, "bytes")}
+        rest = {
+            own: there
+            for own, there in value.items()
+            if own != key and not (own == "bytes" and says_nothing(there))
+        }
         # What reads a row's media takes a member by itself, or within a mapping with its bounds.
         return {**rest, key: medium} if rest or isinstance(medium, list) else medium
 
@@ -156,21 +161,38 @@ def with_media(
             what = f"the row's JSON lists media, but not `{shown_path(left[0].name)}`"
             fix = "list it too, or take it out of the shard"
             raise SampleError(what, kind="missing_media", fix=fix)
-        _put(row, kind, [own.ref for own in left], columns)
+        if left:
+            _put(row, left, columns)
     return row
 
 
-def _put(row: dict[str, Any], kind: Kind, media: list[Media], columns: Columns) -> None:
-    """Put a row's media under the key for one, or for several; an empty list there gives way."""
-    if not media:
-        return
+def _put(row: dict[str, Any], members: Sequence[MediaMember], columns: Columns) -> None:
+    """Put a row's media under the key for one, or for several; an empty list there gives way.
+
+    Raises:
+        SampleError: the row has something else there.
+    """
+    kind, media = members[0].kind, [member.ref for member in members]
     one, several = (file_columns(columns, name)[0] for name in (kind, f"{kind}s"))
-    if f"{kind}s" in columns and kind not in columns:
+    is_only_list = f"{kind}s" in columns and kind not in columns
+    for key in (several,) if is_only_list else (one, several):
+        if not says_nothing(row.pop(key, None)):
+            raise _no_names(key, members)
+    if is_only_list:
         row[several] = media
         return
     is_one = len(media) == 1 or (kind in columns and f"{kind}s" not in columns)
-    row.pop(several if is_one else one, None)
     row[one if is_one else several] = media[0] if len(media) == 1 else media
+
+
+def _no_names(key: str, members: Sequence[MediaMember]) -> SampleError:
+    name = shown_path(members[0].name)
+    fix = (
+        f"list the members' names there, `{name}`, or take the key out of the row's JSON: then "
+        "the shard's order counts"
+    )
+    what = f"the row's `{shown_text(key)}` names none of its members"
+    return SampleError(what, kind="missing_media", fix=fix)
 
 
 def _in_blocks(value: Any, matching: _Matching) -> Any:
