@@ -20,6 +20,8 @@ class CpuChoices:
 
     bf16_products: bool
     """Attention in bfloat16 by `attention/products.py` instead of torch's SDPA."""
+    onednn_products: bool = False
+    """Linear layers and attention in float32 by oneDNN (`onednn.py`) instead of MKL."""
     packed_tower: bool = True
     """A frozen tower by `packed_tower.py` where its operations are there."""
     patches_per_call: int = 2048

@@ -16,6 +16,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMa
 
 from smolvlm.model.attention.products import attend_by_products
 from smolvlm.model.cpu_choices import current_choices
+from smolvlm.model.onednn import has_onednn
 
 TILE_ATTENTION = "smolvlm_tiles"
 
@@ -77,10 +78,10 @@ def tile_attention(
 
 
 def _is_for_products(query: Tensor) -> bool:
-    return (
-        query.dtype == torch.bfloat16
-        and query.device.type == "cpu"
-        and current_choices().bf16_products
+    choices = current_choices()
+    return query.device.type == "cpu" and (
+        (query.dtype == torch.bfloat16 and choices.bf16_products)
+        or (query.dtype == torch.float32 and choices.onednn_products and has_onednn())
     )
 
 

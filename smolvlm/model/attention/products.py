@@ -1,13 +1,14 @@
-"""Attention in bfloat16 on a CPU by matrix products, scores made again in the backward pass.
+"""Attention on a CPU by matrix products, scores made again in the backward pass.
 
-In: queries, keys and values in bfloat16. Out: what torch's SDPA returns for them. torch's fused
-attention multiplies bfloat16 at float32's rate where the CPU has products of bfloat16 but no tiles
-for them (AVX512-BF16 without AMX); plain products reach the full rate. Scores are computed for a
-block of queries at a time, so that they stay in the caches, and are rounded to bfloat16 before the
-softmax, which computes in float32. Heads that share their keys are one product with as many more
+In: queries, keys and values. Out: what torch's SDPA returns for them. torch's fused attention
+multiplies bfloat16 at float32's rate where the CPU has products of bfloat16 but no tiles for them
+(AVX512-BF16 without AMX), and float32 at half the rate that a CPU of AMD's reaches in oneDNN
+(`onednn.py`). Plain products reach the full rate. Scores are computed for a block of queries at a
+time, so that they stay in the caches, and bfloat16 ones are rounded before the softmax, which
+computes in float32. Heads that share their keys are one product with as many more
 rows. Nothing is kept for the backward pass but the inputs.
 
-Rounded scores alone would make larger errors than SDPA's, whose scores are float32. So the forward
+With bfloat16, rounded scores alone would make larger errors than SDPA's, whose scores are float32. So the forward
 pass computes how much each score lost, by a second product that has the rounded scores taken away
 from it, and multiplies the shares by one more than that; and it divides by what the rounded shares
 add up to. The backward pass does without: its gradients' error is within 4 % of SDPA's
@@ -18,9 +19,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from jaxtyping import BFloat16, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from smolvlm.model.onednn import product
 
 ROWS_PER_BLOCK = 384
 """Rows of scores that are computed at once under a causal mask: fewer leave out more of what
@@ -30,18 +33,18 @@ SCORES_AT_ONCE = 2**20
 
 
 def attend_by_products(
-    query: BFloat16[Tensor, "batch heads query head"],
-    key: BFloat16[Tensor, "batch key_heads key head"],
-    value: BFloat16[Tensor, "batch key_heads key head"],
+    query: Float[Tensor, "batch heads query head"],
+    key: Float[Tensor, "batch key_heads key head"],
+    value: Float[Tensor, "batch key_heads key head"],
     *,
     scale: float | None = None,
     mask: Float[Tensor, "query key"] | None = None,
     is_causal: bool = False,
-) -> BFloat16[Tensor, "batch heads query head"]:
+) -> Float[Tensor, "batch heads query head"]:
     """Return softmax(query key^T scale + mask) value.
 
     Args:
-        query: each of its rows must see a key.
+        query: each of its rows must see a key. All three are bfloat16 or float32.
         key, value: each head of them belongs to heads / key_heads consecutive heads of the queries.
         scale: None is 1 / sqrt(head).
         mask: added to the scores of all heads; gets no gradient.
@@ -89,14 +92,14 @@ class _Products(torch.autograd.Function):
             for rows, seen in blocks.rows():
                 shares = blocks.shares(heads, rows, seen)
                 gradient = _folded(upstream[heads, :, rows])
-                by_shares = torch.bmm(gradient, values[:, :seen].mT)
+                by_shares = _product(gradient, values[:, :seen].mT)
                 by_scores = torch._softmax_backward_data(by_shares, shares, -1, shares.dtype)
                 product = _scaled_product(by_scores, keys[:, :seen], ctx.scale)
                 by_query[heads, :, rows] = _unfolded(product, blocks.group)
                 queries = _folded(blocks.query[heads, :, rows])
                 sums.add(
                     _scaled_product(by_scores.mT, queries, ctx.scale),
-                    torch.bmm(shares.mT, gradient),
+                    _product(shares.mT, gradient),
                 )
             sums.write()
         return by_query.view(query.shape), by_key.view(key.shape), by_value.view(value.shape), *_NONE
@@ -154,6 +157,8 @@ class _Blocks:
 
     def precise_shares(self, heads: slice, rows: slice, seen: int) -> Tensor:
         """Return `shares` without the error of rounded scores; they add up to nearly one."""
+        if self.query.dtype == torch.float32:
+            return self.shares(heads, rows, seen)
         queries, keys = self._factors(heads, rows, seen)
         scores = _scaled_product(queries, keys, self._scale)
         lost = torch.baddbmm(scores, queries, keys, beta=-1, alpha=self._scale)
@@ -187,6 +192,9 @@ class _Values:
 
     def __init__(self, values: Tensor) -> None:
         self._width = values.shape[-1]
+        self._values = values
+        if values.dtype == torch.float32:
+            return
         # The count is of shares beyond one, so that its own rounding does not matter; more columns
         # of zeros, since a product takes less time with a whole number of 16.
         columns = values.new_zeros(*values.shape[:2], 16)
@@ -196,7 +204,9 @@ class _Values:
         self._minus_one[self._width] = -1
 
     def mean(self, shares: Tensor, seen: int) -> Tensor:
-        """Return the first `seen` values' mean by (head, row, seen) shares of any sum."""
+        """Return the first `seen` values' mean by (head, row, seen) shares of nearly any sum."""
+        if shares.dtype == torch.float32:
+            return _product(shares, self._values[:, :seen])
         sums = torch.baddbmm(self._minus_one, shares, self._values[:, :seen])
         return sums[..., : self._width] / (1 + sums[..., self._width :][..., :1].float())
 
@@ -236,6 +246,16 @@ def _unfolded(rows: Tensor, group: int) -> Tensor:
     return rows.view(len(rows), group, -1, rows.shape[-1])
 
 
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """Return left right of (head, row, inner) and (head, inner, column)."""
+    if left.dtype != torch.float32:
+        return torch.bmm(left, right)
+    products = [product(*pair) for pair in zip(left, right, strict=True)]
+    return products[0][None] if len(products) == 1 else torch.stack(products)
+
+
 def _scaled_product(left: Tensor, right: Tensor, scale: float) -> Tensor:
-    """Return left right scale, rounded once."""
+    """Return left right scale, in bfloat16 rounded once."""
+    if left.dtype == torch.float32:
+        return _product(left, right).mul_(scale)
     return torch.baddbmm(left.new_empty(()), left, right, beta=0, alpha=scale)

@@ -1,0 +1,120 @@
+"""Products of float32 matrices by oneDNN, which torch leaves to another library.
+
+In: operands of `torch.nn.functional.linear` on a CPU. Out: what it returns. torch (2.14) multiplies
+bfloat16 by oneDNN and float32 by MKL, which on CPUs of other makers than its own takes half their
+units: 110 GFLOP/s a thread on a Zen 5 where oneDNN reaches 245
+(`python -m benchmarks.products`). `onednn_products` is a context in which every linear layer of
+float32 operands, and its gradients, are computed by oneDNN. The arithmetic is float32's in either
+library; sums are added up in another order.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
+from torch.overrides import TorchFunctionMode
+
+from smolvlm.model.cpu_choices import current_choices
+
+
+def has_onednn() -> bool:
+    """Say whether torch can be asked for oneDNN's products of float32 (torch 2.14, private)."""
+    return (
+        torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.enabled
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """Return left right of float32 matrices, by oneDNN."""
+    return _pointwise(left, right.t(), None)
+
+
+def onednn_products(device_type: str) -> AbstractContextManager[Any]:
+    """Return the context in which linear layers are computed as this process chose.
+
+    Backward passes of what was computed in it need not run in it.
+
+    Args:
+        device_type: where the model computes.
+    """
+    if device_type != "cpu" or not current_choices().onednn_products or not has_onednn():
+        return nullcontext()
+    return _OnednnProducts()
+
+
+class _OnednnProducts(TorchFunctionMode):
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],  # noqa: ARG002 - torch's signature
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func is linear and can_multiply(*args, **(kwargs or {})):
+            return _linear(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def can_multiply(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
+    """Say whether `linear` of these is one of float32 matrices on a CPU, autocast or not."""
+    return (
+        all(
+            type(value) in (Tensor, torch.nn.Parameter)
+            and value.dtype == torch.float32
+            and value.device.type == "cpu"
+            for value in (input, weight, *(() if bias is None else (bias,)))
+        )
+        and not torch.is_autocast_enabled("cpu")
+        and input.numel() > 0
+        and input.dim() > 1
+    )
+
+
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if torch.is_grad_enabled() and any(
+        value is not None and value.requires_grad for value in (input, weight, bias)
+    ):
+        return _Linear.apply(input, weight, bias)
+    return _pointwise(input, weight, bias)
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride] - its own arguments
+        ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        # What no gradient needs is not kept.
+        by_states, by_weight = ctx.needs_input_grad[:2]
+        ctx.save_for_backward(states if by_weight else None, weight if by_states else None)
+        return _pointwise(states, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        states, weight = ctx.saved_tensors
+        by_states, by_weight, by_bias = ctx.needs_input_grad
+        rows = upstream.flatten(0, -2)
+        return (
+            _pointwise(upstream, weight.t(), None) if by_states else None,
+            product(rows.t(), states.flatten(0, -2)) if by_weight else None,
+            rows.sum(0) if by_bias else None,
+        )
+
+
+def _pointwise(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(_dense(states), _dense(weight), bias, "none", [], "")
+
+
+def _dense(matrix: Tensor) -> Tensor:
+    """Return a matrix, or a copy where its rows (or columns) do not lie side by side.
+
+    For other layouts oneDNN may have nothing but its reference code, a thousand times slower.
+    """
+    is_dense = matrix.is_contiguous() or (matrix.dim() == 2 and matrix.t().is_contiguous())  # noqa: PLR2004
+    return matrix if is_dense else matrix.contiguous()
