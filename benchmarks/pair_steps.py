@@ -90,7 +90,7 @@ def our_step(
     if has_adapters:
         attach_adapters(model, ADAPTED, base=str(model_dir), seed=0)
     freeze(model, ADAPTED_RATES if has_adapters else WHOLE)
-    data = DataConfig(mixture=[{"path": str(_write_pairs(work_dir, rows))}], image_splitting=False)
+    data = DataConfig(mixture=[{"path": str(_write_pairs(rows))}], image_splitting=False)
     prompt = read_prompt(checkpoint.processor, data)
     measured = measure_mixture(data.mixture, data, prompt=prompt, kind="preference")
     number_of = {row: number for number, row in enumerate(rows)}
@@ -135,7 +135,7 @@ def our_step(
     return Step(model=model, learn=step)
 
 
-def _write_pairs(folder: Path, rows: Sequence[Row]) -> Path:
+def _write_pairs(rows: Sequence[Row]) -> Path:
     pairs = [
         {
             "prompt": row.question,
@@ -145,7 +145,7 @@ def _write_pairs(folder: Path, rows: Sequence[Row]) -> Path:
         }
         for row in rows
     ]
-    path = folder / "pairs.jsonl"
+    path = rows[0].image.parent / "pairs.jsonl"  # a source's pictures lie beside it
     path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
     return path
 
