@@ -1,8 +1,8 @@
 """From a work's measured steps to a row of the table, or the reason why there is none.
 
 A ratio is a peer's processor time divided by ours on the same rows: the median over paired steps.
-It stands only beside losses that are equal within `LOSS_BOUND` in every step that both took, the
-later ones included, which no two systems reach that learn differently.
+It stands only beside losses that are equal within the work's bound in every step that both took,
+the later ones included, which no two systems reach that learn differently.
 """
 
 import statistics
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from benchmarks.bench_works import LOSS_BOUND, Span, Work
+from benchmarks.bench_works import Span, Work
 from benchmarks.job import Phase, Precision, System
 from benchmarks.turns import MeasuredStep, SystemResult
 
@@ -56,6 +56,8 @@ class BenchRow:
     """Most resident memory of a step over what was there before, weights, gradients and the
     optimizer's moments."""
     loss_difference: float
+    loss_bound: float
+    """What it may be."""
     matrix_share: float | None = None
     """Of the rate of one large product, of a first step's FLOPs in its processor time."""
     wall_s: float = 0.0
@@ -75,10 +77,10 @@ def bench_row(
     """Return a work's row.
 
     Raises:
-        LossesDifferError: a step's losses are further apart than `LOSS_BOUND`.
+        LossesDifferError: a step's losses are further apart than `work.loss_bound`.
     """
     difference = loss_difference(results)
-    bound = LOSS_BOUND[setting.precision]
+    bound = work.loss_bound.of(setting.precision)
     if not difference <= bound:  # also where one of them is no number
         raise LossesDifferError(
             f"{work.key}: losses differ by {difference:.1e} of ours, allowed are {bound:g}"
@@ -95,6 +97,7 @@ def bench_row(
         cpu_s={system: statistics.median(own) for system, own in costs.items()},
         above_model_bytes={result.job.system: _above_model(result) for result in results},
         loss_difference=difference,
+        loss_bound=bound,
         matrix_share=_matrix_share(next(own for own in results if own.job.system == "ours")),
         wall_s=wall_s,
         goal=work.goal and work.goal.of(precision),

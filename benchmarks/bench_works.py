@@ -3,8 +3,8 @@
 A work is rows of one kind, what trains, and a model of published widths with as many layers as an
 hour on two cores allows. Tower and language model are cut alike (2 + 5 layers are a sixth of
 12 + 30), so that their shares of a step stay; embeddings and head stay whole, which a smaller model
-spends more on. The ratios of a cut model are therefore its own, and the table says how many layers
-it had.
+spends more on. That flatters ours where TRL's head is slow: the ratios of a cut model are its own,
+the table says how many layers it had, and a row of all layers stands beside.
 """
 
 from dataclasses import dataclass, replace
@@ -17,19 +17,24 @@ Span = Literal["first", "three_epochs"]
 same rows again."""
 Layers = tuple[int, int]
 ALL_SYSTEMS: tuple[System, ...] = ("ours", "trl", "trl_default", "trainer")
-LOSS_BOUND: dict[Precision, float] = {"float32": 1e-4, "bf16": 2e-3}
-"""Largest relative difference between the losses of a step by two systems."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
-    """A ratio to TRL's processor time, by precision."""
+    """A ratio to TRL's processor time, or another figure, by precision."""
 
     bf16: float
     float32: float
 
     def of(self, precision: Precision) -> float:
         return self.bf16 if precision == "bf16" else self.float32
+
+
+LOSS_BOUND = Target(bf16=2e-3, float32=1e-4)
+"""Largest relative difference between two systems' losses of a step."""
+PAIR_LOSS_BOUND = Target(bf16=2e-2, float32=1e-4)
+"""The same of DPO, whose loss is of a difference between sums of a hundred log-probabilities: what
+bfloat16 rounds in each adds up (3e-3 was measured, and 4e-6 in float32)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +54,7 @@ class Work:
     span: Span = "first"
     systems: tuple[System, ...] = ALL_SYSTEMS
     max_tokens_per_pack: int = 4096
+    loss_bound: Target = LOSS_BOUND
     goal: Target | None = None
     limit: Target | None = None
     """What is left if ours ran at 95 % of the matrix rate."""
@@ -124,6 +130,7 @@ DPO = Work(
     layers=(4, 10),
     rounds=3,
     systems=("ours", "trl", "trl_default"),
+    loss_bound=PAIR_LOSS_BOUND,
     goal=Target(bf16=6.0, float32=4.4),
     limit=Target(bf16=7.0, float32=4.7),
 )
@@ -208,9 +215,9 @@ def _quick(work: Work, layers: Layers, floor: Target, *, rounds: int = 2) -> Wor
 
 
 QUICK: tuple[Work, ...] = (
-    _quick(FULL_ONE, (2, 5), Target(bf16=1.1, float32=1.05)),
-    _quick(FULL_FIVE, (1, 3), Target(bf16=3.0, float32=2.8)),
-    _quick(FROZEN_ONE_TILE, (2, 5), Target(bf16=2.8, float32=2.6), rounds=1),
-    _quick(DPO, (2, 5), Target(bf16=2.5, float32=2.3)),
-    _quick(TEXTS, (1, 10), Target(bf16=0.9, float32=0.9)),
+    _quick(FULL_ONE, (2, 5), Target(bf16=1.3, float32=1.1)),
+    _quick(FULL_FIVE, (1, 3), Target(bf16=5.0, float32=3.5)),
+    _quick(FROZEN_ONE_TILE, (2, 5), Target(bf16=5.0, float32=3.5), rounds=1),
+    _quick(DPO, (2, 5), Target(bf16=3.0, float32=2.5)),
+    _quick(TEXTS, (1, 10), Target(bf16=2.5, float32=1.2)),
 )
