@@ -218,6 +218,6 @@ QUICK: tuple[Work, ...] = (
     _quick(FULL_ONE, (2, 5), Target(bf16=1.3, float32=1.1)),
     _quick(FULL_FIVE, (1, 3), Target(bf16=5.0, float32=3.5)),
     _quick(FROZEN_ONE_TILE, (2, 5), Target(bf16=5.0, float32=3.5), rounds=1),
-    _quick(DPO, (2, 5), Target(bf16=3.0, float32=2.5)),
+    _quick(DPO, (2, 5), Target(bf16=2.3, float32=2.0)),
     _quick(TEXTS, (1, 10), Target(bf16=2.5, float32=1.2)),
 )
