@@ -323,7 +323,10 @@ def table(costs: Sequence[Costs]) -> str:
     heads = ["model", "picture", "tokens", "tower, s", "language model, s", "prefill, s"]
     heads += ["tokens/s", "cache, MB"]
     heads += [
-        f"{what} than at {own.num_tokens:,}" for what in CLAIMS if what != "tokens" for own in peers
+        f"faster {what} than at {own.num_tokens:,}"
+        for what in CLAIMS
+        if what != "tokens"
+        for own in peers
     ]
     lines = [heads, ["---"] * len(heads)]
     for own in costs:
