@@ -15,7 +15,7 @@ WHEELS := gpu_check/wheels
 WHEEL_PYTHON ?= 3.12
 WHEEL_PLATFORMS := $(foreach tag,manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014 manylinux1,--platform $(tag)_x86_64)
 
-.PHONY: help env dev env-deepspeed quickstart test quick mutants kills engines exports demo-check eval-check grids versions fuzz docs docs-serve lint check sbom bench format clean gpu-check gpu-wheels
+.PHONY: help env dev env-deepspeed quickstart test quick mutants kills engines exports demo-check eval-check grids versions fuzz docs docs-serve lint check sbom bench bench-quick format clean gpu-check gpu-wheels
 
 help:
 	@echo "make quickstart  train a small model on easy-VQA and report (STEPS=20 for a short check)"
@@ -35,7 +35,8 @@ help:
 	@echo "make kills       kill a tiny run at KILLS=25 random moments, and compare it with one that was not (RANKS=2)"
 	@echo "make fuzz        check inputs that are damaged in every way (ARGS='--inputs 100000 --seed 0 --only rows,tar')"
 	@echo "make sbom        what is installed (CycloneDX, build/sbom.json) and its licences (build/licences.md)"
-	@echo "make bench       compare with TRL and plain transformers, tower frozen (most of an hour on two cores)"
+	@echo "make bench       compare with TRL and plain transformers, table and picture (about an hour on two cores)"
+	@echo "make bench-quick a few of its ratios, which fail below their floors (about ten minutes; ARGS='--only quick_dpo')"
 	@echo "make gpu-check   what only a GPU can show, into OUT (STAGES=install,exact for some; gpu_check/README.md)"
 	@echo "make gpu-wheels  collect what a bare GPU machine lacks into $(WHEELS)"
 	@echo "make clean       remove the environment and the runs"
@@ -134,7 +135,10 @@ sbom: env
 	build/sbom-tools/bin/pip-licenses --python=$(BIN)/python --format=markdown --output-file=build/licences.md
 
 bench: dev
-	$(BIN)/python -m benchmarks.peers
+	$(BIN)/python -m benchmarks.bench $(ARGS)
+
+bench-quick: dev
+	$(BIN)/python -m benchmarks.bench --quick $(ARGS)
 
 gpu-check:
 	$(RUNNER) -m gpu_check $(if $(OUT),--out $(OUT),) $(if $(STAGES),--stages $(STAGES),) $(ARGS)

@@ -1,2 +1,2 @@
 """Comparisons with other trainers; not part of the installed package. `make bench` runs
-`benchmarks.peers`."""
+`benchmarks.bench`."""

@@ -8,9 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmarks.rows import Content
+
 Tower = Literal["vision_tower", "connector", "language_model"]
-System = Literal["ours", "trl", "trainer"]
-Scenario = Literal["one_question", "five_questions"]
+System = Literal["ours", "trl", "trl_default", "trainer"]
+"""`trl_default` is TRL with its own default of gradient checkpointing, all else as `trl`."""
+Scenario = Literal[
+    "one_question",
+    "five_questions",
+    "cut_pictures",
+    "pages",
+    "captions",
+    "texts",
+    "clips",
+    "pairs",
+]
+"""What the rows are; `pairs` are learned from by DPO."""
 Variant = Literal["frozen_tower", "all_trained"]
 Precision = Literal["float32", "bf16"]
 Phase = Literal["start", "first", "between", "second"]
@@ -32,6 +45,8 @@ class StepShape:
     questions_per_picture: int
     batch_size: int
     """Rows of a peer's padded batch; the rest of the step is gradient accumulation."""
+    content: Content = "picture"
+    tiles_a_row: int = 1
 
     @property
     def num_rows(self) -> int:
@@ -73,10 +88,12 @@ class Job:
     rows_file: Path
     work_dir: Path
     batch_size: int
-    """Rows of a padded batch. Where the tower trains, also the pictures of a pack: none keeps more
-    activations."""
+    """Rows of a padded batch. Where the tower trains, a pack holds their tiles and no more: none
+    keeps more activations."""
     steps: tuple[Step, ...]
     num_threads: int
+    tiles_a_row: int = 1
+    max_tokens_per_pack: int = MAX_TOKENS_PER_PACK
 
     @property
     def learning_rates(self) -> dict[Tower, float]:
@@ -84,24 +101,24 @@ class Job:
 
 
 def steps_of(
-    system: System, variant: Variant, drawn: tuple[tuple[int, ...], ...]
+    variant: Variant, drawn: tuple[tuple[int, ...], ...], *, has_later_pass: bool | None = None
 ) -> tuple[Step, ...]:
-    """Return a system's steps: warm-up, the first pass, and with a frozen tower a second pass over
-    the same rows.
+    """Return a job's steps: warm-up, the first pass, and with a frozen tower a second pass over the
+    same rows.
 
     Loaders read one batch ahead, so a step's time holds the reading of the next step's first batch.
-    The last step is therefore there to be read and is never run, and our own passes are parted by
-    one step of other rows, so that each counted step reads exactly one pack of its own kind, cached
-    or not.
+    The last step is therefore there to be read and is never run, and the passes are parted by one
+    step of other rows, so that each of ours that counts reads exactly one pack of its own kind,
+    cached or not. Every system takes that step, so all are equal in the second pass too.
 
     Args:
         drawn: rows of (rounds + 2) different steps.
+        has_later_pass: whether there is a second pass; by default where the tower is frozen.
     """
     start, *rounds, last = drawn
     steps = [Step(phase="start", rows=start), *(Step(phase="first", rows=rows) for rows in rounds)]
-    if variant == "frozen_tower":
-        if system == "ours":
-            steps.append(Step(phase="between", rows=last))
+    if variant == "frozen_tower" if has_later_pass is None else has_later_pass:
+        steps.append(Step(phase="between", rows=last))
         steps += [Step(phase="second", rows=rows) for rows in rounds]
     return (*steps, Step(phase="between", rows=last))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.job import MAX_TOKENS_PER_PACK, Job, shared_arguments
+from benchmarks.job import Job, shared_arguments
 from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.checkpoints.load import load_checkpoint
 from smolvlm.checkpoints.processor_files import save_processor
@@ -98,10 +98,10 @@ def plan_steps(measured: MeasuredSet, steps: list[tuple[int, ...]], data: DataCo
 def _write_run_file(job: Job) -> Path:
     data: dict[str, Any] = {
         "mixture": [{"json_path": str(job.rows_file), "name": job.scenario}],
-        "max_tokens_per_pack": MAX_TOKENS_PER_PACK,
+        "max_tokens_per_pack": job.max_tokens_per_pack,
     }
     if job.variant == "all_trained":
-        data["max_tiles_per_pack"] = job.batch_size
+        data["max_tiles_per_pack"] = job.batch_size * job.tiles_a_row
     settings = {
         "model": {"path": str(job.model_dir)},
         "data": data,

@@ -35,7 +35,7 @@ def peer_optimizer(model: Any, job: Job) -> torch.optim.Optimizer:
 
 def prompt_text(processor: Any, row: Row) -> str:
     """Return the row's prompt as the checkpoint's template says it, up to `Assistant:`."""
-    content = [{"type": "image"}, {"type": "text", "text": row.question}]
+    content = [{"type": "image"} for _ in row.images] + [{"type": "text", "text": row.question}]
     return processor.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True
     )

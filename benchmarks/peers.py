@@ -137,7 +137,7 @@ def _jobs(
             rows_file=rows_file,
             work_dir=folder / f"{scenario}-{variant}",
             batch_size=shape.batch_size,
-            steps=steps_of(system, variant, drawn),
+            steps=steps_of(variant, drawn),
             num_threads=options.threads,
         )
         for system in SYSTEMS

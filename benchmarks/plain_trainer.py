@@ -6,6 +6,7 @@ nothing else.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,13 +26,14 @@ class PaddingCollator:
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         texts = [f"{prompt_text(self._processor, row)}{answer_text(row)}\n" for row in rows]
-        images = []
-        for row in rows:
-            with Image.open(row.image) as image:
-                images.append([image.convert("RGB")])
+        images = [[_open(path) for path in row.images] for row in rows]
         batch = dict(
             self._processor(
-                text=texts, images=images, padding=True, padding_side="right", return_tensors="pt"
+                text=texts,
+                images=images if any(images) else None,
+                padding=True,
+                padding_side="right",
+                return_tensors="pt",
             )
         )
         batch["labels"] = self._labels(batch["input_ids"], batch["attention_mask"], rows)
@@ -53,6 +55,11 @@ class PaddingCollator:
             assert input_ids[number, own].tolist() == answer
             labels[number, own] = input_ids[number, own]
         return labels
+
+
+def _open(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.convert("RGB")
 
 
 def build_plain_trainer(job: Job) -> Trainer:

@@ -21,6 +21,7 @@ _PRELOAD = [
     "benchmarks.ours",
     "benchmarks.plain_trainer",
     "benchmarks.trl_trainer",
+    "benchmarks.preferences",
 ]
 
 
@@ -31,6 +32,7 @@ def process_context() -> Any:
         "PYTORCH_NVML_BASED_CUDA_CHECK", "1"
     )  # asking for a GPU must not open it before the fork
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages, for every system alike
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOAD)
     return context
@@ -43,20 +45,31 @@ def start_worker(job: Job, connection: Connection, *, compares_rows: bool) -> No
     run_worker(job, connection, compares_rows=compares_rows)
 
 
-def write_model_apart(folder: Path, *, is_tiny: bool) -> None:
-    """Write the checkpoint in a process of its own, whose memory is then free again.
+def write_model_apart(
+    folder: Path,
+    *,
+    is_tiny: bool,
+    layers: tuple[int, int] | None = None,
+    image_splitting: bool = False,
+) -> None:
+    """Write the checkpoint in a process of its own, whose memory is then free again; arguments as
+    of `benchmarks.model_files.write_model`.
 
     Raises:
         RuntimeError: the process failed; it has written why.
     """
-    process = process_context().Process(target=_write_model, args=(folder, is_tiny))
+    process = process_context().Process(
+        target=_write_model,
+        args=(folder,),
+        kwargs={"is_tiny": is_tiny, "layers": layers, "image_splitting": image_splitting},
+    )
     process.start()
     process.join()
     if process.exitcode:
         raise RuntimeError(f"the checkpoint could not be written (status {process.exitcode})")
 
 
-def _write_model(folder: Path, is_tiny: bool) -> None:
+def _write_model(folder: Path, **kwargs: Any) -> None:
     from benchmarks.model_files import write_model
 
-    write_model(folder, is_tiny=is_tiny)
+    write_model(folder, **kwargs)

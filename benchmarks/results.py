@@ -15,6 +15,7 @@ LOSS_TOLERANCE = 1e-4
 NAMES: Mapping[System, str] = {
     "ours": "smolvlm",
     "trl": "TRL SFTTrainer",
+    "trl_default": "TRL SFTTrainer, checkpointing on (its default)",
     "trainer": "transformers Trainer",
 }
 _SCENARIO_NAMES: Mapping[Scenario, str] = {

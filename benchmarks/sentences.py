@@ -190,6 +190,11 @@ def draw_answer(subject: Subject, random: np.random.Generator) -> str:
         return str(random.choice(_WORDS))
     if kind < 0.75:
         return _fill(_SHORT[random.integers(len(_SHORT))], subject, random)
+    return draw_caption(subject, random)
+
+
+def draw_caption(subject: Subject, random: np.random.Generator) -> str:
+    """Return a caption of 40 to 150 words."""
     num_words = int(random.integers(40, 140))
     sentences: list[str] = []
     for frame in _cycle(random):

@@ -6,7 +6,8 @@ newline behind `<end_of_utterance>` is part of the completion and so is learned,
 more than the model's own training runs did. Here the rows are rendered beforehand (TRL's "standard"
 format) and end with `<end_of_utterance>`, so that the supervised tokens are the same for all
 systems; `conversational_losses` says what the difference is. Switched off for speed and equality:
-gradient checkpointing (TRL's default), truncation, and bfloat16 where float32 is asked.
+gradient checkpointing (TRL's default; the system `trl_default` leaves it on), truncation, and
+bfloat16 where float32 is asked.
 """
 
 from typing import Any
@@ -29,16 +30,18 @@ def build_trl_trainer(job: Job) -> SFTTrainer:
         {
             "prompt": [prompt_text(processor, row) for row in ordered],
             "completion": [answer_text(row) for row in ordered],
-            "image": [str(row.image) for row in ordered],
         }
-    ).cast_column("image", Image())
+    )
+    if ordered[0].images:
+        paths = [[str(image) for image in row.images] for row in ordered]
+        dataset = dataset.add_column("images", paths).cast_column("images", [Image()])
     arguments = SFTConfig(
         output_dir=str(job.work_dir / "trl"),
         max_steps=len(job.steps),
         per_device_train_batch_size=job.batch_size,
         gradient_accumulation_steps=len(job.steps[0].rows) // job.batch_size,
         train_sampling_strategy="sequential",
-        gradient_checkpointing=False,
+        gradient_checkpointing=job.system == "trl_default",
         max_length=None,
         **shared_arguments(job),
     )

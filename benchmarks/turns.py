@@ -32,6 +32,7 @@ class MeasuredStep:
     """Processor seconds of the worker, all threads: steadier than the clock on a machine that
     others use too."""
     loss: float
+    peak_rss_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +47,15 @@ class SystemResult:
     peak_device_bytes: int
     """Most memory of a GPU that tensors took; 0 without one."""
     device: str
+    base_rss_bytes: int
+    """What was resident before anything was loaded."""
+    state_bytes: int
+    """Weights, gradients and the optimizer's moments."""
+    step_flops: tuple[float, ...]
+    """What each step computes; of ours alone."""
+    flops_per_cpu_s: float
+    """What a product of matrices computes in a second of processor time, in the job's precision;
+    measured in our worker, 0 in the others."""
     conversational: dict[str, float] | None
     """TRL: what its conversational rows would learn from the first batch."""
 

@@ -73,7 +73,7 @@ def _job(
         rows_file=rows_file,
         work_dir=settings.work_dir / variant,
         batch_size=shape.batch_size,
-        steps=steps_of(system, variant, drawn),
+        steps=steps_of(variant, drawn),
         num_threads=2,
     )
 
