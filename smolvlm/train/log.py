@@ -32,7 +32,9 @@ SumOverRanks = Callable[[torch.Tensor], torch.Tensor]
 MEASURED_KEYS = frozenset(
     {
         "samples_per_s",
+        "tokens_per_s",
         "supervised_tokens_per_s",
+        "tiles_per_s",
         "mfu",
         "peak_memory_gb",
         "data_wait",
@@ -89,7 +91,9 @@ class StepCounts:
             if total["budget_tokens"]
             else 0.0,
             "samples_per_s": round(total["num_samples"] / seconds, 3),
+            "tokens_per_s": round(total["num_tokens"] / seconds, 3),
             "supervised_tokens_per_s": round(total["num_supervised_tokens"] / seconds, 3),
+            "tiles_per_s": round(total["num_tiles"] / seconds, 3),
             "mfu": round(total["flops"] / seconds / peak_flops, 4),
             "peak_memory_gb": round(peak_memory_bytes() / 1e9, 3),
         }
