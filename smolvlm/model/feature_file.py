@@ -64,7 +64,7 @@ _OPENING = threading.RLock()
 
 
 def _begin_anew_in_child() -> None:
-    global _OPENING  # noqa: PLW0603 - a lock that another thread had is never freed in a fork
+    global _OPENING  # one that another thread had is never freed in a fork
     _OPENING = threading.RLock()
 
 

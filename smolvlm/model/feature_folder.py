@@ -2,9 +2,9 @@
 
 In: `FOLDER/FINGERPRINT.lmdb`. Out: the files to read from, and the one to write to. Without a bound
 that is one file. With one (`data.vision_cache_max_gb`) features go into files of an eighth of it
-each, `FINGERPRINT.lmdb`, `FINGERPRINT.1.lmdb` and so on, since a file of LMDB never shrinks: room is
-made by removing whole files. The file whose last use is longest ago goes first, whichever tower it
-is of. A file stays for as long as a process lives that read from it or wrote to it: each has a
+each, `FINGERPRINT.lmdb`, `FINGERPRINT.1.lmdb` and so on, since a file of LMDB never shrinks: whole
+files are removed to make room. The file whose last use is longest ago goes first, whichever tower
+it is of. A file stays for as long as a process lives that read from it or wrote to it: each has a
 shared lock on the file's `used`, whose time says when the last use began.
 
 So a run never removes what it uses itself. Where the bound holds fewer tiles than a run has, the

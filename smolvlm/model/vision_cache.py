@@ -2,13 +2,13 @@
 
 One LMDB file per (tower weights, pixel scaling, compute dtype, stage): its name is their
 fingerprint, so features of another tower can never be taken for this one's; with a bound several
-(`feature_folder.py`). Keys are tile content keys (picture bytes, cut settings, tile number). LMDB is
-crash-safe: a killed writer leaves what was committed (`feature_file.py` says what becomes of a
+(`feature_folder.py`). Keys are tile content keys (picture bytes, cut settings, tile number). LMDB
+is crash-safe: a killed writer leaves what was committed (`feature_file.py` says what becomes of a
 damaged file). Each entry carries a digest; one that does not match is computed again. The main
 process hands features over after each pack and goes on (`feature_writer.py`); loader workers read
-before they decode, so that a picture whose features are known is never decoded again. Ranks and runs
-share the files: LMDB lets one write at a time, and what another has written since is not written
-again.
+before they decode, so that a picture whose features are known is never decoded again. Ranks and
+runs share the files: LMDB lets one write at a time, and what another has written since is not
+written again.
 
 With tower and connector both frozen the connector's output is kept (tokens x hidden), else the
 tower's (patches x width, several times larger).
@@ -32,15 +32,14 @@ from torch import Tensor
 from smolvlm.model import feature_file
 from smolvlm.model.feature_folder import FeatureBound, FeatureFolder
 from smolvlm.model.feature_writer import FeatureWriter
-from smolvlm.model.vision import tower_modules
+from smolvlm.model.vision import tokens_per_tile, tower_modules
 from smolvlm.notices import notice
-from smolvlm.protocols import VisionLanguageModel
+from smolvlm.protocols import VisionLanguageConfig, VisionLanguageModel
 
 Stage = Literal["tower", "connector"]
 _DIGEST_BYTES = 8
 """Behind each entry: XXH3 of its key and features. It takes 3 us beside the 22 that reading 144 KiB
 takes, on a Xeon of 2023."""
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -228,23 +227,25 @@ def open_vision_cache(
     Args:
         directory: where caches lie, one folder a fingerprint.
         model: one of `MODEL_CLASSES`, its `pixel_scaling` set.
-        compute_dtype: "float32", "bfloat16" or "float16": what the tower computes in, under
-            autocast or by its weights.
+        compute_dtype: by torch's name, what the tower computes in, under autocast or by its
+            weights: "float32", "bfloat16" or "float16".
         keeps_connector: whether the connector is frozen too, so that its output can be kept.
         max_gb: what all caches of the directory may take of the disk; None is without end.
     """
     stage: Stage = "connector" if keeps_connector else "tower"
-    vision = model.config.vision_config
-    patches = (vision.image_size // vision.patch_size) ** 2
-    shape = (
-        (patches // model.config.scale_factor**2, model.config.text_config.hidden_size)
-        if keeps_connector
-        else (patches, vision.hidden_size)
-    )
-    layout = FeatureLayout(stage=stage, shape=shape, dtype=_DTYPES[compute_dtype])
+    shape = feature_shape(model.config, keeps_connector=keeps_connector)
+    layout = FeatureLayout(stage=stage, shape=shape, dtype=getattr(torch, compute_dtype))
     name = fingerprint(model, layout)
     bound = None if max_gb is None else FeatureBound(max_bytes=int(max_gb * 1e9))
     return VisionCache(directory / f"{name}.lmdb", layout, bound)
+
+
+def feature_shape(config: VisionLanguageConfig, *, keeps_connector: bool) -> tuple[int, int]:
+    """Return rows and width of a tile's features, of the connector's or the tower's output."""
+    vision = config.vision_config
+    if keeps_connector:
+        return tokens_per_tile(config), config.text_config.hidden_size
+    return (vision.image_size // vision.patch_size) ** 2, vision.hidden_size
 
 
 def fingerprint(model: VisionLanguageModel, layout: FeatureLayout) -> str:
