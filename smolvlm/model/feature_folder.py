@@ -98,7 +98,7 @@ class FeatureFolder:
         except OSError:
             return (self.path,)
         if changed_ns != self._listed_ns:
-            found = tuple(path for _, path in self._numbered())
+            found = tuple(self.there())
             for path in {*found, *self._files, self.path}:
                 if feature_file.is_gone(path):
                     before_closing()
@@ -117,6 +117,10 @@ class FeatureFolder:
             if not dot and (not number or number.isdecimal()):
                 found.append((int(number or 0), path))
         return sorted(found)
+
+    def there(self) -> list[Path]:
+        """Return the files that are there now."""
+        return [path for _, path in self._numbered()]
 
     def use(self, path: Path) -> bool:
         """Note that this process uses a file; return whether it is there to be used.
@@ -205,7 +209,7 @@ class FeatureFolder:
         free = bound.max_bytes - RESERVE_BYTES - sum(sizes.values())
         if free >= num_bytes:
             return free
-        ours = {path for _, path in self._numbered()}
+        ours = set(self.there())
         spares = {kept} if self.num_missed > bound.patience else ours
         for path in sorted(sizes.keys() - spares, key=_last_use):
             if free >= num_bytes:

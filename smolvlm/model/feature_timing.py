@@ -13,6 +13,7 @@ from pathlib import Path
 
 import lmdb
 
+from smolvlm.disk.atomic_files import SUFFIX
 from smolvlm.model.feature_file import DATA
 
 PROBE_BYTES = 8 * 10**6
@@ -42,7 +43,7 @@ def disk_times(folder: Path, num_bytes: int) -> DiskTimes | None:
     value = os.urandom(num_bytes)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".probe.") as place:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".probe.", suffix=SUFFIX) as place:
             began = time.perf_counter()
             size = max(_MAP_BYTES, 4 * count * num_bytes)
             with (

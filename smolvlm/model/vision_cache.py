@@ -161,26 +161,44 @@ class VisionCache:
     def _commit(self, keys: Sequence[bytes], features: Float[Tensor, "tile rows width"]) -> None:
         """Write entries together; where that fails, this process writes none from then on."""
         rows = features.view(torch.uint8).flatten(1).numpy()
-        with self._folder.room(len(keys), self.layout.num_bytes) as (path, count):
+        new = self._not_kept(keys)
+        with self._folder.room(len(new), self.layout.num_bytes) as (path, count):
             environment = feature_file.environment_of(path) if count else None
             if environment is None or not feature_file.is_written(path):
                 return
             try:
-                with environment.begin(write=True) as transaction:
-                    for key, row in zip(keys[:count], rows, strict=False):
-                        self._put(transaction, key, row.data)
+                with environment.begin(write=True, buffers=True) as transaction:
+                    for place in new[:count]:
+                        key, row = keys[place], rows[place].data
+                        if not self._is_whole(key, transaction.get(key)):
+                            transaction.put(key, b"".join((row, _digest(key, row))))
             except lmdb.Error as error:
                 feature_file.stop_writing(path, error)
 
-    def _put(self, transaction: lmdb.Transaction, key: bytes, features: memoryview) -> None:
-        """Write an entry, unless another process wrote it meanwhile."""
-        there, digest = transaction.get(key), _digest(key, features)
+    def _not_kept(self, keys: Sequence[bytes]) -> list[int]:
+        """Return the places of the keys that no file has, as far as can be seen."""
+        new = list(range(len(keys)))
+        for path in self._folder.there():
+            environment = feature_file.environment_of(path)
+            if environment is None or not new:
+                continue
+            try:
+                with environment.begin(buffers=True) as transaction:
+                    new = [
+                        place
+                        for place in new
+                        if not self._is_whole(keys[place], transaction.get(keys[place]))
+                    ]
+            except lmdb.Error:  # whoever reads it meets the damage too
+                continue
+        return new
+
+    def _is_whole(self, key: bytes, value: memoryview | None) -> bool:
+        """Say whether an entry has the features of its key."""
         size = self.layout.num_bytes
-        if there is not None and len(there) == size + _DIGEST_BYTES:
-            value = memoryview(there)
-            if _digest(key, value[:size]) == value[size:]:
-                return
-        transaction.put(key, b"".join((features, digest)))
+        if value is None or len(value) != size + _DIGEST_BYTES:
+            return False
+        return _digest(key, value[:size]) == value[size:]
 
     def count(self) -> int:
         """Return how many tiles are kept; not `__len__`, for an empty cache must not be false."""
@@ -193,9 +211,9 @@ class VisionCache:
         size = self.layout.num_bytes
         if value is None or len(value) != size + _DIGEST_BYTES:
             return None
-        copied = bytearray(value)
-        features = memoryview(copied)[:size]
-        if _digest(key, features) != copied[size:]:
+        copied = memoryview(bytearray(value))
+        features = copied[:size]
+        if not self._is_whole(key, copied):
             notice(f"{self.path} has damaged entries, which are computed anew")
             return None
         return torch.frombuffer(features, dtype=self.layout.dtype).view(self.layout.shape)
@@ -203,6 +221,7 @@ class VisionCache:
     def close(self) -> None:
         """Close this process's handle for every cache on the file; the next use opens it again."""
         self.flush()
+        _WRITERS.pop(self.path, None)
         self._folder.release()
         for path in self._files():
             feature_file.close(path)

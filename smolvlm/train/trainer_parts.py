@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from transformers import TrainingArguments
 
@@ -11,8 +12,10 @@ from smolvlm.config.engine import EngineName
 from smolvlm.datasets.packing.row_digests import MediaState
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.protocols import VisionLanguageModel
+from smolvlm.train.batch import PackInfo
 from smolvlm.train.checkpoint import CheckpointFiles
 from smolvlm.train.flops import ComputeCost
+from smolvlm.train.late_features import with_late_features
 from smolvlm.train.log import RunLog
 from smolvlm.train.ranks.rank_log import RankLog
 from smolvlm.train.row_record import RowRecord
@@ -62,6 +65,13 @@ class TrainerParts:
             logs_rows=self.log_sample_ids,
             ranks=ranks,
         )
+
+    def looked_up(self, batch: Mapping[str, Any]) -> tuple[Mapping[str, Any], PackInfo]:
+        """Return a batch's pack, with the features that were kept since it was made, and what is
+        known of it."""
+        if self.vision_cache is None:
+            return batch["pack"], batch["info"]
+        return with_late_features(batch["pack"], batch["info"], self.vision_cache.read)
 
     def check_media(self, states: Iterable[MediaState]) -> None:
         """Compare the files that a pack was read from; raises as `RowRecord.add`."""
