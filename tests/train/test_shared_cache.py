@@ -23,7 +23,9 @@ CHANGES = {
 
 def job(write_run: Any, folder: Path, cache: Path, ranks: int) -> Path:
     """Write a job for `engine_runs.py`, and return its file."""
-    changes = CHANGES | {"data.vision_cache_dir": str(cache), "train.ddp_backend": "gloo"}
+    changes = CHANGES | {"data.vision_cache_dir": str(cache)}
+    if ranks > 1:
+        changes |= {"train.ddp_backend": "gloo"}
     entry = {"run": str(write_run(folder, changes)), "ranks": ranks, "notes_tiles": True}
     path = folder.parent / f"{folder.name}.json"
     path.write_text(json.dumps([entry | {"limit_s": TIMEOUT_S}]))
@@ -31,7 +33,9 @@ def job(write_run: Any, folder: Path, cache: Path, ranks: int) -> Path:
 
 
 def num_computed(folder: Path) -> int:
-    return sum(int(line) for path in folder.glob("tiles-*.txt") for line in path.open())
+    assert problem_of(folder) is None, problem_of(folder)
+    notes = [path.read_text().splitlines() for path in folder.glob("tiles-*.txt")]
+    return sum(int(line) for lines in notes for line in lines)
 
 
 def losses(folder: Path) -> list[float]:
