@@ -156,6 +156,6 @@ def shown_ms(seconds: float) -> str:
 
 
 def _shown_s(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.2g} s"
+    if seconds < 120:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:,.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"

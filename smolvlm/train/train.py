@@ -294,6 +294,9 @@ def _build_trainer(
         files=files,
         step=StepPolicy(method=method, reference=reference),
         vision_cache=cache,
+        could_keep_features=not config.data.vision_cache
+        and not run_model.learning_rates.of_tower("vision_tower")
+        and start.tile_use.num_repeated > 0,
         evaluations=evaluations,
         rows=start.rows,
         log_sample_ids=config.train.log_sample_ids,
