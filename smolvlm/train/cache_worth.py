@@ -69,6 +69,17 @@ class CacheWorth:
         """Return the first epoch by whose end more was saved than lost, counted from 1."""
         return next((epoch for epoch, saved in enumerate(self.saved_s(), 1) if saved > 0), None)
 
+    def as_object(self) -> dict[str, object]:
+        """Return it in JSON's types: tiles, bytes, epochs."""
+        return {
+            "tiles": self.use.num_distinct,
+            "shown": self.use.total_shown,
+            "bytes": self.num_bytes,
+            "kept_share": self.kept_share,
+            "is_written": bool(self.use.num_repeated) or self.is_asked_for,
+            "pays_from_epoch": self.paying_epoch(),
+        }
+
     def line(self) -> str:
         """Return what is to be said of it."""
         tiles = f"{self.use.num_distinct:,} tiles"

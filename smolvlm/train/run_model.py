@@ -24,7 +24,7 @@ from smolvlm.config.schema import DataConfig, ModelConfig, RunConfig
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.errors import ConfigError
 from smolvlm.model.towers import TOWER_OF, Tower
-from smolvlm.model.vision_cache import VisionCache, open_vision_cache
+from smolvlm.model.vision_cache import VisionCache, feature_shape, open_vision_cache
 from smolvlm.protocols import VisionLanguageConfig, VisionLanguageModel
 from smolvlm.train.arguments import seed_of
 from smolvlm.train.flops import ComputeCost, compute_cost
@@ -238,6 +238,24 @@ def feature_dtype(config: RunConfig, *, uses_bf16: bool) -> str:
     if uses_bf16 or config.model.dtype == "bfloat16":
         return "bfloat16"
     return "float16" if config.train.arguments.get("fp16") else "float32"
+
+
+def feature_bytes(
+    config: RunConfig, model_config: VisionLanguageConfig, *, uses_bf16: bool
+) -> int | None:
+    """Return what a tile's kept features take; None where none are kept.
+
+    Args:
+        config: the settings.
+        model_config: the checkpoint's.
+        uses_bf16: whether training runs under bfloat16 autocast.
+    """
+    rates = learning_rates(config, model_config)
+    if not keeps_features(config, rates):
+        return None
+    rows, width = feature_shape(model_config, keeps_connector=not rates.of_tower("connector"))
+    dtype = getattr(torch, feature_dtype(config, uses_bf16=uses_bf16))
+    return rows * width * dtype.itemsize
 
 
 def cache_folder(config: RunConfig) -> Path:
