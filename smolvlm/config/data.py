@@ -173,7 +173,7 @@ class DataConfig(Section):
         what = f"has no effect with {trained if self.vision_cache else 'data.vision_cache = false'}"
         for name in ("vision_cache_dir", "vision_cache_max_gb"):
             if (value := getattr(self, name)) is not None:
-                shown = shown_value(str(value))
+                shown = shown_value(value if isinstance(value, float) else str(value))
                 yield Problem(key=f"data.{name}", value=shown, what=what, fix="take it out")
 
     def _without_effect_in_legacy(self) -> Iterator[Problem]:
