@@ -172,9 +172,8 @@ def _checked(path: Path) -> lmdb.Environment:
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path)
     path.mkdir(exist_ok=True)
-    environment = lmdb.open(
-        str(path), map_size=MAX_BYTES, max_readers=512, metasync=False, readahead=False
-    )
+    # Read ahead: an entry is some 20 to 400 pages, which would come from the disk one by one.
+    environment = lmdb.open(str(path), map_size=MAX_BYTES, max_readers=512, metasync=False)
     try:
         environment.reader_check()  # a killed reader would keep pages from being used again
         _fill_up(environment, path / DATA)
