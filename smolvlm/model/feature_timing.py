@@ -68,9 +68,8 @@ def _read_s(place: Path, key: bytes) -> float:
         lmdb.open(str(place), readonly=True, lock=False) as environment,
         environment.begin(buffers=True) as transaction,
     ):
-        value = transaction.get(key)
         began = time.perf_counter()
-        bytearray(value)
+        bytearray(transaction.get(key))
         return time.perf_counter() - began
 
 
