@@ -69,7 +69,9 @@ def _read_s(place: Path, key: bytes) -> float:
         environment.begin(buffers=True) as transaction,
     ):
         began = time.perf_counter()
-        bytearray(transaction.get(key))
+        value = transaction.get(key)
+        assert value is not None
+        bytearray(value)
         return time.perf_counter() - began
 
 
