@@ -2,6 +2,8 @@
 are those without it, and what one has computed the others do not compute again."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 
 from smolvlm.model.vision_cache import VisionCache
+from smolvlm.train.smolvlm_trainer import SmolVLMTrainer
 from tests.train.conftest import FinishedRun, TrainRun, json_rows
 from tests.train.runs_apart import problem_of, runs_apart
 
@@ -120,3 +123,53 @@ def test_runs_at_once_compute_no_more_than_one_alone_would(
     twice."""
     assert alone.trained.vision_cache is not None
     assert num_computed(folders[name]) <= alone.trained.vision_cache.count()
+
+
+def test_steps_go_on_while_another_process_holds_the_files_one_write_lock(
+    train_run: TrainRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is given back at the last step, and what was waiting is kept then."""
+    cache = tmp_path / "cache"
+    first = train_run(tmp_path / "first", CHANGES | {"data.vision_cache_dir": str(cache)})
+    kept_there = first.trained.vision_cache
+    assert kept_there is not None
+    num_kept = kept_there.count()
+    kept_there.close()
+    (path,) = cache.glob("*.lmdb")
+    (path / "data.mdb").unlink()
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert holder.stdout is not None
+    assert holder.stdin is not None
+    assert holder.stdout.readline() == b"held\n"
+    steps: list[int] = []
+    training_step = SmolVLMTrainer.training_step
+
+    def counted(self: SmolVLMTrainer, *args: Any, **kwargs: Any) -> Any:
+        loss = training_step(self, *args, **kwargs)
+        if self.state.global_step + 1 == self.state.max_steps and holder.poll() is None:
+            steps.append(self.state.global_step + 1)
+            holder.communicate(b"end\n", timeout=60)
+        return loss
+
+    monkeypatch.setattr(SmolVLMTrainer, "training_step", counted)
+    try:
+        second = train_run(tmp_path / "second", CHANGES | {"data.vision_cache_dir": str(cache)})
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert steps == [second.trained.planned.plan.num_steps], "all steps were made before"
+    assert second.losses == pytest.approx(first.losses, rel=1e-6)
+    assert second.trained.vision_cache is not None
+    assert second.trained.vision_cache.count() == num_kept
+
+
+HOLDER = """
+import sys, lmdb
+with lmdb.open(sys.argv[1], map_size=1 << 40, max_readers=512) as environment:
+    transaction = environment.begin(write=True)
+    print("held", flush=True)
+    sys.stdin.readline()
+    transaction.abort()
+"""
