@@ -22,7 +22,7 @@ def worth(*shown: int, distinct: int = 1000, **changes: Any) -> CacheWorth:
 def test_a_run_of_several_epochs_says_size_times_and_from_when_on_it_pays() -> None:
     assert worth(1000, 1000, 1000).line() == (
         "vision cache    78 MB for 1,000 tiles, shown 3,000 times; one is read back in 0.2 ms and "
-        "computed in 50 ms or more; pays from epoch 2 on, 98 s of computing saved in all"
+        "computed in 50 ms or more; pays from epoch 2 on, 99 s of computing saved in all"
     )
 
 
