@@ -20,7 +20,7 @@ from smolvlm.datasets.packing.length_cache import Engine
 from smolvlm.datasets.packing.measured import MeasuredSet, SourceCount
 from smolvlm.datasets.packing.plan import Plan, plan_training
 from smolvlm.pages.token_text import plural
-from smolvlm.runs.mixture import mixture_settings, prepare_mixture
+from smolvlm.runs.mixture import cache_worth, mixture_settings, prepare_mixture
 from smolvlm.terminal import console as terminal_console
 from smolvlm.terminal import say_json
 
@@ -62,6 +62,8 @@ def run_preparation(
     console = terminal_console()
     plan = plan_training(measured.lengths, one_pass(settings.data))
     _show(measured, plan, console)
+    if (worth := cache_worth(settings, measured, plan)) is not None:
+        console.print(worth.line(), markup=False, highlight=False, soft_wrap=True)
     for count in measured.counts:
         for line in _bad_rows(count, max_bad_fraction=settings.data.max_bad_fraction):
             console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)

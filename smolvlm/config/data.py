@@ -107,7 +107,11 @@ class DataConfig(Section):
     vision_cache: bool = True
     """Compute each tile's features once; takes effect where the vision tower is frozen."""
     vision_cache_dir: FilePath | None = None
-    """None is `vision_cache` in the output folder."""
+    """None is `vision_cache` in the output folder. Ranks and runs share what lies there."""
+    vision_cache_max_gb: Annotated[float, Field(gt=0)] | None = None
+    """What all features in that folder may take of the disk, in 10^9 bytes, those of other towers
+    included; None is no bound. The file that was used longest ago goes first; where a run has more
+    tiles than there is room for, the first ones stay."""
     prefetch_mb: Count = 512
     """Memory of a rank's packs that loader workers make ahead, two at least, in 10^6 bytes; besides
     it stands `train.dataloader_prefetch_factor`, in packs a worker."""
@@ -153,21 +157,8 @@ class DataConfig(Section):
                 what=what,
                 fix="take one of the two out",
             )
-        if self.vision_cache_dir is not None and (
-            not self.vision_cache or config.rate_of("vision") > 0
-        ):
-            cause = (
-                "data.vision_cache = false"
-                if not self.vision_cache
-                else "a vision tower that is trained"
-            )
-            what = f"has no effect with {cause}"
-            yield Problem(
-                key="data.vision_cache_dir",
-                value=shown_value(str(self.vision_cache_dir)),
-                what=what,
-                fix="take it out",
-            )
+        if not self.vision_cache or config.rate_of("vision") > 0:
+            yield from self._without_a_cache()
         if self.allow_private_urls and not self.allow_urls:
             what, fix = "has no effect without data.allow_urls", "set data.allow_urls: true"
             yield Problem(key="data.allow_private_urls", value="true", what=what, fix=fix)
@@ -176,6 +167,14 @@ class DataConfig(Section):
             fix = "set train.dataloader_num_workers above 0, or take it out"
             what = "has no effect without loader workers"
             yield Problem(key="data.prefetch_mb", value=str(self.prefetch_mb), what=what, fix=fix)
+
+    def _without_a_cache(self) -> Iterator[Problem]:
+        trained = "a vision tower that is trained"
+        what = f"has no effect with {trained if self.vision_cache else 'data.vision_cache = false'}"
+        for name in ("vision_cache_dir", "vision_cache_max_gb"):
+            if (value := getattr(self, name)) is not None:
+                shown = shown_value(value if isinstance(value, float) else str(value))
+                yield Problem(key=f"data.{name}", value=shown, what=what, fix="take it out")
 
     def _without_effect_in_legacy(self) -> Iterator[Problem]:
         if self.mark_newlines == "keep":

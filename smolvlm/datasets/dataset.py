@@ -6,6 +6,7 @@ lacks. The same picture twice in a pack, under whatever name, is decoded and enc
 item holds what depends on the plan alone, so it is the same for any number of workers.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -143,6 +144,7 @@ class PackDataset(Dataset[Pack]):
             SampleError: a picture is corrupt or changed since it was measured, under
                 `on_bad_sample: error`.
         """
+        began = time.perf_counter()
         loader = TileLoader(self.settings, self.options.read_features)
         raised = BadSamples(policy="error")
         bad = BadSamples(policy="skip", max_fraction=1.0)
@@ -162,6 +164,7 @@ class PackDataset(Dataset[Pack]):
                 bad.skipped += [SkippedRow(where=self.where(row), reason=reason) for row in rows]
         raised.settle()
         pack = self._join(examples, kept, loader, bad, states)
+        loader.times.total_s = time.perf_counter() - began
         return pack if self.options.cut is None else self.options.cut(pack)
 
     def _raises(self, rows: Rows) -> bool:
@@ -239,6 +242,7 @@ class PackDataset(Dataset[Pack]):
             media_states=tuple(states),
             budget_tokens=self.plan.budget.max_tokens,
             skipped=tuple(bad.skipped),
+            times=loader.times,
         )
 
 

@@ -30,7 +30,7 @@ class LocksUnavailableError(OSError):
 
 
 class FileLock:
-    """An exclusive lock on one open file, of this process and of none that it forks."""
+    """A lock on one open file, of this process and of none that it forks."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
@@ -50,15 +50,16 @@ class FileLock:
             self.release()
 
 
-def try_lock(path: Path, *, is_new: bool = False) -> FileLock | None:
+def try_lock(path: Path, *, is_new: bool = False, is_shared: bool = False) -> FileLock | None:
     """Lock a file without waiting; it is made where it is missing.
 
     Args:
         path: in a folder that exists.
         is_new: whether the file must not exist yet.
+        is_shared: whether others may have a shared lock too, and none an exclusive one.
 
     Returns:
-        None where another process has the lock.
+        None where another process, or this one by another file, has a lock that excludes it.
 
     Raises:
         LocksUnavailableError: there are no locks here.
@@ -68,11 +69,12 @@ def try_lock(path: Path, *, is_new: bool = False) -> FileLock | None:
     if fcntl is None:
         raise LocksUnavailableError(errno.ENOSYS, "this system has no file locks", str(path))
     flags = os.O_RDWR | os.O_CREAT | (os.O_EXCL if is_new else 0)
+    kind = fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX
     while True:
         descriptor = os.open(path, flags, 0o666)  # closed in programs that are started from here
         _OPEN.add(descriptor)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         except OSError as error:
             _close(descriptor)
             if error.errno in _TAKEN:

@@ -1,4 +1,4 @@
-"""The LMDB file behind the vision cache: opened once a process, made anew where it is damaged, done
+"""An LMDB file of the vision cache: opened once a process, made anew where it is damaged, done
 without where it cannot be used.
 
 In: a path. Out: an environment, or None. A cache costs time when it is lost and nothing else, so
@@ -14,6 +14,8 @@ filled up, and an entry that was really cut off there fails its digest.
 import os
 import secrets
 import shutil
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +25,8 @@ from smolvlm.disk.atomic_files import SUFFIX, remove_leftovers
 from smolvlm.disk.disk_space import NO_SPACE, is_full
 from smolvlm.notices import notice
 
+DATA = "data.mdb"
+"""The name that LMDB gives what it writes, in a folder of its own."""
 MAX_BYTES = 1 << 40
 """Address space reserved for the map; the file grows only as it fills."""
 MAX_LOOSE_PAGES = 64
@@ -50,9 +54,22 @@ class _OpenFile:
     was_renewed: bool = False
     damage: lmdb.Error | None = None
     """Found while it was written to; it is made anew where nobody reads it."""
+    inode: int | None = None
+    """Of its data."""
 
 
 _OPEN: dict[Path, _OpenFile] = {}
+_OPENING = threading.RLock()
+"""The step reads while a thread writes, and of one file only one of them may open it."""
+
+
+def _begin_anew_in_child() -> None:
+    global _OPENING  # one that another thread had is never freed in a fork
+    _OPENING = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_begin_anew_in_child)
 
 
 def environment_of(path: Path) -> lmdb.Environment | None:
@@ -101,6 +118,12 @@ def renew(path: Path, error: lmdb.Error | None = None) -> None:
         _OPEN[path].was_renewed = True
 
 
+def is_gone(path: Path) -> bool:
+    """Say whether a file that this process has open was removed, or is another file now."""
+    file = _OPEN.get(path)
+    return file is not None and file.inode is not None and file.inode != _inode(path)
+
+
 def close(path: Path) -> None:
     """Close this process's environment; the next use opens it again."""
     file = _OPEN.pop(path, None)
@@ -109,13 +132,21 @@ def close(path: Path) -> None:
 
 
 def _open_file(path: Path) -> _OpenFile:
-    file = _OPEN.get(path)
-    if file is not None and file.process == os.getpid():
+    with _OPENING:
+        file = _OPEN.get(path)
+        if file is not None and file.process == os.getpid():
+            return file
+        if file is not None and file.environment is not None:
+            file.environment.close()  # inherited over a fork, where it must not be used
+        file = _OPEN[path] = _opened(path)
         return file
-    if file is not None and file.environment is not None:
-        file.environment.close()  # inherited over a fork, where it must not be used
-    file = _OPEN[path] = _opened(path)
-    return file
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return (path / DATA).stat().st_ino
+    except OSError:
+        return None
 
 
 def _opened(path: Path) -> _OpenFile:
@@ -123,7 +154,8 @@ def _opened(path: Path) -> _OpenFile:
     damage = ""
     for _ in range(2):
         try:
-            return _OpenFile(os.getpid(), _checked(path))
+            environment = _checked(path)
+            return _OpenFile(os.getpid(), environment, inode=_inode(path))
         except (*_DAMAGE, _CutOffError, FileExistsError, NotADirectoryError) as error:
             damage = _reason(error)
             if not _discard(path, damage):
@@ -140,11 +172,11 @@ def _checked(path: Path) -> lmdb.Environment:
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path)
     path.mkdir(exist_ok=True)
-    environment = lmdb.open(
-        str(path), map_size=MAX_BYTES, max_readers=512, metasync=False, readahead=False
-    )
+    # Read ahead: an entry is some 20 to 400 pages, which would come from the disk one by one.
+    environment = lmdb.open(str(path), map_size=MAX_BYTES, max_readers=512, metasync=False)
     try:
-        _fill_up(environment, path / "data.mdb")
+        environment.reader_check()  # a killed reader would keep pages from being used again
+        _fill_up(environment, path / DATA)
     except BaseException:
         environment.close()
         raise
@@ -177,17 +209,30 @@ def _num_missing(environment: lmdb.Environment, data: Path) -> int:
 
 def _discard(path: Path, why: str) -> bool:
     """Take a damaged file away; return whether that was possible."""
-    gone = path.with_name(f".{path.name}.{secrets.token_hex(6)}{SUFFIX}")
     try:
-        path.rename(gone)
+        remove(path, lambda: notice(f"{path} is damaged ({why}) and is made anew"))
     except OSError:
         return not path.exists()
-    notice(f"{path} is damaged ({why}) and is made anew")
+    return True
+
+
+def remove(path: Path, once_gone: Callable[[], None] = lambda: None) -> None:
+    """Take a file away: out of its place at once, and then off the disk.
+
+    Args:
+        path: of the file.
+        once_gone: called between the two.
+
+    Raises:
+        OSError: it cannot be, or is not there.
+    """
+    gone = path.with_name(f".{path.name}.{secrets.token_hex(6)}{SUFFIX}")
+    path.rename(gone)
+    once_gone()
     if gone.is_dir():
         shutil.rmtree(gone, ignore_errors=True)
     else:
         gone.unlink(missing_ok=True)
-    return True
 
 
 def _reason(error: Exception) -> str:

@@ -11,7 +11,7 @@ open.
 import os
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -30,7 +30,8 @@ Commit = Callable[[Sequence[bytes], Tensor], None]
 class _Batch:
     """Features that were handed over together."""
 
-    keys: tuple[bytes, ...]
+    places: Mapping[bytes, int]
+    """Key -> its place in `features`, of keys given twice the last."""
     features: Tensor
     copied: torch.cuda.Event | None
     """Done once `features` are there."""
@@ -63,16 +64,16 @@ class FeatureWriter:
         Raises:
             lmdb.Error: an earlier commit failed.
         """
-        batch = _on_its_way(tuple(keys), features)
+        batch, kept = _on_its_way(keys, features), tuple(keys)
         self._settle(room_for=batch.features.nbytes)
-        future = self._thread.submit(lambda: self._commit(batch.keys, batch.wait()))
+        future = self._thread.submit(lambda: self._commit(kept, batch.wait()))
         self._pending.append((batch, future))
 
     def pending(self, key: bytes) -> Tensor | None:
         """Return a copy of features that are not committed yet, None where there are none."""
         for batch, _ in reversed(self._pending):
-            if key in batch.keys:
-                return batch.wait()[batch.keys.index(key)].clone()
+            if (place := batch.places.get(key)) is not None:
+                return batch.wait()[place].clone()
         return None
 
     def flush(self) -> None:
@@ -116,12 +117,13 @@ if hasattr(os, "register_at_fork"):  # Windows has no fork
     os.register_at_fork(before=_before_fork)
 
 
-def _on_its_way(keys: tuple[bytes, ...], features: Tensor) -> _Batch:
+def _on_its_way(keys: Sequence[bytes], features: Tensor) -> _Batch:
     """Begin to copy features to the CPU."""
+    places = {key: place for place, key in enumerate(keys)}
     if features.device.type != "cuda":
-        return _Batch(keys, features.detach().cpu().contiguous(), None)
+        return _Batch(places, features.detach().cpu().contiguous(), None)
     host = torch.empty(features.shape, dtype=features.dtype, pin_memory=True)
     host.copy_(features.detach(), non_blocking=True)
     copied = torch.cuda.Event()
     copied.record(torch.cuda.current_stream(features.device))
-    return _Batch(keys, host, copied)
+    return _Batch(places, host, copied)

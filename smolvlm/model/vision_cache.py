@@ -1,12 +1,14 @@
 """Features of a frozen vision tower, computed once and kept on disk.
 
 One LMDB file per (tower weights, pixel scaling, compute dtype, stage): its name is their
-fingerprint, so features of another tower can never be taken for this one's. Keys are tile content
-keys (picture bytes, cut settings, tile number). LMDB is crash-safe: a killed writer leaves what was
-committed (`feature_file.py` says what becomes of a damaged file). Each entry carries a digest; one
-that does not match is computed again. The main process hands features over after each pack and goes
-on (`feature_writer.py`); loader workers read before they decode, so that a picture whose features
-are known is never decoded again.
+fingerprint, so features of another tower can never be taken for this one's; with a bound several
+(`feature_folder.py`). Keys are tile content keys (picture bytes, cut settings, tile number). LMDB
+is crash-safe: a killed writer leaves what was committed (`feature_file.py` says what becomes of a
+damaged file). Each entry carries a digest; one that does not match is computed again. The main
+process hands features over after each pack and goes on (`feature_writer.py`); loader workers read
+before they decode, so that a picture whose features are known is never decoded again. Ranks and
+runs share the files: LMDB lets one write at a time, and what another has written since is not
+written again.
 
 With tower and connector both frozen the connector's output is kept (tokens x hidden), else the
 tower's (patches x width, several times larger).
@@ -28,16 +30,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from smolvlm.model import feature_file
+from smolvlm.model.feature_folder import FeatureBound, FeatureFolder
 from smolvlm.model.feature_writer import FeatureWriter
-from smolvlm.model.vision import tower_modules
+from smolvlm.model.vision import tokens_per_tile, tower_modules
 from smolvlm.notices import notice
-from smolvlm.protocols import VisionLanguageModel
+from smolvlm.protocols import VisionLanguageConfig, VisionLanguageModel
 
 Stage = Literal["tower", "connector"]
 _DIGEST_BYTES = 8
 """Behind each entry: XXH3 of its key and features. It takes 3 us beside the 22 that reading 144 KiB
 takes, on a Xeon of 2023."""
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,9 +72,18 @@ class VisionCache:
     Forked and spawned workers may have it: each opens the file itself.
     """
 
-    def __init__(self, path: Path, layout: FeatureLayout) -> None:
+    def __init__(
+        self, path: Path, layout: FeatureLayout, bound: FeatureBound | None = None
+    ) -> None:
+        """
+        Args:
+            path: of the first file.
+            layout: of its entries.
+            bound: of what lies in the file's folder; None is none.
+        """
         self.path = path.resolve()
         self.layout = layout
+        self._folder = FeatureFolder(self.path, bound)
 
     def read(self, keys: Sequence[bytes]) -> list[Float[Tensor, "rows width"] | None]:
         """Return the features of each key, None where there are none."""
@@ -85,23 +96,42 @@ class VisionCache:
         ]
 
     def _kept(self, keys: Sequence[bytes]) -> list[Tensor | None]:
-        """Return what the file holds of each key."""
-        self._renew_if_damaged()
-        environment = feature_file.environment_of(self.path)
+        """Return what the files hold of each key."""
+        found: list[Tensor | None] = [None] * len(keys)
+        for path in self._files():
+            places = [place for place, features in enumerate(found) if features is None]
+            if not places:
+                break
+            for place, features in zip(
+                places, self._kept_in(path, [keys[place] for place in places]), strict=True
+            ):
+                found[place] = features
+        return found
+
+    def _kept_in(self, path: Path, keys: Sequence[bytes]) -> list[Tensor | None]:
+        """Return what a file holds of each key."""
+        environment = feature_file.environment_of(path)
         if environment is None:
             return [None] * len(keys)
         try:
             with environment.begin(buffers=True) as transaction:
-                return [self._decode(key, transaction.get(key)) for key in keys]
+                found = [self._decode(key, transaction.get(key)) for key in keys]
         except lmdb.Error as error:
             self._wait()
-            feature_file.renew(self.path, error)
+            feature_file.renew(path, error)
             return [None] * len(keys)
+        if any(features is not None for features in found):
+            self._folder.use(path)
+        return found
 
-    def _renew_if_damaged(self) -> None:
-        if feature_file.is_damaged(self.path):
-            self._wait()
-            feature_file.renew(self.path)
+    def _files(self) -> tuple[Path, ...]:
+        """Return the files to read from, those that were damaged made anew."""
+        files = self._folder.files(self._wait)
+        for path in files:
+            if feature_file.is_damaged(path):
+                self._wait()
+                feature_file.renew(path)
+        return files
 
     def _wait(self) -> None:
         """Return once nothing is being committed."""
@@ -115,9 +145,7 @@ class VisionCache:
             keys: of the tiles.
             features: on any device; not to be changed afterwards.
         """
-        self._renew_if_damaged()
-        # Opened by this thread, since two that open it together would do so twice.
-        if not feature_file.is_written(self.path):
+        if not feature_file.is_written(self._files()[-1]):
             return
         writer = _writer(self.path)
         if writer is None:
@@ -132,31 +160,60 @@ class VisionCache:
 
     def _commit(self, keys: Sequence[bytes], features: Float[Tensor, "tile rows width"]) -> None:
         """Write entries together; where that fails, this process writes none from then on."""
-        environment = feature_file.environment_of(self.path)
-        if environment is None or not feature_file.is_written(self.path):
-            return
         rows = features.view(torch.uint8).flatten(1).numpy()
-        try:
-            with environment.begin(write=True) as transaction:
-                for key, row in zip(keys, rows, strict=True):
-                    transaction.put(key, b"".join((row.data, _digest(key, row.data))))
-        except lmdb.Error as error:
-            feature_file.stop_writing(self.path, error)
+        new = self._not_kept(keys)
+        with self._folder.room(len(new), self.layout.num_bytes) as (path, count):
+            environment = feature_file.environment_of(path) if count else None
+            if environment is None or not feature_file.is_written(path):
+                return
+            try:
+                with environment.begin(write=True, buffers=True) as transaction:
+                    for place in new[:count]:
+                        key, row = keys[place], rows[place].data
+                        if not self._is_whole(key, transaction.get(key)):
+                            transaction.put(key, b"".join((row, _digest(key, row))))
+            except lmdb.Error as error:
+                feature_file.stop_writing(path, error)
+
+    def _not_kept(self, keys: Sequence[bytes]) -> list[int]:
+        """Return the places of the keys that no file has, as far as can be seen."""
+        new = list(range(len(keys)))
+        for path in self._folder.there():
+            environment = feature_file.environment_of(path)
+            if environment is None or not new:
+                continue
+            try:
+                with environment.begin(buffers=True) as transaction:
+                    new = [
+                        place
+                        for place in new
+                        if not self._is_whole(keys[place], transaction.get(keys[place]))
+                    ]
+            except lmdb.Error:  # whoever reads it meets the damage too
+                continue
+        return new
+
+    def _is_whole(self, key: bytes, value: memoryview | None) -> bool:
+        """Say whether an entry has the features of its key."""
+        size = self.layout.num_bytes
+        if value is None or len(value) != size + _DIGEST_BYTES:
+            return False
+        return _digest(key, value[:size]) == value[size:]
 
     def count(self) -> int:
         """Return how many tiles are kept; not `__len__`, for an empty cache must not be false."""
         self.flush()
-        environment = feature_file.environment_of(self.path)
-        return 0 if environment is None else environment.stat()["entries"]
+        environments = map(feature_file.environment_of, self._files())
+        return sum(each.stat()["entries"] for each in environments if each is not None)
 
     def _decode(self, key: bytes, value: memoryview | None) -> Tensor | None:
         """Return an entry's features; None where it has none, of another layout or damaged."""
         size = self.layout.num_bytes
         if value is None or len(value) != size + _DIGEST_BYTES:
             return None
-        copied = bytearray(value)
-        features = memoryview(copied)[:size]
-        if _digest(key, features) != copied[size:]:
+        copied = memoryview(bytearray(value))
+        features = copied[:size]
+        if not self._is_whole(key, copied):
             notice(f"{self.path} has damaged entries, which are computed anew")
             return None
         return torch.frombuffer(features, dtype=self.layout.dtype).view(self.layout.shape)
@@ -164,7 +221,10 @@ class VisionCache:
     def close(self) -> None:
         """Close this process's handle for every cache on the file; the next use opens it again."""
         self.flush()
-        feature_file.close(self.path)
+        _WRITERS.pop(self.path, None)
+        self._folder.release()
+        for path in self._files():
+            feature_file.close(path)
 
 
 def _digest(key: bytes, features: memoryview) -> bytes:
@@ -174,28 +234,37 @@ def _digest(key: bytes, features: memoryview) -> bytes:
 
 
 def open_vision_cache(
-    directory: Path, model: VisionLanguageModel, *, compute_dtype: str, keeps_connector: bool
+    directory: Path,
+    model: VisionLanguageModel,
+    *,
+    compute_dtype: str,
+    keeps_connector: bool,
+    max_gb: float | None = None,
 ) -> VisionCache:
     """Open the cache that belongs to a model's frozen tower.
 
     Args:
         directory: where caches lie, one folder a fingerprint.
         model: one of `MODEL_CLASSES`, its `pixel_scaling` set.
-        compute_dtype: "float32" or "bfloat16": what the tower computes in, under autocast or by its
-            weights.
+        compute_dtype: by torch's name, what the tower computes in, under autocast or by its
+            weights: "float32", "bfloat16" or "float16".
         keeps_connector: whether the connector is frozen too, so that its output can be kept.
+        max_gb: what all caches of the directory may take of the disk; None is without end.
     """
     stage: Stage = "connector" if keeps_connector else "tower"
-    vision = model.config.vision_config
-    patches = (vision.image_size // vision.patch_size) ** 2
-    shape = (
-        (patches // model.config.scale_factor**2, model.config.text_config.hidden_size)
-        if keeps_connector
-        else (patches, vision.hidden_size)
-    )
-    layout = FeatureLayout(stage=stage, shape=shape, dtype=_DTYPES[compute_dtype])
+    shape = feature_shape(model.config, keeps_connector=keeps_connector)
+    layout = FeatureLayout(stage=stage, shape=shape, dtype=getattr(torch, compute_dtype))
     name = fingerprint(model, layout)
-    return VisionCache(directory / f"{name}.lmdb", layout)
+    bound = None if max_gb is None else FeatureBound(max_bytes=int(max_gb * 1e9))
+    return VisionCache(directory / f"{name}.lmdb", layout, bound)
+
+
+def feature_shape(config: VisionLanguageConfig, *, keeps_connector: bool) -> tuple[int, int]:
+    """Return rows and width of a tile's features, of the connector's or the tower's output."""
+    vision = config.vision_config
+    if keeps_connector:
+        return tokens_per_tile(config), config.text_config.hidden_size
+    return (vision.image_size // vision.patch_size) ** 2, vision.hidden_size
 
 
 def fingerprint(model: VisionLanguageModel, layout: FeatureLayout) -> str:

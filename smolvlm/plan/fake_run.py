@@ -22,13 +22,14 @@ from smolvlm.checkpoints.load import Checkpoint
 from smolvlm.config.method import DpoMethod
 from smolvlm.config.schema import RunConfig
 from smolvlm.model.modeling_smolvlm import MODEL_CLASSES
-from smolvlm.model.vision import PixelScaling, tokens_per_tile
+from smolvlm.model.vision import PixelScaling
+from smolvlm.model.vision_cache import feature_shape
 from smolvlm.plan.pack_shape import PackShape, pack_inputs
 from smolvlm.plan.quantized import put_stand_ins
 from smolvlm.plan.trace import Tape, Trace
 from smolvlm.protocols import Processor, VisionLanguageConfig, VisionLanguageModel
 from smolvlm.train.methods.method import Method, method_of
-from smolvlm.train.run_model import attach_run_adapters, learning_rates
+from smolvlm.train.run_model import attach_run_adapters, feature_dtype, learning_rates
 
 _SCALING = PixelScaling(rescale_factor=1 / 255, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 """Any: no pixel is seen."""
@@ -79,13 +80,8 @@ class FakeRun:
 
     def cached_tile(self) -> tuple[int, int, torch.dtype]:
         """Return rows, width and type of a tile's kept features."""
-        model = self.model.config
-        vision, text = model.vision_config, model.text_config
-        is_bf16 = self.uses_bf16 or self.config.model.dtype == "bfloat16"
-        dtype = torch.bfloat16 if is_bf16 else torch.float32
-        if self.model.caches_connector:
-            return tokens_per_tile(model), text.hidden_size, dtype
-        return (vision.image_size // vision.patch_size) ** 2, vision.hidden_size, dtype
+        shape = feature_shape(self.model.config, keeps_connector=self.model.caches_connector)
+        return *shape, getattr(torch, feature_dtype(self.config, uses_bf16=self.uses_bf16))
 
     def trace(
         self,

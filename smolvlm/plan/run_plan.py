@@ -13,6 +13,7 @@ from transformers import TrainingArguments
 
 from smolvlm.config.method import DpoMethod
 from smolvlm.config.schema import RunConfig
+from smolvlm.model.feature_timing import DiskTimes
 from smolvlm.plan.devices import Device
 from smolvlm.plan.fake_run import FakeRun, PlannedModel, fake_run, has_checkpointing
 from smolvlm.plan.memory import MemoryPlan, plan_memory
@@ -28,10 +29,13 @@ from smolvlm.plan.parameters import (
 from smolvlm.plan.times import mapping_seconds, optimizer_seconds, pass_seconds
 from smolvlm.plan.trace import Trace
 from smolvlm.plan.workload import Workload
+from smolvlm.train.cache_worth import CacheWorth
 from smolvlm.train.flops import ComputeCost, compute_cost
 
 WorkloadFor = Callable[[ComputeCost], Workload]
 
+DISK_BYTES = 1e9
+"""What a disk reads and writes in a second, assumed of the vision cache's; a run measures its."""
 _JOULES_PER_KWH = 3.6e6
 _EMPTY = shape_of_conversations(1, tokens=2, targets=1)
 """What any pack takes, however little is in it."""
@@ -83,6 +87,8 @@ class RunPlan:
     """The same of the optimizer's step."""
     shares: ModelShares
     watts: float | None
+    vision_cache: CacheWorth | None = None
+    """None where nothing is kept: the tower trains, or no row shows a tile."""
 
     @property
     def size(self) -> PartSize:
@@ -141,6 +147,7 @@ def plan_of(
         shares = model_shares(
             run.model, tokens=workload.shapes[workload.typical[0]].num_tokens, uses_bf16=uses_bf16
         )
+        vision_cache = _vision_cache(run, workload, around.device)
     other = None
     if compares:
         with fake_run(with_checkpointing(config, not is_on), planned, uses_bf16=uses_bf16) as run:
@@ -162,6 +169,27 @@ def plan_of(
         optimizer_s=passes.optimizer_s,
         shares=shares,
         watts=None if watts is None else watts * around.num_ranks,
+        vision_cache=vision_cache,
+    )
+
+
+def _vision_cache(run: FakeRun, workload: Workload, device: Device) -> CacheWorth | None:
+    """Return what keeping a frozen tower's features takes and saves."""
+    use, data = workload.tile_use, run.config.data
+    if not run.keeps_features or use is None or not use.total_shown:
+        return None
+    rows, width, dtype = run.cached_tile()
+    feature_bytes = rows * width * dtype.itemsize
+    pace = _pace(run, workload, device, is_cached=False)
+    share = device.threads if device.is_cpu else 1
+    seconds = feature_bytes / DISK_BYTES
+    return CacheWorth(
+        use=use,
+        feature_bytes=feature_bytes,
+        compute_s=pace.seconds * compute_cost(run.model).per_tile / share,
+        disk=DiskTimes(write_s=seconds, read_s=seconds),
+        max_bytes=None if data.vision_cache_max_gb is None else int(data.vision_cache_max_gb * 1e9),
+        is_asked_for=data.vision_cache_dir is not None,
     )
 
 

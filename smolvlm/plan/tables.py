@@ -13,7 +13,7 @@ from smolvlm.plan.layouts import LeftOut
 from smolvlm.plan.many_devices import LINKS, Cluster, ClusterPlan
 from smolvlm.plan.memory import MemoryPlan
 from smolvlm.plan.parameters import PartSize
-from smolvlm.plan.run_plan import RunPlan
+from smolvlm.plan.run_plan import DISK_BYTES, RunPlan
 
 MEMORY_LINES = (
     ("program", "the program itself"),
@@ -129,6 +129,8 @@ def run_lines(plan: RunPlan) -> Iterator[str]:
     if time.before_s:
         yield f"{'':<9}before the first step {shown_time(time.before_s)}: the reference's answers"
     yield f"{'':<9}the run {shown_time(time.total_s)}, without reading, evaluation and saving"
+    if plan.vision_cache is not None:
+        yield plan.vision_cache.line()
     if plan.energy_kwh is None:
         yield f"{'energy':<9}give --watts"
     else:
@@ -153,6 +155,8 @@ def assumption_lines(plan: RunPlan) -> Iterator[str]:
             f"assumed: {PRODUCT_SHARE:.0%} of the peak rate in products, {BANDWIDTH_SHARE:.0%} of "
             "the bandwidth elsewhere"
         )
+    if plan.vision_cache is not None and plan.vision_cache.use.num_repeated:
+        yield f"assumed: {DISK_BYTES / 1e9:g} GB/s from and to the vision cache's disk"
     if plan.memory.holes:
         yield "freed, and still resident: what the C library's heap keeps; it moves between runs"
 
@@ -182,6 +186,7 @@ def as_object(plan: RunPlan) -> dict[str, object]:
         "time": asdict(plan.time),
         "watts": plan.watts,
         "energy_kwh": plan.energy_kwh,
+        "vision_cache": None if plan.vision_cache is None else plan.vision_cache.as_object(),
     }
 
 

@@ -15,7 +15,9 @@ from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.builder import PlannedData
 from smolvlm.datasets.dataset import PackDataset
 from smolvlm.datasets.encoding.prompts import PromptSettings
+from smolvlm.datasets.packing.tile_use import TileUse
 from smolvlm.plan.pack_shape import PackShape, shape_of
+from smolvlm.train.cache_worth import tile_use_of
 from smolvlm.train.flops import ComputeCost
 
 TYPICAL = (0.3, 0.7)
@@ -38,6 +40,8 @@ class Workload:
     """Of some packs, by number."""
     largest: tuple[int, ...]
     typical: tuple[int, ...]
+    tile_use: TileUse | None = None
+    """How often tiles are shown; None where no rows are known."""
 
     @property
     def num_steps(self) -> int:
@@ -111,6 +115,7 @@ def workload_of(
         },
         largest=largest,
         typical=typical,
+        tile_use=tile_use_of(config.train, planned),
     )
 
 

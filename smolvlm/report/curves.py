@@ -37,7 +37,10 @@ class Kind:
 KINDS = (
     Kind(key="grad_norm", name="gradient norm", decimals=3),
     Kind(key="samples_per_s", name="samples a second"),
+    Kind(key="tokens_per_s", name="tokens a second", decimals=0),
     Kind(key="supervised_tokens_per_s", name="learned tokens a second", decimals=0),
+    Kind(key="tiles_per_s", name="tiles a second"),
+    Kind(key="mfu", name="MFU, % of the peak FLOPs", scale=100),
     Kind(key="peak_memory_gb", name="peak memory, GB"),
     Kind(key="data_wait", name="waiting for packs, % of the time", scale=100),
 )

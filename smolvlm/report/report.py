@@ -37,7 +37,9 @@ REFRESH_S = 15
 MAX_EVALUATIONS = 6
 COSTS = (
     ("samples_per_s", "samples a second", 1, 1),
+    ("tokens_per_s", "tokens a second", 1, 0),
     ("supervised_tokens_per_s", "learned tokens a second", 1, 0),
+    ("tiles_per_s", "tiles a second", 1, 1),
     ("pack_fill", "fill of the packs, %", 100, 1),
     ("mfu", "use of the device's peak FLOPs, %", 100, 1),
     ("peak_memory_gb", "peak memory, GB", 1, 1),

@@ -3,6 +3,7 @@ are needed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,6 +11,7 @@ from smolvlm.build.configs import published_config
 from smolvlm.build.processor import PictureSettings, write_processor
 from smolvlm.check.check_rows import CheckResult, check_rows
 from smolvlm.check.unused_tokens import unused_tokens
+from smolvlm.checkpoints.base import base_of_run
 from smolvlm.checkpoints.load import load_processor
 from smolvlm.config.load import load_run_config
 from smolvlm.config.method import RowKind
@@ -19,11 +21,16 @@ from smolvlm.datasets.builder import budget_of, open_mixture, read_prompt
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.length_cache import Engine, Report, measure_sources
 from smolvlm.datasets.packing.measured import MeasuredSet, RowRequirements, settle_rows
+from smolvlm.datasets.packing.plan import Plan
+from smolvlm.datasets.packing.tile_use import TileUse
 from smolvlm.datasets.rows.conversations import unread_keys
+from smolvlm.disk.disk_space import free_bytes
 from smolvlm.errors import located
 from smolvlm.runs.evaluation_settings import bare_config
 from smolvlm.runs.model import Say, nothing, with_model
-from smolvlm.train.run_model import prompt_of_model
+from smolvlm.train.arguments import planned_length, trains_in_bf16
+from smolvlm.train.cache_worth import CacheWorth
+from smolvlm.train.run_model import cache_folder, feature_bytes, prompt_of_model
 
 RELEASED = "HuggingFaceTB/SmolVLM-256M-Instruct"
 """Whose processor measures where none is named; its tokenizer and picture settings are built here,
@@ -42,16 +49,51 @@ class MixtureSettings:
     kind: RowKind | None = None
     """Of its rows; None is any."""
     new_tokens: tuple[str, ...] = ()
+    run: RunConfig | None = None
+    """Whose mixture it is; None of a mixture by itself."""
+    feature_bytes: int | None = None
+    """Of a tile in the run's vision cache; None where it keeps none."""
 
 
 def settings_of_run(config: RunConfig, *, say: Say = nothing) -> MixtureSettings:
     """Return what a run's mixture is read with."""
     config = with_model(config, say=say)
+    base = base_of_run(config.model)
     return MixtureSettings(
         data=config.data,
-        prompt=prompt_of_model(config.model, config.data),
+        prompt=base.prompt(config.data),
         kind=config.train.method.ROWS,
         new_tokens=tuple(new.token for new in config.model.new_tokens),
+        run=config,
+        feature_bytes=feature_bytes(config, base.config, uses_bf16=trains_in_bf16(config.train)),
+    )
+
+
+def cache_worth(settings: MixtureSettings, measured: MeasuredSet, epoch: Plan) -> CacheWorth | None:
+    """Return what keeping features takes in the run of a mixture; None where it keeps none.
+
+    Args:
+        settings: of the mixture.
+        measured: its rows.
+        epoch: all of them once, a pack a step.
+    """
+    if settings.run is None or settings.feature_bytes is None:
+        return None
+    train, data = settings.run.train, settings.data
+    num_epochs, max_steps = planned_length(train)
+    if max_steps is not None:
+        num_epochs = max_steps * train.packs_per_step / max(epoch.num_steps, 1)
+    once = TileUse.of(epoch, measured.lengths)
+    if not once.total_shown:
+        return None
+    shares = [min(num_epochs - number, 1.0) for number in range(ceil(num_epochs))]
+    shown = tuple(round(share * once.total_shown) for share in shares)
+    return CacheWorth(
+        use=TileUse(num_distinct=min(once.num_distinct, sum(shown)), num_shown=shown),
+        feature_bytes=settings.feature_bytes,
+        max_bytes=None if data.vision_cache_max_gb is None else int(data.vision_cache_max_gb * 1e9),
+        free_bytes=free_bytes(cache_folder(settings.run)),
+        is_asked_for=data.vision_cache_dir is not None,
     )
 
 

@@ -2,11 +2,12 @@
 it; or an error."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from smolvlm.datasets.packing.load_times import LoadTimes
 from smolvlm.datasets.packing.pack import Pack, on_device
 from smolvlm.datasets.packing.row_digests import MediaState
 from smolvlm.errors import SmolVLMError
@@ -33,6 +34,8 @@ class PackInfo:
     num_tiles: int
     """Tiles the prompt shows, each counted once, computed or cached."""
     num_computed_tiles: int
+    times: LoadTimes = field(default_factory=LoadTimes, compare=False)
+    """What making it took."""
 
 
 class PackBatch(dict[str, Any]):
@@ -63,6 +66,7 @@ def as_batch(packs: Sequence[Pack]) -> PackBatch:
         num_groups=pack.num_groups,
         num_tiles=len(pack.tiles) + cached,
         num_computed_tiles=len(pack.tiles),
+        times=pack.times,
     )
     return PackBatch(pack=pack.model_tensors(), info=info)
 

@@ -1,10 +1,11 @@
 """When to log, evaluate and save, what every step gives the optimizer, and what the terminal shows
 while training."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
+from rich.console import RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -13,6 +14,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import DefaultFlowCallback
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
@@ -21,6 +23,7 @@ from smolvlm.datasets.packing.plan import Plan
 from smolvlm.terminal import console as terminal_console
 from smolvlm.terminal import say
 from smolvlm.train.log import as_logged
+from smolvlm.train.progress_line import progress_line
 from smolvlm.train.ranks.beats import RankBeats
 from smolvlm.train.ranks.waiting import WaitingRanks
 
@@ -28,8 +31,6 @@ SHOWN_AFTER_S = 3
 """A wait for another rank of this length is shown behind the bar."""
 SAID_AFTER_S = 60
 """One of this length is a line, where there is no bar."""
-MENTIONED_WAIT = 0.1
-"""Share of the time, from which on waiting for data is spoken of."""
 
 
 class PlanFlowCallback(DefaultFlowCallback):
@@ -120,8 +121,19 @@ class WholeGradientCallback(TrainerCallback):
                 parameter.grad = torch.zeros_like(parameter)
 
 
+class StepsProgress(Progress):
+    """A bar, and beneath it what the last steps were like, whole on a narrow terminal too."""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield from super().get_renderables()
+        for task in self.tasks:
+            if words := f"{task.fields['status']}{task.fields['waits']}".strip():
+                yield Text(words)
+
+
 class ProgressBarCallback(TrainerCallback):
-    """A bar with steps, time left and the last loss on a terminal; a line a log elsewhere."""
+    """A bar with steps and time left and a line of figures on a terminal; a line a log
+    elsewhere."""
 
     def __init__(self, beats: RankBeats) -> None:
         """
@@ -146,14 +158,13 @@ class ProgressBarCallback(TrainerCallback):
         if args.disable_tqdm or not self._console.is_terminal:
             self._watch_ranks(self._say_waiting, after_s=SAID_AFTER_S)
             return
-        self._bar = Progress(
+        self._bar = StepsProgress(
             TextColumn("training"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[status]}{task.fields[waits]}"),
             console=self._console,
         )
         self._task = self._bar.add_task(
@@ -208,9 +219,7 @@ class ProgressBarCallback(TrainerCallback):
     ) -> None:
         if not logs or "loss" not in logs or not state.is_world_process_zero:
             return
-        status = f"loss {logs['loss']:.4f}  {logs['samples_per_s']:.1f} samples/s"
-        if logs.get("data_wait", 0) >= MENTIONED_WAIT:
-            status += f"  {logs['data_wait']:.0%} of the time waits for data"
+        status = progress_line(logs)
         if self._bar is not None:
             self._bar.update(self._task, status=status)
         else:

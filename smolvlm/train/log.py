@@ -24,6 +24,7 @@ from accelerate.utils import gather_object
 from smolvlm.config.eval_metrics import PREFIX
 from smolvlm.disk.atomic_files import append_line, write_text
 from smolvlm.train.batch import PackInfo
+from smolvlm.train.data_wait import DataWait
 from smolvlm.train.flops import ComputeCost
 from smolvlm.train.ranks.metrics_text import FILE_NAME, write_metrics_text
 from smolvlm.train.ranks.rank_log import RankLog
@@ -32,7 +33,9 @@ SumOverRanks = Callable[[torch.Tensor], torch.Tensor]
 MEASURED_KEYS = frozenset(
     {
         "samples_per_s",
+        "tokens_per_s",
         "supervised_tokens_per_s",
+        "tiles_per_s",
         "mfu",
         "peak_memory_gb",
         "data_wait",
@@ -89,7 +92,9 @@ class StepCounts:
             if total["budget_tokens"]
             else 0.0,
             "samples_per_s": round(total["num_samples"] / seconds, 3),
+            "tokens_per_s": round(total["num_tokens"] / seconds, 3),
             "supervised_tokens_per_s": round(total["num_supervised_tokens"] / seconds, 3),
+            "tiles_per_s": round(total["num_tiles"] / seconds, 3),
             "mfu": round(total["flops"] / seconds / peak_flops, 4),
             "peak_memory_gb": round(peak_memory_bytes() / 1e9, 3),
         }
@@ -216,6 +221,7 @@ class RunLog:
         metric_names: Sequence[str],
         logs_rows: bool,
         ranks: RankLog,
+        waits: DataWait | None = None,
     ) -> None:
         """
         Args:
@@ -224,6 +230,7 @@ class RunLog:
             metric_names: of the method.
             logs_rows: asks for `samples.jsonl`: which rows each step learned from.
             ranks: sums up what this rank does.
+            waits: says so where the run waits for data.
         """
         self.watch = Stopwatch()
         self.rates: Mapping[str, float] = {}
@@ -235,7 +242,7 @@ class RunLog:
         self._learned: list[tuple[int, str]] = []
         self._metrics_file = LineFile(run_dir / "metrics.jsonl")
         self._rows_file = LineFile(run_dir / "samples.jsonl")
-        self._ranks = ranks
+        self._ranks, self._waits = ranks, waits
         self._ranks_file = LineFile(run_dir / "ranks.jsonl")
         self._ranks_line: dict[str, Any] = {}
 
@@ -252,6 +259,8 @@ class RunLog:
     def add(self, info: PackInfo, metrics: Mapping[str, torch.Tensor], *, share: float) -> None:
         """Add a pack; `metrics` and `share` as in `MethodSums.add`."""
         self._counts.add(info, self._cost)
+        if self._waits is not None:
+            self._waits.add(info.times)
         self._method_sums.add(metrics, share=share)
 
     def step_line(
@@ -272,6 +281,8 @@ class RunLog:
         self._ranks_line = ranks
         waits = ranks["data_wait_s"]
         counts["data_wait"] = round(sum(waits) / len(waits) / seconds, 4)
+        if self._waits is not None:
+            self._waits.line(counts["data_wait"])
         if len(waits) > 1:
             counts["slowest_rank"] = ranks["slowest_rank"]
         return {**self.rates, **counts, **self._method_sums.means(sum_over_ranks)}

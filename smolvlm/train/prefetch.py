@@ -107,7 +107,9 @@ class PrefetchedPacks(Dataset[Pack]):
             with _NamingRows(self._packs, planned):
                 return self._packs.build(planned)
         self._parent.end_with()
+        began = time.perf_counter()
         self._wait_for_room(index // self._num_ranks)
+        room_s = time.perf_counter() - began
         if int(self._num_taken[0]) == _ENDED:
             return self._packs.build(EMPTY_PACK)
         with _NamingRows(self._packs, planned):
@@ -115,6 +117,7 @@ class PrefetchedPacks(Dataset[Pack]):
                 planned, begin_sample=lambda sample: self._notes.begin(worker.id, index, sample)
             )
             self._notes.end(worker.id)
+            pack.times.room_s = room_s
             return _in_shared_memory(pack)
 
     def begin_at(self, num_taken: int) -> None:

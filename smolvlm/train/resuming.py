@@ -43,6 +43,7 @@ WITHOUT_EFFECT = (
     "train.private",
     "data.vision_cache",
     "data.vision_cache_dir",
+    "data.vision_cache_max_gb",
     "data.base_dir",
     "data.prefetch_mb",
     "data.max_decode_s",

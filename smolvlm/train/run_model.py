@@ -24,7 +24,7 @@ from smolvlm.config.schema import DataConfig, ModelConfig, RunConfig
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.errors import ConfigError
 from smolvlm.model.towers import TOWER_OF, Tower
-from smolvlm.model.vision_cache import VisionCache, open_vision_cache
+from smolvlm.model.vision_cache import VisionCache, feature_shape, open_vision_cache
 from smolvlm.protocols import VisionLanguageConfig, VisionLanguageModel
 from smolvlm.train.arguments import seed_of
 from smolvlm.train.flops import ComputeCost, compute_cost
@@ -42,6 +42,10 @@ class RunModel:
     adapters: Adapters | None
     quantized: QuantizedLayers | None
     vision_cache: VisionCache | None
+    """Of the rows that are trained on."""
+    held_out_cache: VisionCache | None
+    """Of those that are evaluated: the same, or there alone where the run shows none of its own
+    tiles twice."""
     cost: ComputeCost
 
     def notes(self) -> list[str]:
@@ -120,6 +124,7 @@ def load_run_model(
     base: Base,
     *,
     uses_bf16: bool,
+    repeats_tiles: bool = True,
     resume: Path | None = None,
     device: torch.device | None = None,
 ) -> RunModel:
@@ -129,6 +134,7 @@ def load_run_model(
         config: the run's settings.
         base: of them.
         uses_bf16: whether training runs under autocast, in which the cached features are then made.
+        repeats_tiles: whether the run shows any tile twice.
         resume: the checkpoint being resumed.
         device: where a quantised model is loaded to; the trainer moves any other.
 
@@ -142,6 +148,8 @@ def load_run_model(
     freeze(checkpoint.model, rates)
     if config.train.private:
         forget_place(checkpoint.model.config)
+    cache = _vision_cache(config, checkpoint.model, rates, uses_bf16=uses_bf16)
+    is_for_training = repeats_tiles or config.data.vision_cache_dir is not None
     return RunModel(
         checkpoint=checkpoint,
         learning_rates=rates,
@@ -151,7 +159,8 @@ def load_run_model(
         },
         adapters=adapters,
         quantized=quantized,
-        vision_cache=_vision_cache(config, checkpoint.model, rates, uses_bf16=uses_bf16),
+        vision_cache=cache if is_for_training else None,
+        held_out_cache=cache,
         cost=compute_cost(checkpoint.model),
     )
 
@@ -217,17 +226,54 @@ def attach_run_adapters(
     )
 
 
+def keeps_features(config: RunConfig, rates: LearningRates) -> bool:
+    """Say whether a tile's features are the same in every step and may be kept: nothing in the
+    tower trains, no adapter either."""
+    return config.data.vision_cache and not rates.of_tower("vision_tower")
+
+
+def feature_dtype(config: RunConfig, *, uses_bf16: bool) -> str:
+    """Return the type that features are kept in, by torch's name: the one that the tower computes
+    its products in."""
+    if uses_bf16 or config.model.dtype == "bfloat16":
+        return "bfloat16"
+    return "float16" if config.train.arguments.get("fp16") else "float32"
+
+
+def feature_bytes(
+    config: RunConfig, model_config: VisionLanguageConfig, *, uses_bf16: bool
+) -> int | None:
+    """Return what a tile's kept features take; None where none are kept.
+
+    Args:
+        config: the settings.
+        model_config: the checkpoint's.
+        uses_bf16: whether training runs under bfloat16 autocast.
+    """
+    rates = learning_rates(config, model_config)
+    if not keeps_features(config, rates):
+        return None
+    rows, width = feature_shape(model_config, keeps_connector=not rates.of_tower("connector"))
+    dtype = getattr(torch, feature_dtype(config, uses_bf16=uses_bf16))
+    return rows * width * dtype.itemsize
+
+
+def cache_folder(config: RunConfig) -> Path:
+    """Return where a run's features are kept."""
+    return config.data.vision_cache_dir or Path(config.train.output_dir) / "vision_cache"
+
+
 def _vision_cache(
     config: RunConfig, model: VisionLanguageModel, rates: LearningRates, *, uses_bf16: bool
 ) -> VisionCache | None:
-    """Open the cache where nothing in the tower trains, no adapter either."""
-    if not config.data.vision_cache or rates.of_tower("vision_tower"):
+    if not keeps_features(config, rates):
         return None
     keeps_connector = not rates.of_tower("connector")
     model.caches_connector = keeps_connector
     return open_vision_cache(
-        config.data.vision_cache_dir or Path(config.train.output_dir) / "vision_cache",
+        cache_folder(config),
         model,
-        compute_dtype="bfloat16" if uses_bf16 or config.model.dtype == "bfloat16" else "float32",
+        compute_dtype=feature_dtype(config, uses_bf16=uses_bf16),
         keeps_connector=keeps_connector,
+        max_gb=config.data.vision_cache_max_gb,
     )

@@ -151,12 +151,12 @@ class SmolVLMTrainer(EngineTrainer):
     ) -> Any:
         """Return this rank's share of the loss times the ranks, since gradients are averaged."""
         assert num_items_in_batch is not None
-        info: PackInfo = inputs["info"]
+        pack, info = self._parts.looked_up(inputs)
         self._parts.check_media(info.media_states)
         with self.rank_log.forward(info):
             output = self._parts.step(
                 model,
-                inputs["pack"],
+                pack,
                 bare_model=self.accelerator.unwrap_model(model),
                 normalizer=num_items_in_batch / self.args.world_size,
             )

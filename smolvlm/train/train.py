@@ -22,12 +22,14 @@ from smolvlm.datasets.dataset import PackDataset, PackOptions
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.datasets.packing.length_cache import Report
 from smolvlm.datasets.packing.plan import deal_to_ranks, imbalance
+from smolvlm.datasets.packing.tile_use import TileUse
 from smolvlm.disk.atomic_files import write_text
 from smolvlm.errors import ConfigError
 from smolvlm.model.attention.rule import attention_planner
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.train.arguments import is_bf16_default, training_arguments
 from smolvlm.train.best import best_callbacks, keep_best, stopped_early
+from smolvlm.train.cache_worth import tile_use_of, worth_of_run
 from smolvlm.train.callbacks import ProgressBarCallback
 from smolvlm.train.checkpoint import CheckpointFiles
 from smolvlm.train.checkpoint_folder import step_of
@@ -37,6 +39,7 @@ from smolvlm.train.context_packs import (
     join_context_group,
     repeated_for_groups,
 )
+from smolvlm.train.flops import peak_flops_of_ranks
 from smolvlm.train.methods.method import method_of
 from smolvlm.train.plan_notes import plan_summary, start_notes
 from smolvlm.train.planned_rows import plan_rows
@@ -105,6 +108,7 @@ class _Start:
     base: Base
     prompt: PromptSettings
     planned: PlannedData
+    tile_use: TileUse
     arguments: TrainingArguments
     identity: RunIdentity
     resume: Path | None
@@ -149,7 +153,12 @@ def train(
     start = _check_and_plan(config, measuring_bar)
     uses_bf16, device = bool(start.arguments.bf16), start.arguments.device
     run_model = load_run_model(
-        config, start.base, uses_bf16=uses_bf16, resume=start.resume, device=device
+        config,
+        start.base,
+        uses_bf16=uses_bf16,
+        repeats_tiles=start.tile_use.num_repeated > 0,
+        resume=start.resume,
+        device=device,
     )
     saves_adapters = run_model.adapters is not None
     check_room(run_model.checkpoint.model, start.arguments, saves_adapters=saves_adapters)
@@ -217,6 +226,7 @@ def _check_and_plan(config: RunConfig, measuring_bar: MeasuringBar) -> _Start:
         base=base,
         prompt=prompt,
         planned=planned,
+        tile_use=tile_use_of(config.train, planned),
         arguments=arguments,
         identity=identity,
         resume=resume,
@@ -277,12 +287,16 @@ def _build_trainer(
     reference = method.prepare(config, run_model, dataset, prompt=prompt, arguments=arguments)
     evaluations = None
     if make_evaluations is not None:
-        evaluations = make_evaluations(run_model.checkpoint, prompt, cache, start.resume)
+        held_out = run_model.held_out_cache
+        evaluations = make_evaluations(run_model.checkpoint, prompt, held_out, start.resume)
     parts = TrainerParts(
         learning_rates=run_model.learning_rates,
         files=files,
         step=StepPolicy(method=method, reference=reference),
         vision_cache=cache,
+        could_keep_features=not config.data.vision_cache
+        and not run_model.learning_rates.of_tower("vision_tower")
+        and start.tile_use.num_repeated > 0,
         evaluations=evaluations,
         rows=start.rows,
         log_sample_ids=config.train.log_sample_ids,
@@ -306,6 +320,9 @@ def _begin(
     notes = start_notes(start.prompt, start.planned, warmup=start.arguments.warmup_steps)
     notes += context_notes(config.train)
     notes += [plan_summary(start.planned), trainer.check_optimizer(), *run_model.notes()]
+    if run_model.held_out_cache is not None and start.tile_use.total_shown:
+        peak = peak_flops_of_ranks(start.arguments) / num_ranks
+        notes.append(worth_of_run(config, run_model, start.tile_use, peak_flops=peak).line())
     facts = run_facts(config, start.arguments, run_model.checkpoint.model)
     is_open = "bf16" not in config.train.arguments
     if start.is_done:

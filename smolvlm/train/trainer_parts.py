@@ -1,8 +1,10 @@
 """What the trainer is made of besides the model, the arguments and the packs."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from transformers import TrainingArguments
 
@@ -11,8 +13,11 @@ from smolvlm.config.engine import EngineName
 from smolvlm.datasets.packing.row_digests import MediaState
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.protocols import VisionLanguageModel
+from smolvlm.train.batch import PackInfo
 from smolvlm.train.checkpoint import CheckpointFiles
+from smolvlm.train.data_wait import DataWait
 from smolvlm.train.flops import ComputeCost
+from smolvlm.train.late_features import with_late_features
 from smolvlm.train.log import RunLog
 from smolvlm.train.ranks.rank_log import RankLog
 from smolvlm.train.row_record import RowRecord
@@ -40,6 +45,8 @@ class TrainerParts:
     files: CheckpointFiles
     step: StepPolicy = field(default_factory=StepPolicy)
     vision_cache: VisionCache | None = None
+    could_keep_features: bool = False
+    """Whether a vision cache is switched off that would spare later epochs their decoding."""
     evaluations: Evaluations | None = None
     log_sample_ids: bool = False
     rows: RowRecord | None = None
@@ -61,7 +68,25 @@ class TrainerParts:
             metric_names=self.step.method.metric_names,
             logs_rows=self.log_sample_ids,
             ranks=ranks,
+            waits=self._data_wait(arguments) if arguments.process_index == 0 else None,
         )
+
+    def _data_wait(self, arguments: TrainingArguments) -> DataWait:
+        ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", arguments.world_size))
+        return DataWait(
+            num_workers=arguments.dataloader_num_workers,
+            num_cores=_num_cores() // max(ranks_here, 1),
+            keeps_features=self.vision_cache is not None,
+            could_keep_features=self.could_keep_features,
+            say=self.say,
+        )
+
+    def looked_up(self, batch: Mapping[str, Any]) -> tuple[Mapping[str, Any], PackInfo]:
+        """Return a batch's pack, with the features that were kept since it was made, and what is
+        known of it."""
+        if self.vision_cache is None:
+            return batch["pack"], batch["info"]
+        return with_late_features(batch["pack"], batch["info"], self.vision_cache.read)
 
     def check_media(self, states: Iterable[MediaState]) -> None:
         """Compare the files that a pack was read from; raises as `RowRecord.add`."""
@@ -72,3 +97,8 @@ class TrainerParts:
         """Write what is known of the rows to a checkpoint; every rank calls it, one writes."""
         if self.rows is not None:
             self.rows.save(folder, is_writer=is_writer)
+
+
+def _num_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

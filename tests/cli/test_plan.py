@@ -37,6 +37,11 @@ def test_a_plan_is_printed_and_kept(run_file: Path, smolvlm_command: Any) -> Non
     assert found["energy_kwh"] > 0
     assert [] in [proposal["overrides"] for proposal in found["fits"]]
     assert "in all" in outcome.messages
+    cache = found["vision_cache"]
+    assert cache["shown"] >= 2 * cache["tiles"] > 0
+    assert cache["is_written"]
+    assert f"for {cache['tiles']} tiles, shown {cache['shown']} times" in outcome.messages
+    assert "assumed: 1 GB/s from and to the vision cache's disk" in outcome.messages
     assert "of its maker" in outcome.messages
     assert "speed is measured" not in outcome.messages
     assert "what fits into 80GB" in outcome.messages

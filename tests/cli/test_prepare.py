@@ -2,6 +2,7 @@
 counted."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,16 @@ def test_a_run_file_names_model_and_budget(
     assert outcome.status == 0, outcome.messages
     assert "packs of 256 tokens" in " ".join(outcome.messages.split())
     assert outcome.output == ""
+    once = smolvlm_command("prepare", run_file, "train.num_train_epochs=1", *skip)
+    assert "vision cache    not written: no tile is shown twice; data" in once.messages
+    again = smolvlm_command("prepare", run_file, "train.num_train_epochs=2.5", *skip)
+    cached = next(line for line in again.messages.splitlines() if line.startswith("vision cache"))
+    _, distinct, shown = re.fullmatch(
+        r"vision cache    ([\d.]+ [kM]B) for (\d+) tiles, shown (\d+) times", cached
+    ).groups()
+    assert int(shown) == round(2.5 * int(distinct)) > 20
+    trained = smolvlm_command("prepare", run_file, "train.vision_tower_lr=1e-5", *skip)
+    assert "vision cache" not in trained.messages
 
 
 def test_a_split_that_is_not_there_is_named(

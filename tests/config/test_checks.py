@@ -54,6 +54,12 @@ NO_RATES = ("train.language_model_lr=0", "train.connector_lr=0", "train.vision_t
             "has no effect with data.vision_cache = false",
         ),
         (
+            ["data.vision_cache=false", "data.vision_cache_max_gb=2.5"],
+            "data.vision_cache_max_gb = 2.5 (on the command line): has no effect with "
+            "data.vision_cache = false",
+        ),
+        (["data.vision_cache_max_gb=0"], "data.vision_cache_max_gb = 0 (on the command line)"),
+        (
             ["train.vision_tower_lr=1e-6", "data.vision_cache_dir=c"],
             "has no effect with a vision tower that is trained",
         ),
@@ -121,6 +127,7 @@ def test_a_combination_that_cannot_work_is_refused(
         ["eval.at_start=true"],
         ["data.share_media=false"],
         ["data.vision_cache_dir=c"],
+        ["data.vision_cache_max_gb=0.5"],
         ["train.max_steps=-1", "train.num_train_epochs=2"],
         ["train.language_model_lr=0", "train.connector_lr=0", "train.vision_tower_lr=1e-6"],
         [

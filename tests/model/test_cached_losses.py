@@ -79,6 +79,35 @@ def test_with_the_cache_loss_and_gradients_are_the_same_to_the_bit(
         assert other is None or torch.equal(value.grad, other), name
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("stage", ["tower", "connector"])
+def test_under_autocast_what_is_kept_in_two_bytes_is_the_same_to_the_bit(
+    checkpoint: Checkpoint,
+    tmp_path: Path,
+    pack_of,
+    picture,
+    stage: Stage,
+    dtype: torch.dtype,
+) -> None:
+    """The connector's product gives that type; and it takes that type, whatever the tower's last
+    norm gives, so that rounding before keeping is the rounding that comes anyway."""
+    rows = [([picture(0)], "What?", "Noise"), ([picture(1), picture(0)], "These?", "More noise")]
+    cache = cache_of(checkpoint, tmp_path, stage, str(dtype).removeprefix("torch."))
+    assert cache.layout.dtype == dtype
+    first = pack_of(rows, read_features=cache.read)
+    with torch.autocast("cpu", dtype=dtype):
+        computed = frozen_run(checkpoint, first, stage)
+        gradients = {name: value.grad for name, value in checkpoint.model.named_parameters()}
+        cache.write(first.tile_keys, computed.computed_features)
+        second = pack_of(rows, read_features=cache.read)
+        assert len(second.tiles) == 0
+        cached = frozen_run(checkpoint, second, stage)
+    assert torch.equal(cached.loss, computed.loss)
+    for name, value in checkpoint.model.named_parameters():
+        other = gradients[name]
+        assert other is None or torch.equal(value.grad, other), name
+
+
 @pytest.mark.parametrize("stage", ["tower", "connector"])
 def test_half_cached_is_equal_up_to_the_towers_batch(
     checkpoint: Checkpoint, tmp_path: Path, pack_of, picture, stage: Stage

@@ -78,7 +78,9 @@ def train_line(step: int, **changes: float) -> dict[str, float]:
         "num_skipped": 0,
         "pack_fill": 0.97,
         "samples_per_s": 50.0,
+        "tokens_per_s": 2000.0,
         "supervised_tokens_per_s": 200.0,
+        "tiles_per_s": 6.0,
         "mfu": 0.3,
         "peak_memory_gb": 2.5,
     }

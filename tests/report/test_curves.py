@@ -23,7 +23,10 @@ def test_each_thing_that_is_logged_has_a_curve_with_its_last_value(line_of: Line
     assert by_name(lines) == {
         "gradient norm": "0.375",
         "samples a second": "50.0",
+        "tokens a second": "2,000",
         "learned tokens a second": "3,000",
+        "tiles a second": "6.0",
+        "MFU, % of the peak FLOPs": "30.0",
         "peak memory, GB": "2.5",
         "waiting for packs, % of the time": "12.5",
     }
@@ -33,7 +36,13 @@ def test_what_was_not_logged_or_logged_once_or_is_nothing_has_none(line_of: Line
     lines = [line_of(1, data_wait=0.0), line_of(2, data_wait=0.0)]
     del lines[0]["grad_norm"]
     del lines[0]["peak_memory_gb"]
-    assert set(by_name(lines)) == {"samples a second", "learned tokens a second"}
+    assert set(by_name(lines)) == {
+        "samples a second",
+        "tokens a second",
+        "learned tokens a second",
+        "tiles a second",
+        "MFU, % of the peak FLOPs",
+    }
     assert small_curves([line_of(1)]) == ()
 
 
@@ -55,7 +64,10 @@ def test_they_stand_in_the_page_once_each_in_one_width(
     assert drawings == [
         ("small", "gradient norm"),
         ("small", "samples a second"),
+        ("small", "tokens a second"),
         ("small", "learned tokens a second"),
+        ("small", "tiles a second"),
+        ("small", "MFU, % of the peak FLOPs"),
         ("small", "peak memory, GB"),
     ]
     ids = re.findall(r'\bid="([^"]+)"', page)

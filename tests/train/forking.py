@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from smolvlm.cli.main import main
+from smolvlm.model import modeling_smolvlm
 from smolvlm.train.smolvlm_trainer import SmolVLMTrainer
 
 
@@ -84,6 +85,18 @@ def note_kinds(file: Path) -> None:
         return training_step(self, model, inputs, *args, **kw)
 
     SmolVLMTrainer.training_step = noted_step
+
+
+def note_tiles(file: Path) -> None:
+    """Note a line for each time that this process's tower computes: how many tiles."""
+    run_tower = modeling_smolvlm.run_tower
+
+    def noted(tower: Any, pixel_values: Any, *args: Any) -> Any:
+        with file.open("a") as notes:
+            notes.write(f"{len(pixel_values)}\n")
+        return run_tower(tower, pixel_values, *args)
+
+    modeling_smolvlm.run_tower = noted
 
 
 def codes(processes: Sequence[int], *, limit_s: float = float("inf")) -> list[int]:

@@ -43,6 +43,7 @@ PISSA = {
     "adapters.language": {"type": "pissa", "r": 2, "dropout": 0.1},
     "adapters.connector": "frozen",
     "train.connector_lr": 0,
+    "data.vision_cache_dir": "kept_features",  # in one epoch no tile is shown twice
 }
 
 

@@ -107,12 +107,14 @@ def test_without_a_terminal_a_log_is_a_line(capsys: pytest.CaptureFixture[str]) 
     for args in (
         {},
         {"logs": {"eval_loss": 1.0}},
-        {"logs": {"loss": 1.23456, "samples_per_s": 7.89}},
+        {"logs": {"loss": 1.23456, "samples_per_s": 7.89, "mfu": 0.414, "data_wait": 0.02}},
     ):
         bar.on_log(nothing, state, TrainerControl(), **args)
     state.is_world_process_zero = False
     bar.on_log(nothing, state, TrainerControl(), logs={"loss": 1.0, "samples_per_s": 1.0})
-    assert capsys.readouterr().err == "step 3/7  loss 1.2346  7.9 samples/s\n"
+    assert capsys.readouterr().err == (
+        "step 3/7  loss 1.2346  7.9 samples/s  MFU 41%  data wait 2%\n"
+    )
 
 
 def test_the_bar_says_while_a_run_evaluates(monkeypatch: pytest.MonkeyPatch) -> None:

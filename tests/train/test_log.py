@@ -57,7 +57,9 @@ def test_a_line_says_what_the_packs_of_all_ranks_held() -> None:
         "num_skipped": 3,
         "pack_fill": 0.6,
         "samples_per_s": 3.0,
+        "tokens_per_s": 90.0,
         "supervised_tokens_per_s": 7.5,
+        "tiles_per_s": 7.5,
         "mfu": round(flops / 2.0 / 1e4, 4),
     }
 

@@ -47,6 +47,7 @@ FOUR = {
     "quantization.towers": ["language", "vision"],
     "adapters.language": {"type": "dora", "r": 4, "lr": 1e-2},
     "adapters.connector": "full",
+    "data.vision_cache_dir": "kept_features",  # in one epoch no tile is shown twice
 }
 BF16 = {
     "quantization.bits": 4,

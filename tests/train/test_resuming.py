@@ -148,6 +148,7 @@ def test_settings_that_do_not_shape_the_training_may_differ(tmp_path: Path) -> N
         "train.arguments.logging_steps": 1,
         "train.arguments.dataloader_num_workers": 2,
         "data.vision_cache": False,
+        "data.vision_cache_max_gb": 2.0,
         "data.eval_mixture": "eval.yaml",
         "eval.batch_size": 1,
     }

@@ -252,6 +252,11 @@ class PlannedPacks(Sequence[PlannedPack]):
 
     __hash__ = None  # pyright: ignore[reportAssignmentType] - columns, compared by content
 
+    @property
+    def rows(self) -> Int32[np.ndarray, " row"]:
+        """Row numbers, pack after pack; a row comes up in each epoch."""
+        return self._rows
+
     def reordered(self, order: Int[np.ndarray, " chosen"]) -> "PlannedPacks":
         """Return some of the packs, in another order; -1 is an empty one."""
         row_starts = self._sample_starts[self._pack_starts]

@@ -6,18 +6,19 @@ moves, what is shared and what a token takes in memory follow from them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, get_args
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from smolvlm.datasets.packing.load_times import LoadTimes
 from smolvlm.datasets.packing.row_digests import MediaState
 from smolvlm.model.pack_tensors import PackTensors
 from smolvlm.records import SkippedRow
 
-MODEL_TENSORS = tuple(field.name for field in fields(PackTensors))
+MODEL_TENSORS = tuple(each.name for each in fields(PackTensors))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +37,8 @@ class Pack(PackTensors):
     """The token budget it was packed for; its fill is seq / budget_tokens."""
     skipped: tuple[SkippedRow, ...]
     """Rows that the plan put here and that could not be decoded, under `on_bad_sample: skip`."""
+    times: LoadTimes = field(default_factory=LoadTimes, compare=False)
+    """What making it took."""
     shared_where: tuple[str, ...] = ()
     """`where` of the whole pack on each of the ranks that hold it together; the first alone counts
     its rows."""
@@ -70,7 +73,7 @@ class Pack(PackTensors):
 def _bytes_along(axis: str) -> int:
     """Return what all tensors of a pack that have this axis alone take for one place in it."""
     types: list[Any] = [
-        kind for field in fields(Pack) for kind in (get_args(field.type) or (field.type,))
+        kind for each in fields(Pack) for kind in (get_args(each.type) or (each.type,))
     ]
     dtypes = [kind.dtypes[0] for kind in types if getattr(kind, "dim_str", None) == axis]
     return sum(getattr(torch, dtype).itemsize for dtype in dtypes)

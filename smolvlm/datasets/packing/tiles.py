@@ -14,6 +14,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from smolvlm.datasets.encoding.encoded import media_identity
+from smolvlm.datasets.packing.load_times import LoadTimes
 from smolvlm.datasets.packing.row_digests import names_file
 from smolvlm.errors import SampleError
 from smolvlm.media.medium import open_medium
@@ -30,6 +31,7 @@ class TileLoader:
     def __init__(self, settings: MediaSettings, read_features: ReadFeatures | None) -> None:
         self.tile_keys: list[bytes] = []
         """Content key of each tile still to be encoded."""
+        self.times = LoadTimes()
         self._medium_keys: dict[bytes, bytes] = {}  # media identity -> content key
         self._settings = settings
         self._read_features = read_features
@@ -76,20 +78,24 @@ class TileLoader:
         self._shown += [keys[ref.medium][ref.tile] for ref in shown]
 
     def _load(self, medium: Media, layout: Layout) -> Sequence[bytes]:
-        opened = open_medium(medium, layout, self._settings)
+        with self.times.timed("reading_s"):
+            opened = open_medium(medium, layout, self._settings)
         if names_file(medium):
             self._medium_keys[media_identity(medium)] = opened.key
         new = [key for key in dict.fromkeys(opened.tile_keys) if key not in self._places]
         if not new:
             return opened.tile_keys
-        cached = self._read_features(new) if self._read_features is not None else []
+        with self.times.timed("features_s"):
+            cached = self._read_features(new) if self._read_features is not None else []
         if len(cached) == len(new) and all(features is not None for features in cached):
             for key, features in zip(new, cached, strict=True):
                 assert features is not None
                 self._places[key] = (True, len(self._cached))
                 self._cached.append(features)
             return opened.tile_keys
-        for key, tile in zip(opened.tile_keys, opened.tiles(), strict=True):
+        with self.times.timed("decoding_s"):
+            tiles = opened.tiles()
+        for key, tile in zip(opened.tile_keys, tiles, strict=True):
             if key in self._places:  # of two parts of one clip that overlap, a frame stands once
                 continue
             self._places[key] = (False, len(self._tiles))

@@ -2,7 +2,8 @@
 
 A job is `{"run": RUN.yaml, "ranks": N}`. With `"dies_in_step": S` every rank is killed (SIGKILL) in
 the middle of that step; with `"chunk_targets": C` the head takes so many targets at a time; with
-`"notes_kinds": true` rank K notes the kinds of its packs in `kinds-K.txt`. What it prints goes to
+`"notes_kinds": true` rank K notes the kinds of its packs in `kinds-K.txt`, and with
+`"notes_tiles": true` how many tiles it computes in `tiles-K.txt`. What it prints goes to
 `rank-K.log` beside its run file. Of a job whose ranks did not all end as they should, with
 `"limit_s": S` within so many seconds, `problem.txt` says what happened. A job that hangs without a
 limit is killed with all others by whoever started this.
@@ -17,7 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from forking import be_rank, codes, die_in_step, forked, free_port, note_kinds, train
+from forking import be_rank, codes, die_in_step, forked, free_port, note_kinds, note_tiles, train
 
 from smolvlm.model import loss
 
@@ -29,6 +30,8 @@ def train_as_rank(job: dict[str, Any], *, rank: int, port: int) -> None:
         die_in_step(job["dies_in_step"])
     if job.get("notes_kinds"):
         note_kinds(Path(job["run"]).with_name(f"kinds-{rank}.txt"))
+    if job.get("notes_tiles"):
+        note_tiles(Path(job["run"]).with_name(f"tiles-{rank}.txt"))
     loss.CHUNK_TARGETS = job.get("chunk_targets", loss.CHUNK_TARGETS)
     train(Path(job["run"]))
 
