@@ -27,7 +27,9 @@ def settings(
     argument = (name or "").removeprefix("train.")
     instead = hint_instead_of(name or "")
     if instead is not None:
-        say(f"{f'of another trainer, {name}' if found else f'{name} is no setting here'}: {instead}")
+        say(
+            f"{f'of another trainer, {name}' if found else f'{name} is no setting here'}: {instead}"
+        )
     if not found and instead is not None:
         raise typer.Exit(WRONG_USAGE)
     if not found and argument in argument_types():

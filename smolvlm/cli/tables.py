@@ -29,9 +29,7 @@ def print_table(
     """
     cells = [columns, *rows]
     widest = [max(cell_len(row[number]) for row in cells) for number in range(len(columns))]
-    longest = [
-        max(_longest_word(row[number]) for row in cells) for number in range(len(columns))
-    ]
+    longest = [max(_longest_word(row[number]) for row in cells) for number in range(len(columns))]
     room = console.width - _PADDING * len(columns)
     if sum(longest) > room:
         _print_stacked(console, columns, rows, num_names=num_names)

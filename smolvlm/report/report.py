@@ -255,7 +255,7 @@ def _worse(run: RunFiles) -> tuple[str, list[str]]:
 
 
 def _evaluations(run: RunFiles) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Return the steps of a few evaluations, the best among them, and each metric's values there."""
+    """Return the steps of a few evaluations, the best among them, and the metrics there."""
     found = best_of_run(run.settings, run.evals)
     best = best_evaluation(run.evals, "loss") if found is None else found[1]
     steps = [line["step"] for line in run.evals]

@@ -35,7 +35,9 @@ def check_stop_signal(arguments: TrainingArguments) -> None:
         return
     what = None
     if arguments.world_size > 1:
-        what = f"{arguments.world_size} ranks may hear of a signal in different steps, and then wait"
+        what = (
+            f"{arguments.world_size} ranks may hear of a signal in different steps, and then wait"
+        )
         what += " for each other for ever"
     elif threading.current_thread() is not threading.main_thread():
         what = "signals reach the main thread alone, and this run is in another"

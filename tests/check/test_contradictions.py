@@ -59,9 +59,7 @@ def test_a_later_question_is_that_of_its_conversation(
 ) -> None:
     def talk(*said: str) -> dict[str, Any]:
         roles = ("user", "assistant")
-        turns = [
-            {"role": roles[number % 2], "content": text} for number, text in enumerate(said)
-        ]
+        turns = [{"role": roles[number % 2], "content": text} for number, text in enumerate(said)]
         return {"messages": turns, "image": "a.png"}
 
     same = [talk("Color?", "red", "Sure?", "yes"), talk("Color?", "red", "Sure?", "no")]

@@ -98,8 +98,7 @@ def test_the_table_of_some_evaluations_has_the_first_the_best_and_the_last(
 ) -> None:
     folder = write_run(settings=settings)
     lines = [
-        {"step": step, f"eval_{metric}": best if step == 113 else 0.5}
-        for step in range(100, 121)
+        {"step": step, f"eval_{metric}": best if step == 113 else 0.5} for step in range(100, 121)
     ]
     with (folder / "metrics.jsonl").open("a") as file:
         file.writelines(json.dumps(line) + "\n" for line in lines)

@@ -1,4 +1,4 @@
-"""A run that a signal stops is saved first, and the run that goes on from there is the whole run."""
+"""A run that a signal stops is saved first, and what goes on from there is the whole run."""
 
 import os
 import signal
