@@ -55,7 +55,7 @@ def current_choices() -> CpuChoices:
 @contextmanager
 def using_choices(choices: CpuChoices | None) -> Iterator[None]:
     """Take the ways that were chosen; None is the default."""
-    global _chosen
+    global _chosen  # noqa: PLW0603 - one CPU, one set of choices a process
     before = _chosen
     _chosen = choices
     try:
