@@ -5,6 +5,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["SMOLVLM_MEASURE_CPU"] = "0"  # equal runs on machines of any speed
 os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # before the first import of torch, which reads it once

@@ -18,6 +18,7 @@ from smolvlm.check.between_rows import (
     leaks,
     spoken,
 )
+from smolvlm.check.contradictions import Answered, answered, contradictions
 from smolvlm.check.differing_keys import differing_keys
 from smolvlm.check.findings import (
     SAID_ONCE,
@@ -106,6 +107,7 @@ class CheckedPart:
     """What came of some rows."""
 
     rows: list[CheckedRow] = field(default_factory=list)
+    answers: list[Answered] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     unread_keys: set[str] = field(default_factory=set)
     left_out_keys: set[str] = field(default_factory=set)
@@ -172,6 +174,7 @@ def check_rows(
             *findings,
             *duplicates(rows, partial(differing_keys, every)),
             *leaks(rows),
+            *contradictions([answer for part in ordered for answer in part.answers]),
         ),
         num_rows=total,
         num_pictures=len(media) - len(durations),
@@ -262,6 +265,9 @@ class RowChecker:
         error = required.problem(sizes)
         if error is not None:
             checked.findings.append(finding_of(error, where=row.where))
+        media_keys = [medium.key for medium in media]
+        spec = self._sources[number].spec
+        checked.answers.extend(answered(row, media_keys, spec, is_held_out=is_held_out))
         checked.rows.append(
             CheckedRow(
                 where=row.where,
@@ -271,7 +277,7 @@ class RowChecker:
                 is_held_out=is_held_out,
                 num_tokens=lengths.num_tokens,
                 num_tiles=lengths.num_tiles,
-                text_key=digest_of(spoken(row, [medium.key for medium in media])),
+                text_key=digest_of(spoken(row, media_keys)),
                 words_key=digest_of(spoken(row, [])),
                 media=tuple(media),
             )

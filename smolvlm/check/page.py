@@ -36,6 +36,7 @@ KIND_TITLES = {
     "empty_row": "Rows that teach nothing",
     "role": "Roles, and the order of turns",
     "duplicate_row": "Duplicates",
+    "contradictory_answers": "One question about one picture, answered differently",
     "leaked_row": "Held-out rows that are trained on",
     "leaked_picture": "Held-out pictures that are trained on",
     "leaked_clip": "Held-out clips that are trained on",

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.table import Table
-
+from smolvlm.cli.tables import print_table
 from smolvlm.eval.comparison import Difference, differences
 from smolvlm.eval.evaluate import ALL_SOURCES, Evaluation
 from smolvlm.eval.prediction_files import write_predictions
@@ -108,12 +107,12 @@ def _print_objects(evaluation: Evaluation, found: Sequence[Difference]) -> None:
 def show_differences(found: Sequence[Difference]) -> None:
     """Print a table of both models on standard error, and what got worse."""
     columns = ("source", "metric", "base", "model", "difference", "95 % interval", "rows")
-    table = Table(*columns, box=None)
+    rows: list[tuple[str, ...]] = []
     for one in found:
         ends = f"{one.interval.low:+.4f} to {one.interval.high:+.4f}"
         values = (f"{one.base:.4f}", f"{one.value:.4f}", f"{one.difference:+.4f}", ends)
-        table.add_row(one.source, one.name, *values, f"{one.num_rows:,}")
-    terminal_console().print(table)
+        rows.append((one.source, one.name, *values, f"{one.num_rows:,}"))
+    print_table(terminal_console(), columns, rows, num_names=2)
     for source in dict.fromkeys(one.source for one in found if one.is_worse):
         names = [one.name for one in found if one.is_worse and one.source == source]
         where = "" if source == ALL_SOURCES else f" on {source}"
@@ -122,11 +121,11 @@ def show_differences(found: Sequence[Difference]) -> None:
 
 def show_metrics(metrics: Sequence[Metric]) -> None:
     """Print a table on standard error."""
-    table = Table("source", "metric", "value", "95 % interval", "rows", box=None)
+    columns = ("source", "metric", "value", "95 % interval", "rows")
+    rows: list[tuple[str, ...]] = []
     for metric in metrics:
         ends = metric.interval
         shown = "" if ends is None else f"{ends.low:.4f} to {ends.high:.4f}"
-        table.add_row(
-            metric.source, metric.name, f"{metric.value:.4f}", shown, f"{metric.num_rows:,}"
-        )
-    terminal_console().print(table)
+        value, num_rows = f"{metric.value:.4f}", f"{metric.num_rows:,}"
+        rows.append((metric.source, metric.name, value, shown, num_rows))
+    print_table(terminal_console(), columns, rows, num_names=2)

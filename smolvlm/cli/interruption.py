@@ -96,9 +96,20 @@ def notes_of_run(config: "RunConfig") -> list[str]:
     from smolvlm.train.checkpoint_folder import whole_checkpoints
 
     output_dir = Path(config.train.output_dir)
-    is_asked = config.train.resume_from_checkpoint == "auto" or not whole_checkpoints(output_dir)
+    has_checkpoint = bool(whole_checkpoints(output_dir))
+    is_asked = config.train.resume_from_checkpoint == "auto" or not has_checkpoint
     overrides = [] if is_asked else ["train.resume_from_checkpoint=auto"]
-    return [kept_of_run(output_dir), command_again(*overrides)]
+    is_saved = has_checkpoint or config.train.arguments.get("enable_jit_checkpoint")
+    hints = [] if is_saved else [_to_keep_more()]
+    return [kept_of_run(output_dir), *hints, command_again(*overrides)]
+
+
+def _to_keep_more() -> str:
+    """Return what saves a run before its first checkpoint is due; the second, on one rank alone."""
+    sooner = "a smaller train.save_steps saves sooner"
+    if "RANK" in os.environ:
+        return f"to keep more: {sooner}"
+    return f"to keep more: {sooner}, train.enable_jit_checkpoint=true when the run is stopped"
 
 
 def command_again(*overrides: str) -> str:

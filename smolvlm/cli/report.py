@@ -56,8 +56,7 @@ def _report_side_by_side(run_dirs: Sequence[Path], html: Path | None) -> None:
 
 def _show(comparison: "Comparison") -> None:
     """Print the tables on standard error."""
-    from rich.markup import escape
-    from rich.table import Table
+    from smolvlm.cli.tables import print_table
 
     console = terminal_console()
     settings = [(row.name, *row.cells) for row in comparison.settings]
@@ -73,16 +72,13 @@ def _show(comparison: "Comparison") -> None:
         for row in comparison.scores
     ]
     costs = [(row.name, *row.cells) for row in comparison.costs]
-    for columns, rows in (
-        (("setting",), settings),
-        (score_columns, scores),
-        (("cost",), costs),
+    for columns, rows, num_names in (
+        (("setting",), settings, 1),
+        (score_columns, scores, 2),
+        (("cost",), costs, 1),
     ):
         if rows:
-            table = Table(*columns, *map(escape, comparison.names), box=None)
-            for row in rows:
-                table.add_row(*map(escape, row))
-            console.print(table)
+            print_table(console, (*columns, *comparison.names), rows, num_names=num_names)
             console.print()
     if not settings:
         say("no setting differs but the folders")

@@ -17,6 +17,7 @@ def settings(
     json: Json = False,
 ) -> None:
     """Say what a run file may set: type, default, meaning."""
+    from smolvlm.config.names import hint_instead_of
     from smolvlm.config.reference import SettingFacts, all_settings
     from smolvlm.config.training_arguments import argument_types
     from smolvlm.terminal import say, say_json
@@ -24,6 +25,13 @@ def settings(
     every = list(all_settings())
     found = [facts for facts in every if name is None or _is_named(facts.key, name)]
     argument = (name or "").removeprefix("train.")
+    instead = hint_instead_of(name or "")
+    if instead is not None:
+        say(
+            f"{f'of another trainer, {name}' if found else f'{name} is no setting here'}: {instead}"
+        )
+    if not found and instead is not None:
+        raise typer.Exit(WRONG_USAGE)
     if not found and argument in argument_types():
         meaning = "A setting of transformers.TrainingArguments, as its documentation says."
         found = [SettingFacts(key=f"train.{argument}", type="", default="", meaning=meaning)]

@@ -17,10 +17,10 @@ def watch(
     from smolvlm.report.server import RunPage, RunServer
     from smolvlm.terminal import say
 
-    if not run_dir.is_dir():
-        raise ConfigError(
-            "no such folder", where=str(run_dir), fix="give the output_dir of a run that has begun"
-        )
+    if run_dir.exists() and not run_dir.is_dir():
+        raise ConfigError("a file, not a folder", where=str(run_dir), fix="give a run's output_dir")
     with RunServer(RunPage(run_dir, say=say), port=port) as server:
         say(f"{run_dir} at {server.url}  (Ctrl-C ends it)")
+        if not run_dir.exists():
+            say("no such folder yet: the page waits until a run makes it")
         server.serve_forever()

@@ -86,6 +86,18 @@ def is_known(name: str) -> bool:
     return bool(homes_of(setting)) or setting in REFUSED or setting in FORMER
 
 
+def hint_instead_of(name: str) -> str | None:
+    """Return what to set instead of a setting that is refused here, or that another trainer has;
+    None where a section has it, or nothing is known of it. A section may stand before it."""
+    section, _, setting = name.rpartition(".")
+    if _has(section, setting):
+        return None
+    for hints in (REFUSED, FORMER, OTHER_TRAINERS):
+        if setting in hints:
+            return hints[setting]
+    return None
+
+
 def homes_of(name: str) -> list[str]:
     """Return the sections that have a setting of this name."""
     return [section for section in SECTIONS if _has(section, name)]

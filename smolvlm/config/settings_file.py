@@ -5,6 +5,7 @@ file is and shows the file that is needed, ready to copy.
 """
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,14 +50,22 @@ def read_run_file(path: Path) -> Any:
     return content
 
 
-def refuse_rows(path: Path, *, wanted: str) -> None:
-    """Raise ConfigError if a file holds rows; `wanted` is what is needed in its place."""
+def refuse_rows(path: Path, *, wanted: str, base_dir: Path | None = None) -> None:
+    """Raise ConfigError if a file holds rows.
+
+    Args:
+        path: the file.
+        wanted: what is needed in its place.
+        base_dir: folder that the paths of sources start from there; the file's own by default.
+    """
     row_format = rows_format(path)
     if row_format is None:
         return
-    source = [{"json_path": path.name}]
+    name = path.name if base_dir is None else os.path.relpath(path, base_dir)
+    source = [{"json_path": name}]
     fix = (
-        f"write it as a source of the mixture:\n{_indented(dump_yaml(source))}"
+        f"write it as a source, in a mixture's file or in place of its "
+        f"name:\n{_indented(dump_yaml({'mixture': source}))}"
         if wanted == "a mixture"
         else _run_file_with(source)
     )

@@ -173,4 +173,5 @@ def _summary(packs: Sequence[PlannedPack], config: RunConfig) -> PackSummary:
         for pack in packs
         if pack.samples
     )
-    return PackSummary(packs=fills)
+    num_samples = sum(len(pack.samples) for pack in packs)
+    return PackSummary(packs=fills, num_samples=num_samples)

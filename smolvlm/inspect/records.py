@@ -131,6 +131,8 @@ class PackSummary:
     """How full a run's packs are."""
 
     packs: tuple[PackFill, ...]
+    num_samples: int = 0
+    """Samples of the epoch; 0 where they are not counted."""
 
     @property
     def token_fill(self) -> float:

@@ -97,9 +97,8 @@ def footer(
     lines = [
         Rule(characters="-" if is_ascii else "─"),
         Text(
-            f"{plural(len(samples), 'sample')}, {plural(tokens, 'token')}, of which {learned:,} "
-            "learned "
-            f"({percent(learned / max(tokens, 1))})"
+            f"{_shown(len(samples), summary)}, {plural(tokens, 'token')}, of which {learned:,} "
+            f"learned ({percent(learned / max(tokens, 1))})"
         ),
     ]
     if summary.packs:
@@ -112,6 +111,13 @@ def footer(
         )
         lines += _pack_lines(summary, is_ascii=is_ascii)
     return Group(*lines)
+
+
+def _shown(count: int, summary: PackSummary) -> str:
+    """Return `3 samples`, or `3 of 12 samples` where more are in the epoch."""
+    if summary.num_samples <= count:
+        return plural(count, "sample")
+    return f"{count:,} of {summary.num_samples:,} samples (--rows shows others)"
 
 
 def _pack_lines(summary: PackSummary, *, is_ascii: bool) -> Iterator[Text]:

@@ -1,8 +1,8 @@
 """What a CPU computes in one of several ways: which of them is taken.
 
 The ways differ in their last bits, so the choice of a run is one of its facts: it is kept beside
-the run, ranks share it, and a resumed run takes it over (`smolvlm/train/cpu_measuring.py`, which
-also measures the ways). In a process that made no choice the default is what the CPU's units
+the run, ranks share it, and a resumed run takes it over (`smolvlm/train/cpu_ways.py`, which also
+measures the ways). In a process that made no choice the default is what the CPU's units
 suggest.
 """
 
@@ -24,8 +24,10 @@ class CpuChoices:
     """Linear layers and attention in float32 by oneDNN (`onednn.py`) instead of MKL."""
     packed_tower: bool = True
     """A frozen tower by `packed_tower.py` where its operations are there."""
-    patches_per_call: int = 2048
-    """A frozen tower sees tiles of so many patches at once: what fits the caches is fastest."""
+
+
+STOCK_CHOICES = CpuChoices(bf16_products=False, packed_tower=False)
+"""What torch and transformers do by themselves."""
 
 
 @cache
@@ -57,7 +59,7 @@ def current_choices() -> CpuChoices:
 @contextmanager
 def using_choices(choices: CpuChoices | None) -> Iterator[None]:
     """Take the ways that were chosen; None is the default."""
-    global _chosen  # noqa: PLW0603 - one CPU, one set of choices a process
+    global _chosen
     before = _chosen
     _chosen = choices
     try:

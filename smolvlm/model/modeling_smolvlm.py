@@ -21,6 +21,7 @@ from smolvlm.model.attention.rule import SCOPE_ATTENTION, make_scope
 from smolvlm.model.context_ranks.group import ContextGroup
 from smolvlm.model.context_ranks.share import TileExchange
 from smolvlm.model.loss import LossOf, mean_of_pack, pack_loss
+from smolvlm.model.packed_tower import packed_tower
 from smolvlm.model.slot_means import slot_means
 from smolvlm.model.stock_classes import STOCK_CLASSES
 from smolvlm.model.vision import (
@@ -248,10 +249,11 @@ class PackedTraining(_Stock):
         pixel_values = scale_pixels(tiles, factor, mean=mean, std=std, dtype=self.dtype)
         if is_trained and torch.is_grad_enabled():
             return run_tower(tower, pixel_values, self.tile_positions)
+        packed = None if is_trained else packed_tower(tower, self.dtype)
         with torch.no_grad():
             return torch.cat(
                 [
-                    run_tower(tower, part, self.tile_positions)
+                    run_tower(tower, part, self.tile_positions, packed)
                     for part in pixel_values.split(self.tiles_per_call)
                 ]
             )

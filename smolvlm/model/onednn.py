@@ -38,7 +38,7 @@ def product(left: Tensor, right: Tensor) -> Tensor:
 def onednn_products(device_type: str) -> AbstractContextManager[Any]:
     """Return the context in which linear layers are computed as this process chose.
 
-    Backward passes of what was computed in it need not run in it.
+    Forward and backward passes both run in it.
 
     Args:
         device_type: where the model computes.
@@ -49,15 +49,17 @@ def onednn_products(device_type: str) -> AbstractContextManager[Any]:
 
 
 class _OnednnProducts(TorchFunctionMode):
+    # Activation checkpointing computes again in the backward pass what it kept nothing of: the
+    # context must hold over both passes.
     def __torch_function__(
         self,
         func: Callable[..., Any],
-        types: Sequence[type],  # noqa: ARG002 - torch's signature
+        types: Sequence[type],
         args: Sequence[Any] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         if func is linear and can_multiply(*args, **(kwargs or {})):
-            return _linear(*args, **(kwargs or {}))
+            return linear_by_onednn(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
@@ -76,7 +78,8 @@ def can_multiply(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> b
     )
 
 
-def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear_by_onednn(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return `linear` of float32 matrices, with gradients."""
     if torch.is_grad_enabled() and any(
         value is not None and value.requires_grad for value in (input, weight, bias)
     ):
@@ -116,5 +119,5 @@ def _dense(matrix: Tensor) -> Tensor:
 
     For other layouts oneDNN may have nothing but its reference code, a thousand times slower.
     """
-    is_dense = matrix.is_contiguous() or (matrix.dim() == 2 and matrix.t().is_contiguous())  # noqa: PLR2004
+    is_dense = matrix.is_contiguous() or (matrix.dim() == 2 and matrix.t().is_contiguous())
     return matrix if is_dense else matrix.contiguous()

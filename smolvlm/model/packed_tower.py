@@ -10,14 +10,17 @@ bfloat16. Float32 features are within 1e-6 of the stock tower's.
 The copy belongs to the weights it was made of: `is_current` says whether they are still the same.
 """
 
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from smolvlm.model.attention.dense import attend
+from smolvlm.model.cpu_choices import current_choices
 from smolvlm.model.plain_modules import is_plainly_called
 
 _ALGORITHMS = {"gelu_pytorch_tanh": "tanh", "gelu": "none"}
@@ -27,6 +30,37 @@ _LINEARS_OF_MLP = ("mlp.fc1", "mlp.fc2")
 _NORMS = ("layer_norm1", "layer_norm2")
 _SAMPLE_STEP = 4099
 """Of the values that tell whether a weight is still the same: a prime, so that all columns come."""
+
+
+PATCHES_PER_CALL = 2048
+"""Rows of a product that weights are laid out for; results do not depend on it."""
+
+_MADE: MutableMapping[nn.Module, "PackedTower"] = WeakKeyDictionary()
+"""By tower, for as long as it lives; no part of the model, so that nothing saves or copies it."""
+
+
+def packed_tower(tower: nn.Module, dtype: torch.dtype) -> "PackedTower | None":
+    """Return a frozen tower's layers laid out for this CPU; None where that cannot be done.
+
+    They are kept for as long as the tower's weights stay as they are.
+
+    Args:
+        tower: the stock tower.
+        dtype: of its features; products are in autocast's where that is on.
+    """
+    if not current_choices().packed_tower or next(tower.parameters()).device.type != "cpu":
+        return None
+    if torch.is_autocast_enabled("cpu"):
+        dtype = torch.get_autocast_dtype("cpu")
+    kept = _MADE.get(tower)
+    if kept is not None and kept.is_current(tower, dtype):
+        return kept
+    _MADE.pop(tower, None)
+    if not can_pack(tower, dtype):
+        return None
+    made = PackedTower(tower, dtype, patches_per_call=PATCHES_PER_CALL)
+    _MADE[tower] = made
+    return made
 
 
 def can_pack(tower: nn.Module, dtype: torch.dtype) -> bool:

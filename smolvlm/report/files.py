@@ -65,13 +65,16 @@ def read_run_files(run_dir: Path) -> RunFiles:
     metrics, predictions = run_dir / "metrics.jsonl", run_dir / "predictions.jsonl"
     if not run_dir.is_dir():
         raise ConfigError(
-            "no such folder", where=str(run_dir), fix="give the output_dir of a run that has begun"
+            "no such folder: a run makes its own once its rows are measured",
+            where=str(run_dir),
+            fix="wait until it trains, or give the output_dir of a run that has begun",
         )
     if not metrics.is_file() and not predictions.is_file():
         raise ConfigError(
-            "neither metrics.jsonl nor predictions.jsonl here",
+            "neither metrics.jsonl nor predictions.jsonl here: no run has written anything yet",
             where=str(run_dir),
-            fix="give the output_dir of a run that has begun",
+            fix="wait for its first log line (train.logging_steps), or give the output_dir of a "
+            "run that has begun",
         )
     train, evals = read_metrics(metrics)
     with located(str(run_dir / "run.json")):

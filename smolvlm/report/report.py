@@ -11,13 +11,14 @@ from math import isclose
 from pathlib import Path
 from statistics import median
 
+from smolvlm.config.best import best_evaluation
 from smolvlm.disk.atomic_files import write_text
 from smolvlm.pages.templating import page_text
 from smolvlm.pages.token_text import percent, plural
 from smolvlm.report.accuracy import OVERALL, Accuracy, accuracies, accuracy_of, weighted_overall
 from smolvlm.report.answer_list import answer_list
 from smolvlm.report.answer_log import answer_histories
-from smolvlm.report.best import best_sentence, final_scores, settings_of
+from smolvlm.report.best import best_of_run, best_sentence, final_scores, settings_of
 from smolvlm.report.charts import accuracy_chart, learning_rate_chart, loss_chart
 from smolvlm.report.curves import small_curves
 from smolvlm.report.data_rows import data_rows
@@ -105,7 +106,7 @@ def run_report(run_dir: Path) -> str:
             chart for chart in (rewards_chart(run.train), order_chart(run.train)) if chart
         ],
         rate_chart=learning_rate_chart(run.train),
-        evaluations=_evaluations(run.evals),
+        evaluations=_evaluations(run),
         answers=answer_views(shown, before=shown_before, count=NUM_ANSWERS, run_dir=run_dir),
         histories=() if hides else answer_histories(run_dir),
         listed=answer_list(shown, shown_before, run_dir=run_dir),
@@ -255,11 +256,13 @@ def _worse(run: RunFiles) -> tuple[str, list[str]]:
     return f"{now['step']:,.0f}", lines
 
 
-def _evaluations(evals: Sequence[Metrics]) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Return the steps of a few evaluations, evenly spaced, and each metric's values at them."""
-    count = min(len(evals), MAX_EVALUATIONS)
-    places = [round(place * (len(evals) - 1) / max(count - 1, 1)) for place in range(count)]
-    shown = [evals[place] for place in places]
+def _evaluations(run: RunFiles) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Return the steps of a few evaluations, the best among them, and the metrics there."""
+    found = best_of_run(run.settings, run.evals)
+    best = best_evaluation(run.evals, "loss") if found is None else found[1]
+    steps = [line["step"] for line in run.evals]
+    best_place = steps.index(best.step) if best is not None and best.step in steps else None
+    shown = [run.evals[place] for place in _spread(len(steps), with_place=best_place)]
     names = sorted(
         {key for line in shown for key in line if key.startswith("eval_") and "_ci95_" not in key}
     )
@@ -268,6 +271,17 @@ def _evaluations(evals: Sequence[Metrics]) -> tuple[list[str], list[tuple[str, l
     ]
     steps = ["before" if line["step"] == 0 else f"{line['step']:,.0f}" for line in shown]
     return steps, rows
+
+
+def _spread(length: int, *, with_place: int | None) -> list[int]:
+    """Return at most `MAX_EVALUATIONS` evenly spaced places, the first, the last and a given one
+    among them; the given one stands for its nearest neighbour."""
+    count = min(length, MAX_EVALUATIONS)
+    places = [round(place * (length - 1) / max(count - 1, 1)) for place in range(count)]
+    if with_place is not None and with_place not in places:
+        nearest = min(places[1:-1], key=lambda place: abs(place - with_place))
+        places[places.index(nearest)] = with_place
+    return places
 
 
 def _plain(value: float | None) -> str:

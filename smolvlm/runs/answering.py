@@ -5,6 +5,8 @@ clips where the folder is a run's.
 """
 
 import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from smolvlm.checkpoints.load import Checkpoint
 from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.builder import read_prompt
 from smolvlm.datasets.encoding.prompts import PromptSettings
-from smolvlm.errors import ConfigError, located
+from smolvlm.errors import ConfigError, SampleError, SampleKind, located
 from smolvlm.generate.answers import GenerationSettings, Generator
 from smolvlm.media.kinds import begins_like_picture, ending_of, is_picture_ending
 from smolvlm.records import Conversation, ImageRef, Media, Turn, VideoRef
@@ -27,6 +29,14 @@ from smolvlm.train.run_model import load_run_checkpoint
 Shown = Image.Image | np.ndarray | str | Path | bytes
 """A picture or a clip: opened, as an array (height, width, 3) uint8, a file, a folder of frames, or
 encoded bytes."""
+_FIXES: Mapping[SampleKind, str] = {
+    "missing_media": "correct its name; a relative one starts from the working folder",
+    "too_large_media": "shrink it, or save it anew",
+    "too_slow_media": "shrink it, or write its file anew",
+    "outside_root": "show a folder whose frames are files of its own",
+    "changed_row": "show it again",
+}
+"""Kind of an error about a medium -> the fix where no row of a mixture names it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +66,8 @@ class LoadedModel:
         turns = (*before, Turn(role="user", blocks=blocks), Turn(role="assistant", blocks=("",)))
         row = Conversation(turns=turns, where="question", source="question")
         settings = GenerationSettings(max_new_tokens=max_new_tokens, batch_size=1)
-        (answer,) = Generator(self.checkpoint.model, self.prompt, settings).answers([row])
+        with without_rows():
+            (answer,) = Generator(self.checkpoint.model, self.prompt, settings).answers([row])
         return answer
 
 
@@ -91,6 +102,16 @@ def load_answering(config: RunConfig, *, device: torch.device | str | None = Non
             checkpoint.processor, config.data, context_tokens=context, num_rows=num_rows
         )
     return LoadedModel(checkpoint=checkpoint, prompt=prompt)
+
+
+@contextmanager
+def without_rows() -> Iterator[None]:
+    """Give errors about media that leave the block the fix of somebody who has no rows."""
+    try:
+        yield
+    except SampleError as error:
+        error.fix = _FIXES.get(error.kind, error.fix)
+        raise
 
 
 def as_media(medium: Shown) -> Media:

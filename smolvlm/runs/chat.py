@@ -21,7 +21,14 @@ from smolvlm.generate.answers import GenerationSettings, Generator
 from smolvlm.generate.text_stream import OnText
 from smolvlm.media.layout import layout_of
 from smolvlm.records import Conversation, ImageRef, Media, Turn, VideoRef
-from smolvlm.runs.answering import LoadedModel, Shown, as_media, load_answering, load_model
+from smolvlm.runs.answering import (
+    LoadedModel,
+    Shown,
+    as_media,
+    load_answering,
+    load_model,
+    without_rows,
+)
 from smolvlm.runs.evaluation_settings import config_of_base
 
 DEFAULT_NEW_TOKENS = 256
@@ -101,7 +108,7 @@ class Chat:
         is_reference = isinstance(medium, ImageRef | VideoRef)
         named = medium.name if is_reference else medium
         where = str(named) if isinstance(named, str | Path) else type(medium).__name__
-        with located(where):
+        with located(where), without_rows():
             media = medium if is_reference else as_media(medium)
             layout_of(media, self.model.prompt.media)
         return media
@@ -130,11 +137,13 @@ class Chat:
         )
         checkpoint, prompt = self.model.checkpoint, self.model.prompt
         generator = Generator(checkpoint.model, prompt, self._settings, cache=self._features)
-        self._check_room(len(generator.question(row).prompt.input_ids))
+        with without_rows():
+            num_prompt = len(generator.question(row).prompt.input_ids)
+        self._check_room(num_prompt)
         off: AbstractContextManager[None] = (
             adapters_off(checkpoint.model) if self.is_base_of_adapter else nullcontext()
         )
-        with off:
+        with off, without_rows():
             text, num_tokens = generator.stream(row, timed)
         self._turns = (*turns, Turn(role="assistant", blocks=(text,)))
         end = time.perf_counter()

@@ -307,3 +307,19 @@ def _is_same(key: str, theirs: object, ours: object) -> bool:
         return theirs == ours or are_both_open
     is_open = {theirs, ours} <= {NOT_SET, BF16_BY_DEFAULT}
     return is_open or (theirs in (True, BF16_BY_DEFAULT)) == (ours in (True, BF16_BY_DEFAULT))
+
+
+def resumed_rows(rows: RowRecord, resume: Path, *, num_steps: int) -> list[str]:
+    """Take over what a checkpoint's run knows of its rows, and return the notes.
+
+    Raises:
+        ConfigError: rows changed, and what is planned of them now ends before the checkpoint.
+    """
+    step = step_of(resume)
+    if step is not None and step > num_steps:
+        raise ConfigError(
+            f"the rows changed: {num_steps} steps are planned of them now",
+            where=str(resume),
+            fix="restore the rows, or set train.resume_from_checkpoint: false",
+        )
+    return rows.resume(resume)

@@ -1,10 +1,10 @@
-"""A run that SIGTERM stops is saved first, where `train.enable_jit_checkpoint` asks for it.
+"""A run that Ctrl-C or SIGTERM stops is saved first, where `train.enable_jit_checkpoint` asks for
+it.
 
-In: the trainer's arguments. Out: a context in which
-it trains. The step under way ends, then its evaluation where one
-is planned; then a checkpoint is written as any other, with its marker, and the signal is sent once
-more to whoever had it before: the command line says what is kept and exits with 143. A second
-SIGTERM meanwhile goes there at once.
+In: the trainer's arguments. Out: a context in which it trains. The step under way ends, then its
+evaluation where one is planned; then a checkpoint is written as any other, with its marker, and the
+signal is sent once more to whoever had it before: the command line says what is kept and exits with
+130 or 143. A second signal meanwhile goes there at once.
 
 transformers' own callback (5.23) waits three seconds, saves the state before a step and then does
 the step, and ends the training as if it were done: a final model, a report, exit status 0.
@@ -22,6 +22,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from smolvlm.errors import ConfigError
 
 SETTING = "train.enable_jit_checkpoint"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def check_stop_signal(arguments: TrainingArguments) -> None:
@@ -34,7 +35,9 @@ def check_stop_signal(arguments: TrainingArguments) -> None:
         return
     what = None
     if arguments.world_size > 1:
-        what = f"{arguments.world_size} ranks may hear of SIGTERM in different steps, and then wait"
+        what = (
+            f"{arguments.world_size} ranks may hear of a signal in different steps, and then wait"
+        )
         what += " for each other for ever"
     elif threading.current_thread() is not threading.main_thread():
         what = "signals reach the main thread alone, and this run is in another"
@@ -47,7 +50,7 @@ def check_stop_signal(arguments: TrainingArguments) -> None:
 def saved_when_stopped(
     trainer: Trainer, finish_checkpoint: Callable[[], None], *, is_asked: bool
 ) -> Iterator[None]:
-    """While a run trains, let SIGTERM end it with a checkpoint.
+    """While a run trains, let Ctrl-C and SIGTERM end it with a checkpoint.
 
     Args:
         trainer: that trains in the block.
@@ -64,26 +67,29 @@ def saved_when_stopped(
         yield
     finally:
         callback.stop_listening()
-    if callback.is_stopped:  # in the last step, or where `save_strategy: best` did not save
-        signal.raise_signal(signal.SIGTERM)
+    if callback.stopped_by is not None:  # in the last step, or `save_strategy: best` did not save
+        signal.raise_signal(callback.stopped_by)
 
 
 class SaveWhenStopped(TrainerCallback):
-    """Ends a run with a checkpoint once SIGTERM has come."""
+    """Ends a run with a checkpoint once one of the signals has come."""
 
     def __init__(self, finish_checkpoint: Callable[[], None]) -> None:
         self._finish_checkpoint = finish_checkpoint
-        self._earlier: Any = None
-        self.is_stopped = False
+        self._earlier: dict[int, Any] = {}
+        self.stopped_by: int | None = None
+        """The signal's number; None while none has come."""
 
     def listen(self) -> None:
-        """Take SIGTERM over."""
-        self._earlier = signal.signal(signal.SIGTERM, self._stop)
+        """Take the signals over."""
+        for number in _SIGNALS:
+            self._earlier[number] = signal.signal(number, self._stop)
 
     def stop_listening(self) -> None:
-        """Put the handler back that was there before; does nothing the second time."""
-        if signal.getsignal(signal.SIGTERM) == self._stop:
-            signal.signal(signal.SIGTERM, self._earlier)
+        """Put the handlers back that were there before; does nothing the second time."""
+        for number in _SIGNALS:
+            if signal.getsignal(number) == self._stop:
+                signal.signal(number, self._earlier[number])
 
     def on_step_end(
         self,
@@ -92,7 +98,7 @@ class SaveWhenStopped(TrainerCallback):
         control: TrainerControl,
         **kwargs: object,
     ) -> None:
-        if self.is_stopped:
+        if self.stopped_by is not None:
             control.should_log = control.should_save = True
 
     def on_save(
@@ -102,10 +108,10 @@ class SaveWhenStopped(TrainerCallback):
         control: TrainerControl,
         **kwargs: object,
     ) -> None:
-        if self.is_stopped:
+        if self.stopped_by is not None:
             self._finish_checkpoint()
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(self.stopped_by)
 
-    def _stop(self, _number: int, _frame: FrameType | None) -> None:
-        self.is_stopped = True
+    def _stop(self, number: int, _frame: FrameType | None) -> None:
+        self.stopped_by = number
         self.stop_listening()

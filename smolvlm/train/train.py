@@ -24,7 +24,6 @@ from smolvlm.datasets.packing.length_cache import Report
 from smolvlm.datasets.packing.plan import deal_to_ranks, imbalance
 from smolvlm.datasets.packing.tile_use import TileUse
 from smolvlm.disk.atomic_files import write_text
-from smolvlm.errors import ConfigError
 from smolvlm.model.attention.rule import attention_planner
 from smolvlm.model.vision_cache import VisionCache
 from smolvlm.train.arguments import is_bf16_default, training_arguments
@@ -32,13 +31,13 @@ from smolvlm.train.best import best_callbacks, keep_best, stopped_early
 from smolvlm.train.cache_worth import tile_use_of, worth_of_run
 from smolvlm.train.callbacks import ProgressBarCallback
 from smolvlm.train.checkpoint import CheckpointFiles
-from smolvlm.train.checkpoint_folder import step_of
 from smolvlm.train.context_packs import (
     context_cut,
     context_notes,
     join_context_group,
     repeated_for_groups,
 )
+from smolvlm.train.cpu_ways import computing_as_chosen
 from smolvlm.train.flops import peak_flops_of_ranks
 from smolvlm.train.methods.method import method_of
 from smolvlm.train.plan_notes import plan_summary, start_notes
@@ -49,6 +48,7 @@ from smolvlm.train.resuming import (
     find_checkpoint,
     resume_notes,
     resumed_from,
+    resumed_rows,
     run_identity,
 )
 from smolvlm.train.room import check_room
@@ -149,8 +149,27 @@ def train(
     Raises:
         ConfigError, SampleError: what is wrong, where, and how to fix it.
     """
-    hooks = hooks or RunHooks()
     start = _check_and_plan(config, measuring_bar)
+    with computing_as_chosen(start.arguments, resume=start.resume):
+        return _train(
+            config,
+            start,
+            hooks=hooks or RunHooks(),
+            callbacks=callbacks,
+            say=say,
+            shows_progress=shows_progress,
+        )
+
+
+def _train(
+    config: RunConfig,
+    start: _Start,
+    *,
+    hooks: RunHooks,
+    callbacks: Sequence[TrainerCallback],
+    say: Callable[[str], None],
+    shows_progress: bool,
+) -> TrainedRun:
     uses_bf16, device = bool(start.arguments.bf16), start.arguments.device
     run_model = load_run_model(
         config,
@@ -219,7 +238,7 @@ def _check_and_plan(config: RunConfig, measuring_bar: MeasuringBar) -> _Start:
         config.train.resume_from_checkpoint, output_dir=config.train.output_dir, resume=resume
     )
     if resume is not None:
-        about_others += _resumed_rows(rows, resume, num_steps=planned.plan.num_steps)
+        about_others += resumed_rows(rows, resume, num_steps=planned.plan.num_steps)
     if config.train.verify_data:
         rows.verify_all(rank=arguments.process_index, num_ranks=arguments.world_size)
     return _Start(
@@ -234,22 +253,6 @@ def _check_and_plan(config: RunConfig, measuring_bar: MeasuringBar) -> _Start:
         resume_notes=about_others,
         stopped_at=stopped_early(resume, config.eval) if resume is not None else None,
     )
-
-
-def _resumed_rows(rows: RowRecord, resume: Path, *, num_steps: int) -> list[str]:
-    """Take over what a checkpoint's run knows of its rows, and return the notes.
-
-    Raises:
-        ConfigError: rows changed, and what is planned of them now ends before the checkpoint.
-    """
-    step = step_of(resume)
-    if step is not None and step > num_steps:
-        raise ConfigError(
-            f"the rows changed: {num_steps} steps are planned of them now",
-            where=str(resume),
-            fix="restore the rows, or set train.resume_from_checkpoint: false",
-        )
-    return rows.resume(resume)
 
 
 def _build_trainer(

@@ -2,6 +2,7 @@
 checked."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,7 @@ def test_without_json_it_is_for_people(run_file: Path, smolvlm_command: Any) -> 
     assert outcome.output == ""
     assert "photos.jsonl:3" in outcome.messages
     assert "photos.jsonl:1" not in outcome.messages
+    assert re.search(r"\n1 of \d+ samples ", outcome.messages)
 
 
 @pytest.mark.parametrize(("rows", "status"), [("a:b", 2), ("x", 2), ("900:901", 1)])

@@ -144,16 +144,17 @@ def test_a_signal_to_all_processes_is_no_death_of_a_worker(
         messages_of_stopped(running, log, number)
 
 
+@pytest.mark.parametrize("number", NAMES)
 def test_a_run_that_is_to_be_saved_when_it_is_stopped_is_and_goes_on_from_there(
-    settings: dict[str, Any], write_yaml: Any, tmp_path: Path
+    settings: dict[str, Any], write_yaml: Any, tmp_path: Path, number: signal.Signals
 ) -> None:
     beside = {"output_dir": str(tmp_path / "out"), "num_train_epochs": 400}
-    beside |= {"save_strategy": "no", "enable_jit_checkpoint": True}
+    beside |= {"save_strategy": "no", "enable_jit_checkpoint": True, "dataloader_num_workers": 1}
     content = settings | {"train": settings["train"] | beside, "eval": {"at_start": False}}
     write_yaml(tmp_path / "run.yaml", content)
     with process("train", "run.yaml", cwd=tmp_path) as (running, log):
         wait_until(lambda: "step 2/" in log.read_text(), running, log)
-        text = stop(running, log, signal.SIGTERM)
+        text = stop(running, log, number)
     (folder,) = (tmp_path / "out").glob("checkpoint-*")
     assert damage_of(folder) is None
     assert missing_state(folder) == []
@@ -165,7 +166,7 @@ def test_a_run_that_is_to_be_saved_when_it_is_stopped_is_and_goes_on_from_there(
     with process("train", "run.yaml", cwd=tmp_path) as (running, log):
         last = int(folder.name.partition("-")[2])
         wait_until(lambda: f"step {last + 1}/" in log.read_text(), running, log)
-        assert f"resuming from {folder}\n" in stop(running, log, signal.SIGTERM)
+        assert f"resuming from {folder}\n" in stop(running, log, number)
 
 
 def test_a_run_that_is_stopped_before_its_first_checkpoint_says_so(
@@ -177,7 +178,11 @@ def test_a_run_that_is_stopped_before_its_first_checkpoint_says_so(
     with process("train", "run.yaml", cwd=tmp_path) as (running, log):
         wait_until(lambda: "step 1/" in log.read_text(), running, log)
         text = stop(running, log, signal.SIGTERM)
-    *_, kept, again = text.splitlines()
+    *_, kept, hint, again = text.splitlines()
+    assert hint == (
+        "to keep more: a smaller train.save_steps saves sooner, train.enable_jit_checkpoint=true "
+        "when the run is stopped"
+    )
     assert kept == (
         f"kept: no checkpoint, none was whole yet in {tmp_path / 'out'}; the run begins anew"
     )

@@ -230,12 +230,24 @@ def test_it_ends_as_every_command_does(tmp_path: Path, number: signal.Signals) -
     assert text.rstrip().endswith(f"stopped by {name}")
 
 
-def test_a_folder_that_is_not_there_and_a_port_that_is_taken(
-    smolvlm_command: Any, tmp_path: Path
-) -> None:
-    outcome = smolvlm_command("watch", tmp_path / "none")
+def test_a_folder_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
+    run_dir = tmp_path / "runs" / "first"
+    with watching(run_dir, tmp_path / "messages.txt") as running:
+        assert "Nothing is logged yet." in running.ask().text
+        assert not run_dir.exists()
+        run_dir.mkdir(parents=True)
+        write_lines(run_dir, 3)
+        assert "Trained for 3 steps" in running.ask().text
+        text = running.stop(signal.SIGINT)
+    assert "no such folder yet: the page waits" in text
+    assert running.process.returncode == 128 + signal.SIGINT
+
+
+def test_a_file_and_a_port_that_is_taken(smolvlm_command: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    outcome = smolvlm_command("watch", tmp_path / "file")
     assert outcome.status == 1
-    assert "no such folder" in outcome.messages
+    assert "a file, not a folder" in outcome.messages
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         outcome = smolvlm_command("watch", tmp_path, "--port", port)

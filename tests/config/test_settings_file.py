@@ -103,7 +103,17 @@ def test_a_file_of_rows_is_no_mixture(rows: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_mixture(rows / "list.json", base_dir=rows)
     assert caught.value.what == "this is a file of rows (a JSON list), not a mixture"
-    assert yaml.safe_load(shown_file(caught.value)) == [{"json_path": "list.json"}]
+    assert yaml.safe_load(shown_file(caught.value)) == {"mixture": [{"json_path": "list.json"}]}
+
+
+def test_a_source_is_shown_with_the_path_that_it_has_from_the_run_file(rows: Path) -> None:
+    (rows / "runs").mkdir()
+    with pytest.raises(ConfigError) as caught:
+        load_mixture("../list.json", base_dir=rows / "runs")
+    shown = yaml.safe_load(shown_file(caught.value))
+    assert shown == {"mixture": [{"json_path": "../list.json"}]}
+    (source,) = load_mixture(shown["mixture"], base_dir=rows / "runs")
+    assert source.path.samefile(rows / "list.json")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ PACK = PackFill(num_tokens=3000, budget_tokens=4000, num_tiles=32, budget_tiles=
 @pytest.fixture
 def page(tree: Example, inspect: Callable[[Example], InspectedSample], tmp_path: Path) -> str:
     path = tmp_path / "deeper" / "inspect.html"
-    summary = PackSummary(packs=(PACK,) * (MAX_PACKS_SHOWN + 3))
+    summary = PackSummary(packs=(PACK,) * (MAX_PACKS_SHOWN + 3), num_samples=12)
     assert (
         write_inspect_page([inspect(tree)], path=path, title="a & b.yaml", summary=summary) == path
     )
@@ -30,6 +30,10 @@ def test_it_needs_nothing_else(page: str) -> None:
         r"https?:|//|@import|<script|<link|url\((?!data:)|src=\"(?!data:)", without_pictures
     )
     assert "default-src 'none'" in page
+
+
+def test_where_a_part_is_shown_it_says_of_how_many(page: str) -> None:
+    assert '<p class="lede">1 of 12 samples, ' in page
 
 
 def test_the_words_of_rows_are_escaped(page: str) -> None:

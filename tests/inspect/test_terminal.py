@@ -24,10 +24,16 @@ def sample(tree: Example, inspect: Callable[[Example], InspectedSample]) -> Insp
     return inspect(tree)
 
 
-def printed(sample: InspectedSample, *, encoding: str = "utf-8", **options: object) -> str:
+def printed(
+    sample: InspectedSample,
+    *,
+    encoding: str = "utf-8",
+    summary: PackSummary = SUMMARY,
+    **options: object,
+) -> str:
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     console = Console(file=stream, width=100, **options)  # pyright: ignore[reportArgumentType]
-    print_samples(console, [sample], summary=SUMMARY)
+    print_samples(console, [sample], summary=summary)
     stream.flush()
     return stream.buffer.getvalue().decode(encoding)  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -89,3 +95,10 @@ def test_the_footer_says_the_fill_and_the_learned_share(sample: InspectedSample)
     )
     assert "14 packs: 75.0 % of the token budget filled, 50.0 % of the tile budget" in text
     assert "and 2 more packs" in text
+
+
+def test_where_a_part_is_shown_it_says_of_how_many(sample: InspectedSample) -> None:
+    some = printed(sample, summary=PackSummary(packs=(), num_samples=12))
+    assert "1 of 12 samples (--rows shows others), " in " ".join(some.split())
+    every = printed(sample, summary=PackSummary(packs=(), num_samples=1))
+    assert "1 sample, " in every

@@ -1,6 +1,7 @@
 """Which step's model a run ends with, as its page says it."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,3 +87,23 @@ def test_only_the_untrained_model_was_evaluated(write_run: Callable[..., Path]) 
         file.write('{"step": 0, "eval_exact_match": 0.5}\n')
     assert best_sentence(read(folder)) == ""
     assert final_scores(read(folder)) == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "metric", "best"),
+    [("eval: {best_by: exact_match}\n", "exact_match", 0.9), ("", "loss", 0.1)],
+)
+def test_the_table_of_some_evaluations_has_the_first_the_best_and_the_last(
+    write_run: Callable[..., Path], settings: str, metric: str, best: float
+) -> None:
+    folder = write_run(settings=settings)
+    lines = [
+        {"step": step, f"eval_{metric}": best if step == 113 else 0.5} for step in range(100, 121)
+    ]
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+    (heading,) = re.findall(r"<th>at step</th>(.*?)</tr>", run_report(folder))
+    shown = re.findall(r"<th>([\d,]+|before)</th>", heading)
+    assert len(shown) == 6
+    assert "113" in shown[1:-1]
+    assert shown[-1] == "120"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from smolvlm import api
 from smolvlm.build.processor import ModelType
@@ -82,6 +83,22 @@ def test_what_fails_leaves_the_conversation_as_it_was(chat: Chat, tmp_path: Path
     with pytest.raises(KeyboardInterrupt):
         chat.ask("Two and two?", on_text=interrupt)
     assert chat.turns == before
+
+
+def test_fixes_speak_of_what_is_shown_and_not_of_rows(chat: Chat, tmp_path: Path) -> None:
+    missing = r"does not exist\n  fix: correct its name; a relative one starts from"
+    with pytest.raises(SampleError, match=missing):
+        chat.check(tmp_path / "gone.png")
+    with pytest.raises(SampleError, match=missing):
+        chat.check(tmp_path / "gone.mp4")
+    path = tmp_path / "shown.png"
+    Image.new("RGB", (8, 8)).save(path)
+    shown = chat.check(path)
+    path.unlink()
+    with pytest.raises(SampleError, match=missing):
+        chat.ask("Where is it?", [shown], on_text=lambda _: None)
+    with pytest.raises(SampleError, match=missing):
+        chat.model.ask("Where is it?", path)
 
 
 def interrupt(_: str) -> None:

@@ -1,4 +1,4 @@
-"""A run that SIGTERM stops is saved first, and the run that goes on from there is the whole run."""
+"""A run that a signal stops is saved first, and what goes on from there is the whole run."""
 
 import os
 import signal
@@ -124,5 +124,5 @@ def test_several_ranks_and_other_threads_are_refused(monkeypatch: pytest.MonkeyP
     ask()
     texts = [str(error) for error in refused]
     assert "signals reach the main thread alone, and this run is in another" in texts[0]
-    assert "4 ranks may hear of SIGTERM in different steps" in texts[1]
+    assert "4 ranks may hear of a signal in different steps" in texts[1]
     assert all("train.enable_jit_checkpoint=true: " in text for text in texts)

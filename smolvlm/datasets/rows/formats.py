@@ -33,6 +33,7 @@ from smolvlm.datasets.rows.placeholders import (
 )
 from smolvlm.datasets.rows.preferences import check_preference, read_preference
 from smolvlm.datasets.rows.sources import SourceSpec
+from smolvlm.datasets.rows.suspects import misspelt_as
 from smolvlm.datasets.rows.texts import answer_text, as_objects, as_text, kind_of
 from smolvlm.datasets.rows.turns import (
     check_order,
@@ -140,9 +141,8 @@ def _format_name(fields: Fields, spec: SourceSpec) -> str:
     if fields.given(("chosen", "rejected")):
         for key in ("chosen", "rejected"):
             if not fields.has(key):
-                raise SampleError(
-                    f"a preference row without `{key}`", fix="add it, or take the row out"
-                )
+                fix = misspelt_as(fields, {key}) or "add it, or take the row out"
+                raise SampleError(f"a preference row without `{key}`", fix=fix)
         return "chosen"
     present = fields.given(FORMAT_KEYS)
     if "instruction" in present and not fields.has("output"):
@@ -166,7 +166,7 @@ def _no_format(fields: Fields) -> SampleError:
     told = ", ".join(f"`{key}`" for key in FORMAT_KEYS)
     return SampleError(
         f"the row has none of {told}, nor `chosen` and `rejected`; its keys are: {shown}{more}",
-        fix=_columns_to_name(fields),
+        fix=misspelt_as(fields, FORMAT_KEYS) or _columns_to_name(fields),
     )
 
 
@@ -220,7 +220,8 @@ def _read_question(fields: Fields, has_media: bool, reading: Reading) -> Draft:
         raise SampleError(
             "the row has a `question` and no `answer`",
             kind="empty_row",
-            fix="add it, or name its column in `columns`",
+            fix=misspelt_as(fields, ("answer", "answers"))
+            or "add it, or name its column in `columns`",
         )
     answer = references[0] if written is None else option_answer(written, "`answer`", reading)
     turns = _asked(fields, question, answer, has_media=has_media, reading=reading)

@@ -53,7 +53,7 @@ def load_mixture(
     """
     if isinstance(path_or_inline, str | Path):
         path = base_dir / os.path.expanduser(path_or_inline)
-        refuse_rows(path, wanted="a mixture")
+        refuse_rows(path, wanted="a mixture", base_dir=base_dir)
         where, content, base_dir = str(path_or_inline), read_yaml(path), path.parent
     else:
         where, content = name, path_or_inline

@@ -2,9 +2,10 @@
 question, an option in a column of its own, a part of a clip in unforeseen words."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 
+from smolvlm.config.yaml_text import dump_flow
 from smolvlm.datasets.rows.clip_bounds import seconds_of
 from smolvlm.datasets.rows.keys import (
     END_KEYS,
@@ -55,6 +56,20 @@ def misspelt_key(key: str, level: str, *, has_clip: bool) -> str | None:
         or (min(len(plain), len(name)) >= _SHORTEST_MISSPELT and _is_one_typo(plain, name))
     )
     return next(near, None)
+
+
+def misspelt_as(keys: Iterable[str], wanted: Collection[str]) -> str | None:
+    """Return "did you mean `answer` by `anwser`? ...", a fix, of the first of a row's keys that
+    misspells a wanted one; None where none does."""
+    for key in keys:
+        meant = misspelt_key(key, "row", has_clip=False)
+        if meant is not None and meant in wanted:
+            columns = dump_flow({meant: key})
+            return (
+                f"did you mean `{meant}` by `{key}`? rename it, or say so in the source's "
+                f"`columns`: `{columns}`"
+            )
+    return None
 
 
 def is_further_text(key: str, value: object, *, asks_by_columns: bool) -> bool:

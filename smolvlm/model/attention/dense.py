@@ -19,9 +19,11 @@ from smolvlm.model.cpu_choices import current_choices
 from smolvlm.model.onednn import has_onednn
 
 TILE_ATTENTION = "smolvlm_tiles"
+MIN_FLOAT32_ROWS = 256
+"""Of shorter ones SDPA computes float32 faster: each head is a product of its own in oneDNN."""
 
 
-def attend(
+def attend(  # noqa: PLR0913 - SDPA's own
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -54,7 +56,7 @@ def attend(
     )
 
 
-def tile_attention(
+def tile_attention(  # noqa: PLR0913 - the signature that transformers calls
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -79,10 +81,12 @@ def tile_attention(
 
 def _is_for_products(query: Tensor) -> bool:
     choices = current_choices()
-    return query.device.type == "cpu" and (
-        (query.dtype == torch.bfloat16 and choices.bf16_products)
-        or (query.dtype == torch.float32 and choices.onednn_products and has_onednn())
-    )
+    if query.device.type != "cpu":
+        return False
+    if query.dtype == torch.bfloat16:
+        return choices.bf16_products
+    is_long = query.shape[-2] >= MIN_FLOAT32_ROWS
+    return query.dtype == torch.float32 and choices.onednn_products and is_long and has_onednn()
 
 
 AttentionInterface.register(TILE_ATTENTION, tile_attention)

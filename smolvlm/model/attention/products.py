@@ -8,10 +8,10 @@ time, so that they stay in the caches, and bfloat16 ones are rounded before the 
 computes in float32. Heads that share their keys are one product with as many more
 rows. Nothing is kept for the backward pass but the inputs.
 
-With bfloat16, rounded scores alone would make larger errors than SDPA's, whose scores are float32. So the forward
-pass computes how much each score lost, by a second product that has the rounded scores taken away
-from it, and multiplies the shares by one more than that; and it divides by what the rounded shares
-add up to. The backward pass does without: its gradients' error is within 4 % of SDPA's
+With bfloat16, rounded scores alone would make larger errors than SDPA's, whose scores are float32.
+So the forward pass computes how much each score lost, by a second product that has the rounded
+scores taken away from it, and multiplies the shares by one more than that; and it divides by what
+the rounded shares add up to. The backward pass does without: its gradients' error is within 4 % of SDPA's
 (`python -m benchmarks.attention`).
 """
 
@@ -28,8 +28,8 @@ from smolvlm.model.onednn import product
 ROWS_PER_BLOCK = 384
 """Rows of scores that are computed at once under a causal mask: fewer leave out more of what
 nobody sees, more make larger products (`python -m benchmarks.attention`)."""
-SCORES_AT_ONCE = 2**20
-"""Scores that are there at once, 2 MB; a product has one head's at least."""
+SCORES_AT_ONCE = {torch.bfloat16: 2**20, torch.float32: 2**18}
+"""Scores that are there at once, 1 or 2 MB; a product has those of one head and a row at least."""
 
 
 def attend_by_products(
@@ -58,7 +58,7 @@ def attend_by_products(
 
 class _Products(torch.autograd.Function):
     @staticmethod
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride] - its own arguments
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride] # noqa: PLR0913 - its own arguments
         ctx: Any,
         query: Tensor,
         key: Tensor,
@@ -102,10 +102,12 @@ class _Products(torch.autograd.Function):
                     _product(shares.mT, gradient),
                 )
             sums.write()
-        return by_query.view(query.shape), by_key.view(key.shape), by_value.view(value.shape), *_NONE
-
-
-_NONE = (None, None, None)
+        return (
+            by_query.view(query.shape),
+            by_key.view(key.shape),
+            by_value.view(value.shape),
+            *_NONE,
+        )
 
 
 class _Blocks:
@@ -127,7 +129,8 @@ class _Blocks:
         self.query = query.contiguous().view(len(self.key), self.group, *query.shape[2:])
         self._scale, self._mask, self._is_causal = scale, mask, is_causal
         self._num_rows, self._num_keys = query.shape[2], key.shape[2]
-        most = ROWS_PER_BLOCK if is_causal else max(SCORES_AT_ONCE // self._num_keys, 1)
+        self._at_once = SCORES_AT_ONCE[query.dtype]
+        most = ROWS_PER_BLOCK if is_causal else max(self._at_once // self._num_keys, 1)
         self._size = max(1, min(most // self.group, self._num_rows))
         self._hidden: dict[int, Tensor] = {}
 
@@ -138,7 +141,7 @@ class _Blocks:
     def heads(self) -> Iterator[slice]:
         """Yield the heads of keys that are computed together."""
         scores = self.group * self._size * self._num_keys
-        step = max(1, SCORES_AT_ONCE // scores)
+        step = max(1, self._at_once // scores)
         for begin in range(0, len(self.key), step):
             yield slice(begin, begin + step)
 

@@ -291,6 +291,16 @@ REFUSED: list[tuple[Any, str]] = [
     ),
     ({}, "its keys are: none"),
     (
+        {"qestion": "q", "answer": "x"},
+        "its keys are: qestion, answer\n  fix: did you mean `question` by `qestion`? rename it, or "
+        "say so in the source's `columns`: `{question: qestion}`",
+    ),
+    (
+        {"question": "q", "anwser": "x"},
+        "the row has a `question` and no `answer`\n  fix: did you mean `answer` by `anwser`?",
+    ),
+    ({"chosen": "x", "rejcted": "y"}, "without `rejected`\n  fix: did you mean `rejected` by"),
+    (
         llava(("human", "<image><image>q"), ("gpt", "x"), image="a.png"),
         "2 <image> placeholders in the user's turns, 1 image listed\n  fix: make the two agree: "
         "`<image>` in a user's text and `{type: image}` blocks are the places",

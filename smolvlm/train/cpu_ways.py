@@ -1,0 +1,159 @@
+"""Which ways a run takes where its CPU can compute a thing in several: measured once and kept.
+
+In: a run's folder. Out: a context in which the model computes as chosen. A machine's ways are
+measured in less than a second, the first time that a run trains on its CPU, and kept in the cache
+folder; a run's ways are kept in its own (`cpu_choices.json`), so that a resumed run takes the same,
+and the first rank chooses for all. `SMOLVLM_MEASURE_CPU=0` measures nothing: what the CPU's units
+suggest is taken.
+"""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, fields
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import broadcast_object_list
+from torch.nn.functional import linear, scaled_dot_product_attention
+from transformers import TrainingArguments
+
+from smolvlm.disk.atomic_files import write_text
+from smolvlm.home import cache_dir
+from smolvlm.model.attention.products import attend_by_products
+from smolvlm.model.cpu_choices import STOCK_CHOICES, CpuChoices, default_choices, using_choices
+from smolvlm.model.onednn import has_onednn, linear_by_onednn, onednn_products
+from smolvlm.train.bf16_units import has_bf16_units
+
+RUN_FILE = "cpu_choices.json"
+MIN_GAIN = 1.15
+"""A way is taken that is so many times as fast as torch's own, and not for less: timings move."""
+NUM_ROUNDS = 4
+_PATCHES, _WIDTH, _HEADS = 1024, 768, 4
+
+
+@contextmanager
+def computing_as_chosen(arguments: TrainingArguments, *, resume: Path | None) -> Iterator[None]:
+    """Let a run's model compute in the ways that were chosen for it; on a GPU there is one of each.
+
+    Args:
+        arguments: of the run.
+        resume: the checkpoint that it resumes from.
+    """
+    if arguments.device.type != "cpu":
+        yield
+        return
+    chosen: list[Any] = [None]
+    if arguments.process_index == 0:
+        folder = Path(str(arguments.output_dir))
+        chosen = [_choices_of_run(folder, is_resumed=resume is not None)]
+    if arguments.world_size > 1:
+        broadcast_object_list(chosen)
+    with using_choices(chosen[0]), onednn_products("cpu"):
+        yield
+
+
+def _choices_of_run(folder: Path, *, is_resumed: bool) -> CpuChoices:
+    """Return a run's choices, and keep them beside it.
+
+    A run that was begun before there were any took torch's own ways.
+    """
+    kept = _read(folder / RUN_FILE)
+    if is_resumed:
+        return STOCK_CHOICES if kept is None else kept
+    choices = machine_choices()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / RUN_FILE, _as_json(choices))
+    return choices
+
+
+def machine_choices() -> CpuChoices:
+    """Return what was measured on this machine, measuring it where nothing is kept."""
+    if os.environ.get("SMOLVLM_MEASURE_CPU", "1") == "0":
+        return default_choices()
+    path = cache_dir() / "cpu_choices" / f"{_fingerprint()}.json"
+    kept = _read(path)
+    if kept is None:
+        kept = measure()
+        with suppress(OSError):  # measured again next time
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, _as_json(kept))
+    return kept
+
+
+def measure() -> CpuChoices:
+    """Measure this CPU's ways, on as many threads as torch has; takes less than a second."""
+    return CpuChoices(
+        bf16_products=has_bf16_units() and _gain(*_attentions()) > MIN_GAIN,
+        onednn_products=has_onednn() and _gain(*_linears()) > MIN_GAIN,
+    )
+
+
+def _attentions() -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """Return torch's attention within a tile in bfloat16, and ours."""
+    shape = (1, _HEADS, _PATCHES, _WIDTH // 12)
+    states = [torch.ones(shape, dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
+    upstream = torch.ones(shape, dtype=torch.bfloat16)
+
+    def both_passes(attend: Callable[..., torch.Tensor]) -> Callable[[], Any]:
+        return lambda: torch.autograd.grad(attend(*states), states, upstream)
+
+    return both_passes(scaled_dot_product_attention), both_passes(attend_by_products)
+
+
+def _linears() -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """Return torch's float32 linear layer, and oneDNN's."""
+    states = torch.ones(_PATCHES, _WIDTH, requires_grad=True)
+    weight = torch.ones(_WIDTH, _WIDTH, requires_grad=True)
+    upstream = torch.ones(_PATCHES, _WIDTH)
+
+    def both_passes(multiply: Callable[..., torch.Tensor]) -> Callable[[], Any]:
+        return lambda: torch.autograd.grad(multiply(states, weight), (states, weight), upstream)
+
+    return both_passes(linear), both_passes(linear_by_onednn)
+
+
+def _gain(torchs: Callable[[], Any], ours: Callable[[], Any]) -> float:
+    """Return how many times as fast ours is: the best of each, which took turns."""
+    best = [float("inf"), float("inf")]
+    for _ in range(NUM_ROUNDS):
+        for number, compute in enumerate((torchs, ours)):
+            begun = time.perf_counter()
+            compute()
+            best[number] = min(best[number], time.perf_counter() - begun)
+    return best[0] / best[1]
+
+
+def _fingerprint() -> str:
+    """Name this machine's CPU, torch and threads."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    parts = (platform.machine(), platform.processor(), sorted(capabilities.items()))
+    facts = f"{parts} {torch.__version__} {torch.get_num_threads()} {sorted(_NAMES)}"
+    return blake2b(facts.encode(), digest_size=8).hexdigest()
+
+
+_NAMES = frozenset(field.name for field in fields(CpuChoices))
+
+
+def _as_json(choices: CpuChoices) -> str:
+    return json.dumps(asdict(choices), indent=1) + "\n"
+
+
+def _read(path: Path) -> CpuChoices | None:
+    """Return the choices of a file, None where there is none, or one of another kind."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    is_known = isinstance(content, dict) and content.keys() == _NAMES
+    if not is_known or any(type(content[name]) is not kind for name, kind in _KINDS.items()):
+        return None
+    return CpuChoices(**content)
+
+
+_KINDS = {field.name: type(getattr(STOCK_CHOICES, field.name)) for field in fields(CpuChoices)}
