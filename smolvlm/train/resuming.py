@@ -24,6 +24,7 @@ from smolvlm.train.checkpoint_folder import (
     missing_state,
     passed_over,
     read_marker,
+    step_of,
     whole_checkpoints,
 )
 from smolvlm.train.row_record import RowRecord

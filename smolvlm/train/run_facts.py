@@ -20,6 +20,7 @@ from smolvlm.config.context_ranks import ContextExchange
 from smolvlm.config.engine import EngineName
 from smolvlm.config.quantization import Quantization
 from smolvlm.config.schema import RunConfig
+from smolvlm.model.attention.dense import TILE_ATTENTION
 from smolvlm.model.attention.rule import SCOPE_ATTENTION, attention_kind
 from smolvlm.protocols import TextConfig, VisionConfig, VisionLanguageModel
 from smolvlm.train.versions import Commit, source_commit, versions
@@ -27,7 +28,8 @@ from smolvlm.train.versions import Commit, source_commit, versions
 SHOWN_VERSIONS = ("torch", "transformers", "cuda", "smolvlm")
 """In the line; `run.json` has the others too."""
 _CPU_INFO = Path("/proc/cpuinfo")
-_NAMES = {"sdpa": "SDPA"}
+_NAMES = {"sdpa": "SDPA", TILE_ATTENTION: "SDPA"}
+"""`cpu_choices.json` beside it says where a CPU takes products instead."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

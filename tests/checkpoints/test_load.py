@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from smolvlm.checkpoints.load import load_checkpoint
 from smolvlm.errors import ConfigError
+from smolvlm.model.attention.dense import TILE_ATTENTION
 from smolvlm.model.attention.rule import SCOPE_ATTENTION
 from smolvlm.model.modeling_smolvlm import MODEL_CLASSES
 from smolvlm.model.vision import PixelScaling
@@ -46,9 +47,9 @@ def test_both_model_types_load_as_what_they_are(loaded, model_type) -> None:
     )
 
 
-def test_the_language_model_attends_by_scopes_and_the_tower_as_ever(checkpoint) -> None:
+def test_the_language_model_attends_by_scopes_and_the_tower_within_tiles(checkpoint) -> None:
     assert checkpoint.model.config.text_config._attn_implementation == SCOPE_ATTENTION
-    assert checkpoint.model.config.vision_config._attn_implementation == "sdpa"
+    assert checkpoint.model.config.vision_config._attn_implementation == TILE_ATTENTION
 
 
 def test_weights_are_held_in_the_dtype_asked_for(folder: Path) -> None:

@@ -11,8 +11,8 @@ rows. Nothing is kept for the backward pass but the inputs.
 With bfloat16, rounded scores alone would make larger errors than SDPA's, whose scores are float32.
 So the forward pass computes how much each score lost, by a second product that has the rounded
 scores taken away from it, and multiplies the shares by one more than that; and it divides by what
-the rounded shares add up to. The backward pass does without: its gradients' error is within 4 % of SDPA's
-(`python -m benchmarks.attention`).
+the rounded shares add up to. The backward pass does without; gradients' errors are within 4 % of
+SDPA's (`python -m benchmarks.attention`).
 """
 
 from collections.abc import Iterator
@@ -24,6 +24,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from smolvlm.model.onednn import product
+
+_softmax_backward = torch._softmax_backward_data  # pyright: ignore[reportPrivateImportUsage]
 
 ROWS_PER_BLOCK = 384
 """Rows of scores that are computed at once under a causal mask: fewer leave out more of what
@@ -93,7 +95,7 @@ class _Products(torch.autograd.Function):
                 shares = blocks.shares(heads, rows, seen)
                 gradient = _folded(upstream[heads, :, rows])
                 by_shares = _product(gradient, values[:, :seen].mT)
-                by_scores = torch._softmax_backward_data(by_shares, shares, -1, shares.dtype)
+                by_scores = _softmax_backward(by_shares, shares, -1, shares.dtype)
                 product = _scaled_product(by_scores, keys[:, :seen], ctx.scale)
                 by_query[heads, :, rows] = _unfolded(product, blocks.group)
                 queries = _folded(blocks.query[heads, :, rows])
@@ -102,12 +104,8 @@ class _Products(torch.autograd.Function):
                     _product(shares.mT, gradient),
                 )
             sums.write()
-        return (
-            by_query.view(query.shape),
-            by_key.view(key.shape),
-            by_value.view(value.shape),
-            *_NONE,
-        )
+        by_keys = by_key.view(key.shape), by_value.view(value.shape)
+        return by_query.view(query.shape), *by_keys, None, None, None
 
 
 class _Blocks:
