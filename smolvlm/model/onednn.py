@@ -8,15 +8,14 @@ float32 operands, and its gradients, are computed by oneDNN. The arithmetic is f
 library; sums are added up in another order.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import linear
-from torch.overrides import TorchFunctionMode
+from torch.nn import functional
 
 from smolvlm.model.cpu_choices import current_choices
 
@@ -35,32 +34,31 @@ def product(left: Tensor, right: Tensor) -> Tensor:
     return _pointwise(left, right.t(), None)
 
 
-def onednn_products(device_type: str) -> AbstractContextManager[Any]:
-    """Return the context in which linear layers are computed as this process chose.
+@contextmanager
+def onednn_products(device_type: str) -> Iterator[None]:
+    """Let linear layers be computed as this process chose.
 
-    Forward and backward passes both run in it.
+    Forward and backward passes both run in it: activation checkpointing computes again in the
+    backward pass what it kept nothing of, and takes what it finds for what it missed. So torch's
+    function itself is replaced; a mode of torch's would be left while a backward pass runs.
 
     Args:
         device_type: where the model computes.
     """
     if device_type != "cpu" or not current_choices().onednn_products or not has_onednn():
-        return nullcontext()
-    return _OnednnProducts()
+        yield
+        return
+    stock = functional.linear
 
+    def chosen(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        multiply = linear_by_onednn if can_multiply(input, weight, bias) else stock
+        return multiply(input, weight, bias)
 
-class _OnednnProducts(TorchFunctionMode):
-    # Activation checkpointing computes again in the backward pass what it kept nothing of: the
-    # context must hold over both passes.
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        if func is linear and can_multiply(*args, **(kwargs or {})):
-            return linear_by_onednn(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+    functional.linear = chosen
+    try:
+        yield
+    finally:
+        functional.linear = stock
 
 
 def can_multiply(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:

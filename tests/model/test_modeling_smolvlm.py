@@ -226,9 +226,9 @@ def test_a_frozen_tower_sees_few_tiles_at_once_and_a_trained_one_all(
     seen: list[int] = []
     run_tower = modeling_smolvlm.run_tower
 
-    def watched(tower: Any, pixel_values: Tensor, positions: Tensor) -> Tensor:
+    def watched(tower: Any, pixel_values: Tensor, *others: Any) -> Tensor:
         seen.append(len(pixel_values))
-        features = run_tower(tower, pixel_values, positions)
+        features = run_tower(tower, pixel_values, *others)
         assert features.requires_grad == bool(vision_lr)
         return features
 

@@ -1,0 +1,58 @@
+"""Attention goes the way that was chosen, and SDPA's wherever products do not apply."""
+
+import pytest
+import torch
+from torch import nn
+
+from smolvlm.model.attention import dense
+from smolvlm.model.attention.dense import MIN_FLOAT32_ROWS, attend, tile_attention
+from smolvlm.model.cpu_choices import STOCK_CHOICES, CpuChoices, using_choices
+
+ALL = CpuChoices(bf16_products=True, onednn_products=True)
+
+
+@pytest.fixture
+def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What computed, call by call."""
+    seen: list[str] = []
+    for name in ("attend_by_products", "scaled_dot_product_attention", "sdpa_attention_forward"):
+
+        def watched(*args: object, _name: str = name, _of=getattr(dense, name), **more: object):
+            seen.append(_name)
+            return _of(*args, **more)
+
+        monkeypatch.setattr(dense, name, watched)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rows", "dropout", "choices", "way"),
+    [
+        (torch.bfloat16, 4, 0.0, ALL, "attend_by_products"),
+        (torch.bfloat16, 4, 0.5, ALL, "scaled_dot_product_attention"),
+        (torch.bfloat16, 4, 0.0, STOCK_CHOICES, "scaled_dot_product_attention"),
+        (torch.float32, MIN_FLOAT32_ROWS, 0.0, ALL, "attend_by_products"),
+        (torch.float32, MIN_FLOAT32_ROWS - 1, 0.0, ALL, "scaled_dot_product_attention"),
+        (torch.float32, MIN_FLOAT32_ROWS, 0.0, STOCK_CHOICES, "scaled_dot_product_attention"),
+        (torch.float64, MIN_FLOAT32_ROWS, 0.0, ALL, "scaled_dot_product_attention"),
+    ],
+)
+def test_the_way_follows_type_length_and_choice(
+    dtype: torch.dtype, rows: int, dropout: float, choices: CpuChoices, way: str, ways: list[str]
+) -> None:
+    states = torch.randn(1, 2, rows, 8, dtype=dtype)
+    with using_choices(choices):
+        attend(states, states, states, dropout=dropout)
+    assert ways == [way]
+
+
+def test_a_tile_is_attended_to_alike_by_both_ways(ways: list[str]) -> None:
+    states = torch.randn(2, 3, 16, 8, dtype=torch.bfloat16)
+    found, module = [], nn.Module()
+    module.is_causal = False  # as the tower's attention says
+    for choices in (ALL, STOCK_CHOICES):
+        with using_choices(choices):
+            found.append(tile_attention(module, states, states, states, None, scaling=0.3)[0])
+    assert ways == ["attend_by_products", "sdpa_attention_forward"]
+    assert found[0].shape == found[1].shape == (2, 16, 3, 8)
+    torch.testing.assert_close(*found, rtol=2e-2, atol=2e-2)

@@ -1,0 +1,137 @@
+"""The ways of a CPU: measured once a machine, kept with the run, the same for a run that resumes."""
+
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from smolvlm.model.cpu_choices import (
+    STOCK_CHOICES,
+    CpuChoices,
+    current_choices,
+    default_choices,
+    has_unit,
+)
+from smolvlm.train import cpu_ways
+from smolvlm.train.cpu_ways import RUN_FILE, computing_as_chosen, machine_choices, measure
+
+FAST = CpuChoices(bf16_products=True, onednn_products=True)
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[CpuChoices]:
+    """Count measurements, whose result is `FAST`, in a cache folder of their own."""
+    seen: list[CpuChoices] = []
+
+    def pretended() -> CpuChoices:
+        seen.append(FAST)
+        return FAST
+
+    monkeypatch.setenv("SMOLVLM_MEASURE_CPU", "1")
+    monkeypatch.setenv("SMOLVLM_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(cpu_ways, "measure", pretended)
+    return seen
+
+
+def arguments(folder: Path, device: str = "cpu") -> Any:
+    return SimpleNamespace(
+        device=torch.device(device), output_dir=str(folder), process_index=0, world_size=1
+    )
+
+
+def chosen(folder: Path, *, resume: Path | None = None) -> CpuChoices:
+    with computing_as_chosen(arguments(folder), resume=resume):
+        return current_choices()
+
+
+def test_a_machine_is_measured_once(measured: list[CpuChoices], tmp_path: Path) -> None:
+    assert chosen(tmp_path / "one") == chosen(tmp_path / "two") == FAST
+    assert len(measured) == 1
+    assert current_choices() == default_choices()
+
+
+@pytest.mark.parametrize("damage", ["", "[]", "{}", '{"bf16_products": 1}', "\0"])
+def test_a_damaged_file_is_measured_anew(
+    damage: str, measured: list[CpuChoices], tmp_path: Path
+) -> None:
+    machine_choices()
+    (file,) = (tmp_path / "home" / "cpu_choices").iterdir()
+    file.write_text(damage)
+    assert machine_choices() == FAST
+    assert len(measured) == 2
+    assert json.loads(file.read_text())["bf16_products"] is True
+
+
+def test_a_folder_that_cannot_be_written_is_gone_without(
+    measured: list[CpuChoices], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SMOLVLM_HOME", str(tmp_path / "file"))
+    assert machine_choices() == machine_choices() == FAST
+    assert len(measured) == 2
+
+
+def test_a_resumed_run_takes_its_own_ways(measured: list[CpuChoices], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    assert chosen(run) == FAST
+    slow = CpuChoices(bf16_products=False, packed_tower=False, onednn_products=True)
+    (run / RUN_FILE).write_text(cpu_ways._as_json(slow))
+    assert chosen(run, resume=run / "checkpoint-2") == slow
+    assert chosen(run) == FAST  # begun anew
+    (run / RUN_FILE).unlink()
+    assert chosen(run, resume=run / "checkpoint-2") == STOCK_CHOICES  # begun before there were any
+
+
+def test_nothing_is_measured_on_a_gpu_or_where_that_is_asked(
+    measured: list[CpuChoices], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with computing_as_chosen(arguments(tmp_path, "meta"), resume=None):
+        assert current_choices() == default_choices()
+    assert not (tmp_path / RUN_FILE).exists()
+    monkeypatch.setenv("SMOLVLM_MEASURE_CPU", "0")
+    assert machine_choices() == default_choices()
+    assert not measured
+
+
+def test_the_faster_way_is_taken_and_a_draw_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_ways, "has_bf16_units", lambda: True)
+    monkeypatch.setattr(cpu_ways, "has_onednn", lambda: True)
+    monkeypatch.setattr(cpu_ways, "_gain", lambda *_: 2.0)
+    assert measure() == FAST
+    monkeypatch.setattr(cpu_ways, "_gain", lambda *_: 1.05)
+    assert measure() == CpuChoices(bf16_products=False)
+    monkeypatch.setattr(cpu_ways, "_gain", lambda *_: 2.0)
+    monkeypatch.setattr(cpu_ways, "has_bf16_units", lambda: False)
+    monkeypatch.setattr(cpu_ways, "has_onednn", lambda: False)
+    assert measure() == CpuChoices(bf16_products=False)
+
+
+def test_what_is_measured_computes_the_same() -> None:
+    for torchs, ours in (cpu_ways._attentions(), cpu_ways._linears()):
+        for stock, own in zip(torchs(), ours(), strict=True):
+            torch.testing.assert_close(own, stock, rtol=2e-2, atol=2e-2)
+
+
+def test_units_decide_where_nothing_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    for units, expected in (
+        ({"avx512_bf16": True}, True),
+        ({"avx512_bf16": True, "amx_bf16": True}, False),
+        ({}, False),
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda units=units: units, raising=False)
+        default_choices.cache_clear()
+        assert default_choices().bf16_products is expected
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    assert has_unit("avx512_bf16")
+    assert not has_unit("never_heard_of")
+    default_choices.cache_clear()
+
+
+def test_tests_measure_nothing() -> None:
+    assert os.environ["SMOLVLM_MEASURE_CPU"] == "0"
