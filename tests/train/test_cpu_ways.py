@@ -1,4 +1,5 @@
-"""The ways of a CPU: measured once a machine, kept with the run, the same for a run that resumes."""
+"""The ways of a CPU: measured once a machine, kept with the run, and taken over by one that
+resumes."""
 
 import json
 import os

@@ -17,11 +17,11 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     for name in ("attend_by_products", "scaled_dot_product_attention", "sdpa_attention_forward"):
 
-        def watched(*args: object, _name: str = name, _of=getattr(dense, name), **more: object):
-            seen.append(_name)
-            return _of(*args, **more)
+        def watched(name: str, of: Callable[..., Any], *args: object, **more: object) -> Any:
+            seen.append(name)
+            return of(*args, **more)
 
-        monkeypatch.setattr(dense, name, watched)
+        monkeypatch.setattr(dense, name, partial(watched, name, getattr(dense, name)))
     return seen
 
 

@@ -109,7 +109,8 @@ def test_errors_in_bfloat16_are_near_those_of_sdpa(is_causal: bool, rows: int, g
     errors = [(error(a, c), error(b, c)) for a, b, c in zip(found, expected, exact, strict=True)]
     (forward, stock_forward), *backward = errors
     assert forward < 1.7 * stock_forward  # two roundings of the shares for one: 1.54 at most
-    assert all(own < 2.5 * of_sdpa for own, of_sdpa in backward)
+    # The backward pass takes rounded scores: 3.4 at most, where scores are large.
+    assert all(own < 4 * of_sdpa for own, of_sdpa in backward)
 
 
 def test_scores_that_are_rounded_are_made_good() -> None:
