@@ -1,5 +1,9 @@
 """Attention goes the way that was chosen, and SDPA's wherever products do not apply."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
