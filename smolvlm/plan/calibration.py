@@ -26,14 +26,18 @@ from torch.nn import functional
 
 from smolvlm.disk.atomic_files import write_text
 from smolvlm.home import cache_dir
+from smolvlm.model.attention.dense import attend as dense_attention
+from smolvlm.model.cpu_choices import using_choices
+from smolvlm.model.onednn import onednn_products
 from smolvlm.plan.devices import Device, Rates
 from smolvlm.plan.times import OPTIMIZER_BYTES_A_PARAMETER
 from smolvlm.plan.trace import BACKWARD_FLOPS, attention_flops
+from smolvlm.train.cpu_ways import machine_choices
 from smolvlm.train.run_facts import cpu_name
 
 FILE = "machine.json"
 DAY_S = 86_400
-_METHOD = 2
+_METHOD = 3
 """Counts the ways in which a machine was measured so far; what another way measured is not kept."""
 _PRODUCTS = ((1024, 576, 1536), (1024, 1536, 576), (1024, 768, 3072), (1024, 3072, 768))
 """Rows, inputs and outputs of the products that are measured."""
@@ -161,7 +165,8 @@ def _measured() -> Machine:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        rates = {dtype: _rates(dtype) for dtype in (torch.float32, torch.bfloat16)}
+        with using_choices(machine_choices()), onednn_products("cpu"):  # as a run would compute
+            rates = {dtype: _rates(dtype) for dtype in (torch.float32, torch.bfloat16)}
         optimizer, fresh, operation = _optimizer(), _fresh(), _operation()
     finally:
         torch.set_num_threads(threads)
@@ -252,9 +257,10 @@ def _product_rate(dtype: torch.dtype) -> float:
             _operands(*shape, dtype=dtype)
             for shape in ((rows, inputs), (outputs, inputs), (rows, outputs))
         )
-        seconds += _cpu_s(lambda turn: left[turn] @ weight[turn].T)  # noqa: B023 - called at once
-        seconds += _cpu_s(lambda turn: gradient[turn] @ weight[turn])  # noqa: B023
-        seconds += _cpu_s(lambda turn: gradient[turn].T @ left[turn])  # noqa: B023
+        # Called at once: what the loop binds is what they see.
+        seconds += _cpu_s(lambda turn: functional.linear(left[turn], weight[turn]))  # noqa: B023
+        seconds += _cpu_s(lambda turn: functional.linear(gradient[turn], weight[turn].T))  # noqa: B023
+        seconds += _cpu_s(lambda turn: functional.linear(gradient[turn].T, left[turn].T))  # noqa: B023
         flops += 3 * 2.0 * rows * inputs * outputs
     return flops / seconds
 
@@ -270,10 +276,7 @@ def _attention_rates(dtype: torch.dtype) -> tuple[float, float]:
 
         def attend(turn: int) -> Tensor:
             state = states[turn]  # noqa: B023 - called at once
-            return functional.scaled_dot_product_attention(
-                *(state, state, state),
-                is_causal=is_causal,  # noqa: B023
-            )
+            return dense_attention(state, state, state, is_causal=is_causal)  # noqa: B023
 
         outputs = [attend(turn) for turn in range(_ATTENTION_TURNS)]
         gradient = torch.ones_like(outputs[0])

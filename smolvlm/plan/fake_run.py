@@ -21,6 +21,7 @@ from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.checkpoints.load import Checkpoint
 from smolvlm.config.method import DpoMethod
 from smolvlm.config.schema import RunConfig
+from smolvlm.model.cpu_choices import STOCK_CHOICES, using_choices
 from smolvlm.model.modeling_smolvlm import MODEL_CLASSES
 from smolvlm.model.vision import PixelScaling
 from smolvlm.model.vision_cache import feature_shape
@@ -152,7 +153,8 @@ def fake_run(
     """
     rates = learning_rates(config, planned.config)
     model = _model(config, planned, rates)
-    with FakeTensorMode():
+    # torch's own operations are those that `trace.py` knows; rates are of the ways that are chosen.
+    with using_choices(STOCK_CHOICES), FakeTensorMode():
         _make_fake(model)
         model.set_pixel_scaling(_SCALING)
         yield FakeRun(config, model, rates, uses_bf16=uses_bf16)

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from smolvlm.build.processor import ModelType
 from smolvlm.checkpoints.base import read_base
 from smolvlm.config.quantization import quantization_of
+from smolvlm.model.cpu_choices import STOCK_CHOICES, using_choices
 from smolvlm.model.flops import tile_flops
 from smolvlm.plan.fake_run import PlannedModel, fake_run, has_checkpointing
 from smolvlm.plan.pack_shape import pack_inputs, shape_of_conversations
@@ -53,7 +54,8 @@ def test_flops_are_those_of_the_true_step(
         stock.activation_checkpointing_enable({"use_reentrant": False})
     model.train()
     pack = pack_inputs(SHAPE, model.config)
-    with FlopCounterMode(display=False) as counter:
+    # torch's own counter knows no products of oneDNN's.
+    with using_choices(STOCK_CHOICES), FlopCounterMode(display=False) as counter:
         model(pack=pack, normalizer=1.0).loss.backward()
     products = sum(
         totals.flops for (kind, _), totals in trace.operations.items() if kind == "product"
