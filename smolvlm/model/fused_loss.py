@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from smolvlm.model.onednn import product, takes_onednn
 from smolvlm.model.plain_modules import is_plainly_called
 
 TARGETS_PER_CHUNK = {"cpu": 512}
@@ -141,8 +142,9 @@ class _Chunks:
         largest = min(len(states), self.size)
         self._block = min(ROWS_PER_BLOCK.get(kind, largest), largest)
         self._slice = min(ROWS_PER_SLICE.get(kind, num_rows), num_rows)
-        self._logits = states.new_empty(largest, num_rows)
+        self._logits = None if self._by_onednn else states.new_empty(largest, num_rows)
         self._log_probs = states.new_empty(self._block, num_rows, dtype=precise)
+        self._by_onednn = takes_onednn(matrix)
         is_half = matrix.dtype != precise
         self._precise = torch.empty_like(self._log_probs) if is_half else None
         self._product = matrix.new_empty(self._slice, width) if is_half else None
@@ -158,14 +160,21 @@ class _Chunks:
             losses: (target,) to be written.
         """
         states = self.states[part]
-        logits = torch.mm(states, self.matrix.t(), out=self._logits[: len(states)])
+        logits = self._logits_of(states)
         for begin in range(0, len(states), self._block):
             rows = slice(begin, begin + self._block)
             self._differentiate(logits[rows], ids[rows], shares[rows], losses[rows])
-        if self.by_states is not None:
+        if self.by_states is not None and self._by_onednn:
+            self.by_states[part] = product(logits, self.matrix)
+        elif self.by_states is not None:
             torch.mm(logits, self.matrix, out=self.by_states[part])
         if self.by_matrix is not None:
             self._add_to_matrix(self.by_matrix, logits.t(), states, is_first=part.start == 0)
+
+    def _logits_of(self, states: Tensor) -> Tensor:
+        if self._logits is None:
+            return product(states, self.matrix.t())
+        return torch.mm(states, self.matrix.t(), out=self._logits[: len(states)])
 
     def _differentiate(self, logits: Tensor, ids: Tensor, shares: Tensor, losses: Tensor) -> None:
         """Write the losses, and over the logits the mean's gradient by them."""
@@ -179,7 +188,7 @@ class _Chunks:
     def _add_to_matrix(
         self, total: Tensor, by_logits: Tensor, states: Tensor, *, is_first: bool
     ) -> None:
-        if self._product is None or total.dtype == self._product.dtype:
+        if not self._by_onednn and (self._product is None or total.dtype == self._product.dtype):
             if is_first:
                 torch.mm(by_logits, states, out=total)
             else:
@@ -188,8 +197,12 @@ class _Chunks:
         for begin in range(0, len(total), self._slice):
             rows = slice(begin, begin + self._slice)
             into = total[rows]
-            product = torch.mm(by_logits[rows], states, out=self._product[: len(into)])
-            into.copy_(product) if is_first else into.add_(product)
+            made = (
+                product(by_logits[rows], states)
+                if self._product is None
+                else torch.mm(by_logits[rows], states, out=self._product[: len(into)])
+            )
+            into.copy_(made) if is_first else into.add_(made)
 
 
 def _product_dtype(operand: Tensor) -> torch.dtype:

@@ -29,6 +29,16 @@ def has_onednn() -> bool:
     )
 
 
+def takes_onednn(operand: Tensor) -> bool:
+    """Say whether this process chose oneDNN for products of an operand."""
+    return (
+        operand.dtype == torch.float32
+        and operand.device.type == "cpu"
+        and current_choices().onednn_products
+        and has_onednn()
+    )
+
+
 def product(left: Tensor, right: Tensor) -> Tensor:
     """Return left right of float32 matrices, by oneDNN."""
     return _pointwise(left, right.t(), None)

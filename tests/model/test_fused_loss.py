@@ -1,7 +1,8 @@
 """The mean and its gradients made in the forward equal autograd's, keep no logits, and are left
 where something else than the plain head or the plain mean is asked for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any
 
 import pytest
@@ -13,19 +14,27 @@ from torch.utils._pytree import tree_leaves
 from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.config.method import DpoMethod
 from smolvlm.model import fused_loss, loss
+from smolvlm.model.cpu_choices import STOCK_CHOICES, CpuChoices, using_choices
 from smolvlm.model.loss import mean_of_pack, pack_loss
 from smolvlm.train.methods.dpo import Preference
 from smolvlm.train.methods.sft import Supervised
 
 SEQ, HIDDEN, VOCABULARY = 40, 16, 301
+ONEDNN = CpuChoices(bf16_products=False, onednn_products=True)
 
 
-@pytest.fixture(params=[(4, 3, 64), (16, 2, 301), (512, 32, 8192)], ids=str)
-def sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Targets a chunk, rows a block, rows a slice; the last as they are on a CPU."""
+@pytest.fixture(
+    params=product([(4, 3, 64), (16, 2, 301), (512, 32, 8192)], [STOCK_CHOICES, ONEDNN]), ids=str
+)
+def sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Targets a chunk, rows a block, rows a slice (the last as they are on a CPU); and who
+    multiplies float32."""
     names = ("TARGETS_PER_CHUNK", "ROWS_PER_BLOCK", "ROWS_PER_SLICE")
-    for name, value in zip(names, request.param, strict=True):
+    sizes, choices = request.param
+    for name, value in zip(names, sizes, strict=True):
         monkeypatch.setitem(getattr(fused_loss, name), "cpu", value)
+    with using_choices(choices):
+        yield
 
 
 class Problem:

@@ -16,7 +16,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMa
 
 from smolvlm.model.attention.products import attend_by_products
 from smolvlm.model.cpu_choices import current_choices
-from smolvlm.model.onednn import has_onednn
+from smolvlm.model.onednn import takes_onednn
 
 TILE_ATTENTION = "smolvlm_tiles"
 MIN_FLOAT32_ROWS = 256
@@ -80,13 +80,9 @@ def tile_attention(  # noqa: PLR0913 - the signature that transformers calls
 
 
 def _is_for_products(query: Tensor) -> bool:
-    choices = current_choices()
-    if query.device.type != "cpu":
-        return False
     if query.dtype == torch.bfloat16:
-        return choices.bf16_products
-    is_long = query.shape[-2] >= MIN_FLOAT32_ROWS
-    return query.dtype == torch.float32 and choices.onednn_products and is_long and has_onednn()
+        return query.device.type == "cpu" and current_choices().bf16_products
+    return query.shape[-2] >= MIN_FLOAT32_ROWS and takes_onednn(query)
 
 
 AttentionInterface.register(TILE_ATTENTION, tile_attention)
