@@ -142,9 +142,9 @@ class _Chunks:
         largest = min(len(states), self.size)
         self._block = min(ROWS_PER_BLOCK.get(kind, largest), largest)
         self._slice = min(ROWS_PER_SLICE.get(kind, num_rows), num_rows)
+        self._by_onednn = takes_onednn(matrix)
         self._logits = None if self._by_onednn else states.new_empty(largest, num_rows)
         self._log_probs = states.new_empty(self._block, num_rows, dtype=precise)
-        self._by_onednn = takes_onednn(matrix)
         is_half = matrix.dtype != precise
         self._precise = torch.empty_like(self._log_probs) if is_half else None
         self._product = matrix.new_empty(self._slice, width) if is_half else None
