@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from benchmarks.processes import STOP
 from benchmarks.rows import read_rows
 from benchmarks.worker_memory import begin_peak, peak_rss_bytes, rss_bytes, state_bytes
 from smolvlm.train.batch import PackInfo
+from smolvlm.train.cpu_ways import computing_as_chosen
 from smolvlm.train.flops import compute_cost
 from smolvlm.train.log import pack_flops
 
@@ -131,7 +133,9 @@ def run_worker(job: Job, connection: Connection, *, compares_rows: bool) -> None
     trainer.remove_callback(PrinterCallback)
     turnstile = Turnstile(connection)
     trainer.add_callback(turnstile)
-    trainer.train()
+    ways = computing_as_chosen(trainer.args, resume=None) if job.system == "ours" else nullcontext()
+    with ways:
+        trainer.train()
     connection.send(
         {
             "num_tokens": count.num_tokens,
