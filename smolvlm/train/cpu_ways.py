@@ -50,23 +50,21 @@ def computing_as_chosen(arguments: TrainingArguments, *, resume: Path | None) ->
         return
     chosen: list[Any] = [None]
     if arguments.process_index == 0:
-        folder = Path(str(arguments.output_dir))
-        chosen = [_choices_of_run(folder, is_resumed=resume is not None)]
+        chosen = [_choices_of_run(Path(str(arguments.output_dir)), resume=resume)]
     if arguments.world_size > 1:
         broadcast_object_list(chosen)
     with using_choices(chosen[0]), onednn_products("cpu"):
         yield
 
 
-def _choices_of_run(folder: Path, *, is_resumed: bool) -> CpuChoices:
+def _choices_of_run(folder: Path, *, resume: Path | None) -> CpuChoices:
     """Return a run's choices, and keep them beside it.
 
-    A run that was begun before there were any took torch's own ways.
+    A checkpoint's are looked for in its run's folder first, which may be another one.
     """
-    kept = _read(folder / RUN_FILE)
-    if is_resumed:
-        return STOCK_CHOICES if kept is None else kept
-    choices = machine_choices()
+    places = [] if resume is None else [resume.parent, folder]
+    kept = [choices for place in places if (choices := _read(place / RUN_FILE)) is not None]
+    choices = kept[0] if kept else machine_choices()
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / RUN_FILE, _as_json(choices))
     return choices

@@ -27,6 +27,7 @@ OUR_LINES = (
     r"tower +learning rate +trained +frozen",
     r"(vision_tower|connector|language_model) +[\d.e-]+ +[\d,]+ +[\d,]+",
     r"runs on +cpu .*",
+    r"vision cache +\d+ tiles .*",
     r"step \d+/\d+ +loss .*",
 )
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from smolvlm.model.cpu_choices import (
-    STOCK_CHOICES,
     CpuChoices,
     current_choices,
     default_choices,
@@ -84,8 +83,12 @@ def test_a_resumed_run_takes_its_own_ways(measured: list[CpuChoices], tmp_path: 
     (run / RUN_FILE).write_text(cpu_ways._as_json(slow))
     assert chosen(run, resume=run / "checkpoint-2") == slow
     assert chosen(run) == FAST  # begun anew
+    (run / RUN_FILE).write_text(cpu_ways._as_json(slow))
+    other = tmp_path / "other"
+    assert chosen(other, resume=run / "checkpoint-2") == slow  # from another run's checkpoint
+    assert chosen(other, resume=other / "checkpoint-4") == slow
     (run / RUN_FILE).unlink()
-    assert chosen(run, resume=run / "checkpoint-2") == STOCK_CHOICES  # begun before there were any
+    assert chosen(run, resume=run / "checkpoint-2") == FAST  # begun before there were any
 
 
 def test_nothing_is_measured_on_a_gpu_or_where_that_is_asked(

@@ -86,9 +86,9 @@ def test_a_run_computes_no_tile_twice_however_far_its_workers_are_ahead(
     on."""
     computed: list[int] = []
 
-    def counted(tower: Any, pixel_values: Tensor, positions: Tensor) -> Tensor:
+    def counted(tower: Any, pixel_values: Tensor, *others: Any) -> Tensor:
         computed.append(len(pixel_values))
-        return run_tower(tower, pixel_values, positions)
+        return run_tower(tower, pixel_values, *others)
 
     monkeypatch.setattr(modeling_smolvlm, "run_tower", counted)
     changes: dict[str, Any] = {"data.share_media": False, "train.packs_per_step": 1}

@@ -24,6 +24,7 @@ from smolvlm.datasets.packing.columns import PlannedPack, PlannedPacks
 from smolvlm.datasets.packing.lengths import Budget
 from smolvlm.datasets.packing.pack import Pack, on_device
 from smolvlm.datasets.packing.plan import Plan
+from smolvlm.model.cpu_choices import STOCK_CHOICES, using_choices
 from smolvlm.records import Conversation, ImageRef, Turn, VideoRef
 from smolvlm.train.methods.method import Method, Preference, Supervised
 from smolvlm.train.methods.online_reference import OnlineReference, frozen_copy
@@ -250,7 +251,12 @@ def operations(
     model.use_scope_attention()
     tensors = inputs_for(pack, "cpu")
     found = WaitsFound("none")
-    with found, torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_half):
+    # As a GPU computes: not in the ways of a CPU.
+    with (
+        using_choices(STOCK_CHOICES),
+        found,
+        torch.autocast("cpu", torch.bfloat16, enabled=is_half),
+    ):
         loss = model(pack=tensors, normalizer=3.0).loss
     with found:
         loss.backward()

@@ -114,9 +114,9 @@ def test_cached_features_change_no_loss_and_the_second_epoch_computes_no_tile(
 ) -> None:
     computed = [0]  # tiles by step
 
-    def counted(tower: Any, pixel_values: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    def counted(tower: Any, pixel_values: torch.Tensor, *others: Any) -> torch.Tensor:
         computed[-1] += len(pixel_values)
-        return run_tower(tower, pixel_values, positions)
+        return run_tower(tower, pixel_values, *others)
 
     monkeypatch.setattr(modeling_smolvlm, "run_tower", counted)
     handle = register_optimizer_step_post_hook(lambda *_: computed.append(0))

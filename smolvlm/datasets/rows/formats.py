@@ -166,18 +166,23 @@ def _no_format(fields: Fields) -> SampleError:
     told = ", ".join(f"`{key}`" for key in FORMAT_KEYS)
     return SampleError(
         f"the row has none of {told}, nor `chosen` and `rejected`; its keys are: {shown}{more}",
-        fix=misspelt_as(fields, FORMAT_KEYS) or _columns_to_name(fields),
+        fix=_turns_to_name(fields) or misspelt_as(fields, FORMAT_KEYS) or _columns_to_name(fields),
     )
 
 
-def _columns_to_name(fields: Fields) -> str:
-    """Return what a source of rows in no known format may say: turns, a question, or captions."""
+def _turns_to_name(fields: Fields) -> str | None:
+    """Return what a source may say of a key that holds turns; None where there is none."""
     for key in fields:
         value = fields.peek(key)
         first = value[0] if isinstance(value, list) and value else None
         if isinstance(first, dict) and not _TURN_KEYS.isdisjoint(first):
             columns = dump_flow({"messages": key})
             return f"name its turns in the source's `columns`: `{columns}`"
+    return None
+
+
+def _columns_to_name(fields: Fields) -> str:
+    """Return what a source of rows in no known format may say: a question, or captions."""
     answer = next((key for key in CAPTION_KEYS if fields.has(key)), None)
     question = next((key for key in QUESTION_LIKE if isinstance(fields.peek(key), str)), None)
     if question is not None:
