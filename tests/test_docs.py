@@ -49,6 +49,7 @@ WRITTEN_BY_RUNS = frozenset(
             "samples.jsonl",
             "ranks.jsonl",
             "metrics.prom",
+            "cpu_choices.json",
             "predictions.jsonl",
             "predictions-before.jsonl",
             "answers.jsonl",
