@@ -15,8 +15,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -253,14 +254,11 @@ def _bytes_a_second(*work: tuple[float, Callable[[int], object]]) -> float:
 def _product_rate(dtype: torch.dtype) -> float:
     flops = seconds = 0.0
     for rows, inputs, outputs in _PRODUCTS:
-        left, weight, gradient = (
-            _operands(*shape, dtype=dtype)
-            for shape in ((rows, inputs), (outputs, inputs), (rows, outputs))
-        )
-        # Called at once: what the loop binds is what they see.
-        seconds += _cpu_s(lambda turn: functional.linear(left[turn], weight[turn]))  # noqa: B023
-        seconds += _cpu_s(lambda turn: functional.linear(gradient[turn], weight[turn].T))  # noqa: B023
-        seconds += _cpu_s(lambda turn: functional.linear(gradient[turn].T, left[turn].T))  # noqa: B023
+        shapes = (rows, inputs), (outputs, inputs), (rows, outputs)
+        left, weight, gradient = (_operands(*shape, dtype=dtype) for shape in shapes)
+        turned = [[matrix.T for matrix in matrices] for matrices in (left, weight, gradient)]
+        for one, two in ((left, weight), (gradient, turned[1]), (turned[2], turned[0])):
+            seconds += _cpu_s(lambda turn: functional.linear(one[turn], two[turn]))  # noqa: B023
         flops += 3 * 2.0 * rows * inputs * outputs
     return flops / seconds
 
@@ -281,17 +279,16 @@ def _attention_rates(dtype: torch.dtype) -> tuple[float, float]:
         outputs = [attend(turn) for turn in range(_ATTENTION_TURNS)]
         gradient = torch.ones_like(outputs[0])
         forward += _cpu_s(attend, turns=_ATTENTION_TURNS)
-        backward += _cpu_s(
-            lambda turn: torch.autograd.grad(
-                outputs[turn],  # noqa: B023
-                states[turn],  # noqa: B023
-                gradient,  # noqa: B023
-                retain_graph=True,
-            ),
-            turns=_ATTENTION_TURNS,
-        )
+        work = partial(_differentiate, outputs, states, gradient)
+        backward += _cpu_s(work, turns=_ATTENTION_TURNS)
         flops += attention_flops(states[0], states[0], is_causal=is_causal).computed
     return flops / forward, BACKWARD_FLOPS * flops / backward
+
+
+def _differentiate(
+    outputs: Sequence[Tensor], states: Sequence[Tensor], gradient: Tensor, turn: int
+) -> object:
+    return torch.autograd.grad(outputs[turn], states[turn], gradient, retain_graph=True)
 
 
 def _unpack_rate(otherwise: float) -> float:
