@@ -44,11 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.tiny and options.kept == KEPT:
         parser.error("--tiny measures nothing: name files for it with --kept, --page and --figures")
-    os.environ["OMP_NUM_THREADS"] = str(options.threads)
     works = [work for work in _works(options) if not options.only or work.key in options.only]
     if not works:
         names = ", ".join(work.key for work in _works(options))
         parser.error(f"--only names none of the works: {names}")
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)
     rows, refused, below = read_kept(options.kept), [], []
     for precision in precisions(options.precision):
         for work in works:

@@ -2,6 +2,7 @@
 conversations."""
 
 import os
+import sys
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -10,7 +11,7 @@ os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # before the first import of torch, which reads it once
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,45 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if not config.getoption("--quick"):
         return None
     return collection_path.relative_to(config.rootpath).as_posix() in LONG_TESTS or None
+
+
+_OURS = ("OMP_", "MKL_", "SMOLVLM_", "HF_", "TOKENIZERS_", "MASTER_", "LOCAL_")
+_ALSO_OURS = ("RANK", "WORLD_SIZE", "PYTHONPATH", "HOME", "PATH", "TMPDIR", "COLUMNS")
+
+
+def _process_state() -> dict[str, object]:
+    """Return what decides how this process and those that it starts compute, and where."""
+    state: dict[str, object] = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(_OURS) or name in _ALSO_OURS
+    }
+    state["working folder"] = Path.cwd()
+    if (torch := sys.modules.get("torch")) is not None:
+        state["torch's threads"] = torch.get_num_threads()
+        state["torch's linear"] = torch.nn.functional.linear
+        state["gradients"] = torch.is_grad_enabled()
+    return state
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_in_the_process() -> Iterator[None]:
+    """A run that computes on other threads than its twin is not equal to it to the last bit, so a
+    test that changes what later tests inherit fails itself."""
+    before = _process_state()
+    yield
+    after = _process_state()
+    left = {
+        name: f"{before.get(name)} before, {after.get(name)} after"
+        for name in before.keys() | after.keys()
+        if before.get(name) != after.get(name) and not _is_torchs_first(name, before)
+    }
+    assert not left
+
+
+def _is_torchs_first(name: str, before: dict[str, object]) -> bool:
+    """Say whether the test merely imported torch."""
+    return name in ("torch's threads", "torch's linear", "gradients") and name not in before
 
 
 @pytest.fixture(scope="session")

@@ -27,8 +27,10 @@ from smolvlm.notices import notice
 
 DATA = "data.mdb"
 """The name that LMDB gives what it writes, in a folder of its own."""
-MAX_BYTES = 1 << 40
-"""Address space reserved for the map; the file grows only as it fills."""
+MAP_BYTES = (1 << 40, 1 << 37, 1 << 34, 1 << 31)
+"""Address space reserved for the map: the first that the process is given. The file grows only as
+it fills. A limit on a process's memory (`ulimit -v`) counts such maps, and of the largest a process
+has room for 127."""
 MAX_LOOSE_PAGES = 64
 """Pages that a whole file may lack at its end; more were cut off."""
 _DAMAGE = (
@@ -172,8 +174,7 @@ def _checked(path: Path) -> lmdb.Environment:
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path)
     path.mkdir(exist_ok=True)
-    # Read ahead: an entry is some 20 to 400 pages, which would come from the disk one by one.
-    environment = lmdb.open(str(path), map_size=MAX_BYTES, max_readers=512, metasync=False)
+    environment = _mapped(path)
     try:
         environment.reader_check()  # a killed reader would keep pages from being used again
         _fill_up(environment, path / DATA)
@@ -181,6 +182,18 @@ def _checked(path: Path) -> lmdb.Environment:
         environment.close()
         raise
     return environment
+
+
+def _mapped(path: Path) -> lmdb.Environment:
+    for map_bytes in MAP_BYTES:
+        try:
+            # Read ahead: an entry is some 20 to 400 pages, which would come from the disk one by
+            # one.
+            return lmdb.open(str(path), map_size=map_bytes, max_readers=512, metasync=False)
+        except lmdb.MemoryError:
+            if map_bytes == MAP_BYTES[-1]:
+                raise
+    raise AssertionError("MAP_BYTES is empty")
 
 
 def _fill_up(environment: lmdb.Environment, data: Path) -> None:

@@ -17,7 +17,9 @@ Break-even: a tile pays for its disk space from its second use on; reading one b
 below, computing it costs the tower.
 """
 
-from collections.abc import Iterable, Sequence
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -84,6 +86,7 @@ class VisionCache:
         self.path = path.resolve()
         self.layout = layout
         self._folder = FeatureFolder(self.path, bound)
+        _CACHES.add(self)
 
     def read(self, keys: Sequence[bytes]) -> list[Float[Tensor, "rows width"] | None]:
         """Return the features of each key, None where there are none."""
@@ -225,6 +228,24 @@ class VisionCache:
         self._folder.release()
         for path in self._files():
             feature_file.close(path)
+
+
+_CACHES: weakref.WeakSet[VisionCache] = weakref.WeakSet()
+
+
+@contextmanager
+def closing_caches() -> Iterator[None]:
+    """Close at the end the caches that were made in the meantime.
+
+    An open file takes a terabyte of address space, of which a process has 127: a notebook that
+    trains again and again must not keep those of its ended runs.
+    """
+    before = set(_CACHES)
+    try:
+        yield
+    finally:
+        for cache in set(_CACHES) - before:
+            cache.close()
 
 
 def _digest(key: bytes, features: memoryview) -> bytes:

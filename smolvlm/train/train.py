@@ -25,7 +25,7 @@ from smolvlm.datasets.packing.plan import deal_to_ranks, imbalance
 from smolvlm.datasets.packing.tile_use import TileUse
 from smolvlm.disk.atomic_files import write_text
 from smolvlm.model.attention.rule import attention_planner
-from smolvlm.model.vision_cache import VisionCache
+from smolvlm.model.vision_cache import VisionCache, closing_caches
 from smolvlm.train.arguments import is_bf16_default, training_arguments
 from smolvlm.train.best import best_callbacks, keep_best, stopped_early
 from smolvlm.train.cache_worth import tile_use_of, worth_of_run
@@ -150,7 +150,7 @@ def train(
         ConfigError, SampleError: what is wrong, where, and how to fix it.
     """
     start = _check_and_plan(config, measuring_bar)
-    with computing_as_chosen(start.arguments, resume=start.resume):
+    with computing_as_chosen(start.arguments, resume=start.resume), closing_caches():
         return _train(
             config,
             start,

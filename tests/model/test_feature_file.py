@@ -6,12 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lmdb
 import pytest
 import torch
 
 from smolvlm.disk.atomic_files import SUFFIX
 from smolvlm.model import feature_file
-from smolvlm.model.vision_cache import FeatureLayout, VisionCache
+from smolvlm.model.vision_cache import FeatureLayout, VisionCache, closing_caches
 from tests.small_disks import memory_disk, run
 
 LAYOUT = FeatureLayout(stage="tower", shape=(64, 64), dtype=torch.float32)
@@ -199,3 +200,64 @@ def test_what_a_killed_renewal_left_is_removed(cache: VisionCache) -> None:
     left.mkdir()
     (left / "data.mdb").write_bytes(bytes(1000))
     assert_is_usable(cache)
+
+
+LITTLE_MEMORY = """
+import resource, sys, torch
+from pathlib import Path
+from smolvlm.model.vision_cache import FeatureLayout, VisionCache
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (8 << 30),) * 2)
+layout = FeatureLayout(stage="tower", shape=(64, 64), dtype=torch.float32)
+cache = VisionCache(Path(sys.argv[1]), layout)
+cache.write([b"k" * 16], torch.ones(1, 64, 64))
+cache.flush()
+assert cache.count() == 1
+cache.close()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="the limit is set from /proc")
+def test_a_process_with_little_memory_maps_less_and_keeps_features(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", LITTLE_MEMORY, str(tmp_path / "features.lmdb")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr == ""
+
+
+def test_more_caches_than_there_is_address_space_for_are_opened_one_after_the_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = []
+    for number in range(2**47 // feature_file.MAP_BYTES[0] + 2):
+        with closing_caches():
+            cache = VisionCache(tmp_path / f"{number}.lmdb", LAYOUT)
+            cache.write(KEYS[:1], FEATURES[:1])
+        kept.append(cache)  # as a finished run's objects keep it
+    assert notes(caplog) == []
+    assert [cache.count() for cache in kept[:3]] == [1, 1, 1], "the next use opens it again"
+    for cache in kept[:3]:
+        cache.close()
+
+
+@closing_caches()
+def write_and_fail(path: Path) -> None:
+    VisionCache(path, LAYOUT).write(KEYS[:1], FEATURES[:1])
+    raise ValueError("as from a run")
+
+
+def test_caches_from_before_stay_open(cache: VisionCache) -> None:
+    assert cache.count() == len(KEYS)
+    inner = cache.path.with_name("inner.lmdb")
+    with pytest.raises(ValueError, match="as from a run"):
+        write_and_fail(inner)
+    with pytest.raises(lmdb.Error, match="already open"):
+        lmdb.open(str(cache.path))
+    with lmdb.open(str(inner)) as environment:
+        assert environment.stat()["entries"] == 1
+    cache.close()
