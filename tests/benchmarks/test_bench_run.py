@@ -12,7 +12,7 @@ from benchmarks.bench_page import BEGIN, END, read_kept
 from benchmarks.bench_works import WORKS
 
 ROOT = Path(__file__).parents[2]
-IN_ANY_CASE = ("dpo", "clips")
+IN_ANY_CASE = ("dpo",)
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_a_signal_to_all_processes_is_no_death_of_a_worker(
         messages_of_stopped(running, log, number)
 
 
-@pytest.mark.parametrize("number", NAMES)
+@pytest.mark.parametrize("number", part_of(NAMES, (signal.SIGTERM,)))
 def test_a_run_that_is_to_be_saved_when_it_is_stopped_is_and_goes_on_from_there(
     settings: dict[str, Any], write_yaml: Any, tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -16,12 +16,12 @@ from fuzz.names import Name, parse_kind, parse_name, shared_out
 
 SEEDS: dict[int, list[str]] = yaml.safe_load(Path("fuzz/seeds.yaml").read_text(encoding="utf-8"))
 NUM_OF_A_KIND: dict[Kind, int] = {
-    "rows": 400,
-    "tar": 250,
-    "tables": 200,
-    "yaml": 150,
-    "pictures": 400,
-    "clips": 150,
+    "rows": 250,
+    "tar": 150,
+    "tables": 120,
+    "yaml": 100,
+    "pictures": 250,
+    "clips": 80,
     "checkpoints": 40,
 }
 

@@ -43,7 +43,6 @@ SHARED: tuple[tuple[str, str, int], ...] = (
     ("full", "ddp", 4),
     ("adapters", "fsdp2", 2),
     ("dpo", "fsdp2", 2),
-    ("full", "fsdp2+2", 4),
     ("adapters", "ddp+2ring", 2),
 )
 """(case, engine, ranks) that `make test` runs; behind a + stands how many ranks hold a pack
