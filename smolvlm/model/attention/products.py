@@ -8,12 +8,13 @@ time, so that they stay in the caches, and bfloat16 ones are rounded before the 
 computes in float32. Heads that share their keys are one product with as many more
 rows. Nothing is kept for the backward pass but the inputs.
 
-With bfloat16, rounded scores alone would make larger errors than SDPA's, whose scores are float32.
-So the forward pass computes how much each score lost, by a second product that has the rounded
-scores taken away from it, and multiplies the shares by one more than that; and it divides by what
-the rounded shares add up to. The backward pass does without: alone its gradients err up to 3.4
-times as much as SDPA's where scores are large, within a model, where other roundings weigh more,
-4 % more (`python -m benchmarks.attention`).
+With bfloat16, rounded scores alone would make larger errors than SDPA's, whose scores are float32:
+a score of 16 is off by up to 3 %. A softmax does not change where all scores of a row are moved by
+the same number, and what weighs in it are the largest. So each row's scores are computed twice:
+rounded, to find the largest, and then within the product moved by it, so that those which weigh are
+small when they are rounded. The backward pass finds the largest kept, one number a row. And the
+forward pass divides by what the rounded shares add up to. Errors beside SDPA's, and the price:
+`python -m benchmarks.attention`.
 """
 
 from collections.abc import Iterator
@@ -33,6 +34,9 @@ ROWS_PER_BLOCK = 384
 nobody sees, more make larger products (`python -m benchmarks.attention`)."""
 SCORES_AT_ONCE = {torch.bfloat16: 2**20, torch.float32: 2**18}
 """Scores that are there at once, 1 or 2 MB; a product has those of one head and a row at least."""
+LARGEST_SCORE = 1.0
+"""Of a row of bfloat16 scores once they are moved: 1 had the smallest errors of 0, 1 and 2, since a
+row of many like scores has most of its weight below the largest."""
 
 
 def attend_by_products(
@@ -70,21 +74,26 @@ class _Products(torch.autograd.Function):
         mask: Tensor | None,
         is_causal: bool,
     ) -> Tensor:
-        ctx.save_for_backward(query, key, value, mask)
-        ctx.scale, ctx.is_causal = scale, is_causal
         blocks = _Blocks(query, key, value, scale=scale, mask=mask, is_causal=is_causal)
-        attended = torch.empty(blocks.query.shape, dtype=query.dtype, device=query.device)
+        attended = torch.empty_like(blocks.query)
+        shifts = None if query.dtype == torch.float32 else torch.empty_like(blocks.query[..., :1])
         for heads in blocks.heads():
             values = _Values(blocks.value[heads])
             for rows, seen in blocks.rows():
-                shares = blocks.precise_shares(heads, rows, seen)
+                shift = None
+                if shifts is not None:
+                    shift = blocks.shift(heads, rows, seen)
+                    shifts[heads, :, rows] = _unfolded(shift, blocks.group)
+                shares = blocks.shares(heads, rows, seen, shift)
                 attended[heads, :, rows] = _unfolded(values.mean(shares, seen), blocks.group)
+        ctx.save_for_backward(query, key, value, mask, shifts)
+        ctx.scale, ctx.is_causal = scale, is_causal
         return attended.view(query.shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        query, key, value, mask = ctx.saved_tensors
+        query, key, value, mask, shifts = ctx.saved_tensors
         blocks = _Blocks(query, key, value, scale=ctx.scale, mask=mask, is_causal=ctx.is_causal)
         upstream = upstream.reshape(blocks.query.shape)
         by_query = torch.empty_like(upstream)
@@ -93,7 +102,8 @@ class _Products(torch.autograd.Function):
             keys, values = blocks.key[heads], blocks.value[heads]
             sums = _KeySums(by_key[heads], by_value[heads], is_whole=blocks.is_one_block)
             for rows, seen in blocks.rows():
-                shares = blocks.shares(heads, rows, seen)
+                shift = None if shifts is None else _folded(shifts[heads, :, rows])
+                shares = blocks.shares(heads, rows, seen, shift)
                 gradient = _folded(upstream[heads, :, rows])
                 by_shares = _product(gradient, values[:, :seen].mT)
                 by_scores = _softmax_backward(by_shares, shares, -1, shares.dtype)
@@ -150,23 +160,29 @@ class _Blocks:
             end = min(begin + self._size, self._num_rows)
             yield slice(begin, end), end if self._is_causal else self._num_keys
 
-    def shares(self, heads: slice, rows: slice, seen: int) -> Tensor:
-        """Return (head, group * row, seen): each value's share in what the rows see."""
+    def shift(self, heads: slice, rows: slice, seen: int) -> Tensor:
+        """Return (head, group * row, 1): what bfloat16 scores are moved by before they are rounded.
+
+        Each row's largest becomes `LARGEST_SCORE`.
+        """
+        scores = _scaled_product(*self._factors(heads, rows, seen), self._scale)
+        self._hide(scores, rows)
+        return LARGEST_SCORE - scores.amax(-1, keepdim=True)
+
+    def shares(self, heads: slice, rows: slice, seen: int, shift: Tensor | None) -> Tensor:
+        """Return (head, group * row, seen): each value's share in what the rows see.
+
+        Args:
+            heads, rows, seen: the block.
+            shift: added to the scores of a row, which changes no share but for rounding.
+        """
         queries, keys = self._factors(heads, rows, seen)
-        scores = _scaled_product(queries, keys, self._scale)
+        if shift is None:
+            scores = _scaled_product(queries, keys, self._scale)
+        else:
+            scores = torch.baddbmm(shift, queries, keys, alpha=self._scale)
         self._hide(scores, rows)
         return torch.softmax(scores, -1)
-
-    def precise_shares(self, heads: slice, rows: slice, seen: int) -> Tensor:
-        """Return `shares` without the error of rounded scores; they add up to nearly one."""
-        if self.query.dtype == torch.float32:
-            return self.shares(heads, rows, seen)
-        queries, keys = self._factors(heads, rows, seen)
-        scores = _scaled_product(queries, keys, self._scale)
-        lost = torch.baddbmm(scores, queries, keys, beta=-1, alpha=self._scale)
-        self._hide(scores, rows)
-        shares = torch.softmax(scores, -1)
-        return shares.addcmul_(shares, lost)
 
     def _factors(self, heads: slice, rows: slice, seen: int) -> tuple[Tensor, Tensor]:
         return _folded(self.query[heads, :, rows]), self.key[heads, :seen].mT
