@@ -1,4 +1,4 @@
-"""`smolvlm.media.video.walk`: the frames of decoding in sequence, with as few decoded as possible."""
+"""`smolvlm.media.video.walk`: the frames of decoding in sequence, few others decoded."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -47,8 +47,9 @@ def in_sequence(path: Path) -> dict[int, np.ndarray]:
     import av
 
     with av.open(str(path)) as container:
-        decoded = ((frame.pts, frame) for frame in container.decode(video=0))
-        return {pts: frame.to_ndarray(format="rgb24") for pts, frame in decoded if pts is not None}
+        return {
+            frame.pts or 0: frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)
+        }
 
 
 def choices(count: int) -> list[list[int]]:
