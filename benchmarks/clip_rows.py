@@ -6,7 +6,6 @@ seconds.
 """
 
 import json
-import os
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -63,7 +62,6 @@ def _write_clip(path: Path, *, seconds: int) -> Path:
         "threads": "1",
         "x264-params": f"keyint={2 * CLIP_RATE}:scenecut=0:bframes=3:b-pyramid=normal",
     }
-    os.nice(5)  # encoding gives way to whatever else runs; so does the measuring
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("libx264", rate=CLIP_RATE, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"

@@ -1,27 +1,25 @@
 """How many cores feed one H200; a part of `pipeline`.
 
 In: what a row is (tokens, tiles, learned tokens) and what a loader worker takes of a core for it.
-Out: rows a second that `smolvlm plan` expects of the device, and the cores that make as many. A
-pack of 8,192 tokens is filled with rows of one kind; how many fit need not be whole.
+Out: rows a second that the device takes, and the cores that make as many. The device is planned as
+`smolvlm plan` plans it, at half of its peak in products; what is no product (norms, the optimizer,
+kernel launches) is left out, so a real step takes fewer rows and fewer cores.
 """
 
 from dataclasses import dataclass
 from functools import cache
-from typing import cast
+from typing import Any
 
+import torch
 from rich.table import Table
+from transformers import SmolVLMForConditionalGeneration
 
 from smolvlm.build.configs import published_config
-from smolvlm.config.load import config_from
+from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.plan.devices import named_device
-from smolvlm.plan.fake_run import PlannedModel
-from smolvlm.plan.pack_shape import PackShape, shape_of_conversations
-from smolvlm.plan.run_plan import Surroundings, plan_of
-from smolvlm.plan.workload import synthetic_workload
-from smolvlm.protocols import VisionLanguageConfig
+from smolvlm.train.flops import ComputeCost, compute_cost
 
 SIZES = ("256M", "500M", "2.2B")
-PACK_TOKENS, PACKS_PER_STEP = 8192, 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,14 +53,14 @@ def demand(size: str, sample: Sample) -> Demand:
         size: one of `SIZES`.
         sample: what a row is.
     """
-    count = max(1, PACK_TOKENS // sample.tokens)
-    shape = shape_of_conversations(
-        count, tokens=sample.tokens, tiles=sample.tiles, targets=sample.targets
+    flops_s = named_device("H200").rates_for(torch.bfloat16).product_flops
+    whole = _cost(size, is_frozen=False).pack(
+        num_tokens=sample.tokens, num_computed_tiles=sample.tiles, num_targets=sample.targets
     )
-    return Demand(
-        rows_s=PACKS_PER_STEP * count / _step_s(size, shape, is_frozen=False),
-        cached_rows_s=PACKS_PER_STEP * count / _step_s(size, shape, is_frozen=True),
+    cached = _cost(size, is_frozen=True).pack(
+        num_tokens=sample.tokens, num_computed_tiles=0, num_targets=sample.targets
     )
+    return Demand(rows_s=flops_s / whole, cached_rows_s=flops_s / cached)
 
 
 def feeding_table(samples: list[Sample]) -> Table:
@@ -87,25 +85,11 @@ def feeding_table(samples: list[Sample]) -> Table:
 
 
 @cache
-def _model(size: str) -> PlannedModel:
-    return PlannedModel(config=cast("VisionLanguageConfig", published_config(size)))
-
-
-def _step_s(size: str, shape: PackShape, *, is_frozen: bool) -> float:
-    frozen = {"vision_tower_lr": 0, "connector_lr": 0}
-    content = {
-        "model": {"path": "HuggingFaceTB/SmolVLM-Instruct", "dtype": "bfloat16"},
-        "data": {"mixture": [], "max_tokens_per_pack": PACK_TOKENS, "vision_cache": is_frozen},
-        "train": {
-            "output_dir": "runs/planned",
-            "packs_per_step": PACKS_PER_STEP,
-            **(frozen if is_frozen else {"vision_tower_lr": 1e-5}),
-        },
-    }
-    config = config_from(content, [], where="benchmark")
-    workload = synthetic_workload(
-        shape, num_packs=2 * PACKS_PER_STEP, packs_per_step=PACKS_PER_STEP
-    )
-    around = Surroundings(device=named_device("H200"), uses_bf16=True)
-    plan = plan_of(config, _model(size), lambda _: workload, around)
-    return plan.time.later_step_s if is_frozen else plan.time.first_step_s
+def _cost(size: str, *, is_frozen: bool) -> ComputeCost:
+    """Return the FLOPs of a token, a tile and a learned token."""
+    config = published_config(size, model_type="smolvlm")
+    with torch.device("meta"):
+        model: Any = SmolVLMForConditionalGeneration(config)
+    if is_frozen:
+        freeze(model, LearningRates(full={"language_model": 1e-5}))
+    return compute_cost(model)
