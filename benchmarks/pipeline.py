@@ -11,9 +11,8 @@ template, one call that pads, and labels. Its floats are normalised; ours the de
 
 CPU time of all threads, in turns within one process of one thread; medians. The tiles of both are
 counted first: exit status 3 says that the systems do not do the same. The cores are those that keep
-up with what `smolvlm plan` says of one H200, all trained in bfloat16 at half its peak, and with a
-frozen tower and connector whose features are kept. 512-px tiles are taken for all sizes, more than
-the 2.2B model asks for (384).
+up with one H200 at the pace that `feeding` states. Rows are those of the 256M model for all sizes
+(512-px tiles of 64 tokens); the 2.2B model has tiles of 384 px and 81 tokens.
 """
 
 import argparse
