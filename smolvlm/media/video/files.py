@@ -125,14 +125,15 @@ def fetch_clip(ref: VideoRef) -> None:
 
 @contextmanager
 def open_clip(
-    ref: VideoRef, *, packets_only: bool = False, **codec_options: str
+    ref: VideoRef, *, is_examined: bool = True, **codec_options: str
 ) -> Iterator[tuple["InputContainer", "VideoStream"]]:
     """Open a clip's container and its first video stream, to be decoded in the calling thread.
 
     Args:
         ref: a file, a part of one, or bytes.
-        packets_only: nothing will be decoded; saves the few frames that FFmpeg else decodes to know
-            more of the stream, where the header says enough (MP4, Matroska).
+        is_examined: FFmpeg decodes a few frames to know more of the stream, as whether frames are
+            reordered where the codec's header is silent. False saves that where the container's
+            header says what its packets are (MP4, Matroska).
         codec_options: FFmpeg's names and values for the decoder.
 
     Raises:
@@ -150,8 +151,9 @@ def open_clip(
         if begins_like_still(begin):  # FFmpeg would show it as a clip of one frame
             raise _unknown(ref, begin)
         options = {"format_whitelist": _CONTAINERS}
-        if packets_only and _says_enough(begin):
-            options["probesize"] = "32"
+        if not is_examined and _says_enough(begin):
+            # As few bytes as FFmpeg allows, and of what they hold no frame.
+            options |= {"probesize": "32", "skip_frame": "all"}
         try:
             with decoder_errors():
                 container = open_container(file, metadata_errors="ignore", options=options)

@@ -134,7 +134,7 @@ def _remembered_scan(version: FileVersion) -> ClipScan:
 
 
 def _scan(ref: VideoRef) -> ClipScan:
-    with open_clip(ref, packets_only=True) as (container, stream):
+    with open_clip(ref, is_examined=False) as (container, stream):
         try:
             scan = _scan_packets(container, stream)
             is_whole = scan is None or _is_whole(container, stream, num_frames=len(scan.index.pts))

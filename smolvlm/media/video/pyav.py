@@ -1,33 +1,27 @@
 """Frames of a video file by PyAV: the default, and the only reader that scales before it converts
 to RGB.
 
-Comes in: which frames, as presentation times. Goes out: upright RGB arrays, one at a time; nothing
-but the decoder's few frames stays in memory. The reader walks through the wanted frames and
-seeks only where a keyframe lies between here and the next of them. A frame is delivered only if its
-time is exactly the wanted one. Where a container seeks badly, or a keyframe turns out not to be a
-point to start from, it goes back further, at last to the clip's begin, decoding every frame: slow,
-and right.
+Comes in: which frames. Goes out: upright RGB arrays, one at a time; nothing but the decoder's few
+frames stays in memory. Which packets are decoded for them is decided in `walk`.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import UInt8
 
-from smolvlm.media.decoders import DecoderError, decoder_errors, each
+from smolvlm.media.decoders import DecoderError, decoder_errors
 from smolvlm.media.tile_grid import Size, size_within
-from smolvlm.media.video.files import damaged, open_clip
+from smolvlm.media.video.files import damaged
 from smolvlm.media.video.index import ClipScan
+from smolvlm.media.video.walk import chosen_frames
 from smolvlm.records import VideoRef
 
 if TYPE_CHECKING:
     from av import VideoFrame
-    from av.container import InputContainer
     from av.video.reformatter import VideoReformatter
-    from av.video.stream import VideoStream
 
 RGB = UInt8[np.ndarray, "height width 3"]
 
@@ -43,7 +37,7 @@ def read_with_pyav(
     from av.video.reformatter import VideoReformatter
 
     reformatter = VideoReformatter()
-    for number, frame in zip(numbers, _chosen_frames(ref, scan, numbers), strict=True):
+    for number, frame in zip(numbers, chosen_frames(ref, scan, numbers), strict=True):
         try:
             yield to_rgb(frame, reformatter, max_side_px=max_side_px)
         except DecoderError as error:
@@ -69,10 +63,6 @@ def to_rgb(frame: "VideoFrame", reformatter: "VideoReformatter", *, max_side_px:
         pixels = converted.to_ndarray()
     return turn_upright(pixels, turn)
 
-
-_CODECS_THAT_SKIP = ("h264", "hevc")
-"""Those that say in a frame's header whether others depend on it; leaving out the rest saves a
-fifth to a third."""
 
 Turn = tuple[int, int, int, int]
 """(a, b, c, d): a stored pixel at (x, y) is shown at (a x + c y, b x + d y), up to a shift; each is
@@ -130,124 +120,3 @@ def _stored_size(frame: "VideoFrame", turn: Turn, max_side_px: int) -> Size:
     width, height = (frame.height, frame.width) if is_on_its_side else (frame.width, frame.height)
     width, height = size_within(width, height, max_side_px)
     return (height, width) if is_on_its_side else (width, height)
-
-
-def _chosen_frames(ref: VideoRef, scan: ClipScan, numbers: Sequence[int]) -> Iterator["VideoFrame"]:
-    if not scan.times_are_usable:
-        yield from _by_counting(ref, scan, numbers)
-        return
-    with ExitStack() as opened:
-        container, stream = opened.enter_context(open_clip(ref))
-        wanted = frozenset(scan.index.pts[list(numbers)].tolist())
-        skips = stream.codec_context.name in _CODECS_THAT_SKIP
-        walk = _Walk(container, stream, scan.keyframe_pts, only=wanted if skips else None)
-        for number in numbers:
-            pts = int(scan.index.pts[number])
-            frame = walk.frame_at(pts)
-            if frame is None:
-                opened.close()
-                walk = _Walk(*opened.enter_context(open_clip(ref)), scan.keyframe_pts[:1])
-                frame = walk.frame_at(pts)
-            if frame is None:
-                raise damaged(
-                    ref, f"its frame at {scan.index.times_s[number]:.3f} s cannot be decoded"
-                )
-            yield frame
-
-
-def _by_counting(ref: VideoRef, scan: ClipScan, numbers: Sequence[int]) -> Iterator["VideoFrame"]:
-    """Decode from the begin and count."""
-    left = list(reversed(numbers))
-    with open_clip(ref) as (container, stream):
-        try:
-            for number, frame in enumerate(each(container.decode(stream))):
-                if number == left[-1]:
-                    yield frame
-                    left.pop()
-                    if not left:
-                        return
-        except DecoderError:
-            pass
-    raise damaged(ref, f"its frame at {scan.index.times_s[left[-1]]:.3f} s cannot be decoded")
-
-
-class _Walk:
-    """A place in a clip that moves forward frame by frame, and jumps where that is shorter."""
-
-    def __init__(
-        self,
-        container: "InputContainer",
-        stream: "VideoStream",
-        keyframe_pts: Int64[np.ndarray, " keyframe"],
-        *,
-        only: frozenset[int] | None = None,
-    ) -> None:
-        """Begin at the clip's begin.
-
-        Args:
-            container: just opened.
-            stream: of it.
-            keyframe_pts: where to jump to; the first alone makes a walk that never jumps.
-            only: times that will be asked for; other frames are not decoded where no frame depends
-                on them.
-        """
-        self._container, self._stream, self._keyframes, self._only = (
-            container,
-            stream,
-            keyframe_pts,
-            only,
-        )
-        self._frames = self._decode(not_after=None)
-        self._reached: int | None = None
-        """Time of the last decoded frame; None before the first."""
-
-    def frame_at(self, pts: int) -> "VideoFrame | None":
-        """Return the frame of exactly this time, later than all before; None if not found."""
-        key = int(np.searchsorted(self._keyframes, pts, side="right")) - 1
-        if key <= 0 or (self._reached is not None and self._keyframes[key] <= self._reached):
-            return self._walk_to(pts)
-        # Some containers seek by decoding time, and so to a keyframe that is shown a little later.
-        for start in dict.fromkeys((key, max(key - 1, 0), max(key - 4, 0))):
-            if frame := self._jump(int(self._keyframes[start])) and self._walk_to(pts):
-                return frame
-        return None
-
-    def _walk_to(self, pts: int) -> "VideoFrame | None":
-        try:
-            for frame in self._frames:
-                self._reached = frame.pts
-                if frame.pts is not None and frame.pts >= pts:
-                    return frame if frame.pts == pts and not frame.is_corrupt else None
-        except DecoderError:
-            return None
-        return None
-
-    def _jump(self, keyframe: int) -> bool:
-        """Go to this keyframe or to one before it; say whether the container can."""
-        try:
-            with decoder_errors():
-                self._container.seek(keyframe, stream=self._stream)
-        except DecoderError:
-            return False
-        self._frames = self._decode(not_after=keyframe)
-        self._reached = None
-        return True
-
-    def _decode(self, *, not_after: int | None) -> Iterator["VideoFrame"]:
-        """Decode from the next keyframe on; nothing if that one is shown behind `not_after`."""
-        has_begun = False
-        for packet in each(self._container.demux(self._stream)):
-            if not has_begun and packet.size:
-                if packet.pts is None or not (
-                    packet.is_keyframe or packet.pts == self._keyframes[0]
-                ):
-                    continue
-                if not_after is not None and packet.pts > not_after:
-                    return
-                has_begun = True
-            if self._only is not None:
-                is_needed = packet.pts in self._only or not packet.size
-                self._stream.codec_context.skip_frame = "DEFAULT" if is_needed else "NONREF"
-            with decoder_errors():
-                frames = packet.decode()
-            yield from frames
