@@ -51,7 +51,8 @@ def fuse_layers(model: nn.Module, kernels: FusedKernels) -> int:
         ConfigError: it has none, or its MLP has another activation than silu.
     """
     changed = 0
-    for module in model.modules():
+    modules: list[Any] = list(model.modules())
+    for module in modules:
         kind = type(module)
         if kind is LlamaMLP and module.config.hidden_act not in ("silu", "swish"):
             raise ConfigError(
