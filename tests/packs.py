@@ -9,7 +9,7 @@ from smolvlm import api
 from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.packing.columns import PlannedPack
 from smolvlm.datasets.packing.load_times import LoadTimes
-from smolvlm.datasets.packing.pack import Pack
+from smolvlm.datasets.packing.pack import Pack, Padding
 from smolvlm.datasets.packing.plan import sample_size
 from smolvlm.inspect.verify import Verification, verify_pack
 
@@ -24,8 +24,8 @@ def pack_of(**values: Any) -> Pack:
 def _nothing(kind: Any) -> Any:
     if hasattr(kind, "dims"):  # a tensor's type
         return torch.zeros([0 for _ in kind.dims], dtype=getattr(torch, kind.dtypes[0]))
-    if kind is LoadTimes:
-        return LoadTimes()
+    if kind in (LoadTimes, Padding):
+        return kind()
     return _NOTHING.get(kind, () if "tuple" in str(kind) else None)
 
 

@@ -21,6 +21,7 @@ from gpu_check.material.rows import Counts, RowWriter
 from gpu_check.material.runs import write_run
 from smolvlm.config.load import load_run_config
 from smolvlm.datasets.dataset import PackDataset, PackOptions
+from smolvlm.datasets.packing.buckets import PackBuckets
 from smolvlm.datasets.packing.pack import on_device
 from smolvlm.model.attention.rule import attention_planner
 from smolvlm.train.planned_rows import plan_run
@@ -79,23 +80,34 @@ class StepMaker:
         self._next_row = 0
 
     def make(
-        self, num_rows: Sequence[int], *, device: str, batch_size: int | None
+        self,
+        num_rows: Sequence[int],
+        *,
+        device: str,
+        batch_size: int | None,
+        first_row: int | None = None,
+        pads: bool = False,
     ) -> list[ReadyStep]:
         """Return steps of so many rows each, every row in one step only.
 
         Args:
             batch_size: rows of a padded batch; None makes packs alone.
+            first_row: None is the row behind the last one that was used.
+            pads: whether packs are padded to sizes that come up again.
         """
-        starts = self._next_row + np.concatenate([[0], np.cumsum(num_rows)])
+        begin = self._next_row if first_row is None else first_row
+        starts = begin + np.concatenate([[0], np.cumsum(num_rows)])
         self._next_row = int(starts[-1])
         drawn = [tuple(range(start, end)) for start, end in pairwise(starts.tolist())]
         plan = plan_steps(self._measured, drawn, self._data)
+        plan_attention = attention_planner(device)
+        buckets = PackBuckets(pad_id=self._prompt.tokens.pad, plan_attention=plan_attention)
         dataset = PackDataset(
             self._measured,
             plan,
             encoder=self._prompt.encoder(),
             settings=self._prompt.media,
-            options=PackOptions(plan_attention=attention_planner(device)),
+            options=PackOptions(plan_attention=plan_attention, reshape=buckets if pads else None),
         )
         steps = []
         for number, rows in enumerate(drawn):
@@ -104,7 +116,7 @@ class StepMaker:
             steps.append(
                 ReadyStep(
                     num_rows=len(rows),
-                    num_targets=sum(len(pack.target_ids) for pack in packs),
+                    num_targets=sum(pack.num_targets for pack in packs),
                     packs=[on_device(pack.model_tensors(), device) for pack in packs if pack.where],
                     batches=self._batches(rows, batch_size, device) if batch_size else [],
                 )

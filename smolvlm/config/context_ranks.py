@@ -37,6 +37,11 @@ def context_problems(config: "RunConfig") -> Iterator[Problem]:
             "the engine deepspeed: ddp and fsdp2 work",
         ),
         (
+            bool(config.data.pad_packs),
+            "a rank's part of a pack is not padded",
+            "data.pad_packs",
+        ),
+        (
             bool(train.arguments.get("torch_compile")),
             "what the ranks exchange is not compiled",
             "train.torch_compile",

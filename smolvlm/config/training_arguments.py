@@ -41,8 +41,8 @@ REFUSED: Mapping[str, str] = {
     "label_names": f"{_LOSS}; leave it out",
     "neftune_noise_alpha": "its noise is scaled by the sequence, and a pack holds many "
     "conversations; leave it out",
-    "use_liger_kernel": f"{_LOSS}; leave it out",
-    "liger_kernel_config": f"{_LOSS}; leave it out",
+    "liger_kernel_config": "train.use_liger_kernel takes norm, rotary positions and the gated MLP, "
+    f"never the loss: {_LOSS}; leave it out",
     "use_cache": "with a cache the attention of a pack would be lost; it is always off",
     "gradient_checkpointing": "renamed; set train.activation_checkpointing",
     "gradient_checkpointing_kwargs": "renamed; set train.activation_checkpointing_kwargs",

@@ -43,9 +43,9 @@ class PackOptions:
     """The vision cache, where the tower is frozen."""
     plan_attention: PlanAttention | None = None
     """For the device that the packs go to; without it the forward pass plans each pack itself."""
-    cut: Callable[[Pack], Pack] | None = None
-    """Makes of each pack this rank's share, where several ranks hold it together; plans attention
-    itself."""
+    reshape: Callable[[Pack], Pack] | None = None
+    """Makes of each pack what is handed out: this rank's share, where several ranks hold it
+    together, or the pack padded to a size that comes up again; plans attention itself."""
     on_bad_sample: Policy = "error"
     """What happens to a picture whose pixels turn out corrupt; a source's own setting goes before
     it."""
@@ -165,7 +165,7 @@ class PackDataset(Dataset[Pack]):
         raised.settle()
         pack = self._join(examples, kept, loader, bad, states)
         loader.times.total_s = time.perf_counter() - began
-        return pack if self.options.cut is None else self.options.cut(pack)
+        return pack if self.options.reshape is None else self.options.reshape(pack)
 
     def _raises(self, rows: Rows) -> bool:
         """Say whether an error of a sample ends the run: one of its rows is enough for that."""

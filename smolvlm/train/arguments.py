@@ -71,7 +71,9 @@ def training_arguments(train: TrainConfig, *, num_steps: int) -> TrainingArgumen
     run_settings = {
         name: value
         for name, value in train.arguments.items()
-        if name not in ("num_train_epochs", "max_steps")
+        # Liger's kernels are put into the model where it is loaded: transformers would take its
+        # loss as well.
+        if name not in ("num_train_epochs", "max_steps", "use_liger_kernel")
     }
     fixed = {
         "output_dir": str(train.output_dir),

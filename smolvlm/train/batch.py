@@ -52,7 +52,6 @@ class PackBatch(dict[str, Any]):
 def as_batch(packs: Sequence[Pack]) -> PackBatch:
     """Return a pack for the trainer: the collate function of a loader of single packs."""
     (pack,) = packs
-    cached = 0 if pack.cached_features is None else len(pack.cached_features)
     info = PackInfo(
         tile_keys=pack.tile_keys,
         where=pack.where,
@@ -61,11 +60,11 @@ def as_batch(packs: Sequence[Pack]) -> PackBatch:
         skipped=pack.skipped,
         num_tokens=pack.num_tokens,
         budget_tokens=pack.budget_tokens if pack.where else 0,
-        num_supervised_tokens=len(pack.target_ids),
+        num_supervised_tokens=pack.num_targets,
         target_weight=float(pack.target_weights.double().sum()),
         num_groups=pack.num_groups,
-        num_tiles=len(pack.tiles) + cached,
-        num_computed_tiles=len(pack.tiles),
+        num_tiles=pack.num_computed_tiles + pack.num_cached_tiles,
+        num_computed_tiles=pack.num_computed_tiles,
         times=pack.times,
     )
     return PackBatch(pack=pack.model_tensors(), info=info)

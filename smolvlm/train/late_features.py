@@ -36,10 +36,13 @@ def with_late_features(
         return pack, info
     tiles, cached, slot_tiles = pack["tiles"], pack["cached_features"], pack["slot_tiles"]
     left = [place for place, features in enumerate(found) if features is None]
+    if left:  # a step that needs no tile needs no padding either
+        left += range(len(found), len(tiles))
+    dropped = () if left else range(len(found), len(tiles))
     late_places = [place for place, features in enumerate(found) if features is not None]
     num_cached = 0 if cached is None else len(cached)
-    moved = torch.empty(len(found) + num_cached, dtype=torch.long)
-    order = [*left, *range(len(found), len(moved)), *late_places]
+    moved = torch.empty(len(tiles) + num_cached, dtype=torch.long)
+    order = [*left, *range(len(tiles), len(moved)), *late_places, *dropped]
     moved[order] = torch.arange(len(moved))
     parts = [*([] if cached is None else [cached]), _on(torch.stack(late), tiles.device)]
     changed = {
@@ -47,7 +50,7 @@ def with_late_features(
         "cached_features": torch.cat(parts),
         "slot_tiles": _on(moved, slot_tiles.device).index_select(0, slot_tiles),
     }
-    keys = tuple(info.tile_keys[place] for place in left)
+    keys = tuple(info.tile_keys[place] for place in left if place < len(found))
     return {**pack, **changed}, replace(info, tile_keys=keys, num_computed_tiles=len(keys))
 
 

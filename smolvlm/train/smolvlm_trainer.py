@@ -162,7 +162,8 @@ class SmolVLMTrainer(EngineTrainer):
             )
         self.watch.beats.reach("backward")
         if self._parts.vision_cache is not None and output.computed_features is not None:
-            self._parts.vision_cache.write(info.tile_keys, output.computed_features)
+            features = output.computed_features[: len(info.tile_keys)]  # no padding
+            self._parts.vision_cache.write(info.tile_keys, features)
         self._log.add(info, output.metrics or {}, share=self._parts.step.share(info))
         self._skipped.add(info)
         assert output.loss is not None

@@ -24,22 +24,17 @@ from smolvlm.datasets.packing.length_cache import Report
 from smolvlm.datasets.packing.plan import deal_to_ranks, imbalance
 from smolvlm.datasets.packing.tile_use import TileUse
 from smolvlm.disk.atomic_files import write_text
-from smolvlm.model.attention.rule import attention_planner
 from smolvlm.model.vision_cache import VisionCache, closing_caches
 from smolvlm.train.arguments import is_bf16_default, training_arguments
 from smolvlm.train.best import best_callbacks, keep_best, stopped_early
 from smolvlm.train.cache_worth import tile_use_of, worth_of_run
 from smolvlm.train.callbacks import ProgressBarCallback
 from smolvlm.train.checkpoint import CheckpointFiles
-from smolvlm.train.context_packs import (
-    context_cut,
-    context_notes,
-    join_context_group,
-    repeated_for_groups,
-)
+from smolvlm.train.context_packs import context_notes, join_context_group, repeated_for_groups
 from smolvlm.train.cpu_ways import computing_as_chosen
 from smolvlm.train.flops import peak_flops_of_ranks
 from smolvlm.train.methods.method import method_of
+from smolvlm.train.pack_shapes import pack_shapes
 from smolvlm.train.plan_notes import plan_summary, start_notes
 from smolvlm.train.planned_rows import plan_rows
 from smolvlm.train.ranks.computed_once import computed_once
@@ -266,7 +261,7 @@ def _build_trainer(
     prompt, arguments, cache = start.prompt, start.arguments, run_model.vision_cache
     context_ranks = config.train.context_ranks
     run_model.checkpoint.model.context_group = join_context_group(config.train, arguments)
-    cut = context_cut(config.train, arguments)
+    shapes = pack_shapes(config, arguments, pad_id=prompt.tokens.pad)
     order = deal_to_ranks(
         start.planned.plan,
         num_ranks=arguments.world_size // context_ranks,
@@ -281,8 +276,8 @@ def _build_trainer(
         options=PackOptions(
             order=repeated_for_groups(order, context_ranks=context_ranks),
             read_features=cache.read if cache else None,
-            plan_attention=None if cut else attention_planner(arguments.device.type),
-            cut=cut,
+            plan_attention=shapes.plan_attention,
+            reshape=shapes.reshape,
             on_bad_sample=config.data.on_bad_sample,
         ),
     )

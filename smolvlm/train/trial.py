@@ -22,6 +22,7 @@ from transformers.training_args import OptimizerNames
 from smolvlm.config.adapters import PARTS
 from smolvlm.config.schema import RunConfig, TrainConfig
 from smolvlm.errors import ConfigError, SmolVLMError
+from smolvlm.model.fused_layers import liger_kernels
 from smolvlm.train.arguments import training_arguments
 from smolvlm.train.optim import build_optimizer
 from smolvlm.train.schedule import schedule_by_group
@@ -95,7 +96,8 @@ def check_device(train: TrainConfig, device: torch.device) -> None:
         device: that the run trains on.
 
     Raises:
-        ConfigError: `fp16` without CUDA, or anything compiled on a CPU.
+        ConfigError: `fp16` without CUDA, Liger's kernels without it or their package, or anything
+            compiled on a CPU.
     """
     settings = train.arguments
     if settings.get("fp16") and device.type != "cuda":
@@ -104,6 +106,8 @@ def check_device(train: TrainConfig, device: torch.device) -> None:
             where="train.fp16=True",
             fix="take it out for float32, or set train.bf16: true",
         )
+    if settings.get("use_liger_kernel"):
+        liger_kernels(device.type)
     names = ("torch_compile", "torch_compile_mode", "torch_compile_backend")
     for name in names if device.type == "cpu" else ():
         if settings.get(name):

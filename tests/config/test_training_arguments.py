@@ -64,6 +64,7 @@ def test_every_name_of_the_release_has_been_decided() -> None:
             "debug",
             "deepspeed",
             "disable_tqdm",
+            "use_liger_kernel",
         ),
         *("dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers"),
         *("dataloader_prefetch_factor", "dataloader_multiprocessing_context"),

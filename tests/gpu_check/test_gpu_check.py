@@ -31,7 +31,7 @@ def check(folder: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
 @pytest.fixture(scope="module")
 def checked(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, Any], str]:
     folder = tmp_path_factory.mktemp("checked")
-    return check(folder, "--device", "cpu", "--tiny", "--stages", "install,exact,resume")
+    return check(folder, "--device", "cpu", "--tiny", "--stages", "install,exact,launches,resume")
 
 
 def test_the_stages_pass(checked: tuple[int, dict[str, Any], str]) -> None:
@@ -42,6 +42,7 @@ def test_the_stages_pass(checked: tuple[int, dict[str, Any], str]) -> None:
         "wheels": "skipped",
         "install": "passed",
         "exact": "passed",
+        "launches": "passed",
         "resume": "passed",
     }
 
@@ -59,6 +60,16 @@ def test_the_resumed_run_is_the_unbroken_one(checked: tuple[int, dict[str, Any],
     figures = checked[1]["resume"]["figures"]
     assert figures["steps"] == 9
     assert figures["losses_apart_after"] == 0
+
+
+def test_padded_packs_have_the_loss_of_the_packs_and_fewer_shapes(
+    checked: tuple[int, dict[str, Any], str],
+) -> None:
+    figures = checked[1]["launches"]["figures"]
+    assert figures["padded, loss difference"] < 1e-6
+    assert figures["padded"]["shapes"] < figures["as they are"]["shapes"]
+    if "without_liger" not in figures:
+        assert figures["padded, Liger, loss difference"] < 1e-5
 
 
 def test_versions_are_listed(checked: tuple[int, dict[str, Any], str]) -> None:

@@ -10,6 +10,7 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from forking import be_rank, codes, die_in_step, forked, free_port, train
 
@@ -31,6 +32,8 @@ def train_as_rank(run_file: Path, *, rank: int, port: int) -> None:
     told."""
     be_rank(rank, num_ranks=NUM_RANKS, port=port)
     run = train_aloud(load_run_config(run_file))
+    wrapped: Any = run.trainer.model_wrapped
+    (run_file.parent / f"views-{rank}.txt").write_text(str(wrapped.gradient_as_bucket_view))
     odd = load_run_config(run_file, ["train.packs_per_step=3"])
     try:
         training_arguments(odd.train, num_steps=run.planned.plan.num_steps)

@@ -102,6 +102,12 @@ def test_the_trained_weights_are_equal_but_for_rounding(runs: BothRuns) -> None:
     assert max(errors.values()) < 1e-5
 
 
+def test_gradients_are_views_of_what_is_summed(runs: BothRuns) -> None:
+    assert [(runs.shared.parent / f"views-{rank}.txt").read_text() for rank in (0, 1)] == 2 * [
+        "True"
+    ]
+
+
 def test_answers_and_held_out_loss_are_those_of_one_process(runs: BothRuns, tmp_path: Path) -> None:
     alone = run_evaluation(
         str(runs.shared), [], mixture=None, predictions=tmp_path / "alone.jsonl", as_json=False

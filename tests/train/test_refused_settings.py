@@ -57,6 +57,8 @@ SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"push_to_hub": True}, "train.push_to_hub"),
     ({"fsdp": "full_shard"}, "train.engine"),
     ({"fp16": True}, "train.fp16"),
+    ({"use_liger_kernel": True}, "train.use_liger_kernel"),
+    ({"liger_kernel_config": {"rope": True}}, "train.liger_kernel_config"),
     ({"metric_for_best_model": "exact_mach"}, "train.metric_for_best_model"),
 ]
 

@@ -22,13 +22,26 @@ MODEL_TENSORS = tuple(each.name for each in fields(PackTensors))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Padding:
+    """How much at the end of a pack's axes belongs to no row (`buckets.py`)."""
+
+    num_tokens: int = 0
+    num_targets: int = 0
+    num_tiles: int = 0
+    """Of the tiles still to be encoded."""
+    num_cached: int = 0
+    """Of the cached features."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Pack(PackTensors):
     """What the model reads, and what else is known of it."""
 
     target_sources: Int64[Tensor, " target"]
     """Index into the dataset's list of source names."""
     tile_keys: tuple[bytes, ...]
-    """Content key of each of `tiles`; the vision cache stores their features under it."""
+    """Content key of each of `tiles` that is no padding; the vision cache stores its features under
+    it."""
     where: tuple[str, ...]
     """`file:row` of each conversation."""
     media_states: tuple[MediaState, ...]
@@ -39,6 +52,8 @@ class Pack(PackTensors):
     """Rows that the plan put here and that could not be decoded, under `on_bad_sample: skip`."""
     times: LoadTimes = field(default_factory=LoadTimes, compare=False)
     """What making it took."""
+    padding: Padding = Padding()
+    """What of it is counted nowhere: neither in tokens a second nor in any mean."""
     shared_where: tuple[str, ...] = ()
     """`where` of the whole pack on each of the ranks that hold it together; the first alone counts
     its rows."""
@@ -48,7 +63,23 @@ class Pack(PackTensors):
         """Tokens of rows: none of a pack without rows, which holds a token of filling."""
         if self.context is not None:
             return self.context.num_counted
-        return len(self.input_ids) if self.where else 0
+        return len(self.input_ids) - self.padding.num_tokens if self.where else 0
+
+    @property
+    def num_targets(self) -> int:
+        """Tokens that are learned."""
+        return len(self.target_ids) - self.padding.num_targets
+
+    @property
+    def num_computed_tiles(self) -> int:
+        """Distinct tiles whose features are still to be computed."""
+        return len(self.tiles) - self.padding.num_tiles
+
+    @property
+    def num_cached_tiles(self) -> int:
+        """Distinct tiles whose features the vision cache had."""
+        cached = 0 if self.cached_features is None else len(self.cached_features)
+        return cached - self.padding.num_cached
 
     @property
     def num_groups(self) -> int:

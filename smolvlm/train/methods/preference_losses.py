@@ -79,8 +79,12 @@ def pairs_of(
 def answer_logps(
     losses: Float[Tensor, " target"], target_groups: Int[Tensor, " target"], num_groups: int
 ) -> Float[Tensor, " group"]:
-    """Return each answer's log-probability, nats, from its targets' losses."""
-    return losses.new_zeros(num_groups).index_add(0, target_groups, -losses)
+    """Return each answer's log-probability, nats, from its targets' losses.
+
+    Targets of group `num_groups` are padding and left out.
+    """
+    sums = losses.new_zeros(num_groups + 1).index_add(0, target_groups, -losses)
+    return sums[:num_groups]
 
 
 def pair_losses(pairs: Pairs, settings: DpoMethod) -> Float[Tensor, " pair"]:

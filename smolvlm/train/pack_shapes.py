@@ -1,0 +1,42 @@
+"""What a run makes of its packs before they reach the device: planned, padded, or cut among ranks.
+
+In: a run's settings and where it computes. Out: the parts of `PackOptions` that say so.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from transformers import TrainingArguments
+
+from smolvlm.config.schema import RunConfig
+from smolvlm.datasets.packing.buckets import PackBuckets
+from smolvlm.datasets.packing.pack import Pack
+from smolvlm.model.attention.plan import PlanAttention
+from smolvlm.model.attention.rule import attention_planner
+from smolvlm.train.context_packs import context_cut
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackShapes:
+    """How packs are handed out; one of the two plans their attention."""
+
+    plan_attention: PlanAttention | None
+    reshape: Callable[[Pack], Pack] | None
+
+
+def pack_shapes(config: RunConfig, arguments: TrainingArguments, *, pad_id: int) -> PackShapes:
+    """Return how packs are handed out.
+
+    Args:
+        config: the run's; where `data.pad_packs` is open, packs for CUDA are padded.
+        arguments: the run's, which know the device and the ranks.
+        pad_id: token that stands for nothing.
+    """
+    device_type, pads = arguments.device.type, config.data.pad_packs
+    if (cut := context_cut(config.train, arguments)) is not None:
+        return PackShapes(plan_attention=None, reshape=cut)
+    plan_attention = attention_planner(device_type)
+    if device_type == "cuda" if pads is None else pads:
+        buckets = PackBuckets(pad_id=pad_id, plan_attention=plan_attention)
+        return PackShapes(plan_attention=None, reshape=buckets)
+    return PackShapes(plan_attention=plan_attention, reshape=None)

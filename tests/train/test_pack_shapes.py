@@ -1,0 +1,77 @@
+"""Which packs are padded, and that a run of padded packs is the run of the packs."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from smolvlm.datasets.packing.buckets import PackBuckets
+from smolvlm.datasets.packing.context_share import ContextCut
+from smolvlm.model.attention.flex import plan_flex
+from smolvlm.model.attention.sdpa import plan_sdpa
+from smolvlm.train.pack_shapes import PackShapes, pack_shapes
+from tests.train.conftest import TrainRun
+
+
+def shapes_of(pads: bool | None, device: str, *, context_ranks: int = 1) -> PackShapes:
+    train = SimpleNamespace(context_ranks=context_ranks, context_exchange="gather")
+    config: Any = SimpleNamespace(train=train, data=SimpleNamespace(pad_packs=pads))
+    arguments: Any = SimpleNamespace(device=torch.device(device), process_index=1)
+    return pack_shapes(config, arguments, pad_id=2)
+
+
+@pytest.mark.parametrize(
+    ("device", "pads", "is_padded"),
+    [
+        ("cpu", None, False),
+        ("cpu", True, True),
+        ("cuda", None, True),
+        ("cuda", False, False),
+        ("mps", None, False),
+    ],
+)
+def test_packs_are_padded_for_cuda_or_as_the_run_says(
+    device: str, pads: bool | None, is_padded: bool
+) -> None:
+    plan = plan_flex if device == "cuda" else plan_sdpa
+    found = shapes_of(pads, device)
+    if is_padded:
+        buckets = PackBuckets(pad_id=2, plan_attention=plan)
+        assert found == PackShapes(plan_attention=None, reshape=buckets)
+    else:
+        assert found == PackShapes(plan_attention=plan, reshape=None)
+
+
+def test_packs_that_ranks_share_are_cut_instead() -> None:
+    assert isinstance(shapes_of(None, "cuda", context_ranks=2).reshape, ContextCut)
+
+
+COUNTS = ("num_tokens", "num_supervised_tokens", "num_tiles", "pack_fill")
+
+
+@pytest.mark.parametrize("lr", [0.0, 1e-3])
+def test_a_run_of_padded_packs_is_the_run_of_the_packs(
+    train_run: TrainRun, tmp_path: Path, lr: float
+) -> None:
+    """With its vision cache, where the tower is frozen."""
+    # Plain gradient descent: Adam would make much of the last bits of a gradient near 0.
+    changes = {"train.optim": "sgd", "train.num_train_epochs": 2, "train.vision_tower_lr": lr}
+    runs = [
+        train_run(tmp_path / name, changes | {"data.pad_packs": pads})
+        for name, pads in (("plain", None), ("padded", True))
+    ]
+    plain, padded = (run.steps for run in runs)
+    assert len(plain) == len(padded) > 1
+    pack = runs[1].trained.trainer.train_dataset[0]
+    assert pack.padding.num_tokens > 0
+    for one, other in zip(plain, padded, strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], rel=1e-6)
+        counted = [name for name in one if name in COUNTS]
+        assert len(counted) >= 3
+        assert [other[name] for name in counted] == [one[name] for name in counted]
+    weights = [load_file(run.folder / "model.safetensors") for run in runs]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], rtol=1e-5, atol=1e-7)
