@@ -94,7 +94,9 @@ def run_chat(
         _answer_all(talk, media, question=question, with_base=with_base)
 
 
-def _answer_all(talk: _Talk, media: Sequence[Path], *, question: str | None, with_base: bool) -> None:
+def _answer_all(
+    talk: _Talk, media: Sequence[Path], *, question: str | None, with_base: bool
+) -> None:
     talk.show(media)
     if with_base:
         talk.switch_base()

@@ -37,7 +37,7 @@ def list_one_model(folder: str) -> None:
     created = int((Path(folder) / "config.json").stat().st_mtime)
     entry = {"id": folder, "object": "model", "created": created, "owned_by": "smolvlm"}
     stock: Any = ModelManager
-    stock.get_gen_models = staticmethod(lambda cache_dir=None: [entry])
+    stock.get_gen_models = staticmethod(lambda: [entry])
 
 
 def begin_with_a_word() -> None:
