@@ -16,6 +16,7 @@ from smolvlm.errors import SmolVLMError
 from smolvlm.records import Media
 from smolvlm.runs.chat import Chat, Reply, chat_with_base, open_chat
 from smolvlm.terminal import say, say_piece
+from smolvlm.train.cpu_ways import computing_as_trained
 
 HELP = """\
 type a question; what was said before stays in sight
@@ -89,6 +90,13 @@ def run_chat(
     """
     tuned = open_chat(checkpoint, device=device, system=system, max_new_tokens=max_new_tokens)
     talk = _Talk(checkpoint, tuned)
+    with computing_as_trained(checkpoint, tuned.model.checkpoint.model.device):
+        _answer_all(talk, media, question=question, with_base=with_base)
+
+
+def _answer_all(
+    talk: _Talk, media: Sequence[Path], *, question: str | None, with_base: bool
+) -> None:
     talk.show(media)
     if with_base:
         talk.switch_base()
@@ -97,7 +105,7 @@ def run_chat(
         return
     is_typed = sys.stdin.isatty()
     if is_typed:
-        say(f"{checkpoint}\n{HELP}")
+        say(f"{talk.checkpoint}\n{HELP}")
     for line in _lines(is_typed=is_typed):
         _obey(talk, line)
 

@@ -50,13 +50,17 @@ def demo(
     from smolvlm.demo.talk import Sides
     from smolvlm.demo.uploads import UploadLimits
     from smolvlm.runs.chat import open_chat
+    from smolvlm.train.cpu_ways import computing_as_trained
 
     tuned = open_chat(checkpoint, device=device, system=system, max_new_tokens=max_new_tokens)
     limits = UploadLimits(max_files=max_files, max_file_mb=max_file_mb)
     sides = Sides(tuned=tuned, base=base_beside(tuned, checkpoint, is_wanted=base), limits=limits)
     folder = Path(checkpoint)  # whose place on this machine is nobody else's business
     title = folder.resolve().name if folder.is_dir() else checkpoint
-    with served_page(sides, title=title, host=host, port=port) as address:
+    with (
+        computing_as_trained(checkpoint, tuned.model.checkpoint.model.device),
+        served_page(sides, title=title, host=host, port=port) as address,
+    ):
         if host not in LOOPBACK:
             say(f"note: everybody who reaches {host}:{port} may ask, and upload files")
         say(f"{checkpoint} at {address}  (Ctrl-C ends it)")

@@ -42,7 +42,9 @@ def run_evaluation(
     if predictions is not None and is_kept(predictions):
         kept = KeptAnswers(predictions, rank=rank)
     evaluation = evaluate_checkpoint(with_model(config), kept=kept)
-    other = None if of_base is None else evaluate_checkpoint(of_base, kept=kept)
+    other = None
+    if of_base is not None:
+        other = evaluate_checkpoint(of_base, kept=kept, beside=config.model.path)
     num_used = leave_ranks(0 if kept is None else kept.num_used)
     if rank:
         return evaluation

@@ -1,7 +1,7 @@
 """`smolvlm serve`: a run behind the interface that OpenAI's clients speak, by `transformers serve`.
 
-In: a run's folder. Out: this process becomes the server (`exec`), so that signals and status are
-its own. Nothing is asked of the hub.
+In: a run's folder. Out: this process becomes the server (`exec`), whose libraries then find the
+hub's settings as they are given here. Nothing is asked of the hub.
 """
 
 import os
@@ -12,12 +12,13 @@ from typing import Annotated
 
 import typer
 
+from smolvlm.cli.interruption import interruptible
 from smolvlm.errors import ConfigError
 from smolvlm.home import cache_dir
 from smolvlm.quiet import hide_progress_bars
 from smolvlm.terminal import say
 
-_SERVER = "import sys; from transformers.cli.transformers import main; sys.exit(main())"
+_SERVER = "from smolvlm.cli.serve import become_server; become_server()"
 _NEEDED = ("fastapi", "uvicorn", "openai")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -60,4 +61,12 @@ def serve(
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(hub), "HF_HUB_DISABLE_TELEMETRY": "1"}
     arguments = ["serve", str(folder), "--host", host, "--port", str(port)]
     arguments += ["--device", device, "--dtype", dtype]
-    os.execv(sys.executable, [sys.executable, "-c", _SERVER, *arguments])
+    os.execv(sys.executable, [sys.executable, "-c", _SERVER, str(folder), device, *arguments])
+
+
+def become_server() -> None:
+    """Serve as the process's arguments say: folder, device, what `transformers serve` is given."""
+    from smolvlm.runs.openai_server import run_server
+
+    folder, device, *arguments = sys.argv[1:]
+    interruptible(lambda: run_server(arguments, folder, device=device))

@@ -9,6 +9,10 @@ heap keeps of freed blocks. These three are measured or estimated, and are lines
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+import torch
+
+from smolvlm.model.packed_tower import can_pack
+from smolvlm.model.vision import tower_modules
 from smolvlm.plan.devices import CONTEXT_BYTES, Device
 from smolvlm.plan.fake_run import FakeRun
 from smolvlm.plan.parameters import part_sizes, restored_bytes, small_state_bytes, total
@@ -75,7 +79,7 @@ def plan_memory(
     holes = _holes(traces, highest, small_state=small) if is_cpu else 0
     return MemoryPlan(
         program=program_bytes + AFTER_IMPORTS_BYTES if is_cpu else CONTEXT_BYTES,
-        weights=peak.get("weights", 0),
+        weights=peak.get("weights", 0) + (_packed_bytes(run) if is_cpu else 0),
         gradients=peak.get("gradients", 0),
         optimizer=state,
         activations=peak.get("activations", 0),
@@ -84,6 +88,16 @@ def plan_memory(
         loading=restored_bytes(run.model) if is_cpu else 0,
         holes=holes,
     )
+
+
+def _packed_bytes(run: FakeRun) -> int:
+    """Return what the copy of a frozen tower's layers takes (`model/packed_tower.py`)."""
+    dtype = torch.bfloat16 if run.uses_bf16 else run.model.dtype
+    tower, _ = tower_modules(run.model)
+    if not run.is_tower_frozen or not can_pack(tower, dtype):
+        return 0
+    layers = tower.get_submodule("encoder").parameters()
+    return sum(parameter.numel() for parameter in layers if parameter.ndim > 1) * dtype.itemsize
 
 
 def _holes(traces: Sequence[Trace], highest: Trace, *, small_state: int) -> int:

@@ -24,7 +24,7 @@ from smolvlm.generate.answers import GenerationSettings, Generator
 from smolvlm.media.kinds import begins_like_picture, ending_of, is_picture_ending
 from smolvlm.records import Conversation, ImageRef, Media, Turn, VideoRef
 from smolvlm.runs.evaluation_settings import bare_config, trained_config
-from smolvlm.train.run_model import load_run_checkpoint
+from smolvlm.train.run_model import load_answering_checkpoint
 
 Shown = Image.Image | np.ndarray | str | Path | bytes
 """A picture or a clip: opened, as an array (height, width, 3) uint8, a file, a folder of frames, or
@@ -90,10 +90,8 @@ def load_answering(config: RunConfig, *, device: torch.device | str | None = Non
     Raises:
         ConfigError: as `load_model`.
     """
-    checkpoint = load_run_checkpoint(config)
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if not config.quantization.bits:
-        checkpoint.model.to(chosen)
+    checkpoint = load_answering_checkpoint(config, device=chosen)
     checkpoint.model.eval()
     context = context_tokens(checkpoint.model.config)
     num_rows = checkpoint.model.config.text_config.vocab_size

@@ -18,8 +18,9 @@ from smolvlm.generate.answers import GenerationSettings
 from smolvlm.generate.kept_answers import KeptAnswers
 from smolvlm.runs.evaluation_place import place_of
 from smolvlm.runs.evaluation_settings import base_of_trained
+from smolvlm.train.cpu_ways import computing_as_trained
 from smolvlm.train.ranks.computed_once import computed_once
-from smolvlm.train.run_model import load_run_checkpoint
+from smolvlm.train.run_model import load_answering_checkpoint
 
 
 def build_evaluator(
@@ -74,7 +75,9 @@ def metrics_by_source(config: RunConfig) -> dict[str, tuple[str, ...]]:
     return {source.name: source.metrics or config.eval.metrics for source in sources}
 
 
-def evaluate_checkpoint(config: RunConfig, *, kept: KeptAnswers | None = None) -> Evaluation:
+def evaluate_checkpoint(
+    config: RunConfig, *, kept: KeptAnswers | None = None, beside: str | None = None
+) -> Evaluation:
     """Answer a run's held-out set with the model that `model.path` names, and score the answers.
 
     On a GPU where there is one; of several processes that torchrun started each answers its share
@@ -83,6 +86,8 @@ def evaluate_checkpoint(config: RunConfig, *, kept: KeptAnswers | None = None) -
     Args:
         config: the run's settings.
         kept: answers of a stopped evaluation; new ones are kept there.
+        beside: the trained model that this one is compared with: it answers in the same ways where
+            a CPU has several.
 
     Raises:
         ConfigError, SampleError: there is no held-out set, or it or the checkpoint is wrong.
@@ -93,9 +98,7 @@ def evaluate_checkpoint(config: RunConfig, *, kept: KeptAnswers | None = None) -
             what, where="data.eval_mixture", fix="give --mixture FILE, or set data.eval_mixture"
         )
     place = place_of(config)
-    checkpoint = load_run_checkpoint(config, device=place.device)
-    if not config.quantization.bits:
-        checkpoint.model.to(place.device)
+    checkpoint = load_answering_checkpoint(config, device=place.device, quantized_on=place.device)
     context = context_tokens(checkpoint.model.config)
     num_rows = checkpoint.model.config.text_config.vocab_size
     with located(config.model.path):
@@ -104,7 +107,10 @@ def evaluate_checkpoint(config: RunConfig, *, kept: KeptAnswers | None = None) -
         )
     options = EvaluationOptions(kept=kept, share=place.share)
     evaluate = build_evaluator(config, prompt, uses_bf16=place.uses_bf16, options=options)
-    return replace(evaluate(checkpoint.model), model=scored_model(config.model.path))
+    ways_of = beside or config.model.path
+    with computing_as_trained(ways_of, place.device, num_ranks=place.share.num_ranks):
+        evaluation = evaluate(checkpoint.model)
+    return replace(evaluation, model=scored_model(config.model.path))
 
 
 def base_config(config: RunConfig, *, target: str) -> RunConfig:

@@ -57,6 +57,35 @@ def computing_as_chosen(arguments: TrainingArguments, *, resume: Path | None) ->
         yield
 
 
+@contextmanager
+def computing_as_trained(
+    path: str, device: torch.device | str, *, num_ranks: int = 1
+) -> Iterator[None]:
+    """Let a trained model answer in the ways that its run took, so that it says what it said there;
+    another model answers in this machine's.
+
+    Args:
+        path: the model's: a run's folder, one of its checkpoints, another folder or a hub id.
+        device: that it answers on; on a GPU there is one way of each.
+        num_ranks: processes that answer together, which are joined; the first one's ways are taken.
+    """
+    if torch.device(device).type != "cpu":
+        yield
+        return
+    chosen: list[Any] = [_choices_of_model(Path(path))]
+    if num_ranks > 1:
+        broadcast_object_list(chosen)
+    with using_choices(chosen[0]), onednn_products("cpu"):
+        yield
+
+
+def _choices_of_model(folder: Path) -> CpuChoices:
+    for place in (folder, folder.absolute().parent):
+        if (kept := _read(place / RUN_FILE)) is not None:
+            return kept
+    return machine_choices()
+
+
 def _choices_of_run(folder: Path, *, resume: Path | None) -> CpuChoices:
     """Return a run's choices, and keep them beside it.
 

@@ -25,6 +25,7 @@ from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.errors import ConfigError
 from smolvlm.model.fused_layers import fuse_layers, liger_kernels
 from smolvlm.model.towers import TOWER_OF, Tower
+from smolvlm.model.vision import tower_modules
 from smolvlm.model.vision_cache import VisionCache, feature_shape, open_vision_cache
 from smolvlm.protocols import VisionLanguageConfig, VisionLanguageModel
 from smolvlm.train.arguments import seed_of
@@ -179,6 +180,29 @@ def load_run_checkpoint(
     base = base or base_of_run(config.model)
     dtype = getattr(torch, config.model.dtype)
     return base.load(dtype=dtype, quantization=config.quantization, device=device)
+
+
+def load_answering_checkpoint(
+    config: RunConfig, *, device: torch.device | str, quantized_on: torch.device | None = None
+) -> Checkpoint:
+    """Load a checkpoint that is to answer and not to train, on a device.
+
+    A tower that its run froze is frozen here too: it then computes as it did there.
+
+    Args:
+        config: the settings of its run, or the defaults.
+        device: where it answers.
+        quantized_on: where a quantised model is loaded to; it cannot be moved afterwards.
+
+    Raises:
+        ConfigError: as `load_run_checkpoint`.
+    """
+    checkpoint = load_run_checkpoint(config, device=quantized_on)
+    if not config.quantization.bits:
+        checkpoint.model.to(device)
+    if not config.rate_of("vision"):
+        tower_modules(checkpoint.model)[0].requires_grad_(False)
+    return checkpoint
 
 
 def learning_rates(config: RunConfig, model_config: VisionLanguageConfig) -> LearningRates:

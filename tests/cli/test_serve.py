@@ -30,7 +30,9 @@ needs_server = pytest.mark.skipif(
 
 
 @contextmanager
-def served(folder: Path, log: Path) -> Iterator[tuple[str, str]]:
+def served(
+    folder: Path, log: Path, *, ended_by: signal.Signals = signal.SIGTERM
+) -> Iterator[tuple[str, str]]:
     """Serve a folder on the loopback interface; give the address and the model's name."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -54,8 +56,9 @@ def served(folder: Path, log: Path) -> Iterator[tuple[str, str]]:
             if line.startswith("model ")
         ]
         yield f"{address}/v1", names[0]
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        process.send_signal(ended_by)
+        assert process.wait(60) == 128 + ended_by, log.read_text()
+        assert "Traceback" not in log.read_text()
     finally:
         process.kill()
         process.wait()
@@ -95,7 +98,15 @@ def asked(address: str, model: str, question: str, picture: Path) -> tuple[str, 
         for chunk in client.chat.completions.create(**settings, stream=True)
         if chunk.choices
     ]
-    return (answer.choices[0].message.content or "").strip(), "".join(pieces).strip()
+    return answer.choices[0].message.content or "", "".join(pieces)
+
+
+def listed(address: str) -> list[str]:
+    """Return the names of the models that a client is told."""
+    from openai import OpenAI
+
+    client = OpenAI(base_url=address, api_key="none", max_retries=0)
+    return [model.id for model in client.models.list().data]
 
 
 @needs_server
@@ -105,8 +116,11 @@ def test_openais_client_is_answered_as_the_run_answers(
     said = api.load(out, device="cpu").ask(
         "What is shown?", photos["coffee"], max_new_tokens=NEW_TOKENS
     )
-    with served(out, tmp_path / "log") as (address, model):
-        assert asked(address, model, "What is shown?", photos["coffee"]) == (said, said)
+    with served(out, tmp_path / "log", ended_by=signal.SIGINT) as (address, model):
+        answers = asked(address, model, "What is shown?", photos["coffee"])
+        assert tuple(answer.rstrip() for answer in answers) == (said, said)
+        assert listed(address) == [model]
+    assert "stopped by Ctrl-C" in (tmp_path / "log").read_text()
 
 
 @needs_server
@@ -123,7 +137,7 @@ def test_an_adapter_is_merged_first(
         "What is shown?", photos["coffee"], max_new_tokens=NEW_TOKENS
     )
     with served(tmp_path / "run", tmp_path / "log") as (address, model):
-        assert asked(address, model, "What is shown?", photos["coffee"])[0] == said
+        assert asked(address, model, "What is shown?", photos["coffee"])[0].rstrip() == said
 
 
 def test_what_is_missing_is_named(

@@ -17,7 +17,13 @@ from smolvlm.model.cpu_choices import (
     has_unit,
 )
 from smolvlm.train import cpu_ways
-from smolvlm.train.cpu_ways import RUN_FILE, computing_as_chosen, machine_choices, measure
+from smolvlm.train.cpu_ways import (
+    RUN_FILE,
+    computing_as_chosen,
+    computing_as_trained,
+    machine_choices,
+    measure,
+)
 
 FAST = CpuChoices(bf16_products=True, onednn_products=True)
 
@@ -89,6 +95,21 @@ def test_a_resumed_run_takes_its_own_ways(measured: list[CpuChoices], tmp_path: 
     assert chosen(other, resume=other / "checkpoint-4") == slow
     (run / RUN_FILE).unlink()
     assert chosen(run, resume=run / "checkpoint-2") == FAST  # begun before there were any
+
+
+def test_a_trained_model_answers_in_its_runs_ways(
+    measured: list[CpuChoices], tmp_path: Path
+) -> None:
+    slow = CpuChoices(bf16_products=False, packed_tower=False, onednn_products=True)
+    (tmp_path / RUN_FILE).write_text(cpu_ways._as_json(slow))
+    for path in (tmp_path, tmp_path / "checkpoint-2"):
+        with computing_as_trained(str(path), "cpu"):
+            assert current_choices() == slow
+    assert not measured
+    with computing_as_trained("somebody/model", "cpu"):
+        assert current_choices() == FAST
+    with computing_as_trained(str(tmp_path), "meta"):
+        assert current_choices() == default_choices()
 
 
 def test_nothing_is_measured_on_a_gpu_or_where_that_is_asked(
