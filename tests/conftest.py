@@ -68,8 +68,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return collection_path.relative_to(config.rootpath).as_posix() in LONG_TESTS or None
 
 
-_OURS = ("OMP_", "MKL_", "SMOLVLM_", "HF_", "TOKENIZERS_", "MASTER_", "LOCAL_")
-_ALSO_OURS = ("RANK", "WORLD_SIZE", "PYTHONPATH", "HOME", "PATH", "TMPDIR", "COLUMNS")
+_OURS = ("OMP_", "MKL_", "SMOLVLM_", "TOKENIZERS_", "MASTER_", "LOCAL_")
+_ALSO_OURS = ("RANK", "WORLD_SIZE", "PYTHONPATH", "HOME", "TMPDIR", "COLUMNS", "HF_HUB_OFFLINE")
 
 
 def _process_state() -> dict[str, object]:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,14 @@ def become_nobody() -> None:
         os.setgroups([])
         os.setgid(65534)
         os.setuid(65534)
+
+
+def fill(path: Path) -> None:
+    """Write a file that takes what is free of a disk."""
+    with path.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+        write_for_ever(file)
+
+
+def write_for_ever(file: FileIO) -> None:
+    while True:
+        file.write(bytes(1 << 16))

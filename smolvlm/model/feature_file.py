@@ -6,7 +6,8 @@ nothing here ends a run: what is wrong is said in a line (`notices.py`), and fea
 as if they had never been kept.
 
 LMDB maps the file, and reading a mapped page behind the file's end kills the process (SIGBUS). So
-the file is held against the length that its own header gives before anything is read. LMDB does
+the file is held against the length that its own header gives before anything is read; and the
+table of readers, which is mapped too, is given its place on the disk before it is opened. LMDB does
 not write pages at the end that it took and gave back, so a file may lack a few and be whole: it is
 filled up, and an entry that was really cut off there fails its digest.
 """
@@ -27,6 +28,10 @@ from smolvlm.notices import notice
 
 DATA = "data.mdb"
 """The name that LMDB gives what it writes, in a folder of its own."""
+LOCK = "lock.mdb"
+"""Likewise, for who reads and writes."""
+MAX_READERS = 512
+_LOCK_BYTES = 64 * MAX_READERS + 4096
 MAP_BYTES = (1 << 40, 1 << 37, 1 << 34, 1 << 31)
 """Address space reserved for the map: the first that the process is given. The file grows only as
 it fills. A limit on a process's memory (`ulimit -v`) counts such maps, and of the largest a process
@@ -184,12 +189,25 @@ def _checked(path: Path) -> lmdb.Environment:
     return environment
 
 
+def _reserve_lock(path: Path) -> None:
+    """Let the table of readers take its place on the disk, which a full one refuses here and not
+    by a signal."""
+    if not hasattr(os, "posix_fallocate"):  # as on macOS and Windows
+        return
+    file = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        os.posix_fallocate(file, 0, _LOCK_BYTES)
+    finally:
+        os.close(file)
+
+
 def _mapped(path: Path) -> lmdb.Environment:
+    _reserve_lock(path)
     for map_bytes in MAP_BYTES:
         try:
             # Read ahead: an entry is some 20 to 400 pages, which would come from the disk one by
             # one.
-            return lmdb.open(str(path), map_size=map_bytes, max_readers=512, metasync=False)
+            return lmdb.open(str(path), map_size=map_bytes, max_readers=MAX_READERS, metasync=False)
         except lmdb.MemoryError:
             if map_bytes == MAP_BYTES[-1]:
                 raise

@@ -122,6 +122,10 @@ class FeatureFolder:
         """Return the files that are there now."""
         return [path for _, path in self._numbered()]
 
+    def known(self) -> set[Path]:
+        """Return the files that this process may have open; opens none."""
+        return {self.path, *self._files, *self.there()}
+
     def use(self, path: Path) -> bool:
         """Note that this process uses a file; return whether it is there to be used.
 

@@ -226,7 +226,7 @@ class VisionCache:
         self.flush()
         _WRITERS.pop(self.path, None)
         self._folder.release()
-        for path in self._files():
+        for path in self._folder.known():
             feature_file.close(path)
 
 

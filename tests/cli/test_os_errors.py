@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import yaml
 from smolvlm.build.tiny import tiny_model
 from smolvlm.cli.os_errors import explained, says_what_is_safe
 from smolvlm.train.checkpoint_folder import whole_checkpoints
-from tests.small_disks import become_nobody, memory_disk
+from tests.small_disks import become_nobody, fill, memory_disk
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 240
@@ -81,16 +80,6 @@ def after_first_checkpoint(
     finally:
         process.send_signal(signal.SIGCONT)
     return process.communicate(timeout=TIMEOUT_S)[1]
-
-
-def fill(path: Path) -> None:
-    with path.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
-        write_for_ever(file)
-
-
-def write_for_ever(file: FileIO) -> None:
-    while True:
-        file.write(bytes(1 << 16))
 
 
 def assert_says(messages: str, *words: str) -> None:

@@ -13,7 +13,7 @@ import torch
 from smolvlm.disk.atomic_files import SUFFIX
 from smolvlm.model import feature_file
 from smolvlm.model.vision_cache import FeatureLayout, VisionCache, closing_caches
-from tests.small_disks import memory_disk, run
+from tests.small_disks import fill, memory_disk, run
 
 LAYOUT = FeatureLayout(stage="tower", shape=(64, 64), dtype=torch.float32)
 KEYS = [number.to_bytes(16, "little") for number in range(40)]
@@ -261,3 +261,38 @@ def test_caches_from_before_stay_open(cache: VisionCache) -> None:
     with lmdb.open(str(inner)) as environment:
         assert environment.stat()["entries"] == 1
     cache.close()
+
+
+def test_closing_opens_nothing(tmp_path: Path) -> None:
+    cache = VisionCache(tmp_path / "features.lmdb", LAYOUT)
+    cache.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+OPENED_ON_A_FULL_DISK = """
+import sys, torch
+from pathlib import Path
+from smolvlm.model.vision_cache import FeatureLayout, VisionCache
+layout = FeatureLayout(stage="tower", shape=(64, 64), dtype=torch.float32)
+cache = VisionCache(Path(sys.argv[1]), layout)
+assert cache.read([b"k" * 16]) == [None]
+cache.write([b"k" * 16], torch.zeros(1, 64, 64))
+cache.close()
+"""
+
+
+def test_a_disk_that_is_full_before_is_done_without(tmp_path: Path) -> None:
+    with memory_disk(tmp_path / "disk", size_mb=1) as disk:
+        fill(disk / "other")
+        path = disk / "features.lmdb"
+        ran = subprocess.run(
+            [sys.executable, "-c", OPENED_ON_A_FULL_DISK, str(path)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+    assert ran.returncode == 0, (ran.returncode, ran.stderr)
+    assert ran.stderr == (
+        f"note: {path} cannot be used (No space left on device): features are computed each time\n"
+    )
