@@ -280,7 +280,7 @@ def compare_checkpointing(model: Any, rounds: int, *, half: bool) -> None:
     plain = step("none")
     same = all(torch.equal(plain, step(name)) for name in CHECKPOINTED)
     report(f"checkpointing, {_name(half)}", in_turns(ways, rounds), **kept)
-    print(f"{'':24s} gradients are {'' if same else 'not '}equal to the bit")
+    print(f"{'':24s} a gradient of the tower is {'' if same else 'not '}equal to the bit")
 
 
 def _error(found: Tensor, wanted: Tensor) -> float:

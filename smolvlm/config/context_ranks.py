@@ -37,7 +37,7 @@ def context_problems(config: "RunConfig") -> Iterator[Problem]:
             "the engine deepspeed: ddp and fsdp2 work",
         ),
         (
-            bool(config.data.pad_packs),
+            config.data.pad_packs,
             "a rank's part of a pack is not padded",
             "data.pad_packs",
         ),

@@ -112,9 +112,10 @@ class DataConfig(Section):
     """What all features in that folder may take of the disk, in 10^9 bytes, those of other towers
     included; None is no bound. The file that was used longest ago goes first; where a run has more
     tiles than there is room for, the first ones stay."""
-    pad_packs: bool | None = None
+    pad_packs: bool = False
     """Whether packs are padded to sizes that come up again and again, so that a GPU meets few
-    shapes; at most an eighth is added, and no loss changes. None is on CUDA alone."""
+    shapes; at most an eighth is added, and no loss changes. What it gains on a GPU is not measured
+    yet: `make gpu-check` compares."""
     prefetch_mb: Count = 512
     """Memory of a rank's packs that loader workers make ahead, two at least, in 10^6 bytes; besides
     it stands `train.dataloader_prefetch_factor`, in packs a worker."""

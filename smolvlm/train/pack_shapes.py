@@ -28,15 +28,14 @@ def pack_shapes(config: RunConfig, arguments: TrainingArguments, *, pad_id: int)
     """Return how packs are handed out.
 
     Args:
-        config: the run's; where `data.pad_packs` is open, packs for CUDA are padded.
+        config: the run's.
         arguments: the run's, which know the device and the ranks.
         pad_id: token that stands for nothing.
     """
-    device_type, pads = arguments.device.type, config.data.pad_packs
     if (cut := context_cut(config.train, arguments)) is not None:
         return PackShapes(plan_attention=None, reshape=cut)
-    plan_attention = attention_planner(device_type)
-    if device_type == "cuda" if pads is None else pads:
+    plan_attention = attention_planner(arguments.device.type)
+    if config.data.pad_packs:
         buckets = PackBuckets(pad_id=pad_id, plan_attention=plan_attention)
         return PackShapes(plan_attention=None, reshape=buckets)
     return PackShapes(plan_attention=plan_attention, reshape=None)

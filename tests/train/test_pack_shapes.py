@@ -16,7 +16,7 @@ from smolvlm.train.pack_shapes import PackShapes, pack_shapes
 from tests.train.conftest import TrainRun
 
 
-def shapes_of(pads: bool | None, device: str, *, context_ranks: int = 1) -> PackShapes:
+def shapes_of(pads: bool, device: str, *, context_ranks: int = 1) -> PackShapes:
     train = SimpleNamespace(context_ranks=context_ranks, context_exchange="gather")
     config: Any = SimpleNamespace(train=train, data=SimpleNamespace(pad_packs=pads))
     arguments: Any = SimpleNamespace(device=torch.device(device), process_index=1)
@@ -26,16 +26,13 @@ def shapes_of(pads: bool | None, device: str, *, context_ranks: int = 1) -> Pack
 @pytest.mark.parametrize(
     ("device", "pads", "is_padded"),
     [
-        ("cpu", None, False),
+        ("cpu", False, False),
         ("cpu", True, True),
-        ("cuda", None, True),
+        ("cuda", True, True),
         ("cuda", False, False),
-        ("mps", None, False),
     ],
 )
-def test_packs_are_padded_for_cuda_or_as_the_run_says(
-    device: str, pads: bool | None, is_padded: bool
-) -> None:
+def test_packs_are_padded_as_the_run_says(device: str, pads: bool, is_padded: bool) -> None:
     plan = plan_flex if device == "cuda" else plan_sdpa
     found = shapes_of(pads, device)
     if is_padded:
@@ -46,7 +43,7 @@ def test_packs_are_padded_for_cuda_or_as_the_run_says(
 
 
 def test_packs_that_ranks_share_are_cut_instead() -> None:
-    assert isinstance(shapes_of(None, "cuda", context_ranks=2).reshape, ContextCut)
+    assert isinstance(shapes_of(False, "cuda", context_ranks=2).reshape, ContextCut)
 
 
 COUNTS = ("num_tokens", "num_supervised_tokens", "num_tiles", "pack_fill")
@@ -61,7 +58,7 @@ def test_a_run_of_padded_packs_is_the_run_of_the_packs(
     changes = {"train.optim": "sgd", "train.num_train_epochs": 2, "train.vision_tower_lr": lr}
     runs = [
         train_run(tmp_path / name, changes | {"data.pad_packs": pads})
-        for name, pads in (("plain", None), ("padded", True))
+        for name, pads in (("plain", False), ("padded", True))
     ]
     plain, padded = (run.steps for run in runs)
     assert len(plain) == len(padded) > 1
