@@ -68,10 +68,10 @@ def loss_chart(
                 marker="o",
                 markersize=5,
             )
-        y_label = unit.unit if is_narrow else f"{unit.name}, {unit.unit}"
-        style_steps(
-            axes, is_narrow, y_label=y_label + (" (log scale)" if is_log else ""), is_log=is_log
-        )
+        y_label, log_words = f"{unit.name}, {unit.unit}", " (log scale)"
+        if is_narrow:
+            y_label, log_words = unit.unit, " (log)"
+        style_steps(axes, is_narrow, y_label=y_label + (log_words if is_log else ""), is_log=is_log)
 
     key = [("each logged step", "before"), ("moving average", "accent")]
     key += [("held out", "base1")] if held_out else []
