@@ -22,6 +22,7 @@ _BIT_KIND = "write `quantization: {bits: 4, quant_type: nf4, double_quant: true}
 _PACKED = "leave it out: rows are always packed"
 _KIND = "write it in the adapter's entry: `adapters: {language: {type: dora, init: gaussian}}`"
 _ATTENTION = "leave it out: attention within packs is the package's own"
+_LIGER = "set train.use_liger_kernel: the layers' kernels, on CUDA; the loss stays our own"
 
 OTHER_TRAINERS: Mapping[str, str] = {
     **dict.fromkeys(("max_seq_length", "max_length", "cutoff_len", "seq_length"), _LENGTH),
@@ -54,6 +55,7 @@ OTHER_TRAINERS: Mapping[str, str] = {
     **dict.fromkeys(("train_dataset", "train_dataloader"), _MIXTURE),
     **dict.fromkeys(("processing_class", "data_collator", "formatting_func"), _TEMPLATE),
     **dict.fromkeys(("rank", "lora_target_module"), _LORA),
+    **dict.fromkeys(("enable_liger_kernel", "use_liger", "liger_kernel"), _LIGER),
     "compute_metrics": "set eval.metric, or `metric` on a source of data.eval_mixture",
     "callbacks": "hand them to api.train from Python",
     "batch_size": f"{_BATCH}; eval.batch_size is that of evaluation",
