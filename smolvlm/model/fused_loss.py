@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from smolvlm.model.autocast import product_dtype, product_operands
 from smolvlm.model.onednn import product, takes_onednn
 from smolvlm.model.plain_modules import is_plainly_called
 
@@ -55,7 +56,7 @@ def can_fuse(hidden: Tensor, head: nn.Module) -> bool:
         and (hidden.requires_grad or head.weight.requires_grad)
         and is_plainly_called(head)
         and not is_traceable_wrapper_subclass(head.weight)
-        and _product_dtype(hidden) in _DTYPES
+        and product_dtype(hidden) in _DTYPES
         and not torch.compiler.is_compiling()
     )
 
@@ -93,7 +94,7 @@ class _FusedMean(torch.autograd.Function):
         normalizer: Tensor | float,
     ) -> tuple[Tensor, Tensor]:
         # Of a float32 model under autocast bfloat16 ones, as the head itself would make them.
-        states, matrix = (value.to(_product_dtype(value)) for value in (picked, weight))
+        states, matrix = product_operands(picked, weight)
         precise = torch.float64 if states.dtype == torch.float64 else torch.float32
         losses = torch.empty(target_ids.shape, dtype=precise, device=states.device)
         # In the order of autograd's own steps back from the mean, for the same bits.
@@ -203,14 +204,3 @@ class _Chunks:
                 else torch.mm(by_logits[rows], states, out=self._product[: len(into)])
             )
             into.copy_(made) if is_first else into.add_(made)
-
-
-def _product_dtype(operand: Tensor) -> torch.dtype:
-    """Return the type in which a product takes an operand: autocast's, which leaves float64."""
-    kind = operand.device.type
-    is_cast = (
-        operand.dtype != torch.float64
-        and torch.amp.is_autocast_available(kind)
-        and torch.is_autocast_enabled(kind)
-    )
-    return torch.get_autocast_dtype(kind) if is_cast else operand.dtype

@@ -15,6 +15,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 
 from smolvlm.model.attention.products import attend_by_products
+from smolvlm.model.autocast import product_operands
 from smolvlm.model.cpu_choices import current_choices
 from smolvlm.model.onednn import takes_onednn
 
@@ -35,6 +36,9 @@ def attend(  # noqa: PLR0913 - SDPA's own
 ) -> Tensor:
     """Return SDPA of (batch, heads, query, head) and (batch, key heads, key, head).
 
+    Under autocast all are taken in its type, as SDPA takes them: rotary positions leave queries and
+    keys in float32 beside values in bfloat16.
+
     Args:
         query, key, value: a head of the keys may belong to several of the queries.
         mask: (query, key) added to the scores; gets no gradient.
@@ -42,6 +46,7 @@ def attend(  # noqa: PLR0913 - SDPA's own
         scale: of the scores; None is 1 / sqrt(head).
         dropout: share of the softmax's results that is set to zero.
     """
+    query, key, value = product_operands(query, key, value)
     if _is_for_products(query) and not dropout:
         return attend_by_products(query, key, value, scale=scale, mask=mask, is_causal=is_causal)
     return scaled_dot_product_attention(
@@ -71,6 +76,7 @@ def tile_attention(  # noqa: PLR0913 - the signature that transformers calls
 
     The parameters are those that transformers calls every attention function with.
     """
+    query, key, value = product_operands(query, key, value)
     if attention_mask is not None or dropout or not _is_for_products(query):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs

@@ -16,6 +16,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMa
 from smolvlm.model.attention.flex import plan_flex
 from smolvlm.model.attention.plan import AttentionPlan, PlanAttention, Scope
 from smolvlm.model.attention.sdpa import plan_sdpa
+from smolvlm.model.autocast import product_operands
 
 SCOPE_ATTENTION = "smolvlm_scope"
 
@@ -70,6 +71,9 @@ def scope_attention(  # noqa: PLR0913 - the signature that transformers calls
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
         )
+    # Rotary positions leave queries and keys in float32 beside values in autocast's type, which
+    # SDPA would mend itself; other ways want one type, and masks are made once for it.
+    query, key, value = product_operands(query, key, value)
     attended = scope.attend(query, key, value, scale=scaling, dropout=dropout)
     return attended.transpose(1, 2).contiguous(), None
 

@@ -60,3 +60,18 @@ def test_a_tile_is_attended_to_alike_by_both_ways(ways: list[str]) -> None:
     assert ways == ["attend_by_products", "sdpa_attention_forward"]
     assert found[0].shape == found[1].shape == (2, 16, 3, 8)
     torch.testing.assert_close(*found, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("choices", [ALL, STOCK_CHOICES], ids=["products", "SDPA"])
+@pytest.mark.parametrize("rows", [4, MIN_FLOAT32_ROWS])
+def test_under_autocast_queries_in_float32_are_taken_beside_values_in_bfloat16(
+    rows: int, choices: CpuChoices, ways: list[str]
+) -> None:
+    """As rotary positions leave them."""
+    query, key, value = torch.randn(3, 1, 2, rows, 8)
+    stock = nn.functional.scaled_dot_product_attention(query, key, value)
+    with using_choices(choices), torch.autocast("cpu", torch.bfloat16):
+        attended = attend(query, key, value.bfloat16())
+    assert attended.dtype == torch.bfloat16
+    assert ways == ["attend_by_products" if choices is ALL else "scaled_dot_product_attention"]
+    torch.testing.assert_close(attended.float(), stock, rtol=2e-2, atol=2e-2)

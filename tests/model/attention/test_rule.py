@@ -1,5 +1,7 @@
 """What transformers calls, and which back end answers."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,12 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from smolvlm.model.attention.flex import plan_flex
-from smolvlm.model.attention.rule import SCOPE_ATTENTION, attention_planner, make_scope
+from smolvlm.model.attention.rule import (
+    SCOPE_ATTENTION,
+    attention_planner,
+    make_scope,
+    scope_attention,
+)
 from smolvlm.model.attention.sdpa import BlockScope, plan_sdpa
 from tests.model.attention.dense_rule import HEADS, KEY_HEADS, SCALE, dense, states
 
@@ -69,3 +76,21 @@ def test_a_layers_dropout_reaches_the_scope() -> None:
     kept, _ = attend(Layer(), query, key, value, None, scaling=SCALE, scope=scope)
     dropped, _ = attend(Layer(), query, key, value, None, scaling=SCALE, scope=scope, dropout=0.5)
     assert not torch.allclose(kept, dropped)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_scope_gets_operands_of_one_type(dtype: torch.dtype) -> None:
+    """Under autocast rotary positions leave queries and keys in float32, and `flex_attention`
+    refuses them beside values in bfloat16."""
+    seen: list[torch.dtype] = []
+
+    class Watched:
+        def attend(self, query: Any, key: Any, value: Any, **_: Any) -> Any:
+            seen.extend(states.dtype for states in (query, key, value))
+            return query
+
+    query, key, value = torch.randn(3, 1, 2, 4, 8)
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype != torch.float32):
+        scope: Any = Watched()
+        scope_attention(torch.nn.Module(), query, key, value.to(dtype), None, scope=scope)
+    assert seen == [dtype] * 3
