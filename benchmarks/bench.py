@@ -187,6 +187,7 @@ def jobs_of(
             num_threads=num_threads,
             tiles_a_row=shape.tiles_a_row,
             max_tokens_per_pack=work.max_tokens_per_pack,
+            checkpoints_activations=work.checkpoints_activations,
         )
         for system in work.systems
     ]

@@ -1,4 +1,4 @@
-"""The picture of `make bench`: a bar a work, with its goal and its limit.
+"""The picture of `make bench`: a bar a work, how far its pairs of steps lie apart, and its goal.
 
 Drawn are the works of the full run in the precision that most were measured in; where there are
 none, those of the quick run with their floors.
@@ -7,6 +7,7 @@ none, those of the quick run with their floors.
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from benchmarks.bench_rows import BenchRow
@@ -39,26 +40,37 @@ def shown_rows(rows: Sequence[BenchRow]) -> list[BenchRow]:
 def _draw(figure: Any, palette: Palette, rows: Sequence[BenchRow]) -> None:
     axes = figure.subplots()
     places = list(range(len(rows)))[::-1]
-    ratios = [row.ratios["trl"].median for row in rows]
-    bars = axes.barh(places, ratios, height=0.55, color=palette.series[0], label="measured")
-    axes.bar_label(bars, labels=[f" {ratio:.2f}x" for ratio in ratios])
+    found = [row.ratios["trl"] for row in rows]
+    axes.barh(places, [ratio.median for ratio in found], height=0.55, color=palette.series[0])
+    ends = [ratio.most for ratio in found]
+    axes.hlines(places, [ratio.least for ratio in found], ends, color=palette.ink, linewidth=1.2)
     _marks(axes, places, [row.floor for row in rows], label="floor", color=palette.series[3])
-    _marks(axes, places, [row.goal for row in rows], label="goal", color=palette.series[2])
-    _marks(
-        axes,
-        places,
-        [row.limit for row in rows],
-        label="limit, at 95 % of the matrix rate",
-        color=palette.series[1],
-    )
+    goals = [row.goal for row in rows]
+    _marks(axes, places, goals, label="goal", color=palette.series[1])
+    last = [max(end, goal or 0) for end, goal in zip(ends, goals, strict=True)]
+    for place, ratio, end in zip(places, found, last, strict=True):
+        text = f"{ratio.median:.3g}x"
+        axes.annotate(
+            text,
+            (end, place),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            weight="bold",
+        )
     axes.axvline(1, color=palette.soft, linewidth=0.8)
     axes.set_yticks(places, [_label(row) for row in rows])
-    axes.set_xlim(left=0, right=1.08 * max(ratios + [row.limit or 0 for row in rows]))
+    axes.set_xlim(left=0, right=1.08 * max(last))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", fontsize=8)
+    if any(goals) or any(row.floor for row in rows):
+        axes.legend(loc="lower right", fontsize=8, frameon=False)
     setting = rows[0].setting
+    threads = f"{setting.num_threads} thread{'s' if setting.num_threads > 1 else ''}"
     axes.set_xlabel(
-        f"times as fast as TRL, processor time, equal losses ({setting.precision}, {setting.cpu})"
+        "times as fast as TRL's SFTTrainer or DPOTrainer: processor time of paired steps with equal"
+        f" losses\n{setting.precision}, {setting.cpu}, {threads}; lines: slowest to fastest pair",
+        horizontalalignment="right",
+        x=1.0,
     )
 
 
@@ -75,4 +87,5 @@ def _marks(
 
 def _label(row: BenchRow) -> str:
     tower, language = row.setting.layers
-    return f"{row.title} ({tower} + {language} layers)"
+    layers = f"({tower} + {language} layers)".replace(" ", "\N{NO-BREAK SPACE}")
+    return "\n".join(wrap(f"{row.title} {layers}", width=44, break_long_words=False))

@@ -54,6 +54,8 @@ class Work:
     span: Span = "first"
     systems: tuple[System, ...] = ALL_SYSTEMS
     max_tokens_per_pack: int = 4096
+    checkpoints_activations: bool = False
+    """Ours alone: what it gains in time is spent on memory."""
     loss_bound: Target = LOSS_BOUND
     goal: Target | None = None
     limit: Target | None = None
@@ -144,6 +146,15 @@ FULL_SIZE = replace(
     rounds=2,
     systems=("ours", "trl", "trainer"),  # a fourth model would not fit beside them
 )
+FULL_SIZE_CHECKPOINTED = replace(
+    FULL_SIZE,
+    key="full_size_checkpointed",
+    title="the same, ours with activation checkpointing",
+    checkpoints_activations=True,
+    systems=("ours", "trl", "trl_default", "trainer"),
+    goal=None,
+    limit=None,
+)
 TEXTS = Work(
     key="texts",
     title="texts alone",
@@ -197,7 +208,7 @@ CLIPS = Work(
 )
 WORKS: tuple[Work, ...] = (
     *(FULL_ONE, FULL_FIVE, FROZEN_ONE_TILE, FROZEN_13_TILES, DPO, FULL_SIZE),
-    *(TEXTS, CAPTIONS, PAGES, CLIPS),
+    *(FULL_SIZE_CHECKPOINTED, TEXTS, CAPTIONS, PAGES, CLIPS),
 )
 
 

@@ -94,6 +94,8 @@ class Job:
     num_threads: int
     tiles_a_row: int = 1
     max_tokens_per_pack: int = MAX_TOKENS_PER_PACK
+    checkpoints_activations: bool = False
+    """Ours alone."""
 
     @property
     def learning_rates(self) -> dict[Tower, float]:

@@ -108,6 +108,7 @@ def _write_run_file(job: Job) -> Path:
         "train": {
             "output_dir": str(job.work_dir / "ours"),
             "resume_from_checkpoint": False,
+            "activation_checkpointing": job.checkpoints_activations,
             **{f"{tower}_lr": rate for tower, rate in job.learning_rates.items()},
             **shared_arguments(job),
         },

@@ -35,6 +35,7 @@ from smolvlm.datasets.builder import measure_mixture, read_prompt
 from smolvlm.datasets.dataset import PackDataset, PackOptions
 from smolvlm.model.towers import Tower, is_adapter
 from smolvlm.model.vision_cache import open_vision_cache
+from smolvlm.train.cpu_ways import computing_as_trained
 from smolvlm.train.methods.method import Preference
 from smolvlm.train.methods.reference import ReferencePass, reference_logps
 
@@ -83,7 +84,8 @@ def rejected_answer(row: Row) -> str:
 def our_step(
     model_dir: Path, work_dir: Path, rows: Sequence[Row], *, settings: PairSettings = PLAIN
 ) -> Step:
-    """Return a step of ours: reference pass, packs, loss, optimizer."""
+    """Return a step of ours: reference pass, packs, loss, optimizer; on a CPU in the ways that a
+    run takes there."""
     checkpoint = load_checkpoint(str(model_dir))
     model = checkpoint.model
     has_adapters = settings.has_adapters
@@ -105,7 +107,7 @@ def our_step(
     method = Preference(settings=DpoMethod(loss_type="sigmoid", beta=BETA))
 
     def step(own: Sequence[Row]) -> float:
-        with settings.autocast():
+        with computing_as_trained(str(model_dir), model.device), settings.autocast():
             total = backward(own)
         _learn(model, optimizer)
         return total

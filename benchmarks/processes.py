@@ -32,7 +32,6 @@ def process_context() -> Any:
         "PYTORCH_NVML_BASED_CUDA_CHECK", "1"
     )  # asking for a GPU must not open it before the fork
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages, for every system alike
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOAD)
     return context
