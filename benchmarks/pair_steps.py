@@ -103,7 +103,9 @@ def our_step(
     reference = load_checkpoint(
         str(model_dir)
     ).model  # as it was before the first step: what an epoch's pass would see
+    freeze(reference, WHOLE)  # its tower as a run's: the run's own model before its first step
     reference.caches_connector = True
+    reference_pass = ReferencePass(cache=cache, compute_dtype=getattr(torch, dtype))
     method = Preference(settings=DpoMethod(loss_type="sigmoid", beta=BETA))
 
     def step(own: Sequence[Row]) -> float:
@@ -123,7 +125,7 @@ def our_step(
         )
         folder = work_dir / f"reference_{number_of[own[0]]}"  # kept for the next epoch
         packs.reference_logps = reference_logps(
-            reference, packs, folder=folder, identity="", settings=ReferencePass(cache=cache)
+            reference, packs, folder=folder, identity="", settings=reference_pass
         )
         total = 0.0
         for number in range(len(packs)):

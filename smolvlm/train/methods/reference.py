@@ -183,6 +183,7 @@ def other_model(
     if longest > context:
         what = f"its context is {context} tokens, and a pair has {longest}"
         raise ConfigError(what, where=where, fix="name a checkpoint with a longer context")
+    checkpoint.model.requires_grad_(False)  # on a CPU such a tower is laid out once
     return checkpoint.model
 
 
