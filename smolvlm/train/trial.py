@@ -48,6 +48,12 @@ def try_settings(config: RunConfig) -> None:
             fix="start several: torchrun --nproc-per-node N --no-python smolvlm train ...; or take "
             "the setting out",
         )
+    if train.master_weights and not arguments.bf16:
+        raise ConfigError(
+            "they are float32 copies of weights that compute in bfloat16, and this run's do not",
+            where="train.master_weights=true",
+            fix="set train.bf16: true, or take it out",
+        )
     with refusals_named("log_level", train):
         arguments.get_process_log_level()
     if arguments.torch_compile:
