@@ -144,7 +144,7 @@ class TrainConfig(Section):
         return place[2:] if place[0] == "method" and len(place) > 2 else place
 
     def problems(self, config: "RunConfig") -> Iterator[Problem]:
-        """Yield what is wrong with the method, with ranks that share a pack, and with master weights."""
+        """Yield what is wrong with the method, ranks that share a pack, and master weights."""
         yield from self.method.problems(config)
         yield from context_problems(config)
         yield from master_weights_problems(config)

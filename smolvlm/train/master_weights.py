@@ -24,6 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+_foreach: Any = torch
+"""`_foreach_*`, the operations on lists that torch's optimizers are made of; not in its stubs."""
 CHUNK_BYTES = 64 * 2**20
 """Of float32 gradients that are added, or summed over ranks, in one operation: what they need
 besides themselves."""
@@ -73,12 +75,12 @@ class MasterWeights:
             gradients: list[Any] = [live.grad for live in lives]
             masters = [self._masters[live] for live in lives]
             brought: list[Tensor] = [torch.empty_like(master) for master in masters]
-            torch._foreach_copy_(brought, gradients)
+            _foreach._foreach_copy_(brought, gradients)
             there = [master.grad for master in masters]
             later = [number for number, total in enumerate(there) if total is not None]
             if later:
                 totals: list[Any] = [there[number] for number in later]
-                torch._foreach_add_(totals, [brought[number] for number in later])
+                _foreach._foreach_add_(totals, [brought[number] for number in later])
             for live, master, value in zip(lives, masters, brought, strict=True):
                 live.grad = None
                 if master.grad is None:
@@ -101,7 +103,7 @@ class MasterWeights:
             flat = torch.cat([gradient.flatten() for gradient in gradients]).div_(num_ranks)
             sum_in_place(flat)
             parts = flat.split([gradient.numel() for gradient in gradients])
-            torch._foreach_copy_(
+            _foreach._foreach_copy_(
                 gradients,
                 [part.view_as(of) for part, of in zip(parts, gradients, strict=True)],
             )
@@ -109,7 +111,7 @@ class MasterWeights:
     def round_again(self, *_: object) -> None:
         """Let the weights follow the masters, whose gradients are done with: behind a step."""
         with torch.no_grad():
-            torch._foreach_copy_(list(self._masters), list(self._masters.values()))
+            _foreach._foreach_copy_(list(self._masters), list(self._masters.values()))
         for master in self._masters.values():
             master.grad = None
 

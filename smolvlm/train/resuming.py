@@ -34,6 +34,7 @@ WITHOUT_EFFECT = (
     "train.log_sample_ids",
     "train.resume_from_checkpoint",
     "train.engine",
+    "train.master_weights",
     "train.step_timeout_s",
     "train.context_ranks",
     "train.context_exchange",

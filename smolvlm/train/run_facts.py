@@ -54,6 +54,8 @@ class RunFacts:
     """Which towers' frozen weights are held in how many bits; None is none."""
     autocast_dtype: str | None
     """None is no autocast: products are computed in the type of the weights."""
+    has_master_weights: bool
+    """Whether linear layers hold rounded weights, and `weights_dtype` is of what is stepped."""
     float32_products: str
     """What products of float32 matrices may be computed in: `float32`, `tf32` or `bf16`."""
     language_attention: str
@@ -91,7 +93,7 @@ class RunFacts:
 
     def _precision_words(self) -> str:
         """Return the types of weights and products: `float32 weights, bfloat16 autocast`."""
-        parts = [f"{self.weights_dtype} weights"]
+        parts = [f"{self.weights_dtype} {'master ' * self.has_master_weights}weights"]
         if self.quantization:
             parts.append(self.quantization)
         parts.append(f"{self.autocast_dtype or 'no'} autocast")
@@ -128,6 +130,7 @@ class RunFacts:
                 "weights_dtype": self.weights_dtype,
                 "quantization": self.quantization,
                 "autocast_dtype": self.autocast_dtype,
+                "master_weights": self.has_master_weights,
                 "float32_products": self.float32_products,
                 "language_attention": self.language_attention,
                 "vision_attention": self.vision_attention,
@@ -165,6 +168,7 @@ def run_facts(
         weights_dtype=config.model.dtype,
         quantization=_quantization(config.quantization),
         autocast_dtype="bfloat16" if arguments.bf16 else "float16" if arguments.fp16 else None,
+        has_master_weights=config.train.master_weights,
         float32_products=_float32_products(device.type),
         language_attention=_language_attention(model.config.text_config, device.type),
         vision_attention=_stock_attention(model.config.vision_config),

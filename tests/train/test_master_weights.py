@@ -1,5 +1,7 @@
 """bfloat16 weights under float32 masters compute, learn and are saved as weights under autocast."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +11,16 @@ from safetensors.torch import load_file
 from torch import nn
 
 from smolvlm.train import master_weights
-from smolvlm.train.master_weights import MasterWeights, rounded_parameters
-from tests.train.conftest import FinishedRun, TrainRun
+from smolvlm.train.master_weights import MasterWeights
+from tests.train.conftest import FinishedRun, TrainRun, WriteRun, json_rows
+from tests.train.runs_apart import problem_of, runs_apart
 
 BF16 = {"train.bf16": True, "train.vision_tower_lr": 2e-4, "train.num_train_epochs": 1}
 MASTERS = {"train.master_weights": True}
-LORA = {
-    "train.language_model_lr": 0,
-    "adapters.language_model": {"type": "lora", "r": 4, "learning_rate": 1e-3},
-}
+FROZEN = {"train.vision_tower_lr": 0}
+LORA = {"adapters.language": {"type": "lora", "r": 4, "lr": 1e-2}, **FROZEN}
+SAVED = {"train.save_strategy": "steps", "train.save_steps": 1}
+NUM_RANKS = 2
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -28,32 +31,278 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     }
 
 
-def assert_same_run(one: FinishedRun, other: FinishedRun) -> None:
-    assert len(one.losses) > 2
-    assert one.losses == other.losses
-    norms = [[row["grad_norm"] for row in run.steps] for run in (one, other)]
-    assert norms[0] == norms[1]
-    ours, theirs = weights_of(one.folder), weights_of(other.folder)
+def assert_same_weights(one: Path, other: Path) -> None:
+    ours, theirs = weights_of(one), weights_of(other)
+    assert ours
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():
         assert value.dtype == theirs[name].dtype == torch.float32
         assert torch.equal(value, theirs[name]), name
 
 
+def assert_same_steps(one: Path, other: Path) -> None:
+    lines = [
+        [(row["loss"], row["grad_norm"]) for row in rows if "loss" in row]
+        for rows in (json_rows(run / "metrics.jsonl") for run in (one, other))
+    ]
+    assert len(lines[0]) > 2
+    assert lines[0] == lines[1]
+
+
+@pytest.fixture(scope="module")
+def twin(train_run: TrainRun, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """The run under autocast; a checkpoint a step; not to be written to."""
+    return train_run(tmp_path_factory.mktemp("twin"), BF16 | SAVED)
+
+
+@pytest.fixture(scope="module")
+def masters_run(train_run: TrainRun, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """The same with master weights."""
+    return train_run(tmp_path_factory.mktemp("masters"), BF16 | SAVED | MASTERS)
+
+
+def test_a_run_equals_its_twin_under_autocast_to_the_bit(
+    masters_run: FinishedRun, twin: FinishedRun
+) -> None:
+    assert_same_steps(masters_run.folder, twin.folder)
+    assert_same_weights(masters_run.folder, twin.folder)
+    assert_same_weights(masters_run.folder / "checkpoint-2", twin.folder / "checkpoint-2")
+    facts = json.loads((masters_run.folder / "run.json").read_text())
+    assert facts["kernels"]["master_weights"] is True
+
+
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param({}, id="all"),
-        pytest.param({"train.vision_tower_lr": 0}, id="frozen tower"),
+        pytest.param(FROZEN, id="frozen tower"),
         pytest.param({"train.max_grad_norm": 0.0, "train.optim": "sgd"}, id="unclipped"),
         pytest.param({"train.activation_checkpointing": True}, id="checkpointing"),
-        pytest.param(LORA | {"train.vision_tower_lr": 0}, id="lora"),
+        pytest.param(LORA, id="lora"),
+        pytest.param(LORA | {"adapters.language": {"type": "pissa", "r": 2}}, id="pissa"),
+        pytest.param({"freeze.language_layers": [0, 1]}, id="frozen layer"),
     ],
 )
-def test_a_run_equals_its_twin_under_autocast_to_the_bit(
+def test_so_do_runs_of_other_kinds(
     train_run: TrainRun, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     plain = train_run(tmp_path / "plain", BF16 | changes)
     run = train_run(tmp_path / "masters", BF16 | changes | MASTERS)
-    assert_same_run(run, plain)
-    assert all(p.dtype == torch.float32 for p in run.trained.checkpoint.model.parameters())
+    assert_same_steps(run.folder, plain.folder)
+    assert_same_weights(run.folder, plain.folder)
+
+
+def test_while_it_trains_linear_layers_are_bfloat16_and_afterwards_float32(
+    train_run: TrainRun, write_run: WriteRun, rows_folder: Path, tmp_path: Path
+) -> None:
+    seen: list[dict[str, torch.dtype]] = []
+
+    def make(*_: object) -> Any:
+        def evaluate(model: Any) -> dict[str, float]:
+            seen.append({name: value.dtype for name, value in model.named_parameters()})
+            return {"score": 1.0}
+
+        return evaluate
+
+    evaluated = {
+        "data.eval_mixture": [{"json_path": str(rows_folder / "words.jsonl")}],
+        "train.eval_strategy": "steps",
+        "train.eval_steps": 2,
+    }
+    run = train_run(tmp_path, BF16 | MASTERS | evaluated, make_evaluate=make)
+    model: Any = run.trained.checkpoint.model
+    linears = {
+        f"{name}.{part}"
+        for name, module in model.named_modules()
+        if type(module) is nn.Linear and name != "lm_head"
+        for part, _ in module.named_parameters()
+    }
+    assert len(linears) > 20
+    for dtypes in seen:
+        found = {name for name, dtype in dtypes.items() if dtype == torch.bfloat16}
+        assert found == linears
+    assert seen
+    assert {value.dtype for value in model.parameters()} == {torch.float32}
+    assert_same_weights(run.folder, _saved(model, tmp_path / "model"))
+
+
+def _saved(model: Any, folder: Path) -> Path:
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_a_resumed_run_equals_one_that_was_not_stopped(
+    masters_run: FinishedRun, twin: FinishedRun, train_run: TrainRun, tmp_path: Path
+) -> None:
+    """With masters from the first step, and from the checkpoint of a run without them."""
+    for number, before in enumerate((masters_run, twin)):
+        folder = tmp_path / str(number)
+        kept = folder / "out" / "checkpoint-2"
+        shutil.copytree(before.folder / "checkpoint-2", kept)
+        resumed = train_run(folder, BF16 | SAVED | MASTERS)
+        assert resumed.trained.trainer.state.global_step > 2
+        assert_same_weights(resumed.folder, masters_run.folder)
+        assert [row["loss"] for row in resumed.steps] == masters_run.losses[2:]
+
+
+def test_the_best_model_is_taken_up_as_it_was_stepped(
+    train_run: TrainRun, rows_folder: Path, tmp_path: Path
+) -> None:
+    scores = iter([0.1, 0.9, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2])
+    best = {
+        "data.eval_mixture": [{"json_path": str(rows_folder / "words.jsonl")}],
+        "train.eval_strategy": "steps",
+        "train.eval_steps": 1,
+        "eval.best_by": "exact_match",
+    }
+    run = train_run(
+        tmp_path,
+        BF16 | SAVED | MASTERS | best,
+        make_evaluate=lambda *_: lambda _model: {"exact_match": next(scores)},
+    )
+    step = run.trained.trainer.state.best_global_step
+    assert_same_weights(run.folder, run.folder / f"checkpoint-{step}")
+
+
+def test_two_ranks_equal_two_under_autocast(write_run: WriteRun, tmp_path: Path) -> None:
+    """Through DDP, and without it: gradients are averaged in the same type and order."""
+    ranks = BF16 | {"train.packs_per_step": 4, "train.ddp_backend": "gloo"}
+    files = {
+        "plain": write_run(tmp_path / "plain", ranks),
+        "masters": write_run(tmp_path / "masters", ranks | MASTERS),
+    }
+    jobs = [{"run": str(file), "ranks": NUM_RANKS} for file in files.values()]
+    (tmp_path / "jobs.json").write_text(json.dumps(jobs))
+    script = "engines/engine_runs.py"
+    with runs_apart(script, tmp_path / "jobs.json", logs=tmp_path, timeout_s=300):
+        pass
+    for file in files.values():
+        assert problem_of(file.parent) is None
+    assert "are stepped in float32" in (tmp_path / "masters" / "rank-0.log").read_text()
+    assert_same_steps(tmp_path / "masters" / "out", tmp_path / "plain" / "out")
+    assert_same_weights(tmp_path / "masters" / "out", tmp_path / "plain" / "out")
+
+
+# ---- the masters by themselves
+
+
+class Tiny(nn.Module):
+    """Layers of every kind that matters; `second` does not train."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        random = torch.Generator().manual_seed(0)
+        self.embedding = nn.Embedding(5, 4)
+        self.first, self.norm = nn.Linear(4, 4), nn.LayerNorm(4)
+        self.second = nn.Linear(4, 4).requires_grad_(False)
+        self.lm_head = nn.Linear(4, 5, bias=False)
+        for value in self.parameters():
+            value.data.copy_(torch.randn(value.shape, generator=random))
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.lm_head(self.second(self.norm(self.first(self.embedding(ids)))))
+
+
+def backward(model: Tiny, number: int) -> None:
+    ids = torch.tensor([[number % 5, (number + 1) % 5]])
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(ids).float().square().sum()
+    loss.backward()
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 2**20])
+def test_gradients_of_several_packs_are_summed_in_float32(
+    chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(master_weights, "CHUNK_BYTES", chunk_bytes)
+    plain, model = Tiny(), Tiny()
+    masters = MasterWeights(model)
+    for number in range(3):
+        backward(plain, number)
+        backward(model, number)
+        assert model.first.weight.grad is not None
+        assert model.first.weight.grad.dtype == torch.bfloat16
+        masters.add_gradients()
+        assert model.first.weight.grad is None, "a pack's gradients are freed"
+    stepped = dict(masters.stepped.named_parameters())
+    for name, value in plain.named_parameters():
+        gradient = stepped[name].grad
+        if name.startswith("second"):
+            assert gradient is None
+            continue
+        assert value.grad is not None
+        assert gradient is not None
+        assert gradient.dtype == torch.float32
+        assert torch.equal(gradient, value.grad), name
+
+
+def test_weights_follow_their_masters_behind_a_step() -> None:
+    model = Tiny()
+    masters = MasterWeights(model)
+    optimizer = torch.optim.SGD(
+        [value for value in masters.stepped.parameters() if value.requires_grad], lr=1e-4
+    )
+    optimizer.register_step_post_hook(masters.round_again)
+    before = model.first.weight.detach().clone()
+    for number in range(200):
+        backward(model, number)
+        masters.add_gradients()
+        optimizer.step()
+        model.zero_grad()
+    stepped = dict(masters.stepped.named_parameters())["first.weight"]
+    assert stepped.grad is None
+    assert not torch.equal(before, model.first.weight)
+    assert torch.equal(stepped.detach().bfloat16(), model.first.weight)
+    assert not torch.equal(stepped.detach(), model.first.weight.float()), "it holds more"
+
+
+@pytest.mark.parametrize("keeps_frozen", [True, False])
+def test_what_is_saved_was_never_rounded(keeps_frozen: bool) -> None:
+    plain, model = Tiny(), Tiny()
+    for whole in (plain, model):  # one that bfloat16 holds exactly beside one that it does not
+        whole.second.bias.data = whole.second.bias.data.bfloat16().float()
+    masters = MasterWeights(model, keeps_frozen=keeps_frozen)
+    rounded = {name: value.clone() for name, value in model.state_dict().items()}
+    with masters.in_float32():
+        inside = {name: value.clone() for name, value in model.state_dict().items()}
+        with masters.in_float32():  # as where the best model is loaded from an adapter's folder
+            pass
+    for name, value in plain.state_dict().items():
+        if keeps_frozen or not name.startswith("second"):
+            assert inside[name].dtype == torch.float32
+            assert torch.equal(inside[name], value), name
+    after = model.state_dict()
+    assert all(after[name].dtype == value.dtype for name, value in rounded.items())
+    assert all(torch.equal(after[name], value) for name, value in rounded.items())
+    masters.release()
+    if keeps_frozen:
+        released = model.state_dict()
+        assert all(torch.equal(released[name], value) for name, value in plain.state_dict().items())
+
+
+def test_what_is_loaded_into_the_model_reaches_masters_and_weights() -> None:
+    model, other = Tiny(), Tiny()
+    with torch.no_grad():
+        other.first.weight += 0.001
+    masters = MasterWeights(model)
+    with masters.in_float32():
+        model.load_state_dict(other.state_dict())
+    stepped = dict(masters.stepped.named_parameters())["first.weight"]
+    assert torch.equal(stepped.detach(), other.first.weight.detach())
+    assert torch.equal(model.first.weight, other.first.weight.bfloat16())
+
+
+def test_ranks_average_every_gradient_and_a_missing_one_counts_as_zero() -> None:
+    """One sum stands for that of two ranks of which the other has nothing."""
+    model = Tiny()
+    masters = MasterWeights(model)
+    backward(model, 0)
+    masters.add_gradients()
+    stepped = {n: v for n, v in masters.stepped.named_parameters() if v.requires_grad}
+    model.norm.bias.grad = None
+    before = {name: value.grad for name, value in stepped.items()}
+    before = {name: None if value is None else value.clone() for name, value in before.items()}
+    masters.mean_over_ranks(lambda _: None, num_ranks=2)
+    for name, value in stepped.items():
+        was = before[name]
+        assert value.grad is not None
+        assert torch.equal(value.grad, torch.zeros_like(value) if was is None else was / 2)

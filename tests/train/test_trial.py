@@ -125,6 +125,10 @@ def test_a_precision_that_the_machine_lacks(tmp_path: Path) -> None:
     ("train", "words"),
     [
         ({"fp16": True}, "train.fp16=True: float16 needs a CUDA device, and the run trains on cpu"),
+        (
+            {"master_weights": True, "optim": "sgd"},
+            "train.master_weights=true: they are float32 copies of weights that compute in bf",
+        ),
         ({"torch_compile": True}, "train.torch_compile=True: on a CPU the model would be compiled"),
         ({"torch_compile_mode": "default"}, "train.torch_compile_mode=default: on a CPU"),
         ({"torch_compile_backend": "eager"}, "train.torch_compile_backend=eager: on a CPU"),
