@@ -19,7 +19,7 @@ from transformers.training_args import OptimizerNames
 from smolvlm.config.context_ranks import ContextExchange
 from smolvlm.config.engine import EngineName
 from smolvlm.config.quantization import Quantization
-from smolvlm.config.schema import RunConfig
+from smolvlm.config.schema import ModelConfig, RunConfig
 from smolvlm.model.attention.dense import TILE_ATTENTION
 from smolvlm.model.attention.rule import SCOPE_ATTENTION, attention_kind
 from smolvlm.protocols import TextConfig, VisionConfig, VisionLanguageModel
@@ -170,7 +170,7 @@ def run_facts(
         autocast_dtype="bfloat16" if arguments.bf16 else "float16" if arguments.fp16 else None,
         has_master_weights=config.train.master_weights,
         float32_products=_float32_products(device.type),
-        language_attention=_language_attention(model.config.text_config, device.type),
+        language_attention=_language_attention(model.config.text_config, device.type, config.model),
         vision_attention=_stock_attention(model.config.vision_config),
         optimizer=optimizer,
         is_optimizer_fused="fused" in optimizer,
@@ -225,11 +225,11 @@ def _float32_products(device_type: str) -> str:
     return "float32" if precision in ("none", "ieee") else precision
 
 
-def _language_attention(text_config: TextConfig, device_type: str) -> str:
+def _language_attention(text_config: TextConfig, device_type: str, settings: ModelConfig) -> str:
     """Return how packs are attended."""
     if text_config._attn_implementation != SCOPE_ATTENTION:
         return _stock_attention(text_config)
-    return attention_kind(device_type)
+    return attention_kind(device_type, is_varlen=settings.attention == "varlen")
 
 
 def _stock_attention(config: VisionConfig | TextConfig) -> str:

@@ -22,6 +22,7 @@ from transformers.training_args import OptimizerNames
 from smolvlm.config.adapters import PARTS
 from smolvlm.config.schema import RunConfig, TrainConfig
 from smolvlm.errors import ConfigError, SmolVLMError
+from smolvlm.model.attention.varlen import check_varlen
 from smolvlm.model.fused_layers import liger_kernels
 from smolvlm.train.arguments import training_arguments
 from smolvlm.train.optim import build_optimizer
@@ -64,6 +65,9 @@ def try_settings(config: RunConfig) -> None:
                 backend=arguments.torch_compile_backend or "inductor",
             )
     check_device(train, arguments.device)
+    if config.model.attention == "varlen":
+        is_half = arguments.bf16 or arguments.fp16 or config.model.dtype == "bfloat16"
+        check_varlen(arguments.device.type, is_half=is_half)
     _try_trackers(train, arguments)
     if not train.arguments.get("deepspeed"):
         optimizer = _try_optimizer(config, arguments)

@@ -162,6 +162,22 @@ def test_forward_and_loss_never_wait_for_a_gpu(
             assert found.counts["flex_attention"] == 2, "one a layer"
 
 
+@pytest.mark.parametrize(
+    ("kind", "kernel"), [("one question", "torch_attn._varlen_attn"), ("tree", "flex_attention")]
+)
+def test_varlen_attention_never_waits_either(
+    model: Any, pack_of: PackOf, kind: str, kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = inputs_for(pack_of(kind), "cuda", is_varlen=True)
+    with fake_cuda(monkeypatch) as cuda:
+        moved, tensors = cuda.model(model), cuda.inputs(inputs)
+        with WaitsFound("cuda") as found:
+            output = moved(pack=tensors, normalizer=3.0)
+        assert output.loss.device.type == "cuda"
+        called = [number for name, number in found.counts.items() if name.startswith(kernel)]
+        assert called == [2], "one a layer"
+
+
 @pytest.mark.parametrize("method", ["sft", "sigmoid", "orpo"])
 def test_backward_never_waits_for_the_device(model: Any, pack_of: PackOf, method: str) -> None:
     cases = list(packs_for(model, pack_of, method))
