@@ -186,3 +186,12 @@ def test_it_is_tried_before_rows_are_measured(
     with pytest.raises(ConfigError, match=r"train\.lr_scheduler_kwargs"):
         train_run(tmp_path, {"train.lr_scheduler_kwargs": {"nonsense": 1}})
     assert not (tmp_path / "out").exists()
+
+
+def test_an_attention_that_the_device_lacks(tmp_path: Path) -> None:
+    asked = config(tmp_path, bf16=True)
+    asked = asked.model_copy(
+        update={"model": asked.model.model_copy(update={"attention": "varlen"})}
+    )
+    with pytest.raises(ConfigError, match="it is for CUDA, and the run trains on cpu"):
+        try_settings(asked)
