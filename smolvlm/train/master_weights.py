@@ -11,7 +11,7 @@ that losses, gradients and weights are equal to the bit; only operations are few
   them in float32, or rounds them once a pack.
 - The optimizer, clipping and a checkpoint see the masters, by the names of the weights they are of
   (`stepped`, `in_float32`). What is saved was never rounded.
-- The gradients of a pack are bfloat16 for as long as its backward pass takes, and then none.
+- A gradient stays in bfloat16 until those of `CHUNK_BYTES` are there, or the backward pass ends.
 - Several ranks sum the masters' gradients once a step, in float32: what DDP sums are the gradients
   of the last pack alone, as those of earlier packs have left the weights by then.
 """
@@ -44,13 +44,14 @@ class MasterWeights:
         self._masters: dict[nn.Parameter, nn.Parameter] = {}
         self._frozen: dict[nn.Parameter, Tensor | None] = {}
         self._arrived: list[nn.Parameter] = []
+        self._arrived_bytes = 0
         self._hooks: list[Any] = []
         for live in rounded_parameters(model):
             whole = live.data
             rounded = whole.to(torch.bfloat16)
             if live.requires_grad:
                 self._masters[live] = nn.Parameter(whole)
-                self._hooks.append(live.register_post_accumulate_grad_hook(self._arrived.append))
+                self._hooks.append(live.register_post_accumulate_grad_hook(self._arrive))
             elif keeps_frozen:
                 is_exact = torch.equal(rounded.float(), whole)
                 self._frozen[live] = None if is_exact else whole.cpu()
@@ -69,8 +70,15 @@ class MasterWeights:
         """The model's parameters as the optimizer has them, by the model's names."""
         return self._stepped
 
+    def _arrive(self, live: nn.Parameter) -> None:
+        """Note that a backward pass has made a weight's gradient."""
+        self._arrived.append(live)
+        self._arrived_bytes += 4 * live.numel()
+        if self._arrived_bytes >= CHUNK_BYTES:
+            self.add_gradients()
+
     def add_gradients(self) -> None:
-        """Add what the packs since the last call left in the weights to the masters' gradients."""
+        """Add the gradients that are in the weights to the masters'; behind each backward pass."""
         for lives in _chunks(self._arrived):
             gradients: list[Any] = [live.grad for live in lives]
             masters = [self._masters[live] for live in lives]
@@ -86,6 +94,7 @@ class MasterWeights:
                 if master.grad is None:
                     master.grad = value
         self._arrived.clear()
+        self._arrived_bytes = 0
 
     def mean_over_ranks(self, sum_in_place: Callable[[Tensor], object], *, num_ranks: int) -> None:
         """Average the gradients of all parameters that train; every rank calls it.

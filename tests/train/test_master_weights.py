@@ -219,8 +219,8 @@ def test_gradients_of_several_packs_are_summed_in_float32(
     for number in range(3):
         backward(plain, number)
         backward(model, number)
-        assert model.first.weight.grad is not None
-        assert model.first.weight.grad.dtype == torch.bfloat16
+        waiting = model.first.weight.grad
+        assert waiting is None if chunk_bytes == 1 else waiting.dtype == torch.bfloat16
         masters.add_gradients()
         assert model.first.weight.grad is None, "a pack's gradients are freed"
     stepped = dict(masters.stepped.named_parameters())
