@@ -163,23 +163,77 @@ def test_the_best_model_is_taken_up_as_it_was_stepped(
     assert_same_weights(run.folder, run.folder / f"checkpoint-{step}")
 
 
-def test_two_ranks_equal_two_under_autocast(write_run: WriteRun, tmp_path: Path) -> None:
-    """Through DDP, and without it: gradients are averaged in the same type and order."""
-    ranks = BF16 | {"train.packs_per_step": 4, "train.ddp_backend": "gloo"}
-    files = {
-        "plain": write_run(tmp_path / "plain", ranks),
-        "masters": write_run(tmp_path / "masters", ranks | MASTERS),
+@pytest.mark.parametrize("reference", ["precomputed", "copy", "adapter_off"])
+def test_preferences_are_learned_alike(train_run: TrainRun, tmp_path: Path, reference: str) -> None:
+    """Also where a frozen copy of the model is asked in each step."""
+    rows = [
+        {"prompt": f"{n} and 2?", "chosen": f"{n + 2}", "rejected": f"It is {n + 2}."}
+        for n in range(12)
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    dpo = {
+        "data.mixture": [{"json_path": str(tmp_path / "rows.jsonl")}],
+        "train.method": "dpo",
+        "train.beta": 0.5,
+        "train.num_train_epochs": 3,
+        "train.reference": reference,
+        **(LORA | {"train.connector_lr": 0} if reference == "adapter_off" else {}),
     }
-    jobs = [{"run": str(file), "ranks": NUM_RANKS} for file in files.values()]
+    plain = train_run(tmp_path / "plain", BF16 | dpo)
+    run = train_run(tmp_path / "masters", BF16 | dpo | MASTERS)
+    assert_same_steps(run.folder, plain.folder)
+    assert_same_weights(run.folder, plain.folder)
+
+
+def test_two_ranks_equal_two_under_autocast(
+    write_run: WriteRun, rows_folder: Path, tmp_path: Path
+) -> None:
+    """Through DDP, and without it: gradients are averaged in the same type and order.
+
+    Killed and resumed on the way; with answers evaluated; and with packs that both ranks hold."""
+    evaluated = {
+        "data.eval_mixture": [{"json_path": str(rows_folder / "words.jsonl")}],
+        "train.eval_strategy": "steps",
+        "train.eval_steps": 2,
+        "eval.max_rows": 4,
+        "eval.max_new_tokens": 3,
+    }
+    ranks = BF16 | {"train.packs_per_step": 2, "train.ddp_backend": "gloo"}
+    whole = ranks | evaluated | SAVED
+    shared = ranks | {"train.context_ranks": 2}
+    files = {
+        "plain": write_run(tmp_path / "plain", whole),
+        "masters": write_run(tmp_path / "masters", whole | MASTERS),
+        "shared_plain": write_run(tmp_path / "shared_plain", shared),
+        "shared_masters": write_run(tmp_path / "shared_masters", shared | MASTERS),
+    }
+    jobs: list[dict[str, Any]] = [{"run": str(file), "ranks": NUM_RANKS} for file in files.values()]
+    jobs.insert(1, {"run": str(files["masters"]), "ranks": NUM_RANKS, "dies_in_step": 4})
     (tmp_path / "jobs.json").write_text(json.dumps(jobs))
     script = "engines/engine_runs.py"
-    with runs_apart(script, tmp_path / "jobs.json", logs=tmp_path, timeout_s=300):
+    with runs_apart(script, tmp_path / "jobs.json", logs=tmp_path, timeout_s=400):
         pass
     for file in files.values():
         assert problem_of(file.parent) is None
-    assert "are stepped in float32" in (tmp_path / "masters" / "rank-0.log").read_text()
-    assert_same_steps(tmp_path / "masters" / "out", tmp_path / "plain" / "out")
-    assert_same_weights(tmp_path / "masters" / "out", tmp_path / "plain" / "out")
+    log = (tmp_path / "masters" / "rank-0.log").read_text()
+    assert "are stepped in float32" in log
+    assert "resum" in log
+    for kind in ("", "shared_"):
+        ours, theirs = (tmp_path / f"{kind}{name}" / "out" for name in ("masters", "plain"))
+        assert_same_steps(ours, theirs)
+        assert_same_weights(ours, theirs)
+    scores = [scores_of(tmp_path / name / "out") for name in ("masters", "plain")]
+    assert len(scores[0]) > 1
+    assert scores[0] == scores[1]
+
+
+def scores_of(folder: Path) -> list[dict[str, float]]:
+    """Return what each evaluation said, but for what it took."""
+    return [
+        {name: value for name, value in row.items() if not name.endswith(("_s", "seconds"))}
+        for row in json_rows(folder / "metrics.jsonl")
+        if any(name.startswith("eval_") for name in row)
+    ]
 
 
 # ---- the masters by themselves
