@@ -1,5 +1,6 @@
 """bfloat16 weights under float32 masters compute, learn and are saved as weights under autocast."""
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -10,10 +11,12 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from smolvlm.model.cpu_choices import STOCK_CHOICES, using_choices
 from smolvlm.train import master_weights
 from smolvlm.train.master_weights import MasterWeights
 from tests.train.conftest import FinishedRun, TrainRun, WriteRun, json_rows
 from tests.train.runs_apart import problem_of, runs_apart
+from tests.waits import inputs_for
 
 BF16 = {"train.bf16": True, "train.vision_tower_lr": 2e-4, "train.num_train_epochs": 1}
 MASTERS = {"train.master_weights": True}
@@ -234,6 +237,48 @@ def scores_of(folder: Path) -> list[dict[str, float]]:
         for row in json_rows(folder / "metrics.jsonl")
         if any(name.startswith("eval_") for name in row)
     ]
+
+
+def test_gradients_are_as_far_from_float32_as_under_autocast_and_nearer_than_all_in_bfloat16(
+    masters_run: FinishedRun,
+) -> None:
+    """Why norms, embeddings and what is added up from layer to layer stay float32."""
+    trained = masters_run.trained
+    stock: Any = trained.checkpoint.model
+    packs = [trained.trainer.train_dataset[number] for number in range(6)]
+    pack = next(pack for pack in packs if len(pack.tiles))
+
+    def gradients(way: str) -> dict[str, torch.Tensor]:
+        config = copy.deepcopy(stock.config)
+        config.text_config.num_hidden_layers, config.vision_config.num_hidden_layers = 8, 6
+        torch.manual_seed(0)
+        model = type(stock)(config)
+        model.set_pixel_scaling(stock.pixel_scaling)
+        model.use_scope_attention()
+        masters = MasterWeights(model) if way == "masters" else None
+        if way == "bfloat16":
+            model.to(torch.bfloat16)
+        is_autocast = way in ("autocast", "masters")
+        with (
+            using_choices(STOCK_CHOICES),
+            torch.autocast("cpu", torch.bfloat16, enabled=is_autocast),
+        ):
+            loss = model(pack=inputs_for(pack, "cpu"), normalizer=10.0).loss
+        loss.backward()
+        if masters is not None:
+            masters.add_gradients()
+        of: Any = model if masters is None else masters.stepped
+        return {name: value.grad.float() for name, value in of.named_parameters()}
+
+    exact = gradients("float32")
+    size = sum(value.square().sum() for value in exact.values())
+    errors = {
+        way: float(sum((found - exact[name]).square().sum() for name, found in own.items()) / size)
+        ** 0.5
+        for way, own in ((way, gradients(way)) for way in ("autocast", "masters", "bfloat16"))
+    }
+    print(errors)
+    assert errors["masters"] == errors["autocast"] < errors["bfloat16"] / 1.2
 
 
 # ---- the masters by themselves
