@@ -17,6 +17,7 @@ STAGES = (
     Stage(name="distributed", module="gpu_check.stages.distributed", limit_s=40),
     Stage(name="speed_256m", module="gpu_check.stages.speed", limit_s=60, argument="256M"),
     Stage(name="launches", module="gpu_check.stages.launches", limit_s=60),
+    Stage(name="varlen", module="gpu_check.stages.varlen", limit_s=50),
     Stage(name="speed_500m", module="gpu_check.stages.speed", limit_s=60, argument="500M"),
     Stage(name="speed_2b", module="gpu_check.stages.speed", limit_s=70, argument="2.2B"),
     Stage(name="peers", module="gpu_check.stages.peers", limit_s=70),

@@ -9,7 +9,7 @@ runs too: torch's engine asks a real driver for CUDA's.
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import pytest
@@ -22,7 +22,6 @@ from torch.utils._pytree import tree_leaves
 
 from smolvlm.datasets.packing.pack import Pack
 from smolvlm.model.attention import flex
-from smolvlm.model.attention.flex import FlexPlan
 from smolvlm.model.attention.rule import attention_planner
 
 aten: Any = torch.ops.aten
@@ -117,12 +116,14 @@ class FakeCuda:
     def inputs(self, pack: Mapping[str, Any]) -> dict[str, Any]:
         """Take a pack's model inputs over, the attention planned for CUDA."""
         plan = pack["attention"]
-        assert isinstance(plan, FlexPlan)
         moved = {
             name: self._moved(value) for name, value in pack.items() if isinstance(value, Tensor)
         }
-        counts, numbers = (self._moved(value) for value in plan.tensors())
-        return {**pack, **moved, "attention": FlexPlan(num_blocks=counts, block_numbers=numbers)}
+        parts = {field.name: getattr(plan, field.name) for field in fields(plan)}
+        parts |= {
+            name: self._moved(value) for name, value in parts.items() if isinstance(value, Tensor)
+        }
+        return {**pack, **moved, "attention": type(plan)(**parts)}
 
     def _moved(self, value: Tensor) -> Tensor:
         return self.mode.from_tensor(value).detach().to("cuda")
@@ -171,8 +172,8 @@ def _converted(model: Any, convert: Callable[[Tensor], Tensor]) -> Any:
     return model
 
 
-def inputs_for(pack: Pack, device_type: str) -> dict[str, Any]:
+def inputs_for(pack: Pack, device_type: str, *, is_varlen: bool = False) -> dict[str, Any]:
     """Return a pack's model inputs as its loader would make them for a kind of device, not yet
     there."""
-    planned = attention_planner(device_type)(pack.scope_end.numpy())
+    planned = attention_planner(device_type, is_varlen=is_varlen)(pack.scope_end.numpy())
     return {**pack.model_tensors(), "attention": planned}

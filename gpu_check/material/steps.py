@@ -87,6 +87,7 @@ class StepMaker:
         batch_size: int | None,
         first_row: int | None = None,
         pads: bool = False,
+        is_varlen: bool = False,
     ) -> list[ReadyStep]:
         """Return steps of so many rows each, every row in one step only.
 
@@ -94,13 +95,14 @@ class StepMaker:
             batch_size: rows of a padded batch; None makes packs alone.
             first_row: None is the row behind the last one that was used.
             pads: whether packs are padded to sizes that come up again.
+            is_varlen: whether packs without branches go to FlashAttention.
         """
         begin = self._next_row if first_row is None else first_row
         starts = begin + np.concatenate([[0], np.cumsum(num_rows)])
         self._next_row = int(starts[-1])
         drawn = [tuple(range(start, end)) for start, end in pairwise(starts.tolist())]
         plan = plan_steps(self._measured, drawn, self._data)
-        plan_attention = attention_planner(device)
+        plan_attention = attention_planner(device, is_varlen=is_varlen)
         buckets = PackBuckets(pad_id=self._prompt.tokens.pad, plan_attention=plan_attention)
         dataset = PackDataset(
             self._measured,

@@ -24,6 +24,7 @@ from smolvlm.model.attention.flex import KERNEL_OPTIONS, flex_kernel, plan_flex
 
 HEAD_LAYOUTS = ((9, 3), (15, 5), (32, 32))
 HEAD_SIZE = 64
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 LENGTHS = (40, 127, 128, 300, 1111)
 """Below and above the kernel's own block of 128 queries, at it, and no multiple of it."""
 SLACK = {torch.float32: 1e-5, torch.bfloat16: 8e-3}
@@ -98,23 +99,10 @@ def _errors(
     scope_end = _forest(length).to(device)
     mask = torch.from_numpy(visible(scope_end.cpu().numpy())).to(device)
     block_mask = BLOCK_MASKS[builder](scope_end)
-    generator = torch.Generator(device).manual_seed(length)
-    states = [
-        torch.randn(1, heads, length, HEAD_SIZE, device=device, generator=generator).to(dtype)
-        for heads in (
-            layout[0],
-            layout[1],
-            layout[1],
-            layout[0],
-        )  # query, key, value, the output's gradient
-    ]
+    states = random_states(layout, length, dtype, device=device)
     has_backward = device == "cuda"  # flex on a CPU has none
     is_grouped = layout[0] != layout[1]
-
-    def dense(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, enable_gqa=is_grouped
-        )
+    dense = sdpa_under(mask, layout)
 
     def flex(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return compiled(
@@ -126,15 +114,38 @@ def _errors(
             kernel_options=dict(KERNEL_OPTIONS),
         )
 
-    truth = _passes(dense, [value.double() for value in states], has_backward=has_backward)
-    sdpa = _passes(dense, states, has_backward=has_backward)
-    ours = _passes(flex, states, has_backward=has_backward)
-    return {name: _ratio(ours[name], sdpa[name], truth[name], slack=SLACK[dtype]) for name in truth}
+    truth = passes(dense, [value.double() for value in states], has_backward=has_backward)
+    sdpa = passes(dense, states, has_backward=has_backward)
+    ours = passes(flex, states, has_backward=has_backward)
+    return {
+        name: error_ratio(ours[name], sdpa[name], truth[name], slack=SLACK[dtype]) for name in truth
+    }
 
 
-def _passes(
-    attend: Callable[[Tensor, Tensor, Tensor], Tensor], states: list[Tensor], *, has_backward: bool
-) -> dict[str, Tensor]:
+def random_states(
+    layout: tuple[int, int], length: int, dtype: torch.dtype, *, device: str
+) -> list[Tensor]:
+    """Return random queries, keys, values, and a gradient of the output."""
+    generator = torch.Generator(device).manual_seed(length)
+    return [
+        torch.randn(1, heads, length, HEAD_SIZE, device=device, generator=generator).to(dtype)
+        for heads in (layout[0], layout[1], layout[1], layout[0])
+    ]
+
+
+def sdpa_under(mask: Tensor, layout: tuple[int, int]) -> Attend:
+    """Return SDPA under a dense mask."""
+
+    def dense(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, enable_gqa=layout[0] != layout[1]
+        )
+
+    return dense
+
+
+def passes(attend: Attend, states: list[Tensor], *, has_backward: bool) -> dict[str, Tensor]:
+    """Return the output, and the gradients where there is a backward pass."""
     inputs = [value.clone().requires_grad_(has_backward) for value in states[:3]]
     output = attend(*inputs)
     if not has_backward:
@@ -146,7 +157,8 @@ def _passes(
     }
 
 
-def _ratio(ours: Tensor, sdpa: Tensor, truth: Tensor, *, slack: float) -> float:
+def error_ratio(ours: Tensor, sdpa: Tensor, truth: Tensor, *, slack: float) -> float:
+    """Return an error as a share of what is allowed: twice SDPA's in the same type, and `slack`."""
     size = float(truth.norm())
     ours_error, sdpa_error = (
         float((value.double() - truth).norm()) / size for value in (ours, sdpa)

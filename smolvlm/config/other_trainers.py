@@ -21,7 +21,7 @@ _WORKERS = "leave it out: rows are measured on all cores, once, and kept"
 _BIT_KIND = "write `quantization: {bits: 4, quant_type: nf4, double_quant: true}`"
 _PACKED = "leave it out: rows are always packed"
 _KIND = "write it in the adapter's entry: `adapters: {language: {type: dora, init: gaussian}}`"
-_ATTENTION = "leave it out: attention within packs is the package's own"
+_ATTENTION = "leave it out, or set model.attention: varlen for FlashAttention, on CUDA"
 _LIGER = "set train.use_liger_kernel: the layers' kernels, on CUDA; the loss stays our own"
 
 OTHER_TRAINERS: Mapping[str, str] = {

@@ -39,14 +39,20 @@ class ModelConfig(Section):
     """A hub id, a folder, or the word `embedded`."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What the weights are held in; bfloat16 weights lose small updates."""
+    attention: Literal["auto", "varlen"] = "auto"
+    """How training attends within packs: `auto` by flex_attention on CUDA and by SDPA elsewhere;
+    `varlen` by torch's FlashAttention where a pack has no branches, on CUDA in half precision."""
     new_tokens: NewTokens = Field(default_factory=list)
     """Texts that become one token each."""
     rope_scaling: RopeScaling | None = None
     """Makes the context longer than the checkpoint's."""
 
     def problems(self, config: "RunConfig") -> Iterator[Problem]:
-        """Yield what is wrong with new tokens and with the scaling."""
+        """Yield what is wrong with new tokens, attention and the scaling."""
         yield from new_token_problems(config)
+        if self.attention == "varlen" and config.train.context_ranks > 1:
+            what = "has no effect where several ranks hold a pack (train.context_ranks)"
+            yield Problem(key="model.attention", value="varlen", what=what, fix="take one out")
         if self.rope_scaling is not None:
             yield from self.rope_scaling.problems(config)
 

@@ -116,9 +116,10 @@ class WholeGradientCallback(TrainerCallback):
     ) -> None:
         if args.deepspeed:  # its engine holds the gradients, and steps all parameters that train
             return
-        for parameter in kwargs["model"].parameters():
-            if parameter.requires_grad and parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
+        for group in kwargs["optimizer"].param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
 
 
 class StepsProgress(Progress):

@@ -34,7 +34,9 @@ def pack_shapes(config: RunConfig, arguments: TrainingArguments, *, pad_id: int)
     """
     if (cut := context_cut(config.train, arguments)) is not None:
         return PackShapes(plan_attention=None, reshape=cut)
-    plan_attention = attention_planner(arguments.device.type)
+    plan_attention = attention_planner(
+        arguments.device.type, is_varlen=config.model.attention == "varlen"
+    )
     if config.data.pad_packs:
         buckets = PackBuckets(pad_id=pad_id, plan_attention=plan_attention)
         return PackShapes(plan_attention=None, reshape=buckets)

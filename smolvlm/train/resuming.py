@@ -30,10 +30,12 @@ from smolvlm.train.checkpoint_folder import (
 from smolvlm.train.row_record import RowRecord
 
 WITHOUT_EFFECT = (
+    "model.attention",
     "train.output_dir",
     "train.log_sample_ids",
     "train.resume_from_checkpoint",
     "train.engine",
+    "train.master_weights",
     "train.step_timeout_s",
     "train.context_ranks",
     "train.context_exchange",
@@ -55,6 +57,7 @@ WITHOUT_EFFECT = (
 )
 """Settings that may differ between the two halves of a run."""
 _ARGUMENTS_WITHOUT_EFFECT = (
+    "model.attention",
     "logging_",
     "save_",
     "eval_",

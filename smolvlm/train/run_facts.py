@@ -19,7 +19,7 @@ from transformers.training_args import OptimizerNames
 from smolvlm.config.context_ranks import ContextExchange
 from smolvlm.config.engine import EngineName
 from smolvlm.config.quantization import Quantization
-from smolvlm.config.schema import RunConfig
+from smolvlm.config.schema import ModelConfig, RunConfig
 from smolvlm.model.attention.dense import TILE_ATTENTION
 from smolvlm.model.attention.rule import SCOPE_ATTENTION, attention_kind
 from smolvlm.protocols import TextConfig, VisionConfig, VisionLanguageModel
@@ -54,6 +54,8 @@ class RunFacts:
     """Which towers' frozen weights are held in how many bits; None is none."""
     autocast_dtype: str | None
     """None is no autocast: products are computed in the type of the weights."""
+    has_master_weights: bool
+    """Whether linear layers hold rounded weights, and `weights_dtype` is of what is stepped."""
     float32_products: str
     """What products of float32 matrices may be computed in: `float32`, `tf32` or `bf16`."""
     language_attention: str
@@ -91,7 +93,7 @@ class RunFacts:
 
     def _precision_words(self) -> str:
         """Return the types of weights and products: `float32 weights, bfloat16 autocast`."""
-        parts = [f"{self.weights_dtype} weights"]
+        parts = [f"{self.weights_dtype} {'master ' * self.has_master_weights}weights"]
         if self.quantization:
             parts.append(self.quantization)
         parts.append(f"{self.autocast_dtype or 'no'} autocast")
@@ -128,6 +130,7 @@ class RunFacts:
                 "weights_dtype": self.weights_dtype,
                 "quantization": self.quantization,
                 "autocast_dtype": self.autocast_dtype,
+                "master_weights": self.has_master_weights,
                 "float32_products": self.float32_products,
                 "language_attention": self.language_attention,
                 "vision_attention": self.vision_attention,
@@ -165,8 +168,9 @@ def run_facts(
         weights_dtype=config.model.dtype,
         quantization=_quantization(config.quantization),
         autocast_dtype="bfloat16" if arguments.bf16 else "float16" if arguments.fp16 else None,
+        has_master_weights=config.train.master_weights,
         float32_products=_float32_products(device.type),
-        language_attention=_language_attention(model.config.text_config, device.type),
+        language_attention=_language_attention(model.config.text_config, device.type, config.model),
         vision_attention=_stock_attention(model.config.vision_config),
         optimizer=optimizer,
         is_optimizer_fused="fused" in optimizer,
@@ -221,11 +225,11 @@ def _float32_products(device_type: str) -> str:
     return "float32" if precision in ("none", "ieee") else precision
 
 
-def _language_attention(text_config: TextConfig, device_type: str) -> str:
+def _language_attention(text_config: TextConfig, device_type: str, settings: ModelConfig) -> str:
     """Return how packs are attended."""
     if text_config._attn_implementation != SCOPE_ATTENTION:
         return _stock_attention(text_config)
-    return attention_kind(device_type)
+    return attention_kind(device_type, is_varlen=settings.attention == "varlen")
 
 
 def _stock_attention(config: VisionConfig | TextConfig) -> str:

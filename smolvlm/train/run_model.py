@@ -23,6 +23,7 @@ from smolvlm.config.adapters import AdapterConfig
 from smolvlm.config.schema import DataConfig, ModelConfig, RunConfig
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.errors import ConfigError
+from smolvlm.model.attention.varlen import check_head_size
 from smolvlm.model.fused_layers import fuse_layers, liger_kernels
 from smolvlm.model.towers import TOWER_OF, Tower
 from smolvlm.model.vision import tower_modules
@@ -72,6 +73,8 @@ def check_model(config: RunConfig) -> Base:
             "training begins at a model, and this is an adapter", where=config.model.path, fix=fix
         )
     base = base_of_run(config.model)
+    if config.model.attention == "varlen":
+        check_head_size(base.config.text_config)
     learning_rates(config, base.config)
     _check_room(config, base)
     check_checkpoint_weights(config.model.path, base.config)

@@ -65,6 +65,7 @@ class SmolVLMTrainer(EngineTrainer):
         parts: TrainerParts,
     ) -> None:
         self._parts, self.engine, self.say = parts, parts.engine, parts.say
+        self.make_masters = parts.make_masters
         rank, num_ranks, on_cuda = args.process_index, args.world_size, args.device.type == "cuda"
         self.watch = StepWatch(parts.step_timeout_s, rank=rank, beats=RankBeats.of_run())
         self.rank_log = RankLog(rank=rank, num_ranks=num_ranks, on_cuda=on_cuda)
@@ -181,7 +182,7 @@ class SmolVLMTrainer(EngineTrainer):
         if self.optimizer is None:
             trained: Any = self.model if model is None else model
             groups = tower_groups(
-                trained,
+                self.stepped(trained),
                 self._parts.learning_rates,
                 weight_decay=self.args.weight_decay,
                 decay_names=self.get_decay_parameter_names(trained),
@@ -205,15 +206,9 @@ class SmolVLMTrainer(EngineTrainer):
         return self.lr_scheduler
 
     def check_optimizer(self) -> str:
-        """Return the table of the live optimizer's groups.
-
-        Raises:
-            ConfigError: it does not hold exactly what was asked.
-        """
-        model: Any = self.model
-        return groups_table(
-            check_groups(model, self.create_optimizer(), self._parts.learning_rates)
-        )
+        """Return the table of the live optimizer's groups; raises as `check_groups`."""
+        trained, optimizer = self.stepped(self.model), self.create_optimizer()
+        return groups_table(check_groups(trained, optimizer, self._parts.learning_rates))
 
     # ---- what is written
 
@@ -323,10 +318,11 @@ class SmolVLMTrainer(EngineTrainer):
 
     def _load_best_model(self) -> None:
         rest_optimizer(self.optimizer)  # else its next move would be from weights that are gone
-        if self._parts.files.adapters is None and not is_sharded(self.model):
-            super()._load_best_model()
-        else:
-            self._load_from_checkpoint(str(self.state.best_model_checkpoint))
+        with self.saved_weights():
+            if self._parts.files.adapters is None and not is_sharded(self.model):
+                super()._load_best_model()
+            else:
+                self._load_from_checkpoint(str(self.state.best_model_checkpoint))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Save a checkpoint, and have it marked whole and older ones deleted behind the steps."""

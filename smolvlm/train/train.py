@@ -301,6 +301,7 @@ def _build_trainer(
         max_bad_fraction=config.data.max_bad_fraction,
         max_prefetch_bytes=config.data.prefetch_mb * 10**6,
         engine=config.train.engine,
+        has_master_weights=config.train.master_weights,
         step_timeout_s=config.train.step_timeout_s if arguments.world_size > 1 else None,
         say=say,
     )

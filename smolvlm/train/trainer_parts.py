@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from smolvlm.train.data_wait import DataWait
 from smolvlm.train.flops import ComputeCost
 from smolvlm.train.late_features import with_late_features
 from smolvlm.train.log import RunLog
+from smolvlm.train.master_weights import MasterWeights
 from smolvlm.train.ranks.rank_log import RankLog
 from smolvlm.train.row_record import RowRecord
 from smolvlm.train.step import StepPolicy
@@ -55,10 +57,19 @@ class TrainerParts:
     max_prefetch_bytes: int = 512 * 10**6
     engine: EngineName = "ddp"
     """How ranks share the work."""
+    has_master_weights: bool = False
+    """Whether weights compute in bfloat16 and are stepped in float32."""
     step_timeout_s: float | None = None
     """How long a pack may take on one of several ranks, or its loading; None is any."""
     say: Callable[[str], None] = lambda _: None
     """Told on one rank what the engine holds, once it does."""
+
+    @property
+    def make_masters(self) -> Callable[[VisionLanguageModel], MasterWeights] | None:
+        """What rounds the weights that compute, once they are on their device."""
+        if not self.has_master_weights:
+            return None
+        return partial(MasterWeights, keeps_frozen=self.files.adapters is None)
 
     def run_log(self, arguments: TrainingArguments, *, cost: ComputeCost, ranks: RankLog) -> RunLog:
         """Return what the run writes of its steps, into its folder."""

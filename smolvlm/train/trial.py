@@ -22,6 +22,7 @@ from transformers.training_args import OptimizerNames
 from smolvlm.config.adapters import PARTS
 from smolvlm.config.schema import RunConfig, TrainConfig
 from smolvlm.errors import ConfigError, SmolVLMError
+from smolvlm.model.attention.varlen import check_varlen
 from smolvlm.model.fused_layers import liger_kernels
 from smolvlm.train.arguments import training_arguments
 from smolvlm.train.optim import build_optimizer
@@ -48,6 +49,12 @@ def try_settings(config: RunConfig) -> None:
             fix="start several: torchrun --nproc-per-node N --no-python smolvlm train ...; or take "
             "the setting out",
         )
+    if train.master_weights and not arguments.bf16:
+        raise ConfigError(
+            "they are float32 copies of weights that compute in bfloat16, and this run's do not",
+            where="train.master_weights=true",
+            fix="set train.bf16: true, or take it out",
+        )
     with refusals_named("log_level", train):
         arguments.get_process_log_level()
     if arguments.torch_compile:
@@ -58,6 +65,9 @@ def try_settings(config: RunConfig) -> None:
                 backend=arguments.torch_compile_backend or "inductor",
             )
     check_device(train, arguments.device)
+    if config.model.attention == "varlen":
+        is_half = arguments.bf16 or arguments.fp16 or config.model.dtype == "bfloat16"
+        check_varlen(arguments.device.type, is_half=is_half)
     _try_trackers(train, arguments)
     if not train.arguments.get("deepspeed"):
         optimizer = _try_optimizer(config, arguments)

@@ -30,6 +30,7 @@ def test_what_is_written_down_is_read_again(load: Any, tmp_path: Path) -> None:
             "take out the engine deepspeed: ddp and fsdp2 work",
         ),
         (["train.context_ranks=2", "train.torch_compile=true"], "take out train.torch_compile"),
+        (["train.context_ranks=2", "model.attention=varlen"], "has no effect where several ranks"),
         (["train.context_ranks=2", "data.pad_packs=true"], "take out data.pad_packs"),
     ],
 )

@@ -68,6 +68,10 @@ def test_padded_packs_have_the_loss_of_the_packs_and_fewer_shapes(
     figures = checked[1]["launches"]["figures"]
     assert figures["padded, loss difference"] < 1e-6
     assert figures["padded"]["shapes"] < figures["as they are"]["shapes"]
+    assert figures["padded, masters, loss difference"] < 1e-3
+    masters = figures["masters_gradients"]
+    assert masters["difference"] == 0.0
+    assert masters["equal"] == masters["tensors"] > 20
     if "without_liger" not in figures:
         assert figures["padded, Liger, loss difference"] < 1e-5
 

@@ -24,6 +24,7 @@ from smolvlm.model import fused_layers
 from smolvlm.model.cpu_choices import STOCK_CHOICES, using_choices
 from smolvlm.model.fused_layers import FusedKernels, fuse_layers, liger_kernels
 from smolvlm.model.modeling_smolvlm import MODEL_CLASSES
+from smolvlm.train.master_weights import MasterWeights
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 STOCK_ROTATE = modeling_llama.apply_rotary_pos_emb
@@ -183,7 +184,15 @@ def stand_ins() -> FusedKernels:
     )
 
 
-def operations(loaded: Checkpoint, pack: Any, *, layers: int, is_fused: bool, is_half: bool) -> int:
+def operations(
+    loaded: Checkpoint,
+    pack: Any,
+    *,
+    layers: int,
+    is_fused: bool,
+    is_half: bool,
+    has_masters: bool = False,
+) -> int:
     config = copy.deepcopy(loaded.model.config)
     config.text_config.num_hidden_layers = layers
     model = MODEL_CLASSES[config.model_type](config)
@@ -191,6 +200,8 @@ def operations(loaded: Checkpoint, pack: Any, *, layers: int, is_fused: bool, is
     model.use_scope_attention()
     if is_fused:
         fuse_layers(model, stand_ins())
+    if has_masters:
+        MasterWeights(model)
     # As a GPU computes: not in the ways of a CPU.
     with using_choices(STOCK_CHOICES), Operations() as found:
         with torch.autocast("cpu", torch.bfloat16, enabled=is_half):
@@ -199,15 +210,26 @@ def operations(loaded: Checkpoint, pack: Any, *, layers: int, is_fused: bool, is
     return found.count
 
 
-@pytest.mark.parametrize(("is_half", "before", "after"), [(False, 107, 49), (True, 142, 75)])
+@pytest.mark.parametrize(
+    ("is_half", "has_masters", "before", "after"),
+    [(False, False, 107, 49), (True, False, 142, 75), (True, True, 127, 61)],
+    ids=["float32", "autocast", "master weights"],
+)
 def test_a_layer_takes_far_fewer_operations(
-    checkpoint: Checkpoint, pack: Any, is_half: bool, before: int, after: int
+    checkpoint: Checkpoint, pack: Any, is_half: bool, has_masters: bool, before: int, after: int
 ) -> None:
     """Each costs a GPU 5 to 8 us to launch. Lower what fell."""
 
     def of_a_layer(*, is_fused: bool) -> int:
         one, two = (
-            operations(checkpoint, pack, layers=layers, is_fused=is_fused, is_half=is_half)
+            operations(
+                checkpoint,
+                pack,
+                layers=layers,
+                is_fused=is_fused,
+                is_half=is_half,
+                has_masters=has_masters,
+            )
             for layers in (1, 2)
         )
         return two - one

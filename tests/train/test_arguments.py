@@ -20,6 +20,7 @@ from smolvlm.train.arguments import (
     training_arguments,
     trains_in_bf16,
 )
+from smolvlm.train.optim import build_optimizer
 
 STEPS = 3
 
@@ -101,6 +102,22 @@ def supports_bf16(including_emulation: bool = True) -> bool:
 
 def emulates_bf16(including_emulation: bool = True) -> bool:
     return including_emulation
+
+
+def test_adamw_is_fused_on_every_device_unless_the_run_file_says_otherwise(
+    section: Section,
+) -> None:
+    by_default = training_arguments(section(), num_steps=STEPS)
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 1.0}]
+    optimizer = build_optimizer(by_default, torch.nn.Module(), groups)
+    assert type(optimizer) is torch.optim.AdamW
+    assert optimizer.defaults["fused"] is True
+    # Not chosen by looking at the device: the arguments of a run on CUDA name the same one.
+    assert "optim" not in arguments.DEFAULTS
+    default = TrainingArguments.__dataclass_fields__["optim"].default
+    assert default == by_default.optim == "adamw_torch_fused"
+    written = training_arguments(section(optim="adamw_torch"), num_steps=STEPS)
+    assert build_optimizer(written, torch.nn.Module(), groups).defaults["fused"] is not True
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from smolvlm.datasets.packing.pack import Pack, on_device
 from smolvlm.datasets.packing.plan import Plan
 from smolvlm.model.cpu_choices import STOCK_CHOICES, using_choices
 from smolvlm.records import Conversation, ImageRef, Turn, VideoRef
+from smolvlm.train.master_weights import MasterWeights
 from smolvlm.train.methods.method import Method, Preference, Supervised
 from smolvlm.train.methods.online_reference import OnlineReference, frozen_copy
 from tests.memory_rows import measured_rows
@@ -161,6 +162,22 @@ def test_forward_and_loss_never_wait_for_a_gpu(
             assert found.counts["flex_attention"] == 2, "one a layer"
 
 
+@pytest.mark.parametrize(
+    ("kind", "kernel"), [("one question", "torch_attn._varlen_attn"), ("tree", "flex_attention")]
+)
+def test_varlen_attention_never_waits_either(
+    model: Any, pack_of: PackOf, kind: str, kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = inputs_for(pack_of(kind), "cuda", is_varlen=True)
+    with fake_cuda(monkeypatch) as cuda:
+        moved, tensors = cuda.model(model), cuda.inputs(inputs)
+        with WaitsFound("cuda") as found:
+            output = moved(pack=tensors, normalizer=3.0)
+        assert output.loss.device.type == "cuda"
+        called = [number for name, number in found.counts.items() if name.startswith(kernel)]
+        assert called == [2], "one a layer"
+
+
 @pytest.mark.parametrize("method", ["sft", "sigmoid", "orpo"])
 def test_backward_never_waits_for_the_device(model: Any, pack_of: PackOf, method: str) -> None:
     cases = list(packs_for(model, pack_of, method))
@@ -238,10 +255,15 @@ def test_what_used_to_wait_is_found(
 
 
 def operations(
-    config_changes: dict[str, dict[str, int]], loaded: Checkpoint, pack: Pack, *, is_half: bool
+    config_changes: dict[str, dict[str, int]],
+    loaded: Checkpoint,
+    pack: Pack,
+    *,
+    is_half: bool,
+    has_masters: bool,
 ) -> int:
     """Count what a pack's forward and backward dispatch, everything trained, in a model of so many
-    layers."""
+    layers; with masters also what brings them their gradients, but for what makes room."""
     config = copy.deepcopy(loaded.model.config)
     for name, changes in config_changes.items():
         for key, value in changes.items():
@@ -249,6 +271,7 @@ def operations(
     model = type(loaded.model)(config)
     model.set_pixel_scaling(loaded.model.pixel_scaling)
     model.use_scope_attention()
+    masters = MasterWeights(model) if has_masters else None
     tensors = inputs_for(pack, "cpu")
     found = WaitsFound("none")
     # As a GPU computes: not in the ways of a CPU.
@@ -260,17 +283,23 @@ def operations(
         loss = model(pack=tensors, normalizer=3.0).loss
     with found:
         loss.backward()
-    return sum(found.counts.values())
+    if masters is None:
+        return found.counts.total()
+    with WaitsFound("none") as adding:
+        masters.add_gradients()
+    return found.counts.total() + adding.counts.total() - adding.counts["aten.empty_like.default"]
 
 
 @pytest.mark.parametrize(
-    ("is_half", "language_layer", "tower_layer", "rest"),
-    [(False, 107, 38, 85), (True, 141, 72, 116)],
+    ("is_half", "has_masters", "language_layer", "tower_layer", "rest"),
+    [(False, False, 107, 38, 85), (True, False, 141, 72, 116), (True, True, 127, 48, 115)],
+    ids=["float32", "autocast", "master weights"],
 )
 def test_a_step_dispatches_no_more_operations_than_it_did(
     loaded: Checkpoint,
     pack_of: PackOf,
     is_half: bool,
+    has_masters: bool,
     language_layer: int,
     tower_layer: int,
     rest: int,
@@ -287,7 +316,7 @@ def test_a_step_dispatches_no_more_operations_than_it_did(
             "text_config": {"num_hidden_layers": language},
             "vision_config": {"num_hidden_layers": tower},
         }
-        return operations(layers, loaded, pack, is_half=is_half)
+        return operations(layers, loaded, pack, is_half=is_half, has_masters=has_masters)
 
     one = count(1, 1)
     found = (count(2, 1) - one, count(1, 2) - one)

@@ -12,13 +12,20 @@ from smolvlm.datasets.packing.buckets import PackBuckets
 from smolvlm.datasets.packing.context_share import ContextCut
 from smolvlm.model.attention.flex import plan_flex
 from smolvlm.model.attention.sdpa import plan_sdpa
+from smolvlm.model.attention.varlen import plan_varlen
 from smolvlm.train.pack_shapes import PackShapes, pack_shapes
 from tests.train.conftest import TrainRun
 
 
-def shapes_of(pads: bool, device: str, *, context_ranks: int = 1) -> PackShapes:
+def shapes_of(
+    pads: bool, device: str, *, context_ranks: int = 1, attention: str = "auto"
+) -> PackShapes:
     train = SimpleNamespace(context_ranks=context_ranks, context_exchange="gather")
-    config: Any = SimpleNamespace(train=train, data=SimpleNamespace(pad_packs=pads))
+    config: Any = SimpleNamespace(
+        model=SimpleNamespace(attention=attention),
+        train=train,
+        data=SimpleNamespace(pad_packs=pads),
+    )
     arguments: Any = SimpleNamespace(device=torch.device(device), process_index=1)
     return pack_shapes(config, arguments, pad_id=2)
 
@@ -40,6 +47,12 @@ def test_packs_are_padded_as_the_run_says(device: str, pads: bool, is_padded: bo
         assert found == PackShapes(plan_attention=None, reshape=buckets)
     else:
         assert found == PackShapes(plan_attention=plan, reshape=None)
+
+
+def test_they_are_planned_for_the_attention_that_is_asked_for() -> None:
+    assert shapes_of(False, "cuda", attention="varlen").plan_attention is plan_varlen
+    padded: Any = shapes_of(True, "cuda", attention="varlen").reshape
+    assert padded.plan_attention is plan_varlen
 
 
 def test_packs_that_ranks_share_are_cut_instead() -> None:

@@ -55,6 +55,11 @@ def test_settings_that_choose_kernels_are_named(write_run: Any, tmp_path: Path, 
     assert facts.quantization == "language in 4 bits (nf4)"
     assert (facts.optimizer, facts.is_optimizer_fused) == ("adafactor", False)
     assert facts.has_activation_checkpointing
+    masters = facts_of(
+        write_run, tmp_path, model, changes={"train.master_weights": True}, bf16=True
+    )
+    assert "float32 master weights, bfloat16 autocast" in masters.line()
+    assert "master" not in facts.line()
 
 
 def test_products_of_float32_that_are_computed_in_less_are_named(
@@ -107,6 +112,7 @@ FACTS = RunFacts(
     weights_dtype="float32",
     quantization=None,
     autocast_dtype=None,
+    has_master_weights=False,
     float32_products="float32",
     language_attention=BLOCKS,
     vision_attention="SDPA",

@@ -125,6 +125,10 @@ def test_a_precision_that_the_machine_lacks(tmp_path: Path) -> None:
     ("train", "words"),
     [
         ({"fp16": True}, "train.fp16=True: float16 needs a CUDA device, and the run trains on cpu"),
+        (
+            {"master_weights": True, "optim": "sgd"},
+            "train.master_weights=true: they are float32 copies of weights that compute in bf",
+        ),
         ({"torch_compile": True}, "train.torch_compile=True: on a CPU the model would be compiled"),
         ({"torch_compile_mode": "default"}, "train.torch_compile_mode=default: on a CPU"),
         ({"torch_compile_backend": "eager"}, "train.torch_compile_backend=eager: on a CPU"),
@@ -182,3 +186,12 @@ def test_it_is_tried_before_rows_are_measured(
     with pytest.raises(ConfigError, match=r"train\.lr_scheduler_kwargs"):
         train_run(tmp_path, {"train.lr_scheduler_kwargs": {"nonsense": 1}})
     assert not (tmp_path / "out").exists()
+
+
+def test_an_attention_that_the_device_lacks(tmp_path: Path) -> None:
+    asked = config(tmp_path, bf16=True)
+    asked = asked.model_copy(
+        update={"model": asked.model.model_copy(update={"attention": "varlen"})}
+    )
+    with pytest.raises(ConfigError, match="it is for CUDA, and the run trains on cpu"):
+        try_settings(asked)

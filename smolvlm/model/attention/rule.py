@@ -16,25 +16,31 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMa
 from smolvlm.model.attention.flex import plan_flex
 from smolvlm.model.attention.plan import AttentionPlan, PlanAttention, Scope
 from smolvlm.model.attention.sdpa import plan_sdpa
+from smolvlm.model.attention.varlen import plan_varlen
 from smolvlm.model.autocast import product_operands
 
 SCOPE_ATTENTION = "smolvlm_scope"
 
 
-def attention_planner(device_type: str) -> PlanAttention:
+def attention_planner(device_type: str, *, is_varlen: bool = False) -> PlanAttention:
     """Return what plans packs for a kind of device; it can be handed to loader workers.
 
     Args:
         device_type: "cpu", "cuda", "mps" or another of torch's.
+        is_varlen: whether packs without branches go to FlashAttention; CUDA alone has it.
     """
-    return plan_flex if device_type == "cuda" else plan_sdpa
+    if device_type != "cuda":
+        return plan_sdpa
+    return plan_varlen if is_varlen else plan_flex
 
 
-def attention_kind(device_type: str) -> str:
+def attention_kind(device_type: str, *, is_varlen: bool = False) -> str:
     """Return what packs are attended with on a kind of device, in words."""
-    return {plan_flex: "flex_attention, compiled", plan_sdpa: "scope blocks over SDPA"}[
-        attention_planner(device_type)
-    ]
+    return {
+        plan_flex: "flex_attention, compiled",
+        plan_varlen: "varlen FlashAttention, trees by flex_attention, compiled",
+        plan_sdpa: "scope blocks over SDPA",
+    }[attention_planner(device_type, is_varlen=is_varlen)]
 
 
 def make_scope(scope_end: Int[Tensor, " seq"], plan: AttentionPlan | None = None) -> Scope:

@@ -3,10 +3,12 @@
 The loop, DDP and DeepSpeed are transformers' and accelerate's. FSDP2 is torch's own
 (`sharding.py`): accelerate is told that the model is placed, and gathers nothing. The optimizer's
 state is saved by name and whole under both, so that a run may be resumed under another engine and
-on another number of ranks.
+on another number of ranks. Master weights (`master_weights.py`) begin with training and end with
+it; between ranks their gradients are averaged here, in place of DDP.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +30,7 @@ from smolvlm.train.engines.sharding import (
     shard,
     whole_state,
 )
+from smolvlm.train.master_weights import MasterWeights
 from smolvlm.train.memory import has_memory_for
 from smolvlm.train.optimizer_state import (
     FILE_NAME,
@@ -55,11 +58,28 @@ class EngineTrainer(Trainer):
     """Given what writes a checkpoint's largest file, to be done before its marker."""
     rank_log: RankLog = RankLog(rank=0, num_ranks=1, on_cuda=False)
     """Notes what this rank's packs take."""
+    make_masters: Callable[[VisionLanguageModel], MasterWeights] | None = None
+    """Rounds the weights that compute; None trains them as they are."""
+    masters: MasterWeights | None = None
+    """While the run trains."""
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train, watched."""
-        with self.watch.open():
-            return super().train(*args, **kwargs)
+        """Train, watched; the model's weights are float32 again behind it."""
+        try:
+            with self.watch.open():
+                return super().train(*args, **kwargs)
+        finally:
+            masters, self.masters = self.masters, None
+            if masters is not None:
+                masters.release()
+
+    def stepped(self, model: Any) -> Any:
+        """Return the parameters that the optimizer has, by the model's names."""
+        return model if self.masters is None else self.masters.stepped
+
+    def saved_weights(self) -> AbstractContextManager[None]:
+        """Let the model hold what is saved and loaded, not what it computes with."""
+        return nullcontext() if self.masters is None else self.masters.in_float32()
 
     def _build_accelerator_args(self, **kwargs: Any) -> dict[str, Any]:
         """Let gradients of several ranks be views of the buckets that DDP sums.
@@ -88,6 +108,12 @@ class EngineTrainer(Trainer):
         """Learn from a pack, watched."""
         self.watch.beat("forward", self.state.global_step + 1, inputs["info"].rows)
         loss = super().training_step(model, inputs, *args, **kwargs)
+        if self.masters is not None:
+            self.masters.add_gradients()
+            if self.accelerator.sync_gradients and self.args.world_size > 1:
+                self.masters.mean_over_ranks(
+                    torch.distributed.all_reduce, num_ranks=self.args.world_size
+                )
         self.watch.beats.reach("updating")
         return loss
 
@@ -102,9 +128,12 @@ class EngineTrainer(Trainer):
         Weights of a checkpoint are in it by now.
         """
         if self.engine == "fsdp2":
-            self.optimizer = None
             shard(self.model, self.args.device)
-            # It is on its device, and averages its gradients by itself.
+        elif self.make_masters is not None:
+            self.masters = self.make_masters(self.model)
+        if self.engine == "fsdp2" or self.masters is not None:
+            self.optimizer = None  # it was built of the weights as they were
+            # It is on its device, and its gradients are not averaged by DDP.
             self.accelerator.prepare_model = partial(
                 self.accelerator.prepare_model, evaluation_mode=True
             )
@@ -113,17 +142,26 @@ class EngineTrainer(Trainer):
             line = check_shards(self.model, num_ranks=self.args.world_size)
             if self.is_world_process_zero():
                 self.say(line)
+        if self.masters is not None:
+            self._bare_optimizer().register_step_post_hook(self.masters.round_again)
+            if self.is_world_process_zero():
+                self.say(str(self.masters))
         return prepared
 
     def _clip_grad_norm(self, model: Any) -> Any:
-        norm: Any = super()._clip_grad_norm(model)
+        norm: Any = super()._clip_grad_norm(self.stepped(model))
         return gathered(norm)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        norm: Any = super()._get_grad_norm(model, grad_norm)
+        norm: Any = super()._get_grad_norm(self.stepped(model), grad_norm)
         return gathered(norm)
 
     # ---- what is written and read
+
+    def save_model(self, *args: Any, **kwargs: Any) -> None:
+        """Save the weights that are stepped."""
+        with self.saved_weights():
+            super().save_model(*args, **kwargs)
 
     def whole_state(self) -> dict[str, torch.Tensor] | None:
         """Return the weights of a model in shards, on the rank that writes; every rank calls it.
@@ -164,7 +202,7 @@ class EngineTrainer(Trainer):
             return
         is_writer, optimizer = self.args.should_save, self._bare_optimizer()
         is_later = has_memory_for(num_state_bytes(optimizer))
-        state = named_state(self.model, optimizer, keeps=is_writer, copies=is_later)
+        state = named_state(self.stepped(self.model), optimizer, keeps=is_writer, copies=is_later)
         if is_writer:
             schedule: Any = self.lr_scheduler
             torch.save(schedule.state_dict(), Path(output_dir) / SCHEDULE)
@@ -179,7 +217,8 @@ class EngineTrainer(Trainer):
             super()._load_optimizer_and_scheduler(checkpoint)
             return
         schedule: Any = self.lr_scheduler
-        load_named_state(self.model, self._bare_optimizer(), read_state(Path(checkpoint)))
+        stepped, state = self.stepped(self.model), read_state(Path(checkpoint))
+        load_named_state(stepped, self._bare_optimizer(), state)
         saved = torch.load(Path(checkpoint) / SCHEDULE, map_location="cpu", weights_only=True)
         schedule.load_state_dict(saved)
 
