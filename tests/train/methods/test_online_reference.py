@@ -4,6 +4,7 @@ that goes on."""
 import copy
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from smolvlm.config.adapters import AdapterConfig
 from smolvlm.errors import ConfigError
 from smolvlm.model.modeling_smolvlm import PackedTraining
 from smolvlm.model.towers import Tower
+from smolvlm.train.methods import reference
 from smolvlm.train.methods.online_reference import frozen_copy
 from smolvlm.train.methods.reference import FILE_NAME
 from tests.train.conftest import FinishedRun, TrainRun
@@ -180,10 +182,19 @@ def test_a_whole_model_is_copied_and_trained(
 
 
 def test_another_model_can_be_the_reference(
-    train_run: TrainRun, pairs: dict[str, Any], runs: dict[str, FinishedRun], tmp_path: Path
+    train_run: TrainRun,
+    pairs: dict[str, Any],
+    runs: dict[str, FinishedRun],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A trained adapter folder: against it, the untrained model begins by preferring the worse
-    answers."""
+    answers. Nothing of it trains, so that its tower is one that may be laid out for the CPU."""
+    loaded: list[Any] = []
+
+    monkeypatch.setattr(
+        reference, "other_model", partial(_called_before, reference.other_model, loaded)
+    )
     other = runs["precomputed"].folder
     run = train_run(
         tmp_path,
@@ -191,6 +202,13 @@ def test_another_model_can_be_the_reference(
     )
     assert run.steps[0]["rewards_margin"] < -0.1
     assert run.losses[0] > 0.7
+    (model,) = loaded
+    assert not any(value.requires_grad for value in model.parameters())
+
+
+def _called_before(load: Any, loaded: list[Any], *given: Any) -> Any:
+    loaded.append(load(*given))
+    return loaded[-1]
 
 
 def test_a_reference_that_reads_other_prompts_is_refused(
