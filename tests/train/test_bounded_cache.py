@@ -3,6 +3,7 @@ was used longest ago goes, the run's own stays, and every loss is that of a run 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def test_what_was_used_longest_ago_goes_and_the_runs_own_stays(
         stem = run.trained.vision_cache.path.name.removesuffix(".lmdb")
         own = [{file for file in files if file.startswith(stem)} for files in seen.files]
         assert own[-1]
-        assert all(before <= after for before, after in zip(own, own[1:], strict=False))
+        assert all(before <= after for before, after in pairwise(own))
         left[name] = own[-1]
     there = set(sizes_in(cache))
     assert left["third"] <= there
