@@ -17,6 +17,7 @@ CPU seconds, medians over the rounds, and a ratio is the median of each round's.
 
 import argparse
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,11 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks.attention import make_model
 from benchmarks.head_loss import HIDDEN, VOCABULARY, Problem
-from benchmarks.tower_ways import PATCHES_PER_TILE, computing, embedded, in_turns, report
+from benchmarks.tower_ways import CHOSEN, PATCHES_PER_TILE, computing, embedded, in_turns, report
 from smolvlm.model import fused_loss, packed_tower
 from smolvlm.model.attention import products
 from smolvlm.model.attention.sdpa import DENSE_TOKENS, BlockScope, plan_blocks
+from smolvlm.model.cpu_choices import using_choices
 
 Ways = Mapping[str, Callable[[], Any]]
 
@@ -89,11 +91,26 @@ def tiles(*, half: bool) -> dict[str, Ways]:
 
 
 def scores(*, half: bool) -> dict[str, Ways]:
-    """Attention within a tile."""
-    dtype = torch.bfloat16 if half else torch.float32
-    values = [2**power for power in range(16, 24)]
-    work = attention((12, 12, PATCHES_PER_TILE, 64), half=half)
-    return {"scores at once, a tile": valued(products.SCORES_AT_ONCE, dtype, values, work)}
+    """Attention within a tile, and under a causal mask."""
+    dtype, name = (torch.bfloat16, "bf16_scores") if half else (torch.float32, "float32_scores")
+    usual = CHOSEN.scores_at_once(dtype)
+    sizes = dict.fromkeys((usual, *(2**power for power in range(16, 24))))
+
+    def way(work: Callable[[], Any], size: int) -> Callable[[], Any]:
+        def run() -> None:
+            with using_choices(replace(CHOSEN, **{name: size})):
+                work()
+
+        return run
+
+    works = {
+        "a tile": attention((12, 12, PATCHES_PER_TILE, 64), half=half),
+        "1,300 tokens": attention((9, 3, 1300, 64), half=half, is_causal=True),
+    }
+    return {
+        f"scores at once, {shape}": {f"{size:,}": way(work, size) for size in sizes}
+        for shape, work in works.items()
+    }
 
 
 def rows(*, half: bool) -> dict[str, Ways]:

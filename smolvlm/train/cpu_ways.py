@@ -11,9 +11,9 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,12 @@ from smolvlm.train.bf16_units import has_bf16_units
 RUN_FILE = "cpu_choices.json"
 MIN_GAIN = 1.15
 """A way is taken that is so many times as fast as torch's own, and not for less: timings move."""
+MIN_SIZE_GAIN = 1.05
+"""A size is taken that is so many times as fast as the usual one."""
 NUM_ROUNDS = 4
-_PATCHES, _WIDTH, _HEADS = 1024, 768, 4
+_PATCHES, _WIDTH = 1024, 768
+_HEADS_OF_SIZES = 8
+"""So many that the largest size is one block of several heads."""
 
 
 @contextmanager
@@ -114,18 +118,46 @@ def machine_choices() -> CpuChoices:
 
 
 def measure() -> CpuChoices:
-    """Measure this CPU's ways, on as many threads as torch has; takes less than a second."""
-    return CpuChoices(
+    """Measure this CPU's ways, on as many threads as torch has; takes less than a second.
+
+    How many scores are computed at once is measured where they are computed by products.
+    """
+    found = CpuChoices(
         bf16_products=has_bf16_units() and _gain(*_attentions()) > MIN_GAIN,
         onednn_products=has_onednn() and _gain(*_linears()) > MIN_GAIN,
     )
+    if found.bf16_products:
+        found = replace(found, bf16_scores=_best_size(found, "bf16_scores", torch.bfloat16))
+    if found.onednn_products:
+        found = replace(found, float32_scores=_best_size(found, "float32_scores", torch.float32))
+    return found
 
 
-def _attentions() -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """Return torch's attention within a tile in bfloat16, and ours."""
-    shape = (1, _HEADS, _PATCHES, _WIDTH // 12)
-    states = [torch.ones(shape, dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
-    upstream = torch.ones(shape, dtype=torch.bfloat16)
+def _best_size(found: CpuChoices, name: str, dtype: torch.dtype) -> int:
+    """Return the usual number of scores at once, or another where attention is faster with it."""
+    usual = getattr(found, name)
+    sizes = [usual, *(usual * factor // 4 for factor in (1, 2, 8))]
+    _, attend = _attentions(dtype, heads=_HEADS_OF_SIZES)
+
+    def with_size(size: int) -> Callable[[], Any]:
+        def compute() -> None:
+            with using_choices(replace(found, **{name: size})):
+                attend()
+
+        return compute
+
+    seconds = _best_seconds([with_size(size) for size in sizes])
+    fastest = min(range(len(sizes)), key=lambda number: seconds[number])
+    return sizes[fastest] if seconds[0] / seconds[fastest] > MIN_SIZE_GAIN else usual
+
+
+def _attentions(
+    dtype: torch.dtype = torch.bfloat16, *, heads: int = 4
+) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """Return torch's attention within a tile, and ours."""
+    shape = (1, heads, _PATCHES, _WIDTH // 12)
+    states = [torch.ones(shape, dtype=dtype, requires_grad=True) for _ in range(3)]
+    upstream = torch.ones(shape, dtype=dtype)
 
     def both_passes(attend: Callable[..., torch.Tensor]) -> Callable[[], Any]:
         return lambda: torch.autograd.grad(attend(*states), states, upstream)
@@ -146,14 +178,20 @@ def _linears() -> tuple[Callable[[], Any], Callable[[], Any]]:
 
 
 def _gain(torchs: Callable[[], Any], ours: Callable[[], Any]) -> float:
-    """Return how many times as fast ours is: the best of each, which took turns."""
-    best = [float("inf"), float("inf")]
+    """Return how many times as fast ours is."""
+    first, second = _best_seconds([torchs, ours])
+    return first / second
+
+
+def _best_seconds(ways: Sequence[Callable[[], Any]]) -> list[float]:
+    """Return the best time of each; they take turns."""
+    best = [float("inf")] * len(ways)
     for _ in range(NUM_ROUNDS):
-        for number, compute in enumerate((torchs, ours)):
+        for number, compute in enumerate(ways):
             begun = time.perf_counter()
             compute()
             best[number] = min(best[number], time.perf_counter() - begun)
-    return best[0] / best[1]
+    return best
 
 
 def _fingerprint() -> str:
@@ -165,6 +203,8 @@ def _fingerprint() -> str:
 
 
 _NAMES = frozenset(field.name for field in fields(CpuChoices))
+_LATER = frozenset({"bf16_scores", "float32_scores"})
+"""What files of earlier versions lack: those runs took the defaults."""
 
 
 def _as_json(choices: CpuChoices) -> str:
@@ -177,8 +217,9 @@ def _read(path: Path) -> CpuChoices | None:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    is_known = isinstance(content, dict) and content.keys() == _NAMES
-    if not is_known or any(type(content[name]) is not kind for name, kind in _KINDS.items()):
+    if not isinstance(content, dict) or not _NAMES - _LATER <= content.keys() <= _NAMES:
+        return None
+    if any(type(value) is not _KINDS[name] for name, value in content.items()):
         return None
     return CpuChoices(**content)
 
