@@ -36,9 +36,7 @@ MIN_GAIN = 1.15
 MIN_SIZE_GAIN = 1.05
 """A size is taken that is so many times as fast as the usual one."""
 NUM_ROUNDS = 4
-_PATCHES, _WIDTH = 1024, 768
-_HEADS_OF_SIZES = 8
-"""So many that the largest size is one block of several heads."""
+_PATCHES, _WIDTH, _HEADS = 1024, 768, 4
 
 
 @contextmanager
@@ -136,8 +134,8 @@ def measure() -> CpuChoices:
 def _best_size(found: CpuChoices, name: str, dtype: torch.dtype) -> int:
     """Return the usual number of scores at once, or another where attention is faster with it."""
     usual = getattr(found, name)
-    sizes = [usual, *(usual * factor // 4 for factor in (1, 2, 8))]
-    _, attend = _attentions(dtype, heads=_HEADS_OF_SIZES)
+    sizes = [usual, usual // 2, usual * 2]
+    _, attend = _attentions(dtype)
 
     def with_size(size: int) -> Callable[[], Any]:
         def compute() -> None:
@@ -152,10 +150,10 @@ def _best_size(found: CpuChoices, name: str, dtype: torch.dtype) -> int:
 
 
 def _attentions(
-    dtype: torch.dtype = torch.bfloat16, *, heads: int = 4
+    dtype: torch.dtype = torch.bfloat16,
 ) -> tuple[Callable[[], Any], Callable[[], Any]]:
     """Return torch's attention within a tile, and ours."""
-    shape = (1, heads, _PATCHES, _WIDTH // 12)
+    shape = (1, _HEADS, _PATCHES, _WIDTH // 12)
     states = [torch.ones(shape, dtype=dtype, requires_grad=True) for _ in range(3)]
     upstream = torch.ones(shape, dtype=dtype)
 

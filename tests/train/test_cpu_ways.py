@@ -168,7 +168,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_the_fastest_size_is_taken_and_a_small_gain_is_none(timed: Any) -> None:
     timed(lambda size: size)
-    assert measure() == replace(FAST, bf16_scores=2**18, float32_scores=2**16)
+    assert measure() == replace(FAST, bf16_scores=2**19, float32_scores=2**17)
     timed(lambda size: 1 / size)
     assert measure() == replace(FAST, bf16_scores=2**21, float32_scores=2**19)
     timed(lambda size: 1.0 + 0.04 * (size == 2**20 or size == 2**18))
@@ -180,7 +180,7 @@ def test_sizes_of_ways_that_are_not_taken_are_not_measured(
 ) -> None:
     timed(lambda size: size)
     monkeypatch.setattr(cpu_ways, "has_bf16_units", lambda: False)
-    assert measure() == CpuChoices(bf16_products=False, onednn_products=True, float32_scores=2**16)
+    assert measure() == CpuChoices(bf16_products=False, onednn_products=True, float32_scores=2**17)
 
 
 def test_the_faster_way_is_taken_and_a_draw_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
