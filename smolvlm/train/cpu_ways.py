@@ -1,7 +1,7 @@
 """Which ways a run takes where its CPU can compute a thing in several: measured once and kept.
 
 In: a run's folder. Out: a context in which the model computes as chosen. A machine's ways are
-measured in less than a second, the first time that a run trains on its CPU, and kept in the cache
+measured in about a second, the first time that a run trains on its CPU, and kept in the cache
 folder; a run's ways are kept in its own (`cpu_choices.json`), so that a resumed run takes the same,
 and the first rank chooses for all. `SMOLVLM_MEASURE_CPU=0` measures nothing: what the CPU's units
 suggest is taken.
@@ -116,7 +116,7 @@ def machine_choices() -> CpuChoices:
 
 
 def measure() -> CpuChoices:
-    """Measure this CPU's ways, on as many threads as torch has; takes less than a second.
+    """Measure this CPU's ways, on as many threads as torch has; takes about a second.
 
     How many scores are computed at once is measured where they are computed by products.
     """
