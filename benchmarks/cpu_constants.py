@@ -90,41 +90,42 @@ def tiles(*, half: bool) -> dict[str, Ways]:
     return {"tiles a call": {f"{count}": way(count) for count in (2, 1, 4, 8)}}
 
 
-def scores(*, half: bool) -> dict[str, Ways]:
-    """Attention within a tile, and under a causal mask."""
-    dtype, name = (torch.bfloat16, "bf16_scores") if half else (torch.float32, "float32_scores")
-    usual = CHOSEN.scores_at_once(dtype)
-    sizes = dict.fromkeys((usual, *(2**power for power in range(16, 24))))
+def chosen(name: str, values: Sequence[int], work: Callable[[], Any]) -> Ways:
+    """Return the same work with each value of a choice, the usual one first."""
 
-    def way(work: Callable[[], Any], size: int) -> Callable[[], Any]:
+    def way(value: int) -> Callable[[], Any]:
         def run() -> None:
-            with using_choices(replace(CHOSEN, **{name: size})):
+            with using_choices(replace(CHOSEN, **{name: value})):
                 work()
 
         return run
 
+    return {f"{value:,}": way(value) for value in dict.fromkeys((getattr(CHOSEN, name), *values))}
+
+
+def scores(*, half: bool) -> dict[str, Ways]:
+    """Attention within a tile, and under a causal mask."""
+    name = "bf16_scores" if half else "float32_scores"
     works = {
         "a tile": attention((12, 12, PATCHES_PER_TILE, 64), half=half),
         "1,300 tokens": attention((9, 3, 1300, 64), half=half, is_causal=True),
     }
-    return {
-        f"scores at once, {shape}": {f"{size:,}": way(work, size) for size in sizes}
-        for shape, work in works.items()
-    }
+    sizes = [2**power for power in range(16, 24)]
+    return {f"scores at once, {shape}": chosen(name, sizes, work) for shape, work in works.items()}
 
 
 def rows(*, half: bool) -> dict[str, Ways]:
     """Causal attention of the language model."""
     values = (96, 192, 288, 576, 768, 1536)
-    return {
-        f"rows a block, {count} tokens": valued(
-            products,
-            "ROWS_PER_BLOCK",
-            values,
-            attention((9, 3, count, 64), half=half, is_causal=True),
+    found: dict[str, Ways] = {}
+    for count in (512, 1300, 4096):
+        work = attention((9, 3, count, 64), half=half, is_causal=True)
+        found[f"rows a block, {count} tokens"] = (
+            valued(products, "BF16_ROWS", values, work)
+            if half
+            else chosen("float32_rows", values, work)
         )
-        for count in (512, 1300, 4096)
-    }
+    return found
 
 
 def dense(*, half: bool) -> dict[str, Ways]:

@@ -1,6 +1,6 @@
 """One process of two threads against two processes of one thread each, on a CPU.
 
-    python -m benchmarks.threads_or_ranks [--rounds 5] [--steps 2] [--layers 4 10] [--frozen] \
+    python -m benchmarks.threads_or_ranks [--rounds 5] [--steps 1] [--layers 4 10] [--frozen] \
         [--packs 2]
 
 A model of the 256M widths with so many layers of tower and language model, under bfloat16 autocast,
@@ -30,7 +30,7 @@ from torch.nn.parallel import DistributedDataParallel
 from benchmarks.attention import make_model, make_pack
 from benchmarks.tower_ways import computing
 
-ROWS_PER_PACK, WORDS = 8, 30
+ROWS_PER_PACK, WORDS = 4, 30
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m benchmarks.threads_or_ranks", description=__doc__.split("\n")[0]
     )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=2, help="of a round")
+    parser.add_argument("--steps", type=int, default=1, help="of a round")
     parser.add_argument("--packs", type=int, default=2, help="of a step")
     parser.add_argument("--layers", type=int, nargs=2, default=(4, 10), help="tower, language")
     parser.add_argument("--frozen", action="store_true", help="the vision tower does not train")

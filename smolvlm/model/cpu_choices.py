@@ -29,6 +29,10 @@ class CpuChoices:
     hold: 2 MB, best on a Zen 5."""
     float32_scores: int = 2**18
     """The same in float32."""
+    float32_rows: int = 384
+    """Rows of float32 scores that are computed at once under a causal mask."""
+    float32_dense_tokens: int = 128
+    """Queries that small conversations are gathered to where a run trains in float32."""
 
     def scores_at_once(self, dtype: torch.dtype) -> int:
         """Return how many scores of a type are there at once."""

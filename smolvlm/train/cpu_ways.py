@@ -10,10 +10,9 @@ suggest is taken.
 import json
 import os
 import platform
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -29,12 +28,11 @@ from smolvlm.model.attention.products import attend_by_products
 from smolvlm.model.cpu_choices import STOCK_CHOICES, CpuChoices, default_choices, using_choices
 from smolvlm.model.onednn import has_onednn, linear_by_onednn, onednn_products
 from smolvlm.train.bf16_units import has_bf16_units
+from smolvlm.train.cpu_sizes import SIZES, best_seconds, best_sizes
 
 RUN_FILE = "cpu_choices.json"
 MIN_GAIN = 1.15
 """A way is taken that is so many times as fast as torch's own, and not for less: timings move."""
-MIN_SIZE_GAIN = 1.05
-"""A size is taken that is so many times as fast as the usual one."""
 NUM_ROUNDS = 4
 _PATCHES, _WIDTH, _HEADS = 1024, 768, 4
 
@@ -116,46 +114,19 @@ def machine_choices() -> CpuChoices:
 
 
 def measure() -> CpuChoices:
-    """Measure this CPU's ways, on as many threads as torch has; takes about a second.
-
-    How many scores are computed at once is measured where they are computed by products.
-    """
+    """Measure this CPU's ways and sizes, on as many threads as torch has; takes about a second."""
     found = CpuChoices(
         bf16_products=has_bf16_units() and _gain(*_attentions()) > MIN_GAIN,
         onednn_products=has_onednn() and _gain(*_linears()) > MIN_GAIN,
     )
-    if found.bf16_products:
-        found = replace(found, bf16_scores=_best_size(found, "bf16_scores", torch.bfloat16))
-    if found.onednn_products:
-        found = replace(found, float32_scores=_best_size(found, "float32_scores", torch.float32))
-    return found
+    return best_sizes(found)
 
 
-def _best_size(found: CpuChoices, name: str, dtype: torch.dtype) -> int:
-    """Return the usual number of scores at once, or another where attention is faster with it."""
-    usual = getattr(found, name)
-    sizes = [usual, usual // 2, usual * 2]
-    _, attend = _attentions(dtype)
-
-    def with_size(size: int) -> Callable[[], Any]:
-        def compute() -> None:
-            with using_choices(replace(found, **{name: size})):
-                attend()
-
-        return compute
-
-    seconds = _best_seconds([with_size(size) for size in sizes])
-    fastest = min(range(len(sizes)), key=lambda number: seconds[number])
-    return sizes[fastest] if seconds[0] / seconds[fastest] > MIN_SIZE_GAIN else usual
-
-
-def _attentions(
-    dtype: torch.dtype = torch.bfloat16,
-) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """Return torch's attention within a tile, and ours."""
+def _attentions() -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """Return torch's attention within a tile in bfloat16, and ours."""
     shape = (1, _HEADS, _PATCHES, _WIDTH // 12)
-    states = [torch.ones(shape, dtype=dtype, requires_grad=True) for _ in range(3)]
-    upstream = torch.ones(shape, dtype=dtype)
+    states = [torch.ones(shape, dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
+    upstream = torch.ones(shape, dtype=torch.bfloat16)
 
     def both_passes(attend: Callable[..., torch.Tensor]) -> Callable[[], Any]:
         return lambda: torch.autograd.grad(attend(*states), states, upstream)
@@ -177,19 +148,8 @@ def _linears() -> tuple[Callable[[], Any], Callable[[], Any]]:
 
 def _gain(torchs: Callable[[], Any], ours: Callable[[], Any]) -> float:
     """Return how many times as fast ours is."""
-    first, second = _best_seconds([torchs, ours])
+    first, second = best_seconds([torchs, ours], num_rounds=NUM_ROUNDS)
     return first / second
-
-
-def _best_seconds(ways: Sequence[Callable[[], Any]]) -> list[float]:
-    """Return the best time of each; they take turns."""
-    best = [float("inf")] * len(ways)
-    for _ in range(NUM_ROUNDS):
-        for number, compute in enumerate(ways):
-            begun = time.perf_counter()
-            compute()
-            best[number] = min(best[number], time.perf_counter() - begun)
-    return best
 
 
 def _fingerprint() -> str:
@@ -201,7 +161,7 @@ def _fingerprint() -> str:
 
 
 _NAMES = frozenset(field.name for field in fields(CpuChoices))
-_LATER = frozenset({"bf16_scores", "float32_scores"})
+_LATER = frozenset(SIZES)
 """What files of earlier versions lack: those runs took the defaults."""
 
 

@@ -3,7 +3,6 @@ resumes."""
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -141,50 +140,8 @@ def test_a_file_of_an_earlier_version_has_the_sizes_that_it_took(
         assert chosen(run, resume=run / "checkpoint-2") == FAST
 
 
-@pytest.fixture
-def timed(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Takes seconds by the number of scores at once that is chosen while attention computes."""
-
-    def pretend(seconds: Any) -> None:
-        asked: list[int] = []
-
-        def attentions(dtype: torch.dtype = torch.bfloat16, **_: Any) -> Any:
-            return None, lambda: asked.append(current_choices().scores_at_once(dtype))
-
-        def best(ways: Any) -> list[float]:
-            asked.clear()
-            for way in ways:
-                way()
-            return [seconds(size) for size in asked]
-
-        monkeypatch.setattr(cpu_ways, "has_bf16_units", lambda: True)
-        monkeypatch.setattr(cpu_ways, "has_onednn", lambda: True)
-        monkeypatch.setattr(cpu_ways, "_gain", lambda *_: 2.0)
-        monkeypatch.setattr(cpu_ways, "_attentions", attentions)
-        monkeypatch.setattr(cpu_ways, "_best_seconds", best)
-
-    return pretend
-
-
-def test_the_fastest_size_is_taken_and_a_small_gain_is_none(timed: Any) -> None:
-    timed(lambda size: size)
-    assert measure() == replace(FAST, bf16_scores=2**19, float32_scores=2**17)
-    timed(lambda size: 1 / size)
-    assert measure() == replace(FAST, bf16_scores=2**21, float32_scores=2**19)
-    timed(lambda size: 1.0 + 0.04 * (size == 2**20 or size == 2**18))
-    assert measure() == FAST
-
-
-def test_sizes_of_ways_that_are_not_taken_are_not_measured(
-    timed: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    timed(lambda size: size)
-    monkeypatch.setattr(cpu_ways, "has_bf16_units", lambda: False)
-    assert measure() == CpuChoices(bf16_products=False, onednn_products=True, float32_scores=2**17)
-
-
 def test_the_faster_way_is_taken_and_a_draw_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_ways, "_best_size", lambda found, name, _: getattr(found, name))
+    monkeypatch.setattr(cpu_ways, "best_sizes", lambda found: found)
     monkeypatch.setattr(cpu_ways, "has_bf16_units", lambda: True)
     monkeypatch.setattr(cpu_ways, "has_onednn", lambda: True)
     monkeypatch.setattr(cpu_ways, "_gain", lambda *_: 2.0)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from smolvlm.model.attention import products
 from smolvlm.model.attention.products import attend_by_products
 from smolvlm.model.cpu_choices import current_choices, using_choices
 
@@ -73,9 +72,8 @@ def test_every_shape_is_sdpas_in_float32(
         hidden = torch.ones(rows, keys, dtype=torch.bool).triu(keys - rows + 1)
         mask = torch.zeros(rows, keys).masked_fill(hidden, float("-inf"))
     is_causal = kind == "causal"
-    chosen = replace(current_choices(), float32_scores=at_once)
-    with pytest.MonkeyPatch.context() as patch, using_choices(chosen):
-        patch.setattr(products, "ROWS_PER_BLOCK", block)
+    chosen = replace(current_choices(), float32_scores=at_once, float32_rows=block)
+    with using_choices(chosen):
 
         def ours(*inputs: Tensor) -> Tensor:
             return attend_by_products(*inputs, mask=mask, is_causal=is_causal)
