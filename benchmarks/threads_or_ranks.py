@@ -149,10 +149,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     taken: dict[str, list[float]] = {name: [] for name in teams}
     for number in range(options.rounds + 1):
-        for name, team in teams.items():
-            seconds = team.round()
-            if number:  # the first warms up
-                taken[name].append(seconds)
+        seconds = {name: team.round() for name, team in teams.items()}
+        if number:  # the first warms up
+            for name, value in seconds.items():
+                taken[name].append(value)
+        shown = ", ".join(f"{value:.2f} s" for value in seconds.values())
+        print(f"round {number}: {shown}", flush=True)
     tokens = options.packs * options.steps * ROWS_PER_PACK * (64 + WORDS)
     first = next(iter(taken.values()))
     for name, team in teams.items():
