@@ -82,10 +82,17 @@ def gradients(model: Any, pack: Mapping[str, Any], choices: CpuChoices, *, half:
     return torch.cat(found)
 
 
-def make_model(layers: int, gain: float) -> Any:
-    """Return random weights of the 256M widths, the tower's queries and keys enlarged."""
+def make_model(layers: int | tuple[int, int], gain: float) -> Any:
+    """Return random weights of the 256M widths, the tower's queries and keys enlarged.
+
+    Args:
+        layers: of each tower, or of the vision tower and of the language model.
+        gain: of the queries and of the keys.
+    """
     config: Any = published_config("256M", model_type="smolvlm")
-    config.vision_config.num_hidden_layers = config.text_config.num_hidden_layers = layers
+    vision, language = layers if isinstance(layers, tuple) else (layers, layers)
+    config.vision_config.num_hidden_layers = vision
+    config.text_config.num_hidden_layers = language
     torch.manual_seed(0)
     model: Any = MODEL_CLASSES["smolvlm"](config)
     model.set_pixel_scaling(PixelScaling(rescale_factor=1 / 255, mean=(0.5,) * 3, std=(0.5,) * 3))

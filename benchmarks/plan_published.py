@@ -131,8 +131,8 @@ def main() -> int:
     print(f"SmolVLM-2.2B, QLoRA in 8 bits, {BATCH} x {TOKENS} tokens, published {PUBLISHED_GB} GB")
     for name, targets in (("logits where learned", 12), ("logits everywhere", TOKENS)):
         plan = qlora_plan(qlora(), targets=targets)
-        assert plan.other_memory is not None
-        for words, memory in (("", plan.memory), (", checkpointing", plan.other_memory)):
+        (other,) = plan.others
+        for words, memory in (("", plan.memory), (", checkpointing", other.memory)):
             print(
                 f"  {name + words:<38}{memory.total / 1e9:6.1f} GB: "
                 f"model {memory.model / 1e9:.1f}, activations {memory.activations / 1e9:.1f}, "

@@ -1,7 +1,6 @@
-"""Ways of a frozen tower and of a trained one that were tried on a CPU.
+"""Ways of a frozen tower that were tried on a CPU.
 
-    python -m benchmarks.tower_ways [--only tiles int8 sums share checkpointing] [--rounds 5] \
-        [--layers 4]
+    python -m benchmarks.tower_ways [--only tiles int8 sums share] [--rounds 5] [--layers 4]
 
 All on one thread, at the 256M widths with so many layers of each tower; the ways take turns, times
 are the process's CPU seconds, medians over the rounds, and a ratio is the median of each round's.
@@ -11,8 +10,6 @@ are the process's CPU seconds, medians over the rounds, and a ratio is the media
   found when they come, or kept from the first), time and errors against float32.
 - sums: float32, what is added up from layer to layer written by the products themselves.
 - share: where the frozen tower's time goes.
-- checkpointing: a full step with the activations of both towers, one or none kept: time, and the
-  bytes that the forward pass keeps for the backward pass.
 """
 
 import argparse
@@ -24,10 +21,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.weak import WeakIdKeyDictionary
 
 import smolvlm.model.packed_tower as packed_tower
-from benchmarks.attention import make_model, make_pack
+from benchmarks.attention import make_model
 from smolvlm.model.cpu_choices import CpuChoices, using_choices
 from smolvlm.model.onednn import onednn_products
 
@@ -241,48 +237,6 @@ def show_share(model: Any, *, half: bool) -> None:
     print(f"share, {_name(half):18s}", ", ".join(shares))
 
 
-CHECKPOINTED = {
-    "none": (),
-    "tower": ("model.vision_model",),
-    "language model": ("model.text_model",),
-    "both": ("model.vision_model", "model.text_model"),
-}
-
-
-def compare_checkpointing(model: Any, rounds: int, *, half: bool) -> None:
-    """Print time of a step's passes and what they keep, by which towers' activations are kept."""
-    model.requires_grad_(True).train()
-    pack = make_pack(rows=4)
-    weights = {id(value.untyped_storage()) for value in model.parameters()}
-    kept: dict[str, str] = {}
-
-    def step(name: str) -> Tensor:
-        model.activation_checkpointing_disable()
-        for place in CHECKPOINTED[name]:
-            model.get_submodule(place).activation_checkpointing_enable({"use_reentrant": False})
-        storages = WeakIdKeyDictionary()
-
-        def note(value: Tensor) -> Tensor:
-            storages[value.untyped_storage()] = value.untyped_storage().nbytes()
-            return value
-
-        with computing(half=half):
-            with torch.autograd.graph.saved_tensors_hooks(note, lambda value: value):
-                loss = model(pack=pack, normalizer=float(len(pack["target_ids"]))).loss
-            held = sum(size for storage, size in storages.items() if id(storage) not in weights)
-            kept[name] = f"{held / 1e6:,.0f} MB kept"
-            loss.backward()
-        first = next(model.model.vision_model.parameters()).grad
-        model.zero_grad()
-        return first
-
-    ways = {name: lambda name=name: step(name) for name in CHECKPOINTED}
-    plain = step("none")
-    same = all(torch.equal(plain, step(name)) for name in CHECKPOINTED)
-    report(f"checkpointing, {_name(half)}", in_turns(ways, rounds), **kept)
-    print(f"{'':24s} a gradient of the tower is {'' if same else 'not '}equal to the bit")
-
-
 def _error(found: Tensor, wanted: Tensor) -> float:
     return ((found.float() - wanted.float()).norm() / wanted.float().norm()).item()
 
@@ -296,7 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.tower_ways", description=__doc__.split("\n")[0]
     )
-    names = ("tiles", "int8", "sums", "share", "checkpointing")
+    names = ("tiles", "int8", "sums", "share")
     parser.add_argument("--only", nargs="*", choices=names, default=names)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--layers", type=int, default=4, help="of each tower")
@@ -312,9 +266,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         compare_int8(model, options.rounds)
     if "sums" in options.only:
         compare_sums(model, options.rounds)
-    for half in (True, False):
-        if "checkpointing" in options.only:
-            compare_checkpointing(model, options.rounds, half=half)
 
 
 if __name__ == "__main__":

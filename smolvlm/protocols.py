@@ -5,7 +5,7 @@ objects are transformers' Idefics3 and SmolVLM classes, whose own annotations le
 attributes open; each attribute listed here is one that this package reads or sets.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -162,6 +162,8 @@ class VisionLanguageModel(Module):
     lm_head: "nn.Linear"
     caches_connector: bool
     touches_vision: bool
+    checkpointed_towers: Collection[str]
+    """Those whose activations are computed again where activation checkpointing is on."""
     context_group: object | None
     """A `ContextGroup`, where several ranks hold a pack together."""
     _hf_peft_config_loaded: bool

@@ -62,7 +62,7 @@ class FreezeConfig(Section):
         ]
 
     def problems(self, config: "RunConfig") -> Iterator[Problem]:
-        """Yield parts of towers that are frozen anyway, and checkpointing that loses gradients."""
+        """Yield parts of towers that are frozen anyway."""
         parts: tuple[PartName, ...] = ("language", "vision")
         for part in parts:
             for name in self.asked(part):
@@ -73,7 +73,6 @@ class FreezeConfig(Section):
                     yield Problem(
                         key=f"freeze.{name}", value=value, what=f"has no effect: {what}", fix=fix
                     )
-        yield from _checkpointing_problems(config)
 
 
 TOWER_PARTS: dict[str, PartName] = {
@@ -97,33 +96,3 @@ def _cause_without_effect(config: "RunConfig", part: PartName) -> tuple[str, str
             "take it out, or give the tower a rate above 0",
         )
     return None
-
-
-def _checkpointing_problems(config: "RunConfig") -> Iterator[Problem]:
-    """Yield reentrant checkpointing where it would silently leave layers without gradient.
-
-    It passes gradients on only where a layer's input needs one, which behind frozen embeddings it
-    does not. (Those of the language model are made to by transformers;
-    `tests/model/test_checkpointing.py` shows both.)
-    """
-    arguments = config.train.arguments
-    settings = arguments.get("activation_checkpointing_kwargs") or {}
-    is_reentrant = arguments.get("activation_checkpointing") and settings.get("use_reentrant")
-    is_adapted = config.adapters.adapter_of("vision") is not None
-    if (
-        is_reentrant
-        and config.rate_of("vision")
-        and (is_adapted or config.freeze.vision_embeddings)
-    ):
-        cause = "adapters.vision" if is_adapted else "freeze.vision_embeddings"
-        what = (
-            f"the vision tower's layers would get no gradient, its embeddings being frozen "
-            f"({cause})"
-        )
-        fix = "take use_reentrant out: without it gradients are the same in every case"
-        yield Problem(
-            key="train.activation_checkpointing_kwargs",
-            value=shown_value(settings),
-            what=what,
-            fix=fix,
-        )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer
 from pydantic.fields import FieldInfo
 
+from smolvlm.config.checkpointing import Checkpointing, checkpointing_problems
 from smolvlm.config.context_ranks import ContextExchange, context_problems
 from smolvlm.config.engine import EngineName, with_engine
 from smolvlm.config.master_weights import master_weights_problems
@@ -44,6 +45,7 @@ class TrainConfig(Section):
     FIELD_WORDS: ClassVar[Mapping[str, str]] = {
         "method": f"must be {' or '.join(map(repr, METHODS))}",
         "output_dir": PATH_WORDS,
+        "activation_checkpointing": "must be true, false, 'language_model' or 'vision_tower'",
         "resume_from_checkpoint": "must be `auto`, `false` or a checkpoint folder",
     }
 
@@ -75,6 +77,9 @@ class TrainConfig(Section):
     context_exchange: ContextExchange = "gather"
     """How those ranks attend to each other's tokens: `gather` keys and values of all on each, a
     layer at a time; or let them go round in a `ring`, where even those do not fit."""
+    activation_checkpointing: Checkpointing = False
+    """Which towers compute their activations again in the backward pass instead of keeping them:
+    less memory for more time, and the same gradients; true is both."""
     method: Annotated[MethodConfig, Field(discriminator="type")] = SftMethod()
     """What is learned, and how; a run file may write its settings beside it."""
     log_sample_ids: bool = False
@@ -144,7 +149,9 @@ class TrainConfig(Section):
         return place[2:] if place[0] == "method" and len(place) > 2 else place
 
     def problems(self, config: "RunConfig") -> Iterator[Problem]:
-        """Yield what is wrong with the method, ranks that share a pack, and master weights."""
+        """Yield what is wrong with the method, ranks that share a pack, master weights, and
+        activations that are computed again."""
         yield from self.method.problems(config)
         yield from context_problems(config)
         yield from master_weights_problems(config)
+        yield from checkpointing_problems(config)

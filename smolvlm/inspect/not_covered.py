@@ -42,7 +42,9 @@ def _ways(config: RunConfig) -> Iterator[str]:
     arguments = config.train.arguments
     if config.data.vision_cache and not config.rate_of("vision"):
         yield "data.vision_cache (every tile is encoded anew)"
-    names = ("activation_checkpointing", "torch_compile")
-    yield from (f"train.{name}" for name in names if arguments.get(name))
+    if config.train.activation_checkpointing:
+        yield "train.activation_checkpointing"
+    if arguments.get("torch_compile"):
+        yield "train.torch_compile"
     if config.train.engine != "ddp":
         yield f"train.engine: {config.train.engine}"

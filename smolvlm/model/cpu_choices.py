@@ -1,4 +1,4 @@
-"""What a CPU computes in one of several ways: which of them is taken.
+"""What a CPU computes in one of several ways, or in pieces of one of several sizes: which is taken.
 
 The ways differ in their last bits, so the choice of a run is one of its facts: it is kept beside
 the run, ranks share it, and a resumed run takes it over (`smolvlm/train/cpu_ways.py`, which also
@@ -24,6 +24,19 @@ class CpuChoices:
     """Linear layers and attention in float32 by oneDNN (`onednn.py`) instead of MKL."""
     packed_tower: bool = True
     """A frozen tower by `packed_tower.py` where its operations are there."""
+    bf16_scores: int = 2**20
+    """Scores of attention by products that are there at once in bfloat16, as many as the caches
+    hold: 2 MB, best on a Zen 5."""
+    float32_scores: int = 2**18
+    """The same in float32."""
+    float32_rows: int = 384
+    """Rows of float32 scores that are computed at once under a causal mask."""
+    float32_dense_tokens: int = 128
+    """Queries that small conversations are gathered to where a run trains in float32."""
+
+    def scores_at_once(self, dtype: torch.dtype) -> int:
+        """Return how many scores of a type are there at once."""
+        return self.bf16_scores if dtype == torch.bfloat16 else self.float32_scores
 
 
 STOCK_CHOICES = CpuChoices(bf16_products=False, packed_tower=False)

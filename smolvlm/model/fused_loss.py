@@ -32,9 +32,10 @@ TARGETS_PER_CHUNK = {"cpu": 512}
 """Targets whose logits are there at once, by device type: each chunk reads the head's weight and
 adds to its gradient, so that smaller ones are slower (`python -m benchmarks.head_loss`)."""
 DEFAULT_TARGETS_PER_CHUNK = 4096
-ROWS_PER_BLOCK = {"cpu": 32}
-"""Of a chunk's targets, those that go from logits to gradients together: on a CPU as many as its
-caches hold in float32; elsewhere the whole chunk, in few large operations."""
+ROWS_PER_BLOCK = {"cpu": 8}
+"""Of a chunk's targets, those that go from logits to gradients together: on a CPU so many for each
+thread, which its caches hold in float32; elsewhere the whole chunk, in few large operations. No bit
+depends on it."""
 ROWS_PER_SLICE = {"cpu": 8192}
 """Of the weight's gradient, those whose bfloat16 products are there at once; elsewhere all."""
 
@@ -141,7 +142,8 @@ class _Chunks:
         self.states, self.matrix = states, matrix
         self.size = TARGETS_PER_CHUNK.get(kind, DEFAULT_TARGETS_PER_CHUNK)
         largest = min(len(states), self.size)
-        self._block = min(ROWS_PER_BLOCK.get(kind, largest), largest)
+        rows = ROWS_PER_BLOCK.get(kind)
+        self._block = largest if rows is None else min(rows * torch.get_num_threads(), largest)
         self._slice = min(ROWS_PER_SLICE.get(kind, num_rows), num_rows)
         self._by_onednn = takes_onednn(matrix)
         self._logits = None if self._by_onednn else states.new_empty(largest, num_rows)

@@ -7,7 +7,7 @@ classes load.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,12 +18,14 @@ from transformers.utils.generic import ModelOutput
 
 from smolvlm.model.attention.dense import TILE_ATTENTION
 from smolvlm.model.attention.rule import SCOPE_ATTENTION, make_scope
+from smolvlm.model.checkpointing import WITH_LAYERS, keep_activations
 from smolvlm.model.context_ranks.group import ContextGroup
 from smolvlm.model.context_ranks.share import TileExchange
 from smolvlm.model.loss import LossOf, mean_of_pack, pack_loss
 from smolvlm.model.packed_tower import packed_tower
 from smolvlm.model.slot_means import slot_means
 from smolvlm.model.stock_classes import STOCK_CLASSES
+from smolvlm.model.towers import Tower
 from smolvlm.model.vision import (
     PixelScaling,
     channel_values,
@@ -78,6 +80,8 @@ class PackedTraining(_Stock):
     touches_vision: bool = False
     """Whether a pack without tiles still runs tower and connector: set where ranks must agree on
     gradients."""
+    checkpointed_towers: Collection[Tower] = WITH_LAYERS
+    """Those whose activations are computed again where activation checkpointing is on."""
     context_group: ContextGroup | None = None
     """The ranks that hold each pack together with this one."""
 
@@ -264,12 +268,14 @@ class PackedTraining(_Stock):
         *args: Any,
         **settings: Any,
     ) -> None:
-        """Switch it on as the stock class does, but let gradients end where nothing beneath trains.
+        """Switch it on as the stock class does, but in `checkpointed_towers` alone, and let
+        gradients end where nothing beneath trains.
 
         The stock class makes the embeddings' output need a gradient, for the reentrant kind alone
         (transformers 5.23).
         """
         super().activation_checkpointing_enable(activation_checkpointing_kwargs, *args, **settings)
+        keep_activations(self, but_of=self.checkpointed_towers)
         if (
             activation_checkpointing_kwargs is None
             or activation_checkpointing_kwargs.get("use_reentrant") is False

@@ -21,6 +21,7 @@ from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.checkpoints.load import Checkpoint
 from smolvlm.config.method import DpoMethod
 from smolvlm.config.schema import RunConfig
+from smolvlm.model.checkpointing import checkpointed_towers
 from smolvlm.model.cpu_choices import STOCK_CHOICES, using_choices
 from smolvlm.model.modeling_smolvlm import MODEL_CLASSES
 from smolvlm.model.vision import PixelScaling
@@ -178,7 +179,8 @@ def _model(config: RunConfig, planned: PlannedModel, rates: LearningRates) -> Vi
         and config.data.vision_cache
     )
     model.touches_vision = not rates.of_tower("language_model")
-    if has_checkpointing(config):
+    model.checkpointed_towers = checkpointed_towers(config.train.activation_checkpointing)
+    if model.checkpointed_towers:
         stock = cast(Any, model)
         stock.activation_checkpointing_enable({"use_reentrant": False})
     return model.train()
@@ -209,14 +211,6 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
-
-
-def has_checkpointing(config: RunConfig) -> bool:
-    """Say whether activations are computed again in the backward pass."""
-    arguments = config.train.arguments
-    return bool(
-        arguments.get("activation_checkpointing") or arguments.get("gradient_checkpointing")
-    )
 
 
 def _without_pissa(config: RunConfig) -> RunConfig:

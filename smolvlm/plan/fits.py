@@ -1,9 +1,9 @@
 """Settings under which a run fits into so much memory, the fastest first.
 
 In: a run and a limit. Out: `Proposal`s: overrides as they are pasted behind the command. What is
-tried: activation checkpointing, smaller packs (more of them a step, so that a step learns from as
-many), and then what changes the training itself, and says so: a frozen tower, LoRA in the language
-model, over a base in 8 or 4 bits.
+tried: activation checkpointing of one tower or of both, smaller packs (more of them a step, so that
+a step learns from as many), and then what changes the training itself, and says so: a frozen tower,
+LoRA in the language model, over a base in 8 or 4 bits.
 """
 
 import re
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.packing.lengths import LengthTable
 from smolvlm.errors import ConfigError
+from smolvlm.model.checkpointing import WITH_LAYERS
 from smolvlm.plan.run_plan import RunPlan
 
 Reload = Callable[[Sequence[str]], RunConfig]
@@ -41,6 +42,7 @@ class _Way:
 
     overrides: tuple[str, ...]
     changes_training: bool
+    trains_tower: bool = False
 
 
 def bytes_of(text: str) -> int:
@@ -76,7 +78,7 @@ def proposals(
     """
     found: list[Proposal] = []
     for way in _ways(config):
-        for checkpointing in _checkpointing(config):
+        for checkpointing in _checkpointing(config, trains_tower=way.trains_tower):
             for shrunk in _shrunk_packs(config, lengths):
                 overrides = (*way.overrides, *checkpointing, *shrunk)
                 try:
@@ -95,8 +97,9 @@ def proposals(
 
 def _ways(config: RunConfig) -> Iterator[_Way]:
     """Yield the run's own way and those that take less, the least changed first."""
-    yield _Way(overrides=(), changes_training=False)
-    frozen = ("train.vision_tower_lr=0",) if config.rate_of("vision") > 0 else ()
+    trains_tower = config.rate_of("vision") > 0
+    yield _Way(overrides=(), changes_training=False, trains_tower=trains_tower)
+    frozen = ("train.vision_tower_lr=0",) if trains_tower else ()
     if frozen:
         yield _Way(overrides=frozen, changes_training=True)
     adapted = ()
@@ -108,10 +111,18 @@ def _ways(config: RunConfig) -> Iterator[_Way]:
             yield _Way(overrides=(*adapted, f"quantization.bits={bits}"), changes_training=True)
 
 
-def _checkpointing(config: RunConfig) -> Iterator[tuple[str, ...]]:
+def _checkpointing(config: RunConfig, *, trains_tower: bool) -> Iterator[tuple[str, ...]]:
+    """Yield the run's own choice, and those that keep less or take less time."""
     yield ()
-    if not config.train.arguments.get("activation_checkpointing"):
-        yield ("train.activation_checkpointing=true",)
+    chosen = config.train.activation_checkpointing
+    if trains_tower:
+        yield from (_choose(tower) for tower in WITH_LAYERS if tower != chosen)
+    if chosen is not True and (trains_tower or not chosen):
+        yield _choose("true")
+
+
+def _choose(choice: str) -> tuple[str, ...]:
+    return (f"train.activation_checkpointing={choice}",)
 
 
 def _shrunk_packs(config: RunConfig, lengths: LengthTable) -> Iterator[tuple[str, ...]]:

@@ -286,7 +286,8 @@ def _context_s(plan: RunPlan, cluster: Cluster, context_ranks: int) -> float:
     computed again, and their gradients summed."""
     if context_ranks == 1:
         return 0.0
-    size, times = plan.shares.keys_and_values, 2 if plan.has_checkpointing else 1
+    size = plan.shares.keys_and_values
+    times = 2 if plan.checkpointing in (True, "language_model") else 1
     gathered = times * cluster.gathering_s(size, num_ranks=context_ranks)
     return gathered + cluster.scattering_s(size, num_ranks=context_ranks)
 

@@ -11,11 +11,13 @@ import numpy as np
 from jaxtyping import Float64
 from transformers import TrainingArguments
 
+from smolvlm.config.checkpointing import Checkpointing
 from smolvlm.config.method import DpoMethod
 from smolvlm.config.schema import RunConfig
 from smolvlm.model.feature_timing import DiskTimes
+from smolvlm.plan.checkpointing import OtherCheckpointing, other_choices, with_checkpointing
 from smolvlm.plan.devices import Device
-from smolvlm.plan.fake_run import FakeRun, PlannedModel, fake_run, has_checkpointing
+from smolvlm.plan.fake_run import FakeRun, PlannedModel, fake_run
 from smolvlm.plan.memory import MemoryPlan, plan_memory
 from smolvlm.plan.pack_shape import shape_of_conversations
 from smolvlm.plan.parameters import (
@@ -74,10 +76,9 @@ class RunPlan:
     flops: float
     """Of all steps: products of matrices and attention, what is computed again among them."""
     memory: MemoryPlan
-    other_memory: MemoryPlan | None
-    """The same with activation checkpointing where the run has none, and without it where it has;
-    None where nobody asked."""
-    has_checkpointing: bool
+    checkpointing: Checkpointing
+    others: tuple[OtherCheckpointing, ...]
+    """The same with other towers' activations computed again; empty where nobody asked."""
     time: TimePlan
     pass_s: Float64[np.ndarray, " pack"]
     """Forward and backward of each pack on one device; of a CPU one thread's CPU time."""
@@ -133,12 +134,12 @@ def plan_of(
         planned: its model.
         workload_for: gives its packs, once the cost of a token and of a tile is known.
         around: where it runs.
-        compares: whether memory is planned with and without activation checkpointing.
+        compares: whether memory and time are planned for every choice of activation checkpointing.
 
     Raises:
         ConfigError: the settings do not fit the model.
     """
-    uses_bf16, is_on = around.uses_bf16, has_checkpointing(config)
+    uses_bf16 = around.uses_bf16
     with fake_run(config, planned, uses_bf16=uses_bf16) as run:
         workload = workload_for(compute_cost(run.model))
         parts = part_sizes(run.model, optimizer=optimizer_of(config))
@@ -148,10 +149,11 @@ def plan_of(
             run.model, tokens=workload.shapes[workload.typical[0]].num_tokens, uses_bf16=uses_bf16
         )
         vision_cache = _vision_cache(run, workload, around.device)
-    other = None
-    if compares:
-        with fake_run(with_checkpointing(config, not is_on), planned, uses_bf16=uses_bf16) as run:
-            other = _memory(run, workload, around)
+    others = []
+    for choice in other_choices(config) if compares else ():
+        changed = with_checkpointing(config, choice)
+        with fake_run(changed, planned, uses_bf16=uses_bf16) as run:
+            others.append(_other(run, workload, around, size=total(parts.values())))
     watts = around.watts if around.watts is not None else around.device.watts
     return RunPlan(
         config=config,
@@ -161,8 +163,8 @@ def plan_of(
         workload=workload,
         flops=passes.flops,
         memory=memory,
-        other_memory=other,
-        has_checkpointing=is_on,
+        checkpointing=config.train.activation_checkpointing,
+        others=tuple(others),
         time=_time(passes, workload, around),
         pass_s=passes.seconds,
         empty_pass_s=passes.empty_s,
@@ -193,17 +195,15 @@ def _vision_cache(run: FakeRun, workload: Workload, device: Device) -> CacheWort
     )
 
 
-def with_checkpointing(config: RunConfig, is_on: bool) -> RunConfig:
-    """Return the settings with activation checkpointing on or off."""
-    arguments = {
-        name: value
-        for name, value in config.train.arguments.items()
-        if name not in ("activation_checkpointing", "gradient_checkpointing")
-    }
-    if is_on:
-        arguments["activation_checkpointing"] = True
-    train = config.train.model_copy(update={"arguments": arguments})
-    return config.model_copy(update={"train": train})
+def _other(
+    run: FakeRun, workload: Workload, around: Surroundings, *, size: PartSize
+) -> OtherCheckpointing:
+    passes = _passes(run, workload, around.device, size=size)
+    return OtherCheckpointing(
+        checkpointing=run.config.train.activation_checkpointing,
+        memory=_memory(run, workload, around),
+        total_s=_time(passes, workload, around).total_s,
+    )
 
 
 def _memory(run: FakeRun, workload: Workload, around: Surroundings) -> MemoryPlan:

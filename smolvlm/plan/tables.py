@@ -6,6 +6,7 @@ from datetime import datetime
 
 from rich.table import Table
 
+from smolvlm.config.checkpointing import Checkpointing
 from smolvlm.pages.token_text import plural
 from smolvlm.plan.devices import BANDWIDTH_SHARE, PRODUCT_SHARE
 from smolvlm.plan.fits import Proposal
@@ -65,32 +66,35 @@ def _cells(size: PartSize) -> tuple[str, ...]:
 
 
 def memory_table(plan: RunPlan) -> Table:
-    """Return the peak of memory by part, with and without checkpointing where both are known."""
-    names = [
-        "as it is",
-        "without activation checkpointing"
-        if plan.has_checkpointing
-        else "with activation checkpointing",
-    ]
-    plans: Sequence[MemoryPlan] = [plan.memory]
-    if plan.other_memory is not None:
-        plans = [plan.memory, plan.other_memory]
-    table = Table("memory, at its peak", *names[: len(plans)], box=None)
-    for field, words in MEMORY_LINES:
+    """Return the peak of memory by part, and what it and the run's time would be with other towers'
+    activations computed again."""
+    plans: Sequence[MemoryPlan] = [plan.memory, *(other.memory for other in plan.others)]
+    words = [_checkpointing_words(other.checkpointing) for other in plan.others]
+    table = Table("memory, at its peak", "as it is", *words, box=None)
+    for field, name in MEMORY_LINES:
         values = [getattr(memory, field) for memory in plans]
         if any(values):
-            table.add_row(words, *map(shown_bytes, values))
+            table.add_row(name, *map(shown_bytes, values))
     table.add_row("in all", *(shown_bytes(memory.total) for memory in plans))
+    if plan.others:
+        times = [plan.time.total_s, *(other.total_s for other in plan.others)]
+        table.add_row("time of the run", *map(shown_time, times))
     return table
+
+
+def _checkpointing_words(choice: Checkpointing) -> str:
+    if isinstance(choice, bool):
+        return f"{'with' if choice else 'without'} activation checkpointing"
+    return f"with activation checkpointing of the {choice.replace('_', ' ')}"
 
 
 def model_line(plan: RunPlan) -> str:
     """Return which model trains, and how."""
-    size, checkpointing = plan.size, "with" if plan.has_checkpointing else "without"
+    size = plan.size
     return (
         f"{'model':<9}{plan.config.model.path}: {size.num_parameters:,} parameters, "
         f"{size.num_trained:,} of them trained; {plan.config.train.method.type}, "
-        f"{_precision(plan)}, {checkpointing} activation checkpointing"
+        f"{_precision(plan)}, {_checkpointing_words(plan.checkpointing)}"
     )
 
 
@@ -178,11 +182,16 @@ def as_object(plan: RunPlan) -> dict[str, object]:
         "learned_tokens": int(work.num_targets.sum()),
         "tiles": int(work.num_tiles.sum()),
         "flops": plan.flops,
-        "checkpointing": plan.has_checkpointing,
+        "checkpointing": plan.checkpointing,
         "memory": _memory_object(plan.memory),
-        "memory_with_other_checkpointing": (
-            None if plan.other_memory is None else _memory_object(plan.other_memory)
-        ),
+        "other_checkpointing": [
+            {
+                "checkpointing": other.checkpointing,
+                "memory": _memory_object(other.memory),
+                "total_s": other.total_s,
+            }
+            for other in plan.others
+        ],
         "time": asdict(plan.time),
         "watts": plan.watts,
         "energy_kwh": plan.energy_kwh,

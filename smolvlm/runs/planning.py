@@ -76,7 +76,8 @@ class Planner:
 
         Args:
             config: other settings; the model, the mixture and how it is cut are the run's.
-            compares: whether memory is planned with and without activation checkpointing.
+            compares: whether memory and time are planned for every choice of activation
+                checkpointing.
         """
         settings = config or self.config
         uses_bf16 = computes_in_bf16(settings.train, self.around.device)

@@ -80,6 +80,7 @@ def training_arguments(train: TrainConfig, *, num_steps: int) -> TrainingArgumen
         "max_steps": num_steps,
         "per_device_train_batch_size": 1,
         "remove_unused_columns": False,
+        "activation_checkpointing": bool(train.activation_checkpointing),
         # DeepSpeed reads it where the arguments are made, when only the launcher's variable knows
         # the ranks.
         "gradient_accumulation_steps": max(

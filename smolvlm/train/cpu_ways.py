@@ -1,7 +1,7 @@
 """Which ways a run takes where its CPU can compute a thing in several: measured once and kept.
 
 In: a run's folder. Out: a context in which the model computes as chosen. A machine's ways are
-measured in less than a second, the first time that a run trains on its CPU, and kept in the cache
+measured in about a second, the first time that a run trains on its CPU, and kept in the cache
 folder; a run's ways are kept in its own (`cpu_choices.json`), so that a resumed run takes the same,
 and the first rank chooses for all. `SMOLVLM_MEASURE_CPU=0` measures nothing: what the CPU's units
 suggest is taken.
@@ -10,7 +10,6 @@ suggest is taken.
 import json
 import os
 import platform
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
@@ -29,6 +28,7 @@ from smolvlm.model.attention.products import attend_by_products
 from smolvlm.model.cpu_choices import STOCK_CHOICES, CpuChoices, default_choices, using_choices
 from smolvlm.model.onednn import has_onednn, linear_by_onednn, onednn_products
 from smolvlm.train.bf16_units import has_bf16_units
+from smolvlm.train.cpu_sizes import SIZES, best_seconds, best_sizes
 
 RUN_FILE = "cpu_choices.json"
 MIN_GAIN = 1.15
@@ -114,11 +114,12 @@ def machine_choices() -> CpuChoices:
 
 
 def measure() -> CpuChoices:
-    """Measure this CPU's ways, on as many threads as torch has; takes less than a second."""
-    return CpuChoices(
+    """Measure this CPU's ways and sizes, on as many threads as torch has; takes about a second."""
+    found = CpuChoices(
         bf16_products=has_bf16_units() and _gain(*_attentions()) > MIN_GAIN,
         onednn_products=has_onednn() and _gain(*_linears()) > MIN_GAIN,
     )
+    return best_sizes(found)
 
 
 def _attentions() -> tuple[Callable[[], Any], Callable[[], Any]]:
@@ -146,14 +147,9 @@ def _linears() -> tuple[Callable[[], Any], Callable[[], Any]]:
 
 
 def _gain(torchs: Callable[[], Any], ours: Callable[[], Any]) -> float:
-    """Return how many times as fast ours is: the best of each, which took turns."""
-    best = [float("inf"), float("inf")]
-    for _ in range(NUM_ROUNDS):
-        for number, compute in enumerate((torchs, ours)):
-            begun = time.perf_counter()
-            compute()
-            best[number] = min(best[number], time.perf_counter() - begun)
-    return best[0] / best[1]
+    """Return how many times as fast ours is."""
+    first, second = best_seconds([torchs, ours], num_rounds=NUM_ROUNDS)
+    return first / second
 
 
 def _fingerprint() -> str:
@@ -165,6 +161,8 @@ def _fingerprint() -> str:
 
 
 _NAMES = frozenset(field.name for field in fields(CpuChoices))
+_LATER = frozenset(SIZES)
+"""What files of earlier versions lack: those runs took the defaults."""
 
 
 def _as_json(choices: CpuChoices) -> str:
@@ -177,8 +175,9 @@ def _read(path: Path) -> CpuChoices | None:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    is_known = isinstance(content, dict) and content.keys() == _NAMES
-    if not is_known or any(type(content[name]) is not kind for name, kind in _KINDS.items()):
+    if not isinstance(content, dict) or not _NAMES - _LATER <= content.keys() <= _NAMES:
+        return None
+    if any(type(value) is not _KINDS[name] for name, value in content.items()):
         return None
     return CpuChoices(**content)
 

@@ -5,6 +5,7 @@ In: a run's settings and where it computes. Out: the parts of `PackOptions` that
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from transformers import TrainingArguments
 
@@ -13,6 +14,8 @@ from smolvlm.datasets.packing.buckets import PackBuckets
 from smolvlm.datasets.packing.pack import Pack
 from smolvlm.model.attention.plan import PlanAttention
 from smolvlm.model.attention.rule import attention_planner
+from smolvlm.model.attention.sdpa import DENSE_TOKENS, plan_sdpa
+from smolvlm.model.cpu_choices import current_choices
 from smolvlm.train.context_packs import context_cut
 
 
@@ -34,10 +37,19 @@ def pack_shapes(config: RunConfig, arguments: TrainingArguments, *, pad_id: int)
     """
     if (cut := context_cut(config.train, arguments)) is not None:
         return PackShapes(plan_attention=None, reshape=cut)
-    plan_attention = attention_planner(
-        arguments.device.type, is_varlen=config.model.attention == "varlen"
-    )
+    plan_attention = _planner(config, arguments)
     if config.data.pad_packs:
         buckets = PackBuckets(pad_id=pad_id, plan_attention=plan_attention)
         return PackShapes(plan_attention=None, reshape=buckets)
     return PackShapes(plan_attention=plan_attention, reshape=None)
+
+
+def _planner(config: RunConfig, arguments: TrainingArguments) -> PlanAttention:
+    """Return what plans packs; on a CPU in float32 small conversations are gathered as chosen."""
+    kind = arguments.device.type
+    dense_tokens = current_choices().float32_dense_tokens
+    if kind != "cpu" or arguments.bf16 or config.model.dtype != "float32":
+        dense_tokens = DENSE_TOKENS
+    if dense_tokens == DENSE_TOKENS:
+        return attention_planner(kind, is_varlen=config.model.attention == "varlen")
+    return partial(plan_sdpa, dense_tokens=dense_tokens)

@@ -39,6 +39,8 @@ WITHOUT_EFFECT = (
     "train.step_timeout_s",
     "train.context_ranks",
     "train.context_exchange",
+    "train.activation_checkpointing",
+    "train.arguments.activation_checkpointing",
     "train.arguments.use_cpu",
     "train.arguments.use_liger_kernel",
     "train.arguments.deepspeed",
@@ -261,7 +263,12 @@ def _written(key: str) -> str:
 
 
 def _check_same_run(saved: Mapping[str, Any], identity: RunIdentity, *, folder: Path) -> None:
-    ours, theirs = identity.settings, without_other_methods(saved["settings"])
+    ours = identity.settings
+    theirs = {
+        key: value
+        for key, value in without_other_methods(saved["settings"]).items()
+        if key not in WITHOUT_EFFECT  # an earlier version held some of them to shape the training
+    }
     differing = [
         f"- {_written(key)}: {theirs.get(key, NOT_SET)} there, {ours.get(key, NOT_SET)} here"
         for key in sorted(ours.keys() | theirs.keys())

@@ -16,6 +16,7 @@ import torch
 from transformers import TrainingArguments
 from transformers.training_args import OptimizerNames
 
+from smolvlm.config.checkpointing import Checkpointing
 from smolvlm.config.context_ranks import ContextExchange
 from smolvlm.config.engine import EngineName
 from smolvlm.config.quantization import Quantization
@@ -63,7 +64,7 @@ class RunFacts:
     optimizer: str
     """As `train.optim` names it."""
     is_optimizer_fused: bool
-    has_activation_checkpointing: bool
+    activation_checkpointing: Checkpointing
     is_compiled: bool
     """Whether `train.torch_compile` is on."""
     versions: Mapping[str, str]
@@ -79,7 +80,7 @@ class RunFacts:
             self._precision_words(),
             f"attention: language {self.language_attention}, vision {self.vision_attention}",
             self.optimizer if self.is_optimizer_fused else f"{self.optimizer} (not fused)",
-            f"activation checkpointing {_on_or_off(self.has_activation_checkpointing)}",
+            f"activation checkpointing {_choice_words(self.activation_checkpointing)}",
             f"compile {_on_or_off(self.is_compiled)}",
             self._version_words(),
         )
@@ -136,7 +137,7 @@ class RunFacts:
                 "vision_attention": self.vision_attention,
                 "optimizer": self.optimizer,
                 "fused_optimizer": self.is_optimizer_fused,
-                "activation_checkpointing": self.has_activation_checkpointing,
+                "activation_checkpointing": self.activation_checkpointing,
                 "torch_compile": self.is_compiled,
             },
             "versions": dict(self.versions),
@@ -174,7 +175,7 @@ def run_facts(
         vision_attention=_stock_attention(model.config.vision_config),
         optimizer=optimizer,
         is_optimizer_fused="fused" in optimizer,
-        has_activation_checkpointing=bool(arguments.activation_checkpointing),
+        activation_checkpointing=config.train.activation_checkpointing,
         is_compiled=bool(arguments.torch_compile),
         versions=versions(device_type=device.type),
         commit=source_commit(),
@@ -239,6 +240,13 @@ def _stock_attention(config: VisionConfig | TextConfig) -> str:
 
 def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _choice_words(choice: Checkpointing) -> str:
+    """Return `on`, `off`, or the tower that it is on in."""
+    if isinstance(choice, bool):
+        return _on_or_off(choice)
+    return f"in the {choice.replace('_', ' ')}"
 
 
 def _on_or_off(value: bool) -> str:

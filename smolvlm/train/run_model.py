@@ -24,6 +24,7 @@ from smolvlm.config.schema import DataConfig, ModelConfig, RunConfig
 from smolvlm.datasets.encoding.prompts import PromptSettings
 from smolvlm.errors import ConfigError
 from smolvlm.model.attention.varlen import check_head_size
+from smolvlm.model.checkpointing import checkpointed_towers
 from smolvlm.model.fused_layers import fuse_layers, liger_kernels
 from smolvlm.model.towers import TOWER_OF, Tower
 from smolvlm.model.vision import tower_modules
@@ -151,6 +152,8 @@ def load_run_model(
     rates = learning_rates(config, checkpoint.model.config)
     adapters = attach_run_adapters(config, checkpoint, rates, resume=resume)
     freeze(checkpoint.model, rates)
+    towers = checkpointed_towers(config.train.activation_checkpointing)
+    checkpoint.model.checkpointed_towers = towers
     if config.train.arguments.get("use_liger_kernel"):
         fuse_layers(checkpoint.model, liger_kernels(device.type if device else "cpu"))
     if config.train.private:

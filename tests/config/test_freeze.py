@@ -10,10 +10,6 @@ from smolvlm.config.load import dump_run_config, load_run_config
 from smolvlm.errors import ConfigError
 
 VISION = "train.vision_tower_lr=1e-6"
-REENTRANT = (
-    "train.activation_checkpointing=true",
-    "train.activation_checkpointing_kwargs={use_reentrant: true}",
-)
 
 
 def test_without_the_section_nothing_is_frozen(load: Any) -> None:
@@ -86,30 +82,3 @@ def test_in_a_tower_with_an_adapter_there_is_nothing_left_to_freeze(load: Any) -
     ) in str(caught.value)
     assert "2 problems:" in str(caught.value)
     load("adapters.language=lora", "freeze.vision_layers=[0, 2]", VISION)
-
-
-@pytest.mark.parametrize(
-    ("overrides", "cause"),
-    [
-        ([VISION, "freeze.vision_embeddings=true"], "freeze.vision_embeddings"),
-        (["adapters.vision={lr: 1e-4}"], "adapters.vision"),
-    ],
-)
-def test_reentrant_checkpointing_above_frozen_vision_embeddings_is_refused(
-    load: Any, overrides: list[str], cause: str
-) -> None:
-    with pytest.raises(ConfigError) as caught:
-        load(*overrides, *REENTRANT)
-    assert (
-        f"would get no gradient, its embeddings being frozen ({cause}); take use_reentrant out"
-        in str(caught.value)
-    )
-    load(*overrides, REENTRANT[0])
-    load(*overrides, REENTRANT[1])
-
-
-@pytest.mark.parametrize(
-    "overrides", [[VISION], ["freeze.embeddings=true"], ["adapters.language=lora"]]
-)
-def test_reentrant_checkpointing_elsewhere_loads(load: Any, overrides: list[str]) -> None:
-    load(*overrides, *REENTRANT)

@@ -32,6 +32,7 @@ def test_every_refused_name_exists_and_every_former_one_is_gone() -> None:
 
 def test_what_the_run_file_calls_its_own_shadows_only_names_of_the_same_meaning() -> None:
     assert set(own_names("train")) & set(argument_types()) == {
+        "activation_checkpointing",
         "output_dir",
         "resume_from_checkpoint",
     }
@@ -115,7 +116,6 @@ def test_every_name_of_the_release_has_been_decided() -> None:
         ("report_to", ["tensorboard"]),
         ("report_to", "none"),
         ("report_to", None),
-        ("activation_checkpointing", None),
         ("activation_checkpointing_kwargs", {"use_reentrant": False}),
         ("trackio_static_space_id", False),
         ("max_steps", 10),

@@ -6,6 +6,7 @@ one, and says nothing. transformers therefore makes the embeddings' output need 
 for the reentrant kind alone, and where it is not enough `smolvlm.config.freeze` refuses it.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,7 +19,9 @@ from smolvlm.checkpoints.frozen_parts import frozen_parts
 from smolvlm.checkpoints.learning_rates import LearningRates, freeze
 from smolvlm.checkpoints.load import Checkpoint
 from smolvlm.config.adapters import AdapterConfig
+from smolvlm.config.checkpointing import Checkpointing
 from smolvlm.config.freeze import FreezeConfig
+from smolvlm.model.checkpointing import checkpointed_towers
 from smolvlm.model.towers import TOWERS, Tower, is_adapter
 
 TEXT = [((), "Hi there", "Hello."), ((), "Count to three", "One, two, three.")]
@@ -116,6 +119,39 @@ def test_the_reentrant_kind_gives_the_same_or_is_refused_with_reason(
         assert all(name.startswith("model.vision_model.encoder.layers.") for name in lost)
     else:
         assert_equal(found, expected)
+
+
+@pytest.mark.parametrize("name", ["all", "all, both embeddings frozen", "adapters"])
+@pytest.mark.parametrize("choice", [False, "language_model", "vision_tower", True])
+def test_the_layers_of_the_chosen_towers_alone_are_computed_again(
+    checkpoint: Checkpoint, pack_of, picture, name: str, choice: Checkpointing
+) -> None:
+    model = MODELS[name](checkpoint)
+    pack = pack_of([([picture(0), picture(1)], "Which?", "Noise."), *TEXT])
+    expected = gradients(model, pack)
+    towers = checkpointed_towers(choice)
+    model.checkpointed_towers = towers
+    if towers:
+        model.activation_checkpointing_enable()
+    calls: Counter[str] = Counter()
+    products = {
+        "vision_tower": model.model.vision_model.encoder.layers[0].mlp.fc1,
+        "language_model": model.model.text_model.layers[0].mlp.up_proj,
+    }
+    for tower, product in products.items():
+        product.register_forward_hook(lambda *_, tower=tower: calls.update([tower]))
+    assert_equal(gradients(model, pack), expected)
+    assert calls == {tower: 2 if tower in towers else 1 for tower in products}
+
+
+def test_a_later_choice_replaces_an_earlier_one(checkpoint: Checkpoint) -> None:
+    model: Any = checkpoint.model
+    vision, language = model.model.vision_model, model.model.text_model
+    for choice in (True, "vision_tower", "language_model"):
+        model.checkpointed_towers = checkpointed_towers(choice)
+        model.activation_checkpointing_enable()
+        assert vision.is_activation_checkpointing == (choice in (True, "vision_tower"))
+        assert language.is_activation_checkpointing == (choice in (True, "language_model"))
 
 
 def test_an_adapters_dropout_is_the_same_when_recomputed(checkpoint: Checkpoint, pack_of) -> None:

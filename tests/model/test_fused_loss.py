@@ -24,7 +24,7 @@ ONEDNN = CpuChoices(bf16_products=False, onednn_products=True)
 
 
 @pytest.fixture(
-    params=product([(4, 3, 64), (16, 2, 301), (512, 32, 8192)], [STOCK_CHOICES, ONEDNN]), ids=str
+    params=product([(4, 3, 64), (16, 2, 301), (512, 8, 8192)], [STOCK_CHOICES, ONEDNN]), ids=str
 )
 def sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Targets a chunk, rows a block, rows a slice (the last as they are on a CPU); and who

@@ -26,6 +26,7 @@ from smolvlm.datasets.packing.lengths import Budget
 from smolvlm.datasets.packing.pack import Pack
 from smolvlm.datasets.packing.plan import Plan
 from smolvlm.inspect.verify import GRADIENT_TOLERANCE, LOSS_TOLERANCE, gradient_errors
+from smolvlm.model.checkpointing import WITH_LAYERS
 from smolvlm.records import Conversation, ImageRef, VideoRef
 from tests.memory_rows import measured_rows
 
@@ -333,4 +334,5 @@ def bench(loaded_bench: Bench) -> Bench:
     for model in (loaded_bench.ours, loaded_bench.stock):
         model.eval().requires_grad_(True)
         model.activation_checkpointing_disable()
+    loaded_bench.ours.checkpointed_towers = WITH_LAYERS
     return loaded_bench

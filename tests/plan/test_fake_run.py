@@ -13,7 +13,7 @@ from smolvlm.checkpoints.base import read_base
 from smolvlm.config.quantization import quantization_of
 from smolvlm.model.cpu_choices import STOCK_CHOICES, using_choices
 from smolvlm.model.flops import tile_flops
-from smolvlm.plan.fake_run import PlannedModel, fake_run, has_checkpointing
+from smolvlm.plan.fake_run import PlannedModel, fake_run
 from smolvlm.plan.pack_shape import pack_inputs, shape_of_conversations
 from smolvlm.train.run_model import load_run_model
 
@@ -22,6 +22,14 @@ VARIANTS = {
     "frozen tower": (),
     "full": ("train.vision_tower_lr=1e-5",),
     "checkpointing": ("train.vision_tower_lr=1e-5", "train.activation_checkpointing=true"),
+    "checkpointing of the language model": (
+        "train.vision_tower_lr=1e-5",
+        "train.activation_checkpointing=language_model",
+    ),
+    "checkpointing of the tower": (
+        "train.vision_tower_lr=1e-5",
+        "train.activation_checkpointing=vision_tower",
+    ),
     "lora": ("adapters.language.type=lora", "train.connector_lr=0"),
     "dora": ("adapters.language.type=dora",),
 }
@@ -49,7 +57,7 @@ def test_flops_are_those_of_the_true_step(
     with fake_run(config, PlannedModel.of(base)) as run:
         trace = run.trace(SHAPE)
     model = load_run_model(config, base, uses_bf16=False).checkpoint.model
-    if has_checkpointing(config):
+    if model.checkpointed_towers:
         stock: Any = model
         stock.activation_checkpointing_enable({"use_reentrant": False})
     model.train()
@@ -98,12 +106,19 @@ def test_checkpointing_computes_more_and_keeps_less(
     run_config: Any, planned_model: PlannedModel
 ) -> None:
     long = shape_of_conversations(1, tokens=2000, tiles=40, targets=4)
-    with fake_run(run_config(*VARIANTS["full"]), planned_model) as run:
-        kept = run.trace(long)
-    with fake_run(run_config(*VARIANTS["checkpointing"]), planned_model) as run:
-        computed = run.trace(long)
-    assert computed.flops > 1.15 * kept.flops
-    assert computed.small_bytes < 0.8 * kept.small_bytes
+    traces = {}
+    for name, variant in VARIANTS.items():
+        if name == "full" or name.startswith("checkpointing"):
+            with fake_run(run_config(*variant), planned_model) as run:
+                traces[name] = run.trace(long)
+    kept, both = traces["full"], traces["checkpointing"]
+    assert both.flops > 1.15 * kept.flops
+    assert both.small_bytes < 0.8 * kept.small_bytes
+    alone = [traces[f"checkpointing of the {tower}"] for tower in ("language model", "tower")]
+    assert sum(trace.flops - kept.flops for trace in alone) == both.flops - kept.flops
+    for trace in alone:
+        assert trace.flops > kept.flops
+        assert both.small_bytes < trace.small_bytes < kept.small_bytes
 
 
 def test_cached_features_skip_the_tower(run_config: Any, planned_model: PlannedModel) -> None:

@@ -13,6 +13,7 @@ import pytest
 from smolvlm.config.schema import RunConfig
 from smolvlm.datasets.packing.lengths import LengthTable
 from smolvlm.errors import ConfigError
+from smolvlm.model.checkpointing import checkpointed_towers
 from smolvlm.plan.devices import Device
 from smolvlm.plan.fake_run import PlannedModel
 from smolvlm.plan.fits import Proposal, bytes_of, proposals
@@ -52,7 +53,8 @@ def lengths(*tokens: int) -> LengthTable:
 
 @pytest.fixture
 def plan_with(run_config: Any, planned_model: PlannedModel, cpu: Device) -> Any:
-    """Makes plans: LoRA saves half, 8 and 4 bits more, checkpointing a tenth at a price in time."""
+    """Makes plans: LoRA saves half, 8 and 4 bits more, checkpointing of a tower a tenth at a price
+    in time: that of the language model the lower one."""
     shape = shape_of_conversations(1, tokens=40, tiles=1, targets=2)
     workload = synthetic_workload(shape, num_packs=1, packs_per_step=1)
     around = Surroundings(device=cpu, uses_bf16=False)
@@ -66,8 +68,10 @@ def plan_with(run_config: Any, planned_model: PlannedModel, cpu: Device) -> Any:
             size, total_s = size * config.quantization.bits // 16, total_s + 5
         if config.rate_of("vision") == 0:
             total_s -= 30
-        if config.train.arguments.get("activation_checkpointing"):
-            size, total_s = size * 9 // 10, total_s + 20
+        towers = checkpointed_towers(config.train.activation_checkpointing)
+        for tower in towers:
+            size = size * 9 // 10
+            total_s += {"language_model": 5, "vision_tower": 20}[tower]
         total_s += config.train.packs_per_step
         zero = dict.fromkeys(("program", "weights", "gradients", "optimizer", "activations"), 0)
         zero |= dict.fromkeys(("logits", "cache", "loading", "holes"), 0)
@@ -101,7 +105,11 @@ def test_the_fastest_comes_first_and_the_run_itself_is_among_them(found: Any) ->
     times = [proposal.plan.time.total_s for proposal in everything]
     assert times == sorted(times)
     asked = {proposal.overrides for proposal in everything if not proposal.changes_training}
-    assert asked == {(), ("train.activation_checkpointing=true",)}
+    choices = ("true", "language_model", "vision_tower")
+    checkpointing = {(f"train.activation_checkpointing={choice}",) for choice in choices}
+    assert asked == {(), *checkpointing}
+    others = {proposal.overrides for proposal in everything if proposal.changes_training}
+    assert not any("checkpointing=vision_tower" in " ".join(overrides) for overrides in others)
     frozen, lora = "train.vision_tower_lr=0", "adapters.language.type=lora"
     assert everything[0].overrides == (lora, "train.language_model_lr=0.0001", frozen)
     assert any("quantization.bits=4" in proposal.overrides for proposal in everything)

@@ -98,11 +98,15 @@ def test_context_ranks_share_a_sequence(plan: RunPlan) -> None:
 
 def test_keys_and_values_are_gathered_again_where_activations_are(plan: RunPlan) -> None:
     kept = plan_cluster(plan, CLUSTER, engine="ddp", context_ranks=2)
-    again = plan_cluster(
-        replace(plan, has_checkpointing=True), CLUSTER, engine="ddp", context_ranks=2
+    again, language, tower = (
+        plan_cluster(
+            replace(plan, checkpointing=choice), CLUSTER, engine="ddp", context_ranks=2
+        ).communicating_s
+        for choice in (True, "language_model", "vision_tower")
     )
     keys = 4 * CLUSTER.gathering_s(plan.shares.keys_and_values, num_ranks=2)
-    assert again.communicating_s - kept.communicating_s == pytest.approx(keys)
+    assert again - kept.communicating_s == pytest.approx(keys)
+    assert (language, tower) == (again, kept.communicating_s)
 
 
 def test_a_gpu_that_shares_a_sequence_still_launches_everything(plan: RunPlan) -> None:

@@ -80,6 +80,16 @@ def test_checkpointing_is_reentrant_only_where_that_is_said(
     assert made.activation_checkpointing_kwargs == expected
 
 
+@pytest.mark.parametrize(
+    ("choice", "is_on"), [("false", False), ("true", True), ("language_model", True)]
+)
+def test_transformers_is_told_whether_any_tower_is_checkpointed(
+    section: Section, choice: str, is_on: bool
+) -> None:
+    made = training_arguments(section(activation_checkpointing=choice), num_steps=STEPS)
+    assert made.activation_checkpointing is is_on
+
+
 @pytest.mark.parametrize("has_gpu", [False, True])
 def test_packs_are_pinned_where_there_is_a_gpu_and_then_copied_while_it_computes(
     section: Section, monkeypatch: pytest.MonkeyPatch, has_gpu: bool

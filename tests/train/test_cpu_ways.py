@@ -123,7 +123,25 @@ def test_nothing_is_measured_on_a_gpu_or_where_that_is_asked(
     assert not measured
 
 
+def test_a_file_of_an_earlier_version_has_the_sizes_that_it_took(
+    measured: list[CpuChoices], tmp_path: Path
+) -> None:
+    """Of a run that is resumed; another key, or one of the ways missing, is no file of any."""
+    run = tmp_path / "run"
+    run.mkdir()
+    ways = {"bf16_products": True, "onednn_products": False, "packed_tower": False}
+    (run / RUN_FILE).write_text(json.dumps(ways))
+    assert chosen(run, resume=run / "checkpoint-2") == CpuChoices(
+        bf16_products=True, packed_tower=False, bf16_scores=2**20, float32_scores=2**18
+    )
+    assert json.loads((run / RUN_FILE).read_text())["float32_scores"] == 2**18
+    for content in (ways | {"more": 1}, ways | {"bf16_scores": True}, {"bf16_scores": 2}):
+        (run / RUN_FILE).write_text(json.dumps(content))
+        assert chosen(run, resume=run / "checkpoint-2") == FAST
+
+
 def test_the_faster_way_is_taken_and_a_draw_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_ways, "best_sizes", lambda found: found)
     monkeypatch.setattr(cpu_ways, "has_bf16_units", lambda: True)
     monkeypatch.setattr(cpu_ways, "has_onednn", lambda: True)
     monkeypatch.setattr(cpu_ways, "_gain", lambda *_: 2.0)

@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -13,20 +14,27 @@ from smolvlm.datasets.packing.context_share import ContextCut
 from smolvlm.model.attention.flex import plan_flex
 from smolvlm.model.attention.sdpa import plan_sdpa
 from smolvlm.model.attention.varlen import plan_varlen
+from smolvlm.model.cpu_choices import CpuChoices, using_choices
 from smolvlm.train.pack_shapes import PackShapes, pack_shapes
 from tests.train.conftest import TrainRun
 
 
 def shapes_of(
-    pads: bool, device: str, *, context_ranks: int = 1, attention: str = "auto"
+    pads: bool,
+    device: str,
+    *,
+    context_ranks: int = 1,
+    attention: str = "auto",
+    bf16: bool = False,
+    dtype: str = "float32",
 ) -> PackShapes:
     train = SimpleNamespace(context_ranks=context_ranks, context_exchange="gather")
     config: Any = SimpleNamespace(
-        model=SimpleNamespace(attention=attention),
+        model=SimpleNamespace(attention=attention, dtype=dtype),
         train=train,
         data=SimpleNamespace(pad_packs=pads),
     )
-    arguments: Any = SimpleNamespace(device=torch.device(device), process_index=1)
+    arguments: Any = SimpleNamespace(device=torch.device(device), process_index=1, bf16=bf16)
     return pack_shapes(config, arguments, pad_id=2)
 
 
@@ -53,6 +61,22 @@ def test_they_are_planned_for_the_attention_that_is_asked_for() -> None:
     assert shapes_of(False, "cuda", attention="varlen").plan_attention is plan_varlen
     padded: Any = shapes_of(True, "cuda", attention="varlen").reshape
     assert padded.plan_attention is plan_varlen
+
+
+def test_small_conversations_are_gathered_as_this_cpu_chose_in_float32() -> None:
+    ends = np.arange(1, 13).repeat(20) * 20
+
+    def sizes(**more: Any) -> int:
+        plan = shapes_of(False, "cpu", **more).plan_attention
+        assert plan is not None
+        found: Any = plan(ends)
+        return max(block.size for block in found.blocks)
+
+    with using_choices(CpuChoices(bf16_products=True, float32_dense_tokens=64)):
+        assert sizes() == 60
+        assert sizes(bf16=True) == sizes(dtype="bfloat16") == 120
+        assert shapes_of(False, "cuda").plan_attention is plan_flex
+    assert sizes() == 120
 
 
 def test_packs_that_ranks_share_are_cut_instead() -> None:

@@ -151,8 +151,18 @@ def test_settings_that_do_not_shape_the_training_may_differ(tmp_path: Path) -> N
         "data.vision_cache_max_gb": 2.0,
         "data.eval_mixture": "eval.yaml",
         "eval.batch_size": 1,
+        "train.activation_checkpointing": "language_model",
     }
     assert find_checkpoint("auto", output_dir=tmp_path, identity=identity(changes)) == folder
+
+
+def test_checkpointing_that_an_earlier_version_held_to_shape_the_run_may_differ(
+    tmp_path: Path,
+) -> None:
+    now = identity({"train.activation_checkpointing": False})
+    before = {**now.settings, "train.arguments.activation_checkpointing": True}
+    folder = checkpoint(tmp_path, 5, RunIdentity(settings=before, plan=now.plan))
+    assert find_checkpoint("auto", output_dir=tmp_path, identity=now) == folder
 
 
 @pytest.mark.parametrize(

@@ -43,18 +43,24 @@ def test_a_plain_run_on_a_cpu(write_run: Any, tmp_path: Path, model: Any) -> Non
         None,
     )
     assert (facts.language_attention, facts.vision_attention) == (BLOCKS, "SDPA")
-    assert (facts.has_activation_checkpointing, facts.is_compiled) == (False, False)
+    assert (facts.activation_checkpointing, facts.is_compiled) == (False, False)
     assert facts.versions["torch"] == torch.__version__
 
 
 def test_settings_that_choose_kernels_are_named(write_run: Any, tmp_path: Path, model: Any) -> None:
-    changes = {"model.dtype": "bfloat16", "quantization.bits": 4, "adapters.language": "lora"}
-    chosen = {"bf16": True, "optim": "adafactor", "activation_checkpointing": True}
+    changes = {
+        "model.dtype": "bfloat16",
+        "quantization.bits": 4,
+        "adapters.language": "lora",
+        "train.activation_checkpointing": "language_model",
+    }
+    chosen = {"bf16": True, "optim": "adafactor"}
     facts = facts_of(write_run, tmp_path, model, changes=changes, **chosen)
     assert (facts.weights_dtype, facts.autocast_dtype) == ("bfloat16", "bfloat16")
     assert facts.quantization == "language in 4 bits (nf4)"
     assert (facts.optimizer, facts.is_optimizer_fused) == ("adafactor", False)
-    assert facts.has_activation_checkpointing
+    assert facts.activation_checkpointing == "language_model"
+    assert "activation checkpointing in the language model; " in facts.line()
     masters = facts_of(
         write_run, tmp_path, model, changes={"train.master_weights": True}, bf16=True
     )
@@ -118,7 +124,7 @@ FACTS = RunFacts(
     vision_attention="SDPA",
     optimizer="adamw_torch_fused",
     is_optimizer_fused=True,
-    has_activation_checkpointing=False,
+    activation_checkpointing=False,
     is_compiled=False,
     versions={"python": "3.11.7", "torch": "2.14.1", "transformers": "5.23.0", "smolvlm": "0.1.0"},
     commit=Commit(name="0123456789abcdef0123456789abcdef01234567", is_modified=True),

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from smolvlm.config.checkpointing import Checkpointing
 from smolvlm.errors import SampleError
 from smolvlm.model import modeling_smolvlm
 from smolvlm.model.vision import run_tower
@@ -86,13 +87,40 @@ def test_weights_decay_as_asked_and_norms_and_biases_do_not(
     assert torch.equal(without[norm], decayed[norm])
 
 
+@pytest.mark.parametrize("choice", [True, "language_model", "vision_tower"])
 def test_activation_checkpointing_gives_the_same_losses(
-    train_run: TrainRun, plain_run: Any, tmp_path: Path
+    train_run: TrainRun, plain_run: Any, tmp_path: Path, choice: Checkpointing
 ) -> None:
     plain = {"train.vision_tower_lr": 2e-4, "train.num_train_epochs": 4, "train.packs_per_step": 4}
-    run = train_run(tmp_path, plain | {"train.activation_checkpointing": True})
-    assert run.trained.checkpoint.model.is_activation_checkpointing
+    run = train_run(tmp_path, plain | {"train.activation_checkpointing": choice})
+    trained = run.trained.checkpoint.model.model
+    is_on = {
+        "vision_tower": trained.vision_model.is_activation_checkpointing,
+        "language_model": trained.text_model.is_activation_checkpointing,
+    }
+    assert is_on == {tower: choice in (True, tower) for tower in is_on}
     assert run.losses == pytest.approx(plain_run.losses, rel=1e-6)
+
+
+def test_a_run_may_be_resumed_with_another_choice_of_checkpointing(
+    train_run: TrainRun, tmp_path: Path
+) -> None:
+    """What is computed again has the bits of what would have been kept."""
+    changes = {"train.vision_tower_lr": 2e-4, "train.num_train_epochs": 1}
+    saving = changes | {"train.save_strategy": "steps", "train.save_steps": 2}
+    whole = train_run(tmp_path / "whole", changes)
+    for choice in (False, "language_model"):
+        key = "train.activation_checkpointing"
+        resumed = train_run(tmp_path / "resumed", saving | {key: choice})
+        if not choice:
+            for folder in resumed.folder.glob("checkpoint-*"):
+                if folder.name != "checkpoint-2":
+                    shutil.rmtree(folder)
+    assert resumed.trained.checkpoint.model.is_activation_checkpointing
+    assert resumed.losses == whole.losses
+    found, expected = (load_file(run.folder / "model.safetensors") for run in (resumed, whole))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
 def test_bf16_autocast_trains_float32_weights(

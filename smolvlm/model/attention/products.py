@@ -25,15 +25,15 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from smolvlm.model.cpu_choices import current_choices
 from smolvlm.model.onednn import product
 
 _softmax_backward = torch._softmax_backward_data  # pyright: ignore[reportPrivateImportUsage]
 
-ROWS_PER_BLOCK = 384
-"""Rows of scores that are computed at once under a causal mask: fewer leave out more of what
-nobody sees, more make larger products (`python -m benchmarks.attention`)."""
-SCORES_AT_ONCE = {torch.bfloat16: 2**20, torch.float32: 2**18}
-"""Scores that are there at once, 1 or 2 MB; a product has those of one head and a row at least."""
+BF16_ROWS = 384
+"""Rows of bfloat16 scores that are computed at once under a causal mask: fewer leave out more of
+what nobody sees, more make larger products. Which number is best differs between lengths on one CPU
+(`python -m benchmarks.cpu_constants --only rows`)."""
 LARGEST_SCORE = 1.0
 """Of a row of bfloat16 scores once they are moved: 1 had the smallest errors of 0, 1 and 2, since a
 row of many like scores has most of its weight below the largest."""
@@ -138,8 +138,11 @@ class _Blocks:
         self.query = query.contiguous().view(len(self.key), self.group, *query.shape[2:])
         self._scale, self._mask, self._is_causal = scale, mask, is_causal
         self._num_rows, self._num_keys = query.shape[2], key.shape[2]
-        self._at_once = SCORES_AT_ONCE[query.dtype]
-        most = ROWS_PER_BLOCK if is_causal else max(self._at_once // self._num_keys, 1)
+        # A product has those of one head and a row at least.
+        choices = current_choices()
+        self._at_once = choices.scores_at_once(query.dtype)
+        causal_rows = BF16_ROWS if query.dtype == torch.bfloat16 else choices.float32_rows
+        most = causal_rows if is_causal else max(self._at_once // self._num_keys, 1)
         self._size = max(1, min(most // self.group, self._num_rows))
         self._hidden: dict[int, Tensor] = {}
 

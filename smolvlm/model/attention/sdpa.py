@@ -142,9 +142,9 @@ class SdpaPlan:
         return BlockScope(self.blocks, scope_end)
 
 
-def plan_sdpa(scope_end: Int[np.ndarray, " seq"]) -> SdpaPlan:
-    """Return the blocks of a pack."""
-    return SdpaPlan(plan_blocks(scope_end))
+def plan_sdpa(scope_end: Int[np.ndarray, " seq"], *, dense_tokens: int = DENSE_TOKENS) -> SdpaPlan:
+    """Return the blocks of a pack; arguments as of `plan_blocks`."""
+    return SdpaPlan(plan_blocks(scope_end, dense_tokens=dense_tokens))
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 errors in bfloat16 are near SDPA's, in both passes, also where scores are large."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from smolvlm.model.attention import products
 from smolvlm.model.attention.products import attend_by_products
+from smolvlm.model.cpu_choices import current_choices, using_choices
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -71,9 +72,8 @@ def test_every_shape_is_sdpas_in_float32(
         hidden = torch.ones(rows, keys, dtype=torch.bool).triu(keys - rows + 1)
         mask = torch.zeros(rows, keys).masked_fill(hidden, float("-inf"))
     is_causal = kind == "causal"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(products, "ROWS_PER_BLOCK", block)
-        patch.setitem(products.SCORES_AT_ONCE, torch.float32, at_once)
+    chosen = replace(current_choices(), float32_scores=at_once, float32_rows=block)
+    with using_choices(chosen):
 
         def ours(*inputs: Tensor) -> Tensor:
             return attend_by_products(*inputs, mask=mask, is_causal=is_causal)

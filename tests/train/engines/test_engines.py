@@ -15,6 +15,7 @@ import pytest
 from safetensors.torch import load_file
 
 from smolvlm.checkpoints.peft_layers import ADAPTER_WEIGHTS
+from smolvlm.config.checkpointing import Checkpointing
 from tests.train.runs_apart import problem_of, runs_apart, selected_keys
 
 TIMEOUT_S = 3600
@@ -50,7 +51,10 @@ together, and whether keys and values go round in a ring."""
 GRID: tuple[tuple[str, str, int], ...] = tuple(
     (case, engine, ranks)
     for engines, cases in (
-        (("ddp", "fsdp2"), ("full", "frozen", "adapters", "dpo", "checkpointing")),
+        (
+            ("ddp", "fsdp2"),
+            ("full", "frozen", "adapters", "dpo", "checkpointing", "language_again", "tower_again"),
+        ),
         # An optional package, which builds an operator first (make env-deepspeed).
         (("zero2",) if HAS_DEEPSPEED else (), ("frozen", "adapters", "dpo", "checkpointing")),
         (("zero3",) if HAS_DEEPSPEED else (), ("checkpointing", "alone")),
@@ -118,10 +122,11 @@ def cases(
         "train.connector_lr": 0.01,
     }
     frozen = full | {"train.vision_tower_lr": 0.0, "data.eval_mixture": None}
-    checkpointing = {
-        "train.activation_checkpointing": True,
-        "data.eval_mixture": None,
-    }
+
+    def checkpointing_of(choice: Checkpointing) -> Changes:
+        return {"train.activation_checkpointing": choice, "data.eval_mixture": None}
+
+    checkpointing = checkpointing_of(True)
     adapters = {
         "adapters.language": "lora",
         "train.optim": "adamw_torch",
@@ -138,6 +143,12 @@ def cases(
         "full": Case(full | unclipped, chunk_targets=16, max_weight_error=1e-6),
         "frozen": Case(frozen | unclipped, max_weight_error=1e-6),
         "checkpointing": Case(full | unclipped | checkpointing, max_weight_error=1e-6),
+        "language_again": Case(
+            full | unclipped | checkpointing_of("language_model"), max_weight_error=1e-6
+        ),
+        "tower_again": Case(
+            full | unclipped | checkpointing_of("vision_tower"), max_weight_error=1e-6
+        ),
         "averaged": Case(
             full | unclipped | {"data.average_frames": 2, "data.eval_mixture": None},
             max_weight_error=1e-6,
