@@ -1,10 +1,11 @@
-"""Which ways a run takes where its CPU can compute a thing in several: measured once and kept.
+"""Which ways a run takes where its CPU can compute a thing in several: measured and kept.
 
 In: a run's folder. Out: a context in which the model computes as chosen. A machine's ways are
-measured in about a second, the first time that a run trains on its CPU, and kept in the cache
-folder; a run's ways are kept in its own (`cpu_choices.json`), so that a resumed run takes the same,
-and the first rank chooses for all. `SMOLVLM_MEASURE_CPU=0` measures nothing: what the CPU's units
-suggest is taken.
+measured in about a second when a run trains on its CPU, and kept in the cache folder; once two
+measurements in succession agree, nothing is measured any more: a single one could have been taken
+while the machine did other things, and would be wrong for good. A run's ways are kept in its own
+folder (`cpu_choices.json`), so that a resumed run takes the same, and the first rank chooses for
+all. `SMOLVLM_MEASURE_CPU=0` measures nothing: what the CPU's units suggest is taken.
 """
 
 import json
@@ -34,6 +35,9 @@ RUN_FILE = "cpu_choices.json"
 MIN_GAIN = 1.15
 """A way is taken that is so many times as fast as torch's own, and not for less: timings move."""
 NUM_ROUNDS = 4
+ENOUGH_AGREE = 2
+"""Measurements in succession that choose the same ways."""
+_AGREEING = "agreeing_measurements"
 _PATCHES, _WIDTH, _HEADS = 1024, 768, 4
 
 
@@ -100,17 +104,36 @@ def _choices_of_run(folder: Path, *, resume: Path | None) -> CpuChoices:
 
 
 def machine_choices() -> CpuChoices:
-    """Return what was measured on this machine, measuring it where nothing is kept."""
+    """Return what was measured on this machine, measuring it until two measurements agree."""
     if os.environ.get("SMOLVLM_MEASURE_CPU", "1") == "0":
         return default_choices()
     path = cache_dir() / "cpu_choices" / f"{_fingerprint()}.json"
-    kept = _read(path)
-    if kept is None:
-        kept = measure()
-        with suppress(OSError):  # measured again next time
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path, _as_json(kept))
-    return kept
+    kept, number = _read(path), _agreeing(path)
+    if kept is not None and number >= ENOUGH_AGREE:
+        return kept
+    found = measure()
+    if kept is not None and _ways(kept) == _ways(found):
+        found, number = kept, number + 1  # its sizes too: they hardly matter, and runs stay equal
+    else:
+        number = 1
+    with suppress(OSError):  # measured again next time
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(asdict(found) | {_AGREEING: number}, indent=1) + "\n")
+    return found
+
+
+def _ways(choices: CpuChoices) -> dict[str, Any]:
+    return {name: value for name, value in asdict(choices).items() if name not in _LATER}
+
+
+def _agreeing(path: Path) -> int:
+    """Return how many measurements in succession a machine's file stands for; its content is
+    sound, or not looked at."""
+    try:
+        number = json.loads(path.read_text(encoding="utf-8"))[_AGREEING]
+    except (OSError, ValueError, LookupError, TypeError):
+        return 1
+    return number if type(number) is int else 1
 
 
 def measure() -> CpuChoices:
@@ -175,6 +198,8 @@ def _read(path: Path) -> CpuChoices | None:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    if isinstance(content, dict):
+        content.pop(_AGREEING, None)
     if not isinstance(content, dict) or not _NAMES - _LATER <= content.keys() <= _NAMES:
         return None
     if any(type(value) is not _KINDS[name] for name, value in content.items()):
