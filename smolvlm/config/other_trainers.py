@@ -43,6 +43,7 @@ OTHER_TRAINERS: Mapping[str, str] = {
     **dict.fromkeys(("max_pixels", "min_pixels", "image_size"), _PIXELS),
     **dict.fromkeys(("attn_implementation", "flash_attn", "attn"), _ATTENTION),
     **dict.fromkeys(("use_flash_attention_2", "flash_attention"), _ATTENTION),
+    "model_init_kwargs": "set model.dtype, and model.attention: varlen for FlashAttention, on CUDA",
     **dict.fromkeys(("model_name_or_path", "base_model", "model_name"), "set model.path"),
     **dict.fromkeys(("epochs", "num_epochs"), "set train.num_train_epochs"),
     **dict.fromkeys(("packing", "sample_packing", "neat_packing"), _PACKED),
